@@ -1,0 +1,26 @@
+# The project's commands; `make` alone lists them.
+
+.PHONY: help run test bench lint
+.DEFAULT_GOAL := help
+
+# Lists the targets: the words after `##` below.
+help:
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+
+# Nothing but cargo is needed: the documents stand for MongoDB.
+run: ## serve the sample schema over the sample documents
+	cargo run --locked --release -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora
+
+# Against real servers; those not on this machine are fetched into target/servers.
+test: ## run all tests
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked
+
+# Use a quiet machine: the numbers are only worth what else it is doing.
+bench: ## run the benchmarks
+	cargo bench --locked
+
+# Warnings fail. The cheapest check first.
+lint: ## check format, lints and documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
