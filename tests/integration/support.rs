@@ -1,0 +1,3 @@
+//! What the integration tests share, and no test of its own.
+
+pub mod servers;

@@ -1,0 +1,289 @@
+//! Real servers for the integration tests, each on a free port of 127.0.0.1, and ended with the test process however
+//! that ends: by return, panic, ctrl-C or kill -9.
+//!
+//! It fetches no server (`make test` does), keeps nothing from one run to the next, and shares no client: a MongoDB
+//! client belongs to the runtime that made it, and each `#[tokio::test]` has its own.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mongodb::{
+    Client, Database,
+    bson::{Document, doc},
+    options::ClientOptions,
+};
+use tokio::runtime;
+
+/// The longest that a server may take until it is ready.
+const START_MAX: Duration = Duration::from_mins(1);
+/// How long to wait between two looks at something that is waited for.
+const POLL: Duration = Duration::from_millis(10);
+/// How often a server is started before its failure counts: another process may take the free port first.
+const STARTS_MAX: usize = 3;
+/// How many lines of a server's log a failure shows.
+const LOG_LINES_MAX: usize = 15;
+/// The name of the replica set.
+const SET_NAME: &str = "rs0";
+
+/// Runs the server `"$@"` in the directory `$0` for as long as someone holds the other end of stdin, then ends it and
+/// removes the directory. Should the server end first, its exit status is left in `ended`. A hang-up is ignored: the
+/// kernel sends one to a group whose parent ends while a member is stopped, as a test may have stopped the server.
+const KEEPER: &str = r#"
+directory=$0
+trap '' HUP
+exec 3<&0
+"$@" </dev/null >"$directory/log" 2>&1 3<&- &
+server=$!
+{ cat <&3 >/dev/null; [ -e "$directory/ended" ] || kill -9 "$server"; } &
+wait "$server"
+echo "$?" >"$directory/ended"
+wait
+rm -rf "$directory"
+"#;
+
+/// The single-node replica set that all tests of this binary share, started by the first to ask.
+#[track_caller]
+pub fn mongo() -> &'static Mongo {
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME)));
+    started(&MONGO)
+}
+
+/// The mongod without a replica set that all tests of this binary share, started by the first to ask.
+#[track_caller]
+pub fn standalone_mongo() -> &'static Mongo {
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None));
+    started(&MONGO)
+}
+
+/// Every test that needs a server says why it has none, not only the first.
+#[track_caller]
+fn started<T>(server: &'static Result<T, String>) -> &'static T {
+    match server {
+        Ok(server) => server,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// A running mongod.
+#[derive(Debug)]
+pub struct Mongo {
+    server: Server,
+    set_name: Option<&'static str>,
+}
+
+impl Mongo {
+    /// Where the driver finds it.
+    pub fn uri(&self) -> String {
+        let port = self.port();
+        match self.set_name {
+            Some(set_name) => format!("mongodb://127.0.0.1:{port}/?replicaSet={set_name}"),
+            None => format!("mongodb://127.0.0.1:{port}/?directConnection=true"),
+        }
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// A database that no other test has, by a new client that belongs to the calling runtime.
+    pub async fn database(&self) -> Database {
+        static DATABASES: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let client = Client::with_uri_str(self.uri()).await.expect("the URI is our own");
+        client.database(&name)
+    }
+
+    fn start(set_name: Option<&'static str>) -> Result<Self, String> {
+        let server = Server::start("mongod", "MONGOD", |port, directory| {
+            let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
+            arguments.extend(["--dbpath".into(), directory.into()]);
+            // Little memory, little disk, a quick start; the test commands are for fail points.
+            let flags = "--bind_ip 127.0.0.1 --nounixsocket --wiredTigerCacheSizeGB 0.25 \
+                --wiredTigerEngineConfigString log=(file_max=8MB,prealloc=false) \
+                --setParameter diagnosticDataCollectionEnabled=false --setParameter enableTestCommands=1";
+            arguments.extend(flags.split_whitespace().map(OsString::from));
+            if let Some(set_name) = set_name {
+                arguments.extend(["--replSet", set_name, "--oplogSize", "64"].map(OsString::from));
+            }
+            arguments
+        })?;
+        let mongo = Self { server, set_name };
+        // Whoever asks may be inside a runtime, where another cannot run: hence the thread.
+        thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
+            .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
+        Ok(mongo)
+    }
+
+    /// Makes the replica set, if it is to be one, and waits until writes are taken.
+    fn until_writable(&self) -> Result<(), String> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async {
+            // The node itself: before it is initiated there is no set to find it by.
+            let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port());
+            let mut options = ClientOptions::parse(uri).await.map_err(|error| error.to_string())?;
+            options.server_selection_timeout = Some(START_MAX);
+            let admin = Client::with_options(options)
+                .map_err(|error| error.to_string())?
+                .database("admin");
+            if let Some(set_name) = self.set_name {
+                let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port()) };
+                let command = doc! { "replSetInitiate": { "_id": set_name, "members": [member] } };
+                admin
+                    .run_command(command)
+                    .await
+                    .map_err(|error| self.server.failure("replSetInitiate", &error))?;
+            }
+            let deadline = Instant::now() + START_MAX;
+            while Instant::now() < deadline {
+                let hello: Document = admin
+                    .run_command(doc! { "hello": 1 })
+                    .await
+                    .map_err(|error| self.server.failure("hello", &error))?;
+                if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            Err(self.server.failure("becoming a writable primary", &"took too long"))
+        })
+    }
+}
+
+/// A server process, its port and its directory. Dropping it ends the one and removes the other; so does the end of
+/// this process, dropped or not.
+#[derive(Debug)]
+struct Server {
+    name: &'static str,
+    port: u16,
+    directory: PathBuf,
+    /// The shell around the server, which waits for its stdin to be closed.
+    keeper: Child,
+}
+
+impl Server {
+    /// Starts a server with the arguments that `arguments` makes of a port and a directory, and waits until it listens.
+    /// The program is the one that the environment's `variable` names, else `name` on the PATH or in `target/servers`.
+    fn start(
+        name: &'static str,
+        variable: &str,
+        arguments: impl Fn(u16, &Path) -> Vec<OsString>,
+    ) -> Result<Self, String> {
+        let program = find(name, variable)?;
+        let mut failure = String::new();
+        for _ in 0..STARTS_MAX {
+            let server = Self::spawn(name, &program, &arguments)
+                .map_err(|error| format!("{name} cannot be started: {error}"))?;
+            match server.until_listening() {
+                Ok(()) => return Ok(server),
+                Err(why) => failure = why,
+            }
+        }
+        Err(failure)
+    }
+
+    fn spawn(
+        name: &'static str,
+        program: &Path,
+        arguments: impl Fn(u16, &Path) -> Vec<OsString>,
+    ) -> std::io::Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("permcached-{name}-"))
+            .tempdir()?;
+        let keeper = Command::new("sh")
+            .args(["-c", KEEPER])
+            .arg(directory.path())
+            .arg(program)
+            .args(arguments(port, directory.path()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A group of its own: a ctrl-C is for the tests, and the keeper must outlive them.
+            .process_group(0)
+            .spawn()?;
+        // From here on the directory is the keeper's to remove.
+        Ok(Self {
+            name,
+            port,
+            directory: directory.keep(),
+            keeper,
+        })
+    }
+
+    fn until_listening(&self) -> Result<(), String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let deadline = Instant::now() + START_MAX;
+        while Instant::now() < deadline {
+            let listening = TcpStream::connect_timeout(&address, START_MAX).is_ok();
+            // Looked at second: if it has ended, then whoever listens there is a stranger.
+            if let Ok(status) = fs::read_to_string(self.directory.join("ended")) {
+                return Err(self.failure("the start", &format!("it ended with status {}", status.trim())));
+            }
+            if listening {
+                return Ok(());
+            }
+            thread::sleep(POLL);
+        }
+        Err(self.failure("the start", &"took too long"))
+    }
+
+    /// What failed, and the end of the server's log.
+    fn failure(&self, what: &str, why: &impl ToString) -> String {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines
+            .iter()
+            .skip(lines.len().saturating_sub(LOG_LINES_MAX))
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n");
+        let (name, port, why) = (self.name, self.port, why.to_string());
+        format!("{name} on port {port}: {what} failed: {why}. The end of its log:\n{tail}")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        // Nothing to be done about an error: the keeper is gone, and the server with it.
+        let _ = self.keeper.wait();
+    }
+}
+
+/// The server's program, or what to do about its absence.
+fn find(name: &str, variable: &str) -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(format!("{variable}={}: no such file", path.display()))
+        };
+    }
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
+    env::split_paths(&directories)
+        .chain([fetched])
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            format!("no {name} found: run `make test`, which fetches one, or set {variable}=/path/to/{name}")
+        })
+}
