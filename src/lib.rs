@@ -1,0 +1,6 @@
+//! permcached: permission checks in microseconds, from the permissions that already live in your MongoDB.
+//!
+//! This page is the map; the modules stand in reading order, and each uses only those above it.
+
+pub mod question;
+pub mod schema;

@@ -1,0 +1,383 @@
+//! The vocabulary: who asks, what about, and what is answered. Ids are typed and compared whole.
+//!
+//! Knows no names: types, relations and permissions are numbers here, given out by the schema that compiled them.
+//! Knows no wire format either.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// The longest id that is accepted, in bytes.
+pub const ID_BYTES_MAX: usize = 1_024;
+
+/// Milliseconds since the Unix epoch, as MongoDB's dates count.
+pub type Millis = i64;
+
+macro_rules! number {
+    ($(#[$doc:meta] $name:ident),+ $(,)?) => {$(
+        #[$doc]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u16);
+
+        impl $name {
+            /// The place in the schema's table of its kind.
+            #[must_use]
+            pub fn index(self) -> usize {
+                usize::from(self.0)
+            }
+        }
+    )+};
+}
+
+number! {
+    /// A `[subject.…]` of the schema.
+    SubjectTypeId,
+    /// A `[resource.…]` of the schema.
+    ResourceTypeId,
+    /// A relation of one resource type, or the gate of a subject type.
+    RelationId,
+    /// A permission of one resource type.
+    PermissionId,
+    /// A collection and the field it is looked up by.
+    LookupId,
+}
+
+/// How the ids of a type are written in MongoDB, and so in requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IdForm {
+    /// 24 lower-case hex digits.
+    ObjectId,
+    /// Any text but the empty one and `*`, up to [`ID_BYTES_MAX`] bytes.
+    String,
+    /// A 64-bit whole number, in decimal without leading zeros.
+    Integer,
+    /// 32 lower-case hex digits, grouped 8-4-4-4-12 (binary subtype 4 in MongoDB).
+    Uuid,
+}
+
+impl IdForm {
+    /// Every form, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::ObjectId, Self::String, Self::Integer, Self::Uuid];
+
+    /// The name that a schema uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ObjectId => "objectid",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Uuid => "uuid",
+        }
+    }
+
+    /// What a caller should send, for messages.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::ObjectId => "an ObjectId: 24 lower-case hex digits",
+            Self::String => "a text of 1 to 1,024 bytes that is not `*`",
+            Self::Integer => "a 64-bit whole number in decimal",
+            Self::Uuid => "a UUID: lower-case hex digits grouped 8-4-4-4-12",
+        }
+    }
+}
+
+/// The id of a subject or a resource. Two ids are equal only if their forms are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Id {
+    /// A MongoDB `ObjectId`.
+    ObjectId([u8; 12]),
+    /// A whole number; int, long and double alike, as in MongoDB's equality.
+    Integer(i64),
+    /// A UUID.
+    Uuid([u8; 16]),
+    /// A text.
+    String(Box<str>),
+    /// A bearer secret, kept as the first 128 bits of its SHA-256: enough that nobody finds another text for it.
+    Digest([u8; 16]),
+}
+
+/// Why a text is not an id of the form that its type wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("is empty")]
+    Empty,
+    /// `*` stands for everybody in documents; a caller cannot be everybody.
+    #[error("`*` is no id: ask for one subject or resource")]
+    Wildcard,
+    /// The text is longer than [`ID_BYTES_MAX`].
+    #[error("is longer than 1,024 bytes")]
+    TooLong,
+    /// The text has another form.
+    #[error("is not {}", .0.describe())]
+    Form(IdForm),
+}
+
+impl Id {
+    /// Reads the one spelling that `form` has for an id. Secrets become digests.
+    ///
+    /// # Errors
+    /// [`IdError`] says what the text is instead.
+    pub fn parse(text: &str, form: IdForm, secret: bool) -> Result<Self, IdError> {
+        match text {
+            "" => return Err(IdError::Empty),
+            "*" => return Err(IdError::Wildcard),
+            _ if text.len() > ID_BYTES_MAX => return Err(IdError::TooLong),
+            _ => {}
+        }
+        if secret {
+            return Ok(Self::digest(text));
+        }
+        let id = match form {
+            IdForm::ObjectId => hex(text).map(Self::ObjectId),
+            IdForm::Uuid => parse_uuid(text).map(Self::Uuid),
+            IdForm::Integer => text.parse().ok().filter(|n: &i64| n.to_string() == text).map(Self::Integer),
+            IdForm::String => Some(Self::String(text.into())),
+        };
+        id.ok_or(IdError::Form(form))
+    }
+
+    /// The id under which a secret is known.
+    #[must_use]
+    pub fn digest(secret: &str) -> Self {
+        let whole: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+        let mut half = [0; 16];
+        half.copy_from_slice(whole.split_at(16).0);
+        Self::Digest(half)
+    }
+
+    /// How many bytes the id itself has: what it counts for in the bound on a fact.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::ObjectId(_) => 12,
+            Self::Integer(_) => 8,
+            Self::Uuid(_) | Self::Digest(_) => 16,
+            Self::String(text) => text.len(),
+        }
+    }
+}
+
+/// Exactly `N` bytes as lower-case hex digits.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let mut value = 0;
+        for digit in pair {
+            value = value << 4
+                | match digit {
+                    b'0'..=b'9' => digit - b'0',
+                    b'a'..=b'f' => digit - b'a' + 10,
+                    _ => return None,
+                };
+        }
+        *byte = value;
+    }
+    Some(bytes)
+}
+
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let hyphens_at = |at: &[usize]| text.char_indices().filter(|(_, c)| *c == '-').map(|(i, _)| i).eq(at.iter().copied());
+    if !hyphens_at(&[8, 13, 18, 23]) {
+        return None;
+    }
+    hex(&text.replace('-', ""))
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let write_hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| bytes.iter().try_for_each(|b| write!(f, "{b:02x}"));
+        match self {
+            Self::ObjectId(bytes) => write_hex(f, bytes),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Uuid(bytes) => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    let hyphen = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+                    write!(f, "{hyphen}{byte:02x}")?;
+                }
+                Ok(())
+            }
+            Self::String(text) => f.write_str(text),
+            Self::Digest(bytes) => {
+                f.write_str("sha256:")?;
+                write_hex(f, bytes)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Nobody in particular: only flags of documents can allow.
+    Anonymous,
+    /// One subject of a type.
+    Known {
+        /// Its type.
+        kind: SubjectTypeId,
+        /// Its id, in the type's form.
+        id: Id,
+    },
+}
+
+/// What it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Resource {
+    /// Its type.
+    pub kind: ResourceTypeId,
+    /// Its id, in the type's form.
+    pub id: Id,
+}
+
+/// May this subject do this to that resource? Valid by construction: [`crate::schema::Schema::question`] makes them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// Who asks.
+    pub subject: Subject,
+    /// What for: a permission of the resource's type.
+    pub permission: PermissionId,
+    /// What it is about.
+    pub resource: Resource,
+}
+
+/// What is answered. An error is neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The subject may.
+    Allowed {
+        /// A relation that grants it; none where the permission only excludes.
+        by: Option<RelationId>,
+        /// When the clock alone will end it.
+        valid_until: Option<Millis>,
+    },
+    /// The subject may not.
+    Denied(Reason),
+}
+
+/// Why something is denied (design section 3, "Reasons").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The subject has no document, or one that fails its type's condition.
+    SubjectInactive,
+    /// The resource has no document.
+    NotFound,
+    /// A document that the answer depends on has a value of the wrong type.
+    Malformed,
+    /// The answer depends on more than a fact, a tree or a check may hold.
+    Limit,
+    /// A condition behind a `!` holds.
+    Excluded,
+    /// There is a grant, but not at this time.
+    Expired,
+    /// Nothing grants it.
+    NoGrant,
+}
+
+impl Reason {
+    /// Every reason, in order of precedence.
+    pub const ALL: [Self; 7] = [
+        Self::SubjectInactive,
+        Self::NotFound,
+        Self::Malformed,
+        Self::Limit,
+        Self::Excluded,
+        Self::Expired,
+        Self::NoGrant,
+    ];
+
+    /// The name on the wire, in logs and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SubjectInactive => "SUBJECT_INACTIVE",
+            Self::NotFound => "NOT_FOUND",
+            Self::Malformed => "MALFORMED",
+            Self::Limit => "LIMIT",
+            Self::Excluded => "EXCLUDED",
+            Self::Expired => "EXPIRED",
+            Self::NoGrant => "NO_GRANT",
+        }
+    }
+}
+
+/// Who answered for a fact, fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// This process's memory (L1).
+    Memory,
+    /// The shared Redis (L2).
+    Redis,
+    /// MongoDB, or documents in memory.
+    Source,
+}
+
+impl Tier {
+    /// The name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+            Self::Source => "source",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let cases = [
+            (IdForm::ObjectId, "65f000000000000000000001", true),
+            (IdForm::ObjectId, "65F000000000000000000001", false),
+            (IdForm::ObjectId, "65f00000000000000000001", false),
+            (IdForm::ObjectId, "twelve chars", false),
+            (IdForm::ObjectId, "+5f000000000000000000001", false),
+            (IdForm::ObjectId, "65f0000000000000000000é", false),
+            (IdForm::Integer, "-12", true),
+            (IdForm::Integer, "012", false),
+            (IdForm::Integer, "+12", false),
+            (IdForm::Integer, "9223372036854775808", false),
+            (IdForm::Uuid, "123e4567-e89b-12d3-a456-426614174000", true),
+            (IdForm::Uuid, "123e4567e89b12d3a456426614174000", false),
+            (IdForm::Uuid, "123E4567-e89b-12d3-a456-426614174000", false),
+            (IdForm::String, "any thing", true),
+        ];
+        for (form, text, ok) in cases {
+            let id = Id::parse(text, form, false);
+            assert_eq!(id.is_ok(), ok, "{form:?} {text}");
+            if let Ok(id) = id {
+                assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn no_form_takes_an_empty_id_or_a_wildcard() {
+        for form in IdForm::ALL {
+            assert_eq!(Id::parse("", form, false), Err(IdError::Empty));
+            assert_eq!(Id::parse("*", form, false), Err(IdError::Wildcard));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_shown_only_as_a_digest() {
+        let id = Id::parse("s3cret-token", IdForm::String, true).unwrap();
+        assert!(!format!("{id} {id:?}").contains("s3cret"));
+        assert_eq!(id, Id::digest("s3cret-token"));
+        assert_ne!(id, Id::digest("s3cret-tokem"));
+    }
+}

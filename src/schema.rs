@@ -1,0 +1,306 @@
+//! The schema: which relations and permissions there are, and where in MongoDB each relation is read. TOML in, compiled
+//! tables out (design section 3; `docs/schema.md` is its manual).
+//!
+//! Pure: opens no file and asks no database. BSON's types are the only vendor types here.
+
+mod arrange;
+mod compile;
+mod condition;
+mod declaration;
+mod expression;
+mod mistake;
+mod node;
+mod order;
+mod path;
+mod question;
+mod soundness;
+
+use std::collections::BTreeMap;
+
+pub use condition::{Comparison, Condition, Test};
+pub use mistake::{Mistake, Mistakes, suggestion};
+pub(crate) use order::Class;
+pub(crate) use path::End;
+pub use path::Path;
+pub use question::{FieldError, SubjectText};
+
+use crate::question::{IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, SubjectTypeId};
+
+/// A compiled schema: tables that refer to each other by number. Every number in it is valid by construction.
+#[derive(Debug)]
+pub struct Schema {
+    default_subject: SubjectTypeId,
+    subjects: Box<[SubjectType]>,
+    resources: Box<[ResourceType]>,
+    relations: Box<[Relation]>,
+    permissions: Box<[Permission]>,
+    lookups: Box<[Lookup]>,
+}
+
+/// A `[subject.…]`.
+#[derive(Debug)]
+pub struct SubjectType {
+    /// Its name in the schema.
+    pub name: Box<str>,
+    /// How its ids are written.
+    pub id: IdForm,
+    /// Whether its ids are bearer secrets, kept only as hashes.
+    pub secret: bool,
+    /// The relation that a subject's own document must fulfil, where the type has a collection.
+    pub gate: Option<RelationId>,
+}
+
+/// A `[resource.…]`.
+#[derive(Debug)]
+pub struct ResourceType {
+    /// Its name in the schema.
+    pub name: Box<str>,
+    /// How its ids are written.
+    pub id: IdForm,
+    /// Where its own documents are, if it has any.
+    pub document: Option<LookupId>,
+    /// Its relations and permissions by name.
+    pub members: BTreeMap<Box<str>, Member>,
+}
+
+/// A relation or a permission: what can be asked of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// A relation.
+    Relation(RelationId),
+    /// A permission.
+    Permission(PermissionId),
+}
+
+/// Whose relation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A resource type's.
+    Resource(ResourceTypeId),
+    /// A subject type's: its gate.
+    Subject(SubjectTypeId),
+}
+
+/// A relation, and how it is read from documents.
+#[derive(Debug)]
+pub struct Relation {
+    /// Its name in the schema.
+    pub name: Box<str>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Which documents it is read from.
+    pub lookup: LookupId,
+    /// An array of documents in the document: then the condition, the ids and the dates are read from its elements.
+    pub each: Option<Path>,
+    /// What the document or the element must fulfil.
+    pub condition: Option<Condition>,
+    /// With `each`, what the document must fulfil.
+    pub document_condition: Option<Condition>,
+    /// The ids it leads to; none for a flag.
+    pub ids: Option<Ids>,
+    /// The date from which it grants.
+    pub since: Option<Path>,
+    /// The date from which it no longer grants.
+    pub until: Option<Path>,
+    /// Whether those dates must be there.
+    pub required: bool,
+    /// Whether it stands under a `!` in some permission.
+    pub negated: bool,
+}
+
+/// Where a relation's ids stand, and what they can be.
+#[derive(Debug)]
+pub struct Ids {
+    /// The field that holds one id, or an array of them.
+    pub field: Path,
+    /// What they lead to. Several only where `subject_type` tells which.
+    pub targets: Box<[Target]>,
+    /// The field that names the type.
+    pub subject_type: Option<Path>,
+    /// The field that names the set's relation.
+    pub subject_relation: Option<Path>,
+    /// Whether `*` stands for every subject of the type.
+    pub wildcard: bool,
+}
+
+/// What an id leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A subject.
+    Subject(SubjectTypeId),
+    /// A set of subjects: those who have `member` of the resource.
+    Set(ResourceTypeId, Member),
+    /// Another resource: an edge.
+    Resource(ResourceTypeId),
+}
+
+/// A permission.
+#[derive(Debug)]
+pub struct Permission {
+    /// Its name in the schema.
+    pub name: Box<str>,
+    /// Whose it is.
+    pub resource: ResourceTypeId,
+    /// What it means.
+    pub expression: Expression,
+    /// Whether it is only a building block, not to be asked for.
+    pub private: bool,
+}
+
+/// A permission's meaning. The sides of an `Or` stand cheapest first; those of an `And` as written, since the leftmost
+/// false one gives the reason.
+#[derive(Debug, PartialEq)]
+pub enum Expression {
+    /// A relation of the same resource.
+    Relation(RelationId),
+    /// A permission of the same resource.
+    Permission(PermissionId),
+    /// What is asked of the resources at the end of an edge.
+    Walk {
+        /// The edge.
+        edge: RelationId,
+        /// What is asked there.
+        member: Member,
+    },
+    /// Holds where the inner one does not.
+    Not(Box<Expression>),
+    /// Holds where all do.
+    And(Box<[Expression]>),
+    /// Holds where one does.
+    Or(Box<[Expression]>),
+}
+
+/// A collection and the field it is looked up by.
+#[derive(Debug)]
+pub struct Lookup {
+    /// The collection.
+    pub collection: Box<str>,
+    /// The field.
+    pub by: Path,
+    /// The relations that are read from what is found.
+    pub relations: Box<[RelationId]>,
+    /// The top-level fields that the relations need, `_id` and the field itself included.
+    pub projection: Box<[Box<str>]>,
+    /// What a document must fulfil to be of use to any relation; none where all are fetched.
+    pub pushed: Option<Condition>,
+}
+
+impl Lookup {
+    /// Whether documents are found by their own id: then there is at most one.
+    #[must_use]
+    pub fn is_by_id(&self) -> bool {
+        self.by.as_str() == "_id"
+    }
+}
+
+/// Reads an entry of a table by its number.
+///
+/// The numbers are given out by the compiler for the same schema, so the entry is always there.
+macro_rules! entry {
+    ($table:expr, $id:expr) => {{
+        #[expect(clippy::indexing_slicing, reason = "numbers are given out together with the tables, by the compiler alone")]
+        let entry = &$table[$id.index()];
+        entry
+    }};
+}
+
+impl Schema {
+    /// Reads and compiles the text of a schema; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// Every mistake in it, each with its place.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
+        let mut mistakes = Vec::new();
+        let declarations = declaration::read(text, &mut mistakes);
+        let schema = compile::compile(&declarations, &mut mistakes);
+        match schema {
+            Some(schema) if mistakes.is_empty() => Ok(schema),
+            _ => Err(Mistakes::new(name, text, mistakes)),
+        }
+    }
+
+    /// The type that is meant where a request names none.
+    #[must_use]
+    pub fn default_subject(&self) -> SubjectTypeId {
+        self.default_subject
+    }
+
+    /// A subject type.
+    #[must_use]
+    pub fn subject(&self, id: SubjectTypeId) -> &SubjectType {
+        entry!(self.subjects, id)
+    }
+
+    /// A resource type.
+    #[must_use]
+    pub fn resource(&self, id: ResourceTypeId) -> &ResourceType {
+        entry!(self.resources, id)
+    }
+
+    /// A relation.
+    #[must_use]
+    pub fn relation(&self, id: RelationId) -> &Relation {
+        entry!(self.relations, id)
+    }
+
+    /// A permission.
+    #[must_use]
+    pub fn permission(&self, id: PermissionId) -> &Permission {
+        entry!(self.permissions, id)
+    }
+
+    /// A lookup.
+    #[must_use]
+    pub fn lookup(&self, id: LookupId) -> &Lookup {
+        entry!(self.lookups, id)
+    }
+
+    /// Every lookup with its number.
+    pub fn lookups(&self) -> impl Iterator<Item = (LookupId, &Lookup)> {
+        (0..).map(LookupId).zip(&self.lookups)
+    }
+
+    /// How many lookups there are.
+    #[must_use]
+    pub fn lookup_count(&self) -> usize {
+        self.lookups.len()
+    }
+
+    /// Every resource type with its number.
+    pub fn resources(&self) -> impl Iterator<Item = (ResourceTypeId, &ResourceType)> {
+        (0..).map(ResourceTypeId).zip(&self.resources)
+    }
+
+    /// Every subject type with its number.
+    pub fn subjects(&self) -> impl Iterator<Item = (SubjectTypeId, &SubjectType)> {
+        (0..).map(SubjectTypeId).zip(&self.subjects)
+    }
+
+    /// The permissions of a resource type that can be asked for, by name.
+    pub fn public_permissions(&self, kind: ResourceTypeId) -> impl Iterator<Item = PermissionId> {
+        self.resource(kind).members.values().filter_map(|member| match member {
+            Member::Permission(id) if !self.permission(*id).private => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Every collection that is read, once each.
+    #[must_use]
+    pub fn collections(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.lookups.iter().map(|lookup| &*lookup.collection).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// `type#relation`, as answers name it.
+    #[must_use]
+    pub fn relation_name(&self, id: RelationId) -> String {
+        let relation = self.relation(id);
+        let owner = match relation.owner {
+            Owner::Resource(kind) => &self.resource(kind).name,
+            Owner::Subject(kind) => &self.subject(kind).name,
+        };
+        format!("{owner}#{}", relation.name)
+    }
+}

@@ -1,0 +1,149 @@
+//! How MongoDB orders values, across all of BSON's types: what `$lt` and its like mean.
+//!
+//! Simple binary comparison of strings, as with the default collation; other collations are not supported.
+
+use std::{cmp::Ordering, str::FromStr};
+
+use bigdecimal::BigDecimal;
+use bson::{Bson, Document, spec::BinarySubtype};
+
+/// MongoDB's classes of types that compare with each other, in its order ("canonical types").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    MinKey,
+    Missing,
+    Null,
+    Number,
+    String,
+    Document,
+    Array,
+    Binary,
+    ObjectId,
+    Bool,
+    Date,
+    Timestamp,
+    Regex,
+    DbPointer,
+    Code,
+    CodeWithScope,
+    MaxKey,
+}
+
+impl Class {
+    pub(crate) fn of(value: &Bson) -> Self {
+        match value {
+            Bson::MinKey => Self::MinKey,
+            Bson::Undefined => Self::Missing,
+            Bson::Null => Self::Null,
+            Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => Self::Number,
+            Bson::String(_) | Bson::Symbol(_) => Self::String,
+            Bson::Document(_) => Self::Document,
+            Bson::Array(_) => Self::Array,
+            Bson::Binary(_) => Self::Binary,
+            Bson::ObjectId(_) => Self::ObjectId,
+            Bson::Boolean(_) => Self::Bool,
+            Bson::DateTime(_) => Self::Date,
+            Bson::Timestamp(_) => Self::Timestamp,
+            Bson::RegularExpression(_) => Self::Regex,
+            Bson::DbPointer(_) => Self::DbPointer,
+            Bson::JavaScriptCode(_) => Self::Code,
+            Bson::JavaScriptCodeWithScope(_) => Self::CodeWithScope,
+            Bson::MaxKey => Self::MaxKey,
+        }
+    }
+
+    /// Whether this is no value at all.
+    pub(crate) fn is_nothing(self) -> bool {
+        matches!(self, Self::Missing | Self::Null)
+    }
+}
+
+/// Whether the value is the number NaN, which query operators find equal to itself and incomparable to all else.
+pub(crate) fn is_nan(value: &Bson) -> bool {
+    match value {
+        Bson::Double(double) => double.is_nan(),
+        Bson::Decimal128(decimal) => decimal.to_string() == "NaN",
+        _ => false,
+    }
+}
+
+/// MongoDB's total order. NaN is the least of numbers.
+pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
+    let by_class = Class::of(left).cmp(&Class::of(right));
+    if by_class.is_ne() {
+        return by_class;
+    }
+    match (left, right) {
+        (Bson::Boolean(l), Bson::Boolean(r)) => l.cmp(r),
+        (Bson::DateTime(l), Bson::DateTime(r)) => l.cmp(r),
+        (Bson::Timestamp(l), Bson::Timestamp(r)) => (l.time, l.increment).cmp(&(r.time, r.increment)),
+        (Bson::ObjectId(l), Bson::ObjectId(r)) => l.bytes().cmp(&r.bytes()),
+        (Bson::Document(l), Bson::Document(r)) => compare_documents(l, r),
+        (Bson::Array(l), Bson::Array(r)) => {
+            let first_difference = l.iter().zip(r).map(|(l, r)| compare(l, r)).find(|order| order.is_ne());
+            first_difference.unwrap_or_else(|| l.len().cmp(&r.len()))
+        }
+        (Bson::Binary(l), Bson::Binary(r)) => {
+            let key = |subtype: BinarySubtype| u8::from(subtype);
+            (l.bytes.len(), key(l.subtype), &l.bytes).cmp(&(r.bytes.len(), key(r.subtype), &r.bytes))
+        }
+        (Bson::String(l) | Bson::Symbol(l), Bson::String(r) | Bson::Symbol(r))
+        | (Bson::JavaScriptCode(l), Bson::JavaScriptCode(r)) => l.as_bytes().cmp(r.as_bytes()),
+        (Bson::RegularExpression(l), Bson::RegularExpression(r)) => {
+            (l.pattern.as_str(), l.options.as_str()).cmp(&(r.pattern.as_str(), r.options.as_str()))
+        }
+        (Bson::JavaScriptCodeWithScope(l), Bson::JavaScriptCodeWithScope(r)) => {
+            l.code.cmp(&r.code).then_with(|| compare_documents(&l.scope, &r.scope))
+        }
+        (Bson::DbPointer(l), Bson::DbPointer(r)) => format!("{l:?}").cmp(&format!("{r:?}")),
+        _ if Class::of(left) == Class::Number => compare_numbers(left, right),
+        _ => Ordering::Equal,
+    }
+}
+
+fn compare_documents(left: &Document, right: &Document) -> Ordering {
+    let first_difference = left.iter().zip(right).map(|((l_name, l), (r_name, r))| {
+        let by_class = Class::of(l).cmp(&Class::of(r));
+        by_class.then_with(|| l_name.as_bytes().cmp(r_name.as_bytes())).then_with(|| compare(l, r))
+    });
+    first_difference.into_iter().find(|order| order.is_ne()).unwrap_or_else(|| left.len().cmp(&right.len()))
+}
+
+fn compare_numbers(left: &Bson, right: &Bson) -> Ordering {
+    match (left, right) {
+        (Bson::Int32(l), Bson::Int32(r)) => l.cmp(r),
+        (Bson::Int64(l), Bson::Int64(r)) => l.cmp(r),
+        (Bson::Double(l), Bson::Double(r)) if !l.is_nan() && !r.is_nan() => l.partial_cmp(r).unwrap_or(Ordering::Equal),
+        _ => Exact::of(left).cmp(&Exact::of(right)),
+    }
+}
+
+/// A number without loss: int, long, double and decimal side by side. In MongoDB's order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Exact {
+    NaN,
+    Least,
+    Finite(BigDecimal),
+    Greatest,
+}
+
+impl Exact {
+    fn of(value: &Bson) -> Self {
+        let text = match value {
+            Bson::Int32(int) => return Self::Finite(BigDecimal::from(*int)),
+            Bson::Int64(long) => return Self::Finite(BigDecimal::from(*long)),
+            Bson::Double(double) if double.is_nan() => return Self::NaN,
+            Bson::Double(double) if double.is_infinite() => {
+                return if *double > 0.0 { Self::Greatest } else { Self::Least };
+            }
+            Bson::Double(double) => return BigDecimal::try_from(*double).map_or(Self::NaN, Self::Finite),
+            Bson::Decimal128(decimal) => decimal.to_string(),
+            _ => return Self::NaN,
+        };
+        match text.as_str() {
+            "Infinity" => Self::Greatest,
+            "-Infinity" => Self::Least,
+            digits => BigDecimal::from_str(digits).map_or(Self::NaN, Self::Finite),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A field of a document, by its dotted path, walked as mongod walks it: arrays on the way are looked into.
+//!
+//! Positions in arrays (`members.0`) are not supported.
+
+use std::fmt;
+
+use bson::{Bson, Document};
+
+/// A validated dotted path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Box<str>);
+
+/// What stands at the end of a path. A path through an array of documents has several ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End<'a> {
+    /// A value, arrays whole.
+    Value(&'a Bson),
+    /// Nothing, or null on the way.
+    Missing,
+    /// Something on the way is neither a document nor an array of documents.
+    Blocked,
+}
+
+impl Path {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// What is wrong with it, as half a sentence.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Err("is empty");
+        }
+        for part in text.split('.') {
+            if part.is_empty() {
+                return Err("has an empty part");
+            }
+            if part.starts_with('$') {
+                return Err("starts with `$`, which names no field");
+            }
+            if part.bytes().all(|b| b.is_ascii_digit()) {
+                return Err("has a number in it: positions in arrays are not supported");
+            }
+            if part.contains('\0') {
+                return Err("has a NUL in it");
+            }
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The path as MongoDB writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The field of the document itself: what a projection asks for, so that whatever stands on the way is seen.
+    #[must_use]
+    pub fn top(&self) -> &str {
+        split(&self.0).0
+    }
+
+    /// Whether any value that mongod would test at this path passes. `None` stands for a missing field.
+    pub(crate) fn any<'a>(&self, document: &'a Document, mut test: impl FnMut(Option<&'a Bson>) -> bool) -> bool {
+        any(document, &self.0, &mut test)
+    }
+
+    /// Visits every end of the path.
+    pub(crate) fn ends<'a>(&self, document: &'a Document, visit: &mut impl FnMut(End<'a>)) {
+        ends(document, &self.0, visit);
+    }
+
+    /// The value as an aggregation expression (`"$path"`) has it: arrays on the way become an array of what is found.
+    pub(crate) fn project(&self, document: &Document) -> Option<Bson> {
+        project(document, &self.0)
+    }
+}
+
+fn split(path: &str) -> (&str, Option<&str>) {
+    path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
+}
+
+/// As mongod's `BSONElementIterator`: a leaf array offers each element, then itself; an array on the way only its documents.
+fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a Bson>) -> bool) -> bool {
+    let (first, rest) = split(path);
+    match (document.get(first), rest) {
+        (None, _) => test(None),
+        (Some(Bson::Array(items)), None) => items.iter().any(|item| test(Some(item))) || test(document.get(first)),
+        (Some(Bson::Array(items)), Some(rest)) => {
+            items.iter().any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test)))
+        }
+        (Some(Bson::Document(inner)), Some(rest)) => any(inner, rest, test),
+        (Some(value), None) => test(Some(value)),
+        (Some(_), Some(_)) => test(None),
+    }
+}
+
+fn ends<'a>(document: &'a Document, path: &str, visit: &mut impl FnMut(End<'a>)) {
+    let (first, rest) = split(path);
+    match (document.get(first), rest) {
+        (None | Some(Bson::Null | Bson::Undefined), _) => visit(End::Missing),
+        (Some(value), None) => visit(End::Value(value)),
+        (Some(Bson::Document(inner)), Some(rest)) => ends(inner, rest, visit),
+        (Some(Bson::Array(items)), Some(rest)) => {
+            for item in items {
+                match item {
+                    Bson::Document(inner) => ends(inner, rest, visit),
+                    Bson::Null | Bson::Undefined => visit(End::Missing),
+                    _ => visit(End::Blocked),
+                }
+            }
+        }
+        (Some(_), Some(_)) => visit(End::Blocked),
+    }
+}
+
+fn project(document: &Document, path: &str) -> Option<Bson> {
+    let (first, rest) = split(path);
+    let value = document.get(first)?;
+    let Some(rest) = rest else { return Some(value.clone()) };
+    match value {
+        Bson::Document(inner) => project(inner, rest),
+        Bson::Array(items) => {
+            let found = items.iter().filter_map(|item| project(item.as_document()?, rest));
+            Some(Bson::Array(found.collect()))
+        }
+        _ => None,
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

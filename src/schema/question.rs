@@ -1,0 +1,149 @@
+//! Names and texts into a question: every field is checked against the schema, and every mistake is named with its field.
+
+use super::{Member, Schema, suggestion};
+use crate::question::{Id, IdForm, PermissionId, Question, Resource, ResourceTypeId, Subject};
+
+/// What is wrong with one field of a request. `field` is relative to the question, as the protocol names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, dotted: `resource.id`.
+    pub field: &'static str,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+}
+
+impl FieldError {
+    fn new(field: &'static str, message: String) -> Self {
+        Self { field, message }
+    }
+}
+
+/// A subject as a request names it.
+#[derive(Clone, Copy, Debug)]
+pub enum SubjectText<'a> {
+    /// Nobody in particular.
+    Anonymous,
+    /// A type (empty: the schema's default) and an id.
+    Known {
+        /// The type.
+        kind: &'a str,
+        /// The id.
+        id: &'a str,
+    },
+}
+
+impl Schema {
+    /// Makes a question of what a request says.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn question(
+        &self,
+        subject: SubjectText<'_>,
+        permission: &str,
+        resource_type: &str,
+        resource_id: &str,
+    ) -> Result<Question, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let subject = self.named_subject(subject, &mut errors);
+        let resource = self.named_resource(resource_type, resource_id, &mut errors);
+        let permission =
+            self.resource_type(resource_type).and_then(|kind| self.named_permission(kind, permission, &mut errors));
+        match (subject, permission, resource) {
+            (Some(subject), Some(permission), Some(resource)) => Ok(Question { subject, permission, resource }),
+            _ => Err(errors),
+        }
+    }
+
+    /// One question for each permission of the resource that can be asked for, in the order of their names.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn questions_for_all(
+        &self,
+        subject: SubjectText<'_>,
+        resource_type: &str,
+        resource_id: &str,
+    ) -> Result<Vec<Question>, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let subject = self.named_subject(subject, &mut errors);
+        let resource = self.named_resource(resource_type, resource_id, &mut errors);
+        let (Some(subject), Some(resource)) = (subject, resource) else { return Err(errors) };
+        let permissions = self.public_permissions(resource.kind);
+        Ok(permissions
+            .map(|permission| Question { subject: subject.clone(), permission, resource: resource.clone() })
+            .collect())
+    }
+
+    fn resource_type(&self, name: &str) -> Option<ResourceTypeId> {
+        self.resources().find(|(_, kind)| &*kind.name == name).map(|(id, _)| id)
+    }
+
+    fn named_subject(&self, subject: SubjectText<'_>, errors: &mut Vec<FieldError>) -> Option<Subject> {
+        let SubjectText::Known { kind, id } = subject else { return Some(Subject::Anonymous) };
+        let found = match kind {
+            "" => Some(self.default_subject()),
+            name => self.subjects().find(|(_, kind)| &*kind.name == name).map(|(id, _)| id),
+        };
+        let Some(number) = found else {
+            let names = self.subjects().map(|(_, kind)| &*kind.name);
+            errors.push(FieldError::new("subject.type", unknown("subject type", kind, names)));
+            return None;
+        };
+        let kind = self.subject(number);
+        let id = read_id("subject.id", id, kind.id, kind.secret, errors)?;
+        Some(Subject::Known { kind: number, id })
+    }
+
+    fn named_resource(&self, name: &str, id: &str, errors: &mut Vec<FieldError>) -> Option<Resource> {
+        let Some(kind) = self.resource_type(name) else {
+            let names = self.resources().map(|(_, kind)| &*kind.name);
+            errors.push(FieldError::new("resource.type", unknown("resource type", name, names)));
+            return None;
+        };
+        let id = read_id("resource.id", id, self.resource(kind).id, false, errors)?;
+        Some(Resource { kind, id })
+    }
+
+    fn named_permission(
+        &self,
+        kind: ResourceTypeId,
+        name: &str,
+        errors: &mut Vec<FieldError>,
+    ) -> Option<PermissionId> {
+        let resource = self.resource(kind);
+        let message = match resource.members.get(name) {
+            Some(Member::Permission(id)) if !self.permission(*id).private => return Some(*id),
+            Some(Member::Permission(_)) => format!("`{name}` is private to the schema: ask for a permission that uses it"),
+            Some(Member::Relation(_)) => format!("`{name}` is a relation of `{}`, not a permission", resource.name),
+            None => {
+                let names = self.public_permissions(kind).map(|id| &*self.permission(id).name);
+                unknown(&format!("permission of `{}`", resource.name), name, names)
+            }
+        };
+        errors.push(FieldError::new("permission", message));
+        None
+    }
+
+    /// `type:id`, or `anonymous`. A secret is shown as its hash.
+    #[must_use]
+    pub fn subject_name(&self, subject: &Subject) -> String {
+        match subject {
+            Subject::Anonymous => "anonymous".to_owned(),
+            Subject::Known { kind, id } => format!("{}:{id}", self.subject(*kind).name),
+        }
+    }
+}
+
+fn read_id(field: &'static str, text: &str, form: IdForm, secret: bool, errors: &mut Vec<FieldError>) -> Option<Id> {
+    Id::parse(text, form, secret).map_err(|error| errors.push(FieldError::new(field, error.to_string()))).ok()
+}
+
+/// "unknown permission `raed`: did you mean `read`?"
+fn unknown<'a>(what: &str, name: &str, right: impl IntoIterator<Item = &'a str>) -> String {
+    let shown: String = name.chars().take(100).collect();
+    match suggestion(&shown, right) {
+        Some(help) => format!("unknown {what} `{shown}`: {help}"),
+        None => format!("unknown {what} `{shown}`"),
+    }
+}
