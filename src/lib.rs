@@ -4,3 +4,5 @@
 
 pub mod question;
 pub mod schema;
+pub mod fact;
+pub mod evaluate;

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 
 pub use condition::{Comparison, Condition, Test};
 pub use mistake::{Mistake, Mistakes, suggestion};
-pub(crate) use order::Class;
 pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};

@@ -1,0 +1,179 @@
+//! The same evaluation, watched: every side looked at, every grant with what came of it.
+//!
+//! The tree is data; how it is shown is up to the transport and the command line.
+
+use super::{Evaluation, FactsAtHand, Trace, Truth, Value};
+use crate::{
+    fact::{DocumentId, Fact, FactKey, Grant},
+    question::{Id, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId},
+    schema::{Member, Schema},
+};
+
+/// One step of an evaluation, with all that it was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// What was looked at.
+    pub step: Step,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// For a relation, an edge or a gate: what the documents say.
+    pub grants: Vec<GrantSeen>,
+    /// The steps inside.
+    pub children: Vec<Tree>,
+}
+
+/// What an evaluation looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The whole question.
+    Question,
+    /// The subject's own document.
+    Gate {
+        /// The gate of the subject's type.
+        relation: RelationId,
+        /// The subject.
+        id: Id,
+    },
+    /// A resource that has no document.
+    Absent {
+        /// Its type.
+        kind: ResourceTypeId,
+        /// Its id.
+        id: Id,
+    },
+    /// A permission of a resource.
+    Permission {
+        /// The permission.
+        permission: PermissionId,
+        /// The resource.
+        id: Id,
+    },
+    /// A relation of a resource.
+    Relation {
+        /// The relation.
+        relation: RelationId,
+        /// The resource.
+        id: Id,
+    },
+    /// What is asked at the end of an edge.
+    Walk {
+        /// The edge.
+        edge: RelationId,
+        /// What is asked there.
+        member: Member,
+        /// The resource that it starts from.
+        id: Id,
+    },
+    /// A `!`.
+    Not,
+    /// An `&`.
+    All,
+    /// An `|`.
+    Any,
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds.
+    Holds {
+        /// When the clock alone will end it.
+        until: Option<Millis>,
+    },
+    /// It does not.
+    Fails(Reason),
+    /// It is indeterminate.
+    Indeterminate(Reason),
+    /// A fact is missing.
+    Missing,
+}
+
+impl From<Value> for Outcome {
+    fn from(value: Value) -> Self {
+        match value.truth {
+            Truth::True(_) => Self::Holds { until: Some(value.until).filter(|until| *until != Millis::MAX) },
+            Truth::False(reason) => Self::Fails(reason),
+            Truth::Unsure(reason) => Self::Indeterminate(reason),
+            Truth::Missing => Self::Missing,
+        }
+    }
+}
+
+/// One grant that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantSeen {
+    /// What the document says.
+    pub grant: Grant,
+    /// The document that says so.
+    pub document: Option<DocumentId>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Evaluates a question whole: no side is left out because another has decided. Facts that are missing for that are added
+/// to `missing`; the tree is complete when there are none.
+pub fn explain(
+    schema: &Schema,
+    question: &Question,
+    facts: &impl FactsAtHand,
+    now: Millis,
+    missing: &mut Vec<FactKey>,
+) -> Tree {
+    let root = Tree { step: Step::Question, outcome: Outcome::Missing, grants: Vec::new(), children: Vec::new() };
+    let mut evaluation = Evaluation::new(schema, question, facts, now, missing, Traced { open: vec![root] });
+    let value = evaluation.question(question);
+    evaluation.trace.close(value)
+}
+
+/// Watches nothing.
+pub(super) struct Untraced;
+
+impl Trace for Untraced {
+    const WHOLE: bool = false;
+    fn enter(&mut self, _: impl FnOnce() -> Step) {}
+    fn grant(&mut self, _: &Grant, _: &Fact, _: Value) {}
+    fn leave(&mut self, _: Value) {}
+}
+
+/// Builds the tree: the steps that are open, outermost first.
+struct Traced {
+    open: Vec<Tree>,
+}
+
+impl Traced {
+    fn close(mut self, value: Value) -> Tree {
+        while self.open.len() > 1 {
+            self.leave(value);
+        }
+        let root = self.open.pop();
+        let outcome = Outcome::from(value);
+        root.map_or_else(
+            || Tree { step: Step::Question, outcome, grants: Vec::new(), children: Vec::new() },
+            |root| Tree { outcome, ..root },
+        )
+    }
+}
+
+impl Trace for Traced {
+    const WHOLE: bool = true;
+
+    fn enter(&mut self, step: impl FnOnce() -> Step) {
+        self.open.push(Tree { step: step(), outcome: Outcome::Missing, grants: Vec::new(), children: Vec::new() });
+    }
+
+    fn grant(&mut self, grant: &Grant, fact: &Fact, value: Value) {
+        if let Some(tree) = self.open.last_mut() {
+            let (grant, document) = (grant.clone(), fact.document_of(grant).cloned());
+            tree.grants.push(GrantSeen { grant, document, outcome: value.into() });
+        }
+    }
+
+    fn leave(&mut self, value: Value) {
+        let Some(mut tree) = self.open.pop() else { return };
+        tree.outcome = value.into();
+        match self.open.last_mut() {
+            Some(parent) => parent.children.push(tree),
+            None => self.open.push(tree),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The values of evaluation: Kleene's three, and "not known yet". How they are joined, and what reason comes out.
+
+use super::Verdict;
+use crate::{
+    fact::{Certainty, Grant},
+    question::{Answer, Millis, Reason, RelationId},
+};
+
+/// The end of what has no end.
+pub(super) const NEVER: Millis = Millis::MAX;
+
+/// Depends on no circle that is still open.
+pub(super) const NEVER_CUT: usize = usize::MAX;
+
+/// Depends on where in the tree it was computed.
+const HERE_ONLY: usize = 0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    /// It holds; a relation that grants it, if one does.
+    True(Option<RelationId>),
+    /// It does not: excluded, expired, or nothing grants it.
+    False(Reason),
+    /// It is indeterminate: malformed or over a limit.
+    Unsure(Reason),
+    /// A fact is missing.
+    Missing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) truth: Truth,
+    /// When the clock alone may change it.
+    pub(super) until: Millis,
+    /// The outermost frame that this is only true beneath, because a circle was cut off there.
+    pub(super) cut: usize,
+}
+
+impl Value {
+    pub(super) const TRUE: Self = Self::of(Truth::True(None));
+    pub(super) const FALSE: Self = Self::of(Truth::False(Reason::NoGrant));
+    pub(super) const MISSING: Self = Self::of(Truth::Missing);
+    pub(super) const MALFORMED: Self = Self::of(Truth::Unsure(Reason::Malformed));
+    pub(super) const LIMIT_OF_FACT: Self = Self::of(Truth::Unsure(Reason::Limit));
+    /// The limit of a tree or a check: elsewhere in the tree the value may be known.
+    pub(super) const LIMIT: Self =
+        Self { truth: Truth::Unsure(Reason::Limit), until: NEVER, cut: HERE_ONLY };
+
+    const fn of(truth: Truth) -> Self {
+        Self { truth, until: NEVER, cut: NEVER_CUT }
+    }
+
+    pub(super) const fn granted(by: RelationId) -> Self {
+        Self::of(Truth::True(Some(by)))
+    }
+
+    pub(super) const fn denied(reason: Reason) -> Self {
+        Self::of(Truth::False(reason))
+    }
+
+    /// Nothing, as long as the frame at this depth is open.
+    pub(super) const fn cut(depth: usize) -> Self {
+        Self { truth: Truth::False(Reason::NoGrant), until: NEVER, cut: depth }
+    }
+
+    /// Leaves the frame at this depth: a circle that was cut off there is closed.
+    pub(super) fn left(self, depth: usize) -> Self {
+        // What holds although a circle was cut off holds anyway: no circle runs through a `!`.
+        let is_free = self.cut == depth || matches!(self.truth, Truth::True(_));
+        Self { cut: if is_free { NEVER_CUT } else { self.cut }, ..self }
+    }
+
+    /// The same, granted by this relation.
+    pub(super) fn named(self, by: RelationId) -> Self {
+        match self.truth {
+            Truth::True(_) => Self { truth: Truth::True(Some(by)), ..self },
+            _ => self,
+        }
+    }
+
+    /// The same, granted by nothing in particular.
+    pub(super) fn unnamed(self) -> Self {
+        match self.truth {
+            Truth::True(_) => Self { truth: Truth::True(None), ..self },
+            _ => self,
+        }
+    }
+
+    pub(super) fn negated(self) -> Self {
+        let truth = match self.truth {
+            Truth::True(_) => Truth::False(Reason::Excluded),
+            Truth::False(_) => Truth::True(None),
+            same => same,
+        };
+        Self { truth, ..self }
+    }
+
+    /// What remains of it in the time and with the certainty of a grant.
+    pub(super) fn during(self, grant: &Grant, now: Millis) -> Self {
+        let is_early = grant.since.is_some_and(|since| now < since);
+        let is_late = grant.until.is_some_and(|until| now >= until);
+        match self.truth {
+            Truth::True(_) | Truth::Unsure(_) if is_early || is_late => {
+                let until = grant.since.filter(|_| is_early && !is_late).unwrap_or(NEVER);
+                Self { truth: Truth::False(Reason::Expired), until: until.min(self.until), ..self }
+            }
+            Truth::True(_) if grant.certainty != Certainty::Sure => Self::MALFORMED,
+            Truth::True(_) => Self { until: self.until.min(grant.until.unwrap_or(NEVER)), ..self },
+            _ => self,
+        }
+    }
+
+    pub(super) fn verdict(self) -> Verdict {
+        Verdict::Decided(match self.truth {
+            Truth::True(by) => {
+                Answer::Allowed { by, valid_until: Some(self.until).filter(|until| *until != NEVER) }
+            }
+            Truth::False(reason) | Truth::Unsure(reason) => Answer::Denied(reason),
+            Truth::Missing => return Verdict::Missing,
+        })
+    }
+}
+
+/// An `|`, side by side.
+pub(super) struct Any(Value);
+
+impl Default for Any {
+    fn default() -> Self {
+        Self(Value::FALSE)
+    }
+}
+
+impl Any {
+    pub(super) fn add(&mut self, side: Value) {
+        self.0 = match (self.0.truth, side.truth) {
+            (Truth::True(_), _) => return,
+            (_, Truth::True(_)) => side,
+            (left, right) => {
+                let truth = match (left, right) {
+                    (Truth::Missing, _) | (_, Truth::Missing) => Truth::Missing,
+                    (Truth::Unsure(l), Truth::Unsure(r)) => Truth::Unsure(l.min(r)),
+                    (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => Truth::Unsure(reason),
+                    (Truth::False(l), Truth::False(r)) => Truth::False(l.min(r)),
+                    (Truth::True(_), _) | (_, Truth::True(_)) => left,
+                };
+                join(truth, self.0, side)
+            }
+        };
+    }
+
+    /// Whether no further side can change it.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.0.truth, Truth::True(_))
+    }
+
+    pub(super) fn value(&self) -> Value {
+        self.0
+    }
+}
+
+/// An `&`, side by side from the left.
+pub(super) struct All {
+    value: Value,
+    is_settled: bool,
+}
+
+impl Default for All {
+    fn default() -> Self {
+        Self { value: Value::TRUE, is_settled: false }
+    }
+}
+
+impl All {
+    pub(super) fn add(&mut self, side: Value) {
+        if self.is_settled {
+            return;
+        }
+        let left = self.value;
+        self.value = match (left.truth, side.truth) {
+            (Truth::False(_), _) => return,
+            (Truth::True(_) | Truth::Unsure(_), Truth::False(_)) => side,
+            (Truth::Missing, _) | (_, Truth::Missing) => join(Truth::Missing, left, side),
+            (Truth::Unsure(l), Truth::Unsure(r)) => join(Truth::Unsure(l.min(r)), left, side),
+            (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => join(Truth::Unsure(reason), left, side),
+            (Truth::True(l), Truth::True(r)) => join(Truth::True(l.or(r)), left, side),
+        };
+        // A false side decides; where one before it is missing, only the reason is still open, and that is to its left.
+        self.is_settled = matches!(side.truth, Truth::False(_));
+    }
+
+    /// Whether no further side can change it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    pub(super) fn value(&self) -> Value {
+        self.value
+    }
+}
+
+fn join(truth: Truth, left: Value, right: Value) -> Value {
+    Value { truth, until: left.until.min(right.until), cut: left.cut.min(right.cut) }
+}

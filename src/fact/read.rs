@@ -1,0 +1,227 @@
+//! Documents into a fact: what each relation of a lookup reads from each document.
+//!
+//! A wrong type is noted, not judged: that is the evaluator's part.
+
+use bson::{Bson, Document};
+
+use super::{Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, Fact, Grant, Grantee, value::id_from_bson};
+use crate::{
+    question::{ID_BYTES_MAX, IdForm, LookupId, Millis, RelationId},
+    schema::{Condition, End, Ids, Path, Relation, Schema, Target},
+};
+
+pub(super) fn read(schema: &Schema, lookup: LookupId, documents: &[&Document]) -> Fact {
+    if documents.len() > DOCUMENTS_MAX {
+        return Fact::over_limit();
+    }
+    let mut sorted: Vec<(DocumentId, &Document)> =
+        documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
+    sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
+    let mut grants = Vec::new();
+    for (place, (_, document)) in (0..).zip(&sorted) {
+        for id in &schema.lookup(lookup).relations {
+            let relation = schema.relation(*id);
+            Reader { schema, relation, id: *id, place, grants: &mut grants }.document(document);
+        }
+    }
+    grants.sort_by_key(|grant: &Grant| grant.relation);
+    let documents = sorted.into_iter().map(|(id, _)| id).collect();
+    let fact = Fact { documents, grants: grants.into(), is_over_limit: false };
+    if fact.size() > FACT_BYTES_MAX { Fact::over_limit() } else { fact }
+}
+
+/// Reads one relation from one document.
+struct Reader<'a> {
+    schema: &'a Schema,
+    relation: &'a Relation,
+    id: RelationId,
+    place: u16,
+    grants: &'a mut Vec<Grant>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: &Document) {
+        let Some(each) = &self.relation.each else {
+            if let Some(certainty) = self.test(self.relation.condition.as_ref(), document) {
+                self.part(document, certainty);
+            }
+            return;
+        };
+        let Some(certainty) = self.test(self.relation.document_condition.as_ref(), document) else { return };
+        each.ends(document, &mut |end| match end {
+            End::Value(Bson::Array(items)) => items.iter().for_each(|item| self.element(item, certainty)),
+            End::Missing => {}
+            End::Value(_) | End::Blocked => self.grant(Grantee::Unreadable, certainty, Window::default()),
+        });
+    }
+
+    fn element(&mut self, item: &Bson, certainty: Certainty) {
+        match item {
+            Bson::Document(element) => {
+                if let Some(own) = self.test(self.relation.condition.as_ref(), element) {
+                    self.part(element, certainty.max(own));
+                }
+            }
+            Bson::Null | Bson::Undefined => {}
+            _ => self.grant(Grantee::Unreadable, certainty, Window::default()),
+        }
+    }
+
+    /// How sure a condition is; none where it plainly does not hold, or need not be known not to.
+    fn test(&self, condition: Option<&Condition>, document: &Document) -> Option<Certainty> {
+        let Some(condition) = condition else { return Some(Certainty::Sure) };
+        match (condition.matches(document), condition.is_typed(document)) {
+            (true, true) => Some(Certainty::Sure),
+            (true, false) => Some(Certainty::Doubtful),
+            (false, false) if self.relation.negated => Some(Certainty::Suspect),
+            (false, _) => None,
+        }
+    }
+
+    /// Reads ids and dates from a document or an element that fulfils the condition.
+    fn part(&mut self, part: &Document, certainty: Certainty) {
+        let window = self.window(part);
+        let certainty = if window.is_malformed { certainty.max(Certainty::Doubtful) } else { certainty };
+        let Some(ids) = &self.relation.ids else {
+            self.grant(Grantee::Flag, certainty, window);
+            return;
+        };
+        let target = match target(self.schema, ids, part) {
+            Kind::Nothing => return,
+            Kind::Unreadable => None,
+            Kind::Target(place, target) => Some((place, target)),
+        };
+        let one = |reader: &mut Self, value: &Bson| {
+            let grantee = target.map_or(Some(Grantee::Unreadable), |(place, target)| reader.grantee(ids, place, target, value));
+            if let Some(grantee) = grantee {
+                reader.grant(grantee, certainty, window);
+            }
+        };
+        ids.field.ends(part, &mut |end| match end {
+            End::Value(Bson::Array(items)) => items.iter().for_each(|item| one(self, item)),
+            End::Value(value) => one(self, value),
+            End::Missing => {}
+            End::Blocked => self.grant(Grantee::Unreadable, certainty, window),
+        });
+    }
+
+    /// Whom a value stands for; nobody where it is null, empty, or too long for any id.
+    fn grantee(&self, ids: &Ids, place: u8, target: Target, value: &Bson) -> Option<Grantee> {
+        let (form, is_secret) = match target {
+            Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
+            Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
+        };
+        match value {
+            Bson::Null | Bson::Undefined => None,
+            Bson::String(text) if text == "*" => Some(match target {
+                Target::Subject(_) if ids.wildcard => Grantee::Everyone { target: place },
+                _ => Grantee::Unreadable,
+            }),
+            Bson::String(text) if form == IdForm::String && (text.is_empty() || text.len() > ID_BYTES_MAX) => None,
+            value => Some(
+                id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
+            ),
+        }
+    }
+
+    fn window(&self, part: &Document) -> Window {
+        let mut window = Window::default();
+        for (path, bound) in [(&self.relation.since, &mut window.since), (&self.relation.until, &mut window.until)] {
+            let Some(path) = path else { continue };
+            match date(path, part) {
+                Date::At(moment) => *bound = Some(moment),
+                Date::Missing => window.is_malformed |= self.relation.required,
+                Date::Malformed => window.is_malformed = true,
+            }
+        }
+        window
+    }
+
+    fn grant(&mut self, grantee: Grantee, certainty: Certainty, window: Window) {
+        let Window { since, until, .. } = window;
+        self.grants.push(Grant { relation: self.id, document: self.place, certainty, grantee, since, until });
+    }
+}
+
+/// When a grant holds.
+#[derive(Clone, Copy, Default)]
+struct Window {
+    since: Option<Millis>,
+    until: Option<Millis>,
+    is_malformed: bool,
+}
+
+enum Date {
+    At(Millis),
+    Missing,
+    Malformed,
+}
+
+fn date(path: &Path, part: &Document) -> Date {
+    let mut found = Date::Missing;
+    let mut count = 0;
+    path.ends(part, &mut |end| {
+        count += 1;
+        found = match end {
+            End::Value(Bson::DateTime(date)) => Date::At(date.timestamp_millis()),
+            End::Missing => Date::Missing,
+            End::Value(_) | End::Blocked => Date::Malformed,
+        };
+    });
+    if count > 1 { Date::Malformed } else { found }
+}
+
+/// What the ids of a document lead to.
+enum Kind {
+    Target(u8, Target),
+    Nothing,
+    Unreadable,
+}
+
+fn target(schema: &Schema, ids: &Ids, part: &Document) -> Kind {
+    let Some(type_field) = &ids.subject_type else {
+        return ids.targets.first().map_or(Kind::Nothing, |target| Kind::Target(0, *target));
+    };
+    let (kind, relation) = match (name(Some(type_field), part), name(ids.subject_relation.as_ref(), part)) {
+        (Text::Missing, _) => return Kind::Nothing,
+        (Text::Malformed, _) | (_, Text::Malformed) => return Kind::Unreadable,
+        (Text::Is(kind), Text::Is(relation)) => (kind, Some(relation)),
+        (Text::Is(kind), Text::Missing) => (kind, None),
+    };
+    let is_meant = |target: &Target| match *target {
+        Target::Subject(id) => *schema.subject(id).name == *kind && relation.is_none(),
+        Target::Set(id, member) => {
+            let is_relation = match relation {
+                Some(name) => schema.resource(id).members.get(name) == Some(&member),
+                None => ids.subject_relation.is_none(),
+            };
+            *schema.resource(id).name == *kind && is_relation
+        }
+        Target::Resource(_) => false,
+    };
+    let mut places = (0..).zip(&ids.targets);
+    places.find(|(_, target)| is_meant(target)).map_or(Kind::Unreadable, |(place, target)| Kind::Target(place, *target))
+}
+
+enum Text<'a> {
+    Is(&'a str),
+    Missing,
+    Malformed,
+}
+
+/// A field that holds a name; the empty one is as good as none.
+fn name<'a>(path: Option<&Path>, part: &'a Document) -> Text<'a> {
+    let mut found = Text::Missing;
+    let mut count = 0;
+    let Some(path) = path else { return found };
+    path.ends(part, &mut |end| {
+        count += 1;
+        found = match end {
+            End::Value(Bson::String(text)) if text.is_empty() => Text::Missing,
+            End::Value(Bson::String(text)) => Text::Is(text),
+            End::Missing => Text::Missing,
+            End::Value(_) | End::Blocked => Text::Malformed,
+        };
+    });
+    if count > 1 { Text::Malformed } else { found }
+}

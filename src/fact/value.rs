@@ -1,0 +1,113 @@
+//! Ids in documents: BSON values into ids and back.
+//!
+//! Types count: a string of 24 hex digits is not an `ObjectId`. Only numbers are alike, as in MongoDB's equality.
+
+use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
+
+use super::DocumentId;
+use crate::{
+    question::{ID_BYTES_MAX, Id, IdForm},
+    schema::{End, Path},
+};
+
+/// The value as an id of the given form; none if it is of another type.
+pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Option<Id> {
+    match (form, value) {
+        (IdForm::ObjectId, Bson::ObjectId(id)) => Some(Id::ObjectId(id.bytes())),
+        (IdForm::String, Bson::String(text)) if is_secret => Some(Id::digest(text)),
+        (IdForm::String, Bson::String(text)) => Some(Id::String(text.as_str().into())),
+        (IdForm::Integer, value) => whole_number(value).map(Id::Integer),
+        (IdForm::Uuid, value) => uuid(value).map(Id::Uuid),
+        _ => None,
+    }
+}
+
+/// The value as an id of whatever form it has.
+fn id_of_any_form(value: &Bson) -> Option<Id> {
+    IdForm::ALL.into_iter().find_map(|form| id_from_bson(value, form, false))
+}
+
+/// What to look for in MongoDB. A digest cannot be looked for; the schema sees to it that none is.
+pub(crate) fn id_to_bson(id: &Id) -> Bson {
+    match id {
+        Id::ObjectId(bytes) => Bson::ObjectId(ObjectId::from_bytes(*bytes)),
+        Id::Integer(number) => Bson::Int64(*number),
+        Id::Uuid(bytes) => Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: bytes.to_vec() }),
+        Id::String(text) => Bson::String(text.to_string()),
+        Id::Digest(_) => Bson::Undefined,
+    }
+}
+
+/// Visits every key under which a document is found when looked up by `by`: arrays by element.
+pub(crate) fn document_keys(by: &Path, document: &Document, visit: &mut impl FnMut(Id)) {
+    by.ends(document, &mut |end| match end {
+        End::Value(Bson::Array(items)) => items.iter().filter_map(id_of_any_form).for_each(&mut *visit),
+        End::Value(value) => id_of_any_form(value).into_iter().for_each(&mut *visit),
+        End::Missing | End::Blocked => {}
+    });
+}
+
+impl DocumentId {
+    /// The `_id` of a document.
+    pub(crate) fn of(document: &Document) -> Self {
+        match document.get("_id") {
+            Some(value) => match id_of_any_form(value).filter(|id| id.size() <= ID_BYTES_MAX) {
+                Some(id) => Self::Id(id),
+                None => Self::Other(value.clone().into_canonical_extjson().to_string().into()),
+            },
+            None => Self::Other("null".into()),
+        }
+    }
+}
+
+fn whole_number(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(number) => Some(i64::from(*number)),
+        Bson::Int64(number) => Some(*number),
+        Bson::Double(double) => whole_double(*double),
+        Bson::Decimal128(decimal) => decimal.to_string().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A double that is a whole number within the range of 64 bits.
+fn whole_double(double: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if double.fract() != 0.0 || !(-LIMIT..LIMIT).contains(&double) {
+        return None;
+    }
+    format!("{double:.0}").parse().ok()
+}
+
+fn uuid(value: &Bson) -> Option<[u8; 16]> {
+    match value {
+        Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes }) => bytes.as_slice().try_into().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn types_count_but_numbers_are_alike() {
+        assert_eq!(id_from_bson(&"65f000000000000000000001".into(), IdForm::ObjectId, false), None);
+        assert_eq!(id_from_bson(&Bson::Double(5.0), IdForm::Integer, false), Some(Id::Integer(5)));
+        assert_eq!(id_from_bson(&Bson::Double(5.5), IdForm::Integer, false), None);
+        assert_eq!(id_from_bson(&Bson::Double(-0.0), IdForm::Integer, false), Some(Id::Integer(0)));
+        assert_eq!(id_from_bson(&Bson::Double(1e300), IdForm::Integer, false), None);
+        assert_eq!(id_from_bson(&Bson::Double(9_223_372_036_854_775_808.0), IdForm::Integer, false), None);
+        assert_eq!(id_from_bson(&"5".into(), IdForm::Integer, false), None);
+    }
+
+    #[test]
+    fn a_document_is_found_by_each_element() {
+        let mut keys = Vec::new();
+        let document = doc! { "owners": [{ "id": 1 }, { "id": [2, "x"] }, 3] };
+        document_keys(&Path::parse("owners.id").unwrap(), &document, &mut |id| keys.push(id.to_string()));
+        assert_eq!(keys, ["1", "2", "x"]);
+    }
+}
