@@ -104,6 +104,12 @@ impl Fact {
         read::read(schema, lookup, documents)
     }
 
+    /// The fact of a key that no document has.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { documents: Box::default(), grants: Box::default(), is_over_limit: false }
+    }
+
     /// The fact of a key with more documents, or more in them, than a fact may hold.
     #[must_use]
     pub fn over_limit() -> Self {

@@ -3,6 +3,10 @@
 //! This page is the map; the modules stand in reading order, and each uses only those above it.
 
 pub mod question;
+pub mod telemetry;
 pub mod schema;
 pub mod fact;
 pub mod evaluate;
+pub mod freshness;
+pub mod source;
+pub mod check;

@@ -1,0 +1,132 @@
+//! Moments: the source's logical time, and tokens, which carry them through callers.
+//!
+//! Moments of different clocks never meet: a token says which clock it is of.
+
+use std::{fmt, str::FromStr};
+
+/// A moment of the source's logical time: for MongoDB its cluster time, seconds in the upper half and an increment in the
+/// lower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment of a cluster time.
+    #[must_use]
+    pub fn new(seconds: u32, increment: u32) -> Self {
+        Self(u64::from(seconds) << 32 | u64::from(increment))
+    }
+
+    /// The moment of a count.
+    #[must_use]
+    pub fn from_count(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// Seconds since the Unix epoch, for a cluster time.
+    #[must_use]
+    pub fn seconds(self) -> u32 {
+        u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// The increment within the second, for a cluster time.
+    #[must_use]
+    pub fn increment(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Both halves as one number.
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Whose time a moment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Clock {
+    /// A replica set's cluster time: the same on every instance.
+    Cluster,
+    /// Revisions of a directory of documents.
+    Revision,
+    /// Ticks of one instance, where MongoDB is no replica set. They mean nothing to another instance.
+    Local,
+}
+
+impl Clock {
+    const ALL: [Self; 3] = [Self::Cluster, Self::Revision, Self::Local];
+
+    /// The name in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Revision => "revision",
+            Self::Local => "local",
+        }
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Cluster => 'c',
+            Self::Revision => 'r',
+            Self::Local => 'l',
+        }
+    }
+}
+
+/// A moment and its clock, as callers carry it. Opaque to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Whose time it is.
+    pub clock: Clock,
+    /// The moment.
+    pub moment: Moment,
+}
+
+/// The text is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `moment`")]
+pub struct TokenError;
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:016x}", self.clock.letter(), self.moment.as_u64())
+    }
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let mut rest = text.chars();
+        let letter = rest.next().ok_or(TokenError)?;
+        let clock = Clock::ALL.into_iter().find(|clock| clock.letter() == letter).ok_or(TokenError)?;
+        let moment = u64::from_str_radix(rest.as_str(), 16).map(Moment::from_count).map_err(|_| TokenError)?;
+        let token = Self { clock, moment };
+        // One spelling for each.
+        if token.to_string() == text { Ok(token) } else { Err(TokenError) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_text() {
+        for clock in Clock::ALL {
+            let token = Token { clock, moment: Moment::new(1_763_900_000, 7) };
+            assert_eq!(token.to_string().parse(), Ok(token));
+            assert_eq!((token.moment.seconds(), token.moment.increment()), (1_763_900_000, 7));
+        }
+        for text in ["", "c", "c1", "x0000000000000001", "c+000000000000001", "c000000000000000A", "c00000000000000010"] {
+            assert_eq!(text.parse::<Token>(), Err(TokenError), "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_ordered_by_second_then_increment() {
+        assert!(Moment::new(1, u32::MAX) < Moment::new(2, 0));
+        assert!(Moment::new(1, 1) < Moment::new(1, 2));
+    }
+}

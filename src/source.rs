@@ -1,0 +1,108 @@
+//! Where facts come from: one trait, and its two implementations, MongoDB and documents in memory.
+//!
+//! A source keeps nothing: what is remembered, and for how long, is other modules' business.
+
+pub mod documents;
+pub mod mongodb;
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    fact::{Fact, FactKey},
+    freshness::{Clock, Moment},
+};
+
+/// Where facts come from.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Whose time its moments are.
+    fn clock(&self) -> Clock;
+
+    /// A moment that covers every write acknowledged before the call.
+    ///
+    /// # Errors
+    /// The source could not be asked, or not in time.
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError>;
+
+    /// Reads the facts of these keys as of `at` or later, all at once. One result for each key, in any order.
+    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
+}
+
+/// A fact that was read, and the moment of which it is the truth.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The fact.
+    pub fact: Arc<Fact>,
+    /// Its moment.
+    pub stamp: Moment,
+}
+
+/// Why facts could not be read. Never the absence of a document, which is a fact.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The time for the request was up.
+    #[error("the source did not answer in time")]
+    TimedOut,
+    /// The newest moment could not be found out.
+    #[error("the source could not be asked for its time: {0}")]
+    Probe(#[source] Arc<dyn Error + Send + Sync>),
+    /// Documents could not be read.
+    #[error("`{collection}` could not be read: {source}")]
+    Find {
+        /// The collection.
+        collection: String,
+        /// What the driver says.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// What came back is not what was asked for.
+    #[error("`{collection}` gave an answer that makes no sense: {what}")]
+    Answer {
+        /// The collection.
+        collection: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// When a request's time is up.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// So much from now.
+    #[must_use]
+    pub fn after(time: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(time).unwrap_or(now))
+    }
+
+    /// How much time is left.
+    #[must_use]
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether it is up.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// The earlier of this and so much from now.
+    #[must_use]
+    pub fn at_most(self, time: Duration) -> Self {
+        Self(self.0.min(Self::after(time).0))
+    }
+
+    /// As the runtime's timers want it.
+    #[must_use]
+    pub fn instant(self) -> tokio::time::Instant {
+        self.0.into()
+    }
+}

@@ -1,0 +1,378 @@
+//! MongoDB as the source: one `find` per lookup, from the primary, with read concern *snapshot* after a known moment, so that
+//! a fact is exactly the truth of its stamp (design section 5, point 1).
+//!
+//! Reads only: the `read` role on the database is enough. Remembers no document.
+
+mod inspect;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bson::{Bson, Document, Timestamp, doc};
+pub use inspect::{Finding, inspect};
+use mongodb::{
+    Client, Database,
+    error::ErrorKind,
+    options::{ClientOptions, ReadPreference, SelectionCriteria},
+};
+use tokio::{sync::Semaphore, time::timeout_at};
+
+use super::{Deadline, Loaded, Source, SourceError};
+use crate::{
+    fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys, id_to_bson},
+    freshness::{Clock, Moment},
+    question::{Id, LookupId},
+    schema::{Lookup, Schema},
+};
+
+/// How many commands run at once, and so how many connections are used at most, monitoring apart.
+const COMMANDS_MAX: u32 = 64;
+
+/// How many keys one `find` asks for.
+const KEYS_MAX: usize = 20_000;
+
+/// How many bytes of keys one `find` asks for: well below the 48 MB of a message.
+const KEY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+/// How many documents one `find` returns for several keys; where there are more, the keys are asked for in halves.
+const BATCH_DOCUMENTS_MAX: usize = 40_000;
+
+/// How long a probe may take, whatever the request's deadline.
+const PROBE_TIME: Duration = Duration::from_secs(5);
+
+/// The error that a node gives which has not heard of the moment it is asked for.
+const UNKNOWN_MOMENT: i32 = 72;
+
+/// MongoDB, and what is read from it.
+#[derive(Debug)]
+pub struct MongoDb {
+    schema: Arc<Schema>,
+    database: Database,
+    mode: Mode,
+    permits: Semaphore,
+    ticks: AtomicU64,
+}
+
+/// What the server can promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A replica set: moments are its cluster time.
+    ReplicaSet,
+    /// A single server, or a sharded cluster: moments are this instance's own.
+    Local,
+}
+
+/// Why MongoDB cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection string is wrong.
+    #[error("the connection string is wrong: {0}")]
+    Uri(#[source] Box<mongodb::error::Error>),
+    /// Neither the connection string nor the configuration names a database.
+    #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
+    NoDatabase,
+    /// It does not answer.
+    #[error("MongoDB does not answer: {0}")]
+    Unreachable(#[source] Box<mongodb::error::Error>),
+}
+
+impl MongoDb {
+    /// Connects. The database is the one named, else the one in the connection string.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
+        let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri(Box::new(error)))?;
+        options.app_name.get_or_insert_with(|| "permcached".to_owned());
+        options.max_pool_size.get_or_insert(COMMANDS_MAX);
+        options.server_selection_timeout.get_or_insert(PROBE_TIME);
+        options.connect_timeout.get_or_insert(PROBE_TIME);
+        let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
+        let name = name.ok_or(ConnectError::NoDatabase)?;
+        let client = Client::with_options(options).map_err(|error| ConnectError::Uri(Box::new(error)))?;
+        Self::open(schema, client.database(&name)).await
+    }
+
+    /// Uses a database of a client that is there already.
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`].
+    pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
+        let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
+        let hello = hello.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
+        let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
+        Ok(Self { schema, database, mode, permits, ticks: AtomicU64::new(0) })
+    }
+
+    /// What the server can promise.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The database that is read.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    fn tick(&self) -> Moment {
+        Moment::from_count(self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1))
+    }
+
+    /// Runs a command on the primary, within the deadline, and with a bounded number of others.
+    async fn command(&self, mut command: Document, deadline: Deadline) -> Result<Document, CommandError> {
+        let run = async {
+            let _permit = self.permits.acquire().await;
+            let left = deadline.left().as_millis();
+            if left == 0 {
+                return Err(CommandError::TimedOut);
+            }
+            command.insert("maxTimeMS", i64::try_from(left).unwrap_or(i64::MAX).min(i64::from(i32::MAX)));
+            self.database.run_command(command).selection_criteria(primary()).await.map_err(CommandError::of)
+        };
+        timeout_at(deadline.instant(), run).await.unwrap_or(Err(CommandError::TimedOut))
+    }
+
+    /// As [`MongoDb::command`], once more where the primary has changed or a connection broke.
+    async fn read(&self, command: Document, deadline: Deadline) -> Result<Document, CommandError> {
+        match self.command(command.clone(), deadline).await {
+            Err(CommandError::Passing(_)) => self.command(command, deadline).await,
+            result => result,
+        }
+    }
+
+    /// Reads the documents of these keys, in as few commands as they fit in.
+    async fn find(
+        &self,
+        lookup: LookupId,
+        keys: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let mut results = Vec::with_capacity(keys.len());
+        let mut todo = vec![keys];
+        while let Some(mut keys) = todo.pop() {
+            match self.find_once(lookup, &keys, at, deadline).await {
+                Ok(Some(found)) => results.extend(self.facts(lookup, keys, &found)),
+                Ok(None) if keys.len() > 1 => {
+                    todo.push(keys.split_off(keys.len() / 2));
+                    todo.push(keys);
+                }
+                Ok(None) => {
+                    let loaded = Loaded { fact: Arc::new(Fact::over_limit()), stamp: at };
+                    results.extend(keys.into_iter().map(|id| (FactKey { lookup, id }, Ok(loaded.clone()))));
+                }
+                Err(error) => {
+                    results.extend(keys.into_iter().map(|id| (FactKey { lookup, id }, Err(error.clone()))));
+                }
+            }
+        }
+        results
+    }
+
+    /// One `find`. Nothing comes back where there were more documents than one reply holds.
+    async fn find_once(
+        &self,
+        lookup: LookupId,
+        keys: &[Id],
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Option<Found>, SourceError> {
+        let lookup = self.schema.lookup(lookup);
+        let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
+        let mut command = find_command(lookup, keys, documents_max);
+        if self.mode == Mode::ReplicaSet {
+            let after = Timestamp { time: at.seconds(), increment: at.increment() };
+            command.insert("readConcern", doc! { "level": "snapshot", "afterClusterTime": after });
+        } else {
+            command.insert("readConcern", doc! { "level": "local" });
+        }
+        let tick = self.tick();
+        let mut reply = self.read(command.clone(), deadline).await;
+        if matches!(reply, Err(CommandError::UnknownMoment(_))) {
+            // The node has not heard of the moment yet: a probe tells it.
+            self.probe(deadline).await?;
+            reply = self.read(command, deadline).await;
+        }
+        let collection = || lookup.collection.to_string();
+        let failed = |source| SourceError::Find { collection: collection(), source };
+        let reply = reply.map_err(|error| error.during(failed))?;
+        let nonsense = |what| SourceError::Answer { collection: collection(), what };
+        let Some(Bson::Document(mut cursor)) = reply.get("cursor").cloned() else { return Err(nonsense("no cursor")) };
+        let stamp = match (self.mode, cursor.get("atClusterTime")) {
+            (Mode::Local, _) => tick,
+            (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => Moment::new(stamp.time, stamp.increment),
+            // A collection that does not exist has no snapshot; it was empty at the moment asked for.
+            (Mode::ReplicaSet, _) => at,
+        };
+        if self.mode == Mode::ReplicaSet && stamp < at {
+            return Err(nonsense("a snapshot of an earlier moment than the one asked for"));
+        }
+        let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else { return Err(nonsense("no batch")) };
+        if let Some(open) = cursor.get_i64("id").ok().filter(|id| *id != 0) {
+            self.close(lookup, open, deadline).await;
+            return Ok(None);
+        }
+        let documents: Vec<Document> =
+            batch.into_iter().filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None }).collect();
+        Ok((documents.len() <= documents_max).then_some(Found { documents, stamp }))
+    }
+
+    /// Gives up a cursor. If that fails, the server forgets it by itself after some minutes.
+    async fn close(&self, lookup: &Lookup, cursor: i64, deadline: Deadline) {
+        let command = doc! { "killCursors": &*lookup.collection, "cursors": [cursor] };
+        if let Err(error) = self.command(command, deadline).await {
+            tracing::debug!(%error, "a cursor could not be closed");
+        }
+    }
+
+    /// Sorts documents by key. A key that no document has is a fact too.
+    fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let mut by_key: HashMap<Id, Vec<&Document>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
+        for document in &found.documents {
+            document_keys(&self.schema.lookup(lookup).by, document, &mut |key| {
+                if let Some(documents) = by_key.get_mut(&key)
+                    && documents.last().is_none_or(|last| !std::ptr::eq(*last, document))
+                {
+                    documents.push(document);
+                }
+            });
+        }
+        let stamp = found.stamp;
+        let fact = |(id, documents): (Id, Vec<&Document>)| {
+            let fact = Arc::new(Fact::read(&self.schema, lookup, &documents));
+            (FactKey { lookup, id }, Ok(Loaded { fact, stamp }))
+        };
+        by_key.into_iter().map(fact).collect()
+    }
+}
+
+/// What one `find` returned.
+struct Found {
+    documents: Vec<Document>,
+    stamp: Moment,
+}
+
+fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
+fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document {
+    let keys: Vec<Bson> = keys.iter().map(id_to_bson).collect();
+    let mut filter = doc! { lookup.by.as_str(): { "$in": keys } };
+    if let Some(pushed) = &lookup.pushed {
+        filter = doc! { "$and": [filter, pushed.to_query()] };
+    }
+    let projection: Document = lookup.projection.iter().map(|field| (field.to_string(), Bson::Int32(1))).collect();
+    // One more than is wanted, to know that there are more; all in one batch, if they fit in one reply.
+    let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
+    doc! { "find": &*lookup.collection, "filter": filter, "projection": projection, "limit": limit, "batchSize": limit }
+}
+
+/// What the driver says.
+type DriverError = Arc<dyn std::error::Error + Send + Sync>;
+
+/// What became of a command that did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("not in time")]
+    TimedOut,
+    /// Another node may answer, or the same one on another connection.
+    #[error("{0}")]
+    Passing(DriverError),
+    /// The node has not heard of the moment.
+    #[error("{0}")]
+    UnknownMoment(DriverError),
+    #[error("{0}")]
+    Lasting(DriverError),
+}
+
+impl CommandError {
+    /// As an error of the source; `failed` says in what.
+    fn during(self, failed: impl FnOnce(DriverError) -> SourceError) -> SourceError {
+        match self {
+            Self::TimedOut => SourceError::TimedOut,
+            Self::Passing(error) | Self::UnknownMoment(error) | Self::Lasting(error) => failed(error),
+        }
+    }
+
+    fn of(error: mongodb::error::Error) -> Self {
+        /// Not the primary, not any more, or going down.
+        const PASSING: [i32; 8] = [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436, 10_058];
+        const TIMED_OUT: [i32; 2] = [50, 262];
+        let code = match &*error.kind {
+            ErrorKind::Command(command) => Some(command.code),
+            _ => None,
+        };
+        let is_network = matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. });
+        let error: DriverError = Arc::new(error);
+        match code {
+            Some(UNKNOWN_MOMENT) => Self::UnknownMoment(error),
+            Some(code) if TIMED_OUT.contains(&code) => Self::TimedOut,
+            Some(code) if PASSING.contains(&code) => Self::Passing(error),
+            None if is_network => Self::Passing(error),
+            _ => Self::Lasting(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for MongoDb {
+    fn clock(&self) -> Clock {
+        match self.mode {
+            Mode::ReplicaSet => Clock::Cluster,
+            Mode::Local => Clock::Local,
+        }
+    }
+
+    /// A linearizable read: a node that only believes itself primary cannot answer it, and the answer's `operationTime`
+    /// covers every write acknowledged before it was sent.
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        if self.mode == Mode::Local {
+            return Ok(self.tick());
+        }
+        let collection = self.schema.collections().first().copied().unwrap_or("permcached").to_owned();
+        let command = doc! {
+            "find": &collection,
+            "filter": { "_id": Bson::Null },
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": { "level": "linearizable" },
+        };
+        let reply = self.read(command, deadline.at_most(PROBE_TIME)).await;
+        match reply.map_err(|error| error.during(SourceError::Probe))?.get("operationTime") {
+            Some(Bson::Timestamp(time)) => Ok(Moment::new(time.time, time.increment)),
+            _ => Err(SourceError::Answer { collection, what: "no operationTime" }),
+        }
+    }
+
+    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let mut by_lookup: HashMap<LookupId, Vec<Vec<Id>>> = HashMap::new();
+        let mut sizes: HashMap<LookupId, usize> = HashMap::new();
+        for FactKey { lookup, id } in keys {
+            let size = sizes.entry(lookup).or_default();
+            *size += id.size() + 16;
+            let chunks = by_lookup.entry(lookup).or_default();
+            match chunks.last_mut() {
+                Some(chunk) if chunk.len() < KEYS_MAX && *size <= KEY_BYTES_MAX => chunk.push(id),
+                _ => {
+                    *size = id.size();
+                    chunks.push(vec![id]);
+                }
+            }
+        }
+        let finds = by_lookup.into_iter().flat_map(|(lookup, chunks)| {
+            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline))
+        });
+        futures::future::join_all(finds).await.into_iter().flatten().collect()
+    }
+}

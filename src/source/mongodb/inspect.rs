@@ -1,0 +1,131 @@
+//! A look at the database at start: whether the schema's collections are there, and the indexes that its lookups need.
+//!
+//! Changes nothing. What it finds is said with its remedy, but stops nothing: collections may come later.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use mongodb::{Database, error::Error};
+
+use super::primary;
+use crate::schema::Schema;
+
+/// Something about the database that the operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finding {
+    /// A collection is not there: a wrong database name looks like that.
+    Missing {
+        /// The collection.
+        collection: String,
+    },
+    /// A collection has no documents.
+    Empty {
+        /// The collection.
+        collection: String,
+    },
+    /// A collection is a view, a time series or capped: what changes in it cannot be followed.
+    Unsuitable {
+        /// The collection.
+        collection: String,
+        /// What it is.
+        what: String,
+    },
+    /// A lookup has no index, and reads its whole collection each time.
+    NoIndex {
+        /// The collection.
+        collection: String,
+        /// The field it is looked up by.
+        field: String,
+    },
+}
+
+impl Finding {
+    /// What was found.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Missing { collection } => format!("the collection `{collection}` is missing"),
+            Self::Empty { collection } => format!("the collection `{collection}` is empty"),
+            Self::Unsuitable { collection, what } => {
+                format!("the collection `{collection}` is {what}, in which changes cannot be followed")
+            }
+            Self::NoIndex { collection, field } => {
+                format!("`{collection}` is looked up by `{field}` and has no index for it: each lookup reads the whole collection")
+            }
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Missing { .. } | Self::Empty { .. } => {
+                "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema".to_owned()
+            }
+            Self::Unsuitable { .. } => "name the collection that it is made of".to_owned(),
+            Self::NoIndex { collection, field } => {
+                let quoted = |text: &str| Bson::String(text.to_owned()).into_relaxed_extjson().to_string();
+                format!("db.getCollection({}).createIndex({{ {}: 1 }})", quoted(collection), quoted(field))
+            }
+        }
+    }
+}
+
+/// Looks at the collections and indexes that the schema needs.
+///
+/// # Errors
+/// The driver's, where the database cannot be asked or does not grant the `read` role.
+pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
+    let mut findings = BTreeSet::new();
+    let names: Vec<&str> = schema.collections();
+    let mut there = BTreeMap::new();
+    let mut listed = database.list_collections().filter(doc! { "name": { "$in": names.clone() } }).await?;
+    while let Some(specification) = listed.try_next().await? {
+        let is_capped = specification.options.capped.unwrap_or(false);
+        let kind = format!("{:?}", specification.collection_type).to_lowercase();
+        there.insert(specification.name, (kind, is_capped));
+    }
+    for name in names {
+        let collection = name.to_owned();
+        match there.get(name) {
+            None => findings.insert(Finding::Missing { collection }),
+            Some((_, true)) => findings.insert(Finding::Unsuitable { collection, what: "capped".to_owned() }),
+            Some((kind, _)) if kind != "collection" => {
+                findings.insert(Finding::Unsuitable { collection, what: format!("a {kind}") })
+            }
+            Some(_) => is_empty(database, name).await? && findings.insert(Finding::Empty { collection }),
+        };
+    }
+    for (_, lookup) in schema.lookups() {
+        let is_there = there.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
+        if !lookup.is_by_id() && is_there && !has_index(database, &lookup.collection, lookup.by.as_str()).await? {
+            let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
+            findings.insert(Finding::NoIndex { collection, field });
+        }
+    }
+    Ok(findings.into_iter().collect())
+}
+
+async fn is_empty(database: &Database, collection: &str) -> Result<bool, Error> {
+    let collection = database.collection::<Document>(collection);
+    let found = collection.find_one(doc! {}).projection(doc! { "_id": 1 }).selection_criteria(primary()).await?;
+    Ok(found.is_none())
+}
+
+/// Whether an index serves an equality on the field: it comes first, and no document is left out.
+async fn has_index(database: &Database, collection: &str, field: &str) -> Result<bool, Error> {
+    let mut indexes = database.collection::<Document>(collection).list_indexes().await?;
+    while let Some(index) = indexes.try_next().await? {
+        let options = index.options.unwrap_or_default();
+        let serves_all = options.partial_filter_expression.is_none() && !options.hidden.unwrap_or(false);
+        let is_simple = options.collation.is_none_or(|collation| collation.locale == "simple");
+        let is_first = index.keys.iter().next().is_some_and(|(name, kind)| {
+            name == field && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_)) || kind.as_str() == Some("hashed"))
+        });
+        if is_first && serves_all && is_simple {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
