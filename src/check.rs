@@ -340,7 +340,9 @@ pub struct Held {
 }
 
 impl AtHand {
-    fn new(lookups: usize) -> Self {
+    /// No facts yet, of a schema with so many lookups.
+    #[must_use]
+    pub fn new(lookups: usize) -> Self {
         Self { by_lookup: (0..lookups).map(|_| HashMap::default()).collect(), facts: 0, bytes: 0 }
     }
 
@@ -350,7 +352,8 @@ impl AtHand {
         self.by_lookup.get(lookup.index())?.get(id)
     }
 
-    fn insert(&mut self, key: FactKey, loaded: Loaded) {
+    /// Keeps a fact that was read from the source.
+    pub fn insert(&mut self, key: FactKey, loaded: Loaded) {
         let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) else { return };
         self.facts += 1;
         self.bytes += loaded.fact.size() + key.id.size();

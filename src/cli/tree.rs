@@ -9,37 +9,60 @@ use crate::transport::proto::{
 /// How wide a condition is shown at most.
 const CONDITION_MAX: usize = 160;
 
-/// The whole tree, a line a step.
+/// The whole tree. Steps that say nothing by themselves share a line with what they are made of: a `!` with what it
+/// excludes, a permission with its `&` or `|`.
 pub(super) fn draw(response: &ExplainResponse) -> String {
-    let steps = &response.steps;
     let mut lines = Vec::new();
-    let mut open: Vec<bool> = Vec::new();
-    for (place, step) in steps.iter().enumerate() {
-        let depth = usize::try_from(step.depth).unwrap_or(0);
-        let later = steps.get(place + 1..).unwrap_or_default();
-        let has_sibling = later.iter().take_while(|other| other.depth >= step.depth).any(|other| other.depth == step.depth);
-        let has_children = later.first().is_some_and(|next| next.depth > step.depth);
-        open.truncate(depth.saturating_sub(1));
-        let mut indent: String = open.iter().map(|more| if *more { "│  " } else { "   " }).collect();
-        let branch = match (depth, has_sibling) {
-            (0, _) => "",
-            (_, true) => "├─ ",
-            (_, false) => "└─ ",
-        };
-        lines.push(format!("{}{} {}", faint(&format!("{indent}{branch}")), mark(step.outcome()), headline(step)));
-        if depth > 0 {
-            open.push(has_sibling);
-            indent.push_str(if has_sibling { "│  " } else { "   " });
-        }
-        let below = if has_children { "│    " } else { "     " };
-        for detail in details(step) {
-            lines.push(format!("{}{}", faint(&format!("{indent}{below}")), detail));
-        }
+    if let Some((root, rest)) = response.steps.split_first() {
+        write(root, rest, "", "", &mut lines);
     }
     if response.truncated {
         lines.push(yellow("… there are more steps than are shown"));
     }
     lines.join("\n")
+}
+
+/// Writes a step and all that it is made of, which are the first of `rest`.
+fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, lines: &mut Vec<String>) {
+    let (mut headline, mut last, mut inner) = (headline(step), step, beneath(step, rest));
+    while let Some((only, below)) = joined(last, inner) {
+        headline = match last.step() {
+            Step::Not => format!("{headline} {}", self::headline(only)),
+            _ => format!("{headline}: {}", self::headline(only)),
+        };
+        (last, inner) = (only, below);
+    }
+    let why = match step.reason() {
+        Reason::Unspecified => String::new(),
+        reason => faint(&format!("  {}", reason.as_str_name())),
+    };
+    lines.push(format!("{}{} {headline}{why}", faint(first), mark(step.outcome())));
+    let bar = if inner.is_empty() { "    " } else { "│   " };
+    lines.extend(details(last).into_iter().map(|detail| format!("{}{detail}", faint(&format!("{further}{bar}")))));
+    while let Some((child, later)) = inner.split_first() {
+        let own = beneath(child, later);
+        inner = later.get(own.len()..).unwrap_or_default();
+        let (branch, indent) = if inner.is_empty() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        write(child, own, &format!("{further}{branch}"), &format!("{further}{indent}"), lines);
+    }
+}
+
+/// The steps that a step is made of, at any depth: those that follow it and are deeper.
+fn beneath<'a>(step: &Explanation, rest: &'a [Explanation]) -> &'a [Explanation] {
+    let count = rest.iter().take_while(|other| other.depth > step.depth).count();
+    rest.get(..count).unwrap_or_default()
+}
+
+/// The one step that this step is made of, if both fit on a line.
+fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Explanation, &'a [Explanation])> {
+    let (only, rest) = inner.split_first()?;
+    let is_only = beneath(only, rest).len() == rest.len();
+    let fits = match step.step() {
+        Step::Not => true,
+        Step::Permission => matches!(only.step(), Step::All | Step::Any | Step::Not),
+        _ => false,
+    };
+    (is_only && fits).then_some((only, rest))
 }
 
 fn mark(outcome: Outcome) -> String {
@@ -63,10 +86,7 @@ fn headline(step: &Explanation) -> String {
         Step::Unspecified => String::new(),
     };
     let until = step.valid_until.as_ref().map(|until| format!(" until {}", time(until))).unwrap_or_default();
-    match step.reason() {
-        Reason::Unspecified => format!("{what}{until}"),
-        reason => format!("{what}  {}", faint(reason.as_str_name())),
-    }
+    format!("{what}{until}")
 }
 
 /// Where a step was read, and what each document says.
@@ -78,7 +98,9 @@ fn details(step: &Explanation) -> Vec<String> {
         let more = if shown.len() < fact.condition.len() { "…" } else { "" };
         lines.push(faint(&format!("where {shown}{more}")));
     }
+    let is_plain = step.step() == Step::Gate && step.outcome() == Outcome::Holds;
     let telling = step.grants.iter().filter(|grant| grant.reason() != Reason::NoGrant || step.step() == Step::Edge);
+    let telling = telling.filter(|_| !is_plain);
     lines.extend(telling.map(|grant| self::grant(fact, grant)));
     lines
 }
