@@ -240,6 +240,10 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
             return Value::LIMIT;
         }
         self.trace.enter(|| Step::Relation { relation: id, id: frame.id.clone() });
+        if !self.schema.can_lead_to(id, self.subject) {
+            self.trace.leave(Value::FALSE);
+            return Value::FALSE;
+        }
         let lookup = self.schema.relation(id).lookup;
         let value = match self.fact(lookup, frame.id) {
             None => Value::MISSING,
@@ -266,8 +270,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
                         Some(Target::Resource(kind)) => this.elsewhere(kind, id, member, frame, negated),
                         _ => Value::FALSE,
                     },
-                    Grantee::Unreadable => Value::MALFORMED,
-                    Grantee::Flag | Grantee::Everyone { .. } => Value::FALSE,
+                    _ => Value::FALSE,
                 };
                 self.any_grant(edge, fact, there, negated)
             }
@@ -299,7 +302,11 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
             if grant.certainty == Certainty::Suspect && !negated {
                 continue;
             }
-            let asked = if matches!(grant.grantee, Grantee::Flag) { Value::granted(relation) } else { ask(self, &grant.grantee) };
+            let asked = match &grant.grantee {
+                Grantee::Flag => Value::granted(relation),
+                Grantee::Unreadable => Value::MALFORMED,
+                grantee => ask(self, grantee),
+            };
             let value = asked.during(grant, self.now);
             self.trace.grant(grant, fact, value);
             any.add(value);
@@ -311,8 +318,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     fn grantee(&mut self, relation: RelationId, grantee: &'a Grantee, frame: &Frame<'_>, negated: bool) -> Value {
         let is_asker = |kind| matches!(self.subject, Subject::Known { kind: asker, .. } if *asker == kind);
         match grantee {
-            Grantee::Flag => Value::granted(relation),
-            Grantee::Unreadable => Value::MALFORMED,
+            Grantee::Flag | Grantee::Unreadable => Value::FALSE,
             Grantee::Everyone { target } => match self.target(relation, *target) {
                 Some(Target::Subject(kind)) if is_asker(kind) => Value::granted(relation),
                 _ => Value::FALSE,

@@ -91,7 +91,10 @@ fn headline(step: &Explanation) -> String {
 
 /// Where a step was read, and what each document says.
 fn details(step: &Explanation) -> Vec<String> {
-    let Some(fact) = &step.fact else { return Vec::new() };
+    let Some(fact) = &step.fact else {
+        let is_for_others = step.step() == Step::Relation;
+        return if is_for_others { vec![format!("leads only to {}", step.leads_to.join(", "))] } else { Vec::new() };
+    };
     let mut lines = vec![format!("{}: {}", place(fact), found(fact, step))];
     if !fact.condition.is_empty() && step.grants.is_empty() {
         let shown: String = fact.condition.chars().take(CONDITION_MAX).collect();
@@ -114,6 +117,7 @@ fn found(fact: &Fact, step: &Explanation) -> String {
     match (fact.over_limit, fact.documents_total, grants) {
         (true, _, _) => "more than a fact may hold".to_owned(),
         (_, 0, _) => "no document".to_owned(),
+        (_, documents, 0) if step.step() == Step::Edge => format!("{}, which leads nowhere", plural(documents, "document")),
         (_, documents, 0) => format!("{}, none says so", plural(documents, "document")),
         (_, documents, _) if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant && step.step() == Step::Relation => {
             format!("{}, {} to others", plural(documents, "document"), plural(grants, "grant"))

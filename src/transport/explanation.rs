@@ -10,7 +10,7 @@ use crate::{
     fact::{Certainty, Grantee},
     freshness::Token,
     question::{Id, LookupId, Question, Reason, RelationId},
-    schema::{Condition, Member, Owner, Relation, Schema, Target},
+    schema::{Condition, Owner, Relation, Schema, Target},
 };
 
 /// How many steps one explanation has at most.
@@ -95,15 +95,12 @@ impl Writer<'_> {
             }
             Step::Relation { relation, id } => {
                 self.at(*relation, id, step);
+                step.leads_to = self.leads_to(*relation);
                 Kind::Relation
             }
             Step::Walk { edge, member, id } => {
                 self.at(*edge, id, step);
-                let there = match member {
-                    Member::Relation(id) => &schema.relation(*id).name,
-                    Member::Permission(id) => &schema.permission(*id).name,
-                };
-                step.name = format!("{}.{there}", step.name);
+                step.name = format!("{}.{}", step.name, schema.member_name(*member));
                 Kind::Edge
             }
             Step::Not => Kind::Not,
@@ -113,17 +110,25 @@ impl Writer<'_> {
         step.step = kind.into();
     }
 
-    fn at(&self, relation: RelationId, id: &Id, step: &mut proto::Explanation) {
-        let relation = self.schema.relation(relation);
+    fn at(&self, number: RelationId, id: &Id, step: &mut proto::Explanation) {
+        let relation = self.schema.relation(number);
         let owner = match relation.owner {
             Owner::Resource(kind) => &self.schema.resource(kind).name,
             Owner::Subject(kind) => &self.schema.subject(kind).name,
         };
         step.object = format!("{owner}:{id}");
         step.name = relation.name.to_string();
-        let mut fact = self.fact(relation.lookup, id);
-        fact.condition = condition(relation);
-        step.fact = Some(fact);
+        if self.schema.can_lead_to(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_)) {
+            let condition = condition(relation);
+            step.fact = Some(proto::explanation::Fact { condition, ..self.fact(relation.lookup, id) });
+        }
+    }
+
+    /// The types that a relation leads to.
+    fn leads_to(&self, relation: RelationId) -> Vec<String> {
+        let ids = self.schema.relation(relation).ids.as_ref();
+        let targets = ids.iter().flat_map(|ids| &ids.targets);
+        targets.map(|target| self.target(*target, "")).collect()
     }
 
     fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {
@@ -167,27 +172,24 @@ impl Writer<'_> {
     }
 
     fn grantee(&self, relation: &Relation, grantee: &Grantee) -> String {
-        let target = |place: u8| relation.ids.as_ref()?.targets.get(usize::from(place)).copied();
-        match grantee {
-            Grantee::Flag => String::new(),
-            Grantee::Unreadable => "?".to_owned(),
-            Grantee::Everyone { target: place } => self.target(target(*place), "*"),
-            Grantee::Id { target: place, id } => self.target(target(*place), &id.to_string()),
-        }
+        let (place, id) = match grantee {
+            Grantee::Flag => return String::new(),
+            Grantee::Unreadable => return "?".to_owned(),
+            Grantee::Everyone { target } => (*target, ":*".to_owned()),
+            Grantee::Id { target, id } => (*target, format!(":{id}")),
+        };
+        let target = relation.ids.as_ref().and_then(|ids| ids.targets.get(usize::from(place)));
+        target.map(|target| self.target(*target, &id)).unwrap_or_default()
     }
 
-    fn target(&self, target: Option<Target>, id: &str) -> String {
+    /// The type that a target is of, the id where there is one, and the member of a set: `team:id#member`.
+    fn target(&self, target: Target, id: &str) -> String {
         match target {
-            Some(Target::Subject(kind)) => format!("{}:{id}", self.schema.subject(kind).name),
-            Some(Target::Resource(kind)) => format!("{}:{id}", self.schema.resource(kind).name),
-            Some(Target::Set(kind, member)) => {
-                let member = match member {
-                    Member::Relation(id) => &self.schema.relation(id).name,
-                    Member::Permission(id) => &self.schema.permission(id).name,
-                };
-                format!("{}:{id}#{member}", self.schema.resource(kind).name)
+            Target::Subject(kind) => format!("{}{id}", self.schema.subject(kind).name),
+            Target::Resource(kind) => format!("{}{id}", self.schema.resource(kind).name),
+            Target::Set(kind, member) => {
+                format!("{}{id}#{}", self.schema.resource(kind).name, self.schema.member_name(member))
             }
-            None => id.to_owned(),
         }
     }
 }
