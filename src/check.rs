@@ -149,8 +149,8 @@ impl Checker {
         let mut request = match self.begin(demand, deadline).await {
             Ok(request) => request,
             Err(error) => {
-                questions.iter().for_each(|_| self.metrics.failed(error.as_str()));
-                return questions.iter().map(|_| Err(error.clone())).collect();
+                tracing::warn!(%error, "no question of a request could be answered");
+                return questions.iter().map(|_| Err(error.clone())).inspect(|result| self.count(result)).collect();
             }
         };
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
@@ -309,6 +309,7 @@ impl Request {
         let keys: HashSet<FactKey> = missing.into_iter().collect();
         let keys: Vec<FactKey> = keys.into_iter().take(room).collect();
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
+        let had_failed = !self.failed.is_empty();
         for (key, result) in source.load(keys, self.at.moment, self.deadline).await {
             match result {
                 Ok(loaded) => self.at_hand.insert(key, loaded),
@@ -316,6 +317,10 @@ impl Request {
                     self.failed.insert(key, error);
                 }
             }
+        }
+        // Once for each request, however many questions it has.
+        if let Some(error) = self.failed.values().next().filter(|_| !had_failed) {
+            tracing::warn!(%error, facts = self.failed.len(), "facts could not be read");
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! 0: allowed, or all is well. 1: denied, or not all is well. 2: the command or the question is wrong. 3: there is no answer.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what the command line prints is what it is for")]
+
 mod ask;
 mod health;
 mod schema;

@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => {
-            eprintln!("error: no runtime: {error}");
+            #[expect(clippy::print_stderr, reason = "there is nothing else to say it with")]
+            {
+                eprintln!("error: no runtime: {error}");
+            }
             ExitCode::from(3)
         }
     }

@@ -166,9 +166,10 @@ impl Id {
 impl Hash for Id {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
-            Self::ObjectId([a, b, c, d, e, f, g, h, rest @ ..]) => {
-                state.write_u64(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]));
-                state.write_u32(u32::from_le_bytes(*rest));
+            Self::ObjectId(bytes) => {
+                let mut words = [0; 16];
+                words.split_at_mut(12).0.copy_from_slice(bytes);
+                state.write_u128(u128::from_le_bytes(words));
             }
             Self::Integer(number) => state.write_i64(*number),
             Self::Uuid(bytes) | Self::Digest(bytes) => state.write_u128(u128::from_le_bytes(*bytes)),

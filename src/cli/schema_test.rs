@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long all questions of a file may take.
-const TIME_MAX: Duration = Duration::from_secs(60);
+const TIME_MAX: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaTest {

@@ -73,10 +73,12 @@ fn with_parts<T>(
     }
 }
 
+/// What is wrong with a demand that says no.
+const FALSE: &str = "is false: set it to true, or leave `consistency` out";
+
 /// What a request demands of the freshness of its answer.
 pub(super) fn demand(consistency: Option<&proto::Consistency>) -> Result<Demand, Violation> {
     let wrong = |field: &str, message: &str| Err(Violation::new(format!("consistency.{field}"), message));
-    const FALSE: &str = "is false: set it to true, or leave `consistency` out";
     match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
         None | Some(Requirement::MinimizeLatency(true)) => Ok(Demand::MinimizeLatency),
         Some(Requirement::FullyConsistent(true)) => Ok(Demand::FullyConsistent),

@@ -45,7 +45,7 @@ impl Default for Limits {
             message_bytes_max: 4 * 1_024 * 1_024,
             streams_max: 1_024,
             header_bytes_max: 16 * 1_024,
-            connection_age: Duration::from_secs(600),
+            connection_age: Duration::from_mins(10),
             drain_time: Duration::from_secs(4),
         }
     }
@@ -110,7 +110,7 @@ pub async fn serve(
     let mut routes = Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
 
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_secs(60)));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
     let (stopping, mut stopped) = watch::channel(false);
     let server = Server::builder()
         .accept_http1(true)
@@ -137,13 +137,11 @@ pub async fn serve(
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
     let _no_receivers = stopping.send(true);
-    match timeout(limits.drain_time, server).await {
-        Ok(result) => Ok(result?),
-        Err(_) => {
-            tracing::warn!("connections were still open when the time to drain was over");
-            Ok(())
-        }
+    if let Ok(result) = timeout(limits.drain_time, server).await {
+        return Ok(result?);
     }
+    tracing::warn!("connections were still open when the time to drain was over");
+    Ok(())
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

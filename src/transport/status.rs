@@ -47,8 +47,8 @@ pub(super) fn overloaded() -> Status {
 pub(super) fn of(error: &CheckError) -> Status {
     let message = error.to_string();
     match error {
-        CheckError::Unavailable(source) => {
-            tracing::warn!(error = %source, "a check could not be answered");
+        // What the driver says is for the log, where the check has put it.
+        CheckError::Unavailable(_) => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
             Status::with_error_details(Code::Unavailable, "the permission could not be checked: the source cannot be read", details)
         }
