@@ -1,3 +1,18 @@
-//! The integration tests: one binary, a module a theme.
+//! The integration tests: the crate as its users see it, against real servers where those have the last word.
+//!
+//! One binary, so that the tests share their servers (`support`); each module is one subject.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
 
 mod evaluator;
+mod rules;
+mod support;
+mod transport;
