@@ -1,3 +1,4 @@
 //! What the integration tests share, and no test of its own.
 
 pub mod servers;
+pub mod service;
