@@ -10,10 +10,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::time::timeout_at;
+
 use crate::{
     evaluate::{FactsAtHand, Tree, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
-    freshness::{Moment, Token},
+    freshness::{Clock, Moment, Token},
     question::{Answer, Id, LookupId, Millis, Question, Tier},
     schema::Schema,
     source::{Deadline, Loaded, Source, SourceError},
@@ -127,6 +129,12 @@ impl Checker {
         &self.schema
     }
 
+    /// Whose time the tokens are that it gives and takes.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.source.clock()
+    }
+
     /// Answers questions, in order. An error is one question's own.
     pub async fn check(
         &self,
@@ -215,7 +223,8 @@ impl Checker {
         }
         let since = Instant::now();
         // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
-        let at = self.source.probe(deadline).await.map_err(|error| match error {
+        let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
+        let at = probe.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
             error => CheckError::Unavailable(error),
         })?;
@@ -310,7 +319,9 @@ impl Request {
         let keys: Vec<FactKey> = keys.into_iter().take(room).collect();
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
         let had_failed = !self.failed.is_empty();
-        for (key, result) in source.load(keys, self.at.moment, self.deadline).await {
+        let loaded = timeout_at(self.deadline.instant(), source.load(keys, self.at.moment, self.deadline)).await;
+        // Where the time is up, what is still missing fails by that.
+        for (key, result) in loaded.unwrap_or_default() {
             match result {
                 Ok(loaded) => self.at_hand.insert(key, loaded),
                 Err(error) => {

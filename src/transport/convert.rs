@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     check::{Checked, Demand},
-    freshness::{Clock, Moment, Token},
+    freshness::{Clock, Moment, Token, TokenError},
     question::{Answer, Millis, Question, Reason, Tier},
     schema::{FieldError, Schema, SubjectText},
 };
@@ -58,47 +58,75 @@ fn with_parts<T>(
         }
         Some(subject) => SubjectText::Known { kind: &subject.r#type, id: &subject.id },
     };
-    let Some(resource) = resource else {
+    let nothing = proto::Resource::default();
+    let read = read(subject, resource.unwrap_or(&nothing));
+    let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
+    let errors = read.as_ref().err().into_iter().flatten();
+    let told = errors.filter(|error| resource.is_some() || !is_of_resource(error));
+    violations.extend(told.map(|error| Violation::new(error.field, &error.message)));
+    if resource.is_none() {
         violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
-        return Err(violations);
-    };
-    let read = read(subject, resource);
-    match read {
-        Ok(value) if violations.is_empty() => Ok(value),
-        Ok(_) => Err(violations),
-        Err(errors) => {
-            violations.extend(errors.into_iter().map(|error| Violation::new(error.field, error.message)));
-            Err(violations)
-        }
     }
+    read.ok().filter(|_| violations.is_empty()).ok_or(violations)
 }
 
 /// What is wrong with a demand that says no.
 const FALSE: &str = "is false: set it to true, or leave `consistency` out";
 
-/// What a request demands of the freshness of its answer.
-pub(super) fn demand(consistency: Option<&proto::Consistency>) -> Result<Demand, Violation> {
+/// What a request demands of the freshness of its answer, where moments are of this clock.
+pub(super) fn demand(consistency: Option<&proto::Consistency>, clock: Clock) -> Result<Demand, Violation> {
     let wrong = |field: &str, message: &str| Err(Violation::new(format!("consistency.{field}"), message));
     match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
         None | Some(Requirement::MinimizeLatency(true)) => Ok(Demand::MinimizeLatency),
         Some(Requirement::FullyConsistent(true)) => Ok(Demand::FullyConsistent),
         Some(Requirement::MinimizeLatency(false)) => wrong("minimize_latency", FALSE),
         Some(Requirement::FullyConsistent(false)) => wrong("fully_consistent", FALSE),
-        Some(Requirement::MaxAge(age)) => match Duration::try_from(*age) {
-            Ok(age) if !age.is_zero() => Ok(Demand::MaxAge(age)),
-            _ => wrong("max_age", "is not more than zero: to see everything, ask for `fully_consistent`"),
+        Some(Requirement::MaxAge(age)) => match duration(age) {
+            Some(age) if !age.is_zero() => Ok(Demand::MaxAge(age)),
+            _ => wrong("max_age", "is not a duration of more than zero: to see everything, ask for `fully_consistent`"),
         },
         Some(Requirement::AtLeastAsFresh(freshness)) => match &freshness.moment {
             None => wrong("at_least_as_fresh", "is empty: give a `token` or an `operation_time`"),
-            Some(freshness::Moment::OperationTime(time)) => {
-                Ok(Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment: Moment::new(time.seconds, time.increment) }))
+            Some(moment) => {
+                let token = match moment {
+                    freshness::Moment::Token(text) => text.parse().map_err(|error: TokenError| error.to_string()),
+                    freshness::Moment::OperationTime(time) => {
+                        Ok(Token { clock: Clock::Cluster, moment: Moment::new(time.seconds, time.increment) })
+                    }
+                };
+                let own = token.and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
+                own.map(Demand::AtLeastAsFresh).map_err(|message| Violation::new(moment_field(consistency), message))
             }
-            Some(freshness::Moment::Token(text)) => match text.parse() {
-                Ok(token) => Ok(Demand::AtLeastAsFresh(token)),
-                Err(error) => wrong("at_least_as_fresh.token", &format!("{error}")),
-            },
         },
     }
+}
+
+/// Where a request says which moment its answer must cover.
+pub(super) fn moment_field(consistency: Option<&proto::Consistency>) -> &'static str {
+    let moment = match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
+        Some(Requirement::AtLeastAsFresh(freshness)) => freshness.moment.as_ref(),
+        _ => None,
+    };
+    match moment {
+        Some(freshness::Moment::Token(_)) => "consistency.at_least_as_fresh.token",
+        Some(freshness::Moment::OperationTime(_)) => "consistency.at_least_as_fresh.operation_time",
+        None => "consistency.at_least_as_fresh",
+    }
+}
+
+fn foreign(of: Clock, source: Clock) -> String {
+    let time = |clock| match clock {
+        Clock::Cluster => "MongoDB's cluster time",
+        Clock::Revision => "revisions of documents",
+        Clock::Local => "an instance's own ticks",
+    };
+    format!("is of {}, and this service goes by {}: pass the `as_of` of one of its answers", time(of), time(source))
+}
+
+/// A duration that is not below zero. By hand, as prost's conversion panics at the ends in builds that check overflow.
+fn duration(duration: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(duration.seconds).ok()?, nanos))
 }
 
 /// An answer as a message.

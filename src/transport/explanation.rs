@@ -3,6 +3,8 @@
 //!
 //! Shows secrets only as hashes, as the facts hold nothing else.
 
+use prost::Message as _;
+
 use super::{convert, proto};
 use crate::{
     check::{AtHand, Explained},
@@ -16,13 +18,16 @@ use crate::{
 /// How many steps one explanation has at most.
 const STEPS_MAX: usize = 2_000;
 
+/// How many bytes one explanation has at most: a client takes 4 MiB unless told otherwise.
+const BYTES_MAX: usize = 3 * 1_024 * 1_024;
+
 /// How many grants, and how many documents, one step shows at most.
 const SHOWN_MAX: usize = 20;
 
 /// The whole answer to an `Explain`.
 pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
     let clock = explained.checked.as_of.clock;
-    let mut writer = Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), truncated: false };
+    let mut writer = Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
     writer.step(&explained.tree, 0);
     let Writer { steps, truncated, .. } = writer;
     proto::ExplainResponse { answer: Some(convert::answer(schema, &explained.checked)), steps, truncated }
@@ -34,13 +39,13 @@ struct Writer<'a> {
     facts: &'a AtHand,
     clock: crate::freshness::Clock,
     steps: Vec<proto::Explanation>,
+    bytes: usize,
     truncated: bool,
 }
 
 impl Writer<'_> {
     fn step(&mut self, tree: &Tree, depth: u32) {
-        if self.steps.len() >= STEPS_MAX {
-            self.truncated = true;
+        if self.truncated {
             return;
         }
         let (outcome, reason, until) = outcome(tree.outcome);
@@ -60,6 +65,11 @@ impl Writer<'_> {
         };
         if let Some(relation) = relation {
             step.grants = self.grants(relation, &tree.grants);
+        }
+        self.bytes += step.encoded_len();
+        if self.steps.len() >= STEPS_MAX || self.bytes > BYTES_MAX {
+            self.truncated = true;
+            return;
         }
         self.steps.push(step);
         for child in &tree.children {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use prost::Message as _;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic_types::pb;
 
 use super::{
     convert,
@@ -11,7 +13,8 @@ use super::{
     explanation,
     proto::{
         self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
-        ListPermissionsRequest, ListPermissionsResponse, PermissionAnswer, batch_check_response,
+        ListPermissionsRequest, ListPermissionsResponse, PermissionAnswer,
+        batch_check_response::{self, result::Outcome},
         permission_service_server::PermissionService,
     },
     status::{self, Violation},
@@ -23,7 +26,10 @@ use crate::{
 };
 
 /// How many questions one batch has at most.
-pub(super) const BATCH_MAX: usize = 10_000;
+const BATCH_MAX: usize = 10_000;
+
+/// How many bytes of errors one batch describes: with them and its answers a response is below the 4 MiB that clients take.
+const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 /// The service, as tonic calls it and as the command line calls it in process.
 #[derive(Clone)]
@@ -35,6 +41,7 @@ pub struct PermissionApi {
 /// What every handler needs before it can ask.
 struct Admitted<'a> {
     demand: Demand,
+    moment_field: &'static str,
     deadline: Deadline,
     _permit: SemaphorePermit<'a>,
 }
@@ -54,21 +61,41 @@ impl PermissionApi {
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
         let permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
-        let demand = convert::demand(consistency).unwrap_or_else(|violation| {
+        let demand = convert::demand(consistency, self.checker.clock()).unwrap_or_else(|violation| {
             violations.push(violation);
             Demand::FullyConsistent
         });
-        Ok(Admitted { demand, deadline: deadline(metadata), _permit: permit })
+        let moment_field = convert::moment_field(consistency);
+        Ok(Admitted { demand, moment_field, deadline: deadline(metadata), _permit: permit })
     }
 
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let questions = std::slice::from_ref(question);
         let mut results = self.checker.check(questions, admitted.demand, admitted.deadline).await;
-        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| status::of(&error))
+        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.failed(&error))
     }
 
     fn answer(&self, checked: &Checked) -> proto::Answer {
         convert::answer(self.checker.schema(), checked)
+    }
+}
+
+impl Admitted<'_> {
+    /// The status of a request that has no answer. Says in the log what is wrong with the source.
+    fn failed(&self, error: &CheckError) -> Status {
+        report([error]);
+        status::of(error, self.moment_field)
+    }
+}
+
+/// Says in the log, once for a request, what is wrong with the source.
+fn report<'a>(errors: impl IntoIterator<Item = &'a CheckError>) {
+    let mut sources = errors.into_iter().filter_map(|error| match error {
+        CheckError::Unavailable(source) => Some(source),
+        _ => None,
+    });
+    if let Some(error) = sources.next() {
+        tracing::warn!(%error, questions = sources.count() + 1, "could not be answered: the source cannot be read");
     }
 }
 
@@ -101,7 +128,7 @@ impl PermissionService for PermissionApi {
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
-            let message = format!("has {} questions: a batch has 1 to {BATCH_MAX}", questions.len());
+            let message = format!("has {} questions: a batch has 1 to 10,000", questions.len());
             violations.push(Violation::new("questions", message));
         }
         if !violations.is_empty() {
@@ -126,16 +153,19 @@ impl PermissionService for PermissionApi {
         }
         let checked = self.checker.check(&valid, admitted.demand, admitted.deadline).await;
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
-            return Err(status::of(error));
+            return Err(admitted.failed(error));
         }
+        report(checked.iter().filter_map(|result| result.as_ref().err()));
         let mut checked = checked.into_iter();
+        let mut room = ErrorRoom(ERROR_BYTES_MAX);
         let result = |refused: Option<Status>| {
-            let outcome = match refused {
-                Some(status) => batch_check_response::result::Outcome::Error(status::to_message(&status)),
-                None => match checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)) {
-                    Ok(checked) => batch_check_response::result::Outcome::Answer(self.answer(&checked)),
-                    Err(error) => batch_check_response::result::Outcome::Error(status::to_message(&status::of(&error))),
-                },
+            let checked = match refused {
+                Some(status) => Err(status),
+                None => checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| status::of(&error, admitted.moment_field)),
+            };
+            let outcome = match checked {
+                Ok(checked) => Outcome::Answer(self.answer(&checked)),
+                Err(status) => Outcome::Error(room.message(&status)),
             };
             batch_check_response::Result { outcome: Some(outcome) }
         };
@@ -154,7 +184,7 @@ impl PermissionService for PermissionApi {
         let questions = valid(questions, violations)?;
         let checked = self.checker.check(&questions, admitted.demand, admitted.deadline).await;
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
-            let checked = checked.map_err(|error| status::of(&error))?;
+            let checked = checked.map_err(|error| admitted.failed(&error))?;
             let permission = schema.permission(question.permission).name.to_string();
             Ok(PermissionAnswer { permission, answer: Some(self.answer(&checked)) })
         });
@@ -168,8 +198,25 @@ impl PermissionService for PermissionApi {
         let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.demand, admitted.deadline).await;
-        let explained = explained.map_err(|error| status::of(&error))?;
+        let explained = explained.map_err(|error| admitted.failed(&error))?;
         Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))
+    }
+}
+
+/// How many bytes of errors a response still has room for.
+struct ErrorRoom(usize);
+
+impl ErrorRoom {
+    /// The error, with all that is known about it as long as there is room.
+    fn message(&mut self, status: &Status) -> pb::Status {
+        let whole = status::to_message(status);
+        match self.0.checked_sub(whole.encoded_len()) {
+            Some(left) => {
+                self.0 = left;
+                whole
+            }
+            None => status::to_message(&status::shortened(status)),
+        }
     }
 }
 

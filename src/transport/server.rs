@@ -102,7 +102,7 @@ pub async fn serve(
     limits: Limits,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let (health, health_service) = health_reporter();
+    let (mut health, health_service) = health_reporter();
     // The reporter starts with the whole server as serving: it is not, yet.
     health.set_service_status("", ServingStatus::NotServing).await;
     let readiness = Readiness::default();
@@ -137,6 +137,10 @@ pub async fn serve(
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
     let _no_receivers = stopping.send(true);
+    // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
+    for name in ["", SERVICE_NAME] {
+        health.clear_service_status(name).await;
+    }
     if let Ok(result) = timeout(limits.drain_time, server).await {
         return Ok(result?);
     }

@@ -43,21 +43,26 @@ pub(super) fn overloaded() -> Status {
     Status::with_error_details(Code::ResourceExhausted, "too many requests at once", details)
 }
 
-/// Why a question has no answer.
-pub(super) fn of(error: &CheckError) -> Status {
+/// Why a question has no answer. `moment_field` is where the request says which moment its answer must cover. What the
+/// source says of itself is for the log alone.
+pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     let message = error.to_string();
     match error {
-        // What the driver says is for the log, where the check has put it.
         CheckError::Unavailable(_) => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
             Status::with_error_details(Code::Unavailable, "the permission could not be checked: the source cannot be read", details)
         }
         CheckError::DeadlineExceeded => Status::deadline_exceeded(message),
         CheckError::ForeignToken { .. } | CheckError::FutureToken => {
-            invalid(&[Violation::new("consistency.at_least_as_fresh", message)])
+            invalid(&[Violation::new(moment_field, message)])
         }
         CheckError::TooLarge => Status::resource_exhausted(message),
     }
+}
+
+/// The same kind of error with next to nothing about it.
+pub(super) fn shortened(status: &Status) -> Status {
+    Status::new(status.code(), "one of more errors than a response has room for: ask in smaller batches to see what is wrong")
 }
 
 /// A status inside a message.

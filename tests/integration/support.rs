@@ -2,3 +2,4 @@
 
 pub mod both;
 pub mod servers;
+pub mod service;
