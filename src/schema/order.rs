@@ -5,7 +5,7 @@
 use std::{cmp::Ordering, str::FromStr};
 
 use bigdecimal::BigDecimal;
-use bson::{Bson, Document, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, spec::BinarySubtype};
 
 /// MongoDB's classes of types that compare with each other, in its order ("canonical types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +84,7 @@ pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
             first_difference.unwrap_or_else(|| l.len().cmp(&r.len()))
         }
         (Bson::Binary(l), Bson::Binary(r)) => {
-            let key = |subtype: BinarySubtype| u8::from(subtype);
-            (l.bytes.len(), key(l.subtype), &l.bytes).cmp(&(r.bytes.len(), key(r.subtype), &r.bytes))
+            (stored_len(l), u8::from(l.subtype), &l.bytes).cmp(&(stored_len(r), u8::from(r.subtype), &r.bytes))
         }
         (Bson::String(l) | Bson::Symbol(l), Bson::String(r) | Bson::Symbol(r))
         | (Bson::JavaScriptCode(l), Bson::JavaScriptCode(r)) => l.as_bytes().cmp(r.as_bytes()),
@@ -99,6 +98,12 @@ pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
         _ if Class::of(left) == Class::Number => compare_numbers(left, right),
         _ => Ordering::Equal,
     }
+}
+
+/// The length that MongoDB compares: binaries of the old kind are stored with their length before their bytes.
+fn stored_len(binary: &Binary) -> usize {
+    let before = if binary.subtype == BinarySubtype::BinaryOld { size_of::<i32>() } else { 0 };
+    binary.bytes.len() + before
 }
 
 fn compare_documents(left: &Document, right: &Document) -> Ordering {
