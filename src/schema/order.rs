@@ -115,11 +115,26 @@ fn compare_documents(left: &Document, right: &Document) -> Ordering {
 }
 
 fn compare_numbers(left: &Bson, right: &Bson) -> Ordering {
-    match (left, right) {
-        (Bson::Int32(l), Bson::Int32(r)) => l.cmp(r),
-        (Bson::Int64(l), Bson::Int64(r)) => l.cmp(r),
-        (Bson::Double(l), Bson::Double(r)) if !l.is_nan() && !r.is_nan() => l.partial_cmp(r).unwrap_or(Ordering::Equal),
-        _ => Exact::of(left).cmp(&Exact::of(right)),
+    if let (Some(left), Some(right)) = (whole(left), whole(right)) {
+        return left.cmp(&right);
+    }
+    let order = double(left).zip(double(right)).and_then(|(left, right)| left.partial_cmp(&right));
+    order.unwrap_or_else(|| Exact::of(left).cmp(&Exact::of(right)))
+}
+
+fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(int) => Some(i64::from(*int)),
+        Bson::Int64(long) => Some(*long),
+        _ => None,
+    }
+}
+
+/// The number as a double, where that plainly loses nothing.
+fn double(value: &Bson) -> Option<f64> {
+    match value {
+        Bson::Double(double) => Some(*double),
+        value => whole(value).and_then(|whole| i32::try_from(whole).ok()).map(f64::from),
     }
 }
 
