@@ -283,6 +283,10 @@ impl Parser<'_> {
         None
     }
 
+    fn too_deep<T>(&mut self, span: &Span) -> Option<T> {
+        self.wrong(Mistake::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
+    }
+
     fn condition(&mut self, node: &Node, depth: usize) -> Option<Condition> {
         let Value::Table(entries) = &node.value else {
             return self.wrong(
@@ -291,7 +295,7 @@ impl Parser<'_> {
             );
         };
         if depth > DEPTH_MAX {
-            return self.wrong(Mistake::new(&node.span, format!("conditions nest deeper than {DEPTH_MAX}")));
+            return self.too_deep(&node.span);
         }
         let all: Vec<Condition> = entries.iter().filter_map(|entry| self.entry(entry, depth)).collect();
         Some(one_or(all, Condition::And))
@@ -306,7 +310,7 @@ impl Parser<'_> {
                 Mistake::new(&entry.span, format!("unknown operator `{name}` in a condition"))
                     .meant(name, TOP_OPERATORS),
             ),
-            _ => self.field(entry),
+            _ => self.field(entry, depth),
         }
     }
 
@@ -347,20 +351,23 @@ impl Parser<'_> {
         }
     }
 
-    fn field(&mut self, entry: &Entry) -> Option<Condition> {
+    fn field(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
         let path = match Path::parse(&entry.name) {
             Ok(path) => path,
             Err(why) => return self.wrong(Mistake::new(&entry.span, format!("the field `{}` {why}", entry.name))),
         };
         let tests = match &entry.node.value {
-            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators)?,
+            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
             _ => vec![Test::Eq(self.operand("$eq", &entry.node)?)],
         };
         let all = tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect();
         Some(one_or(all, Condition::And))
     }
 
-    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry]) -> Option<Vec<Test>> {
+    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry], depth: usize) -> Option<Vec<Test>> {
+        if depth > DEPTH_MAX {
+            return self.too_deep(span);
+        }
         if operators.is_empty() {
             return self.wrong(Mistake::new(span, format!("the field `{field}` is compared with nothing")));
         }
@@ -371,10 +378,10 @@ impl Parser<'_> {
                     .help(format!("a field inside is named by its path, in quotes: \"{field}.{}\"", inner.name)),
             );
         }
-        Some(operators.iter().filter_map(|operator| self.test(field, operator)).collect())
+        Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
     }
 
-    fn test(&mut self, field: &str, operator: &Entry) -> Option<Test> {
+    fn test(&mut self, field: &str, operator: &Entry, depth: usize) -> Option<Test> {
         let node = &operator.node;
         match operator.name.as_str() {
             "$eq" => Some(Test::Eq(self.operand("$eq", node)?)),
@@ -386,7 +393,7 @@ impl Parser<'_> {
                 _ => self.wrong(Mistake::new(&node.span, format!("`$exists` wants true or false, not {}", node.describe()))),
             },
             "$not" => match &node.value {
-                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators)?)),
+                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
                 _ => self.wrong(
                     Mistake::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
                         .help("for a plain value there is `$ne`"),
@@ -467,6 +474,16 @@ mod tests {
     fn assert_typed(expected: bool, cases: &[(&str, Document)]) {
         for (text, document) in cases {
             assert_eq!(read(text).unwrap().is_typed(document), expected, "{text} on {document}");
+        }
+    }
+
+    #[test]
+    fn conditions_nest_only_so_deep() {
+        let and = |depth| format!("{}{{ a = 1 }}{}", "{ '$and' = [".repeat(depth), "] }".repeat(depth));
+        let not = |depth| format!("{{ a = {}{{ '$gt' = 1 }}{} }}", "{ '$not' = ".repeat(depth), " }".repeat(depth));
+        for (shallow, deep) in [(and(DEPTH_MAX), and(DEPTH_MAX + 1)), (not(DEPTH_MAX), not(DEPTH_MAX + 1))] {
+            assert!(read(&shallow).is_ok());
+            assert!(read(&deep).unwrap_err()[0].message.contains("nest deeper"));
         }
     }
 
