@@ -12,6 +12,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod conditions;
 mod evaluator;
 mod rules;
 mod support;
