@@ -206,6 +206,9 @@ impl<'a> Naive<'a> {
 
     /// What each grant of a relation is worth to the subject; for an edge, with what is asked at its end.
     fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: bool) -> Vec<Value> {
+        if !self.can_be_meant(relation) {
+            return Vec::new();
+        }
         let resource = self.model.resource(kind).expect("a resource type of the model");
         let documents = match (&relation.lookup, resource.collection) {
             (Some((collection, by)), _) => self.by(collection, by, id),
@@ -217,6 +220,15 @@ impl<'a> Naive<'a> {
             self.grants(relation, document, under, &mut grants);
         }
         grants.iter().map(|grant| self.worth(grant, member, under)).collect()
+    }
+
+    /// A relation that leads to subjects of other types alone is nothing to this one, whatever its documents say.
+    fn can_be_meant(&self, relation: &Relation) -> bool {
+        let is_other = |target: &Target| match target {
+            Target::Subject(kind) => self.subject.as_ref().is_none_or(|(name, _)| name != kind),
+            Target::Set(..) | Target::Resource(_) => false,
+        };
+        relation.targets.is_empty() || !relation.targets.iter().all(is_other)
     }
 
     fn worth(&self, grant: &Grant<'_>, member: Option<&str>, under: bool) -> Value {
