@@ -30,7 +30,7 @@ const PATHS: [(u32, &str); 9] = [
 ];
 
 /// `$eq` and `$ne`, which a field has as tests of their own, then those that want an order.
-pub const COMPARISONS: [Comparison; 6] = [
+pub(crate) const COMPARISONS: [Comparison; 6] = [
     Comparison::Eq,
     Comparison::Ne,
     Comparison::Gt,
@@ -48,7 +48,7 @@ const VALUES: usize = 12;
 
 /// What the conditions and documents of a round are made of.
 #[derive(Clone, Debug)]
-pub struct Stock {
+pub(crate) struct Stock {
     /// What documents hold.
     values: Vec<Bson>,
     /// What conditions compare with: those of the values that a schema takes.
@@ -58,7 +58,7 @@ pub struct Stock {
 }
 
 /// A few values of a few families.
-pub fn stock() -> impl Strategy<Value = Stock> {
+pub(crate) fn stock() -> impl Strategy<Value = Stock> {
     let values = subsequence(families(), FAMILIES)
         .prop_map(|families| families.into_iter().flatten().collect::<Vec<_>>())
         .prop_flat_map(|values| subsequence(values, VALUES));
@@ -76,7 +76,7 @@ pub fn stock() -> impl Strategy<Value = Stock> {
 
 impl Stock {
     /// Any condition that a schema can hold.
-    pub fn condition(&self) -> impl Strategy<Value = Condition> + use<> {
+    pub(crate) fn condition(&self) -> impl Strategy<Value = Condition> + use<> {
         let leaf = self.leaf().boxed();
         leaf.clone().prop_recursive(2, 8, 3, move |inner| {
             prop_oneof![
@@ -124,7 +124,7 @@ impl Stock {
     }
 
     /// Any document, without an `_id`.
-    pub fn document(&self) -> impl Strategy<Value = Document> + use<> {
+    pub(crate) fn document(&self) -> impl Strategy<Value = Document> + use<> {
         let value = self.value(DEPTH_MAX);
         let field = |name| prop::option::weighted(0.85, value.clone()).prop_map(move |value| (name, value));
         Vec::from(NAMES.map(field)).prop_shuffle().prop_map(|fields| {
@@ -159,7 +159,7 @@ fn path() -> impl Strategy<Value = Path> {
 }
 
 /// The operator as MongoDB writes it.
-pub fn operator(test: &Test) -> &'static str {
+pub(crate) fn operator(test: &Test) -> &'static str {
     match test {
         Test::Eq(_) => "$eq",
         Test::Ne(_) => "$ne",
@@ -172,7 +172,7 @@ pub fn operator(test: &Test) -> &'static str {
 }
 
 /// Every operator with every operand among the values, on the field `a`.
-pub fn tests(values: &[Bson]) -> Vec<Condition> {
+pub(crate) fn tests(values: &[Bson]) -> Vec<Condition> {
     let mut tests = Vec::new();
     for value in values.iter().filter(|value| is_operand(value)) {
         tests.extend([Test::Eq(value.clone()), Test::Ne(value.clone())]);

@@ -14,7 +14,7 @@ const SHARE_MAX: usize = 98;
 
 /// Of all conditions; of those that are one comparison by its operator; and by the type of the operand besides.
 #[derive(Default)]
-pub struct Tallies {
+pub(crate) struct Tallies {
     all: Tally,
     by_operator: BTreeMap<String, Tally>,
     by_operand: BTreeMap<String, Tally>,
@@ -29,7 +29,7 @@ struct Tally {
 
 impl Tallies {
     /// Counts which documents mongod found with a condition.
-    pub fn add(&mut self, condition: &Condition, found: &[bool]) {
+    pub(crate) fn add(&mut self, condition: &Condition, found: &[bool]) {
         let (name, operand) = match condition {
             Condition::And(_) => ("$and".to_owned(), None),
             Condition::Or(_) => ("$or".to_owned(), None),
@@ -45,7 +45,7 @@ impl Tallies {
     }
 
     /// Panics unless every operator was there, and found some documents and did not find others, on the whole too.
-    pub fn check_operators(&self) {
+    pub(crate) fn check_operators(&self) {
         // Twelve of conditions and fields, six of `$expr`.
         assert_eq!(self.by_operator.len(), 18, "an operator is missing:\n{self}");
         for tally in self.by_operator.values().chain([&self.all]) {
@@ -57,7 +57,7 @@ impl Tallies {
     }
 
     /// Panics unless every operator was there with every type that it takes, and with each found some and missed some.
-    pub fn check_operands(&self) {
+    pub(crate) fn check_operands(&self) {
         // `$eq` and `$ne` take nine types, `$gt` and its three like take six.
         assert_eq!(
             self.by_operand.len(),

@@ -14,13 +14,13 @@ use bson::{
 const TWO_TO_THE_53: i64 = 1 << 53;
 
 /// Whether a schema can compare with it.
-pub fn is_operand(value: &Bson) -> bool {
+pub(crate) fn is_operand(value: &Bson) -> bool {
     let is_uuid = matches!(value, Bson::Binary(binary) if binary.subtype == Uuid);
     is_uuid || is_ordered(value) || matches!(value, Bson::Null | Bson::Boolean(_))
 }
 
 /// Whether `$lt` and its like take it in a schema.
-pub fn is_ordered(value: &Bson) -> bool {
+pub(crate) fn is_ordered(value: &Bson) -> bool {
     match value {
         Bson::Double(double) => !double.is_nan(),
         Bson::Int32(_) | Bson::Int64(_) | Bson::String(_) | Bson::ObjectId(_) | Bson::DateTime(_) => true,
@@ -29,7 +29,7 @@ pub fn is_ordered(value: &Bson) -> bool {
 }
 
 /// Every value of every family, and some that are made of others.
-pub fn all() -> Vec<Bson> {
+pub(crate) fn all() -> Vec<Bson> {
     let mut all = families().concat();
     all.extend([Bson::Null, true.into(), false.into(), bson!({}), bson!([])]);
     all.extend([bson!([1]), bson!([1.5, 0]), bson!([1, null]), bson!([[1]])]);
@@ -49,7 +49,7 @@ pub fn all() -> Vec<Bson> {
 }
 
 /// The families.
-pub fn families() -> Vec<Vec<Bson>> {
+pub(crate) fn families() -> Vec<Vec<Bson>> {
     let above = TWO_TO_THE_53 + 1;
     vec![
         [
