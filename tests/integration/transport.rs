@@ -2,7 +2,13 @@
 //!
 //! What is allowed is other tests' business; these look at what stands around an answer.
 
+mod answers;
 mod bad_input;
+mod explain;
+mod faults;
+mod probes;
+mod random;
+mod reflection;
 
 use permcached::transport::proto::{Answer, CheckRequest, Consistency, Question, consistency::Requirement};
 use tonic::{Code, Status};

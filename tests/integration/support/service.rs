@@ -53,9 +53,14 @@ pub struct Service {
 impl Service {
     /// Over the sample documents.
     pub async fn start() -> Self {
+        Self::draining_within(Limits::default().drain_time).await
+    }
+
+    /// As [`Service::start`], with this long for requests to end after it was told to stop.
+    pub async fn draining_within(drain_time: Duration) -> Self {
         let source = SourceConfig::Documents(DOCUMENTS.into());
         let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source).await.unwrap();
-        Self::serve(app.api(), app.metrics, Limits::default()).await
+        Self::serve(app.api(), app.metrics, Limits { drain_time, ..Limits::default() }).await
     }
 
     /// Over documents of the test's own.
