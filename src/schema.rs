@@ -25,6 +25,9 @@ pub use question::{FieldError, SubjectText};
 
 use crate::question::{IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId};
 
+/// How long the text of a schema is at most, in bytes.
+const TEXT_BYTES_MAX: usize = 1_024 * 1_024;
+
 /// A compiled schema: tables that refer to each other by number. Every number in it is valid by construction.
 #[derive(Debug)]
 pub struct Schema {
@@ -210,6 +213,10 @@ impl Schema {
     /// Every mistake in it, each with its place.
     pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
+        if text.len() > TEXT_BYTES_MAX {
+            mistakes.push(Mistake::of_the_whole("the schema is larger than 1 MiB"));
+            return Err(Mistakes::new(name, "", mistakes));
+        }
         let declarations = declaration::read(text, &mut mistakes);
         let schema = compile::compile(&declarations, &mut mistakes);
         match schema {

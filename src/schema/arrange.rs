@@ -3,8 +3,10 @@
 //!
 //! Changes nothing that an answer depends on but that: it finds no mistakes.
 
+use std::collections::HashSet;
+
 use super::{Condition, Expression, Member, Path, Relation, Schema, Target};
-use crate::question::{LookupId, RelationId};
+use crate::question::RelationId;
 
 /// Settles all of it, in the order in which one needs the other.
 pub(crate) fn arrange(schema: &mut Schema) {
@@ -15,49 +17,49 @@ pub(crate) fn arrange(schema: &mut Schema) {
 
 /// Finds the relations that stand under a `!` in some permission: of these, documents that do not match count too.
 fn mark_negated(schema: &mut Schema) {
-    let mut seen = vec![false; schema.permissions.len()];
-    let mut negated = vec![false; schema.relations.len()];
+    let mut todo = Vec::new();
     for permission in &schema.permissions {
-        mark_expression(schema, &permission.expression, false, &mut seen, &mut negated);
+        members(&permission.expression, false, &mut |member, is_excluded| {
+            todo.extend(is_excluded.then_some(member))
+        });
     }
-    for (relation, negated) in schema.relations.iter_mut().zip(negated) {
-        relation.negated = negated;
-    }
-}
-
-fn mark_expression(schema: &Schema, expression: &Expression, under: bool, seen: &mut [bool], negated: &mut [bool]) {
-    match expression {
-        Expression::Not(inner) => mark_expression(schema, inner, true, seen, negated),
-        Expression::And(sides) | Expression::Or(sides) => {
-            sides.iter().for_each(|side| mark_expression(schema, side, under, seen, negated));
+    let mut seen = HashSet::new();
+    while let Some(member) = todo.pop() {
+        if !seen.insert(member) {
+            continue;
         }
-        Expression::Relation(_) | Expression::Permission(_) | Expression::Walk { .. } if !under => {}
-        Expression::Relation(id) => mark_member(schema, Member::Relation(*id), seen, negated),
-        Expression::Permission(id) => mark_member(schema, Member::Permission(*id), seen, negated),
-        Expression::Walk { edge, member } => {
-            mark_member(schema, Member::Relation(*edge), seen, negated);
-            mark_member(schema, *member, seen, negated);
-        }
-    }
-}
-
-/// Marks all that `member` is made of.
-fn mark_member(schema: &Schema, member: Member, seen: &mut [bool], negated: &mut [bool]) {
-    match member {
-        Member::Relation(id) => {
-            let Some(mark) = negated.get_mut(id.index()).filter(|mark| !**mark) else { return };
-            *mark = true;
-            let targets = schema.relation(id).ids.iter().flat_map(|ids| &ids.targets);
-            for target in targets {
-                if let Target::Set(_, member) = target {
-                    mark_member(schema, *member, seen, negated);
-                }
+        match member {
+            Member::Permission(id) => {
+                members(&schema.permission(id).expression, true, &mut |member, _| {
+                    todo.push(member)
+                });
+            }
+            Member::Relation(id) => {
+                let targets = schema.relation(id).ids.iter().flat_map(|ids| &ids.targets);
+                todo.extend(targets.filter_map(|target| match target {
+                    Target::Set(_, member) => Some(*member),
+                    _ => None,
+                }));
             }
         }
-        Member::Permission(id) => {
-            let Some(mark) = seen.get_mut(id.index()).filter(|mark| !**mark) else { return };
-            *mark = true;
-            mark_expression(schema, &schema.permission(id).expression, true, seen, negated);
+    }
+    for (id, relation) in (0..).map(RelationId).zip(&mut schema.relations) {
+        relation.negated = seen.contains(&Member::Relation(id));
+    }
+}
+
+/// Visits every member that an expression names, edges included, and whether it stands under a `!`.
+fn members(expression: &Expression, is_excluded: bool, visit: &mut impl FnMut(Member, bool)) {
+    match expression {
+        Expression::Relation(id) => visit(Member::Relation(*id), is_excluded),
+        Expression::Permission(id) => visit(Member::Permission(*id), is_excluded),
+        Expression::Walk { edge, member } => {
+            visit(Member::Relation(*edge), is_excluded);
+            visit(*member, is_excluded);
+        }
+        Expression::Not(inner) => members(inner, true, visit),
+        Expression::And(sides) | Expression::Or(sides) => {
+            sides.iter().for_each(|side| members(side, is_excluded, visit));
         }
     }
 }
@@ -70,55 +72,93 @@ enum Reach {
     OtherResources,
 }
 
-fn reach(schema: &Schema, expression: &Expression) -> Reach {
-    match expression {
-        Expression::Relation(id) => {
-            let relation = schema.relation(*id);
-            let is_set = relation.ids.iter().flat_map(|ids| &ids.targets).any(|target| matches!(target, Target::Set(..)));
-            match (is_set, schema.lookup(relation.lookup).is_by_id()) {
-                (true, _) => Reach::OtherResources,
-                (false, true) => Reach::OwnDocument,
-                (false, false) => Reach::OtherCollection,
+/// Remembers how far permissions reach: they may name each other many times over.
+struct Reaches<'a> {
+    schema: &'a Schema,
+    known: Vec<Option<Reach>>,
+}
+
+impl Reaches<'_> {
+    fn of(&mut self, expression: &Expression) -> Reach {
+        match expression {
+            Expression::Relation(id) => {
+                let relation = self.schema.relation(*id);
+                let mut targets = relation.ids.iter().flat_map(|ids| &ids.targets);
+                match (
+                    targets.any(|target| matches!(target, Target::Set(..))),
+                    self.schema.lookup(relation.lookup).is_by_id(),
+                ) {
+                    (true, _) => Reach::OtherResources,
+                    (false, true) => Reach::OwnDocument,
+                    (false, false) => Reach::OtherCollection,
+                }
             }
+            Expression::Permission(id) => {
+                if let Some(known) = self.known.get(id.index()).copied().flatten() {
+                    return known;
+                }
+                let reach = self.of(&self.schema.permission(*id).expression);
+                if let Some(place) = self.known.get_mut(id.index()) {
+                    *place = Some(reach);
+                }
+                reach
+            }
+            Expression::Walk { .. } => Reach::OtherResources,
+            Expression::Not(inner) => self.of(inner),
+            Expression::And(sides) | Expression::Or(sides) => sides
+                .iter()
+                .map(|side| self.of(side))
+                .max()
+                .unwrap_or(Reach::OwnDocument),
         }
-        Expression::Permission(id) => reach(schema, &schema.permission(*id).expression),
-        Expression::Walk { .. } => Reach::OtherResources,
-        Expression::Not(inner) => reach(schema, inner),
-        Expression::And(sides) | Expression::Or(sides) => {
-            sides.iter().map(|side| reach(schema, side)).max().unwrap_or(Reach::OwnDocument)
+    }
+
+    /// The expression with the cheapest side of every `|` first.
+    fn ordered(&mut self, expression: &Expression) -> Expression {
+        match expression {
+            Expression::Relation(id) => Expression::Relation(*id),
+            Expression::Permission(id) => Expression::Permission(*id),
+            Expression::Walk { edge, member } => Expression::Walk {
+                edge: *edge,
+                member: *member,
+            },
+            Expression::Not(inner) => Expression::Not(Box::new(self.ordered(inner))),
+            Expression::And(sides) => Expression::And(sides.iter().map(|side| self.ordered(side)).collect()),
+            Expression::Or(sides) => {
+                let mut sides: Vec<_> = sides.iter().map(|side| (self.of(side), self.ordered(side))).collect();
+                sides.sort_by_key(|(reach, _)| *reach);
+                Expression::Or(sides.into_iter().map(|(_, side)| side).collect())
+            }
         }
     }
 }
 
 /// Puts the cheapest side of every `|` first. A denial's reason does not depend on that order, nor does an answer.
 fn order_sides(schema: &mut Schema) {
-    let ordered: Vec<_> = schema.permissions.iter().map(|permission| ordered(schema, &permission.expression)).collect();
+    let mut reaches = Reaches {
+        schema,
+        known: vec![None; schema.permissions.len()],
+    };
+    let ordered: Vec<_> = reaches
+        .schema
+        .permissions
+        .iter()
+        .map(|permission| reaches.ordered(&permission.expression))
+        .collect();
     for (permission, expression) in schema.permissions.iter_mut().zip(ordered) {
         permission.expression = expression;
     }
 }
 
-fn ordered(schema: &Schema, expression: &Expression) -> Expression {
-    let each = |sides: &[Expression]| sides.iter().map(|side| ordered(schema, side)).collect::<Vec<_>>();
-    match expression {
-        Expression::Relation(id) => Expression::Relation(*id),
-        Expression::Permission(id) => Expression::Permission(*id),
-        Expression::Walk { edge, member } => Expression::Walk { edge: *edge, member: *member },
-        Expression::Not(inner) => Expression::Not(Box::new(ordered(schema, inner))),
-        Expression::And(sides) => Expression::And(each(sides).into()),
-        Expression::Or(sides) => {
-            let mut sides = each(sides);
-            sides.sort_by_key(|side| reach(schema, side));
-            Expression::Or(sides.into())
-        }
-    }
-}
-
 /// Tells each lookup its relations, the fields they need, and what can be pushed down.
 fn fill_lookups(schema: &mut Schema) {
-    for (id, lookup) in (0..).map(LookupId).zip(&mut schema.lookups) {
-        let relations = (0..).map(RelationId).zip(&schema.relations).filter(|(_, relation)| relation.lookup == id);
-        let relations: Vec<(RelationId, &Relation)> = relations.collect();
+    let mut of_lookups: Vec<Vec<(RelationId, &Relation)>> = vec![Vec::new(); schema.lookups.len()];
+    for (id, relation) in (0..).map(RelationId).zip(&schema.relations) {
+        if let Some(relations) = of_lookups.get_mut(relation.lookup.index()) {
+            relations.push((id, relation));
+        }
+    }
+    for (lookup, relations) in schema.lookups.iter_mut().zip(of_lookups) {
         let mut fields = vec!["_id".into(), lookup.by.top().into()];
         for (_, relation) in &relations {
             relation.fields(&mut |path| fields.push(path.top().into()));
@@ -126,7 +166,11 @@ fn fill_lookups(schema: &mut Schema) {
         fields.sort_unstable();
         fields.dedup();
         lookup.projection = fields.into();
-        lookup.pushed = if lookup.is_by_id() { None } else { pushed(relations.iter().map(|(_, relation)| *relation)) };
+        lookup.pushed = if lookup.is_by_id() {
+            None
+        } else {
+            pushed(relations.iter().map(|(_, relation)| *relation))
+        };
         lookup.relations = relations.into_iter().map(|(id, _)| id).collect();
     }
 }
@@ -136,7 +180,11 @@ fn fill_lookups(schema: &mut Schema) {
 fn pushed<'a>(relations: impl Iterator<Item = &'a Relation>) -> Option<Condition> {
     let mut any = Vec::new();
     for relation in relations {
-        let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
+        let condition = if relation.each.is_some() {
+            &relation.document_condition
+        } else {
+            &relation.condition
+        };
         let condition = condition.as_ref().filter(|_| !relation.negated)?;
         if !any.contains(condition) {
             any.push(condition.clone());
@@ -159,7 +207,13 @@ impl Relation {
             condition.paths(visit);
         }
         let ids = self.ids.iter().flat_map(|ids| {
-            [Some(&ids.field), ids.subject_type.as_ref(), ids.subject_relation.as_ref()].into_iter().flatten()
+            [
+                Some(&ids.field),
+                ids.subject_type.as_ref(),
+                ids.subject_relation.as_ref(),
+            ]
+            .into_iter()
+            .flatten()
         });
         ids.chain(&self.since).chain(&self.until).for_each(visit);
     }

@@ -3,43 +3,79 @@
 //! What permissions mean as a whole (recursion, negation) is checked in `soundness`; what follows from them for the order of
 //! work and for queries is settled in `arrange`.
 
-use std::collections::BTreeMap;
+mod names;
+
+use std::collections::HashMap;
+
+use names::{Names, Symbol};
 
 use super::{
     Expression, Ids, Lookup, Member, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType, Target,
     arrange,
-    declaration::{Declarations, RelationDeclaration, ResourceDeclaration, SubjectDeclaration},
+    declaration::{Declarations, RelationDeclaration, ResourceDeclaration, SubjectDeclaration, SubjectName},
     expression::{Name, Syntax},
-    mistake::{Mistake, Span},
+    mistake::{Mistake, SHOWN_MAX, listed},
     soundness,
 };
-use crate::question::{LookupId, PermissionId, RelationId, ResourceTypeId, SubjectTypeId};
+use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
+
+/// How many types of subjects a relation has at most: facts keep their places in one byte.
+const TARGETS_MAX: usize = 200;
 
 /// Compiles declarations. Nothing comes back where `mistakes` has grown.
 pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) -> Option<Schema> {
     if !fits(declarations) {
-        mistakes.push(Mistake::new(&(0..0), "the schema has more than 60,000 types, relations or permissions"));
+        mistakes.push(Mistake::of_the_whole(
+            "the schema has more than 60,000 types, relations or permissions",
+        ));
         return None;
     }
     let names = Names::of(declarations, mistakes);
-    let mut compiler = Compiler { names, mistakes, lookups: Vec::new(), default_subject: None };
-    compiler.default_subject = declarations.default_subject.as_ref().and_then(|name| compiler.subject_type(name));
+    let mut compiler = Compiler {
+        names,
+        mistakes,
+        lookups: Vec::new(),
+        lookup_ids: HashMap::new(),
+        default_subject: None,
+        permission: "",
+    };
+    compiler.default_subject = declarations
+        .default_subject
+        .as_ref()
+        .and_then(|name| compiler.subject_type(name));
     let mut relations = Vec::new();
     let mut resources = Vec::new();
     let mut permissions = Vec::new();
     for (kind, declaration) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
-        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &own_id()));
+        let document = declaration
+            .collection
+            .as_ref()
+            .map(|name| compiler.lookup(&name.text, &own_id()));
         for relation in &declaration.relations {
             relations.extend(compiler.relation(kind, declaration, relation));
         }
         for permission in &declaration.permissions {
-            let expression = permission.syntax.as_ref().and_then(|syntax| compiler.expression(kind, syntax));
+            compiler.permission = &permission.name.text;
+            let expression = permission
+                .syntax
+                .as_ref()
+                .and_then(|syntax| compiler.expression(kind, syntax));
             let name = permission.name.text.as_str().into();
             let private = permission.private;
-            permissions.extend(expression.map(|expression| Permission { name, resource: kind, expression, private }));
+            permissions.extend(expression.map(|expression| Permission {
+                name,
+                resource: kind,
+                expression,
+                private,
+            }));
         }
-        let members = compiler.names.members(kind);
-        resources.push(ResourceType { name: declaration.name.text.as_str().into(), id: declaration.id, document, members });
+        let members = compiler.names.by_name(kind);
+        resources.push(ResourceType {
+            name: declaration.name.text.as_str().into(),
+            id: declaration.id,
+            document,
+            members,
+        });
     }
     let mut subjects = Vec::new();
     for (kind, declaration) in (0..).map(SubjectTypeId).zip(&declarations.subjects) {
@@ -49,7 +85,12 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
             id
         });
         let name = declaration.name.text.as_str().into();
-        subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate });
+        subjects.push(SubjectType {
+            name,
+            id: declaration.id,
+            secret: declaration.secret,
+            gate,
+        });
     }
     if !compiler.mistakes.is_empty() {
         return None;
@@ -73,10 +114,20 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
 /// Whether every number fits where it is kept.
 fn fits(declarations: &Declarations) -> bool {
     const MAX: usize = 60_000;
-    let relations: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
-    let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
+    let relations: usize = declarations
+        .resources
+        .iter()
+        .map(|resource| resource.relations.len())
+        .sum();
+    let permissions: usize = declarations
+        .resources
+        .iter()
+        .map(|resource| resource.permissions.len())
+        .sum();
     let types = declarations.resources.len() + declarations.subjects.len();
-    [types, relations + types, permissions, relations + types].into_iter().all(|count| count < MAX)
+    [types, relations + types, permissions, relations + types]
+        .into_iter()
+        .all(|count| count < MAX)
 }
 
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
@@ -88,119 +139,87 @@ fn own_id() -> Path {
     Path::parse("_id").expect("`_id` is a path")
 }
 
-/// What a name of a resource type stands for.
+/// Where the name of a member stands.
 #[derive(Clone, Copy)]
-struct Symbol {
-    member: Member,
-    /// For an edge, where it leads to, if that is known.
-    edge: Option<Option<ResourceTypeId>>,
-}
-
-/// Every name of the schema.
-struct Names {
-    subjects: BTreeMap<String, SubjectTypeId>,
-    resources: BTreeMap<String, ResourceTypeId>,
-    symbols: BTreeMap<(ResourceTypeId, String), Symbol>,
-}
-
-impl Names {
-    fn of(declarations: &Declarations, mistakes: &mut Vec<Mistake>) -> Self {
-        let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
-        let subjects = subjects.map(|(id, subject)| (subject.name.text.clone(), id)).collect();
-        let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
-        let resources: BTreeMap<_, _> = resources.map(|(id, resource)| (resource.name.text.clone(), id)).collect();
-        let mut symbols = BTreeMap::new();
-        let (mut relation_ids, mut permission_ids) = ((0..).map(RelationId), (0..).map(PermissionId));
-        for (kind, resource) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
-            for (relation, id) in resource.relations.iter().zip(&mut relation_ids) {
-                let edge = relation.resource.as_ref().map(|name| resources.get(&name.text).copied());
-                let symbol = Symbol { member: Member::Relation(id), edge };
-                symbols.insert((kind, relation.name.text.clone()), symbol);
-            }
-            for (permission, id) in resource.permissions.iter().zip(&mut permission_ids) {
-                let symbol = Symbol { member: Member::Permission(id), edge: None };
-                if symbols.insert((kind, permission.name.text.clone()), symbol).is_some() {
-                    let name = &permission.name;
-                    let message = format!("`{}` is both a relation and a permission of `{}`", name.text, resource.name.text);
-                    mistakes.push(Mistake::new(&name.span, message).help("give one of them another name"));
-                }
-            }
-        }
-        Self { subjects, resources, symbols }
-    }
-
-    fn symbol(&self, kind: ResourceTypeId, name: &str) -> Option<Symbol> {
-        self.symbols.get(&(kind, name.to_owned())).copied()
-    }
-
-    fn of_resource(&self, kind: ResourceTypeId) -> impl Iterator<Item = (&str, Symbol)> {
-        let all = self.symbols.iter().filter(move |((owner, _), _)| *owner == kind);
-        all.map(|((_, name), symbol)| (name.as_str(), *symbol))
-    }
-
-    fn members(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
-        self.of_resource(kind).map(|(name, symbol)| (name.into(), symbol.member)).collect()
-    }
-
-    fn resource_name(&self, kind: ResourceTypeId) -> &str {
-        self.resources.iter().find(|(_, id)| **id == kind).map_or("", |(name, _)| name)
-    }
+enum Place {
+    /// In an expression, by itself.
+    Here,
+    /// In an expression, behind an edge.
+    BehindEdge,
+    /// In `subject`, behind a resource type.
+    InSet,
 }
 
 struct Compiler<'a> {
-    names: Names,
+    names: Names<'a>,
     mistakes: &'a mut Vec<Mistake>,
     lookups: Vec<Lookup>,
+    lookup_ids: HashMap<(&'a str, Path), LookupId>,
     default_subject: Option<SubjectTypeId>,
+    /// The permission that is being compiled.
+    permission: &'a str,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     fn wrong<T>(&mut self, mistake: Mistake) -> Option<T> {
         self.mistakes.push(mistake);
         None
     }
 
     fn subject_type(&mut self, name: &Name) -> Option<SubjectTypeId> {
-        let found = self.names.subjects.get(&name.text).copied();
-        if found.is_none() {
-            let mistake = Mistake::new(&name.span, format!("unknown subject type `{}`", name.text));
-            self.mistakes.push(mistake.meant(&name.text, self.names.subjects.keys().map(String::as_str)));
+        let found = self.names.subjects.get(name.text.as_str()).copied();
+        if found.is_some() || !self.names.is_whole || self.names.subjects.is_empty() {
+            return found;
         }
-        found
+        let mistake = Mistake::new(&name.span, format!("unknown subject type `{}`", name.text));
+        self.wrong(mistake.meant(&name.text, self.names.subjects.keys().copied()))
     }
 
-    fn resource_type(&mut self, name: &str, span: &Span) -> Option<ResourceTypeId> {
-        let found = self.names.resources.get(name).copied();
-        if found.is_none() {
-            let mistake = Mistake::new(span, format!("unknown resource type `{name}`"));
-            self.mistakes.push(mistake.meant(name, self.names.resources.keys().map(String::as_str)));
+    fn resource_type(&mut self, name: &Name) -> Option<ResourceTypeId> {
+        let found = self.names.resources.get(name.text.as_str()).copied();
+        if found.is_some() || !self.names.is_whole {
+            return found;
         }
-        found
+        if self.names.subjects.contains_key(name.text.as_str()) {
+            let message = format!("`{}` is a subject type, not a resource type", name.text);
+            let help = format!("for a field that holds subjects: subject = \"{}\"", name.text);
+            return self.wrong(Mistake::new(&name.span, message).help(help));
+        }
+        let mistake = Mistake::new(&name.span, format!("unknown resource type `{}`", name.text));
+        self.wrong(mistake.meant(&name.text, self.names.resources.keys().copied()))
     }
 
     /// The lookup of a collection by a field; the first relation that needs it makes it.
-    fn lookup(&mut self, collection: &str, by: &Path) -> LookupId {
-        let same = |lookup: &Lookup| &*lookup.collection == collection && lookup.by == *by;
-        let at = self.lookups.iter().position(same).unwrap_or_else(|| {
+    fn lookup(&mut self, collection: &'a str, by: &Path) -> LookupId {
+        let lookups = &mut self.lookups;
+        *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
             let (relations, projection) = (Box::default(), Box::default());
-            self.lookups.push(Lookup { collection: collection.into(), by: by.clone(), relations, projection, pushed: None });
-            self.lookups.len() - 1
-        });
-        number(at, LookupId)
+            lookups.push(Lookup {
+                collection: collection.into(),
+                by: by.clone(),
+                relations,
+                projection,
+                pushed: None,
+            });
+            number(lookups.len() - 1, LookupId)
+        })
     }
 
     fn relation(
         &mut self,
         kind: ResourceTypeId,
-        resource: &ResourceDeclaration,
-        declaration: &RelationDeclaration,
+        resource: &'a ResourceDeclaration,
+        declaration: &'a RelationDeclaration,
     ) -> Option<Relation> {
         let name = &declaration.name;
         let lookup = match (&declaration.collection, &declaration.by, &resource.collection) {
             (Some(collection), Some(by), _) => self.lookup(&collection.text, by),
             (None, None, Some(collection)) => self.lookup(&collection.text, &own_id()),
-            (None, None, None) => {
-                let message = format!("relation `{}` has no collection, and neither has `{}`", name.text, resource.name.text);
+            (None, None, None) if resource.is_whole => {
+                let message = format!(
+                    "relation `{}` has no collection, and neither has `{}`",
+                    name.text, resource.name.text
+                );
                 return self.wrong(
                     Mistake::new(&name.span, message)
                         .help("add `collection` and `by` to the relation, or `collection` to the resource"),
@@ -231,15 +250,31 @@ impl Compiler<'_> {
         let before = self.mistakes.len();
         let mut targets = Vec::new();
         if let Some(name) = &declaration.resource {
-            targets.extend(self.resource_type(&name.text, &name.span).map(Target::Resource));
+            targets.extend(self.resource_type(name).map(Target::Resource));
         } else if declaration.subjects.is_empty() {
             targets.extend(self.default_subject.map(Target::Subject));
         } else {
             for name in &declaration.subjects {
-                targets.extend(self.target(name));
+                if let Some(target) = self.target(name) {
+                    self.check_target(declaration, name, target, &targets);
+                    targets.push(target);
+                }
             }
         }
-        self.check_targets(declaration, &targets);
+        if declaration.wildcard
+            && declaration.resource.is_none()
+            && !targets.is_empty()
+            && !targets.iter().any(|target| matches!(target, Target::Subject(_)))
+        {
+            let name = &declaration.name;
+            self.mistakes.push(
+                Mistake::new(
+                    &name.span,
+                    format!("relation `{}` has `wildcard`, and only sets of subjects", name.text),
+                )
+                .help("`*` stands for all subjects of a type: list that type in `subject`"),
+            );
+        }
         (self.mistakes.len() == before).then(|| Ids {
             field: field.clone(),
             targets: targets.into(),
@@ -249,41 +284,64 @@ impl Compiler<'_> {
         })
     }
 
-    /// `user`, or the set `team.member`.
-    fn target(&mut self, name: &Name) -> Option<Target> {
-        let Some((set, member)) = name.text.split_once('.') else {
-            if self.names.resources.contains_key(&name.text) && !self.names.subjects.contains_key(&name.text) {
-                let message = format!("`{}` is a resource type, not a subject type", name.text);
-                let help = format!("name the set of subjects that is meant, for example `{}.member`", name.text);
-                return self.wrong(Mistake::new(&name.span, message).help(help));
+    fn target(&mut self, name: &SubjectName) -> Option<Target> {
+        match name {
+            SubjectName::Type(name) => {
+                let resource = self.names.resources.get(name.text.as_str());
+                match resource.filter(|_| !self.names.subjects.contains_key(name.text.as_str())) {
+                    None => self.subject_type(name).map(Target::Subject),
+                    Some(kind) => {
+                        let example = self.names.members(*kind).and_then(|members| members.example("member"));
+                        let help = format!(
+                            "name the subjects that are meant: `{}.{}`",
+                            name.text,
+                            example.unwrap_or("member")
+                        );
+                        let message = format!("`{}` is a resource type, not a subject type", name.text);
+                        self.wrong(Mistake::new(&name.span, message).help(help))
+                    }
+                }
             }
-            return self.subject_type(name).map(Target::Subject);
-        };
-        let kind = self.resource_type(set, &name.span)?;
-        let member = Name { text: member.to_owned(), span: name.span.clone() };
-        Some(Target::Set(kind, self.member(kind, &member)?))
+            SubjectName::Set(set, member) => {
+                let kind = self.resource_type(set)?;
+                Some(Target::Set(kind, self.member(kind, member, Place::InSet)?))
+            }
+        }
     }
 
-    fn check_targets(&mut self, declaration: &RelationDeclaration, targets: &[Target]) {
-        let name = &declaration.name;
-        let same_type = |a: &Target, b: &Target| match (a, b) {
-            (Target::Set(a, _), Target::Set(b, _)) => a == b,
-            (Target::Subject(a), Target::Subject(b)) => a == b,
-            _ => false,
+    /// Whether documents can tell this target from those listed before it.
+    fn check_target(&mut self, relation: &RelationDeclaration, name: &SubjectName, target: Target, before: &[Target]) {
+        let (text, span) = match name {
+            SubjectName::Type(name) => (name.text.clone(), name.span.clone()),
+            SubjectName::Set(set, member) => (format!("{}.{}", set.text, member.text), set.span.start..member.span.end),
         };
-        let repeats = (1..targets.len()).any(|at| {
-            targets.split_at_checked(at).is_some_and(|(before, after)| {
-                after.first().is_some_and(|target| before.iter().any(|other| same_type(other, target)))
-            })
-        });
-        let mistake = if targets.len() > 1 && declaration.subject_type.is_none() {
-            Mistake::new(&name.span, format!("relation `{}` has several types of subjects and no `subject_type`", name.text))
+        let is_same_set = |other: &Target| matches!((other, target), (Target::Set(a, _), Target::Set(b, _)) if *a == b);
+        let mistake = if before.contains(&target) {
+            Mistake::new(&span, format!("`{text}` is listed twice"))
+        } else if before.len() == 1 && relation.subject_type.is_none() {
+            let message = format!(
+                "relation `{}` has several types of subjects and no `subject_type`",
+                relation.name.text
+            );
+            Mistake::new(&span, message)
                 .help("name the field that says which type an id is of, or make a relation of each")
-        } else if repeats && declaration.subject_relation.is_none() {
-            Mistake::new(&name.span, format!("relation `{}` has several sets of one type and no `subject_relation`", name.text))
-                .help("name the field that says which relation of the type is meant")
-        } else if targets.len() > 200 {
-            Mistake::new(&name.span, format!("relation `{}` has more than 200 types of subjects", name.text))
+        } else if relation.subject_type.is_some()
+            && relation.subject_relation.is_none()
+            && before.iter().any(is_same_set)
+        {
+            let message = format!(
+                "relation `{}` has several sets of one type and no `subject_relation`",
+                relation.name.text
+            );
+            Mistake::new(&span, message).help("name the field that says which relation of the type is meant")
+        } else if before.len() == TARGETS_MAX {
+            Mistake::new(
+                &span,
+                format!(
+                    "relation `{}` has more than {TARGETS_MAX} types of subjects",
+                    relation.name.text
+                ),
+            )
         } else {
             return;
         };
@@ -291,7 +349,7 @@ impl Compiler<'_> {
     }
 
     /// The document that a subject must have.
-    fn gate(&mut self, kind: SubjectTypeId, declaration: &SubjectDeclaration) -> Option<Relation> {
+    fn gate(&mut self, kind: SubjectTypeId, declaration: &'a SubjectDeclaration) -> Option<Relation> {
         let collection = declaration.collection.as_ref()?;
         Some(Relation {
             name: "active".into(),
@@ -310,13 +368,16 @@ impl Compiler<'_> {
 
     fn expression(&mut self, kind: ResourceTypeId, syntax: &Syntax) -> Option<Expression> {
         match syntax {
-            Syntax::Name(name) => Some(match self.member(kind, name)? {
+            Syntax::Name(name) => Some(match self.member(kind, name, Place::Here)? {
                 Member::Relation(id) => Expression::Relation(id),
                 Member::Permission(id) => Expression::Permission(id),
             }),
             Syntax::Walk { edge, member } => {
                 let (edge, target) = self.edge(kind, edge)?;
-                Some(Expression::Walk { edge, member: self.member(target, member)? })
+                Some(Expression::Walk {
+                    edge,
+                    member: self.member(target, member, Place::BehindEdge)?,
+                })
             }
             Syntax::Not(inner) => Some(Expression::Not(Box::new(self.expression(kind, inner)?))),
             Syntax::And(sides) => self.sides(kind, sides).map(Expression::And),
@@ -330,38 +391,69 @@ impl Compiler<'_> {
     }
 
     /// A name that stands for something that holds or not: anything but an edge.
-    fn member(&mut self, kind: ResourceTypeId, name: &Name) -> Option<Member> {
-        match self.names.symbol(kind, &name.text) {
-            Some(Symbol { member, edge: None }) => Some(member),
+    fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
+        let members = self.names.members(kind)?;
+        let mistake = match members.symbols.get(name.text.as_str()) {
+            Some(Symbol { member, edge: None }) => return Some(*member),
             Some(Symbol { edge: Some(target), .. }) => {
-                let there = target.and_then(|target| self.names.of_resource(target).next());
-                let example = there.map_or("read", |(name, _)| name);
-                let help = format!("say what is asked there, for example `{}.{example}`", name.text);
-                self.wrong(Mistake::new(&name.span, format!("`{}` is an edge to other resources", name.text)).help(help))
+                let help = match place {
+                    Place::Here => {
+                        let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
+                        format!(
+                            "say what is asked there, for example `{}.{}`",
+                            name.text,
+                            there.unwrap_or("read")
+                        )
+                    }
+                    Place::BehindEdge => {
+                        format!("give `{}` a permission that follows it, and name that here", members.of)
+                    }
+                    Place::InSet => {
+                        "name a relation that holds subjects, or a permission that follows the edge".to_owned()
+                    }
+                };
+                Mistake::new(&name.span, format!("`{}` is an edge to other resources", name.text)).help(help)
             }
+            None if !members.is_whole => return None,
             None => {
-                let message =
-                    format!("`{}` has no relation or permission `{}`", self.names.resource_name(kind), name.text);
-                let names = self.names.of_resource(kind).filter(|(_, symbol)| symbol.edge.is_none()).map(|(name, _)| name);
-                let mistake = Mistake::new(&name.span, message).meant(&name.text, names);
-                self.wrong(mistake)
+                let message = format!("`{}` has no relation or permission `{}`", members.of, name.text);
+                let mistake = Mistake::new(&name.span, message);
+                let is_itself = |other: &&str| matches!(place, Place::Here) && *other == self.permission;
+                // To look for the right names takes a while; beyond what is shown it is not worth it.
+                match self.mistakes.len() {
+                    ..SHOWN_MAX => mistake.meant(&name.text, members.conditions().filter(|other| !is_itself(other))),
+                    _ => mistake,
+                }
             }
-        }
+        };
+        self.wrong(mistake)
     }
 
     fn edge(&mut self, kind: ResourceTypeId, name: &Name) -> Option<(RelationId, ResourceTypeId)> {
-        match self.names.symbol(kind, &name.text) {
-            Some(Symbol { member: Member::Relation(id), edge: Some(target) }) => Some((id, target?)),
-            Some(_) => self.wrong(
-                Mistake::new(&name.span, format!("`{}` is not an edge", name.text))
-                    .help("only a relation with `resource` leads to other resources"),
-            ),
-            None => {
-                let message = format!("`{}` has no edge `{}`", self.names.resource_name(kind), name.text);
-                let names = self.names.of_resource(kind).filter(|(_, symbol)| symbol.edge.is_some()).map(|(name, _)| name);
-                let mistake = Mistake::new(&name.span, message).meant(&name.text, names);
-                self.wrong(mistake)
-            }
-        }
+        let members = self.names.members(kind)?;
+        let (message, is_known) = match members.symbols.get(name.text.as_str()) {
+            Some(Symbol {
+                member: Member::Relation(id),
+                edge: Some(target),
+            }) => return Some((*id, (*target)?)),
+            None if !members.is_whole => return None,
+            Some(_) => (format!("`{}` is not an edge", name.text), true),
+            None => (format!("`{}` has no edge `{}`", members.of, name.text), false),
+        };
+        let mistake = Mistake::new(&name.span, message);
+        let edges: Vec<&str> = if self.mistakes.len() < SHOWN_MAX {
+            members.edges().collect()
+        } else {
+            Vec::new()
+        };
+        let mistake = match edges.as_slice() {
+            [] => mistake.help("an edge is a relation with `resource`: it leads to other resources"),
+            edges if is_known => mistake.help(format!(
+                "only a relation with `resource` leads to other resources: {}",
+                listed(edges)
+            )),
+            edges => mistake.meant(&name.text, edges.iter().copied()),
+        };
+        self.wrong(mistake)
     }
 }

@@ -4,26 +4,17 @@
 //! Matching is mongod's. Whether the values that were compared have the right types is a second question ([`Condition::is_typed`]).
 //! Operands are plain values; documents and arrays as operands are not supported.
 
+mod parse;
+
 use std::cmp::Ordering;
 
 use bson::{Bson, Document, doc, spec::BinarySubtype};
+pub(crate) use parse::parse;
 
 use super::{
-    mistake::{Mistake, Span},
-    node::{Entry, Node, Value},
     order::{Class, compare, is_nan},
     path::{End, Path},
 };
-
-/// How deep conditions nest at most.
-const DEPTH_MAX: usize = 16;
-
-/// The operators of a field.
-const FIELD_OPERATORS: [&str; 10] =
-    ["$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$not"];
-
-/// The operators of a whole condition.
-const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
 
 /// A condition on a document, or on an element of an array of documents.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,218 +248,24 @@ fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
     }
 }
 
-/// Reads a condition as a schema writes it: a table, or a string of Extended JSON. What is wrong with it goes to `mistakes`.
-pub(crate) fn parse(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Condition> {
-    let before = mistakes.len();
-    let condition = match &node.value {
-        Value::Scalar(Bson::String(text)) => match Node::from_extended_json(text, &node.span) {
-            Ok(node) => Parser { mistakes }.condition(&node, 0),
-            Err(mistake) => {
-                mistakes.push(mistake);
-                return None;
-            }
-        },
-        _ => Parser { mistakes }.condition(node, 0),
-    };
-    condition.filter(|_| mistakes.len() == before)
-}
-
-struct Parser<'a> {
-    mistakes: &'a mut Vec<Mistake>,
-}
-
-impl Parser<'_> {
-    fn wrong<T>(&mut self, mistake: Mistake) -> Option<T> {
-        self.mistakes.push(mistake);
-        None
-    }
-
-    fn too_deep<T>(&mut self, span: &Span) -> Option<T> {
-        self.wrong(Mistake::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
-    }
-
-    fn condition(&mut self, node: &Node, depth: usize) -> Option<Condition> {
-        let Value::Table(entries) = &node.value else {
-            return self.wrong(
-                Mistake::new(&node.span, format!("a condition is a table, not {}", node.describe()))
-                    .help("for example: { is_deleted = true }"),
-            );
-        };
-        if depth > DEPTH_MAX {
-            return self.too_deep(&node.span);
-        }
-        let all: Vec<Condition> = entries.iter().filter_map(|entry| self.entry(entry, depth)).collect();
-        Some(one_or(all, Condition::And))
-    }
-
-    fn entry(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
-        match entry.name.as_str() {
-            "$and" => Some(one_or(self.conditions(entry, depth)?, Condition::And)),
-            "$or" => Some(Condition::Or(self.conditions(entry, depth)?)),
-            "$expr" => self.expr(entry),
-            name if name.starts_with('$') => self.wrong(
-                Mistake::new(&entry.span, format!("unknown operator `{name}` in a condition"))
-                    .meant(name, TOP_OPERATORS),
-            ),
-            _ => self.field(entry, depth),
-        }
-    }
-
-    fn conditions(&mut self, entry: &Entry, depth: usize) -> Option<Vec<Condition>> {
-        let Value::List(items) = &entry.node.value else {
-            let message = format!("`{}` wants a list of conditions, not {}", entry.name, entry.node.describe());
-            return self.wrong(Mistake::new(&entry.node.span, message));
-        };
-        if items.is_empty() {
-            return self.wrong(Mistake::new(&entry.node.span, format!("`{}` of nothing", entry.name)));
-        }
-        Some(items.iter().filter_map(|item| self.condition(item, depth + 1)).collect())
-    }
-
-    fn expr(&mut self, entry: &Entry) -> Option<Condition> {
-        let help = "for example: \"$expr\" = { \"$lt\" = [\"$use_count\", \"$max_uses\"] }";
-        let wants = |span: &Span| Mistake::new(span, "`$expr` wants one comparison of two fields").help(help);
-        let Value::Table(entries) = &entry.node.value else { return self.wrong(wants(&entry.node.span)) };
-        let [Entry { name, span, node }] = entries.as_slice() else { return self.wrong(wants(&entry.node.span)) };
-        let Some(comparison) = Comparison::named(name) else {
-            let names = Comparison::ALL.map(Comparison::as_str);
-            return self.wrong(Mistake::new(span, format!("unknown comparison `{name}` in `$expr`")).meant(name, names));
-        };
-        let Value::List(sides) = &node.value else { return self.wrong(wants(&node.span)) };
-        let fields: Vec<Path> = sides.iter().filter_map(|side| self.field_reference(side)).collect();
-        match <[Path; 2]>::try_from(fields) {
-            Ok([left, right]) => Some(Condition::Expr(comparison, left, right)),
-            Err(_) => self.wrong(wants(&node.span)),
-        }
-    }
-
-    fn field_reference(&mut self, node: &Node) -> Option<Path> {
-        let Value::Scalar(Bson::String(text)) = &node.value else { return None };
-        let name = text.strip_prefix('$')?;
-        match Path::parse(name) {
-            Ok(path) => Some(path),
-            Err(why) => self.wrong(Mistake::new(&node.span, format!("the field `{text}` {why}"))),
-        }
-    }
-
-    fn field(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
-        let path = match Path::parse(&entry.name) {
-            Ok(path) => path,
-            Err(why) => return self.wrong(Mistake::new(&entry.span, format!("the field `{}` {why}", entry.name))),
-        };
-        let tests = match &entry.node.value {
-            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
-            _ => vec![Test::Eq(self.operand("$eq", &entry.node)?)],
-        };
-        let all = tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect();
-        Some(one_or(all, Condition::And))
-    }
-
-    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry], depth: usize) -> Option<Vec<Test>> {
-        if depth > DEPTH_MAX {
-            return self.too_deep(span);
-        }
-        if operators.is_empty() {
-            return self.wrong(Mistake::new(span, format!("the field `{field}` is compared with nothing")));
-        }
-        if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
-            let message = format!("the field `{field}` is compared with a document, which is not supported");
-            return self.wrong(
-                Mistake::new(&inner.span, message)
-                    .help(format!("a field inside is named by its path, in quotes: \"{field}.{}\"", inner.name)),
-            );
-        }
-        Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
-    }
-
-    fn test(&mut self, field: &str, operator: &Entry, depth: usize) -> Option<Test> {
-        let node = &operator.node;
-        match operator.name.as_str() {
-            "$eq" => Some(Test::Eq(self.operand("$eq", node)?)),
-            "$ne" => Some(Test::Ne(self.operand("$ne", node)?)),
-            "$in" => Some(Test::In(self.operands("$in", node)?)),
-            "$nin" => Some(Test::Nin(self.operands("$nin", node)?)),
-            "$exists" => match node.value {
-                Value::Scalar(Bson::Boolean(wanted)) => Some(Test::Exists(wanted)),
-                _ => self.wrong(Mistake::new(&node.span, format!("`$exists` wants true or false, not {}", node.describe()))),
-            },
-            "$not" => match &node.value {
-                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
-                _ => self.wrong(
-                    Mistake::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
-                        .help("for a plain value there is `$ne`"),
-                ),
-            },
-            name => match Comparison::named(name) {
-                Some(comparison) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
-                None => self.wrong(
-                    Mistake::new(&operator.span, format!("unknown operator `{name}` for a field"))
-                        .meant(name, FIELD_OPERATORS),
-                ),
-            },
-        }
-    }
-
-    fn operands(&mut self, operator: &str, node: &Node) -> Option<Vec<Bson>> {
-        let Value::List(items) = &node.value else {
-            return self.wrong(Mistake::new(&node.span, format!("`{operator}` wants a list, not {}", node.describe())));
-        };
-        Some(items.iter().filter_map(|item| self.operand(operator, item)).collect())
-    }
-
-    /// A plain value to compare with.
-    fn operand(&mut self, operator: &str, node: &Node) -> Option<Bson> {
-        let is_plain = |value: &Bson| match value {
-            Bson::Double(double) => !double.is_nan(),
-            Bson::Binary(binary) => binary.subtype == BinarySubtype::Uuid,
-            Bson::Null | Bson::Boolean(_) | Bson::String(_) | Bson::ObjectId(_) | Bson::DateTime(_) => true,
-            Bson::Int32(_) | Bson::Int64(_) => true,
-            _ => false,
-        };
-        match &node.value {
-            Value::Scalar(value) if is_plain(value) => Some(value.clone()),
-            _ => self.wrong(
-                Mistake::new(&node.span, format!("`{operator}` cannot compare with {}", node.describe()))
-                    .help("there are strings, numbers, booleans, dates, null, ObjectIds and UUIDs"),
-            ),
-        }
-    }
-
-    /// A value that is less or greater than others.
-    fn ordered(&mut self, operator: &str, node: &Node) -> Option<Bson> {
-        let operand = self.operand(operator, node)?;
-        if matches!(Class::of(&operand), Class::Number | Class::String | Class::Date | Class::ObjectId) {
-            return Some(operand);
-        }
-        self.wrong(
-            Mistake::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
-                .help("numbers, strings, dates and ObjectIds have an order"),
-        )
-    }
-}
-
-/// The only one, or all of them joined.
-fn one_or(mut all: Vec<Condition>, join: impl FnOnce(Vec<Condition>) -> Condition) -> Condition {
-    match (all.pop(), all.is_empty()) {
-        (Some(only), true) => only,
-        (Some(last), false) => {
-            all.push(last);
-            join(all)
-        }
-        (None, _) => join(all),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::{
+        mistake::Mistake,
+        node::{Value, from_toml},
+    };
+
+    /// How deep conditions nest at most, as the parser has it.
+    const DEPTH_MAX: usize = 16;
 
     /// Reads a condition as it stands behind `where =`.
     fn read(text: &str) -> Result<Condition, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let root = Node::from_toml(&format!("where = {text}"), &mut mistakes);
+        let source = format!("where = {text}");
+        let root = from_toml(&source, &mut mistakes).ok_or_else(|| mistakes.clone())?;
         let Value::Table(entries) = &root.value else { panic!("{root:?}") };
-        parse(&entries[0].node, &mut mistakes).ok_or(mistakes)
+        parse(&source, &entries[0].node, &mut mistakes).ok_or(mistakes)
     }
 
     fn assert_typed(expected: bool, cases: &[(&str, Document)]) {

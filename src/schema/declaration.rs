@@ -2,13 +2,16 @@
 //!
 //! Whether the names fit together is the compiler's business.
 
-use bson::Bson;
+mod keys;
+mod reader;
+
+use reader::Reader;
 
 use super::{
-    condition::{self, Condition},
-    expression::{self, Name, Syntax, is_name},
-    mistake::{Mistake, Span},
-    node::{Entry, Node, Value},
+    condition::Condition,
+    expression::{Name, Syntax},
+    mistake::Mistake,
+    node::{self, Entry, Node, Value, text_start},
     path::Path,
 };
 use crate::question::IdForm;
@@ -19,6 +22,8 @@ pub(crate) struct Declarations {
     pub(crate) default_subject: Option<Name>,
     pub(crate) subjects: Vec<SubjectDeclaration>,
     pub(crate) resources: Vec<ResourceDeclaration>,
+    /// Whether all of it could be read. If not, a type that is missing here may stand there.
+    pub(crate) is_whole: bool,
 }
 
 /// `[subject.name]`
@@ -39,6 +44,8 @@ pub(crate) struct ResourceDeclaration {
     pub(crate) collection: Option<Name>,
     pub(crate) relations: Vec<RelationDeclaration>,
     pub(crate) permissions: Vec<PermissionDeclaration>,
+    /// Whether all of it could be read. If not, a name that is missing here may stand there.
+    pub(crate) is_whole: bool,
 }
 
 /// `[resource.….relations]` `name = { … }`
@@ -49,7 +56,7 @@ pub(crate) struct RelationDeclaration {
     pub(crate) by: Option<Path>,
     pub(crate) each: Option<Path>,
     pub(crate) field: Option<Path>,
-    pub(crate) subjects: Vec<Name>,
+    pub(crate) subjects: Vec<SubjectName>,
     pub(crate) subject_type: Option<Path>,
     pub(crate) subject_relation: Option<Path>,
     pub(crate) resource: Option<Name>,
@@ -59,6 +66,15 @@ pub(crate) struct RelationDeclaration {
     pub(crate) since: Option<Path>,
     pub(crate) until: Option<Path>,
     pub(crate) required: bool,
+}
+
+/// What `subject = …` names.
+#[derive(Debug)]
+pub(crate) enum SubjectName {
+    /// `user`
+    Type(Name),
+    /// `team.member`
+    Set(Name, Name),
 }
 
 /// `[resource.….permissions]` `name = "…"`
@@ -71,136 +87,102 @@ pub(crate) struct PermissionDeclaration {
 
 /// Reads the text of a schema.
 pub(crate) fn read(text: &str, mistakes: &mut Vec<Mistake>) -> Declarations {
-    let root = Node::from_toml(text, mistakes);
-    if !mistakes.is_empty() {
-        return Declarations::default();
-    }
-    let mut reader = Reader { text, mistakes };
     let mut declarations = Declarations::default();
-    reader.table(&root, "a schema", |reader, fields| {
-        declarations.default_subject = fields.take("default_subject").and_then(|entry| reader.name_value(entry));
-        if declarations.default_subject.is_none() && !fields.was_there("default_subject") {
-            reader.wrong(
-                Mistake::new(&(0..0), "`default_subject` is missing")
-                    .help("say which subject type is meant where none is named, for example: default_subject = \"user\""),
-            );
-        }
-        declarations.subjects = reader.types(fields.take("subject"), "subject", Reader::subject);
-        declarations.resources = reader.types(fields.take("resource"), "resource", Reader::resource);
-        if declarations.resources.is_empty() && !fields.was_there("resource") {
-            reader.wrong(Mistake::new(&(0..0), "there is no resource").help("add a table such as [resource.file]"));
-        }
+    let Some(root) = node::from_toml(text, mistakes) else {
+        return declarations;
+    };
+    let unreadable: Vec<_> = mistakes.iter().map(|mistake| mistake.span.clone()).collect();
+    let mut reader = Reader { text, mistakes };
+    reader.table(
+        &root,
+        "the schema",
+        |_| String::new(),
+        |reader, fields| {
+            let default = fields.take("default_subject");
+            declarations.default_subject = reader.type_name(default);
+            let subjects = fields.take("subject");
+            declarations.subjects = reader.named(subjects, "a subject", "[subject.user]", Reader::subject);
+            let resources = fields.take("resource");
+            declarations.resources = reader.named(resources, "a resource", "[resource.file]", Reader::resource);
+            declarations.is_whole =
+                fields.unknown().next().is_none() && [subjects, resources].into_iter().all(is_table_if_any);
+            if default.is_none() && !fields.is_misspelt("default_subject") {
+                let name = declarations
+                    .subjects
+                    .first()
+                    .map_or("user", |subject| &subject.name.text);
+                reader.wrong(Mistake::of_the_whole("`default_subject` is missing").help(format!(
+                    "say which type is meant where none is named, at the top: default_subject = \"{name}\""
+                )));
+            }
+            for (what, example, is_missing) in [
+                ("subject", "user", declarations.subjects.is_empty()),
+                ("resource", "file", declarations.resources.is_empty()),
+            ] {
+                if is_missing && declarations.is_whole {
+                    let help = format!("add a table such as [{what}.{example}]");
+                    reader.wrong(Mistake::of_the_whole(format!("there is no {what}")).help(help));
+                }
+            }
+        },
+    );
+    // A value that could not be read is one mistake, whatever it was wanted for.
+    let mut place = 0..;
+    mistakes.retain(|mistake| {
+        place.next().is_some_and(|place: usize| place < unreadable.len()) || !unreadable.contains(&mistake.span)
     });
     declarations
 }
 
-/// The entries of one table, taken one by one; what is left is unknown.
-struct Fields<'a> {
-    what: &'a str,
-    entries: &'a [Entry],
-    taken: Vec<&'static str>,
-}
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, name: &'static str) -> Option<&'a Entry> {
-        self.taken.push(name);
-        self.entries.iter().find(|entry| entry.name == name)
-    }
-
-    fn was_there(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| entry.name == name)
-    }
-
-    fn unknown(&self) -> impl Iterator<Item = Mistake> {
-        self.entries.iter().filter(|entry| !self.taken.contains(&entry.name.as_str())).map(|entry| {
-            Mistake::new(&entry.span, format!("unknown key `{}` in {}", entry.name, self.what))
-                .meant(&entry.name, self.taken.iter().copied())
-        })
-    }
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    mistakes: &'a mut Vec<Mistake>,
+fn is_table_if_any(entry: Option<&Entry>) -> bool {
+    entry.is_none_or(|entry| matches!(entry.node.value, Value::Table(_)))
 }
 
 impl Reader<'_> {
-    fn wrong(&mut self, mistake: Mistake) {
-        self.mistakes.push(mistake);
-    }
-
-    fn wrong_type(&mut self, entry: &Entry, wanted: &str) {
-        let message = format!("`{}` wants {wanted}, not {}", entry.name, entry.node.describe());
-        self.wrong(Mistake::new(&entry.node.span, message));
-    }
-
-    /// Reads the table in `node`, if it is one, and notes what `read` did not take.
-    fn table(&mut self, node: &Node, what: &str, read: impl FnOnce(&mut Self, &mut Fields<'_>)) {
-        let Value::Table(entries) = &node.value else {
-            self.wrong(Mistake::new(&node.span, format!("{what} is a table, not {}", node.describe())));
-            return;
-        };
-        let mut fields = Fields { what, entries, taken: Vec::new() };
-        read(self, &mut fields);
-        self.mistakes.extend(fields.unknown());
-    }
-
-    fn named(&mut self, entry: &Entry, what: &str) -> Option<Name> {
-        if !is_name(&entry.name) {
-            let message = format!("`{}` cannot name {what}", entry.name);
-            self.wrong(Mistake::new(&entry.span, message).help("names are lower-case letters, digits and `_`"));
-            return None;
-        }
-        Some(Name { text: entry.name.clone(), span: entry.span.clone() })
-    }
-
-    /// Every `name = { … }` of a table.
-    fn types<T>(
-        &mut self,
-        entry: Option<&Entry>,
-        what: &str,
-        mut read: impl FnMut(&mut Self, Name, &Node) -> T,
-    ) -> Vec<T> {
-        let Some(entry) = entry else { return Vec::new() };
-        let Value::Table(entries) = &entry.node.value else {
-            self.wrong_type(entry, "a table");
-            return Vec::new();
-        };
-        entries.iter().filter_map(|entry| Some((self.named(entry, &format!("a {what}"))?, entry))).collect::<Vec<_>>()
-            .into_iter()
-            .map(|(name, entry)| read(self, name, &entry.node))
-            .collect()
-    }
-
     fn subject(&mut self, name: Name, node: &Node) -> SubjectDeclaration {
-        let mut subject = SubjectDeclaration { name, id: IdForm::ObjectId, secret: false, collection: None, condition: None };
+        let mut subject = SubjectDeclaration {
+            name,
+            id: IdForm::ObjectId,
+            secret: false,
+            collection: None,
+            condition: None,
+        };
         let what = format!("subject `{}`", subject.name.text);
-        self.table(node, &what, |reader, fields| {
-            subject.id = reader.id_form(fields);
-            subject.secret = fields.take("secret").is_some_and(|entry| reader.flag(entry));
-            let collection = fields.take("collection");
-            subject.collection = collection.and_then(|entry| reader.collection(entry));
-            let condition = fields.take("where");
-            subject.condition = condition.and_then(|entry| condition::parse(&entry.node, reader.mistakes));
-            if let Some(entry) = condition.filter(|_| collection.is_none()) {
-                reader.wrong(
-                    Mistake::new(&entry.span, format!("{what} has a `where` and no `collection`"))
-                        .help("name the collection that holds its documents"),
-                );
-            }
-            if subject.secret && subject.id != IdForm::String {
-                reader.wrong(
-                    Mistake::new(&subject.name.span, format!("{what} is secret, and its ids are not strings"))
-                        .help("add: id = \"string\""),
-                );
-            }
-            if let Some(entry) = collection.filter(|_| subject.secret) {
-                reader.wrong(
-                    Mistake::new(&entry.span, format!("{what} is secret, and cannot have a collection"))
-                        .help("a secret is kept only as a hash, by which no document is found: read it by a relation"),
-                );
-            }
-        });
+        let example = format!("[subject.{}]", subject.name.text);
+        self.table(
+            node,
+            &what,
+            |_| example,
+            |reader, fields| {
+                subject.id = reader.id_form(fields);
+                let secret = fields.take("secret");
+                subject.secret = reader.flag(secret);
+                let collection = fields.take("collection");
+                subject.collection = reader.collection(collection);
+                let condition = fields.take("where");
+                subject.condition = reader.condition(condition);
+                if let Some(entry) = condition.filter(|_| collection.is_none() && !fields.is_misspelt("collection")) {
+                    reader.wrong(
+                        Mistake::new(&entry.span, format!("{what} has a `where` and no `collection`"))
+                            .help("name the collection that holds its documents, for example: collection = \"users\""),
+                    );
+                }
+                if let Some(entry) = secret.filter(|_| subject.secret && subject.id != IdForm::String) {
+                    let place = fields.get("id").map_or(&entry.span, |id| &id.node.span);
+                    reader.wrong(
+                        Mistake::new(place, format!("{what} is secret, and its ids are not strings"))
+                            .help("a secret is a text: id = \"string\""),
+                    );
+                }
+                if let Some(entry) = collection.filter(|_| subject.secret) {
+                    reader.wrong(
+                        Mistake::new(&entry.span, format!("{what} is secret, and cannot have a collection")).help(
+                            "a secret is kept only as a hash, by which no document is found: read it by a relation",
+                        ),
+                    );
+                }
+            },
+        );
         subject
     }
 
@@ -211,14 +193,31 @@ impl Reader<'_> {
             collection: None,
             relations: Vec::new(),
             permissions: Vec::new(),
+            is_whole: false,
         };
         let what = format!("resource `{}`", resource.name.text);
-        self.table(node, &what, |reader, fields| {
-            resource.id = reader.id_form(fields);
-            resource.collection = fields.take("collection").and_then(|entry| reader.collection(entry));
-            resource.relations = reader.types(fields.take("relations"), "relation", Reader::relation);
-            resource.permissions = reader.types(fields.take("permissions"), "permission", Reader::permission);
-        });
+        let example = format!("[resource.{}]", resource.name.text);
+        self.table(
+            node,
+            &what,
+            |_| example,
+            |reader, fields| {
+                resource.id = reader.id_form(fields);
+                resource.collection = reader.collection(fields.take("collection"));
+                let relations = fields.take("relations");
+                resource.relations = reader.named(
+                    relations,
+                    "a relation",
+                    "{ owner = { field = \"owner_id\" } }",
+                    Reader::relation,
+                );
+                let permissions = fields.take("permissions");
+                resource.permissions =
+                    reader.named(permissions, "a permission", "{ read = \"owner\" }", Reader::permission);
+                resource.is_whole =
+                    fields.unknown().next().is_none() && [relations, permissions].into_iter().all(is_table_if_any);
+            },
+        );
         resource
     }
 
@@ -241,173 +240,113 @@ impl Reader<'_> {
             required: false,
         };
         let what = format!("relation `{}`", relation.name.text);
-        self.table(node, &what, |reader, fields| {
-            relation.collection = fields.take("collection").and_then(|entry| reader.collection(entry));
-            relation.by = fields.take("by").and_then(|entry| reader.path(entry));
-            relation.each = fields.take("each").and_then(|entry| reader.path(entry));
-            relation.field = fields.take("field").and_then(|entry| reader.path(entry));
-            relation.subjects = fields.take("subject").map(|entry| reader.subjects(entry)).unwrap_or_default();
-            relation.subject_type = fields.take("subject_type").and_then(|entry| reader.path(entry));
-            relation.subject_relation = fields.take("subject_relation").and_then(|entry| reader.path(entry));
-            relation.resource = fields.take("resource").and_then(|entry| reader.name_value(entry));
-            relation.wildcard = fields.take("wildcard").is_some_and(|entry| reader.flag(entry));
-            let condition = fields.take("where");
-            relation.condition = condition.and_then(|entry| condition::parse(&entry.node, reader.mistakes));
-            let condition = fields.take("document_where");
-            relation.document_condition = condition.and_then(|entry| condition::parse(&entry.node, reader.mistakes));
-            relation.since = fields.take("since").and_then(|entry| reader.path(entry));
-            relation.until = fields.take("until").and_then(|entry| reader.path(entry));
-            relation.required = fields.take("required").is_some_and(|entry| reader.flag(entry));
-            reader.check_keys(&relation.name, &what, fields);
+        let example = |node: &Node| {
+            let field = node
+                .as_text()
+                .filter(|text| Path::parse(text).is_ok())
+                .unwrap_or("user_id");
+            format!("{{ field = \"{field}\" }}")
+        };
+        self.table(node, &what, example, |reader, fields| {
+            relation.collection = reader.collection(fields.take("collection"));
+            relation.by = reader.path(fields.take("by"));
+            relation.each = reader.path(fields.take("each"));
+            relation.field = reader.path(fields.take("field"));
+            relation.subjects = fields
+                .take("subject")
+                .map(|entry| reader.subjects(entry))
+                .unwrap_or_default();
+            relation.subject_type = reader.path(fields.take("subject_type"));
+            relation.subject_relation = reader.path(fields.take("subject_relation"));
+            relation.resource = reader.type_name(fields.take("resource"));
+            relation.wildcard = reader.flag(fields.take("wildcard"));
+            relation.condition = reader.condition(fields.take("where"));
+            relation.document_condition = reader.condition(fields.take("document_where"));
+            relation.since = reader.path(fields.take("since"));
+            relation.until = reader.path(fields.take("until"));
+            relation.required = reader.flag(fields.take("required"));
+            reader.check_keys(&relation.name, fields);
         });
         relation
     }
 
-    /// Which keys of a relation go together.
-    fn check_keys(&mut self, name: &Name, what: &str, fields: &Fields<'_>) {
-        const NEEDS: [(&str, &[&str], &str); 10] = [
-            ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\""),
-            ("by", &["collection"], "name the collection that is looked up by it"),
-            ("subject", &["field"], "name the field that holds the subject's id, for example: field = \"user_id\""),
-            ("resource", &["field"], "name the field that holds the other resource's id"),
-            ("subject_type", &["field"], "name the field that holds the subject's id"),
-            ("subject_type", &["subject"], "list the types that may stand there: subject = [\"user\", \"group.member\"]"),
-            ("subject_relation", &["subject_type"], "name the field that holds the subject's type"),
-            ("wildcard", &["field"], "name the field that may hold `*`"),
-            ("document_where", &["each"], "without `each` there is `where`"),
-            ("required", &["since", "until"], "name the field that must hold a date: until = \"expires_at\""),
-        ];
-        for (key, needed, help) in NEEDS {
-            if fields.was_there(key) && !needed.iter().any(|needed| fields.was_there(needed)) {
-                let needed = needed.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-                self.wrong(Mistake::new(&name.span, format!("{what} has `{key}` and no {needed}")).help(help));
-            }
-        }
-        for key in ["subject", "subject_type", "subject_relation", "wildcard"] {
-            if fields.was_there("resource") && fields.was_there(key) {
-                let message = format!("{what} has both `resource` and `{key}`");
-                self.wrong(
-                    Mistake::new(&name.span, message)
-                        .help("a relation leads to subjects or, with `resource`, to other resources"),
-                );
-            }
-        }
-        let selects = ["field", "where", "each", "collection"];
-        if !selects.iter().any(|key| fields.was_there(key)) {
+    fn subjects(&mut self, entry: &Entry) -> Vec<SubjectName> {
+        let items = match &entry.node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(&entry.node),
+        };
+        if items.is_empty() {
             self.wrong(
-                Mistake::new(&name.span, format!("{what} says nothing"))
-                    .help("name the `field` that holds an id or, for a flag, the `where` that makes it true"),
+                Mistake::new(&entry.node.span, "`subject` lists nothing")
+                    .help("without `subject` the type is the default one"),
             );
         }
+        let mut names = Vec::new();
+        for item in items {
+            match item.as_text() {
+                Some(text) => names.push(self.subject_name(text, item)),
+                None => {
+                    let message = format!("`subject` names types in quotes, not {}", item.describe());
+                    self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
+                }
+            }
+        }
+        names
+    }
+
+    /// `user`, or the set `team.member`.
+    fn subject_name(&self, text: &str, node: &Node) -> SubjectName {
+        let whole = |text: &str| Name {
+            text: text.to_owned(),
+            span: node.span.clone(),
+        };
+        let Some((set, member)) = text.split_once('.') else {
+            return SubjectName::Type(whole(text));
+        };
+        let (mut set, mut member) = (whole(set), whole(member));
+        if let Some(start) = text_start(self.text, &node.span, text) {
+            let dot = start + set.text.len();
+            set.span = start..dot;
+            member.span = dot + 1..start + text.len();
+        }
+        SubjectName::Set(set, member)
     }
 
     fn permission(&mut self, name: Name, node: &Node) -> PermissionDeclaration {
-        let mut permission = PermissionDeclaration { name, syntax: None, private: false };
-        if let Value::Scalar(Bson::String(text)) = &node.value {
+        let mut permission = PermissionDeclaration {
+            name,
+            syntax: None,
+            private: false,
+        };
+        if let Some(text) = node.as_text() {
             permission.syntax = self.expression(text, &node.span);
             return permission;
         }
         let what = format!("permission `{}`", permission.name.text);
-        self.table(node, &what, |reader, fields| {
-            permission.private = fields.take("private").is_some_and(|entry| reader.flag(entry));
-            match fields.take("is") {
-                Some(entry) => match &entry.node.value {
-                    Value::Scalar(Bson::String(text)) => permission.syntax = reader.expression(text, &entry.node.span),
-                    _ => reader.wrong_type(entry, "an expression in quotes"),
-                },
-                None => reader.wrong(
-                    Mistake::new(&permission.name.span, format!("{what} has no `is`"))
-                        .help("for example: { is = \"owner | shared\", private = true }"),
-                ),
-            }
-        });
+        if !matches!(node.value, Value::Table(_)) {
+            let message = format!("{what} wants an expression in quotes, not {}", node.describe());
+            self.wrong(Mistake::new(&node.span, message).help("for example: \"owner | reader\""));
+            return permission;
+        }
+        self.table(
+            node,
+            &what,
+            |_| String::new(),
+            |reader, fields| {
+                permission.private = reader.flag(fields.take("private"));
+                match fields.take("is") {
+                    Some(entry) => match entry.node.as_text() {
+                        Some(text) => permission.syntax = reader.expression(text, &entry.node.span),
+                        None => reader.wrong_type(entry, "an expression in quotes"),
+                    },
+                    None if fields.is_misspelt("is") => {}
+                    None => reader.wrong(
+                        Mistake::new(&permission.name.span, format!("{what} has no `is`"))
+                            .help("for example: { is = \"owner | shared\", private = true }"),
+                    ),
+                }
+            },
+        );
         permission
-    }
-
-    fn expression(&mut self, text: &str, span: &Span) -> Option<Syntax> {
-        let written = self.text.get(span.clone()).unwrap_or_default();
-        let at = written.find(text).map(|offset| span.start + offset);
-        match expression::parse(text, at, span) {
-            Ok(syntax) => Some(syntax),
-            Err(mistake) => {
-                self.wrong(mistake);
-                None
-            }
-        }
-    }
-
-    fn id_form(&mut self, fields: &mut Fields<'_>) -> IdForm {
-        let Some(entry) = fields.take("id") else { return IdForm::ObjectId };
-        let Value::Scalar(Bson::String(text)) = &entry.node.value else {
-            self.wrong_type(entry, "the form of the ids in quotes");
-            return IdForm::ObjectId;
-        };
-        IdForm::ALL.into_iter().find(|form| form.as_str() == text).unwrap_or_else(|| {
-            let mistake = Mistake::new(&entry.node.span, format!("unknown form of ids `{text}`"));
-            self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
-            IdForm::ObjectId
-        })
-    }
-
-    fn flag(&mut self, entry: &Entry) -> bool {
-        let Value::Scalar(Bson::Boolean(flag)) = entry.node.value else {
-            self.wrong_type(entry, "true or false");
-            return false;
-        };
-        flag
-    }
-
-    fn text<'b>(&mut self, entry: &'b Entry) -> Option<&'b str> {
-        let Value::Scalar(Bson::String(text)) = &entry.node.value else {
-            self.wrong_type(entry, "a string");
-            return None;
-        };
-        Some(text)
-    }
-
-    fn name_value(&mut self, entry: &Entry) -> Option<Name> {
-        let text = self.text(entry)?.to_owned();
-        Some(Name { text, span: entry.node.span.clone() })
-    }
-
-    fn collection(&mut self, entry: &Entry) -> Option<Name> {
-        let name = self.name_value(entry)?;
-        if name.text.is_empty() || name.text.starts_with("system.") || name.text.contains(['$', '\0']) {
-            self.wrong(Mistake::new(&name.span, format!("`{}` cannot be the name of a collection", name.text)));
-            return None;
-        }
-        Some(name)
-    }
-
-    fn path(&mut self, entry: &Entry) -> Option<Path> {
-        let text = self.text(entry)?;
-        match Path::parse(text) {
-            Ok(path) => Some(path),
-            Err(why) => {
-                self.wrong(Mistake::new(&entry.node.span, format!("the field `{text}` {why}")));
-                None
-            }
-        }
-    }
-
-    fn subjects(&mut self, entry: &Entry) -> Vec<Name> {
-        match &entry.node.value {
-            Value::List(items) if !items.is_empty() => items
-                .iter()
-                .filter_map(|item| match &item.value {
-                    Value::Scalar(Bson::String(text)) => Some(Name { text: text.clone(), span: item.span.clone() }),
-                    _ => {
-                        let message = format!("`subject` lists the names of types, not {}", item.describe());
-                        self.wrong(Mistake::new(&item.span, message));
-                        None
-                    }
-                })
-                .collect(),
-            Value::List(_) => {
-                self.wrong(Mistake::new(&entry.node.span, "`subject` lists nothing"));
-                Vec::new()
-            }
-            _ => self.name_value(entry).into_iter().collect(),
-        }
     }
 }

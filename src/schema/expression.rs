@@ -33,19 +33,52 @@ fn is_name_part(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
 }
 
+/// The wrong name put right, where that is possible.
+pub(crate) fn right_name(wrong: &str) -> Option<String> {
+    let mut right = String::new();
+    for c in wrong.chars() {
+        if c.is_ascii_uppercase() && right.ends_with(|last: char| last.is_ascii_lowercase()) {
+            right.push('_');
+        }
+        right.push(if is_name_part(c.to_ascii_lowercase()) {
+            c.to_ascii_lowercase()
+        } else {
+            '_'
+        });
+    }
+    Some(right).filter(|right| wrong.is_ascii() && is_name(right))
+}
+
+/// How names are written.
+pub(crate) fn name_help(wrong: &str) -> String {
+    let rule = "a name is a lower-case letter, then lower-case letters, digits and `_`";
+    right_name(wrong).map_or_else(|| rule.to_owned(), |right| format!("{rule}: `{right}`"))
+}
+
 /// Reads an expression. `at` is the place of its first byte in the schema, or none where the schema's text differs from it
 /// (escapes); then mistakes are shown at `span`.
 pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax, Mistake> {
-    let mut parser = Parser { text, position: 0, at, span };
+    if text.trim().is_empty() {
+        return Err(Mistake::new(span, "the permission is empty").help("for example: owner | reader"));
+    }
+    let mut parser = Parser {
+        text,
+        position: 0,
+        at,
+        span,
+    };
     let syntax = parser.any_of(0)?;
     match parser.peek() {
         None => Ok(syntax),
         Some(')') => Err(parser.wrong_here("this `)` closes nothing")),
-        Some(c) if is_name_part(c) || matches!(c, '!' | '(') => {
-            Err(parser.wrong_here("an operator is missing here").help("`|` is or, `&` is and"))
-        }
+        Some(c) if is_word_part(c) || matches!(c, '!' | '(') => Err(parser.no_operator()),
         Some(c) => Err(parser.unexpected(c)),
     }
+}
+
+/// What a word may be made of, be it a name or not.
+fn is_word_part(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 struct Parser<'a> {
@@ -58,6 +91,18 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn rest(&self) -> &str {
         self.text.get(self.position..).unwrap_or_default()
+    }
+
+    /// Everything before the position, without the blanks at its end.
+    fn before(&self) -> &str {
+        self.text.get(..self.position).unwrap_or_default().trim_end()
+    }
+
+    /// The word that starts here, if one does.
+    fn word(&self) -> &str {
+        let rest = self.rest();
+        rest.find(|c| !is_word_part(c))
+            .map_or(rest, |end| rest.get(..end).unwrap_or_default())
     }
 
     fn peek(&mut self) -> Option<char> {
@@ -79,14 +124,38 @@ impl Parser<'_> {
         self.at.map_or_else(|| self.span.clone(), |at| at + from..at + to)
     }
 
+    /// A mistake at the word or the character that stands here, or behind the last one.
     fn wrong_here(&self, message: impl Into<String>) -> Mistake {
-        let width = self.rest().chars().next().map_or(0, char::len_utf8);
-        Mistake::new(&self.place(self.position, self.position + width), message)
+        let place = match self.rest().chars().next() {
+            None => self.place(self.before().len(), self.before().len()),
+            Some(c) => self.place(self.position, self.position + self.word().len().max(c.len_utf8())),
+        };
+        Mistake::new(&place, message)
     }
 
     fn unexpected(&self, c: char) -> Mistake {
+        let help = match c {
+            '+' | ',' => "`|` is or, `&` is and",
+            '-' if self.rest().starts_with("->") => "an edge is followed with a dot: `edge.name`",
+            '-' => "without is written `& !`",
+            _ => "a permission is made of names, `!`, `&`, `|`, parentheses and `edge.name`",
+        };
         self.wrong_here(format!("`{c}` means nothing in a permission"))
-            .help("a permission is made of names, `!`, `&`, `|`, parentheses and `edge.name`")
+            .help(help)
+    }
+
+    /// Two things stand side by side.
+    fn no_operator(&self) -> Mistake {
+        let before = self.before();
+        let last = before.rfind(|c| !is_word_part(c)).map_or(0, |at| at + 1);
+        match (self.word(), before.get(last..)) {
+            ("and", _) => self.wrong_here("`and` is written `&`"),
+            ("or", _) => self.wrong_here("`or` is written `|`"),
+            (_, Some("not")) => Mistake::new(&self.place(last, before.len()), "`not` is written `!`"),
+            _ => self
+                .wrong_here("an operator is missing here")
+                .help("`|` is or, `&` is and"),
+        }
     }
 
     fn any_of(&mut self, depth: usize) -> Result<Syntax, Mistake> {
@@ -115,42 +184,67 @@ impl Parser<'_> {
         let open = self.position;
         if self.take('(') {
             let inner = self.any_of(depth + 1)?;
-            if self.take(')') {
-                return Ok(inner);
-            }
-            return Err(Mistake::new(&self.place(open, open + 1), "this `(` is never closed"));
+            return match self.peek() {
+                Some(')') => {
+                    self.take(')');
+                    Ok(inner)
+                }
+                Some(c) if is_word_part(c) || matches!(c, '!' | '(') => Err(self.no_operator()),
+                Some(c) => Err(self.unexpected(c)),
+                None => Err(Mistake::new(&self.place(open, open + 1), "this `(` is never closed")),
+            };
         }
-        let name = self.name()?;
+        let edge = self.name()?;
         if !self.take('.') {
-            return Ok(Syntax::Name(name));
+            return Ok(Syntax::Name(edge));
+        }
+        if let Some('!' | '(') = self.peek() {
+            let mistake = self.wrong_here("a single name stands after a dot");
+            let is_negated = self.take('!');
+            self.peek();
+            return Err(mistake.help(match self.word() {
+                name if is_negated && is_name(name) => format!("the `!` goes first: `!{}.{name}`", edge.text),
+                _ => format!(
+                    "each name wants its edge, for example `({0}.owner | {0}.reader)`",
+                    edge.text
+                ),
+            }));
         }
         let member = self.name()?;
         if self.peek() == Some('.') {
-            return Err(self.wrong_here("only one edge can be followed at a time").help(format!(
-                "give `{}` a permission for the rest of the way, and name that here",
-                name.text
-            )));
+            let help = format!(
+                "give what `{}` leads to a permission for the rest of the way, and name that here",
+                edge.text
+            );
+            return Err(self.wrong_here("only one edge can be followed at a time").help(help));
         }
-        Ok(Syntax::Walk { edge: name, member })
+        Ok(Syntax::Walk { edge, member })
     }
 
     fn name(&mut self) -> Result<Name, Mistake> {
         match self.peek() {
             None => return Err(self.wrong_here("a name is missing at the end")),
-            Some(c) if c.is_ascii_lowercase() => {}
-            Some(c) if matches!(c, '|' | '&' | ')' | '.') => {
-                return Err(self.wrong_here(format!("a name is missing before `{c}`")));
+            Some(c) if is_word_part(c) => {}
+            Some(c @ ('|' | '&')) if self.before().ends_with(c) => {
+                return Err(self
+                    .wrong_here("a name is missing here")
+                    .help(format!("`{c}` is written once")));
             }
-            Some(c) if c.is_alphanumeric() || c == '_' => {
-                return Err(self.wrong_here("a name starts with a lower-case letter")
-                    .help("names are lower-case letters, digits and `_`"));
+            Some(c @ ('|' | '&' | ')' | '.')) => {
+                return Err(self.wrong_here(format!("a name is missing before `{c}`")));
             }
             Some(c) => return Err(self.unexpected(c)),
         }
-        let text: String = self.rest().chars().take_while(|c| is_name_part(*c)).collect();
-        let from = self.position;
+        let word = self.word();
+        if !is_name(word) {
+            return Err(self.wrong_here(format!("`{word}` is not a name")).help(name_help(word)));
+        }
+        let (text, from) = (word.to_owned(), self.position);
         self.position += text.len();
-        Ok(Name { span: self.place(from, self.position), text })
+        Ok(Name {
+            span: self.place(from, self.position),
+            text,
+        })
     }
 }
 
@@ -169,9 +263,7 @@ mod tests {
     use super::*;
 
     fn shown(syntax: &Syntax) -> String {
-        let join = |sides: &[Syntax], by: &str| {
-            format!("({})", sides.iter().map(shown).collect::<Vec<_>>().join(by))
-        };
+        let join = |sides: &[Syntax], by: &str| format!("({})", sides.iter().map(shown).collect::<Vec<_>>().join(by));
         match syntax {
             Syntax::Name(name) => name.text.clone(),
             Syntax::Walk { edge, member } => format!("{}.{}", edge.text, member.text),
@@ -197,17 +289,28 @@ mod tests {
     #[test]
     fn a_mistake_has_its_place() {
         for (text, place, message) in [
-            ("a | ", 4..4, "a name is missing at the end"),
-            ("a || b", 3..4, "a name is missing before `|`"),
+            ("a | ", 3..3, "a name is missing at the end"),
+            ("a || b", 3..4, "a name is missing here"),
+            ("a | & b", 4..5, "a name is missing before `&`"),
             ("(a | b", 0..1, "this `(` is never closed"),
-            ("a b", 2..3, "an operator is missing here"),
+            ("(a b)", 3..4, "an operator is missing here"),
+            ("a by b", 2..4, "an operator is missing here"),
+            ("a and b", 2..5, "`and` is written `&`"),
+            ("a | not b", 4..7, "`not` is written `!`"),
             ("a)", 1..2, "this `)` closes nothing"),
             ("a + b", 2..3, "`+` means nothing in a permission"),
             ("a.b.c", 3..4, "only one edge can be followed at a time"),
-            ("Admin", 0..1, "a name starts with a lower-case letter"),
+            ("a.!b", 2..3, "a single name stands after a dot"),
+            ("Admin", 0..5, "`Admin` is not a name"),
+            ("é", 0..2, "`é` is not a name"),
         ] {
             let mistake = parse(text, Some(100), &(0..0)).unwrap_err();
-            assert_eq!((mistake.span, mistake.message.as_str()), (100 + place.start..100 + place.end, message), "{text}");
+            let place = 100 + place.start..100 + place.end;
+            assert_eq!(
+                (mistake.span, mistake.message.as_str()),
+                (Some(place), message),
+                "{text}"
+            );
         }
     }
 

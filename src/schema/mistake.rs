@@ -2,18 +2,30 @@
 //!
 //! Knows nothing of what a schema means.
 
-use std::{fmt, ops::Range};
+use std::{cmp::Reverse, fmt, ops::Range};
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 /// A place in the text of the schema, in bytes.
 pub(crate) type Span = Range<usize>;
 
+/// How many mistakes are shown at most: nobody mends more than that at once.
+pub(crate) const SHOWN_MAX: usize = 100;
+
+/// How many right names are listed at most.
+const NAMES_MAX: usize = 12;
+
+/// The longest name, in characters, that is compared with others.
+const NAME_CHARS_MAX: usize = 100;
+
+/// How long the lines are at most that are shown, in bytes: in longer ones nobody finds anything.
+const LINES_BYTES_MAX: usize = 4_000;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where, in bytes from the start of the text.
-    pub span: Span,
+    /// Where, in bytes from the start of the text; nowhere, if something is missing altogether.
+    pub span: Option<Range<usize>>,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
@@ -22,7 +34,20 @@ pub struct Mistake {
 
 impl Mistake {
     pub(crate) fn new(span: &Span, message: impl Into<String>) -> Self {
-        Self { span: span.clone(), message: message.into(), help: None }
+        Self {
+            span: Some(span.clone()),
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// Something is not there, so there is no place to show.
+    pub(crate) fn of_the_whole(message: impl Into<String>) -> Self {
+        Self {
+            span: None,
+            message: message.into(),
+            help: None,
+        }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -39,27 +64,63 @@ impl Mistake {
     }
 }
 
+/// The right name that the wrong one was probably meant to be: of equally near ones, that which starts the same.
+pub(crate) fn nearest<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = wrong.chars().count();
+    if length > NAME_CHARS_MAX {
+        return None;
+    }
+    let (wrong, far) = (wrong.to_lowercase(), (length / 3).max(2) + 1);
+    let near = right
+        .into_iter()
+        .filter(|name| name.chars().count().abs_diff(length) < far);
+    let near = near.map(|name| {
+        let right = name.to_lowercase();
+        let same = wrong
+            .chars()
+            .zip(right.chars())
+            .take_while(|(wrong, right)| wrong == right)
+            .count();
+        (strsim::damerau_levenshtein(&wrong, &right), Reverse(same), name)
+    });
+    near.filter(|(distance, ..)| *distance < far.min(length))
+        .min()
+        .map(|(.., name)| name)
+}
+
 /// "did you mean `x`?" for the nearest right name; else the list of them; nothing if there are none.
 #[must_use]
 pub fn suggestion<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let mut names: Vec<&str> = right.into_iter().collect();
     names.sort_unstable();
     names.dedup();
-    let distance = |name: &&&str| strsim::damerau_levenshtein(&wrong.to_lowercase(), &name.to_lowercase());
-    if let Some(near) = names.iter().min_by_key(distance)
-        && distance(&near) <= (wrong.chars().count() / 3).max(2)
-    {
+    if let Some(near) = nearest(wrong, names.iter().copied()) {
         return Some(format!("did you mean `{near}`?"));
     }
-    let (last, others) = names.split_last()?;
-    let quoted = |name: &&str| format!("`{name}`");
-    Some(match others {
-        [] => format!("the only one is {}", quoted(last)),
-        _ => format!("there are {} and {}", others.iter().map(quoted).collect::<Vec<_>>().join(", "), quoted(last)),
-    })
+    match names.as_slice() {
+        [] => None,
+        [only] => Some(format!("the only one is `{only}`")),
+        names => Some(format!("there are {}", listed(names))),
+    }
 }
 
-/// Every mistake of one schema, in the order of the text. Shown with line, column, and a caret under each place.
+/// "`a`, `b` and `c`", or the first of them.
+pub(crate) fn listed(names: &[&str]) -> String {
+    let quoted = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (names.split_at_checked(NAMES_MAX), names.split_last()) {
+        (Some((shown, hidden)), _) if !hidden.is_empty() => format!("{} and {} more", quoted(shown), hidden.len()),
+        (_, Some((last, others))) if !others.is_empty() => format!("{} and `{last}`", quoted(others)),
+        _ => quoted(names),
+    }
+}
+
+/// Every mistake of one schema, in the order of the text. Shown with line, column, and carets under each place.
 #[derive(Clone, Debug)]
 pub struct Mistakes {
     name: String,
@@ -69,9 +130,13 @@ pub struct Mistakes {
 
 impl Mistakes {
     pub(crate) fn new(name: &str, text: &str, mut all: Vec<Mistake>) -> Self {
-        all.sort_by_key(|mistake| (mistake.span.start, mistake.span.end));
+        all.sort_by_key(|mistake| mistake.span.as_ref().map(|span| (span.start, span.end)));
         all.dedup();
-        Self { name: name.to_owned(), text: text.to_owned(), all }
+        Self {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            all,
+        }
     }
 
     /// Each mistake, in the order of the text.
@@ -83,23 +148,64 @@ impl Mistakes {
     #[must_use]
     pub fn render(&self, colored: bool) -> String {
         let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
-        let mut shown: String = self.all.iter().map(|mistake| self.render_one(mistake, &renderer) + "\n\n").collect();
+        let shown = self.all.iter().take(SHOWN_MAX);
+        let mut text: String = shown
+            .map(|mistake| self.render_one(mistake, &renderer) + "\n\n")
+            .collect();
         let count = self.all.len();
         let noun = if count == 1 { "mistake" } else { "mistakes" };
-        shown.push_str(&format!("{}: {count} {noun}", self.name));
-        shown
+        let first = if count > SHOWN_MAX {
+            format!("; these are the first {SHOWN_MAX}")
+        } else {
+            String::new()
+        };
+        text.push_str(&format!("{}: {count} {noun}{first}", self.name));
+        text
     }
 
     fn render_one(&self, mistake: &Mistake, renderer: &Renderer) -> String {
-        let end = mistake.span.end.min(self.text.len());
-        let start = mistake.span.start.min(end);
-        let snippet =
-            Snippet::source(self.text.as_str()).path(self.name.as_str()).annotation(AnnotationKind::Primary.span(start..end));
-        let mut group: Group<'_> = Level::ERROR.primary_title(mistake.message.as_str()).element(snippet);
+        let title = Level::ERROR.primary_title(mistake.message.as_str());
+        let mut group: Group<'_> = match &mistake.span {
+            None => title.element(Origin::path(self.name.as_str())),
+            Some(span) if self.lines(span).0.len() > LINES_BYTES_MAX => {
+                let (lines, first) = self.lines(span);
+                let before = self.text.get(lines.start..span.start).unwrap_or_default();
+                title.element(
+                    Origin::path(self.name.as_str())
+                        .line(first)
+                        .char_column(before.chars().count() + 1),
+                )
+            }
+            Some(span) => {
+                let (lines, first) = self.lines(span);
+                let (from, to) = (
+                    span.start.saturating_sub(lines.start),
+                    span.end.saturating_sub(lines.start),
+                );
+                let lines = self.text.get(lines).unwrap_or_default();
+                let to = to.min(lines.len());
+                let place = AnnotationKind::Primary.span(from.min(to)..to);
+                title.element(
+                    Snippet::source(lines)
+                        .line_start(first)
+                        .path(self.name.as_str())
+                        .annotation(place),
+                )
+            }
+        };
         if let Some(help) = &mistake.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         renderer.render(&[group])
+    }
+
+    /// The whole lines that a place is in, and the number of the first.
+    fn lines(&self, span: &Span) -> (Span, usize) {
+        let before = self.text.get(..span.start).unwrap_or(&self.text);
+        let after = self.text.get(span.end..).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let end = after.find('\n').map_or(self.text.len(), |at| span.end + at);
+        (start..end, before.matches('\n').count() + 1)
     }
 }
 

@@ -2,13 +2,17 @@
 //!
 //! Only reads; what a value means is up to whoever asks for it.
 
+mod places;
+
 use bson::Bson;
+use places::Places;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
+    value::Datetime,
 };
 
-use super::mistake::{Mistake, Span};
+use super::mistake::{Mistake, SHOWN_MAX, Span};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -34,41 +38,139 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
-impl Node {
-    /// Reads a whole TOML file. What could not be read is in `mistakes`; the rest is returned nonetheless.
-    pub(crate) fn from_toml(text: &str, mistakes: &mut Vec<Mistake>) -> Self {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
-            mistakes.push(Mistake::new(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message())));
-        }
-        let span = table.span();
-        Self { span, value: Value::Table(entries(table.get_ref(), mistakes)) }
-    }
+/// What people forget who write JSON by hand.
+const JSON_HELP: &str = "keys and texts stand in double quotes: '{\"kind\": \"note\", \"is_deleted\": true}'";
 
-    /// Reads a TOML string as Extended JSON, canonical or relaxed. Every part has the place of the string.
-    pub(crate) fn from_extended_json(text: &str, span: &Span) -> Result<Self, Mistake> {
-        let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-            Mistake::new(span, format!("not Extended JSON: {error}"))
-                .help("write a condition as a TOML table, or as a string such as '{\"password_hash\": null}'")
-        })?;
-        let bson = Bson::try_from(json).map_err(|error| Mistake::new(span, format!("not Extended JSON: {error}")))?;
-        Ok(Self::from_bson(bson, span))
+/// Reads a whole TOML file; none where it is not TOML. A value that cannot be read is noted and stands as undefined.
+pub(crate) fn from_toml(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Some(Node {
+            span: table.span(),
+            value: Value::Table(entries(table.get_ref(), mistakes)),
+        });
     }
-
-    fn from_bson(value: Bson, span: &Span) -> Self {
-        let value = match value {
-            Bson::Document(document) => Value::Table(
-                document
-                    .into_iter()
-                    .map(|(name, value)| Entry { name, span: span.clone(), node: Self::from_bson(value, span) })
-                    .collect(),
-            ),
-            Bson::Array(items) => Value::List(items.into_iter().map(|item| Self::from_bson(item, span)).collect()),
-            scalar => Value::Scalar(scalar),
+    for error in errors {
+        let message = format!("not TOML: {}", error.message());
+        let Some(span) = error.span() else {
+            mistakes.push(Mistake::of_the_whole(message));
+            continue;
         };
-        Self { span: span.clone(), value }
+        let mistake = Mistake::new(&span, message);
+        let word = text.get(span.clone()).unwrap_or_default();
+        let is_shown = mistakes.len() < SHOWN_MAX;
+        let is_value = is_shown
+            && text
+                .get(..span.start)
+                .is_some_and(|before| before.trim_end().ends_with('='));
+        let is_word = !word.is_empty()
+            && word
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        mistakes.push(if is_value && is_word {
+            mistake.help(format!("in quotes: \"{word}\""))
+        } else {
+            mistake
+        });
     }
+    None
+}
 
+/// Where the text of a string starts in the schema; none where it is written otherwise than it reads (escapes).
+pub(crate) fn text_start(source: &str, span: &Span, text: &str) -> Option<usize> {
+    const QUOTES: [&str; 8] = ["\"\"\"\r\n", "\"\"\"\n", "\"\"\"", "'''\r\n", "'''\n", "'''", "\"", "'"];
+    let written = source.get(span.clone())?;
+    let quote = QUOTES.into_iter().find(|quote| written.starts_with(quote))?;
+    let is_same = written.get(quote.len()..)?.starts_with(text);
+    is_same.then(|| span.start + quote.len())
+}
+
+/// Reads a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` where the string is.
+pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Result<Node, Mistake> {
+    let start = text_start(source, span, text);
+    let located = |place: Span| start.map_or_else(|| span.clone(), |start| start + place.start..start + place.end);
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+        let lines = text
+            .split_inclusive('\n')
+            .take(error.line().saturating_sub(1))
+            .map(str::len)
+            .sum::<usize>();
+        let at = (lines + error.column().saturating_sub(1)).min(text.trim_end().len());
+        let width = text
+            .get(at..)
+            .and_then(|rest| rest.chars().next())
+            .map_or(0, char::len_utf8);
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        let place = if text.is_char_boundary(at) {
+            located(at..at + width)
+        } else {
+            span.clone()
+        };
+        Mistake::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
+    })?;
+    let places = Places::of(text);
+    match Bson::try_from(json.clone()) {
+        Ok(bson) => from_bson(text, bson, &places, &located),
+        Err(_) => {
+            let (error, place) = unreadable(&json, &places);
+            let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
+            Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
+        }
+    }
+}
+
+/// The innermost part of a JSON value that is not Extended JSON.
+fn unreadable(json: &serde_json::Value, places: &Places) -> (String, Span) {
+    let parts: Vec<&serde_json::Value> = match json {
+        serde_json::Value::Object(entries) => entries.values().collect(),
+        serde_json::Value::Array(items) => items.iter().collect(),
+        _ => Vec::new(),
+    };
+    let wrong = parts
+        .into_iter()
+        .zip(&places.parts)
+        .find(|(part, _)| Bson::try_from((*part).clone()).is_err());
+    match (wrong, Bson::try_from(json.clone())) {
+        (Some((part, places)), _) => unreadable(part, places),
+        (None, Err(error)) => (error.to_string(), places.span.clone()),
+        (None, Ok(_)) => (String::new(), places.span.clone()),
+    }
+}
+
+fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -> Span) -> Result<Node, Mistake> {
+    let span = located(places.span.clone());
+    let value = match value {
+        Bson::Document(document) => {
+            if document.len() < places.keys.len() {
+                let place = places.repeated_key(text).map_or(span, located);
+                return Err(
+                    Mistake::new(&place, "this key is there already").help("join two tests of a field by `$and`")
+                );
+            }
+            let places = places.keys.iter().zip(&places.parts);
+            let entries = document.into_iter().zip(places).map(|((name, value), (key, places))| {
+                Ok(Entry {
+                    name,
+                    span: located(key.clone()),
+                    node: from_bson(text, value, places, located)?,
+                })
+            });
+            Value::Table(entries.collect::<Result<_, _>>()?)
+        }
+        Bson::Array(items) => {
+            let items = items
+                .into_iter()
+                .zip(&places.parts)
+                .map(|(item, places)| from_bson(text, item, places, located));
+            Value::List(items.collect::<Result<_, _>>()?)
+        }
+        scalar => Value::Scalar(scalar),
+    };
+    Ok(Node { span, value })
+}
+
+impl Node {
     /// What kind of value it is, for messages.
     pub(crate) fn describe(&self) -> &'static str {
         match &self.value {
@@ -77,12 +179,25 @@ impl Node {
             Value::Scalar(scalar) => match scalar {
                 Bson::String(_) => "a string",
                 Bson::Boolean(_) => "a boolean",
-                Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => "a number",
+                Bson::Double(number) if number.is_nan() => "NaN",
+                Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) => "a number",
+                Bson::Decimal128(_) => "a decimal number",
                 Bson::DateTime(_) => "a date",
                 Bson::Null => "null",
                 Bson::ObjectId(_) => "an ObjectId",
-                _ => "a value of another type",
+                Bson::RegularExpression(_) => "a regular expression",
+                Bson::Binary(_) => "binary data",
+                Bson::Timestamp(_) => "a timestamp",
+                _ => "a value of this type",
             },
+        }
+    }
+
+    /// The string that it is, if it is one.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(Bson::String(text)) => Some(text),
+            _ => None,
         }
     }
 }
@@ -93,7 +208,10 @@ fn entries(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> {
         .map(|(name, value)| Entry {
             name: name.get_ref().to_string(),
             span: name.span(),
-            node: Node { span: value.span(), value: read(value, mistakes) },
+            node: Node {
+                span: value.span(),
+                value: read(value, mistakes),
+            },
         })
         .collect();
     all.sort_by_key(|entry| entry.span.start);
@@ -101,28 +219,57 @@ fn entries(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> {
 }
 
 fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
-    let mut wrong = |message: String| {
-        mistakes.push(Mistake::new(&value.span(), message));
-        Value::Scalar(Bson::Null)
+    let mut wrong = |message: String, help: Option<String>| {
+        mistakes.push(Mistake {
+            span: Some(value.span()),
+            message,
+            help,
+        });
+        Value::Scalar(Bson::Undefined)
     };
     match value.get_ref() {
         DeValue::String(text) => Value::Scalar(Bson::String(text.to_string())),
         DeValue::Boolean(flag) => Value::Scalar(Bson::Boolean(*flag)),
         DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) => Value::Scalar(Bson::Int64(number)),
-            Err(_) => wrong("a number that does not fit in 64 bits".to_owned()),
+            Err(_) => wrong("this number does not fit in 64 bits".to_owned(), None),
         },
         DeValue::Float(float) => match float.as_str().parse() {
             Ok(number) => Value::Scalar(Bson::Double(number)),
-            Err(error) => wrong(format!("not a number: {error}")),
+            Err(error) => wrong(format!("not a number: {error}"), None),
         },
         DeValue::Datetime(date) => match bson::DateTime::parse_rfc3339_str(date.to_string()) {
             Ok(date) => Value::Scalar(Bson::DateTime(date)),
-            Err(_) => wrong(format!("the date {date} has no time zone: write 2026-01-31T12:00:00Z")),
+            Err(error) => match whole(date) {
+                Some((what, help)) => wrong(what.to_owned(), Some(help)),
+                None => wrong(format!("not a date: {error}"), None),
+            },
         },
         DeValue::Array(items) => Value::List(
-            items.iter().map(|item| Node { span: item.span(), value: read(item, mistakes) }).collect(),
+            items
+                .iter()
+                .map(|item| Node {
+                    span: item.span(),
+                    value: read(item, mistakes),
+                })
+                .collect(),
         ),
         DeValue::Table(table) => Value::Table(entries(table, mistakes)),
+    }
+}
+
+/// What a date lacks, and the whole one.
+fn whole(date: &Datetime) -> Option<(&'static str, String)> {
+    match (&date.date, &date.time, &date.offset) {
+        (Some(day), Some(time), None) => Some((
+            "this date has no time zone",
+            format!("for example in UTC: {day}T{time}Z"),
+        )),
+        (Some(day), None, _) => Some((
+            "this date has no time of day",
+            format!("for example in UTC: {day}T00:00:00Z"),
+        )),
+        (None, Some(time), _) => Some(("this time has no date", format!("for example: 2026-01-31T{time}Z"))),
+        _ => None,
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 
 use bson::{Bson, Document};
 
+use super::mistake::{Mistake, Span};
+
 /// A validated dotted path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Box<str>);
@@ -35,9 +37,9 @@ impl Path {
                 return Err("has an empty part");
             }
             if part.starts_with('$') {
-                return Err("starts with `$`, which names no field");
+                return Err("has a part that starts with `$`");
             }
-            if part.bytes().all(|b| b.is_ascii_digit()) {
+            if is_position(part) {
                 return Err("has a number in it: positions in arrays are not supported");
             }
             if part.contains('\0') {
@@ -45,6 +47,24 @@ impl Path {
             }
         }
         Ok(Self(text.into()))
+    }
+
+    /// Reads a path that stands at `span` of a schema, and says what it was probably meant to be.
+    pub(crate) fn read(text: &str, span: &Span) -> Result<Self, Mistake> {
+        Self::parse(text).map_err(|why| {
+            let parts = text.split('.').map(|part| part.trim_start_matches('$'));
+            let right: Vec<&str> = parts.filter(|part| !part.is_empty() && !is_position(part)).collect();
+            let right = right.join(".");
+            if text.is_empty() {
+                return Mistake::new(span, "the name of a field is empty").help("for example: \"owner_id\"");
+            }
+            let mistake = Mistake::new(span, format!("the field `{text}` {why}"));
+            match text.split('.').any(is_position) {
+                _ if right.is_empty() => mistake,
+                true => mistake.help(format!("`{right}` looks at every element of the array")),
+                false => mistake.help(format!("did you mean `{right}`?")),
+            }
+        })
     }
 
     /// The path as MongoDB writes it.
@@ -75,8 +95,13 @@ impl Path {
     }
 }
 
+fn is_position(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn split(path: &str) -> (&str, Option<&str>) {
-    path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
+    path.split_once('.')
+        .map_or((path, None), |(first, rest)| (first, Some(rest)))
 }
 
 /// As mongod's `BSONElementIterator`: a leaf array offers each element, then itself; an array on the way only its documents.
@@ -85,9 +110,9 @@ fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a 
     match (document.get(first), rest) {
         (None, _) => test(None),
         (Some(Bson::Array(items)), None) => items.iter().any(|item| test(Some(item))) || test(document.get(first)),
-        (Some(Bson::Array(items)), Some(rest)) => {
-            items.iter().any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test)))
-        }
+        (Some(Bson::Array(items)), Some(rest)) => items
+            .iter()
+            .any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test))),
         (Some(Bson::Document(inner)), Some(rest)) => any(inner, rest, test),
         (Some(value), None) => test(Some(value)),
         (Some(_), Some(_)) => test(None),

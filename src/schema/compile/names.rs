@@ -1,0 +1,130 @@
+//! Every name of a schema, and what it stands for.
+//!
+//! Notes names that stand for two things; that a name stands for nothing is noted where it is used.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    question::{PermissionId, RelationId, ResourceTypeId, SubjectTypeId},
+    schema::{Member, declaration::Declarations, mistake::Mistake},
+};
+
+/// What a name of a resource type stands for.
+#[derive(Clone, Copy)]
+pub(super) struct Symbol {
+    pub(super) member: Member,
+    /// For an edge, where it leads to, if that is known.
+    pub(super) edge: Option<Option<ResourceTypeId>>,
+}
+
+/// Every name of the schema.
+pub(super) struct Names<'a> {
+    pub(super) subjects: BTreeMap<&'a str, SubjectTypeId>,
+    pub(super) resources: BTreeMap<&'a str, ResourceTypeId>,
+    pub(super) members: Vec<Members<'a>>,
+    /// Whether a type that is not here cannot be meant.
+    pub(super) is_whole: bool,
+}
+
+/// Every name of a resource type.
+pub(super) struct Members<'a> {
+    pub(super) of: &'a str,
+    pub(super) symbols: BTreeMap<&'a str, Symbol>,
+    /// Whether a name that is not here cannot be meant.
+    pub(super) is_whole: bool,
+}
+
+impl Members<'_> {
+    pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
+        self.symbols
+            .iter()
+            .filter(|(_, symbol)| symbol.edge.is_some())
+            .map(|(name, _)| *name)
+    }
+
+    /// What holds of a resource or not: all but edges.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = &str> {
+        self.symbols
+            .iter()
+            .filter(|(_, symbol)| symbol.edge.is_none())
+            .map(|(name, _)| *name)
+    }
+
+    /// A name to show what can be asked, best the preferred one.
+    pub(super) fn example(&self, preferred: &str) -> Option<&str> {
+        let rank = |name: &&str| {
+            let is_relation = matches!(
+                self.symbols.get(name),
+                Some(Symbol {
+                    member: Member::Relation(_),
+                    ..
+                })
+            );
+            (*name != preferred, is_relation)
+        };
+        self.conditions().min_by_key(rank)
+    }
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn of(declarations: &'a Declarations, mistakes: &mut Vec<Mistake>) -> Self {
+        let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
+        let subjects = subjects.map(|(id, subject)| (subject.name.text.as_str(), id)).collect();
+        let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
+        let resources: BTreeMap<_, _> = resources
+            .map(|(id, resource)| (resource.name.text.as_str(), id))
+            .collect();
+        let mut members = Vec::new();
+        let (mut relation_ids, mut permission_ids) = ((0..).map(RelationId), (0..).map(PermissionId));
+        for resource in &declarations.resources {
+            let mut symbols = BTreeMap::new();
+            for (relation, id) in resource.relations.iter().zip(&mut relation_ids) {
+                let edge = relation
+                    .resource
+                    .as_ref()
+                    .map(|name| resources.get(name.text.as_str()).copied());
+                symbols.insert(
+                    relation.name.text.as_str(),
+                    Symbol {
+                        member: Member::Relation(id),
+                        edge,
+                    },
+                );
+            }
+            for (permission, id) in resource.permissions.iter().zip(&mut permission_ids) {
+                let name = &permission.name;
+                let symbol = Symbol {
+                    member: Member::Permission(id),
+                    edge: None,
+                };
+                if symbols.insert(name.text.as_str(), symbol).is_some() {
+                    let message = format!(
+                        "`{}` is both a relation and a permission of `{}`",
+                        name.text, resource.name.text
+                    );
+                    mistakes.push(Mistake::new(&name.span, message).help("give one of them another name"));
+                }
+            }
+            members.push(Members {
+                of: &resource.name.text,
+                symbols,
+                is_whole: resource.is_whole,
+            });
+        }
+        Self {
+            subjects,
+            resources,
+            members,
+            is_whole: declarations.is_whole,
+        }
+    }
+
+    pub(super) fn members(&self, kind: ResourceTypeId) -> Option<&Members<'a>> {
+        self.members.get(kind.index())
+    }
+
+    pub(super) fn by_name(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
+        let symbols = self.members(kind).into_iter().flat_map(|members| &members.symbols);
+        symbols.map(|(name, symbol)| ((*name).into(), symbol.member)).collect()
+    }
+}

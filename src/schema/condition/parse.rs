@@ -1,0 +1,376 @@
+//! A condition as a schema writes it, read into a [`Condition`]: every mistake is noted with its place.
+//!
+//! Nothing is evaluated here.
+
+use bson::{Bson, spec::BinarySubtype};
+
+use super::{Comparison, Condition, Test};
+use crate::schema::{
+    mistake::{Mistake, Span, listed},
+    node::{self, Entry, Node, Value},
+    order::Class,
+    path::Path,
+};
+
+/// How deep conditions nest at most.
+const DEPTH_MAX: usize = 16;
+
+/// The operators of a field.
+const FIELD_OPERATORS: [&str; 10] = [
+    "$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$not",
+];
+
+/// The operators of a whole condition.
+const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
+
+/// What MongoDB has beside them: whoever writes these has not mistyped.
+const UNSUPPORTED: [&str; 15] = [
+    "$nor",
+    "$regex",
+    "$options",
+    "$type",
+    "$size",
+    "$all",
+    "$elemMatch",
+    "$mod",
+    "$text",
+    "$where",
+    "$jsonSchema",
+    "$bitsAllSet",
+    "$bitsAnySet",
+    "$geoWithin",
+    "$comment",
+];
+
+/// Reads a condition: a table, or a string of Extended JSON. `source` is the schema's text. What is wrong goes to
+/// `mistakes`.
+pub(crate) fn parse(source: &str, node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Condition> {
+    let before = mistakes.len();
+    let condition = match node.as_text() {
+        None => Parser {
+            mistakes,
+            is_json: false,
+        }
+        .condition(node, 0),
+        Some(text) => match extended_json(source, &node.span, text) {
+            Ok(node) => Parser {
+                mistakes,
+                is_json: true,
+            }
+            .condition(&node, 0),
+            Err(mistake) => {
+                mistakes.push(mistake);
+                return None;
+            }
+        },
+    };
+    condition.filter(|_| mistakes.len() == before)
+}
+
+fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, Mistake> {
+    if text.trim_start().starts_with(['{', '[']) {
+        return node::from_extended_json(source, span, text);
+    }
+    let field = if Path::parse(text).is_ok() { text } else { "is_deleted" };
+    let json = format!("{{\"{field}\": true}}");
+    let help = format!(
+        "for example: {}, or '{json}'",
+        as_toml(&format!("{{ \"{field}\": true }}"))
+    );
+    Err(Mistake::new(span, "a condition is a table, or a string of Extended JSON").help(help))
+}
+
+struct Parser<'a> {
+    mistakes: &'a mut Vec<Mistake>,
+    is_json: bool,
+}
+
+impl Parser<'_> {
+    fn wrong<T>(&mut self, mistake: Mistake) -> Option<T> {
+        self.mistakes.push(mistake);
+        None
+    }
+
+    fn too_deep<T>(&mut self, span: &Span) -> Option<T> {
+        self.wrong(Mistake::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
+    }
+
+    /// An example, given as JSON, in the language that the condition is written in.
+    fn example(&self, json: &str) -> String {
+        if self.is_json { json.to_owned() } else { as_toml(json) }
+    }
+
+    fn condition(&mut self, node: &Node, depth: usize) -> Option<Condition> {
+        let Value::Table(entries) = &node.value else {
+            let help = format!("for example: {}", self.example("{ \"is_deleted\": true }"));
+            let message = format!("a condition is a table, not {}", node.describe());
+            return self.wrong(Mistake::new(&node.span, message).help(help));
+        };
+        if depth > DEPTH_MAX {
+            return self.too_deep(&node.span);
+        }
+        let all: Vec<Condition> = entries.iter().filter_map(|entry| self.entry(entry, depth)).collect();
+        Some(one_or(all, Condition::And))
+    }
+
+    fn entry(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
+        match entry.name.as_str() {
+            "$and" => Some(one_or(self.conditions(entry, depth)?, Condition::And)),
+            "$or" => Some(Condition::Or(self.conditions(entry, depth)?)),
+            "$expr" => self.expr(entry),
+            name if FIELD_OPERATORS.contains(&name) => {
+                let operand = match name {
+                    "$in" | "$nin" => "[1, 2]",
+                    "$exists" => "true",
+                    "$not" => "{ \"$lt\": 1 }",
+                    _ => "1",
+                };
+                let example = self.example(&format!("{{ \"size\": {{ \"{name}\": {operand} }} }}"));
+                let message = format!("`{name}` stands inside a field");
+                self.wrong(Mistake::new(&entry.span, message).help(format!("for example: {example}")))
+            }
+            name if name.starts_with('$') => self.unknown(entry, "in a condition", &TOP_OPERATORS),
+            _ => self.field(entry, depth),
+        }
+    }
+
+    fn unknown<T>(&mut self, operator: &Entry, place: &str, right: &[&str]) -> Option<T> {
+        let name = operator.name.as_str();
+        if !UNSUPPORTED.contains(&name) {
+            let mistake = Mistake::new(&operator.span, format!("unknown operator `{name}` {place}"));
+            return self.wrong(mistake.meant(name, right.iter().copied()));
+        }
+        let help = match name {
+            "$elemMatch" => "a relation with `each` looks at the elements of an array one by one".to_owned(),
+            _ => format!("there are {}", listed(right)),
+        };
+        self.wrong(Mistake::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
+    }
+
+    fn conditions(&mut self, entry: &Entry, depth: usize) -> Option<Vec<Condition>> {
+        let name = &entry.name;
+        let message = match &entry.node.value {
+            Value::List(items) if !items.is_empty() => {
+                return Some(
+                    items
+                        .iter()
+                        .filter_map(|item| self.condition(item, depth + 1))
+                        .collect(),
+                );
+            }
+            Value::List(_) => format!("`{name}` lists no condition"),
+            _ => format!("`{name}` wants a list of conditions, not {}", entry.node.describe()),
+        };
+        let example = self.example("[{ \"kind\": \"note\" }, { \"kind\": \"file\" }]");
+        self.wrong(Mistake::new(&entry.node.span, message).help(format!("for example: {example}")))
+    }
+
+    fn expr(&mut self, entry: &Entry) -> Option<Condition> {
+        let node = &entry.node;
+        let Value::Table(entries) = &node.value else {
+            return self.not_a_comparison(node);
+        };
+        let [operator] = entries.as_slice() else {
+            return self.not_a_comparison(node);
+        };
+        let Some(comparison) = Comparison::named(&operator.name) else {
+            let message = format!("unknown comparison `{}` in `$expr`", operator.name);
+            let names = Comparison::ALL.map(Comparison::as_str);
+            return self.wrong(Mistake::new(&operator.span, message).meant(&operator.name, names));
+        };
+        let Value::List(sides) = &operator.node.value else {
+            return self.not_a_comparison(&operator.node);
+        };
+        let [left, right] = sides.as_slice() else {
+            return self.not_a_comparison(&operator.node);
+        };
+        match (self.field_reference(left), self.field_reference(right)) {
+            (Some(left), Some(right)) => Some(Condition::Expr(comparison, left, right)),
+            _ => None,
+        }
+    }
+
+    fn not_a_comparison<T>(&mut self, node: &Node) -> Option<T> {
+        let example = self.example("\"$expr\": { \"$lt\": [\"$use_count\", \"$max_uses\"] }");
+        let mistake = Mistake::new(&node.span, "`$expr` wants one comparison of two fields");
+        self.wrong(mistake.help(format!("for example: {example}")))
+    }
+
+    fn field_reference(&mut self, node: &Node) -> Option<Path> {
+        let Some(text) = node.as_text() else {
+            let example = self.example("{ \"use_count\": { \"$lt\": 5 } }");
+            let message = format!("`$expr` compares two fields, not {}", node.describe());
+            let help = format!("a field is compared with a value without `$expr`: {example}");
+            return self.wrong(Mistake::new(&node.span, message).help(help));
+        };
+        let Some(name) = text.strip_prefix('$') else {
+            let message = format!("`$expr` compares two fields, and `{text}` is a text");
+            return self.wrong(Mistake::new(&node.span, message).help(format!("a field has a `$` there: \"${text}\"")));
+        };
+        if name.starts_with('$') {
+            let help = "dates are compared with the clock by `since` and `until` of the relation";
+            return self.wrong(Mistake::new(&node.span, format!("`{text}` is a variable, not a field")).help(help));
+        }
+        Path::read(name, &node.span).map_or_else(|mistake| self.wrong(mistake), Some)
+    }
+
+    fn field(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
+        let path = match Path::read(&entry.name, &entry.span) {
+            Ok(path) => path,
+            Err(mistake) => return self.wrong(mistake),
+        };
+        let tests = match &entry.node.value {
+            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
+            _ => vec![Test::Eq(self.operand(None, &entry.node)?)],
+        };
+        let all = tests
+            .into_iter()
+            .map(|test| Condition::Field(path.clone(), test))
+            .collect();
+        Some(one_or(all, Condition::And))
+    }
+
+    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry], depth: usize) -> Option<Vec<Test>> {
+        if depth > DEPTH_MAX {
+            return self.too_deep(span);
+        }
+        if operators.is_empty() {
+            let help = format!(
+                "a value stands there, or a test such as {}",
+                self.example("{ \"$exists\": true }")
+            );
+            return self.wrong(Mistake::new(span, format!("the field `{field}` is compared with nothing")).help(help));
+        }
+        if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
+            let message = format!("the field `{field}` is compared with a document, which is not supported");
+            return self.wrong(Mistake::new(&inner.span, message).help(format!(
+                "a field inside is named by its path, in quotes: \"{field}.{}\"",
+                inner.name
+            )));
+        }
+        Some(
+            operators
+                .iter()
+                .filter_map(|operator| self.test(field, operator, depth))
+                .collect(),
+        )
+    }
+
+    fn test(&mut self, field: &str, operator: &Entry, depth: usize) -> Option<Test> {
+        let node = &operator.node;
+        match operator.name.as_str() {
+            "$eq" => Some(Test::Eq(self.operand(Some("$eq"), node)?)),
+            "$ne" => Some(Test::Ne(self.operand(Some("$ne"), node)?)),
+            "$in" => Some(Test::In(self.operands("$in", node)?)),
+            "$nin" => Some(Test::Nin(self.operands("$nin", node)?)),
+            "$exists" => match node.value {
+                Value::Scalar(Bson::Boolean(wanted)) => Some(Test::Exists(wanted)),
+                _ => self.wrong(Mistake::new(
+                    &node.span,
+                    format!("`$exists` wants true or false, not {}", node.describe()),
+                )),
+            },
+            "$not" => match &node.value {
+                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
+                _ => self.wrong(
+                    Mistake::new(
+                        &node.span,
+                        format!("`$not` wants a table of operators, not {}", node.describe()),
+                    )
+                    .help("for a plain value there is `$ne`"),
+                ),
+            },
+            name if TOP_OPERATORS.contains(&name) => {
+                let example = self.example(&format!("{{ \"$or\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
+                let message = format!("`{name}` stands outside of fields");
+                self.wrong(Mistake::new(&operator.span, message).help(format!("for example: {example}")))
+            }
+            name => match Comparison::named(name) {
+                Some(comparison) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
+                None => self.unknown(operator, "for a field", &FIELD_OPERATORS),
+            },
+        }
+    }
+
+    fn operands(&mut self, operator: &str, node: &Node) -> Option<Vec<Bson>> {
+        let Value::List(items) = &node.value else {
+            let message = format!("`{operator}` wants a list, not {}", node.describe());
+            let example = node
+                .as_text()
+                .map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
+            return self
+                .wrong(Mistake::new(&node.span, message).help(format!("a list even of one value: [{example}]")));
+        };
+        Some(
+            items
+                .iter()
+                .filter_map(|item| self.operand(Some(operator), item))
+                .collect(),
+        )
+    }
+
+    /// A plain value to compare with.
+    fn operand(&mut self, operator: Option<&str>, node: &Node) -> Option<Bson> {
+        let is_plain = |value: &Bson| match value {
+            Bson::Double(double) => !double.is_nan(),
+            Bson::Binary(binary) => binary.subtype == BinarySubtype::Uuid,
+            Bson::Null | Bson::Boolean(_) | Bson::String(_) | Bson::ObjectId(_) | Bson::DateTime(_) => true,
+            Bson::Int32(_) | Bson::Int64(_) => true,
+            _ => false,
+        };
+        let help = match &node.value {
+            Value::Scalar(value) if is_plain(value) => return Some(value.clone()),
+            Value::List(_) if !matches!(operator, Some("$in" | "$nin")) => {
+                format!("for one of several values: {}", self.example("{ \"$in\": [1, 2] }"))
+            }
+            _ => "there are strings, whole and floating-point numbers, booleans, dates, null, ObjectIds and UUIDs"
+                .to_owned(),
+        };
+        let message = match operator {
+            Some(operator) => format!("`{operator}` cannot compare with {}", node.describe()),
+            None => format!("a field cannot be compared with {}", node.describe()),
+        };
+        self.wrong(Mistake::new(&node.span, message).help(help))
+    }
+
+    /// A value that is less or greater than others.
+    fn ordered(&mut self, operator: &str, node: &Node) -> Option<Bson> {
+        let operand = self.operand(Some(operator), node)?;
+        if matches!(
+            Class::of(&operand),
+            Class::Number | Class::String | Class::Date | Class::ObjectId
+        ) {
+            return Some(operand);
+        }
+        self.wrong(
+            Mistake::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
+                .help("numbers, strings, dates and ObjectIds have an order"),
+        )
+    }
+}
+
+/// The same as TOML: keys in quotes only where they need them.
+fn as_toml(json: &str) -> String {
+    let mut toml = String::new();
+    let mut rest = json;
+    while let Some((before, after)) = rest.split_once("\": ") {
+        let (start, key) = before.rsplit_once('"').unwrap_or((before, ""));
+        let is_bare = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let quote = if is_bare { "" } else { "\"" };
+        toml.extend([start, quote, key, quote, " = "]);
+        rest = after;
+    }
+    toml + rest
+}
+
+/// The only one, or all of them joined.
+fn one_or(mut all: Vec<Condition>, join: impl FnOnce(Vec<Condition>) -> Condition) -> Condition {
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => only,
+        (Some(last), false) => {
+            all.push(last);
+            join(all)
+        }
+        (None, _) => join(all),
+    }
+}

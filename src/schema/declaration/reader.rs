@@ -1,0 +1,210 @@
+//! What all declarations are read with: tables whose keys are taken one by one, and the values of keys.
+//!
+//! Knows no section of a schema.
+
+use bson::Bson;
+
+use crate::{
+    question::IdForm,
+    schema::{
+        condition::{self, Condition},
+        expression::{self, Name, Syntax, is_name, name_help, right_name},
+        mistake::{Mistake, Span, nearest},
+        node::{Entry, Node, Value, text_start},
+        path::Path,
+    },
+};
+
+/// The entries of one table, taken one by one; what is left is unknown.
+pub(super) struct Fields<'a> {
+    what: &'a str,
+    entries: &'a [Entry],
+    taken: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn take(&mut self, name: &'static str) -> Option<&'a Entry> {
+        self.taken.push(name);
+        self.get(name)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    /// Whether a key that is not there was probably meant by one that is unknown, which is a mistake already.
+    pub(super) fn is_misspelt(&self, name: &str) -> bool {
+        let meant = |entry: &&Entry| nearest(&entry.name, self.taken.iter().copied()) == Some(name);
+        self.unknown().any(|entry| meant(&entry))
+    }
+
+    /// The entries that nobody took.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = &'a Entry> {
+        self.entries
+            .iter()
+            .filter(|entry| !self.taken.contains(&entry.name.as_str()))
+    }
+}
+
+pub(super) struct Reader<'a> {
+    pub(super) text: &'a str,
+    pub(super) mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    pub(super) fn wrong(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    pub(super) fn wrong_type(&mut self, entry: &Entry, wanted: &str) {
+        let message = format!("`{}` wants {wanted}, not {}", entry.name, entry.node.describe());
+        self.wrong(Mistake::new(&entry.node.span, message));
+    }
+
+    /// Reads the table in `node`, and notes what `read` did not take. If it is none, `instead` says what stands there.
+    pub(super) fn table(
+        &mut self,
+        node: &Node,
+        what: &str,
+        instead: impl FnOnce(&Node) -> String,
+        read: impl FnOnce(&mut Self, &mut Fields<'_>),
+    ) {
+        let Value::Table(entries) = &node.value else {
+            let message = format!("{what} wants a table, not {}", node.describe());
+            self.wrong(Mistake::new(&node.span, message).help(format!("for example: {}", instead(node))));
+            return;
+        };
+        let mut fields = Fields {
+            what,
+            entries,
+            taken: Vec::new(),
+        };
+        read(self, &mut fields);
+        for entry in fields.unknown() {
+            let message = format!("unknown key `{}` in {}", entry.name, fields.what);
+            self.wrong(Mistake::new(&entry.span, message).meant(&entry.name, fields.taken.iter().copied()));
+        }
+    }
+
+    /// Every `name = …` of a table.
+    pub(super) fn named<T>(
+        &mut self,
+        entry: Option<&Entry>,
+        what: &str,
+        example: &str,
+        mut read: impl FnMut(&mut Self, Name, &Node) -> T,
+    ) -> Vec<T> {
+        let Some(entry) = entry else { return Vec::new() };
+        let Value::Table(entries) = &entry.node.value else {
+            let message = format!("`{}` wants a table, not {}", entry.name, entry.node.describe());
+            self.wrong(Mistake::new(&entry.node.span, message).help(format!("for example: {example}")));
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            if !is_name(&entry.name) {
+                let message = format!("`{}` cannot name {what}", entry.name);
+                self.wrong(Mistake::new(&entry.span, message).help(name_help(&entry.name)));
+            }
+            // Under its right name it is found by those who refer to it.
+            let text = right_name(&entry.name).unwrap_or_else(|| entry.name.clone());
+            let name = Name {
+                text,
+                span: entry.span.clone(),
+            };
+            all.push(read(self, name, &entry.node));
+        }
+        all
+    }
+
+    pub(super) fn expression(&mut self, text: &str, span: &Span) -> Option<Syntax> {
+        match expression::parse(text, text_start(self.text, span, text), span) {
+            Ok(syntax) => Some(syntax),
+            Err(mistake) => {
+                self.wrong(mistake);
+                None
+            }
+        }
+    }
+
+    pub(super) fn condition(&mut self, entry: Option<&Entry>) -> Option<Condition> {
+        condition::parse(self.text, &entry?.node, self.mistakes)
+    }
+
+    pub(super) fn id_form(&mut self, fields: &mut Fields<'_>) -> IdForm {
+        let Some(entry) = fields.take("id") else {
+            return IdForm::ObjectId;
+        };
+        let Some(text) = self.string(entry, "the form of ids") else {
+            return IdForm::ObjectId;
+        };
+        IdForm::ALL
+            .into_iter()
+            .find(|form| form.as_str() == text)
+            .unwrap_or_else(|| {
+                let mistake = Mistake::new(&entry.node.span, format!("unknown form of ids `{text}`"));
+                self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
+                IdForm::ObjectId
+            })
+    }
+
+    pub(super) fn flag(&mut self, entry: Option<&Entry>) -> bool {
+        let Some(entry) = entry else { return false };
+        let Value::Scalar(Bson::Boolean(flag)) = entry.node.value else {
+            self.wrong_type(entry, "true or false");
+            return false;
+        };
+        flag
+    }
+
+    fn string<'b>(&mut self, entry: &'b Entry, what: &str) -> Option<&'b str> {
+        let text = entry.node.as_text();
+        if text.is_none() {
+            self.wrong_type(entry, &format!("{what} in quotes"));
+        }
+        text
+    }
+
+    /// The name of a type.
+    pub(super) fn type_name(&mut self, entry: Option<&Entry>) -> Option<Name> {
+        let entry = entry?;
+        let text = self.string(entry, "the name of a type")?.to_owned();
+        Some(Name {
+            text,
+            span: entry.node.span.clone(),
+        })
+    }
+
+    pub(super) fn collection(&mut self, entry: Option<&Entry>) -> Option<Name> {
+        let entry = entry?;
+        let text = self.string(entry, "the name of a collection")?;
+        let span = entry.node.span.clone();
+        let mistake = match text {
+            "" => Mistake::new(&span, "the name of a collection is empty"),
+            _ if text.starts_with("system.") || text.contains(['$', '\0']) => {
+                Mistake::new(&span, format!("`{text}` cannot be the name of a collection"))
+                    .help("`system.`, `$` and NUL are MongoDB's own")
+            }
+            _ => {
+                return Some(Name {
+                    text: text.to_owned(),
+                    span,
+                });
+            }
+        };
+        self.wrong(mistake);
+        None
+    }
+
+    pub(super) fn path(&mut self, entry: Option<&Entry>) -> Option<Path> {
+        let entry = entry?;
+        let text = self.string(entry, "the name of a field")?;
+        match Path::read(text, &entry.node.span) {
+            Ok(path) => Some(path),
+            Err(mistake) => {
+                self.wrong(mistake);
+                None
+            }
+        }
+    }
+}
