@@ -78,6 +78,9 @@ pub enum ConnectError {
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
+    /// It is a member of a replica set that is not there yet.
+    #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
+    NotInitiated,
     /// It does not answer.
     #[error("MongoDB does not answer: {0}")]
     Unreachable(#[source] Box<mongodb::error::Error>),
@@ -107,6 +110,9 @@ impl MongoDb {
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
         let hello = hello.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        if hello.get_bool("isreplicaset").unwrap_or(false) {
+            return Err(ConnectError::NotInitiated);
+        }
         let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         Ok(Self { schema, database, mode, permits, ticks: AtomicU64::new(0) })

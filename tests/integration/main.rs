@@ -3,6 +3,7 @@
 //! One binary, so that the tests share their servers (`support`); each module is one subject.
 
 #![allow(
+    unreachable_pub,
     clippy::as_conversions,
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -13,6 +14,7 @@
 )]
 
 mod conditions;
+mod contract;
 mod evaluator;
 mod rules;
 mod support;
