@@ -157,7 +157,6 @@ impl Checker {
         let mut request = match self.begin(demand, deadline).await {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "no question of a request could be answered");
                 return questions.iter().map(|_| Err(error.clone())).inspect(|result| self.count(result)).collect();
             }
         };
@@ -224,7 +223,8 @@ impl Checker {
         let since = Instant::now();
         // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
         let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
-        let at = probe.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
+        let at = probe.unwrap_or(Err(SourceError::TimedOut));
+        let at = at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
             error => CheckError::Unavailable(error),
         })?;

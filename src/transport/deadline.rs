@@ -48,7 +48,7 @@ mod tests {
         for (text, time) in [
             ("100m", Some(Duration::from_millis(100))),
             ("2S", Some(Duration::from_secs(2))),
-            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
             ("5u", Some(Duration::from_micros(5))),
             ("", None),
             ("m", None),

@@ -81,21 +81,9 @@ impl PermissionApi {
 }
 
 impl Admitted<'_> {
-    /// The status of a request that has no answer. Says in the log what is wrong with the source.
+    /// The status of a request that has no answer.
     fn failed(&self, error: &CheckError) -> Status {
-        report([error]);
         status::of(error, self.moment_field)
-    }
-}
-
-/// Says in the log, once for a request, what is wrong with the source.
-fn report<'a>(errors: impl IntoIterator<Item = &'a CheckError>) {
-    let mut sources = errors.into_iter().filter_map(|error| match error {
-        CheckError::Unavailable(source) => Some(source),
-        _ => None,
-    });
-    if let Some(error) = sources.next() {
-        tracing::warn!(%error, questions = sources.count() + 1, "could not be answered: the source cannot be read");
     }
 }
 
@@ -155,7 +143,6 @@ impl PermissionService for PermissionApi {
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.failed(error));
         }
-        report(checked.iter().filter_map(|result| result.as_ref().err()));
         let mut checked = checked.into_iter();
         let mut room = ErrorRoom(ERROR_BYTES_MAX);
         let result = |refused: Option<Status>| {

@@ -50,7 +50,7 @@ fn violations(status: &Status) -> Vec<(String, String)> {
     all.into_iter().map(|violation| (violation.field, violation.description)).collect()
 }
 
-/// The status is INVALID_ARGUMENT, and names exactly these fields, in order, with these words about each.
+/// The status is `INVALID_ARGUMENT`, and names exactly these fields, in order, with these words about each.
 #[track_caller]
 fn assert_names(status: &Status, expected: &[(&str, &str)]) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

@@ -77,7 +77,7 @@ impl Service {
         let source =
             Faulty { documents, schema: Arc::clone(&schema), fault: Mutex::new(fault), asked: AtomicUsize::new(0) };
         let source = Arc::new(source);
-        (Self::with_source(schema, Arc::clone(&source) as Arc<dyn Source>, requests_max).await, source)
+        (Self::with_source(schema, source.clone(), requests_max).await, source)
     }
 
     async fn with_source(schema: Arc<Schema>, source: Arc<dyn Source>, requests_max: usize) -> Self {
@@ -204,6 +204,7 @@ impl Source for Faulty {
 }
 
 /// `type:id`, or `anonymous`.
+#[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
 pub fn subject(text: &str) -> Option<Subject> {
     if text == "anonymous" {
         return Some(Subject { anonymous: true, ..Subject::default() });
@@ -213,6 +214,7 @@ pub fn subject(text: &str) -> Option<Subject> {
 }
 
 /// `type:id`.
+#[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
 pub fn resource(text: &str) -> Option<Resource> {
     let (kind, id) = text.split_once(':').unwrap();
     Some(Resource { r#type: kind.to_owned(), id: id.to_owned() })

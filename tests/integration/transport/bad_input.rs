@@ -188,7 +188,6 @@ async fn every_mistake_is_named_with_its_field() {
             Err(status) => status,
             Ok(answer) => panic!("{name}: {answer:?}"),
         };
-        println!("{name}: {}", status.message());
         assert_names(&status, expected);
         assert!(status.get_error_details().retry_info().is_none(), "{name}: trying again is no help");
 
@@ -275,7 +274,7 @@ async fn a_batch_keeps_its_order_and_names_the_fields_of_each_question() {
 async fn a_batch_has_1_to_10_000_questions() {
     let service = Service::start().await;
     let mut client = service.client();
-    let mut batch = |count| {
+    let batch = |count| {
         // The cheapest of questions: 10,000 of them are within the request's 2 s on the slowest of machines.
         let questions = vec![question(ALICE, "write", ROADMAP); count];
         let mut client = client.clone();

@@ -18,7 +18,9 @@ use crate::support::service::{Client, Fault, PATIENCE, Service, resource, subjec
 async fn statuses(client: &Client, request: &CheckRequest, timeout: Option<Duration>) -> Vec<Result<(), Status>> {
     fn timed<T>(message: T, timeout: Option<Duration>) -> Request<T> {
         let mut request = Request::new(message);
-        timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
         request
     }
     let mut client = client.clone();
@@ -43,8 +45,8 @@ fn assert_says_when_to_retry(status: &Status, code: Code) {
     assert!(!retry.is_zero() && retry < Duration::from_secs(10), "{retry:?}");
 }
 
-/// The client's own timer would say CANCELLED: DEADLINE_EXCEEDED is the service's word, and so came before it. It keeps back
-/// 10 ms for that, which may be too little where tests crowd each other: so there are several tries.
+/// The client's own timer would say `CANCELLED`: `DEADLINE_EXCEEDED` is the service's word, and so came before it.
+/// It keeps back 10 ms for that, which may be too little where tests crowd each other: so there are several tries.
 #[tokio::test]
 async fn a_deadline_is_kept_whatever_the_source_does() {
     const TIMEOUT: Duration = Duration::from_millis(300);

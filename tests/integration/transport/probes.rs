@@ -76,7 +76,7 @@ async fn probes_and_metrics_are_on_the_same_port_over_http_1_1() {
     assert!(exchange(service.address, post).await.starts_with("HTTP/1.1 405 "));
 }
 
-/// Every sample, by its name and labels. Panics at a line that is none of OpenMetrics.
+/// Every sample, by its name and labels. Panics at a line that is none of the text format of Prometheus.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let is_name = |name: &str| {
         name.starts_with("permcached_")

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use prost_types::FileDescriptorProto;
+use prost_types::{FileDescriptorProto, MethodDescriptorProto, source_code_info::Location};
 use tonic::transport::Channel;
 
 use crate::support::service::Service;
@@ -86,14 +86,14 @@ async fn the_whole_protocol_is_told_with_its_comments() {
             wanted = named.filter(|name| !files.contains_key(*name)).cloned().map(Ask::File).collect();
         }
         let calls = files.get("permcached/v1/permission_service.proto").unwrap_or_else(|| panic!("{:?}", files.keys()));
-        let methods: Vec<_> = calls.service[0].method.iter().map(|method| method.name()).collect();
+        let methods: Vec<_> = calls.service[0].method.iter().map(MethodDescriptorProto::name).collect();
         assert_eq!(methods, ["Check", "BatchCheck", "ListPermissions", "Explain"]);
         for (file, comment) in [
             ("permcached/v1/permission_service.proto", "May this subject do this to that resource?"),
             ("permcached/v1/core.proto", "Never empty, never `*`."),
         ] {
             let locations = files[file].source_code_info.iter().flat_map(|info| &info.location);
-            let mut comments = locations.map(|location| location.leading_comments());
+            let mut comments = locations.map(Location::leading_comments);
             assert!(comments.any(|text| text.contains(comment)), "{version}: {file} without comments");
         }
         // Every type that a message or a call names is in some file.
