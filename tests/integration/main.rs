@@ -1,1 +1,4 @@
-fn main(){}
+//! The integration tests: one binary, each subject a module.
+
+mod any_schema;
+mod broken_schemas;
