@@ -9,6 +9,7 @@ use std::{
 use bson::DateTime;
 use clap::Args;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{Ended, Failure, Outcome, text};
 use crate::{
@@ -33,6 +34,9 @@ pub(super) struct SchemaTest {
     /// Ask the database that MONGODB_URI names
     #[arg(long)]
     live: bool,
+    /// Print every result as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// The file as written.
@@ -99,16 +103,22 @@ impl SchemaTest {
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
         let demand = Demand::FullyConsistent;
         let checked = app.checker.check_at(&questions, demand, Deadline::after(TIME_MAX), clock).await;
-        let mut failed = 0_usize;
+        let mut results = Vec::new();
         for (expectation, checked) in expectations.iter().zip(checked) {
             let found = checked.map_err(Failure::no_answer)?;
-            if !expectation.is_met(app.checker.schema(), &found) {
-                failed += 1;
-                let got = shown(app.checker.schema(), &found);
-                println!("{} {}\n    expected {}\n    got      {got}", text::red("✗"), expectation.test, expectation.expected);
-            }
+            let passed = expectation.is_met(app.checker.schema(), &found);
+            results.push((expectation, shown(app.checker.schema(), &found), passed));
         }
-        println!("{}: {} passed, {failed} failed", self.file.display(), expectations.len() - failed);
+        let failed = results.iter().filter(|(.., passed)| !passed).count();
+        if self.json {
+            println!("{:#}", as_json(&results));
+        } else {
+            for (expectation, got, _) in results.iter().filter(|(.., passed)| !passed) {
+                let Expectation { test, expected, .. } = expectation;
+                println!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
+            }
+            println!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
+        }
         Ok(if failed == 0 { Outcome::Yes } else { Outcome::No })
     }
 
@@ -132,6 +142,13 @@ impl Expectation {
             _ => shown(schema, checked) == self.expected,
         }
     }
+}
+
+fn as_json(results: &[(&Expectation, String, bool)]) -> Value {
+    let each = |(expectation, got, passed): &(&Expectation, String, bool)| {
+        json!({ "test": expectation.test, "expected": expectation.expected, "got": got, "passed": passed })
+    };
+    Value::Array(results.iter().map(each).collect())
 }
 
 /// `allowed by file#owner`, or `denied NO_GRANT`.

@@ -14,6 +14,8 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod any_schema;
+mod broken_schemas;
 mod conditions;
 mod contract;
 mod evaluator;

@@ -1,0 +1,111 @@
+//! Schemas with mistakes, and the exact text that each is answered with: message, place, source line, carets, help.
+//!
+//! `broken_schemas/NAME.toml` is the schema, `NAME.txt` beside it the text. `UPDATE_EXPECTED=1 cargo test broken_schemas`
+//! writes the texts anew; read what `git diff` then shows as a newcomer would.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use permcached::schema::{Mistakes, Schema};
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/broken_schemas")
+}
+
+/// The names of the files with this extension.
+fn names(extension: &str) -> BTreeSet<String> {
+    let paths = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    paths
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Every broken schema with its text and its mistakes.
+fn mistakes() -> impl Iterator<Item = (String, String, Mistakes)> {
+    names("toml").into_iter().map(|name| {
+        let text = fs::read_to_string(directory().join(format!("{name}.toml"))).unwrap();
+        let mistakes = Schema::parse(&format!("{name}.toml"), &text).expect_err(&name);
+        (name, text, mistakes)
+    })
+}
+
+#[test]
+fn each_mistake_is_shown_as_expected() {
+    let updates = env::var_os("UPDATE_EXPECTED").is_some();
+    let mut different = Vec::new();
+    for (name, _, mistakes) in mistakes() {
+        let path = directory().join(format!("{name}.txt"));
+        let rendered = mistakes.render(false) + "\n";
+        if updates {
+            fs::write(&path, &rendered).unwrap();
+        } else if fs::read_to_string(&path).unwrap_or_default() != rendered {
+            different.push(format!("==> {name}.toml now gives:\n{rendered}"));
+        }
+    }
+    assert!(
+        different.is_empty(),
+        "{}\nThe texts of {} schemas differ from what is expected. If they are better now: UPDATE_EXPECTED=1",
+        different.join("\n"),
+        different.len(),
+    );
+}
+
+#[test]
+fn every_text_has_its_schema() {
+    assert_eq!(names("txt"), names("toml"), "NAME.txt and NAME.toml come in pairs");
+    assert!(names("toml").len() >= 25);
+}
+
+#[test]
+fn each_mistake_is_worded_alike() {
+    for (name, _, mistakes) in mistakes() {
+        for mistake in mistakes.iter() {
+            for text in mistake.help.iter().chain([&mistake.message]) {
+                let is_plain = !text.ends_with('.') && !text.contains(['\n', '\t']);
+                assert!(
+                    is_plain && text.len() < 160,
+                    "{name}.toml: one short line without a full stop: {text:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn line_ends_change_nothing() {
+    // What is not TOML at all is the TOML reader's business.
+    let said = |mistakes: &Mistakes| {
+        let read = mistakes.iter().filter(|one| !one.message.starts_with("not TOML"));
+        read.map(|one| (one.message.clone(), one.help.clone()))
+            .collect::<Vec<_>>()
+    };
+    for (name, text, mistakes) in mistakes() {
+        let windows = Schema::parse(&name, &text.replace('\n', "\r\n")).expect_err(&name);
+        assert_eq!(said(&windows), said(&mistakes), "{name}.toml with Windows line ends");
+    }
+}
+
+#[test]
+fn of_very_many_mistakes_the_first_are_shown() {
+    let keys: String = (0..250).map(|at| format!("key_{at} = true\n")).collect();
+    let shown = Schema::parse("keys.toml", &keys).unwrap_err().render(false);
+    assert_eq!(shown.matches("error: ").count(), 100);
+    assert!(
+        shown.ends_with("keys.toml: 251 mistakes; these are the first 100"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_mistake_in_a_very_long_line_is_shown_by_its_place_alone() {
+    let line = format!("default_subject = \"{}\" + 1", "x".repeat(10_000));
+    let shown = Schema::parse("long.toml", &line).unwrap_err().render(false);
+    assert!(
+        shown.contains("--> long.toml:1:10022\n") && shown.len() < 500,
+        "{shown}"
+    );
+}
