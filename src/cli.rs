@@ -2,7 +2,12 @@
 //!
 //! 0: allowed, or all is well. 1: denied, or not all is well. 2: the command or the question is wrong. 3: there is no answer.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what the command line prints is what it is for")]
+#![expect(clippy::print_stderr, reason = "what the command line says is what it is for")]
+
+/// Writes a line to standard output, as `println!` does, but takes no offence if nobody reads to the end.
+macro_rules! say {
+    ($($what:tt)*) => { crate::cli::text::line(format_args!($($what)*)) };
+}
 
 mod ask;
 mod health;

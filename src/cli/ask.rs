@@ -77,9 +77,9 @@ impl Ask {
         };
         let response = response.map_err(|status| failure(&status))?.into_inner();
         if self.json {
-            println!("{}", text::json("CheckResponse", &response)?);
+            say!("{}", text::json("CheckResponse", &response)?);
         } else if let Some(answer) = &response.answer {
-            println!("{}", self.sentence(answer));
+            say!("{}", self.sentence(answer));
         }
         outcome(response.answer.as_ref())
     }
@@ -95,9 +95,9 @@ impl Ask {
         };
         let response = response.map_err(|status| failure(&status))?.into_inner();
         if self.json {
-            println!("{}", text::json("ExplainResponse", &response)?);
+            say!("{}", text::json("ExplainResponse", &response)?);
         } else if let Some(answer) = &response.answer {
-            println!("{}\n\n{}", self.sentence(answer), tree::draw(&response));
+            say!("{}\n\n{}", self.sentence(answer), tree::draw(&response));
         }
         outcome(response.answer.as_ref())
     }

@@ -26,15 +26,15 @@ impl Health {
         let mut client = HealthClient::new(endpoint.connect_lazy());
         match client.check(HealthCheckRequest::default()).await {
             Ok(response) if response.get_ref().status() == ServingStatus::Serving => {
-                println!("serving");
+                say!("serving");
                 Ok(Outcome::Yes)
             }
             Ok(_) => {
-                println!("not serving");
+                say!("not serving");
                 Ok(Outcome::No)
             }
             Err(status) => {
-                println!("no answer from {server}: {}", status.message());
+                say!("no answer from {server}: {}", status.message());
                 Ok(Outcome::No)
             }
         }

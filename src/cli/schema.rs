@@ -50,12 +50,12 @@ fn check(file: &Path, json: bool) -> Ended {
         Err(error) => return Err(Failure::usage(error)),
     };
     match (&schema, &mistakes) {
-        _ if json => println!("{:#}", as_json(schema.as_ref(), mistakes.as_ref())),
+        _ if json => say!("{:#}", as_json(schema.as_ref(), mistakes.as_ref())),
         (Some(schema), _) => {
             let (types, lookups) = (schema.resources().count(), schema.lookup_count());
-            println!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
+            say!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
             for (_, lookup) in schema.lookups() {
-                println!("  {} by {}", lookup.collection, lookup.by);
+                say!("  {} by {}", lookup.collection, lookup.by);
             }
         }
         (_, Some(mistakes)) => eprintln!("{}", mistakes.render(std::io::stderr().is_terminal())),

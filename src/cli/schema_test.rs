@@ -111,13 +111,13 @@ impl SchemaTest {
         }
         let failed = results.iter().filter(|(.., passed)| !passed).count();
         if self.json {
-            println!("{:#}", as_json(&results));
+            say!("{:#}", as_json(&results));
         } else {
             for (expectation, got, _) in results.iter().filter(|(.., passed)| !passed) {
                 let Expectation { test, expected, .. } = expectation;
-                println!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
+                say!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
             }
-            println!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
+            say!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
         }
         Ok(if failed == 0 { Outcome::Yes } else { Outcome::No })
     }

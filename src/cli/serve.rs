@@ -39,7 +39,7 @@ impl Serve {
         let overrides = Overrides { schema, documents, port, bind };
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
         let listening = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
-            Some(Ok(text)) => println!("{}", text.replace("{address}", &address.to_string())),
+            Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
             Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
             None => {}
         };

@@ -1,6 +1,6 @@
 //! How the command line writes: to people, with colour on a terminal; to programs, as JSON.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
@@ -12,6 +12,11 @@ use crate::transport::proto::DESCRIPTORS;
 /// Whether standard output is read by a person.
 pub(super) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// A line on standard output. Where that is closed, as behind `| head`, there is nobody left to tell.
+pub(super) fn line(text: std::fmt::Arguments<'_>) {
+    let _closed = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Says something that does not stop the command.
