@@ -16,6 +16,7 @@
 
 mod any_schema;
 mod broken_schemas;
+mod cli;
 mod conditions;
 mod contract;
 mod evaluator;
