@@ -53,7 +53,7 @@ pub(super) struct Ask {
 
 /// Who answers.
 enum Service {
-    Server(Server),
+    Server(Box<Server>),
     InProcess(PermissionApi),
 }
 
@@ -132,7 +132,7 @@ impl Ask {
 
     async fn service(&self) -> Result<Service, Failure> {
         if self.documents.is_none() {
-            return Ok(Service::Server(Server::named(self.server.as_deref(), TIME_MAX)?));
+            return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =
             Overrides { schema: self.schema.clone(), documents: self.documents.clone(), ..Overrides::default() };
