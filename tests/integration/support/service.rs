@@ -30,7 +30,7 @@ use permcached::{
         serve,
     },
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::{sleep, timeout}};
 use tonic::transport::{Channel, Endpoint};
 
 /// The schema that most tests use. Tests run in the root of the package.
@@ -157,6 +157,16 @@ impl Faulty {
     /// How many requests have come as far as this source.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many requests have come as far as this source.
+    pub async fn reached_by(&self, requests: usize) {
+        let all_are_here = async {
+            while self.asked() < requests {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, all_are_here).await.expect("the requests do not come");
     }
 
     fn fault(&self) -> Fault {

@@ -184,15 +184,6 @@ async fn in_a_batch_a_failing_source_spoils_only_what_needs_it() {
     assert_eq!(codes, [Code::Unavailable, Code::Unavailable, Code::InvalidArgument, Code::Unavailable]);
 }
 
-/// Waits until so many requests have reached the source.
-async fn reached(source: &crate::support::service::Faulty, requests: usize) {
-    let started = Instant::now();
-    while source.asked() < requests {
-        assert!(started.elapsed() < PATIENCE);
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test]
 async fn one_request_too_many_is_refused_and_a_cancelled_one_frees_its_place() {
     let (service, source) = Service::faulty(Fault::LoadHangs, 1).await;
@@ -200,7 +191,7 @@ async fn one_request_too_many_is_refused_and_a_cancelled_one_frees_its_place() {
         let client = service.client();
         async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
     });
-    reached(&source, 1).await;
+    source.reached_by(1).await;
     let client = service.client();
     for status in statuses(&client, &check(ALICE, "read", ROADMAP), None).await {
         assert_says_when_to_retry(&status.expect_err("no place"), Code::ResourceExhausted);

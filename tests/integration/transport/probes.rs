@@ -188,9 +188,7 @@ async fn a_stop_lets_open_requests_end() {
         let client = service.client();
         async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
     });
-    while source.asked() == 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    source.reached_by(1).await;
     service.tell_to_stop();
     service.ended().await;
     // By the service's own deadline of 2 s, which is within its time to drain.
