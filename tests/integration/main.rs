@@ -2,3 +2,4 @@
 
 mod any_schema;
 mod broken_schemas;
+mod tuple_models;
