@@ -14,9 +14,13 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod mongodb;
 mod rules;
+mod standalone;
 mod support;
 mod transport;
+mod wrong_types;
