@@ -47,6 +47,10 @@ const BATCH_DOCUMENTS_MAX: usize = 40_000;
 /// How long a probe may take, whatever the request's deadline.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
+/// How long a command waits for a server that is within reach, unless the connection string says otherwise: less than a
+/// request may take, so that its answer can be that there is none.
+const SELECTION_TIME: Duration = Duration::from_secs(1);
+
 /// The error that a node gives which has not heard of the moment it is asked for.
 const UNKNOWN_MOMENT: i32 = 72;
 
@@ -95,12 +99,19 @@ impl MongoDb {
         let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri(Box::new(error)))?;
         options.app_name.get_or_insert_with(|| "permcached".to_owned());
         options.max_pool_size.get_or_insert(COMMANDS_MAX);
-        options.server_selection_timeout.get_or_insert(PROBE_TIME);
+        options.server_selection_timeout.get_or_insert(SELECTION_TIME);
         options.connect_timeout.get_or_insert(PROBE_TIME);
         let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
         let name = name.ok_or(ConnectError::NoDatabase)?;
         let client = Client::with_options(options).map_err(|error| ConnectError::Uri(Box::new(error)))?;
-        Self::open(schema, client.database(&name)).await
+        // At the start there is more time than that.
+        let deadline = Deadline::after(PROBE_TIME);
+        loop {
+            match Self::open(Arc::clone(&schema), client.database(&name)).await {
+                Err(ConnectError::Unreachable(error)) if is_out_of_reach(&error) && !deadline.is_over() => {}
+                result => return result,
+            }
+        }
     }
 
     /// Uses a database of a client that is there already.
@@ -266,6 +277,11 @@ impl MongoDb {
 struct Found {
     documents: Vec<Document>,
     stamp: Moment,
+}
+
+/// Whether no server that would do was found in time.
+fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
+    matches!(*error.kind, ErrorKind::ServerSelection { .. })
 }
 
 fn primary() -> SelectionCriteria {

@@ -16,9 +16,13 @@
 
 mod any_schema;
 mod broken_schemas;
+mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod mongodb;
 mod rules;
+mod standalone;
 mod support;
 mod transport;
+mod wrong_types;

@@ -3,9 +3,9 @@
 //!
 //! The tables are in `rules/`; what a rule table cannot say (names that are wrong, the command line) is tested here.
 
-mod items;
+pub mod items;
 mod notes;
-mod rule;
+pub mod rule;
 mod sharing;
 mod teams;
 

@@ -4,7 +4,7 @@
 //! so that thousands of cases lie in one database and none sees another's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write,
     hash::{DefaultHasher, Hash, Hasher},
 };
@@ -72,6 +72,7 @@ impl Expected {
 }
 
 /// A change to the documents, and what is expected then.
+#[derive(Clone)]
 pub struct Variant {
     pub changes: Vec<(String, Document)>,
     pub subject: Option<String>,
@@ -99,6 +100,7 @@ impl Variant {
 }
 
 /// One rule.
+#[derive(Clone)]
 pub struct Rule {
     pub says: String,
     pub schemas: Schemas,
@@ -127,6 +129,12 @@ impl Rule {
     pub fn with(mut self, at: &str, document: Document) -> Self {
         place(&mut self.documents, at).extend(document);
         self
+    }
+
+    /// A document as it was said.
+    pub fn document(&self, at: &str) -> Document {
+        let found = self.documents.iter().find(|(name, _)| name == at);
+        found.map(|(_, document)| document.clone()).unwrap_or_default()
     }
 
     /// Who asks about what.
@@ -256,13 +264,24 @@ impl Rule {
         }
         documents.retain(|(_, document)| !document.contains_key("_id"));
         for (_, document) in &mut documents {
-            let absent = |value: &Bson| value.as_str() == Some(MISSING);
-            let fields: BTreeSet<String> =
-                document.iter().filter(|(_, value)| absent(value)).map(|(field, _)| field.clone()).collect();
-            fields.iter().for_each(|field| drop(document.remove(field)));
+            *document = without_missing(std::mem::take(document));
         }
         documents
     }
+}
+
+/// Leaves out the fields that are said to be missing, at any depth.
+fn without_missing(document: Document) -> Document {
+    let inside = |value| match value {
+        Bson::Document(inner) => Bson::Document(without_missing(inner)),
+        other => other,
+    };
+    let fields = document.into_iter().filter(|(_, value)| value.as_str() != Some(MISSING));
+    let fields = fields.map(|(field, value)| match value {
+        Bson::Array(items) => (field, Bson::Array(items.into_iter().map(inside).collect())),
+        value => (field, inside(value)),
+    });
+    fields.collect()
 }
 
 /// The document of that name; a new one if there is none.

@@ -77,15 +77,14 @@ pub async fn fill(database: &Database, schema: &Schema, collections: &Collection
 
 /// A source, and a checker over it that counts for itself.
 pub struct Asked {
-    pub name: &'static str,
     pub checker: Checker,
     pub metrics: Arc<Metrics>,
 }
 
 impl Asked {
-    pub fn new(name: &'static str, schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
+    pub fn new(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
         let metrics = Arc::new(Metrics::default());
-        Self { name, checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics)), metrics }
+        Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics)), metrics }
     }
 
     /// Answers in order, by a clock that stands still.
@@ -106,6 +105,7 @@ impl Asked {
 /// The same documents behind both sources.
 pub struct Both {
     pub schema: Arc<Schema>,
+    pub database: Database,
     pub documents: Asked,
     pub mongodb: Asked,
 }
@@ -115,10 +115,10 @@ impl Both {
         let schema = Arc::new(schema);
         let database = mongo().database().await;
         fill(&database, &schema, collections).await;
-        let documents = Asked::new("documents", &schema, Arc::new(Documents::new(&schema, collections)));
-        let source = MongoDb::open(Arc::clone(&schema), database).await.expect("mongod answers");
-        let mongodb = Asked::new("mongodb", &schema, Arc::new(source));
-        Self { schema, documents, mongodb }
+        let documents = Asked::new(&schema, Arc::new(Documents::new(&schema, collections)));
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let mongodb = Asked::new(&schema, Arc::new(source));
+        Self { schema, database, documents, mongodb }
     }
 
     /// The answers of both, documents first, in order.
