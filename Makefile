@@ -9,7 +9,8 @@ help:
 
 # Nothing but cargo is needed: the documents stand for MongoDB.
 run: ## serve the sample schema over the sample documents
-	cargo run --locked --release -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora
+	cargo run --locked --release -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora \
+		--hints examples/fylora/hints.txt
 
 # Against real servers; those not on this machine are fetched into target/servers.
 test: ## run all tests

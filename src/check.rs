@@ -10,10 +10,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::time::timeout_at;
+
 use crate::{
     evaluate::{FactsAtHand, Tree, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
-    freshness::{Moment, Token},
+    freshness::{Clock, Moment, Token},
     question::{Answer, Id, LookupId, Millis, Question, Tier},
     schema::Schema,
     source::{Deadline, Loaded, Source, SourceError},
@@ -127,6 +129,12 @@ impl Checker {
         &self.schema
     }
 
+    /// Whose time the tokens are that it gives and takes.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.source.clock()
+    }
+
     /// Answers questions, in order. An error is one question's own.
     pub async fn check(
         &self,
@@ -149,8 +157,7 @@ impl Checker {
         let mut request = match self.begin(demand, deadline).await {
             Ok(request) => request,
             Err(error) => {
-                questions.iter().for_each(|_| self.metrics.failed(error.as_str()));
-                return questions.iter().map(|_| Err(error.clone())).collect();
+                return questions.iter().map(|_| Err(error.clone())).inspect(|result| self.count(result)).collect();
             }
         };
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
@@ -215,7 +222,9 @@ impl Checker {
         }
         let since = Instant::now();
         // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
-        let at = self.source.probe(deadline).await.map_err(|error| match error {
+        let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
+        let at = probe.unwrap_or(Err(SourceError::TimedOut));
+        let at = at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
             error => CheckError::Unavailable(error),
         })?;
@@ -309,13 +318,20 @@ impl Request {
         let keys: HashSet<FactKey> = missing.into_iter().collect();
         let keys: Vec<FactKey> = keys.into_iter().take(room).collect();
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
-        for (key, result) in source.load(keys, self.at.moment, self.deadline).await {
+        let had_failed = !self.failed.is_empty();
+        let loaded = timeout_at(self.deadline.instant(), source.load(keys, self.at.moment, self.deadline)).await;
+        // Where the time is up, what is still missing fails by that.
+        for (key, result) in loaded.unwrap_or_default() {
             match result {
                 Ok(loaded) => self.at_hand.insert(key, loaded),
                 Err(error) => {
                     self.failed.insert(key, error);
                 }
             }
+        }
+        // Once for each request, however many questions it has.
+        if let Some(error) = self.failed.values().next().filter(|_| !had_failed) {
+            tracing::warn!(%error, facts = self.failed.len(), "facts could not be read");
         }
     }
 }
@@ -340,7 +356,9 @@ pub struct Held {
 }
 
 impl AtHand {
-    fn new(lookups: usize) -> Self {
+    /// No facts yet, of a schema with so many lookups.
+    #[must_use]
+    pub fn new(lookups: usize) -> Self {
         Self { by_lookup: (0..lookups).map(|_| HashMap::default()).collect(), facts: 0, bytes: 0 }
     }
 
@@ -350,7 +368,8 @@ impl AtHand {
         self.by_lookup.get(lookup.index())?.get(id)
     }
 
-    fn insert(&mut self, key: FactKey, loaded: Loaded) {
+    /// Keeps a fact that was read from the source.
+    pub fn insert(&mut self, key: FactKey, loaded: Loaded) {
         let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) else { return };
         self.facts += 1;
         self.bytes += loaded.fact.size() + key.id.size();

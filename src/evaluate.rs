@@ -68,6 +68,8 @@ trait Trace {
 /// One resource on the way from the question to where the evaluator is, innermost first.
 struct Frame<'f> {
     outer: Option<&'f Frame<'f>>,
+    /// The resource's own document, which most of its relations are read from.
+    own: Option<(LookupId, &'f Fact)>,
     /// How many frames there are, this one included.
     depth: usize,
     kind: ResourceTypeId,
@@ -87,6 +89,26 @@ impl Frame<'_> {
             frame = at.outer;
         }
         None
+    }
+}
+
+/// The document of a resource.
+#[derive(Clone, Copy)]
+enum Own<'a> {
+    /// Its type has none.
+    None,
+    /// The fact is not at hand.
+    Missing,
+    /// What the lookup found.
+    Fact(LookupId, &'a Fact),
+}
+
+impl<'a> Own<'a> {
+    fn fact(self) -> Option<(LookupId, &'a Fact)> {
+        match self {
+            Self::Fact(lookup, fact) => Some((lookup, fact)),
+            Self::None | Self::Missing => None,
+        }
     }
 }
 
@@ -125,13 +147,15 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         {
             all.add(self.gate(gate, id));
         }
-        if !all.is_settled() || T::WHOLE {
-            all.add(self.existence(resource.kind, &resource.id, Reason::NotFound));
+        if all.is_settled() && !T::WHOLE {
+            return all.value();
         }
+        let own = self.own(resource.kind, &resource.id);
+        all.add(self.existence(resource.kind, &resource.id, own, Reason::NotFound));
         if !all.is_settled() || T::WHOLE {
             let member = Member::Permission(question.permission);
-            let frame =
-                Frame { outer: None, depth: 1, kind: resource.kind, id: &resource.id, member, negated: false };
+            let (kind, id) = (resource.kind, &resource.id);
+            let frame = Frame { outer: None, own: own.fact(), depth: 1, kind, id, member, negated: false };
             all.add(self.permission(question.permission, &frame, false));
         }
         all.value()
@@ -150,17 +174,33 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         value
     }
 
-    /// Whether the resource has a document, if its type has any.
-    fn existence(&mut self, kind: ResourceTypeId, id: &Id, reason: Reason) -> Value {
-        let Some(lookup) = self.schema.resource(kind).document else { return Value::TRUE };
-        match self.fact(lookup, id) {
-            None => Value::MISSING,
-            Some(fact) if fact.is_absent() => {
+    /// The document of a resource.
+    fn own(&mut self, kind: ResourceTypeId, id: &Id) -> Own<'a> {
+        let Some(lookup) = self.schema.resource(kind).document else { return Own::None };
+        self.fact(lookup, id).map_or(Own::Missing, |fact| Own::Fact(lookup, fact))
+    }
+
+    /// Whether a resource is there.
+    fn existence(&mut self, kind: ResourceTypeId, id: &Id, own: Own<'a>, reason: Reason) -> Value {
+        match own {
+            Own::Missing => Value::MISSING,
+            Own::Fact(_, fact) if fact.is_absent() => {
                 self.trace.enter(|| Step::Absent { kind, id: id.clone() });
                 self.trace.leave(Value::denied(reason));
                 Value::denied(reason)
             }
-            Some(_) => Value::TRUE,
+            Own::Fact(..) | Own::None => Value::TRUE,
+        }
+    }
+
+    /// The fact that a relation of the frame's resource is read from.
+    fn fact_in<'f>(&mut self, lookup: LookupId, frame: &Frame<'f>) -> Option<&'f Fact>
+    where
+        'a: 'f,
+    {
+        match frame.own {
+            Some((own, fact)) if own == lookup => Some(fact),
+            _ => self.fact(lookup, frame.id),
         }
     }
 
@@ -240,8 +280,12 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
             return Value::LIMIT;
         }
         self.trace.enter(|| Step::Relation { relation: id, id: frame.id.clone() });
+        if !self.schema.can_lead_to(id, self.subject) {
+            self.trace.leave(Value::FALSE);
+            return Value::FALSE;
+        }
         let lookup = self.schema.relation(id).lookup;
-        let value = match self.fact(lookup, frame.id) {
+        let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
             Some(fact) => {
                 self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated)
@@ -258,16 +302,15 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         }
         self.trace.enter(|| Step::Walk { edge, member, id: frame.id.clone() });
         let lookup = self.schema.relation(edge).lookup;
-        let value = match self.fact(lookup, frame.id) {
+        let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
             Some(fact) => {
-                let there = |this: &mut Self, grantee: &'a Grantee| match grantee {
+                let there = |this: &mut Self, grantee: &Grantee| match grantee {
                     Grantee::Id { target, id } => match this.target(edge, *target) {
                         Some(Target::Resource(kind)) => this.elsewhere(kind, id, member, frame, negated),
                         _ => Value::FALSE,
                     },
-                    Grantee::Unreadable => Value::MALFORMED,
-                    Grantee::Flag | Grantee::Everyone { .. } => Value::FALSE,
+                    _ => Value::FALSE,
                 };
                 self.any_grant(edge, fact, there, negated)
             }
@@ -281,11 +324,11 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Unites what the documents of a fact say for a relation. `ask` finds out whether a grant leads to what is wanted.
-    fn any_grant(
+    fn any_grant<'f>(
         &mut self,
         relation: RelationId,
-        fact: &'a Fact,
-        ask: impl Fn(&mut Self, &'a Grantee) -> Value,
+        fact: &'f Fact,
+        ask: impl Fn(&mut Self, &'f Grantee) -> Value,
         negated: bool,
     ) -> Value {
         if fact.is_over_limit() {
@@ -299,7 +342,11 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
             if grant.certainty == Certainty::Suspect && !negated {
                 continue;
             }
-            let asked = if matches!(grant.grantee, Grantee::Flag) { Value::granted(relation) } else { ask(self, &grant.grantee) };
+            let asked = match &grant.grantee {
+                Grantee::Flag => Value::granted(relation),
+                Grantee::Unreadable => Value::MALFORMED,
+                grantee => ask(self, grantee),
+            };
             let value = asked.during(grant, self.now);
             self.trace.grant(grant, fact, value);
             any.add(value);
@@ -308,11 +355,10 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Whether a grant's subject is the one who asks, or a set that it is in.
-    fn grantee(&mut self, relation: RelationId, grantee: &'a Grantee, frame: &Frame<'_>, negated: bool) -> Value {
+    fn grantee(&mut self, relation: RelationId, grantee: &Grantee, frame: &Frame<'_>, negated: bool) -> Value {
         let is_asker = |kind| matches!(self.subject, Subject::Known { kind: asker, .. } if *asker == kind);
         match grantee {
-            Grantee::Flag => Value::granted(relation),
-            Grantee::Unreadable => Value::MALFORMED,
+            Grantee::Flag | Grantee::Unreadable => Value::FALSE,
             Grantee::Everyone { target } => match self.target(relation, *target) {
                 Some(Target::Subject(kind)) if is_asker(kind) => Value::granted(relation),
                 _ => Value::FALSE,
@@ -334,7 +380,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     fn elsewhere(
         &mut self,
         kind: ResourceTypeId,
-        id: &'a Id,
+        id: &Id,
         member: Member,
         outer: &Frame<'_>,
         negated: bool,
@@ -349,9 +395,10 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         if remembers && let Some(value) = self.memo.get(&(kind, id.clone(), member, negated)) {
             return *value;
         }
-        let frame = Frame { outer: Some(outer), depth: outer.depth + 1, kind, id, member, negated };
+        let own = self.own(kind, id);
+        let frame = Frame { outer: Some(outer), own: own.fact(), depth: outer.depth + 1, kind, id, member, negated };
         let mut all = All::default();
-        all.add(self.existence(kind, id, Reason::NoGrant));
+        all.add(self.existence(kind, id, own, Reason::NoGrant));
         if !all.is_settled() {
             all.add(self.member(member, &frame, negated));
         }

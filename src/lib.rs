@@ -10,3 +10,7 @@ pub mod evaluate;
 pub mod freshness;
 pub mod source;
 pub mod check;
+pub mod transport;
+pub mod config;
+pub mod app;
+pub mod cli;

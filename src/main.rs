@@ -1,1 +1,21 @@
-fn main(){}
+//! The command line. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use permcached::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "there is nothing else to say it with")]
+            {
+                eprintln!("error: no runtime: {error}");
+            }
+            ExitCode::from(3)
+        }
+    }
+}

@@ -3,7 +3,10 @@
 //! Knows no names: types, relations and permissions are numbers here, given out by the schema that compiled them.
 //! Knows no wire format either.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -83,7 +86,7 @@ impl IdForm {
 }
 
 /// The id of a subject or a resource. Two ids are equal only if their forms are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Id {
     /// A MongoDB `ObjectId`.
     ObjectId([u8; 12]),
@@ -155,6 +158,22 @@ impl Id {
             Self::Integer(_) => 8,
             Self::Uuid(_) | Self::Digest(_) => 16,
             Self::String(text) => text.len(),
+        }
+    }
+}
+
+/// As few words as there are: the form is left out, as ids of one lookup all have the same.
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::ObjectId(bytes) => {
+                let mut words = [0; 16];
+                words.split_at_mut(12).0.copy_from_slice(bytes);
+                state.write_u128(u128::from_le_bytes(words));
+            }
+            Self::Integer(number) => state.write_i64(*number),
+            Self::Uuid(bytes) | Self::Digest(bytes) => state.write_u128(u128::from_le_bytes(*bytes)),
+            Self::String(text) => text.hash(state),
         }
     }
 }

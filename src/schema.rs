@@ -23,7 +23,7 @@ pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};
 
-use crate::question::{IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, SubjectTypeId};
+use crate::question::{IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId};
 
 /// How long the text of a schema is at most, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024 * 1_024;
@@ -297,6 +297,26 @@ impl Schema {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Whether a relation can lead to a subject, by its type: if not, its documents need not be read. Flags and edges lead to
+    /// anybody, and so may sets.
+    #[must_use]
+    pub fn can_lead_to(&self, relation: RelationId, subject: &Subject) -> bool {
+        let Some(ids) = &self.relation(relation).ids else { return true };
+        ids.targets.iter().any(|target| match target {
+            Target::Subject(kind) => matches!(subject, Subject::Known { kind: asker, .. } if asker == kind),
+            Target::Set(..) | Target::Resource(_) => true,
+        })
+    }
+
+    /// The name of a relation or a permission.
+    #[must_use]
+    pub fn member_name(&self, member: Member) -> &str {
+        match member {
+            Member::Relation(id) => &self.relation(id).name,
+            Member::Permission(id) => &self.permission(id).name,
+        }
     }
 
     /// `type#relation`, as answers name it.

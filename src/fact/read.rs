@@ -92,8 +92,7 @@ impl Reader<'_> {
             Kind::Target(place, target) => Some((place, target)),
         };
         let one = |reader: &mut Self, value: &Bson| {
-            let grantee = target.map_or(Some(Grantee::Unreadable), |(place, target)| reader.grantee(ids, place, target, value));
-            if let Some(grantee) = grantee {
+            if let Some(grantee) = reader.grantee(ids, target, value) {
                 reader.grant(grantee, certainty, window);
             }
         };
@@ -105,19 +104,25 @@ impl Reader<'_> {
         });
     }
 
-    /// Whom a value stands for; nobody where it is null, empty, or too long for any id.
-    fn grantee(&self, ids: &Ids, place: u8, target: Target, value: &Bson) -> Option<Grantee> {
+    /// Whom a value stands for; nobody where it is null, empty, or too long for any id. No target: the document does not
+    /// say of which type the ids are.
+    fn grantee(&self, ids: &Ids, target: Option<(u8, Target)>, value: &Bson) -> Option<Grantee> {
+        match value {
+            Bson::Null | Bson::Undefined => return None,
+            Bson::String(text) if text.is_empty() => return None,
+            _ => {}
+        }
+        let Some((place, target)) = target else { return Some(Grantee::Unreadable) };
         let (form, is_secret) = match target {
             Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
             Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
         };
         match value {
-            Bson::Null | Bson::Undefined => None,
             Bson::String(text) if text == "*" => Some(match target {
                 Target::Subject(_) if ids.wildcard => Grantee::Everyone { target: place },
                 _ => Grantee::Unreadable,
             }),
-            Bson::String(text) if form == IdForm::String && (text.is_empty() || text.len() > ID_BYTES_MAX) => None,
+            Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
             value => Some(
                 id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
             ),

@@ -85,7 +85,7 @@ pub struct Token {
 
 /// The text is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `moment`")]
+#[error("is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `operation_time`")]
 pub struct TokenError;
 
 impl fmt::Display for Token {

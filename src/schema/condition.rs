@@ -8,7 +8,7 @@ mod parse;
 
 use std::cmp::Ordering;
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, doc, spec::BinarySubtype};
 pub(crate) use parse::parse;
 
 use super::{
@@ -119,11 +119,10 @@ impl Condition {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().all(|condition| condition.is_typed(document)),
             Self::Field(path, test) => {
-                let mut classes = Vec::new();
-                test.classes(&mut classes);
+                let mut kinds = Vec::new();
+                test.kinds(&mut kinds);
                 let is_right = |value: &Bson| {
-                    let class = Class::of(value);
-                    class.is_nothing() || classes.is_empty() || classes.contains(&class)
+                    Class::of(value).is_nothing() || kinds.is_empty() || kinds.contains(&Kind::of(value))
                 };
                 ends_all(path, document, |value| match value {
                     Bson::Array(items) => items.iter().all(is_right),
@@ -131,9 +130,9 @@ impl Condition {
                 })
             }
             Self::Expr(_, left, right) => {
-                let class = |path: &Path| path.project(document).map_or(Class::Missing, |value| Class::of(&value));
-                let (l, r) = (class(left), class(right));
-                let is_one_type = l == r || l.is_nothing() || r.is_nothing();
+                let kind = |path: &Path| Kind::of(&path.project(document).unwrap_or(Bson::Null));
+                let (l, r) = (kind(left), kind(right));
+                let is_one_type = l == r || l.0.is_nothing() || r.0.is_nothing();
                 is_one_type && [left, right].into_iter().all(|path| ends_all(path, document, |_| true))
             }
         }
@@ -177,6 +176,20 @@ fn ends_all(path: &Path, document: &Document, test: impl Fn(&Bson) -> bool) -> b
     all
 }
 
+/// The type of a value, as a condition wants it: a binary that is no UUID is something else than a UUID.
+#[derive(Clone, Copy, PartialEq)]
+struct Kind(Class, Option<BinarySubtype>);
+
+impl Kind {
+    fn of(value: &Bson) -> Self {
+        let subtype = match value {
+            Bson::Binary(binary) => Some(binary.subtype),
+            _ => None,
+        };
+        Self(Class::of(value), subtype)
+    }
+}
+
 impl Test {
     fn matches(&self, path: &Path, document: &Document) -> bool {
         match self {
@@ -195,18 +208,18 @@ impl Test {
     }
 
     /// The types that this test compares with. None: any will do.
-    fn classes(&self, classes: &mut Vec<Class>) {
+    fn kinds(&self, kinds: &mut Vec<Kind>) {
         let mut add = |operand: &Bson| {
-            let class = Class::of(operand);
-            if !class.is_nothing() {
-                classes.push(class);
+            let kind = Kind::of(operand);
+            if !kind.0.is_nothing() {
+                kinds.push(kind);
             }
         };
         match self {
             Self::Eq(operand) | Self::Ne(operand) | Self::Compare(_, operand) => add(operand),
             Self::In(operands) | Self::Nin(operands) => operands.iter().for_each(add),
             Self::Exists(_) => {}
-            Self::Not(all) => all.iter().for_each(|test| test.classes(classes)),
+            Self::Not(all) => all.iter().for_each(|test| test.kinds(kinds)),
         }
     }
 
@@ -232,5 +245,152 @@ fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
         None => *operand == Bson::Null,
         Some(Bson::Undefined) => *operand == Bson::Null,
         Some(value) => compare(value, operand).is_eq(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{
+        mistake::Mistake,
+        node::{Value, from_toml},
+    };
+
+    /// How deep conditions nest at most, as the parser has it.
+    const DEPTH_MAX: usize = 16;
+
+    /// Reads a condition as it stands behind `where =`.
+    fn read(text: &str) -> Result<Condition, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let source = format!("where = {text}");
+        let root = from_toml(&source, &mut mistakes).ok_or_else(|| mistakes.clone())?;
+        let Value::Table(entries) = &root.value else { panic!("{root:?}") };
+        parse(&source, &entries[0].node, &mut mistakes).ok_or(mistakes)
+    }
+
+    fn assert_typed(expected: bool, cases: &[(&str, Document)]) {
+        for (text, document) in cases {
+            assert_eq!(read(text).unwrap().is_typed(document), expected, "{text} on {document}");
+        }
+    }
+
+    #[test]
+    fn conditions_nest_only_so_deep() {
+        let and = |depth| format!("{}{{ a = 1 }}{}", "{ '$and' = [".repeat(depth), "] }".repeat(depth));
+        let not = |depth| format!("{{ a = {}{{ '$gt' = 1 }}{} }}", "{ '$not' = ".repeat(depth), " }".repeat(depth));
+        for (shallow, deep) in [(and(DEPTH_MAX), and(DEPTH_MAX + 1)), (not(DEPTH_MAX), not(DEPTH_MAX + 1))] {
+            assert!(read(&shallow).is_ok());
+            assert!(read(&deep).unwrap_err()[0].message.contains("nest deeper"));
+        }
+    }
+
+    #[test]
+    fn a_field_has_the_type_of_its_operand() {
+        assert_typed(
+            true,
+            &[
+                ("{ a = 1 }", doc! { "a": 2.5 }),
+                ("{ a = 1 }", doc! { "a": Bson::Decimal128("2".parse().unwrap()) }),
+                ("{ a = 1.5 }", doc! { "a": f64::NAN }),
+                ("{ a = { '$ne' = true } }", doc! { "a": false }),
+                ("{ a = { '$in' = [1, 'x'] } }", doc! { "a": "y" }),
+                ("{ a = { '$not' = { '$gt' = 1, '$ne' = 'x' } } }", doc! { "a": "y" }),
+                ("{ '$or' = [{ a = 1 }, { b = 'x' }] }", doc! { "a": 2, "b": "y" }),
+                (r#"'{"a": {"$oid": "65f000000000000000000001"}}'"#, doc! { "a": bson::oid::ObjectId::new() }),
+            ],
+        );
+        assert_typed(
+            false,
+            &[
+                ("{ a = 1 }", doc! { "a": "1" }),
+                ("{ a = true }", doc! { "a": 1 }),
+                ("{ a = 'x' }", doc! { "a": { "b": "x" } }),
+                ("{ a = { '$ne' = true } }", doc! { "a": "false" }),
+                ("{ a = { '$nin' = [1, 'x'] } }", doc! { "a": true }),
+                ("{ a = { '$not' = { '$gt' = 1 } } }", doc! { "a": "x" }),
+                ("{ a = 2026-01-31T12:00:00Z }", doc! { "a": 1 }),
+                // It matches, and yet what it looked at is wrong.
+                ("{ '$or' = [{ a = 1 }, { b = 'x' }] }", doc! { "a": 1, "b": 2 }),
+                (r#"'{"a": {"$oid": "65f000000000000000000001"}}'"#, doc! { "a": "65f000000000000000000001" }),
+                (
+                    r#"'{"a": {"$uuid": "00000000-0000-4000-8000-000000000001"}}'"#,
+                    doc! { "a": bson::Binary { subtype: BinarySubtype::Generic, bytes: vec![0; 16] } },
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn null_and_missing_are_never_wrong_and_ask_for_no_type() {
+        assert_typed(
+            true,
+            &[
+                ("{ a = 1 }", doc! {}),
+                ("{ a = 1 }", doc! { "a": null }),
+                ("{ 'a.b' = 1 }", doc! { "a": null }),
+                ("{ 'a.b' = 1 }", doc! { "a": {} }),
+                ("{ a = { '$exists' = true } }", doc! { "a": "x" }),
+                (r#"'{"a": null}'"#, doc! { "a": "x" }),
+                (r#"'{"a": {"$in": [null, 1]}}'"#, doc! { "a": 2 }),
+            ],
+        );
+        assert_typed(false, &[(r#"'{"a": {"$in": [null, 1]}}'"#, doc! { "a": "x" })]);
+    }
+
+    #[test]
+    fn an_array_is_judged_by_its_elements() {
+        assert_typed(
+            true,
+            &[
+                ("{ a = 1 }", doc! { "a": [] }),
+                ("{ a = 1 }", doc! { "a": [2, null, 1.5] }),
+                ("{ 'a.b' = 1 }", doc! { "a": [] }),
+                ("{ 'a.b' = 1 }", doc! { "a": [{ "b": 2 }, { "b": [3] }, {}, null] }),
+            ],
+        );
+        assert_typed(
+            false,
+            &[
+                ("{ a = 1 }", doc! { "a": [1, "x"] }),
+                ("{ a = 1 }", doc! { "a": [[1]] }),
+                ("{ 'a.b' = 1 }", doc! { "a": [{ "b": 1 }, { "b": "x" }] }),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_value_in_the_way_is_wrong() {
+        assert_typed(
+            false,
+            &[
+                ("{ 'a.b' = 1 }", doc! { "a": 1 }),
+                ("{ 'a.b' = { '$exists' = false } }", doc! { "a": "x" }),
+                ("{ 'a.b' = 1 }", doc! { "a": [{ "b": 1 }, 2] }),
+                ("{ 'a.b' = 1 }", doc! { "a": [[{ "b": 1 }]] }),
+                ("{ 'a.b.c' = 1 }", doc! { "a": { "b": true } }),
+            ],
+        );
+    }
+
+    #[test]
+    fn two_fields_need_one_type() {
+        let less = "{ '$expr' = { '$lt' = ['$a', '$b.c'] } }";
+        assert_typed(
+            true,
+            &[
+                (less, doc! { "a": 1, "b": { "c": 2.5 } }),
+                (less, doc! { "a": 1 }),
+                (less, doc! { "a": null, "b": { "c": "x" } }),
+                (less, doc! { "a": [1], "b": [{ "c": 1 }] }),
+            ],
+        );
+        assert_typed(
+            false,
+            &[
+                (less, doc! { "a": 1, "b": { "c": "x" } }),
+                (less, doc! { "a": 1, "b": [{ "c": 1 }] }),
+                (less, doc! { "a": 1, "b": 2 }),
+            ],
+        );
     }
 }

@@ -144,6 +144,14 @@ impl Mistakes {
         self.all.iter()
     }
 
+    /// Line and column of a mistake, both from 1 and counted in characters; none where the whole schema is meant.
+    #[must_use]
+    pub fn place(&self, mistake: &Mistake) -> Option<(usize, usize)> {
+        let before = self.text.get(..mistake.span.as_ref()?.start)?;
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+    }
+
     /// The text as a person reads it, with the places shown; `colored` for a terminal.
     #[must_use]
     pub fn render(&self, colored: bool) -> String {

@@ -5,7 +5,7 @@
 use std::{cmp::Ordering, str::FromStr};
 
 use bigdecimal::BigDecimal;
-use bson::{Bson, Document, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, spec::BinarySubtype};
 
 /// MongoDB's classes of types that compare with each other, in its order ("canonical types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +84,7 @@ pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
             first_difference.unwrap_or_else(|| l.len().cmp(&r.len()))
         }
         (Bson::Binary(l), Bson::Binary(r)) => {
-            let key = |subtype: BinarySubtype| u8::from(subtype);
-            (l.bytes.len(), key(l.subtype), &l.bytes).cmp(&(r.bytes.len(), key(r.subtype), &r.bytes))
+            (stored_len(l), u8::from(l.subtype), &l.bytes).cmp(&(stored_len(r), u8::from(r.subtype), &r.bytes))
         }
         (Bson::String(l) | Bson::Symbol(l), Bson::String(r) | Bson::Symbol(r))
         | (Bson::JavaScriptCode(l), Bson::JavaScriptCode(r)) => l.as_bytes().cmp(r.as_bytes()),
@@ -101,6 +100,12 @@ pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
     }
 }
 
+/// The length that MongoDB compares: binaries of the old kind are stored with their length before their bytes.
+fn stored_len(binary: &Binary) -> usize {
+    let before = if binary.subtype == BinarySubtype::BinaryOld { size_of::<i32>() } else { 0 };
+    binary.bytes.len() + before
+}
+
 fn compare_documents(left: &Document, right: &Document) -> Ordering {
     let first_difference = left.iter().zip(right).map(|((l_name, l), (r_name, r))| {
         let by_class = Class::of(l).cmp(&Class::of(r));
@@ -110,11 +115,26 @@ fn compare_documents(left: &Document, right: &Document) -> Ordering {
 }
 
 fn compare_numbers(left: &Bson, right: &Bson) -> Ordering {
-    match (left, right) {
-        (Bson::Int32(l), Bson::Int32(r)) => l.cmp(r),
-        (Bson::Int64(l), Bson::Int64(r)) => l.cmp(r),
-        (Bson::Double(l), Bson::Double(r)) if !l.is_nan() && !r.is_nan() => l.partial_cmp(r).unwrap_or(Ordering::Equal),
-        _ => Exact::of(left).cmp(&Exact::of(right)),
+    if let (Some(left), Some(right)) = (whole(left), whole(right)) {
+        return left.cmp(&right);
+    }
+    let order = double(left).zip(double(right)).and_then(|(left, right)| left.partial_cmp(&right));
+    order.unwrap_or_else(|| Exact::of(left).cmp(&Exact::of(right)))
+}
+
+fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(int) => Some(i64::from(*int)),
+        Bson::Int64(long) => Some(*long),
+        _ => None,
+    }
+}
+
+/// The number as a double, where that plainly loses nothing.
+fn double(value: &Bson) -> Option<f64> {
+    match value {
+        Bson::Double(double) => Some(*double),
+        value => whole(value).and_then(|whole| i32::try_from(whole).ok()).map(f64::from),
     }
 }
 

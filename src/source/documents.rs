@@ -91,7 +91,9 @@ impl Documents {
                     document_keys(&lookup.by, document, &mut |key| {
                         keys.insert(key);
                     });
-                    keys.into_iter().for_each(|key| found.entry(key).or_default().push(document));
+                    for key in keys {
+                        found.entry(key).or_default().push(document);
+                    }
                 }
             }
             let read = |(key, documents): (Id, Vec<&Document>)| (key, Arc::new(Fact::read(schema, id, &documents)));

@@ -47,6 +47,10 @@ const BATCH_DOCUMENTS_MAX: usize = 40_000;
 /// How long a probe may take, whatever the request's deadline.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
+/// How long a command waits for a server that is within reach, unless the connection string says otherwise: less than a
+/// request may take, so that its answer can be that there is none.
+const SELECTION_TIME: Duration = Duration::from_secs(1);
+
 /// The error that a node gives which has not heard of the moment it is asked for.
 const UNKNOWN_MOMENT: i32 = 72;
 
@@ -78,6 +82,9 @@ pub enum ConnectError {
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
+    /// It is a member of a replica set that is not there yet.
+    #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
+    NotInitiated,
     /// It does not answer.
     #[error("MongoDB does not answer: {0}")]
     Unreachable(#[source] Box<mongodb::error::Error>),
@@ -92,12 +99,19 @@ impl MongoDb {
         let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri(Box::new(error)))?;
         options.app_name.get_or_insert_with(|| "permcached".to_owned());
         options.max_pool_size.get_or_insert(COMMANDS_MAX);
-        options.server_selection_timeout.get_or_insert(PROBE_TIME);
+        options.server_selection_timeout.get_or_insert(SELECTION_TIME);
         options.connect_timeout.get_or_insert(PROBE_TIME);
         let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
         let name = name.ok_or(ConnectError::NoDatabase)?;
         let client = Client::with_options(options).map_err(|error| ConnectError::Uri(Box::new(error)))?;
-        Self::open(schema, client.database(&name)).await
+        // At the start there is more time than that.
+        let deadline = Deadline::after(PROBE_TIME);
+        loop {
+            match Self::open(Arc::clone(&schema), client.database(&name)).await {
+                Err(ConnectError::Unreachable(error)) if is_out_of_reach(&error) && !deadline.is_over() => {}
+                result => return result,
+            }
+        }
     }
 
     /// Uses a database of a client that is there already.
@@ -107,6 +121,9 @@ impl MongoDb {
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
         let hello = hello.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        if hello.get_bool("isreplicaset").unwrap_or(false) {
+            return Err(ConnectError::NotInitiated);
+        }
         let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         Ok(Self { schema, database, mode, permits, ticks: AtomicU64::new(0) })
@@ -260,6 +277,11 @@ impl MongoDb {
 struct Found {
     documents: Vec<Document>,
     stamp: Moment,
+}
+
+/// Whether no server that would do was found in time.
+fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
+    matches!(*error.kind, ErrorKind::ServerSelection { .. })
 }
 
 fn primary() -> SelectionCriteria {

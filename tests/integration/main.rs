@@ -1,5 +1,29 @@
-//! The integration tests: one binary, each subject a module.
+//! The integration tests: the crate as its users see it, against real servers where those have the last word.
+//!
+//! One binary, so that the tests share their servers (`support`); each module is one subject.
+
+#![allow(
+    unreachable_pub,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test says what went wrong by panicking"
+)]
 
 mod any_schema;
 mod broken_schemas;
+mod cold;
+mod conditions;
+mod contract;
+mod evaluator;
+mod mongodb;
+mod rules;
+mod standalone;
+mod support;
+mod transport;
 mod tuple_models;
+mod wrong_types;

@@ -1,3 +1,6 @@
 //! What the integration tests share, and no test of its own.
 
+pub mod both;
+pub mod monitored;
 pub mod servers;
+pub mod service;

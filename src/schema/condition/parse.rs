@@ -91,6 +91,10 @@ impl Parser<'_> {
         None
     }
 
+    fn too_deep<T>(&mut self, span: &Span) -> Option<T> {
+        self.wrong(Mistake::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
+    }
+
     /// An example, given as JSON, in the language that the condition is written in.
     fn example(&self, json: &str) -> String {
         if self.is_json { json.to_owned() } else { as_toml(json) }
@@ -103,10 +107,7 @@ impl Parser<'_> {
             return self.wrong(Mistake::new(&node.span, message).help(help));
         };
         if depth > DEPTH_MAX {
-            return self.wrong(Mistake::new(
-                &node.span,
-                format!("conditions nest deeper than {DEPTH_MAX}"),
-            ));
+            return self.too_deep(&node.span);
         }
         let all: Vec<Condition> = entries.iter().filter_map(|entry| self.entry(entry, depth)).collect();
         Some(one_or(all, Condition::And))
@@ -129,7 +130,7 @@ impl Parser<'_> {
                 self.wrong(Mistake::new(&entry.span, message).help(format!("for example: {example}")))
             }
             name if name.starts_with('$') => self.unknown(entry, "in a condition", &TOP_OPERATORS),
-            _ => self.field(entry),
+            _ => self.field(entry, depth),
         }
     }
 
@@ -213,13 +214,13 @@ impl Parser<'_> {
         Path::read(name, &node.span).map_or_else(|mistake| self.wrong(mistake), Some)
     }
 
-    fn field(&mut self, entry: &Entry) -> Option<Condition> {
+    fn field(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
         let path = match Path::read(&entry.name, &entry.span) {
             Ok(path) => path,
             Err(mistake) => return self.wrong(mistake),
         };
         let tests = match &entry.node.value {
-            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators)?,
+            Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
             _ => vec![Test::Eq(self.operand(None, &entry.node)?)],
         };
         let all = tests
@@ -229,7 +230,10 @@ impl Parser<'_> {
         Some(one_or(all, Condition::And))
     }
 
-    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry]) -> Option<Vec<Test>> {
+    fn tests(&mut self, field: &str, span: &Span, operators: &[Entry], depth: usize) -> Option<Vec<Test>> {
+        if depth > DEPTH_MAX {
+            return self.too_deep(span);
+        }
         if operators.is_empty() {
             let help = format!(
                 "a value stands there, or a test such as {}",
@@ -247,12 +251,12 @@ impl Parser<'_> {
         Some(
             operators
                 .iter()
-                .filter_map(|operator| self.test(field, operator))
+                .filter_map(|operator| self.test(field, operator, depth))
                 .collect(),
         )
     }
 
-    fn test(&mut self, field: &str, operator: &Entry) -> Option<Test> {
+    fn test(&mut self, field: &str, operator: &Entry, depth: usize) -> Option<Test> {
         let node = &operator.node;
         match operator.name.as_str() {
             "$eq" => Some(Test::Eq(self.operand(Some("$eq"), node)?)),
@@ -267,7 +271,7 @@ impl Parser<'_> {
                 )),
             },
             "$not" => match &node.value {
-                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators)?)),
+                Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
                 _ => self.wrong(
                     Mistake::new(
                         &node.span,

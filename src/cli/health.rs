@@ -1,0 +1,42 @@
+//! `permcached health`: asks a server over the standard gRPC health protocol.
+
+use std::time::Duration;
+
+use clap::Args;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{Ended, Failure, Outcome};
+use crate::config::{ProcessEnvironment, local_server};
+
+const TIME_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(super) struct Health {
+    /// The server [default: this machine, at PORT or 50051]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+}
+
+impl Health {
+    pub(super) async fn run(self) -> Ended {
+        let server = self.server.unwrap_or_else(|| local_server(&ProcessEnvironment));
+        let endpoint = Endpoint::from_shared(server.clone()).map_err(Failure::usage)?;
+        let endpoint = endpoint.connect_timeout(TIME_MAX).timeout(TIME_MAX);
+        let mut client = HealthClient::new(endpoint.connect_lazy());
+        match client.check(HealthCheckRequest::default()).await {
+            Ok(response) if response.get_ref().status() == ServingStatus::Serving => {
+                say!("serving");
+                Ok(Outcome::Yes)
+            }
+            Ok(_) => {
+                say!("not serving");
+                Ok(Outcome::No)
+            }
+            Err(status) => {
+                say!("no answer from {server}: {}", status.message());
+                Ok(Outcome::No)
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `permcached schema check` and `permcached schema test`.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Ended, Failure, Outcome, schema_test};
+use crate::{
+    app::{AppError, read_schema},
+    schema::{Mistakes, Schema},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compile a schema: every mistake is shown, with its place and the remedy.
+    Check {
+        /// The schema
+        file: PathBuf,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a schema's tests: questions with the answer and the reason that they should have.
+    Test(schema_test::SchemaTest),
+}
+
+impl SchemaCommand {
+    pub(super) async fn run(self) -> Ended {
+        match self.command {
+            Command::Check { file, json } => check(&file, json),
+            Command::Test(test) => test.run().await,
+        }
+    }
+}
+
+fn check(file: &Path, json: bool) -> Ended {
+    let (schema, mistakes) = match read_schema(file) {
+        Ok(schema) => (Some(schema), None),
+        Err(AppError::Schema(mistakes)) => (None, Some(mistakes)),
+        Err(error) => return Err(Failure::usage(error)),
+    };
+    match (&schema, &mistakes) {
+        _ if json => say!("{:#}", as_json(schema.as_ref(), mistakes.as_ref())),
+        (Some(schema), _) => {
+            let (types, lookups) = (schema.resources().count(), schema.lookup_count());
+            say!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
+            for (_, lookup) in schema.lookups() {
+                say!("  {} by {}", lookup.collection, lookup.by);
+            }
+        }
+        (_, Some(mistakes)) => eprintln!("{}", mistakes.render(std::io::stderr().is_terminal())),
+        (None, None) => {}
+    }
+    Ok(if schema.is_some() { Outcome::Yes } else { Outcome::No })
+}
+
+fn as_json(schema: Option<&Schema>, mistakes: Option<&Mistakes>) -> Value {
+    let lookups: Vec<Value> = schema
+        .iter()
+        .flat_map(|schema| schema.lookups())
+        .map(|(_, lookup)| json!({ "collection": lookup.collection, "by": lookup.by.as_str() }))
+        .collect();
+    let mistakes: Vec<Value> = mistakes
+        .iter()
+        .flat_map(|mistakes| mistakes.iter().map(|mistake| (mistakes.place(mistake), mistake)))
+        .map(|(place, mistake)| {
+            let (line, column) = place.unzip();
+            json!({ "line": line, "column": column, "message": mistake.message, "help": mistake.help })
+        })
+        .collect();
+    json!({ "wellFormed": schema.is_some(), "lookups": lookups, "mistakes": mistakes })
+}

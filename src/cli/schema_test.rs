@@ -1,0 +1,217 @@
+//! `permcached schema test`: a file of questions with the expected answers and reasons, over documents or a live database.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bson::DateTime;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Ended, Failure, Outcome, text};
+use crate::{
+    app::{App, read_schema},
+    check::{Checked, Demand},
+    config::{Config, Overrides, ProcessEnvironment, SourceConfig},
+    question::{Answer, Millis, Question},
+    schema::{Schema, SubjectText},
+    source::Deadline,
+};
+
+/// How long all questions of a file may take.
+const TIME_MAX: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaTest {
+    /// The tests: a TOML file, as docs/schema.md describes it
+    file: PathBuf,
+    /// Take documents from here instead of from where the file says
+    #[arg(long, value_name = "DIR", conflicts_with = "live")]
+    documents: Option<PathBuf>,
+    /// Ask the database that MONGODB_URI names
+    #[arg(long)]
+    live: bool,
+    /// Print every result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tests {
+    schema: PathBuf,
+    documents: Option<PathBuf>,
+    now: Option<toml::value::Datetime>,
+    #[serde(default)]
+    names: BTreeMap<String, String>,
+    #[serde(default)]
+    test: Vec<Test>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    name: Option<String>,
+    subject: String,
+    resource: String,
+    #[serde(default)]
+    allowed: Allowed,
+    #[serde(default)]
+    denied: BTreeMap<String, String>,
+}
+
+/// Permissions, or permissions with the relation that grants each.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Allowed {
+    Permissions(Vec<String>),
+    Granted(BTreeMap<String, String>),
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Self::Permissions(Vec::new())
+    }
+}
+
+/// One question with what is expected.
+struct Expectation {
+    test: String,
+    question: Question,
+    expected: String,
+    /// Whether any granting relation will do.
+    is_loose: bool,
+}
+
+impl SchemaTest {
+    pub(super) async fn run(self) -> Ended {
+        let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", self.file.display()));
+        let written = std::fs::read_to_string(&self.file).map_err(|error| wrong(&error))?;
+        let tests: Tests = toml::from_str(&written).map_err(|error| wrong(&error))?;
+        let now = tests.now.map(read_date).transpose().map_err(|error| wrong(&error))?;
+        let beside = |path: &Path| self.file.parent().map_or_else(|| path.to_owned(), |parent| parent.join(path));
+        let schema = read_schema(&beside(&tests.schema)).map_err(Failure::usage)?;
+        let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
+        let source = self.source(&tests, beside)?;
+        let app = App::open(schema, &source).await.map_err(Failure::usage)?;
+
+        let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
+        let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
+        let demand = Demand::FullyConsistent;
+        let checked = app.checker.check_at(&questions, demand, Deadline::after(TIME_MAX), clock).await;
+        let mut results = Vec::new();
+        for (expectation, checked) in expectations.iter().zip(checked) {
+            let found = checked.map_err(Failure::no_answer)?;
+            let passed = expectation.is_met(app.checker.schema(), &found);
+            results.push((expectation, shown(app.checker.schema(), &found), passed));
+        }
+        let failed = results.iter().filter(|(.., passed)| !passed).count();
+        if self.json {
+            say!("{:#}", as_json(&results));
+        } else {
+            for (expectation, got, _) in results.iter().filter(|(.., passed)| !passed) {
+                let Expectation { test, expected, .. } = expectation;
+                say!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
+            }
+            say!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
+        }
+        Ok(if failed == 0 { Outcome::Yes } else { Outcome::No })
+    }
+
+    fn source(&self, tests: &Tests, beside: impl Fn(&Path) -> PathBuf) -> Result<SourceConfig, Failure> {
+        let directory = self.documents.clone().or_else(|| tests.documents.as_deref().map(beside));
+        match directory {
+            Some(directory) if !self.live => Ok(SourceConfig::Documents(directory)),
+            None if !self.live => Err(Failure::usage("the file names no `documents`: give --documents DIR, or --live")),
+            _ => {
+                let overrides = Overrides { schema: Some(tests.schema.clone()), ..Overrides::default() };
+                Ok(Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?.source)
+            }
+        }
+    }
+}
+
+impl Expectation {
+    fn is_met(&self, schema: &Schema, checked: &Checked) -> bool {
+        match checked.answer {
+            Answer::Allowed { .. } if self.is_loose => true,
+            _ => shown(schema, checked) == self.expected,
+        }
+    }
+}
+
+fn as_json(results: &[(&Expectation, String, bool)]) -> Value {
+    let each = |(expectation, got, passed): &(&Expectation, String, bool)| {
+        json!({ "test": expectation.test, "expected": expectation.expected, "got": got, "passed": passed })
+    };
+    Value::Array(results.iter().map(each).collect())
+}
+
+/// `allowed by file#owner`, or `denied NO_GRANT`.
+fn shown(schema: &Schema, checked: &Checked) -> String {
+    match checked.answer {
+        Answer::Allowed { by: Some(relation), .. } => format!("allowed by {}", schema.relation_name(relation)),
+        Answer::Allowed { by: None, .. } => "allowed".to_owned(),
+        Answer::Denied(reason) => format!("denied {}", reason.as_str()),
+    }
+}
+
+/// Every question of every test. A name that is wrong is a mistake of the file, not a failed test.
+fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, String> {
+    let mut all = Vec::new();
+    for (number, test) in (1..).zip(&tests.test) {
+        let name = test.name.clone().unwrap_or_else(|| format!("test {number}"));
+        let mut add = |permission: &str, expected: String, is_loose: bool| -> Result<(), String> {
+            let question = question(schema, tests, test, permission).map_err(|error| format!("{name}: {error}"))?;
+            let test = format!("{name}: {} {permission} {}", test.subject, test.resource);
+            all.push(Expectation { test, question, expected, is_loose });
+            Ok(())
+        };
+        match &test.allowed {
+            Allowed::Permissions(permissions) => {
+                permissions.iter().try_for_each(|permission| add(permission, "allowed".to_owned(), true))?;
+            }
+            Allowed::Granted(granted) => {
+                for (permission, by) in granted {
+                    let expected = if by.is_empty() { "allowed".to_owned() } else { format!("allowed by {by}") };
+                    add(permission, expected, false)?;
+                }
+            }
+        }
+        for (permission, reason) in &test.denied {
+            add(permission, format!("denied {reason}"), false)?;
+        }
+    }
+    if all.is_empty() {
+        return Err("there are no tests in it: add a [[test]]".to_owned());
+    }
+    Ok(all)
+}
+
+fn question(schema: &Schema, tests: &Tests, test: &Test, permission: &str) -> Result<Question, String> {
+    let meant = |text: &str| tests.names.get(text).cloned().unwrap_or_else(|| text.to_owned());
+    let (subject, resource) = (meant(&test.subject), meant(&test.resource));
+    let split = |text: &str| {
+        let parts = text.split_once(':').map(|(kind, id)| (kind.to_owned(), id.to_owned()));
+        parts.ok_or_else(|| format!("`{text}` is neither in [names] nor a type:id"))
+    };
+    let (resource_type, resource_id) = split(&resource)?;
+    let question = if subject == "anonymous" {
+        schema.question(SubjectText::Anonymous, permission, &resource_type, &resource_id)
+    } else {
+        let (kind, id) = split(&subject)?;
+        schema.question(SubjectText::Known { kind: &kind, id: &id }, permission, &resource_type, &resource_id)
+    };
+    question.map_err(|errors| {
+        errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect::<Vec<_>>().join("; ")
+    })
+}
+
+fn read_date(date: toml::value::Datetime) -> Result<Millis, String> {
+    let read = DateTime::parse_rfc3339_str(date.to_string());
+    read.map(DateTime::timestamp_millis).map_err(|_| format!("`now` is {date}: write it with a time zone, as 2026-01-31T12:00:00Z"))
+}

@@ -1,0 +1,148 @@
+//! An explanation drawn as a tree: what was looked at, where, and what came of it.
+
+use super::text::{faint, green, red, time, yellow};
+use crate::transport::proto::{
+    ExplainResponse, Explanation, Reason,
+    explanation::{Fact, Grant, Outcome, Step},
+};
+
+/// How wide a condition is shown at most.
+const CONDITION_MAX: usize = 160;
+
+/// The whole tree. Steps that say nothing by themselves share a line with what they are made of: a `!` with what it
+/// excludes, a permission with its `&` or `|`.
+pub(super) fn draw(response: &ExplainResponse) -> String {
+    let mut lines = Vec::new();
+    if let Some((root, rest)) = response.steps.split_first() {
+        write(root, rest, "", "", &mut lines);
+    }
+    if response.truncated {
+        lines.push(yellow("… there are more steps than are shown"));
+    }
+    lines.join("\n")
+}
+
+/// Writes a step and all that it is made of, which are the first of `rest`.
+fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, lines: &mut Vec<String>) {
+    let (mut headline, mut last, mut inner) = (headline(step), step, beneath(step, rest));
+    while let Some((only, below)) = joined(last, inner) {
+        headline = match last.step() {
+            Step::Not => format!("{headline} {}", self::headline(only)),
+            _ => format!("{headline}: {}", self::headline(only)),
+        };
+        (last, inner) = (only, below);
+    }
+    let why = match step.reason() {
+        Reason::Unspecified => String::new(),
+        reason => faint(&format!("  {}", reason.as_str_name())),
+    };
+    lines.push(format!("{}{} {headline}{why}", faint(first), mark(step.outcome())));
+    let bar = if inner.is_empty() { "    " } else { "│   " };
+    lines.extend(details(last).into_iter().map(|detail| format!("{}{detail}", faint(&format!("{further}{bar}")))));
+    while let Some((child, later)) = inner.split_first() {
+        let own = beneath(child, later);
+        inner = later.get(own.len()..).unwrap_or_default();
+        let (branch, indent) = if inner.is_empty() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        write(child, own, &format!("{further}{branch}"), &format!("{further}{indent}"), lines);
+    }
+}
+
+/// The steps that a step is made of, at any depth: those that follow it and are deeper.
+fn beneath<'a>(step: &Explanation, rest: &'a [Explanation]) -> &'a [Explanation] {
+    let count = rest.iter().take_while(|other| other.depth > step.depth).count();
+    rest.get(..count).unwrap_or_default()
+}
+
+/// The one step that this step is made of, if both fit on a line.
+fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Explanation, &'a [Explanation])> {
+    let (only, rest) = inner.split_first()?;
+    let is_only = beneath(only, rest).len() == rest.len();
+    let fits = match step.step() {
+        Step::Not => true,
+        Step::Permission => matches!(only.step(), Step::All | Step::Any | Step::Not),
+        _ => false,
+    };
+    (is_only && fits).then_some((only, rest))
+}
+
+fn mark(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Holds => green("✓"),
+        Outcome::Fails => red("✗"),
+        Outcome::Indeterminate | Outcome::Unspecified => yellow("?"),
+    }
+}
+
+fn headline(step: &Explanation) -> String {
+    let Explanation { object, name, .. } = step;
+    let what = match step.step() {
+        Step::Question => format!("{name} {object}"),
+        Step::Gate => format!("{object} is active"),
+        Step::Document => format!("{object} exists"),
+        Step::Permission | Step::Relation | Step::Edge => format!("{name} of {object}"),
+        Step::Not => "not".to_owned(),
+        Step::All => "all of".to_owned(),
+        Step::Any => "any of".to_owned(),
+        Step::Unspecified => String::new(),
+    };
+    let until = step.valid_until.as_ref().map(|until| format!(" until {}", time(until))).unwrap_or_default();
+    format!("{what}{until}")
+}
+
+/// Where a step was read, and what each document says.
+fn details(step: &Explanation) -> Vec<String> {
+    let Some(fact) = &step.fact else {
+        let is_for_others = step.step() == Step::Relation;
+        return if is_for_others { vec![format!("leads only to {}", step.leads_to.join(", "))] } else { Vec::new() };
+    };
+    let mut lines = vec![format!("{}: {}", place(fact), found(fact, step))];
+    if !fact.condition.is_empty() && step.grants.is_empty() {
+        let shown: String = fact.condition.chars().take(CONDITION_MAX).collect();
+        let more = if shown.len() < fact.condition.len() { "…" } else { "" };
+        lines.push(faint(&format!("where {shown}{more}")));
+    }
+    let is_plain = step.step() == Step::Gate && step.outcome() == Outcome::Holds;
+    let telling = step.grants.iter().filter(|grant| grant.reason() != Reason::NoGrant || step.step() == Step::Edge);
+    let telling = telling.filter(|_| !is_plain);
+    lines.extend(telling.map(|grant| self::grant(fact, grant)));
+    lines
+}
+
+fn place(fact: &Fact) -> String {
+    format!("{} by {} = {}", fact.collection, fact.field, fact.key)
+}
+
+fn found(fact: &Fact, step: &Explanation) -> String {
+    let grants = step.grants_total;
+    match (fact.over_limit, fact.documents_total, grants) {
+        (true, _, _) => "more than a fact may hold".to_owned(),
+        (_, 0, _) => "no document".to_owned(),
+        (_, documents, 0) if step.step() == Step::Edge => format!("{}, which leads nowhere", plural(documents, "document")),
+        (_, documents, 0) => format!("{}, none says so", plural(documents, "document")),
+        (_, documents, _) if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant && step.step() == Step::Relation => {
+            format!("{}, {} to others", plural(documents, "document"), plural(grants, "grant"))
+        }
+        (_, documents, _) => plural(documents, "document"),
+    }
+}
+
+fn plural(count: u32, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn grant(fact: &Fact, grant: &Grant) -> String {
+    let leads_to = match grant.grantee.as_str() {
+        "" => String::new(),
+        "?" => " is no id of the right type".to_owned(),
+        grantee => format!(" = {grantee}"),
+    };
+    let since = grant.since.as_ref().map(|since| format!(", since {}", time(since))).unwrap_or_default();
+    let until = grant.until.as_ref().map(|until| format!(", until {}", time(until))).unwrap_or_default();
+    let doubt = if grant.doubtful { ", a value in its condition or dates has a wrong type" } else { "" };
+    let why = match grant.reason() {
+        Reason::Unspecified | Reason::NoGrant => String::new(),
+        reason => format!(" {}", reason.as_str_name()),
+    };
+    let line = format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field);
+    format!("{} {}{}", mark(grant.outcome()), line, faint(&why))
+}

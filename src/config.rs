@@ -1,0 +1,221 @@
+//! The configuration: environment variables, and the command line's options over them. The only reader of the environment.
+//!
+//! Every mistake is found before anything starts, and all of them are listed at once. Secrets are never shown.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+/// The port that is served where none is named.
+pub const DEFAULT_PORT: u16 = 50_051;
+
+/// What the command line says. It goes before the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The schema.
+    pub schema: Option<PathBuf>,
+    /// The directory of documents.
+    pub documents: Option<PathBuf>,
+    /// The port.
+    pub port: Option<u16>,
+    /// The address.
+    pub bind: Option<IpAddr>,
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file of the schema.
+    pub schema: PathBuf,
+    /// Where facts come from.
+    pub source: SourceConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+/// Where facts come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// A directory of documents.
+    Documents(PathBuf),
+    /// A MongoDB.
+    MongoDb {
+        /// The connection string.
+        uri: Secret,
+        /// The database, where the connection string does not name it.
+        database: Option<String>,
+    },
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not complete:")?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The variables that are read.
+pub trait Environment {
+    /// The value of a variable; none where it is unset or empty.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The variables of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its remedy.
+    pub fn read(overrides: &Overrides, environment: &impl Environment) -> Result<Self, ConfigError> {
+        let mut wrong = Vec::new();
+        let schema = overrides.schema.clone().or_else(|| environment.get("SCHEMA_FILE").map(PathBuf::from));
+        if schema.is_none() {
+            wrong.push("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
+        }
+        let source = source(overrides, environment, &mut wrong);
+        let port = overrides.port.or_else(|| port(environment, &mut wrong)).unwrap_or(DEFAULT_PORT);
+        let bind = overrides.bind.or_else(|| {
+            let text = environment.get("BIND_ADDRESS")?;
+            let address = text.parse().ok();
+            if address.is_none() {
+                wrong.push(format!("BIND_ADDRESS is `{text}`: set it to an address, such as 127.0.0.1 or 0.0.0.0"));
+            }
+            address
+        });
+        // Callers cannot authenticate yet: nobody but this machine may call unless the operator says so.
+        let listen = SocketAddr::new(bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
+        match (schema, source) {
+            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, listen }),
+            _ => Err(ConfigError(wrong)),
+        }
+    }
+}
+
+fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec<String>) -> Option<SourceConfig> {
+    if let Some(documents) = &overrides.documents {
+        return Some(SourceConfig::Documents(documents.clone()));
+    }
+    let documents = environment.get("DOCUMENTS_DIR").map(PathBuf::from);
+    let uri = ["MONGODB_URI", "MONGO_URI", "DB_URI"].into_iter().find_map(|name| environment.get(name).map(|uri| (name, uri)));
+    match (documents, uri) {
+        (Some(_), Some((name, _))) => {
+            wrong.push(format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other"));
+            None
+        }
+        (Some(documents), None) => Some(SourceConfig::Documents(documents)),
+        (None, Some((_, uri))) => {
+            Some(SourceConfig::MongoDb { uri: Secret(uri), database: environment.get("MONGODB_DATABASE") })
+        }
+        (None, None) => {
+            let remedy = "set MONGODB_URI (or MONGO_URI, or DB_URI) for a database, or DOCUMENTS_DIR for files";
+            wrong.push(format!("no source of facts is named: {remedy}"));
+            None
+        }
+    }
+}
+
+fn port(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<u16> {
+    let text = environment.get("PORT")?;
+    let port = text.parse().ok();
+    if port.is_none() {
+        wrong.push(format!("PORT is `{text}`: set it to a number from 0 to 65535 (0 takes a free one)"));
+    }
+    port
+}
+
+/// The address of the service on this machine, for the commands that ask it.
+#[must_use]
+pub fn local_server(environment: &impl Environment) -> String {
+    let port = environment.get("PORT").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PORT);
+    format!("http://127.0.0.1:{port}")
+}
+
+/// What is logged: the syntax of `RUST_LOG`.
+#[must_use]
+pub fn log_filter(environment: &impl Environment) -> String {
+    environment.get("RUST_LOG").unwrap_or_else(|| "info".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(&'static [(&'static str, &'static str)]);
+
+    impl Environment for Fixed {
+        fn get(&self, name: &str) -> Option<String> {
+            self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_listed_at_once() {
+        let environment = Fixed(&[("PORT", "many"), ("BIND_ADDRESS", "everywhere")]);
+        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
+        for name in ["SCHEMA_FILE", "MONGODB_URI", "PORT", "BIND_ADDRESS"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_name_of_the_connection_string_is_read() {
+        for name in ["MONGODB_URI", "MONGO_URI", "DB_URI"] {
+            let environment: &[_] = Box::leak(Box::new([("SCHEMA_FILE", "s.toml"), (name, "mongodb://u:pw@h/db")]));
+            let config = Config::read(&Overrides::default(), &Fixed(environment)).unwrap();
+            let SourceConfig::MongoDb { uri, .. } = &config.source else { panic!("{config:?}") };
+            assert_eq!(uri.reveal(), "mongodb://u:pw@h/db");
+            assert!(!format!("{config:?}").contains("pw"));
+        }
+    }
+
+    #[test]
+    fn listens_on_this_machine_alone_unless_told_otherwise() {
+        let environment = Fixed(&[("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d")]);
+        let config = Config::read(&Overrides::default(), &environment).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+        let overrides = Overrides { port: Some(1), bind: Some([0, 0, 0, 0].into()), ..Overrides::default() };
+        assert_eq!(Config::read(&overrides, &environment).unwrap().listen.to_string(), "0.0.0.0:1");
+    }
+
+    #[test]
+    fn two_sources_are_one_too_many() {
+        let environment = Fixed(&[("SCHEMA_FILE", "s"), ("DOCUMENTS_DIR", "d"), ("DB_URI", "mongodb://h/db")]);
+        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
+        assert!(error.contains("DOCUMENTS_DIR and DB_URI"), "{error}");
+    }
+}

@@ -1,0 +1,23 @@
+//! gRPC and HTTP on one port: requests into questions, answers and errors into messages. Nothing else knows the wire.
+//!
+//! Knows no database and decides no permission.
+
+mod convert;
+mod deadline;
+mod explanation;
+mod http;
+mod permission;
+mod server;
+mod status;
+
+pub use permission::PermissionApi;
+pub use server::{Limits, Readiness, ServeError, serve};
+
+/// The messages and services of `proto/permcached/v1`, as generated.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
+pub mod proto {
+    tonic::include_proto!("permcached.v1");
+
+    /// Every message and service, described: for reflection and for JSON.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

@@ -1,0 +1,179 @@
+//! Messages into questions and demands, answers into messages. Every field is checked, every mistake named.
+
+use std::time::Duration;
+
+use prost_types::Timestamp;
+
+use super::{
+    proto::{self, consistency::Requirement, freshness},
+    status::Violation,
+};
+use crate::{
+    check::{Checked, Demand},
+    freshness::{Clock, Moment, Token, TokenError},
+    question::{Answer, Millis, Question, Reason, Tier},
+    schema::{FieldError, Schema, SubjectText},
+};
+
+/// A question, from the fields that every request for one has.
+pub(super) fn question(
+    schema: &Schema,
+    subject: Option<&proto::Subject>,
+    permission: &str,
+    resource: Option<&proto::Resource>,
+) -> Result<Question, Vec<Violation>> {
+    with_parts(subject, resource, |subject, resource| {
+        schema.question(subject, permission, &resource.r#type, &resource.id)
+    })
+}
+
+/// A question for each permission of the resource.
+pub(super) fn questions_for_all(
+    schema: &Schema,
+    subject: Option<&proto::Subject>,
+    resource: Option<&proto::Resource>,
+) -> Result<Vec<Question>, Vec<Violation>> {
+    with_parts(subject, resource, |subject, resource| {
+        schema.questions_for_all(subject, &resource.r#type, &resource.id)
+    })
+}
+
+/// Reads the subject and the resource as far as they are there, so that all that is wrong is named at once.
+fn with_parts<T>(
+    subject: Option<&proto::Subject>,
+    resource: Option<&proto::Resource>,
+    read: impl FnOnce(SubjectText<'_>, &proto::Resource) -> Result<T, Vec<FieldError>>,
+) -> Result<T, Vec<Violation>> {
+    let mut violations = Vec::new();
+    let subject = match subject {
+        None => {
+            violations.push(Violation::new("subject", "is missing: name a subject, or say that it is anonymous"));
+            SubjectText::Anonymous
+        }
+        Some(subject) if subject.anonymous => {
+            if !subject.r#type.is_empty() || !subject.id.is_empty() {
+                violations.push(Violation::new("subject.anonymous", "an anonymous subject has no type and no id"));
+            }
+            SubjectText::Anonymous
+        }
+        Some(subject) => SubjectText::Known { kind: &subject.r#type, id: &subject.id },
+    };
+    let nothing = proto::Resource::default();
+    let read = read(subject, resource.unwrap_or(&nothing));
+    let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
+    let errors = read.as_ref().err().into_iter().flatten();
+    let told = errors.filter(|error| resource.is_some() || !is_of_resource(error));
+    violations.extend(told.map(|error| Violation::new(error.field, &error.message)));
+    if resource.is_none() {
+        violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
+    }
+    read.ok().filter(|_| violations.is_empty()).ok_or(violations)
+}
+
+/// What is wrong with a demand that says no.
+const FALSE: &str = "is false: set it to true, or leave `consistency` out";
+
+/// What a request demands of the freshness of its answer, where moments are of this clock.
+pub(super) fn demand(consistency: Option<&proto::Consistency>, clock: Clock) -> Result<Demand, Violation> {
+    let wrong = |field: &str, message: &str| Err(Violation::new(format!("consistency.{field}"), message));
+    match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
+        None | Some(Requirement::MinimizeLatency(true)) => Ok(Demand::MinimizeLatency),
+        Some(Requirement::FullyConsistent(true)) => Ok(Demand::FullyConsistent),
+        Some(Requirement::MinimizeLatency(false)) => wrong("minimize_latency", FALSE),
+        Some(Requirement::FullyConsistent(false)) => wrong("fully_consistent", FALSE),
+        Some(Requirement::MaxAge(age)) => match duration(age) {
+            Some(age) if !age.is_zero() => Ok(Demand::MaxAge(age)),
+            _ => wrong("max_age", "is not a duration of more than zero: to see everything, ask for `fully_consistent`"),
+        },
+        Some(Requirement::AtLeastAsFresh(freshness)) => match &freshness.moment {
+            None => wrong("at_least_as_fresh", "is empty: give a `token` or an `operation_time`"),
+            Some(moment) => {
+                let token = match moment {
+                    freshness::Moment::Token(text) => text.parse().map_err(|error: TokenError| error.to_string()),
+                    freshness::Moment::OperationTime(time) => {
+                        Ok(Token { clock: Clock::Cluster, moment: Moment::new(time.seconds, time.increment) })
+                    }
+                };
+                let own = token.and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
+                own.map(Demand::AtLeastAsFresh).map_err(|message| Violation::new(moment_field(consistency), message))
+            }
+        },
+    }
+}
+
+/// Where a request says which moment its answer must cover.
+pub(super) fn moment_field(consistency: Option<&proto::Consistency>) -> &'static str {
+    let moment = match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
+        Some(Requirement::AtLeastAsFresh(freshness)) => freshness.moment.as_ref(),
+        _ => None,
+    };
+    match moment {
+        Some(freshness::Moment::Token(_)) => "consistency.at_least_as_fresh.token",
+        Some(freshness::Moment::OperationTime(_)) => "consistency.at_least_as_fresh.operation_time",
+        None => "consistency.at_least_as_fresh",
+    }
+}
+
+fn foreign(of: Clock, source: Clock) -> String {
+    let time = |clock| match clock {
+        Clock::Cluster => "MongoDB's cluster time",
+        Clock::Revision => "revisions of documents",
+        Clock::Local => "an instance's own ticks",
+    };
+    format!("is of {}, and this service goes by {}: pass the `as_of` of one of its answers", time(of), time(source))
+}
+
+/// A duration that is not below zero. By hand, as prost's conversion panics at the ends in builds that check overflow.
+fn duration(duration: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(duration.seconds).ok()?, nanos))
+}
+
+/// An answer as a message.
+pub(super) fn answer(schema: &Schema, checked: &Checked) -> proto::Answer {
+    let (allowed, why, granted_by, valid_until) = match checked.answer {
+        Answer::Allowed { by, valid_until } => {
+            let granted_by = by.map(|relation| schema.relation_name(relation)).unwrap_or_default();
+            (true, proto::Reason::Unspecified, granted_by, valid_until)
+        }
+        Answer::Denied(denied) => (false, reason(denied), String::new(), None),
+    };
+    proto::Answer {
+        allowed,
+        reason: why.into(),
+        granted_by,
+        tier: tier(checked.tier).into(),
+        as_of: checked.as_of.to_string(),
+        age: prost_types::Duration::try_from(checked.age).ok(),
+        valid_until: valid_until.map(timestamp),
+    }
+}
+
+pub(super) fn reason(reason: Reason) -> proto::Reason {
+    match reason {
+        Reason::SubjectInactive => proto::Reason::SubjectInactive,
+        Reason::NotFound => proto::Reason::NotFound,
+        Reason::Malformed => proto::Reason::Malformed,
+        Reason::Limit => proto::Reason::Limit,
+        Reason::Excluded => proto::Reason::Excluded,
+        Reason::Expired => proto::Reason::Expired,
+        Reason::NoGrant => proto::Reason::NoGrant,
+    }
+}
+
+pub(super) fn tier(tier: Tier) -> proto::Tier {
+    match tier {
+        Tier::Memory => proto::Tier::Memory,
+        Tier::Redis => proto::Tier::Redis,
+        Tier::Source => proto::Tier::Source,
+    }
+}
+
+/// A date of MongoDB's as the protocol has it; one outside the years 1 to 9999 at that end.
+pub(super) fn timestamp(millis: Millis) -> Timestamp {
+    const FIRST: Millis = -62_135_596_800_000;
+    const LAST: Millis = 253_402_300_799_999;
+    let millis = millis.clamp(FIRST, LAST);
+    let nanos = i32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
+    Timestamp { seconds: millis.div_euclid(1_000), nanos }
+}

@@ -1,0 +1,63 @@
+//! How long a request may take: the caller's `grpc-timeout`, or our own bound.
+//!
+//! A little is kept back, so that the answer still arrives in time, and with our status rather than the transport's.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+
+use crate::source::Deadline;
+
+/// How long a request may take where the caller does not say less.
+pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What is kept back for the way at most.
+const MARGIN_MAX: Duration = Duration::from_millis(10);
+
+/// When a request's time is up.
+pub(super) fn deadline(metadata: &MetadataMap) -> Deadline {
+    let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+    let time = asked.map_or(REQUEST_TIME_MAX, |time| time.saturating_sub(MARGIN_MAX.min(time / 10)));
+    Deadline::after(time.min(REQUEST_TIME_MAX))
+}
+
+/// Reads a timeout as the gRPC protocol writes it: up to eight digits and a unit.
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_grpc_writes() {
+        for (text, time) in [
+            ("100m", Some(Duration::from_millis(100))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("", None),
+            ("m", None),
+            ("1", None),
+            ("123456789m", None),
+            ("-1m", None),
+            ("1é", None),
+        ] {
+            assert_eq!(parse(text), time, "{text}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! An evaluation's tree as the protocol has it: a flat list of steps, each with its depth, so that no client meets a message
+//! nested deeper than it decodes.
+//!
+//! Shows secrets only as hashes, as the facts hold nothing else.
+
+use prost::Message as _;
+
+use super::{convert, proto};
+use crate::{
+    check::{AtHand, Explained},
+    evaluate::{GrantSeen, Outcome, Step, Tree},
+    fact::{Certainty, Grantee},
+    freshness::Token,
+    question::{Id, LookupId, Question, Reason, RelationId},
+    schema::{Condition, Owner, Relation, Schema, Target},
+};
+
+/// How many steps one explanation has at most.
+const STEPS_MAX: usize = 2_000;
+
+/// How many bytes one explanation has at most: a client takes 4 MiB unless told otherwise.
+const BYTES_MAX: usize = 3 * 1_024 * 1_024;
+
+/// How many grants, and how many documents, one step shows at most.
+const SHOWN_MAX: usize = 20;
+
+/// The whole answer to an `Explain`.
+pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
+    let clock = explained.checked.as_of.clock;
+    let mut writer = Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
+    writer.step(&explained.tree, 0);
+    let Writer { steps, truncated, .. } = writer;
+    proto::ExplainResponse { answer: Some(convert::answer(schema, &explained.checked)), steps, truncated }
+}
+
+struct Writer<'a> {
+    schema: &'a Schema,
+    question: &'a Question,
+    facts: &'a AtHand,
+    clock: crate::freshness::Clock,
+    steps: Vec<proto::Explanation>,
+    bytes: usize,
+    truncated: bool,
+}
+
+impl Writer<'_> {
+    fn step(&mut self, tree: &Tree, depth: u32) {
+        if self.truncated {
+            return;
+        }
+        let (outcome, reason, until) = outcome(tree.outcome);
+        let mut step = proto::Explanation {
+            outcome: outcome.into(),
+            reason: reason.into(),
+            valid_until: until,
+            grants_total: u32::try_from(tree.grants.len()).unwrap_or(u32::MAX),
+            depth,
+            ..Default::default()
+        };
+        self.describe(&tree.step, &mut step);
+        let relation = match tree.step {
+            Step::Gate { relation, .. } | Step::Relation { relation, .. } => Some(relation),
+            Step::Walk { edge, .. } => Some(edge),
+            _ => None,
+        };
+        if let Some(relation) = relation {
+            step.grants = self.grants(relation, &tree.grants);
+        }
+        self.bytes += step.encoded_len();
+        if self.steps.len() >= STEPS_MAX || self.bytes > BYTES_MAX {
+            self.truncated = true;
+            return;
+        }
+        self.steps.push(step);
+        for child in &tree.children {
+            self.step(child, depth.saturating_add(1));
+        }
+    }
+
+    /// What was looked at, and where.
+    fn describe(&self, what: &Step, step: &mut proto::Explanation) {
+        use proto::explanation::Step as Kind;
+        let schema = self.schema;
+        let kind = match what {
+            Step::Question => {
+                let resource = &self.question.resource;
+                step.object = format!("{}:{}", schema.resource(resource.kind).name, resource.id);
+                step.name = schema.permission(self.question.permission).name.to_string();
+                Kind::Question
+            }
+            Step::Gate { relation, id } => {
+                self.at(*relation, id, step);
+                Kind::Gate
+            }
+            Step::Absent { kind, id } => {
+                step.object = format!("{}:{id}", schema.resource(*kind).name);
+                step.fact = schema.resource(*kind).document.map(|lookup| self.fact(lookup, id));
+                Kind::Document
+            }
+            Step::Permission { permission, id } => {
+                let permission = schema.permission(*permission);
+                step.object = format!("{}:{id}", schema.resource(permission.resource).name);
+                step.name = permission.name.to_string();
+                Kind::Permission
+            }
+            Step::Relation { relation, id } => {
+                self.at(*relation, id, step);
+                step.leads_to = self.leads_to(*relation);
+                Kind::Relation
+            }
+            Step::Walk { edge, member, id } => {
+                self.at(*edge, id, step);
+                step.name = format!("{}.{}", step.name, schema.member_name(*member));
+                Kind::Edge
+            }
+            Step::Not => Kind::Not,
+            Step::All => Kind::All,
+            Step::Any => Kind::Any,
+        };
+        step.step = kind.into();
+    }
+
+    fn at(&self, number: RelationId, id: &Id, step: &mut proto::Explanation) {
+        let relation = self.schema.relation(number);
+        let owner = match relation.owner {
+            Owner::Resource(kind) => &self.schema.resource(kind).name,
+            Owner::Subject(kind) => &self.schema.subject(kind).name,
+        };
+        step.object = format!("{owner}:{id}");
+        step.name = relation.name.to_string();
+        if self.schema.can_lead_to(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_)) {
+            let condition = condition(relation);
+            step.fact = Some(proto::explanation::Fact { condition, ..self.fact(relation.lookup, id) });
+        }
+    }
+
+    /// The types that a relation leads to.
+    fn leads_to(&self, relation: RelationId) -> Vec<String> {
+        let ids = self.schema.relation(relation).ids.as_ref();
+        let targets = ids.iter().flat_map(|ids| &ids.targets);
+        targets.map(|target| self.target(*target, "")).collect()
+    }
+
+    fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {
+        let found = self.facts.held(lookup, id);
+        let lookup = self.schema.lookup(lookup);
+        let documents = found.map(|held| held.fact.documents()).unwrap_or_default();
+        proto::explanation::Fact {
+            collection: lookup.collection.to_string(),
+            field: lookup.by.to_string(),
+            key: id.to_string(),
+            documents: documents.iter().take(SHOWN_MAX).map(ToString::to_string).collect(),
+            documents_total: u32::try_from(documents.len()).unwrap_or(u32::MAX),
+            over_limit: found.is_some_and(|held| held.fact.is_over_limit()),
+            tier: found.map(|held| convert::tier(held.tier)).unwrap_or_default().into(),
+            stamp: found.map(|held| Token { clock: self.clock, moment: held.stamp }.to_string()).unwrap_or_default(),
+            condition: String::new(),
+        }
+    }
+
+    /// The grants that lead to the subject, then as many of the others as there is room for.
+    fn grants(&self, relation: RelationId, grants: &[GrantSeen]) -> Vec<proto::explanation::Grant> {
+        let relation = self.schema.relation(relation);
+        let is_other = |seen: &&GrantSeen| seen.outcome == Outcome::Fails(Reason::NoGrant);
+        let first = grants.iter().filter(|seen| !is_other(seen));
+        let all = first.chain(grants.iter().filter(is_other)).take(SHOWN_MAX);
+        all.map(|seen| self.grant(relation, seen)).collect()
+    }
+
+    fn grant(&self, relation: &Relation, seen: &GrantSeen) -> proto::explanation::Grant {
+        let (outcome, reason, _) = outcome(seen.outcome);
+        proto::explanation::Grant {
+            document: seen.document.as_ref().map(ToString::to_string).unwrap_or_default(),
+            field: field(relation),
+            grantee: self.grantee(relation, &seen.grant.grantee),
+            since: seen.grant.since.map(convert::timestamp),
+            until: seen.grant.until.map(convert::timestamp),
+            doubtful: seen.grant.certainty != Certainty::Sure,
+            outcome: outcome.into(),
+            reason: reason.into(),
+        }
+    }
+
+    fn grantee(&self, relation: &Relation, grantee: &Grantee) -> String {
+        let (place, id) = match grantee {
+            Grantee::Flag => return String::new(),
+            Grantee::Unreadable => return "?".to_owned(),
+            Grantee::Everyone { target } => (*target, ":*".to_owned()),
+            Grantee::Id { target, id } => (*target, format!(":{id}")),
+        };
+        let target = relation.ids.as_ref().and_then(|ids| ids.targets.get(usize::from(place)));
+        target.map(|target| self.target(*target, &id)).unwrap_or_default()
+    }
+
+    /// The type that a target is of, the id where there is one, and the member of a set: `team:id#member`.
+    fn target(&self, target: Target, id: &str) -> String {
+        match target {
+            Target::Subject(kind) => format!("{}{id}", self.schema.subject(kind).name),
+            Target::Resource(kind) => format!("{}{id}", self.schema.resource(kind).name),
+            Target::Set(kind, member) => {
+                format!("{}{id}#{}", self.schema.resource(kind).name, self.schema.member_name(member))
+            }
+        }
+    }
+}
+
+fn outcome(outcome: Outcome) -> (proto::explanation::Outcome, proto::Reason, Option<prost_types::Timestamp>) {
+    use proto::explanation::Outcome as Kind;
+    match outcome {
+        Outcome::Holds { until } => (Kind::Holds, proto::Reason::Unspecified, until.map(convert::timestamp)),
+        Outcome::Fails(reason) => (Kind::Fails, convert::reason(reason), None),
+        Outcome::Indeterminate(reason) => (Kind::Indeterminate, convert::reason(reason), None),
+        Outcome::Missing => (Kind::Unspecified, proto::Reason::Unspecified, None),
+    }
+}
+
+/// The field that a relation is read from: for a flag, those that its condition looks at.
+fn field(relation: &Relation) -> String {
+    let each = relation.each.as_ref().map(|each| format!("{each}.")).unwrap_or_default();
+    if let Some(ids) = &relation.ids {
+        return format!("{each}{}", ids.field);
+    }
+    let mut fields = Vec::new();
+    if let Some(condition) = &relation.condition {
+        condition.paths(&mut |path| {
+            let field = format!("{each}{path}");
+            if !fields.contains(&field) {
+                fields.push(field);
+            }
+        });
+    }
+    fields.join(", ")
+}
+
+/// What a relation wants of a document, as Extended JSON.
+fn condition(relation: &Relation) -> String {
+    let json = |condition: &Condition| bson::Bson::Document(condition.to_query()).into_relaxed_extjson().to_string();
+    let of_document = relation.document_condition.as_ref().map(json);
+    let of_part = relation.condition.as_ref().map(json);
+    match (&relation.each, of_part) {
+        (Some(each), Some(part)) => {
+            let inner = format!("{{\"{each}\":{{\"$elemMatch\":{part}}}}}");
+            of_document.map_or(inner.clone(), |outer| format!("{{\"$and\":[{outer},{inner}]}}"))
+        }
+        (None, Some(part)) => part,
+        (_, None) => of_document.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,31 @@
+//! HTTP/1.1 beside gRPC, on the same port: `/healthz`, `/readyz` and `/metrics`.
+//!
+//! Answers no permission.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+
+use super::server::Readiness;
+use crate::telemetry::Metrics;
+
+/// The routes.
+pub(super) fn routes(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
+    let ready = move || {
+        let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        std::future::ready((status, readiness.as_str()).into_response())
+    };
+    let metrics = move || {
+        let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+        std::future::ready((headers, metrics.render()).into_response())
+    };
+    Router::new()
+        .route("/healthz", get(|| std::future::ready("alive")))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}

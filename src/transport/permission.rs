@@ -1,0 +1,213 @@
+//! The handlers of `PermissionService`: read the request, ask the checker, write the response.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use prost::Message as _;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic_types::pb;
+
+use super::{
+    convert,
+    deadline::deadline,
+    explanation,
+    proto::{
+        self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
+        ListPermissionsRequest, ListPermissionsResponse, PermissionAnswer,
+        batch_check_response::{self, result::Outcome},
+        permission_service_server::PermissionService,
+    },
+    status::{self, Violation},
+};
+use crate::{
+    check::{CheckError, Checked, Checker, Demand},
+    question::Question,
+    source::Deadline,
+};
+
+/// How many questions one batch has at most.
+const BATCH_MAX: usize = 10_000;
+
+/// How many bytes of errors one batch describes: with them and its answers a response is below the 4 MiB that clients take.
+const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+
+/// The service, as tonic calls it and as the command line calls it in process.
+#[derive(Clone)]
+pub struct PermissionApi {
+    checker: Checker,
+    permits: Arc<Semaphore>,
+}
+
+/// What every handler needs before it can ask.
+struct Admitted<'a> {
+    demand: Demand,
+    moment_field: &'static str,
+    deadline: Deadline,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl PermissionApi {
+    /// A service that handles at most `requests_max` requests at once, and refuses more.
+    #[must_use]
+    pub fn new(checker: Checker, requests_max: usize) -> Self {
+        Self { checker, permits: Arc::new(Semaphore::new(requests_max)) }
+    }
+
+    /// Takes a place for a request, and reads its demand; adds what is wrong with that to `violations`.
+    fn admit(
+        &self,
+        metadata: &MetadataMap,
+        consistency: Option<&proto::Consistency>,
+        violations: &mut Vec<Violation>,
+    ) -> Result<Admitted<'_>, Status> {
+        let permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
+        let demand = convert::demand(consistency, self.checker.clock()).unwrap_or_else(|violation| {
+            violations.push(violation);
+            Demand::FullyConsistent
+        });
+        let moment_field = convert::moment_field(consistency);
+        Ok(Admitted { demand, moment_field, deadline: deadline(metadata), _permit: permit })
+    }
+
+    async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
+        let questions = std::slice::from_ref(question);
+        let mut results = self.checker.check(questions, admitted.demand, admitted.deadline).await;
+        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.failed(&error))
+    }
+
+    fn answer(&self, checked: &Checked) -> proto::Answer {
+        convert::answer(self.checker.schema(), checked)
+    }
+}
+
+impl Admitted<'_> {
+    /// The status of a request that has no answer.
+    fn failed(&self, error: &CheckError) -> Status {
+        status::of(error, self.moment_field)
+    }
+}
+
+/// The question of a request, unless something is wrong with any of its fields.
+fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>) -> Result<T, Status> {
+    match question {
+        Ok(question) if violations.is_empty() => Ok(question),
+        Ok(_) => Err(status::invalid(&violations)),
+        Err(wrong) => {
+            violations.splice(0..0, wrong);
+            Err(status::invalid(&violations))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl PermissionService for PermissionApi {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let (metadata, _, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
+        let mut violations = Vec::new();
+        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
+        let question = valid(question, violations)?;
+        let checked = self.ask_one(&question, &admitted).await?;
+        Ok(Response::new(CheckResponse { answer: Some(self.answer(&checked)) }))
+    }
+
+    async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
+        let (metadata, _, BatchCheckRequest { questions, consistency }) = request.into_parts();
+        let mut violations = Vec::new();
+        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        if questions.is_empty() || questions.len() > BATCH_MAX {
+            let message = format!("has {} questions: a batch has 1 to 10,000", questions.len());
+            violations.push(Violation::new("questions", message));
+        }
+        if !violations.is_empty() {
+            return Err(status::invalid(&violations));
+        }
+        let schema = self.checker.schema();
+        let mut valid = Vec::with_capacity(questions.len());
+        let mut results = Vec::with_capacity(questions.len());
+        for (place, question) in questions.iter().enumerate() {
+            let proto::Question { subject, permission, resource } = question;
+            match convert::question(schema, subject.as_ref(), permission, resource.as_ref()) {
+                Ok(question) => {
+                    valid.push(question);
+                    results.push(None);
+                }
+                Err(wrong) => {
+                    let outer = format!("questions[{place}]");
+                    let wrong: Vec<Violation> = wrong.into_iter().map(|violation| violation.inside(&outer)).collect();
+                    results.push(Some(status::invalid(&wrong)));
+                }
+            }
+        }
+        let checked = self.checker.check(&valid, admitted.demand, admitted.deadline).await;
+        if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
+            return Err(admitted.failed(error));
+        }
+        let mut checked = checked.into_iter();
+        let mut room = ErrorRoom(ERROR_BYTES_MAX);
+        let result = |refused: Option<Status>| {
+            let checked = match refused {
+                Some(status) => Err(status),
+                None => checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| status::of(&error, admitted.moment_field)),
+            };
+            let outcome = match checked {
+                Ok(checked) => Outcome::Answer(self.answer(&checked)),
+                Err(status) => Outcome::Error(room.message(&status)),
+            };
+            batch_check_response::Result { outcome: Some(outcome) }
+        };
+        Ok(Response::new(BatchCheckResponse { results: results.into_iter().map(result).collect() }))
+    }
+
+    async fn list_permissions(
+        &self,
+        request: Request<ListPermissionsRequest>,
+    ) -> Result<Response<ListPermissionsResponse>, Status> {
+        let (metadata, _, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
+        let mut violations = Vec::new();
+        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let schema = self.checker.schema();
+        let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
+        let questions = valid(questions, violations)?;
+        let checked = self.checker.check(&questions, admitted.demand, admitted.deadline).await;
+        let permissions = questions.iter().zip(checked).map(|(question, checked)| {
+            let checked = checked.map_err(|error| admitted.failed(&error))?;
+            let permission = schema.permission(question.permission).name.to_string();
+            Ok(PermissionAnswer { permission, answer: Some(self.answer(&checked)) })
+        });
+        Ok(Response::new(ListPermissionsResponse { permissions: permissions.collect::<Result<_, Status>>()? }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let (metadata, _, ExplainRequest { subject, permission, resource, consistency }) = request.into_parts();
+        let mut violations = Vec::new();
+        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
+        let question = valid(question, violations)?;
+        let explained = self.checker.explain(&question, admitted.demand, admitted.deadline).await;
+        let explained = explained.map_err(|error| admitted.failed(&error))?;
+        Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))
+    }
+}
+
+/// How many bytes of errors a response still has room for.
+struct ErrorRoom(usize);
+
+impl ErrorRoom {
+    /// The error, with all that is known about it as long as there is room.
+    fn message(&mut self, status: &Status) -> pb::Status {
+        let whole = status::to_message(status);
+        match self.0.checked_sub(whole.encoded_len()) {
+            Some(left) => {
+                self.0 = left;
+                whole
+            }
+            None => status::to_message(&status::shortened(status)),
+        }
+    }
+}
+
+/// Whether a batch failed before any of its questions was looked at: by its token.
+fn refuses_all(checked: &[Result<Checked, CheckError>]) -> bool {
+    checked.iter().all(|result| matches!(result, Err(CheckError::ForeignToken { .. } | CheckError::FutureToken)))
+}

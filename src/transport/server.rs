@@ -1,0 +1,155 @@
+//! The port: which services stand on it, their limits, and its life from ready to drained.
+//!
+//! Binds nothing: it is handed a listener, and a future that says when to stop.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::health_reporter};
+
+use super::{
+    http, permission::PermissionApi,
+    proto::{DESCRIPTORS, permission_service_server::{PermissionServiceServer, SERVICE_NAME}},
+};
+use crate::telemetry::Metrics;
+
+/// Bounds of the port. The defaults are those of the manual.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request, in bytes.
+    pub message_bytes_max: usize,
+    /// How many requests one connection has open at once.
+    pub streams_max: u32,
+    /// How large the headers of a request are, in bytes.
+    pub header_bytes_max: u32,
+    /// After what time a connection is closed, for callers to find new instances.
+    pub connection_age: Duration,
+    /// How long requests may take to end once the service stops.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 * 1_024 * 1_024,
+            streams_max: 1_024,
+            header_bytes_max: 16 * 1_024,
+            connection_age: Duration::from_mins(10),
+            drain_time: Duration::from_secs(4),
+        }
+    }
+}
+
+/// Whether requests are answered, as probes see it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+impl Readiness {
+    const READY: u8 = 1;
+    const DRAINING: u8 = 2;
+
+    /// Whether requests are answered.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::READY
+    }
+
+    /// The state in a word.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self.0.load(Ordering::Acquire) {
+            Self::READY => "ready",
+            Self::DRAINING => "draining",
+            _ => "starting",
+        }
+    }
+
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::Release);
+    }
+}
+
+/// Why the port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The descriptions of the services cannot be offered.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves until `stop` is done, then says so to probes, and lets open requests end.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(
+    listener: TcpListener,
+    api: PermissionApi,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (mut health, health_service) = health_reporter();
+    // The reporter starts with the whole server as serving: it is not, yet.
+    health.set_service_status("", ServingStatus::NotServing).await;
+    let readiness = Readiness::default();
+    let permissions = PermissionServiceServer::new(api).max_decoding_message_size(limits.message_bytes_max);
+    let mut routes = Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
+    routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
+    let (stopping, mut stopped) = watch::channel(false);
+    let server = Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(limits.streams_max)
+        .http2_max_header_list_size(limits.header_bytes_max)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .max_connection_age(limits.connection_age)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async move {
+            let _closed = stopped.wait_for(|stopped| *stopped).await;
+        });
+    tokio::pin!(server, stop);
+
+    readiness.set(Readiness::READY);
+    for name in ["", SERVICE_NAME] {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    tokio::select! {
+        result = &mut server => return Ok(result?),
+        () = &mut stop => {}
+    }
+    readiness.set(Readiness::DRAINING);
+    for name in ["", SERVICE_NAME] {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+    }
+    let _no_receivers = stopping.send(true);
+    // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
+    for name in ["", SERVICE_NAME] {
+        health.clear_service_status(name).await;
+    }
+    if let Ok(result) = timeout(limits.drain_time, server).await {
+        return Ok(result?);
+    }
+    tracing::warn!("connections were still open when the time to drain was over");
+    Ok(())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,295 @@
+//! The evaluator against a naive one, over random schemas, documents and questions; and its limits, one by one.
+//!
+//! No server: the documents are in memory. Whether conditions match as mongod's do is another test's business.
+//!
+//! Runs are repeatable. `PROPTEST_RNG_SEED=7` asks for other ones, `PROPTEST_CASES=100000` for more.
+
+mod generate;
+mod limits;
+mod model;
+mod naive;
+
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+
+use permcached::{
+    check::{Checker, Demand},
+    evaluate::{FactsAtHand, Outcome, Verdict, evaluate, explain},
+    fact::{Fact, FactKey},
+    freshness::Moment,
+    question::{Answer, Id, LookupId, Millis, Question, Reason},
+    schema::{Schema, SubjectText},
+    source::{Deadline, Source, documents::Documents},
+    telemetry::Metrics,
+};
+use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
+use tokio::runtime::Runtime;
+
+use self::{
+    generate::{Asked, Case, dates, id_text, id_value},
+    naive::Naive,
+};
+
+/// How many schemas, each with its documents and questions.
+const CASES: u32 = 4_000;
+/// What all of them are made from, unless told otherwise.
+const SEED: u64 = 1;
+
+/// What was seen in all cases: a test that has seen too little of something has shown nothing.
+#[derive(Debug, Default)]
+struct Seen {
+    refused: u32,
+    given_up: u32,
+    allowed: u32,
+    allowed_for_a_time: u32,
+    denied: BTreeMap<&'static str, u32>,
+    undecided: u32,
+    decided_by_few: u32,
+}
+
+struct Bench {
+    runtime: Runtime,
+    metrics: Arc<Metrics>,
+    seen: RefCell<Seen>,
+}
+
+type Answered = Result<(), Reason>;
+
+#[test]
+fn the_evaluator_agrees_with_a_naive_one() {
+    let bench = Bench {
+        runtime: runtime(),
+        metrics: Arc::default(),
+        seen: RefCell::default(),
+    };
+    let default = Config::default();
+    let rng_seed = if default.rng_seed == RngSeed::Random {
+        RngSeed::Fixed(SEED)
+    } else {
+        default.rng_seed
+    };
+    let cases = default.cases.max(CASES);
+    let config = Config {
+        cases,
+        rng_seed,
+        rng_algorithm: RngAlgorithm::XorShift,
+        failure_persistence: None,
+        ..default
+    };
+    match TestRunner::new(config).run(&generate::case(), |case| bench.case(&case)) {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    let seen = bench.seen.into_inner();
+    println!("{seen:#?}");
+    assert!(seen.refused * 10 < cases, "nearly all schemas are accepted");
+    assert!(seen.given_up * 20 < cases, "few questions are too much work");
+    assert!(seen.allowed * 2 > cases, "many questions are allowed");
+    for reason in Reason::ALL {
+        let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
+        match reason {
+            Reason::Limit => assert_eq!(count, 0, "nothing here is that large"),
+            _ => assert!(count * 12 > cases, "{} occurs only {count} times", reason.as_str()),
+        }
+    }
+    assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_mins(10))
+}
+
+/// The facts that a test has put at hand.
+#[derive(Clone, Default)]
+struct Hand(BTreeMap<FactKey, Arc<Fact>>);
+
+impl FactsAtHand for Hand {
+    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
+        self.0.get(&FactKey { lookup, id: id.clone() }).map(|fact| &**fact)
+    }
+}
+
+impl Bench {
+    fn case(&self, case: &Case) -> Result<(), TestCaseError> {
+        let Ok(schema) = Schema::parse("schema.toml", &case.model.to_string()) else {
+            self.seen.borrow_mut().refused += 1;
+            return Ok(());
+        };
+        let schema = Arc::new(schema);
+        let source = Arc::new(Documents::new(&schema, &case.collections));
+        let checker = Checker::new(
+            Arc::clone(&schema),
+            Arc::clone(&source) as Arc<dyn Source>,
+            Arc::clone(&self.metrics),
+        );
+        let mut asked = Vec::new();
+        let mut expected = Vec::new();
+        for question in &case.questions {
+            match naive(case, question, case.now) {
+                Some(answer) => {
+                    asked.push(question);
+                    expected.push(answer);
+                }
+                None => self.seen.borrow_mut().given_up += 1,
+            }
+        }
+        let questions: Vec<Question> = asked.iter().map(|asked| question(case, &schema, asked)).collect();
+        let check = |questions: &[Question]| -> Vec<Answer> {
+            let checked = checker.check_at(questions, Demand::FullyConsistent, deadline(), || case.now);
+            let checked = self.runtime.block_on(checked);
+            checked
+                .into_iter()
+                .map(|checked| checked.expect("documents in memory are always there").answer)
+                .collect()
+        };
+        let answers = check(&questions);
+        for (at, question) in questions.iter().enumerate() {
+            let (asked, answer) = (asked[at], answers[at]);
+            let fail = |what: String| Err(TestCaseError::fail(format!("{asked:?}: {what}")));
+            if plain(answer) != expected[at] {
+                return fail(format!("the answer is {answer:?}, the naive one {:?}", expected[at]));
+            }
+            // Which relation grants it, and for how long, depends on what is at hand: the first one found is named.
+            let alone = check(std::slice::from_ref(question));
+            if alone.iter().any(|alone| plain(*alone) != plain(answer)) {
+                return fail(format!("the answer is {answer:?} in a batch, but {alone:?} alone"));
+            }
+            if let Err(what) = self.with_less(case, &schema, &source, question, answer) {
+                return fail(what);
+            }
+            if let Err(what) = lasts(case, asked, answer) {
+                return fail(what);
+            }
+            self.seen.borrow_mut().answer(answer);
+        }
+        Ok(())
+    }
+
+    /// An explanation comes to the same; and so does whoever has only some facts at hand, or else asks for more.
+    fn with_less(
+        &self,
+        case: &Case,
+        schema: &Schema,
+        source: &Documents,
+        question: &Question,
+        answer: Answer,
+    ) -> Result<(), String> {
+        let mut hand = Hand::default();
+        let tree = loop {
+            let mut missing = Vec::new();
+            let tree = explain(schema, question, &hand, case.now, &mut missing);
+            if missing.is_empty() {
+                break tree;
+            }
+            let loaded = source.load(missing, Moment::from_count(1), deadline());
+            let loaded = self.runtime.block_on(loaded).into_iter();
+            hand.0
+                .extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
+        };
+        let explained = match tree.outcome {
+            Outcome::Holds { until } => (Ok(()), until),
+            Outcome::Fails(reason) | Outcome::Indeterminate(reason) => (Err(reason), None),
+            Outcome::Missing => return Err("a fact is missing, and none is asked for".to_owned()),
+        };
+        if explained.0 != plain(answer) {
+            return Err(format!("the answer is {answer:?}, explained as {explained:?}"));
+        }
+        let without_one = hand.0.keys().map(|key| {
+            let mut less = hand.clone();
+            less.0.remove(key);
+            less
+        });
+        let mut bits = case.hands.iter().cycle();
+        let mut half = hand.clone();
+        half.0.retain(|_, _| bits.next().is_some_and(|bit| *bit >= 128));
+        for less in without_one.chain([half]) {
+            let mut missing = Vec::new();
+            match evaluate(schema, question, &less, case.now, &mut missing) {
+                Verdict::Decided(other) if plain(other) != plain(answer) => {
+                    let at_hand: Vec<_> = less.0.keys().collect();
+                    return Err(format!(
+                        "the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"
+                    ));
+                }
+                Verdict::Decided(_) => self.seen.borrow_mut().decided_by_few += 1,
+                Verdict::Missing if missing.is_empty() => return Err("undecided, and nothing is missing".to_owned()),
+                Verdict::Missing => self.seen.borrow_mut().undecided += 1,
+            }
+            if let Some(key) = missing.iter().find(|key| less.0.contains_key(key)) {
+                return Err(format!("{key:?} is said to be missing, and is at hand"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Allowed { valid_until, .. } => {
+                self.allowed += 1;
+                self.allowed_for_a_time += u32::from(valid_until.is_some());
+            }
+            Answer::Denied(reason) => *self.denied.entry(reason.as_str()).or_default() += 1,
+        }
+    }
+}
+
+fn plain(answer: Answer) -> Answered {
+    match answer {
+        Answer::Allowed { .. } => Ok(()),
+        Answer::Denied(reason) => Err(reason),
+    }
+}
+
+/// What is allowed until some time is allowed at every moment before it.
+fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
+    let Answer::Allowed { valid_until, .. } = answer else {
+        return Ok(());
+    };
+    let is_within = |moment: &Millis| *moment > case.now && valid_until.is_none_or(|until| *moment < until);
+    let last = valid_until.map(|until| until - 1).filter(|moment| *moment > case.now);
+    for moment in dates().filter(is_within).chain(last) {
+        if let Some(Err(reason)) = naive(case, asked, moment) {
+            return Err(format!(
+                "{answer:?} at {}, but denied at {moment} already: {reason:?}",
+                case.now
+            ));
+        }
+    }
+    match valid_until {
+        Some(until) if until <= case.now => Err(format!("{answer:?} is over at {} already", case.now)),
+        _ => Ok(()),
+    }
+}
+
+fn naive(case: &Case, asked: &Asked, now: Millis) -> Option<Answered> {
+    let subject = asked
+        .subject
+        .map(|(kind, id)| (kind, id_value(case.subject_form(kind), id)));
+    let (kind, id) = asked.resource;
+    let id = id_value(case.resource_form(kind), id);
+    Naive::new(&case.model, &case.collections, subject, now).answer(&asked.permission, kind, &id)
+}
+
+fn question(case: &Case, schema: &Schema, asked: &Asked) -> Question {
+    let subject_id = asked
+        .subject
+        .map(|(kind, id)| (kind, id_text(case.subject_form(kind), id)));
+    let subject = match &subject_id {
+        Some((kind, id)) => SubjectText::Known { kind, id },
+        None => SubjectText::Anonymous,
+    };
+    let (kind, id) = asked.resource;
+    let id = id_text(case.resource_form(kind), id);
+    schema
+        .question(subject, &asked.permission, kind, &id)
+        .expect("a question of the schema")
+}

@@ -1,0 +1,253 @@
+//! The limits of a fact, of a tree and of a check, one by one; the naive evaluator knows none of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bson::{Bson, Document, doc};
+use permcached::{
+    check::{Checker, Demand},
+    evaluate::{DEPTH_MAX, NODES_MAX},
+    fact::DOCUMENTS_MAX,
+    question::Reason,
+    schema::{Schema, SubjectText},
+    source::documents::Documents,
+};
+
+use super::{Answered, deadline, plain, runtime};
+
+/// Groups in groups: by an edge, and by a set.
+const GROUPS: &str = r#"
+    default_subject = "user"
+
+    [subject.user]
+    id = "string"
+
+    [resource.group]
+    id = "integer"
+    collection = "groups"
+
+    [resource.group.relations]
+    owner  = { field = "owner" }
+    parent = { field = "parents", resource = "group" }
+    member = { field = "parents", subject = "group.joined" }
+    banned = { collection = "bans", by = "group", field = "user" }
+    hidden = { where = { hidden = true } }
+
+    [resource.group.permissions]
+    read     = "owner | parent.read"
+    joined   = "owner | member"
+    outsider = "!banned"
+    insider  = "!!banned"
+    guest    = "owner & !banned"
+    either   = "owner | !banned"
+    stranger = "!parent.read"
+    shown    = "!hidden"
+"#;
+
+struct World {
+    checker: Checker,
+}
+
+impl World {
+    /// Groups by number, each with those that it stands in, and bans.
+    fn new(groups: impl IntoIterator<Item = (i64, Vec<i64>)>, owned: i64, bans: Vec<Document>) -> Self {
+        let groups = groups.into_iter().map(|(id, parents)| {
+            let owner = if id == owned { "anna" } else { "nobody" };
+            doc! { "_id": id, "parents": parents, "owner": owner }
+        });
+        Self::of([("groups".to_owned(), groups.collect()), ("bans".to_owned(), bans)])
+    }
+
+    fn of(collections: impl Into<BTreeMap<String, Vec<Document>>>) -> Self {
+        let schema = Arc::new(Schema::parse("groups.toml", GROUPS).expect("a sound schema"));
+        let source = Arc::new(Documents::new(&schema, &collections.into()));
+        Self {
+            checker: Checker::new(schema, source, Arc::default()),
+        }
+    }
+
+    fn ask(&self, subject: &str, permission: &str, group: i64) -> Answered {
+        let subject = SubjectText::Known {
+            kind: "user",
+            id: subject,
+        };
+        let question = self
+            .checker
+            .schema()
+            .question(subject, permission, "group", &group.to_string());
+        let questions = [question.expect("a question of the schema")];
+        let checked = runtime().block_on(self.checker.check(&questions, Demand::FullyConsistent, deadline()));
+        let checked = checked
+            .into_iter()
+            .next()
+            .expect("one answer")
+            .expect("documents in memory are always there");
+        plain(checked.answer)
+    }
+}
+
+/// Group after group, each in the next.
+fn chain(length: usize) -> Vec<(i64, Vec<i64>)> {
+    let length = i64::try_from(length).expect("a small number");
+    (0..=length)
+        .map(|id| (id, if id < length { vec![id + 1] } else { Vec::new() }))
+        .collect()
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).expect("a small number")
+}
+
+#[test]
+fn many_paths_to_few_groups_are_no_limit() {
+    const LAYERS: i64 = 20;
+    // Two groups a layer, each in both of the next: 2^20 ways to the top.
+    let parents = |layer: i64| {
+        if layer < LAYERS {
+            vec![2 * layer + 2, 2 * layer + 3]
+        } else {
+            Vec::new()
+        }
+    };
+    let groups = (0..=LAYERS).flat_map(|layer| [(2 * layer, parents(layer)), (2 * layer + 1, parents(layer))]);
+    let world = World::new(groups, 2 * LAYERS + 1, Vec::new());
+    for permission in ["read", "joined"] {
+        assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}");
+        assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}");
+    }
+    assert_eq!(world.ask("bert", "stranger", 0), Ok(()));
+}
+
+#[test]
+fn a_deep_tree_is_walked_and_a_deeper_one_is_a_limit() {
+    for permission in ["read", "joined"] {
+        for (length, expected) in [
+            (DEPTH_MAX - 1, Ok(())),
+            (DEPTH_MAX, Ok(())),
+            (DEPTH_MAX + 1, Err(Reason::Limit)),
+            (10 * DEPTH_MAX, Err(Reason::Limit)),
+        ] {
+            let world = World::new(chain(length), number(length), Vec::new());
+            assert_eq!(
+                world.ask("anna", permission, 0),
+                expected,
+                "{permission}, {length} deep"
+            );
+        }
+    }
+    let world = World::new(chain(10 * DEPTH_MAX), number(DEPTH_MAX / 2), Vec::new());
+    assert_eq!(world.ask("anna", "read", 0), Ok(()), "a grant before the limit counts");
+    assert_eq!(
+        world.ask("bert", "stranger", 0),
+        Err(Reason::Limit),
+        "what lies beyond is not known not to be"
+    );
+}
+
+#[test]
+fn a_tree_that_is_too_deep_from_one_place_is_not_so_from_another() {
+    // A long way to group 1000, and a short one from it; the long one comes first, and must not be remembered.
+    let mut groups = chain(DEPTH_MAX - 2);
+    let last = groups.last_mut().expect("the end of the chain");
+    last.1.push(1_000);
+    groups.extend((1_000..1_010).map(|id| (id, vec![id + 1])));
+    groups.push((1_010, Vec::new()));
+    let wide: Vec<i64> = (2_000..2_100).collect();
+    groups.extend(wide.iter().map(|id| (*id, Vec::new())));
+    groups.push((5_000, [wide, vec![0, 1_000]].concat()));
+    let world = World::new(groups, 1_010, Vec::new());
+    assert_eq!(world.ask("anna", "read", 0), Err(Reason::Limit));
+    assert_eq!(world.ask("anna", "read", 5_000), Ok(()));
+}
+
+#[test]
+fn a_circle_is_no_limit() {
+    let circle = |length: i64| (0..length).map(move |id| (id, vec![(id + 1) % length, id]));
+    let world = World::new(circle(20), 19, Vec::new());
+    for permission in ["read", "joined"] {
+        assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}");
+        assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}");
+    }
+}
+
+#[test]
+fn too_many_documents_in_a_fact_are_a_limit() {
+    let bans = |count: usize| (0..count).map(|at| doc! { "_id": number(at), "group": 0, "user": format!("u{at}") });
+    for (count, expected) in [(DOCUMENTS_MAX, Ok(())), (DOCUMENTS_MAX + 1, Err(Reason::Limit))] {
+        let world = World::new(chain(0), 0, bans(count).collect());
+        assert_eq!(world.ask("anna", "outsider", 0), expected);
+        assert_eq!(world.ask("anna", "guest", 0), expected);
+        assert_eq!(world.ask("anna", "either", 0), Ok(()), "a grant elsewhere allows");
+        assert_eq!(
+            world.ask("bert", "guest", 0),
+            Err(Reason::NoGrant),
+            "what is missing elsewhere denies"
+        );
+    }
+    let world = World::new(chain(0), 0, bans(DOCUMENTS_MAX + 1).collect());
+    assert_eq!(world.ask("anna", "insider", 0), Err(Reason::Limit));
+    assert_eq!(world.ask("bert", "either", 0), Err(Reason::Limit));
+}
+
+#[test]
+fn too_much_in_a_fact_is_a_limit() {
+    let ids = |count: usize| Bson::Array((0..count).map(|at| format!("{at:0100}").into()).collect());
+    for (count, expected) in [(2_000, Ok(())), (4_000, Err(Reason::Limit))] {
+        let world = World::new(chain(0), 0, vec![doc! { "_id": 1, "group": 0, "user": ids(count) }]);
+        assert_eq!(world.ask("anna", "outsider", 0), expected);
+    }
+}
+
+#[test]
+fn too_many_nodes_in_a_check_are_a_limit() {
+    const WIDTH: i64 = 110;
+    // Group 0 is in 110 groups, each in 110 of its own.
+    let inner = |at: i64| (0..WIDTH).map(move |inner| 1_000 + WIDTH * at + inner);
+    let mut groups = vec![(0, (1..=WIDTH).collect::<Vec<_>>())];
+    groups.extend((1..=WIDTH).map(|at| (at, inner(at).collect())));
+    groups.extend((1..=WIDTH).flat_map(inner).map(|id| (id, Vec::new())));
+    assert!(groups.len() > NODES_MAX);
+    let (first, last) = (1_000 + WIDTH, 1_000 + WIDTH * WIDTH + WIDTH - 1);
+    for permission in ["read", "joined"] {
+        let world = World::new(groups.clone(), first, Vec::new());
+        assert_eq!(
+            world.ask("anna", permission, 0),
+            Ok(()),
+            "{permission}: a grant before the limit counts"
+        );
+        assert_eq!(world.ask("bert", permission, 0), Err(Reason::Limit), "{permission}");
+        assert_eq!(world.ask("bert", "stranger", 0), Err(Reason::Limit));
+        let world = World::new(groups.clone(), last, Vec::new());
+        assert_eq!(
+            world.ask("anna", permission, 0),
+            Err(Reason::Limit),
+            "{permission}: nobody looks that far"
+        );
+        assert_eq!(world.ask("anna", permission, WIDTH), Ok(()), "{permission}");
+    }
+}
+
+#[test]
+fn an_exclusion_never_makes_an_allow_of_what_is_malformed() {
+    for wrong in [
+        Bson::Int32(7),
+        Bson::Array(vec![Bson::Array(Vec::new())]),
+        Bson::Document(Document::new()),
+        "*".into(),
+    ] {
+        let world = World::new(chain(0), 0, vec![doc! { "_id": 1, "group": 0, "user": wrong.clone() }]);
+        for permission in ["outsider", "insider", "guest"] {
+            assert_eq!(
+                world.ask("anna", permission, 0),
+                Err(Reason::Malformed),
+                "{permission} of {wrong}"
+            );
+        }
+        assert_eq!(world.ask("anna", "either", 0), Ok(()), "{wrong}");
+        assert_eq!(world.ask("bert", "either", 0), Err(Reason::Malformed), "{wrong}");
+    }
+    for wrong in [Bson::from("true"), 1.into(), Document::new().into()] {
+        let group = doc! { "_id": 0, "hidden": wrong.clone() };
+        let world = World::of([("groups".to_owned(), vec![group])]);
+        assert_eq!(world.ask("anna", "shown", 0), Err(Reason::Malformed), "{wrong}");
+    }
+}

@@ -1,0 +1,503 @@
+//! The evaluator written the obvious way: recursive, straight from the documents, everything looked at each time.
+//!
+//! No facts, no rounds, nothing remembered, nothing shared with the crate's evaluator: only the matching of conditions,
+//! which is held to mongod's by a test of its own. It knows no limits either: what grows too large it gives up.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
+
+use bson::{Binary, Bson, Document, spec::BinarySubtype};
+use permcached::question::{IdForm, Reason};
+
+use super::model::{Expression, Model, Relation, Target};
+
+/// How much work one question may be before it is given up.
+const STEPS_MAX: usize = 2_000;
+/// How many resources deep a question may go before it is given up; the crate's own limit is 32.
+const DEPTH_MAX: usize = 24;
+
+/// The reasons of a false value, the first among those of an `|` winning.
+const REASONS: [Reason; 3] = [Reason::Excluded, Reason::Expired, Reason::NoGrant];
+
+/// A truth value of Kleene's. What is false knows why.
+#[derive(Clone, Copy)]
+enum Value {
+    True,
+    Unclear,
+    False(Reason),
+}
+
+const NOTHING: Value = Value::False(Reason::NoGrant);
+
+/// One thing that a document says for a relation.
+struct Grant<'a> {
+    is_sure: bool,
+    whom: Whom<'a>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+enum Whom<'a> {
+    /// A flag: true, whoever asks.
+    All,
+    /// A value that cannot be read.
+    Unreadable,
+    Subject(&'a str, Bson),
+    EverySubject(&'a str),
+    /// Who has `member` of the resource.
+    Set(&'a str, &'a str, Bson),
+    /// The end of an edge.
+    Resource(&'a str, Bson),
+}
+
+/// What is asked of a resource.
+#[derive(Clone, PartialEq)]
+struct Asked {
+    kind: String,
+    id: Bson,
+    member: String,
+}
+
+/// One question's evaluation.
+pub struct Naive<'a> {
+    pub model: &'a Model,
+    pub collections: &'a BTreeMap<String, Vec<Document>>,
+    /// The type and id of who asks; nobody is anonymous.
+    pub subject: Option<(&'a str, Bson)>,
+    pub now: i64,
+    on_the_way: RefCell<Vec<Asked>>,
+    steps: Cell<usize>,
+}
+
+impl<'a> Naive<'a> {
+    pub fn new(
+        model: &'a Model,
+        collections: &'a BTreeMap<String, Vec<Document>>,
+        subject: Option<(&'a str, Bson)>,
+        now: i64,
+    ) -> Self {
+        Self {
+            model,
+            collections,
+            subject,
+            now,
+            on_the_way: RefCell::default(),
+            steps: Cell::new(0),
+        }
+    }
+
+    /// Whether it is allowed, or why not. Nothing if that is too much work.
+    pub fn answer(&self, permission: &str, kind: &str, id: &Bson) -> Option<Result<(), Reason>> {
+        let exists = if self.exists(kind, id) {
+            Value::True
+        } else {
+            Value::False(Reason::NotFound)
+        };
+        let value = all(&[self.gate(), exists, self.ask(kind, id, permission, false)]);
+        if self.steps.get() > STEPS_MAX {
+            return None;
+        }
+        Some(match value {
+            Value::True => Ok(()),
+            Value::Unclear => Err(Reason::Malformed),
+            Value::False(reason) => Err(reason),
+        })
+    }
+
+    /// Whether the subject has the document that its type wants.
+    fn gate(&self) -> Value {
+        let Some((name, id)) = &self.subject else {
+            return Value::True;
+        };
+        let kind = self.model.subject(name).expect("a subject type of the model");
+        let Some(collection) = kind.collection else {
+            return Value::True;
+        };
+        let Some(document) = self.by(collection, "_id", id).pop() else {
+            return Value::False(Reason::SubjectInactive);
+        };
+        match &kind.condition {
+            Some(condition) if !condition.matches(document) => Value::False(Reason::SubjectInactive),
+            Some(condition) if !condition.is_typed(document) => Value::Unclear,
+            _ => Value::True,
+        }
+    }
+
+    /// Whether the resource is there, if its type has documents.
+    fn exists(&self, kind: &str, id: &Bson) -> bool {
+        let kind = self.model.resource(kind).expect("a resource type of the model");
+        kind.collection
+            .is_none_or(|collection| !self.by(collection, "_id", id).is_empty())
+    }
+
+    /// The documents of a collection that have an id in a field.
+    fn by(&self, collection: &str, field: &str, id: &Bson) -> Vec<&'a Document> {
+        let is_it = |value: &Bson| same_id(value, id);
+        let documents = self.collections.get(collection).into_iter().flatten();
+        let found = documents.filter(|document| {
+            ends(document, field).into_iter().any(|end| match end {
+                End::Value(Bson::Array(items)) => items.iter().any(is_it),
+                End::Value(value) => is_it(value),
+                End::Missing | End::Blocked => false,
+            })
+        });
+        found.collect()
+    }
+
+    /// The value of a relation or permission of a resource. `under` is whether that stands under a `!`.
+    fn ask(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
+        let asked = Asked {
+            kind: kind.to_owned(),
+            id: id.clone(),
+            member: member.to_owned(),
+        };
+        if self.on_the_way.borrow().contains(&asked) {
+            return NOTHING;
+        }
+        let depth = self
+            .on_the_way
+            .borrow()
+            .iter()
+            .filter(|other| (&other.kind, &other.id) != (&asked.kind, id))
+            .count();
+        self.steps
+            .set(if depth > DEPTH_MAX { STEPS_MAX } else { self.steps.get() } + 1);
+        if self.steps.get() > STEPS_MAX {
+            return Value::Unclear;
+        }
+        self.on_the_way.borrow_mut().push(asked);
+        let resource = self.model.resource(kind).expect("a resource type of the model");
+        let value = match (resource.permission(member), resource.relation(member)) {
+            (Some(permission), _) => self.expression(&permission.meaning, kind, id, under),
+            (None, relation) => {
+                let relation = relation.expect("a relation of the model");
+                any(&self.values(relation, kind, id, None, under))
+            }
+        };
+        self.on_the_way.borrow_mut().pop();
+        value
+    }
+
+    fn expression(&self, expression: &Expression, kind: &str, id: &Bson, under: bool) -> Value {
+        let each = |sides: &[Expression]| -> Vec<Value> {
+            sides
+                .iter()
+                .map(|side| self.expression(side, kind, id, under))
+                .collect()
+        };
+        match expression {
+            Expression::Member(name) => self.ask(kind, id, name, under),
+            Expression::Walk(edge, member) => {
+                let resource = self.model.resource(kind).expect("a resource type of the model");
+                let edge = resource.relation(edge).expect("an edge of the model");
+                any(&self.values(edge, kind, id, Some(member), under))
+            }
+            Expression::Not(inner) => match self.expression(inner, kind, id, true) {
+                Value::True => Value::False(Reason::Excluded),
+                Value::Unclear => Value::Unclear,
+                Value::False(_) => Value::True,
+            },
+            Expression::And(sides) => all(&each(sides)),
+            Expression::Or(sides) => any(&each(sides)),
+        }
+    }
+
+    /// What each grant of a relation is worth to the subject; for an edge, with what is asked at its end.
+    fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: bool) -> Vec<Value> {
+        if !self.can_be_meant(relation) {
+            return Vec::new();
+        }
+        let resource = self.model.resource(kind).expect("a resource type of the model");
+        let documents = match (&relation.lookup, resource.collection) {
+            (Some((collection, by)), _) => self.by(collection, by, id),
+            (None, Some(collection)) => self.by(collection, "_id", id),
+            (None, None) => Vec::new(),
+        };
+        let mut grants = Vec::new();
+        for document in documents {
+            self.grants(relation, document, under, &mut grants);
+        }
+        grants.iter().map(|grant| self.worth(grant, member, under)).collect()
+    }
+
+    /// A relation that leads to subjects of other types alone is nothing to this one, whatever its documents say.
+    fn can_be_meant(&self, relation: &Relation) -> bool {
+        let is_other = |target: &Target| match target {
+            Target::Subject(kind) => self.subject.as_ref().is_none_or(|(name, _)| name != kind),
+            Target::Set(..) | Target::Resource(_) => false,
+        };
+        relation.targets.is_empty() || !relation.targets.iter().all(is_other)
+    }
+
+    fn worth(&self, grant: &Grant<'_>, member: Option<&str>, under: bool) -> Value {
+        let holds = |it: bool| if it { Value::True } else { NOTHING };
+        let value = match &grant.whom {
+            Whom::All => Value::True,
+            Whom::Unreadable => Value::Unclear,
+            Whom::Subject(kind, id) => holds(self.subject.as_ref().is_some_and(|who| (who.0, &who.1) == (*kind, id))),
+            Whom::EverySubject(kind) => holds(self.subject.as_ref().is_some_and(|(name, _)| name == kind)),
+            Whom::Set(kind, member, id) => self.ask_there(kind, id, member, under),
+            Whom::Resource(kind, id) => self.ask_there(kind, id, member.expect("an edge is followed"), under),
+        };
+        let is_on =
+            grant.since.is_none_or(|since| since <= self.now) && grant.until.is_none_or(|until| self.now < until);
+        match value {
+            Value::False(reason) => Value::False(reason),
+            _ if !is_on => Value::False(Reason::Expired),
+            Value::True if grant.is_sure => Value::True,
+            _ => Value::Unclear,
+        }
+    }
+
+    fn ask_there(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
+        if self.exists(kind, id) {
+            self.ask(kind, id, member, under)
+        } else {
+            NOTHING
+        }
+    }
+
+    /// What a document says for a relation.
+    fn grants<'b>(&self, relation: &'b Relation, document: &Document, under: bool, grants: &mut Vec<Grant<'b>>) {
+        // Whether it can be relied on; nothing if it does not count.
+        let certainty = |condition: &Option<permcached::schema::Condition>, document: &Document| match condition {
+            None => Some(true),
+            Some(condition) => match (condition.matches(document), condition.is_typed(document)) {
+                (true, is_typed) => Some(is_typed),
+                (false, false) if under => Some(false),
+                (false, _) => None,
+            },
+        };
+        let Some(each) = &relation.each else {
+            if let Some(is_sure) = certainty(&relation.condition, document) {
+                self.read(relation, document, is_sure, grants);
+            }
+            return;
+        };
+        let Some(is_sure) = certainty(&relation.document_condition, document) else {
+            return;
+        };
+        let unreadable = || Grant {
+            is_sure,
+            whom: Whom::Unreadable,
+            since: None,
+            until: None,
+        };
+        for end in ends(document, each) {
+            let items = match end {
+                End::Missing => continue,
+                End::Value(Bson::Array(items)) => items,
+                End::Value(_) | End::Blocked => {
+                    grants.push(unreadable());
+                    continue;
+                }
+            };
+            for item in items {
+                match item {
+                    Bson::Null => {}
+                    Bson::Document(element) => {
+                        if let Some(is_element_sure) = certainty(&relation.condition, element) {
+                            self.read(relation, element, is_sure && is_element_sure, grants);
+                        }
+                    }
+                    _ => grants.push(unreadable()),
+                }
+            }
+        }
+    }
+
+    /// What a document or an element that counts says.
+    fn read<'b>(&self, relation: &'b Relation, document: &Document, is_sure: bool, grants: &mut Vec<Grant<'b>>) {
+        let date = |path: &Option<String>| match path.as_ref().map(|path| only(document, path)) {
+            None => (None, true),
+            Some(Only::Nothing) => (None, !relation.required),
+            Some(Only::Value(Bson::DateTime(date))) => (Some(date.timestamp_millis()), true),
+            Some(_) => (None, false),
+        };
+        let ((since, is_since_sure), (until, is_until_sure)) = (date(&relation.since), date(&relation.until));
+        let is_sure = is_sure && is_since_sure && is_until_sure;
+        grants.extend(self.whom(relation, document).into_iter().map(|whom| Grant {
+            is_sure,
+            whom,
+            since,
+            until,
+        }));
+    }
+
+    fn whom<'b>(&self, relation: &'b Relation, document: &Document) -> Vec<Whom<'b>> {
+        let Some(field) = &relation.field else {
+            return vec![Whom::All];
+        };
+        let target = match target(relation, document) {
+            Named::Nobody => return Vec::new(),
+            Named::Unreadable => None,
+            Named::Target(target) => Some(target),
+        };
+        let mut all = Vec::new();
+        for end in ends(document, field) {
+            match end {
+                End::Missing => {}
+                End::Blocked => all.push(Whom::Unreadable),
+                End::Value(Bson::Array(items)) => {
+                    all.extend(items.iter().filter_map(|item| self.id(relation, target, item)))
+                }
+                End::Value(value) => all.extend(self.id(relation, target, value)),
+            }
+        }
+        all
+    }
+
+    /// Whom one value means.
+    fn id<'b>(&self, relation: &Relation, target: Option<&'b Target>, value: &Bson) -> Option<Whom<'b>> {
+        let text = if let Bson::String(text) = value {
+            Some(text.as_str())
+        } else {
+            None
+        };
+        if *value == Bson::Null || text == Some("") {
+            return None;
+        }
+        let of_resource = |name: &str| self.model.resource(name).and_then(|kind| read_id(value, kind.form));
+        let whom = match target {
+            Some(Target::Subject(name)) if text == Some("*") && relation.wildcard => Some(Whom::EverySubject(name)),
+            _ if text == Some("*") => None,
+            Some(Target::Subject(name)) => {
+                let id = self.model.subject(name).and_then(|kind| read_id(value, kind.form));
+                id.map(|id| Whom::Subject(name, id))
+            }
+            Some(Target::Set(name, member)) => of_resource(name).map(|id| Whom::Set(name, member, id)),
+            Some(Target::Resource(name)) => of_resource(name).map(|id| Whom::Resource(name, id)),
+            None => None,
+        };
+        Some(whom.unwrap_or(Whom::Unreadable))
+    }
+}
+
+enum Named<'a> {
+    Nobody,
+    Unreadable,
+    Target(&'a Target),
+}
+
+/// What kind of subject a document names, where it does.
+fn target<'a>(relation: &'a Relation, document: &Document) -> Named<'a> {
+    let named = |path: &Option<String>| match path.as_ref().map_or(Only::Nothing, |path| only(document, path)) {
+        Only::Nothing => Some(String::new()),
+        Only::Value(Bson::String(name)) => Some(name.clone()),
+        Only::Value(_) | Only::Wrong => None,
+    };
+    let kind = match named(&relation.subject_type) {
+        Some(name) if name.is_empty() && relation.subject_type.is_some() => return Named::Nobody,
+        Some(name) => name,
+        None => return Named::Unreadable,
+    };
+    let Some(member) = named(&relation.subject_relation) else {
+        return Named::Unreadable;
+    };
+    let is_meant = |target: &&Target| {
+        let (name, of) = match target {
+            Target::Subject(name) | Target::Resource(name) => (*name, ""),
+            Target::Set(name, of) => (*name, of.as_str()),
+        };
+        (relation.subject_type.is_none() || kind == name) && (relation.subject_relation.is_none() || member == of)
+    };
+    relation
+        .targets
+        .iter()
+        .find(is_meant)
+        .map_or(Named::Unreadable, Named::Target)
+}
+
+fn any(values: &[Value]) -> Value {
+    if values.iter().any(|value| matches!(value, Value::True)) {
+        return Value::True;
+    }
+    if values.iter().any(|value| matches!(value, Value::Unclear)) {
+        return Value::Unclear;
+    }
+    let is_there = |reason: &Reason| {
+        values
+            .iter()
+            .any(|value| matches!(value, Value::False(it) if it == reason))
+    };
+    Value::False(REASONS.into_iter().find(is_there).unwrap_or(Reason::NoGrant))
+}
+
+fn all(values: &[Value]) -> Value {
+    let false_one = values.iter().find(|value| matches!(value, Value::False(_)));
+    let unclear = values.iter().find(|value| matches!(value, Value::Unclear));
+    *false_one.or(unclear).unwrap_or(&Value::True)
+}
+
+/// Whether two values are one id, whatever the form.
+pub fn same_id(one: &Bson, other: &Bson) -> bool {
+    one == other
+        || FORMS
+            .iter()
+            .any(|form| read_id(one, *form).is_some_and(|id| read_id(other, *form) == Some(id)))
+}
+
+const FORMS: [IdForm; 4] = IdForm::ALL;
+
+/// The value as an id of a form, in the one type that stands for it here.
+fn read_id(value: &Bson, form: IdForm) -> Option<Bson> {
+    match (form, value) {
+        (IdForm::ObjectId, Bson::ObjectId(_)) | (IdForm::String, Bson::String(_)) => Some(value.clone()),
+        (
+            IdForm::Uuid,
+            Bson::Binary(Binary {
+                subtype: BinarySubtype::Uuid,
+                bytes,
+            }),
+        ) if bytes.len() == 16 => Some(value.clone()),
+        (IdForm::Integer, Bson::Int32(number)) => Some(Bson::Int64(i64::from(*number))),
+        (IdForm::Integer, Bson::Int64(_)) => Some(value.clone()),
+        // The generator's doubles are small.
+        (IdForm::Integer, Bson::Double(double)) if double.fract() == 0.0 => Some(Bson::Int64(*double as i64)),
+        _ => None,
+    }
+}
+
+enum End<'a> {
+    Value(&'a Bson),
+    Missing,
+    Blocked,
+}
+
+/// All that stands at a path, arrays of documents on the way looked into.
+fn ends<'a>(document: &'a Document, path: &str) -> Vec<End<'a>> {
+    let (first, rest) = path
+        .split_once('.')
+        .map_or((path, None), |(first, rest)| (first, Some(rest)));
+    match (document.get(first), rest) {
+        (None | Some(Bson::Null), _) => vec![End::Missing],
+        (Some(value), None) => vec![End::Value(value)],
+        (Some(Bson::Document(inner)), Some(rest)) => ends(inner, rest),
+        (Some(Bson::Array(items)), Some(rest)) => {
+            let inside = items.iter().flat_map(|item| match item {
+                Bson::Document(inner) => ends(inner, rest),
+                Bson::Null => vec![End::Missing],
+                _ => vec![End::Blocked],
+            });
+            inside.collect()
+        }
+        (Some(_), Some(_)) => vec![End::Blocked],
+    }
+}
+
+enum Only<'a> {
+    Nothing,
+    Value(&'a Bson),
+    Wrong,
+}
+
+/// The one value at a path of which there must not be several.
+fn only<'a>(document: &'a Document, path: &str) -> Only<'a> {
+    match ends(document, path).as_slice() {
+        [] | [End::Missing] => Only::Nothing,
+        [End::Value(value)] => Only::Value(value),
+        _ => Only::Wrong,
+    }
+}

@@ -1,0 +1,256 @@
+//! Every rule of the shipped schemas, both ways: allowed, and denied when one condition is off, each with its reason, over
+//! documents in memory and over the same documents in a real replica set.
+//!
+//! The tables are in `rules/`; what a rule table cannot say (names that are wrong, the command line) is tested here.
+
+pub mod items;
+mod notes;
+pub mod rule;
+mod sharing;
+mod teams;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use mongodb::bson::Document;
+use permcached::{
+    question::RelationId,
+    schema::{Member, Schema, SubjectText, Target},
+};
+use rule::{Case, NOW, Rule, Schemas};
+
+
+use crate::support::{
+    both::{Both, Collections, fill, shipped_schema, subject_text},
+    servers::mongo,
+};
+
+fn all_rules() -> Vec<Rule> {
+    let all = items::rules().into_iter().chain(sharing::rules()).chain(notes::rules()).chain(teams::rules());
+    all.map(Rule::complete).collect()
+}
+
+#[tokio::test]
+async fn every_rule_of_fylora_both_ways() {
+    let schema = shipped_schema("fylora.toml");
+    // What the other schema alone grants, this one does not; some subjects it does not even know.
+    let has_subject = |rule: &Rule| {
+        let kind = rule.subject.split(':').next().unwrap_or_default();
+        kind == "anonymous" || schema.subjects().any(|(_, subject)| &*subject.name == kind)
+    };
+    let rules = all_rules().into_iter().filter(|rule| rule.schemas == Schemas::Both || has_subject(rule));
+    let rules = rules.map(|rule| if rule.schemas == Schemas::Both { rule } else { rule.absent() }).collect();
+    walk(schema, rules).await;
+}
+
+#[tokio::test]
+async fn every_rule_of_fylora_sharing_both_ways() {
+    walk(shipped_schema("fylora-sharing.toml"), all_rules()).await;
+}
+
+/// Asks for every permission in every case, and shows all that is not as expected.
+async fn walk(schema: Schema, rules: Vec<Rule>) {
+    assert_complete(&schema, &rules);
+    let mut collections = Collections::new();
+    let mut cases: Vec<Case> = Vec::new();
+    for rule in &rules {
+        cases.extend(rule.cases(u32::try_from(cases.len()).unwrap(), &mut collections));
+    }
+    let both = Both::new(schema, &collections).await;
+    let mut questions = Vec::new();
+    let mut asked = Vec::new();
+    for case in &cases {
+        let (kind, id) = case.resource.split_once(':').unwrap();
+        let of_case = both.schema.questions_for_all(subject_text(&case.subject), kind, id).expect("a valid question");
+        asked.extend(of_case.iter().map(|question| (case, both.schema.permission(question.permission).name.clone())));
+        questions.extend(of_case);
+    }
+    let answers = both.ask(&questions, NOW).await;
+    let mut wrong = Vec::new();
+    for ((case, permission), answers) in asked.iter().zip(answers) {
+        let expected = case.expected.of(permission);
+        if let Some(objection) = both.objection(answers, |text| expected.as_ref().map_or(text.starts_with("denied"), |wanted| text == wanted)) {
+            let expected = expected.as_deref().unwrap_or("denied");
+            wrong.push(format!("{}: {permission}\n    expected {expected}\n    got      {objection}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} answers are wrong:\n{}", wrong.len(), questions.len(), wrong.join("\n"));
+    println!("{} rules, {} cases, {} questions to each source", rules.len(), cases.len(), questions.len());
+}
+
+/// The tables leave nothing out: each permission that can be asked for is granted in one of them, and each relation to
+/// subjects is what grants in one.
+fn assert_complete(schema: &Schema, rules: &[Rule]) {
+    let granted = |rule: &Rule| {
+        let of_changes = rule.variants.iter().map(|variant| &variant.expected);
+        let all = [&rule.expected].into_iter().chain(of_changes).flat_map(|expected| expected.granted.clone());
+        let kind = rule.resource.split(':').next().unwrap_or_default().to_owned();
+        all.flat_map(|(permission, by)| [format!("{kind}.{permission}"), by]).collect::<Vec<_>>()
+    };
+    let granted: BTreeSet<String> = rules.iter().flat_map(granted).collect();
+    for (kind, resource) in schema.resources() {
+        let permissions = schema.public_permissions(kind).map(|id| format!("{}.{}", resource.name, schema.permission(id).name));
+        let relations = resource.members.values().filter_map(|member| match member {
+            Member::Relation(id) if leads_to_subjects(schema, *id) => Some(schema.relation_name(*id)),
+            _ => None,
+        });
+        for name in permissions.chain(relations) {
+            assert!(granted.contains(&name), "no rule of the tables grants {name}");
+        }
+    }
+}
+
+fn leads_to_subjects(schema: &Schema, id: RelationId) -> bool {
+    let targets = schema.relation(id).ids.iter().flat_map(|ids| &ids.targets);
+    targets.into_iter().any(|target| matches!(target, Target::Subject(_)))
+}
+
+#[test]
+fn what_a_schema_does_not_define_is_an_error_with_the_nearest_name() {
+    const ID: &str = "65f000000000000000000001";
+    let cases = [
+        // A permission of another type, a misspelt one, a building block, a relation.
+        ("user", ID, "publish", "file", ID, "permission", "unknown permission of `file` `publish`"),
+        ("user", ID, "raed", "file", ID, "permission", "did you mean `read`?"),
+        ("user", ID, "READ", "file", ID, "permission", "unknown permission"),
+        ("user", ID, "", "file", ID, "permission", "unknown permission"),
+        ("user", ID, "read", "team", ID, "permission", "unknown permission of `team` `read`"),
+        ("user", ID, "restore", "team", ID, "permission", "unknown permission of `team` `restore`"),
+        ("user", ID, "view", "file", ID, "permission", "unknown permission of `file` `view`"),
+        ("user", ID, "owned", "file", ID, "permission", "`owned` is private to the schema"),
+        ("user", ID, "owner", "file", ID, "permission", "`owner` is a relation of `file`, not a permission"),
+        ("user", ID, "deleted", "note", ID, "permission", "`deleted` is a relation"),
+        // Types.
+        ("user", ID, "read", "files", ID, "resource.type", "did you mean `file`?"),
+        ("admin", ID, "read", "file", ID, "subject.type", "unknown subject type `admin`"),
+        // Ids: 24 lower-case hex digits, nothing else; secrets are any text.
+        ("user", "twelve chars", "read", "file", ID, "subject.id", "is not an ObjectId"),
+        ("user", "65F000000000000000000001", "read", "file", ID, "subject.id", "is not an ObjectId"),
+        ("user", "", "read", "file", ID, "subject.id", "is empty"),
+        ("user", "*", "read", "file", ID, "subject.id", "`*` is no id"),
+        ("link", "", "read", "file", ID, "subject.id", "is empty"),
+        ("link", "*", "read", "file", ID, "subject.id", "`*` is no id"),
+        ("user", ID, "read", "file", "twelve chars", "resource.id", "is not an ObjectId"),
+        ("user", ID, "read", "file", "*", "resource.id", "`*` is no id"),
+    ];
+    for name in ["fylora.toml", "fylora-sharing.toml"] {
+        let schema = shipped_schema(name);
+        for (subject, subject_id, permission, kind, id, field, says) in cases {
+            let subject = SubjectText::Known { kind: subject, id: subject_id };
+            let errors = schema.question(subject, permission, kind, id).expect_err(says);
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert_eq!(errors[0].field, field, "{errors:?}");
+            assert!(errors[0].message.contains(says), "{errors:?}: {says}");
+        }
+    }
+}
+
+#[test]
+fn only_the_sharing_schema_knows_codes_and_checked_passwords() {
+    for subject in ["code:C0DE", "verified_link:token"] {
+        for resource in ["file", "folder", "note"] {
+            let asked = |schema: Schema| schema.question(subject_text(subject), "read", resource, "65f000000000000000000001");
+            assert!(asked(shipped_schema("fylora-sharing.toml")).is_ok());
+            let errors = asked(shipped_schema("fylora.toml")).expect_err(subject);
+            assert_eq!(errors[0].field, "subject.type", "{errors:?}");
+        }
+    }
+}
+
+const TESTS: [&str; 2] = ["fylora.test.toml", "fylora-sharing.test.toml"];
+
+#[tokio::test]
+async fn the_shipped_tests_pass_over_documents() {
+    for name in TESTS {
+        let output = schema_test(&schemas().join(name), None);
+        assert_passed(name, &output);
+    }
+}
+
+#[tokio::test]
+async fn the_shipped_tests_pass_over_a_real_replica_set() {
+    for name in TESTS {
+        let database = mongo().database().await;
+        let schema = shipped_schema(&name.replace(".test", ""));
+        fill(&database, &schema, &sample(&schema)).await;
+        let output = schema_test(&schemas().join(name), Some(database.name()));
+        assert_passed(name, &output);
+        // With the indexes there and no collection missing, there is nothing to say about the database.
+        let logs = String::from_utf8_lossy(&output.stderr);
+        assert!(!logs.contains("WARN"), "{logs}");
+        database.drop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_expectation_fails_and_names_its_question() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(schemas().join("fylora.test.toml")).unwrap();
+    let text = text
+        .replace("\"fylora.toml\"", &format!("'{}'", schemas().join("fylora.toml").display()))
+        .replace("\"../examples/fylora\"", &format!("'{}'", examples().display()));
+    let wrong = r#"
+        [[test]]
+        name     = "a stranger reads"
+        subject  = "zoe"
+        resource = "roadmap"
+        allowed  = { read = "file#owner" }
+        denied   = { write = "EXPIRED" }
+    "#;
+    let file = directory.path().join("wrong.test.toml");
+    fs::write(&file, text + wrong).unwrap();
+    let output = schema_test(&file, None);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("a stranger reads: zoe read roadmap\n    expected allowed by file#owner\n    got      denied NO_GRANT"), "{shown}");
+    assert!(shown.contains("a stranger reads: zoe write roadmap\n    expected denied EXPIRED\n    got      denied NO_GRANT"), "{shown}");
+    assert!(shown.contains(", 2 failed"), "{shown}");
+}
+
+fn schemas() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fylora")
+}
+
+/// The sample documents, as `mongoimport` would read them.
+fn sample(schema: &Schema) -> Collections {
+    let read_line = |line: &str| -> Document {
+        let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        json.try_into().unwrap()
+    };
+    let read = |name: &str| fs::read_to_string(examples().join(format!("{name}.jsonl"))).unwrap();
+    schema.collections().into_iter().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
+}
+
+/// Runs the binary: over the documents that the file names, or over a database of the replica set.
+fn schema_test(file: &Path, database: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
+    command.args(["schema", "test"]).arg(file).env_clear().env("RUST_LOG", "warn");
+    if let Some(database) = database {
+        command.arg("--live").env("MONGODB_URI", mongo().uri()).env("MONGODB_DATABASE", database);
+    }
+    command.output().unwrap()
+}
+
+/// All is well, and as many questions were asked as the file has.
+fn assert_passed(name: &str, output: &Output) {
+    let (shown, logs) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{shown}{logs}");
+    let text = fs::read_to_string(schemas().join(name)).unwrap();
+    let tests: toml::Table = text.parse().unwrap();
+    let questions: usize = tests["test"].as_array().unwrap().iter().map(questions_of).sum();
+    assert!(questions > 100, "{questions}");
+    assert!(shown.ends_with(&format!("{name}: {questions} passed, 0 failed\n")), "{questions}: {shown}");
+}
+
+fn questions_of(test: &toml::Value) -> usize {
+    let count = |value: &toml::Value| value.as_array().map(Vec::len).or(value.as_table().map(toml::Table::len)).unwrap();
+    ["allowed", "denied"].into_iter().filter_map(|side| test.get(side)).map(count).sum()
+}

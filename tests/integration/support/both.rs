@@ -1,0 +1,141 @@
+//! The same documents behind both sources: in memory, and in a database of a real replica set with the indexes that the
+//! schema needs.
+//!
+//! It asks both and hands back both answers; that they are the same is the test's to say.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use mongodb::{
+    Database,
+    bson::{Document, doc},
+};
+use permcached::{
+    check::{CheckError, Checked, Checker, Demand},
+    question::{Answer, Millis, Question},
+    schema::{Schema, SubjectText},
+    source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
+    telemetry::Metrics,
+};
+
+use super::servers::mongo;
+
+/// Documents by collection.
+pub type Collections = BTreeMap<String, Vec<Document>>;
+
+/// How long a request of a test may take: so long that only a fault makes it late.
+pub const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A schema that ships, by the name of its file.
+pub fn shipped_schema(name: &str) -> Schema {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    schema(name, &text)
+}
+
+/// The schema that a text is.
+pub fn schema(name: &str, text: &str) -> Schema {
+    Schema::parse(name, text).unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)))
+}
+
+/// A question in words: `user:65f…` (or `anonymous`), `read`, `file:65f…`.
+pub fn question(schema: &Schema, subject: &str, permission: &str, resource: &str) -> Question {
+    let (kind, id) = resource.split_once(':').expect("type:id");
+    let asked = schema.question(subject_text(subject), permission, kind, id);
+    asked.unwrap_or_else(|wrong| panic!("{subject} {permission} {resource}: {wrong:?}"))
+}
+
+/// `user:65f…` or `anonymous`.
+pub fn subject_text(subject: &str) -> SubjectText<'_> {
+    match subject.split_once(':') {
+        Some((kind, id)) => SubjectText::Known { kind, id },
+        None => SubjectText::Anonymous,
+    }
+}
+
+/// `allowed by file#owner`, or `denied NO_GRANT`.
+pub fn shown(schema: &Schema, answer: Answer) -> String {
+    match answer {
+        Answer::Allowed { by: Some(relation), .. } => format!("allowed by {}", schema.relation_name(relation)),
+        Answer::Allowed { by: None, .. } => "allowed".to_owned(),
+        Answer::Denied(reason) => format!("denied {}", reason.as_str()),
+    }
+}
+
+/// Puts documents into a database, with the indexes that the schema's lookups need.
+pub async fn fill(database: &Database, schema: &Schema, collections: &Collections) {
+    for (name, documents) in collections.iter().filter(|(_, documents)| !documents.is_empty()) {
+        let inserted = database.collection::<Document>(name).insert_many(documents).await;
+        inserted.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    for (_, lookup) in schema.lookups().filter(|(_, lookup)| !lookup.is_by_id()) {
+        let field = lookup.by.as_str();
+        let index = doc! { "key": { field: 1 }, "name": field };
+        let command = doc! { "createIndexes": &*lookup.collection, "indexes": [index] };
+        database.run_command(command).await.expect("an index");
+    }
+}
+
+/// A source, and a checker over it that counts for itself.
+pub struct Asked {
+    pub checker: Checker,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Asked {
+    pub fn new(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics)), metrics }
+    }
+
+    /// Answers in order, by a clock that stands still.
+    pub async fn check(&self, questions: &[Question], now: Millis) -> Vec<Result<Checked, CheckError>> {
+        let deadline = Deadline::after(TIME_MAX);
+        self.checker.check_at(questions, Demand::FullyConsistent, deadline, move || now).await
+    }
+
+    /// What a metric counts, as `/metrics` shows it: the first line that begins so.
+    pub fn metric(&self, line: &str) -> u64 {
+        let text = self.metrics.render();
+        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
+        let value = found.unwrap_or_else(|| panic!("no {line} in\n{text}"));
+        value.parse::<f64>().unwrap_or_else(|_| panic!("{line} {value}")).round() as u64
+    }
+}
+
+/// The same documents behind both sources.
+pub struct Both {
+    pub schema: Arc<Schema>,
+    pub database: Database,
+    pub documents: Asked,
+    pub mongodb: Asked,
+}
+
+impl Both {
+    pub async fn new(schema: Schema, collections: &Collections) -> Self {
+        let schema = Arc::new(schema);
+        let database = mongo().database().await;
+        fill(&database, &schema, collections).await;
+        let documents = Asked::new(&schema, Arc::new(Documents::new(&schema, collections)));
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let mongodb = Asked::new(&schema, Arc::new(source));
+        Self { schema, database, documents, mongodb }
+    }
+
+    /// The answers of both, documents first, in order.
+    pub async fn ask(&self, questions: &[Question], now: Millis) -> Vec<[Answer; 2]> {
+        let documents = self.documents.check(questions, now).await;
+        let mongodb = self.mongodb.check(questions, now).await;
+        let answer = |checked: Result<Checked, CheckError>| checked.expect("an answer").answer;
+        documents.into_iter().zip(mongodb).map(|(left, right)| [answer(left), answer(right)]).collect()
+    }
+
+    /// What is wrong with a pair of answers: they differ, or are not what is wanted. `wanted` is as [`shown`] puts it.
+    pub fn objection(&self, answers: [Answer; 2], wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let [documents, mongodb] = answers;
+        let text = shown(&self.schema, documents);
+        if documents != mongodb {
+            return Some(format!("over documents {documents:?}, over mongod {mongodb:?}"));
+        }
+        (!wanted(&text)).then_some(text)
+    }
+}

@@ -1,0 +1,221 @@
+//! The service itself, in this process but on a real port, over the sample documents or over a source with a fault.
+//!
+//! It ends with the value, and at the latest with the test's runtime. What it answers is the tests' business.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bson::Document;
+use permcached::{
+    app::{App, read_schema},
+    check::Checker,
+    config::SourceConfig,
+    fact::FactKey,
+    freshness::{Clock, Moment},
+    schema::Schema,
+    source::{Deadline, Loaded, Source, SourceError, documents::Documents},
+    telemetry::Metrics,
+    transport::{
+        Limits, PermissionApi, ServeError,
+        proto::{Resource, Subject, permission_service_client::PermissionServiceClient},
+        serve,
+    },
+};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tonic::transport::{Channel, Endpoint};
+
+/// The schema that most tests use. Tests run in the root of the package.
+pub const SCHEMA: &str = "schemas/fylora-sharing.toml";
+/// The documents that go with it.
+pub const DOCUMENTS: &str = "examples/fylora";
+/// How long anything may take that should take no time.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client of the service.
+pub type Client = PermissionServiceClient<Channel>;
+
+/// A running service.
+pub struct Service {
+    pub address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Service {
+    /// Over the sample documents.
+    pub async fn start() -> Self {
+        Self::draining_within(Limits::default().drain_time).await
+    }
+
+    /// As [`Service::start`], with this long for requests to end after it was told to stop.
+    pub async fn draining_within(drain_time: Duration) -> Self {
+        let source = SourceConfig::Documents(DOCUMENTS.into());
+        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source).await.unwrap();
+        Self::serve(app.api(), app.metrics, Limits { drain_time, ..Limits::default() }).await
+    }
+
+    /// Over documents of the test's own.
+    pub async fn over(schema: &str, collections: BTreeMap<String, Vec<Document>>) -> Self {
+        let schema = Arc::new(Schema::parse("schema.toml", schema).unwrap());
+        let source = Arc::new(Documents::new(&schema, &collections));
+        Self::with_source(schema, source, 1_024).await
+    }
+
+    /// Over the sample documents behind a fault, for so many requests at once.
+    pub async fn faulty(fault: Fault, requests_max: usize) -> (Self, Arc<Faulty>) {
+        let schema = Arc::new(read_schema(Path::new(SCHEMA)).unwrap());
+        let documents = Documents::read(&schema, Path::new(DOCUMENTS)).unwrap();
+        let source =
+            Faulty { documents, schema: Arc::clone(&schema), fault: Mutex::new(fault), asked: AtomicUsize::new(0) };
+        let source = Arc::new(source);
+        (Self::with_source(schema, source.clone(), requests_max).await, source)
+    }
+
+    async fn with_source(schema: Arc<Schema>, source: Arc<dyn Source>, requests_max: usize) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let checker = Checker::new(schema, source, Arc::clone(&metrics));
+        Self::serve(PermissionApi::new(checker, requests_max), metrics, Limits::default()).await
+    }
+
+    async fn serve(api: PermissionApi, metrics: Arc<Metrics>, limits: Limits) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(async move {
+            serve(listener, api, metrics, limits, async {
+                let _dropped = stopped.await;
+            })
+            .await
+        });
+        Self { address, stop: Some(stop), served }
+    }
+
+    /// A connection of its own.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    /// A client with a connection of its own.
+    pub fn client(&self) -> Client {
+        PermissionServiceClient::new(self.channel())
+    }
+
+    /// Tells the service to stop, and goes on at once.
+    pub fn tell_to_stop(&mut self) {
+        let _ended = self.stop.take().map(|stop| stop.send(()));
+    }
+
+    /// Waits until the service has ended by itself.
+    pub async fn ended(mut self) {
+        timeout(PATIENCE, &mut self.served).await.expect("the service does not end").unwrap().unwrap();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.served.abort();
+    }
+}
+
+/// What is wrong with a source.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It never says what time it is.
+    ProbeHangs,
+    /// It never gives a fact, and heeds no deadline.
+    LoadHangs,
+    /// It cannot be asked at all.
+    ProbeFails,
+    /// One collection cannot be read.
+    LoadFails(&'static str),
+}
+
+/// Real documents behind a fault.
+pub struct Faulty {
+    documents: Documents,
+    schema: Arc<Schema>,
+    fault: Mutex<Fault>,
+    asked: AtomicUsize,
+}
+
+impl Faulty {
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// How many requests have come as far as this source.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn fault(&self) -> Fault {
+        self.fault.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Source for Faulty {
+    fn clock(&self) -> Clock {
+        self.documents.clock()
+    }
+
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.fault() {
+            Fault::ProbeHangs => std::future::pending().await,
+            Fault::ProbeFails => Err(SourceError::Probe(Arc::from(Box::from("s3cret-host: connection reset")))),
+            _ => self.documents.probe(deadline).await,
+        }
+    }
+
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let broken = match self.fault() {
+            Fault::LoadHangs => std::future::pending().await,
+            Fault::LoadFails(collection) => Some(collection),
+            _ => None,
+        };
+        let loaded = self.documents.load(keys, at, deadline).await.into_iter();
+        let spoil = |(key, result): (FactKey, Result<Loaded, SourceError>)| {
+            let collection = self.schema.lookup(key.lookup).collection.to_string();
+            if broken != Some(collection.as_str()) {
+                return (key, result);
+            }
+            let source = Arc::from(Box::from("s3cret-host: connection reset"));
+            (key, Err(SourceError::Find { collection, source }))
+        };
+        loaded.map(spoil).collect()
+    }
+}
+
+/// `type:id`, or `anonymous`.
+#[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
+pub fn subject(text: &str) -> Option<Subject> {
+    if text == "anonymous" {
+        return Some(Subject { anonymous: true, ..Subject::default() });
+    }
+    let (kind, id) = text.split_once(':').unwrap();
+    Some(Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false })
+}
+
+/// `type:id`.
+#[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
+pub fn resource(text: &str) -> Option<Resource> {
+    let (kind, id) = text.split_once(':').unwrap();
+    Some(Resource { r#type: kind.to_owned(), id: id.to_owned() })
+}

@@ -1,0 +1,209 @@
+//! What stands beside the calls: health over gRPC, probes and metrics over HTTP/1.1, and a stop that is none for callers.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use tokio::{task::spawn_blocking, time::timeout};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{ALICE, ROADMAP, ZOE, ask, check};
+use crate::support::service::{Fault, PATIENCE, Service};
+
+const SERVICES: [&str; 2] = ["", "permcached.v1.PermissionService"];
+
+fn about(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+#[tokio::test]
+async fn health_is_told_for_the_server_and_for_the_service() {
+    let service = Service::start().await;
+    let mut health = HealthClient::new(service.channel());
+    for name in SERVICES {
+        let response = health.check(about(name)).await.unwrap().into_inner();
+        assert_eq!(response.status(), ServingStatus::Serving, "`{name}`");
+        let mut watch = health.watch(about(name)).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving, "`{name}`");
+    }
+    for name in ["permcached.v1", "permcached.v2.PermissionService", "PermissionService"] {
+        assert_eq!(health.check(about(name)).await.unwrap_err().code(), Code::NotFound, "`{name}`");
+        assert_eq!(health.watch(about(name)).await.unwrap_err().code(), Code::NotFound, "`{name}`");
+    }
+}
+
+/// Sends these bytes and reads until the server closes.
+async fn exchange(address: SocketAddr, request: String) -> String {
+    let exchange = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    };
+    spawn_blocking(exchange).await.unwrap()
+}
+
+async fn get(service: &Service, path: &str) -> (u16, String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", service.address);
+    let response = exchange(service.address, request).await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_on_the_same_port_over_http_1_1() {
+    let service = Service::start().await;
+    let (status, _, body) = get(&service, "/healthz").await;
+    assert_eq!((status, body.as_str()), (200, "alive"));
+    let (status, _, body) = get(&service, "/readyz").await;
+    assert_eq!((status, body.as_str()), (200, "ready"));
+    let (status, head, _) = get(&service, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    let (status, _, _) = get(&service, "/nothing").await;
+    assert_eq!(status, 404);
+    let post = format!(
+        "POST /healthz HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        service.address
+    );
+    assert!(exchange(service.address, post).await.starts_with("HTTP/1.1 405 "));
+}
+
+/// Every sample, by its name and labels. Panics at a line that is none of the text format of Prometheus.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let is_name = |name: &str| {
+        name.starts_with("permcached_")
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let is_label = |label: &str| {
+        let (name, value) = label.split_once('=').unwrap_or_default();
+        !name.is_empty() && value.len() >= 2 && value.starts_with('"') && value.ends_with('"')
+    };
+    let mut lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.pop(), Some("# EOF"));
+    assert!(text.ends_with("# EOF\n"));
+    let mut found = BTreeMap::new();
+    for line in lines {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (kind, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+            assert!(["HELP", "TYPE", "UNIT"].contains(&kind) && is_name(name) && !rest.is_empty(), "{line}");
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"));
+        assert!(is_name(name), "{line}");
+        assert!(labels.is_empty() || labels.split(',').all(is_label), "{line}");
+        let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        assert!(found.insert(sample.to_owned(), value).is_none(), "twice: {line}");
+    }
+    found
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_answered() {
+    let service = Service::start().await;
+    let client = service.client();
+    let before = samples(&get(&service, "/metrics").await.2);
+    assert!(
+        before
+            .iter()
+            .filter(|(name, _)| name.starts_with("permcached_decisions_total"))
+            .all(|(_, count)| *count == 0.0)
+    );
+    assert_eq!(before.keys().filter(|name| name.starts_with("permcached_decisions_total")).count(), 8, "{before:?}");
+
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
+    ask(&client, check(ALICE, "write", ROADMAP)).await.unwrap();
+    ask(&client, check(ZOE, "read", ROADMAP)).await.unwrap();
+    ask(&client, check(ALICE, "read", "file:f11e0000000000000000000e")).await.unwrap();
+    let text = get(&service, "/metrics").await.2;
+    let after = samples(&text);
+    for (labels, count) in [
+        ("decision=\"allowed\",reason=\"\"", 2.0),
+        ("decision=\"denied\",reason=\"NO_GRANT\"", 1.0),
+        ("decision=\"denied\",reason=\"MALFORMED\"", 1.0),
+        ("decision=\"denied\",reason=\"EXPIRED\"", 0.0),
+    ] {
+        assert_eq!(after.get(&format!("permcached_decisions_total{{{labels}}}")), Some(&count), "{text}");
+    }
+    assert_eq!(after.get("permcached_check_seconds_count"), Some(&4.0), "{text}");
+    assert_eq!(after.get("permcached_check_rounds_count"), Some(&4.0), "{text}");
+    assert!(after.get("permcached_facts_loaded_total").is_some_and(|facts| *facts >= 8.0), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_count_what_could_not_be_answered() {
+    let (service, source) = Service::faulty(Fault::ProbeFails, 8).await;
+    let client = service.client();
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap_err();
+    source.set(Fault::LoadFails("users"));
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap_err();
+    let counted = samples(&get(&service, "/metrics").await.2);
+    assert_eq!(counted.get("permcached_check_errors_total{error=\"unavailable\"}"), Some(&2.0), "{counted:?}");
+    assert!(counted.iter().filter(|(name, _)| name.contains("decision=")).all(|(_, count)| *count == 0.0));
+}
+
+/// The time to drain is far longer than the test's patience: whatever held it would fail the test.
+#[tokio::test]
+async fn a_stop_waits_for_nobody_who_asks_nothing() {
+    let mut service = Service::draining_within(PATIENCE * 10).await;
+    let silent = TcpStream::connect(service.address).unwrap();
+    let client = service.client();
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
+    let mut kept = TcpStream::connect(service.address).unwrap();
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut health = HealthClient::new(service.channel());
+    let mut watches = Vec::new();
+    for name in SERVICES {
+        let mut watch = health.watch(about(name)).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        watches.push(watch);
+    }
+
+    service.tell_to_stop();
+    for mut watch in watches {
+        let told = timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().unwrap();
+        assert_eq!(told.status(), ServingStatus::NotServing);
+        assert_eq!(timeout(PATIENCE, watch.message()).await.expect("an end").unwrap(), None);
+    }
+    let address = service.address;
+    service.ended().await;
+    assert!(TcpStream::connect(address).is_err(), "the port is closed");
+    drop((silent, kept, client));
+}
+
+#[tokio::test]
+async fn a_stop_lets_open_requests_end() {
+    let (mut service, source) = Service::faulty(Fault::LoadHangs, 8).await;
+    let open = tokio::spawn({
+        let client = service.client();
+        async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
+    });
+    while source.asked() == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    service.tell_to_stop();
+    service.ended().await;
+    // By the service's own deadline of 2 s, which is within its time to drain.
+    assert_eq!(open.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_stop_has_an_end_whoever_stays() {
+    let mut service = Service::draining_within(Duration::from_millis(200)).await;
+    let mut slow = TcpStream::connect(service.address).unwrap();
+    slow.write_all(b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
+        .unwrap();
+    ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
+    service.tell_to_stop();
+    service.ended().await;
+}
