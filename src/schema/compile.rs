@@ -394,8 +394,8 @@ impl<'a> Compiler<'a> {
     fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
         let members = self.names.members(kind)?;
         let mistake = match members.symbols.get(name.text.as_str()) {
-            Some(Symbol { member, edge: None }) => return Some(*member),
-            Some(Symbol { edge: Some(target), .. }) => {
+            Some(Symbol::Condition(member)) => return Some(*member),
+            Some(Symbol::Edge(_, target)) => {
                 let help = match place {
                     Place::Here => {
                         let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
@@ -432,10 +432,7 @@ impl<'a> Compiler<'a> {
     fn edge(&mut self, kind: ResourceTypeId, name: &Name) -> Option<(RelationId, ResourceTypeId)> {
         let members = self.names.members(kind)?;
         let (message, is_known) = match members.symbols.get(name.text.as_str()) {
-            Some(Symbol {
-                member: Member::Relation(id),
-                edge: Some(target),
-            }) => return Some((*id, (*target)?)),
+            Some(Symbol::Edge(id, target)) => return Some((*id, (*target)?)),
             None if !members.is_whole => return None,
             Some(_) => (format!("`{}` is not an edge", name.text), true),
             None => (format!("`{}` has no edge `{}`", members.of, name.text), false),

@@ -242,8 +242,7 @@ impl Test {
 /// Equality as in queries: numbers by value, null with missing.
 fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
     match value {
-        None => *operand == Bson::Null,
-        Some(Bson::Undefined) => *operand == Bson::Null,
+        None | Some(Bson::Undefined) => *operand == Bson::Null,
         Some(value) => compare(value, operand).is_eq(),
     }
 }

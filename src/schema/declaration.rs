@@ -283,12 +283,11 @@ impl Reader<'_> {
         }
         let mut names = Vec::new();
         for item in items {
-            match item.as_text() {
-                Some(text) => names.push(self.subject_name(text, item)),
-                None => {
-                    let message = format!("`subject` names types in quotes, not {}", item.describe());
-                    self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
-                }
+            if let Some(text) = item.as_text() {
+                names.push(self.subject_name(text, item));
+            } else {
+                let message = format!("`subject` names types in quotes, not {}", item.describe());
+                self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
             }
         }
         names

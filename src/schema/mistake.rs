@@ -157,7 +157,7 @@ impl Mistakes {
     pub fn render(&self, colored: bool) -> String {
         let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
         let shown = self.all.iter().take(SHOWN_MAX);
-        let mut text: String = shown
+        let text: String = shown
             .map(|mistake| self.render_one(mistake, &renderer) + "\n\n")
             .collect();
         let count = self.all.len();
@@ -167,8 +167,7 @@ impl Mistakes {
         } else {
             String::new()
         };
-        text.push_str(&format!("{}: {count} {noun}{first}", self.name));
-        text
+        text + &format!("{}: {count} {noun}{first}", self.name)
     }
 
     fn render_one(&self, mistake: &Mistake, renderer: &Renderer) -> String {

@@ -110,14 +110,12 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
         Mistake::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
     })?;
     let places = Places::of(text);
-    match Bson::try_from(json.clone()) {
-        Ok(bson) => from_bson(text, bson, &places, &located),
-        Err(_) => {
-            let (error, place) = unreadable(&json, &places);
-            let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
-            Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
-        }
+    if let Ok(bson) = Bson::try_from(json.clone()) {
+        return from_bson(text, bson, &places, &located);
     }
+    let (error, place) = unreadable(&json, &places);
+    let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
+    Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
 }
 
 /// The innermost part of a JSON value that is not Extended JSON.

@@ -108,14 +108,13 @@ fn split(path: &str) -> (&str, Option<&str>) {
 fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a Bson>) -> bool) -> bool {
     let (first, rest) = split(path);
     match (document.get(first), rest) {
-        (None, _) => test(None),
         (Some(Bson::Array(items)), None) => items.iter().any(|item| test(Some(item))) || test(document.get(first)),
         (Some(Bson::Array(items)), Some(rest)) => items
             .iter()
             .any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test))),
         (Some(Bson::Document(inner)), Some(rest)) => any(inner, rest, test),
         (Some(value), None) => test(Some(value)),
-        (Some(_), Some(_)) => test(None),
+        (None, _) | (Some(_), Some(_)) => test(None),
     }
 }
 

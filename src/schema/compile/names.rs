@@ -11,10 +11,11 @@ use crate::{
 
 /// What a name of a resource type stands for.
 #[derive(Clone, Copy)]
-pub(super) struct Symbol {
-    pub(super) member: Member,
-    /// For an edge, where it leads to, if that is known.
-    pub(super) edge: Option<Option<ResourceTypeId>>,
+pub(super) enum Symbol {
+    /// What holds of a resource or not.
+    Condition(Member),
+    /// An edge, and where it leads to, if that is known.
+    Edge(RelationId, Option<ResourceTypeId>),
 }
 
 /// Every name of the schema.
@@ -38,7 +39,7 @@ impl Members<'_> {
     pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
         self.symbols
             .iter()
-            .filter(|(_, symbol)| symbol.edge.is_some())
+            .filter(|(_, symbol)| matches!(symbol, Symbol::Edge(..)))
             .map(|(name, _)| *name)
     }
 
@@ -46,20 +47,14 @@ impl Members<'_> {
     pub(super) fn conditions(&self) -> impl Iterator<Item = &str> {
         self.symbols
             .iter()
-            .filter(|(_, symbol)| symbol.edge.is_none())
+            .filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_)))
             .map(|(name, _)| *name)
     }
 
     /// A name to show what can be asked, best the preferred one.
     pub(super) fn example(&self, preferred: &str) -> Option<&str> {
         let rank = |name: &&str| {
-            let is_relation = matches!(
-                self.symbols.get(name),
-                Some(Symbol {
-                    member: Member::Relation(_),
-                    ..
-                })
-            );
+            let is_relation = matches!(self.symbols.get(name), Some(Symbol::Condition(Member::Relation(_))));
             (*name != preferred, is_relation)
         };
         self.conditions().min_by_key(rank)
@@ -79,24 +74,15 @@ impl<'a> Names<'a> {
         for resource in &declarations.resources {
             let mut symbols = BTreeMap::new();
             for (relation, id) in resource.relations.iter().zip(&mut relation_ids) {
-                let edge = relation
-                    .resource
-                    .as_ref()
-                    .map(|name| resources.get(name.text.as_str()).copied());
-                symbols.insert(
-                    relation.name.text.as_str(),
-                    Symbol {
-                        member: Member::Relation(id),
-                        edge,
-                    },
-                );
+                let symbol = match &relation.resource {
+                    None => Symbol::Condition(Member::Relation(id)),
+                    Some(name) => Symbol::Edge(id, resources.get(name.text.as_str()).copied()),
+                };
+                symbols.insert(relation.name.text.as_str(), symbol);
             }
             for (permission, id) in resource.permissions.iter().zip(&mut permission_ids) {
                 let name = &permission.name;
-                let symbol = Symbol {
-                    member: Member::Permission(id),
-                    edge: None,
-                };
+                let symbol = Symbol::Condition(Member::Permission(id));
                 if symbols.insert(name.text.as_str(), symbol).is_some() {
                     let message = format!(
                         "`{}` is both a relation and a permission of `{}`",
@@ -125,6 +111,10 @@ impl<'a> Names<'a> {
 
     pub(super) fn by_name(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
         let symbols = self.members(kind).into_iter().flat_map(|members| &members.symbols);
-        symbols.map(|(name, symbol)| ((*name).into(), symbol.member)).collect()
+        let member = |symbol: &Symbol| match *symbol {
+            Symbol::Condition(member) => member,
+            Symbol::Edge(id, _) => Member::Relation(id),
+        };
+        symbols.map(|(name, symbol)| ((*name).into(), member(symbol))).collect()
     }
 }

@@ -314,9 +314,11 @@ impl Parser<'_> {
         let is_plain = |value: &Bson| match value {
             Bson::Double(double) => !double.is_nan(),
             Bson::Binary(binary) => binary.subtype == BinarySubtype::Uuid,
-            Bson::Null | Bson::Boolean(_) | Bson::String(_) | Bson::ObjectId(_) | Bson::DateTime(_) => true,
-            Bson::Int32(_) | Bson::Int64(_) => true,
-            _ => false,
+            Bson::Decimal128(_) | Bson::Symbol(_) => false,
+            value => matches!(
+                Class::of(value),
+                Class::Null | Class::Bool | Class::String | Class::ObjectId | Class::Date | Class::Number
+            ),
         };
         let help = match &node.value {
             Value::Scalar(value) if is_plain(value) => return Some(value.clone()),
