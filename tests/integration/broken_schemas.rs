@@ -91,8 +91,8 @@ fn line_ends_change_nothing() {
 
 #[test]
 fn of_very_many_mistakes_the_first_are_shown() {
-    let keys: String = (0..250).map(|at| format!("key_{at} = true\n")).collect();
-    let shown = Schema::parse("keys.toml", &keys).unwrap_err().render(false);
+    let keys: Vec<String> = (0..250).map(|at| format!("key_{at} = true\n")).collect();
+    let shown = Schema::parse("keys.toml", &keys.concat()).unwrap_err().render(false);
     assert_eq!(shown.matches("error: ").count(), 100);
     assert!(
         shown.ends_with("keys.toml: 251 mistakes; these are the first 100"),

@@ -15,6 +15,7 @@
 )]
 
 mod any_schema;
+mod architecture;
 mod broken_schemas;
 mod cold;
 mod conditions;
