@@ -10,7 +10,6 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    unreachable_pub,
     reason = "a test says what went wrong by panicking"
 )]
 
