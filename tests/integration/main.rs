@@ -24,4 +24,5 @@ mod rules;
 mod standalone;
 mod support;
 mod transport;
+mod tuple_models;
 mod wrong_types;
