@@ -34,17 +34,21 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Ended {
-        start_logs(&log_filter(&ProcessEnvironment)).map_err(|error| Failure::usage(format!("RUST_LOG: {error}")))?;
         let Self { schema, documents, port, bind, hints } = self;
         let overrides = Overrides { schema, documents, port, bind };
-        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        let config = Config::read(&overrides, &ProcessEnvironment);
+        let config = match start_logs(&log_filter(&ProcessEnvironment)) {
+            Ok(()) => config,
+            Err(error) => Err(config.err().unwrap_or_default().and(format!("RUST_LOG: {error}"))),
+        };
+        let config = config.map_err(Failure::usage)?;
         let listening = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
             Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
             Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer)?;
-        app::run(&config, listening, stop).await.map_err(Failure::no_answer)?;
+        app::run(&config, listening, stop).await?;
         Ok(Outcome::Yes)
     }
 }
