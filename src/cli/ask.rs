@@ -25,11 +25,11 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Ask {
-    /// Who asks: type:id, such as user:65f000000000000000000001, or `anonymous`
+    /// Who asks: type:id, such as `user:65f000000000000000000001`, or `anonymous`
     subject: String,
     /// What for: a permission, such as read
     permission: String,
-    /// What it is about: type:id, such as file:65f000000000000000000101
+    /// What it is about: type:id, such as `file:65f000000000000000000101`
     resource: String,
     /// The server [default: this machine, at PORT or 50051]
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
@@ -53,7 +53,7 @@ pub(super) struct Ask {
 
 /// Who answers.
 enum Service {
-    Server(Server),
+    Server(Box<Server>),
     InProcess(PermissionApi),
 }
 
@@ -132,7 +132,7 @@ impl Ask {
 
     async fn service(&self) -> Result<Service, Failure> {
         if self.documents.is_none() {
-            return Ok(Service::Server(Server::named(self.server.as_deref(), TIME_MAX)?));
+            return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =
             Overrides { schema: self.schema.clone(), documents: self.documents.clone(), ..Overrides::default() };

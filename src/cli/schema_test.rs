@@ -31,7 +31,7 @@ pub(super) struct SchemaTest {
     /// Take documents from here instead of from where the file says
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     documents: Option<PathBuf>,
-    /// Ask the database that MONGODB_URI names
+    /// Ask the database that `MONGODB_URI` names
     #[arg(long)]
     live: bool,
     /// Print every result as JSON

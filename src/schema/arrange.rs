@@ -20,7 +20,7 @@ fn mark_negated(schema: &mut Schema) {
     let mut todo = Vec::new();
     for permission in &schema.permissions {
         members(&permission.expression, false, &mut |member, is_excluded| {
-            todo.extend(is_excluded.then_some(member))
+            todo.extend(is_excluded.then_some(member));
         });
     }
     let mut seen = HashSet::new();
@@ -31,7 +31,7 @@ fn mark_negated(schema: &mut Schema) {
         match member {
             Member::Permission(id) => {
                 members(&schema.permission(id).expression, true, &mut |member, _| {
-                    todo.push(member)
+                    todo.push(member);
                 });
             }
             Member::Relation(id) => {

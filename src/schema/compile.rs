@@ -7,7 +7,7 @@ mod names;
 
 use std::collections::HashMap;
 
-use names::{Names, Symbol};
+use names::{Far, Names, Symbol};
 
 use super::{
     Expression, Ids, Lookup, Member, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType, Target,
@@ -395,7 +395,7 @@ impl<'a> Compiler<'a> {
         let members = self.names.members(kind)?;
         let mistake = match members.symbols.get(name.text.as_str()) {
             Some(Symbol { member, edge: None }) => return Some(*member),
-            Some(Symbol { edge: Some(target), .. }) => {
+            Some(Symbol { edge: Some(Far(target)), .. }) => {
                 let help = match place {
                     Place::Here => {
                         let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
@@ -434,7 +434,7 @@ impl<'a> Compiler<'a> {
         let (message, is_known) = match members.symbols.get(name.text.as_str()) {
             Some(Symbol {
                 member: Member::Relation(id),
-                edge: Some(target),
+                edge: Some(Far(target)),
             }) => return Some((*id, (*target)?)),
             None if !members.is_whole => return None,
             Some(_) => (format!("`{}` is not an edge", name.text), true),

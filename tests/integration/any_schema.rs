@@ -125,14 +125,14 @@ fn edited(text: &str, edits: &[Edit]) -> String {
                 let line = lines[from.index(lines.len())];
                 lines.insert(to.index(lines.len()), line);
             }),
-            Edit::SwapLines(one, other) => with_parts(&text, '\n', |lines| swap(lines, one, other)),
-            Edit::SwapWords(one, other) => with_parts(&text, ' ', |words| swap(words, one, other)),
+            Edit::SwapLines(one, other) => with_parts(&text, '\n', |lines| swap(lines, *one, *other)),
+            Edit::SwapWords(one, other) => with_parts(&text, ' ', |words| swap(words, *one, *other)),
         };
     }
     text
 }
 
-fn swap(parts: &mut [&str], one: &Index, other: &Index) {
+fn swap(parts: &mut [&str], one: Index, other: Index) {
     let (one, other) = (one.index(parts.len()), other.index(parts.len()));
     parts.swap(one, other);
 }

@@ -5,6 +5,7 @@
 #![allow(
     unreachable_pub,
     clippy::as_conversions,
+    clippy::format_collect,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -9,12 +9,16 @@ use crate::{
     schema::{Member, declaration::Declarations, mistake::Mistake},
 };
 
+/// The far end of an edge: a type, unless its name is a mistake.
+#[derive(Clone, Copy)]
+pub(super) struct Far(pub(super) Option<ResourceTypeId>);
+
 /// What a name of a resource type stands for.
 #[derive(Clone, Copy)]
 pub(super) struct Symbol {
     pub(super) member: Member,
-    /// For an edge, where it leads to, if that is known.
-    pub(super) edge: Option<Option<ResourceTypeId>>,
+    /// For an edge, where it leads to.
+    pub(super) edge: Option<Far>,
 }
 
 /// Every name of the schema.
@@ -82,7 +86,7 @@ impl<'a> Names<'a> {
                 let edge = relation
                     .resource
                     .as_ref()
-                    .map(|name| resources.get(name.text.as_str()).copied());
+                    .map(|name| Far(resources.get(name.text.as_str()).copied()));
                 symbols.insert(
                     relation.name.text.as_str(),
                     Symbol {

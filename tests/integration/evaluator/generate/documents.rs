@@ -117,7 +117,7 @@ impl Writer<'_, '_> {
             self.serve_in(document, relation);
             return;
         };
-        let elements = (0..1 + self.tape.below(3)).map(|_| {
+        let elements = (0..=self.tape.below(3)).map(|_| {
             let mut element = Document::new();
             self.conditioned(&mut element);
             self.serve_in(&mut element, relation);
