@@ -5,17 +5,20 @@
 #![allow(
     unreachable_pub,
     clippy::as_conversions,
-    clippy::format_collect,
+    clippy::cast_possible_truncation,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test says what went wrong by panicking"
 )]
 
 mod any_schema;
 mod broken_schemas;
+mod cli;
 mod cold;
 mod conditions;
 mod contract;
