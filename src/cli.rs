@@ -11,19 +11,26 @@ macro_rules! say {
 
 mod ask;
 mod health;
+mod remote;
 mod schema;
 mod schema_test;
 mod serve;
 mod text;
 mod tree;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use crate::app::AppError;
+
+/// What every help ends with that is about questions.
+const EXIT_CODES: &str = "Exit codes: 0 allowed, or all is well; 1 denied, or not all is well; \
+                          2 the command or the question is wrong; 3 there is no answer";
+
 /// Permission checks in microseconds, from the permissions that already live in your MongoDB.
 #[derive(Debug, Parser)]
-#[command(name = "permcached", version, arg_required_else_help = true)]
+#[command(name = "permcached", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,8 +41,10 @@ enum Command {
     /// Answer permission checks over gRPC.
     Serve(serve::Serve),
     /// May this subject do this to that resource? Exits with 0 for yes, 1 for no.
+    #[command(after_help = EXIT_CODES)]
     Check(ask::Ask),
     /// As check, and show how: each relation that granted or failed, with its documents.
+    #[command(after_help = EXIT_CODES)]
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
@@ -94,6 +103,19 @@ impl Failure {
 
     fn no_answer(error: impl std::fmt::Display) -> Self {
         Self { outcome: Outcome::NoAnswer, message: format!("error: {error}") }
+    }
+}
+
+/// What was given to the application is wrong, or the world around it does not play its part.
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Schema(mistakes) => {
+                Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
+            }
+            AppError::ReadSchema { .. } | AppError::Documents(_) => Self::usage(error),
+            AppError::Connect(_) | AppError::Bind { .. } | AppError::Serve(_) => Self::no_answer(error),
+        }
     }
 }
 

@@ -73,12 +73,21 @@ pub struct ConfigError(Vec<String>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration is not complete:")?;
+        write!(f, "the configuration is wrong:")?;
         self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
     }
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// One more mistake, found elsewhere.
+    #[must_use]
+    pub fn and(mut self, mistake: String) -> Self {
+        self.0.push(mistake);
+        self
+    }
+}
 
 /// The variables that are read.
 pub trait Environment {
@@ -159,10 +168,13 @@ fn port(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<u16> 
 }
 
 /// The address of the service on this machine, for the commands that ask it.
-#[must_use]
-pub fn local_server(environment: &impl Environment) -> String {
-    let port = environment.get("PORT").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_PORT);
-    format!("http://127.0.0.1:{port}")
+///
+/// # Errors
+/// PORT is no number.
+pub fn local_server(environment: &impl Environment) -> Result<String, ConfigError> {
+    let mut wrong = Vec::new();
+    let port = port(environment, &mut wrong).unwrap_or(DEFAULT_PORT);
+    if wrong.is_empty() { Ok(format!("http://127.0.0.1:{port}")) } else { Err(ConfigError(wrong)) }
 }
 
 /// What is logged: the syntax of `RUST_LOG`.

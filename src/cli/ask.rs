@@ -4,12 +4,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use tonic::{Code, Request, Status, transport::{Channel, Endpoint}};
+use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{Ended, Failure, Outcome, text, tree};
+use super::{Ended, Failure, Outcome, remote::Server, text, tree};
 use crate::{
     app::{App, read_schema},
-    config::{Config, Overrides, ProcessEnvironment, local_server},
+    config::{Config, Overrides, ProcessEnvironment},
     transport::{
         PermissionApi,
         proto::{
@@ -25,11 +25,11 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Ask {
-    /// Who asks: type:id, such as user:65f000000000000000000001, or `anonymous`
+    /// Who asks: type:id, such as `user:65f000000000000000000001`, or `anonymous`
     subject: String,
     /// What for: a permission, such as read
     permission: String,
-    /// What it is about: type:id, such as file:65f000000000000000000101
+    /// What it is about: type:id, such as `file:65f000000000000000000101`
     resource: String,
     /// The server [default: this machine, at PORT or 50051]
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
@@ -53,7 +53,7 @@ pub(super) struct Ask {
 
 /// Who answers.
 enum Service {
-    Server(PermissionServiceClient<Channel>),
+    Server(Box<Server>),
     InProcess(PermissionApi),
 }
 
@@ -71,11 +71,12 @@ impl Ask {
         let subject = Some(subject);
         let request = CheckRequest { subject, permission, resource: Some(resource), consistency };
         let request = timed(request);
-        let response = match self.service().await? {
-            Service::Server(mut client) => client.check(request).await,
+        let service = self.service().await?;
+        let response = match &service {
+            Service::Server(server) => client(server).check(request).await,
             Service::InProcess(api) => api.check(request).await,
         };
-        let response = response.map_err(|status| failure(&status))?.into_inner();
+        let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
             say!("{}", text::json("CheckResponse", &response)?);
         } else if let Some(answer) = &response.answer {
@@ -89,11 +90,12 @@ impl Ask {
         let subject = Some(subject);
         let request = ExplainRequest { subject, permission, resource: Some(resource), consistency };
         let request = timed(request);
-        let response = match self.service().await? {
-            Service::Server(client) => client.max_decoding_message_size(64 * 1_024 * 1_024).explain(request).await,
+        let service = self.service().await?;
+        let response = match &service {
+            Service::Server(server) => client(server).explain(request).await,
             Service::InProcess(api) => api.explain(request).await,
         };
-        let response = response.map_err(|status| failure(&status))?.into_inner();
+        let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
             say!("{}", text::json("ExplainResponse", &response)?);
         } else if let Some(answer) = &response.answer {
@@ -103,19 +105,20 @@ impl Ask {
     }
 
     fn parts(&self) -> Result<Parts, Failure> {
-        let object = |what: &str, text: &str| {
+        let object = |what: &str, text: &str, example: &str| {
             let (kind, id) = text.split_once(':').ok_or_else(|| {
-                Failure::usage(format!("the {what} `{text}` has no type: write type:id, such as {what}:65f000000000000000000001"))
+                let remedy = format!("write type:id, such as {example}:65f000000000000000000001");
+                Failure::usage(format!("the {what} `{text}` has no type: {remedy}"))
             })?;
-            Ok((kind.to_owned(), id.to_owned()))
+            Ok::<_, Failure>((kind.to_owned(), id.to_owned()))
         };
         let subject = if self.subject == "anonymous" {
             Subject { anonymous: true, ..Subject::default() }
         } else {
-            let (kind, id) = object("user", &self.subject)?;
+            let (kind, id) = object("subject", &self.subject, "user")?;
             Subject { r#type: kind, id, anonymous: false }
         };
-        let (kind, id) = object("resource", &self.resource)?;
+        let (kind, id) = object("resource", &self.resource, "file")?;
         let requirement = match &self.token {
             Some(token) => {
                 let moment = Some(freshness::Moment::Token(token.clone()));
@@ -129,15 +132,13 @@ impl Ask {
 
     async fn service(&self) -> Result<Service, Failure> {
         if self.documents.is_none() {
-            let server = self.server.clone().unwrap_or_else(|| local_server(&ProcessEnvironment));
-            let endpoint = Endpoint::from_shared(server).map_err(Failure::usage)?.connect_timeout(TIME_MAX);
-            return Ok(Service::Server(PermissionServiceClient::new(endpoint.connect_lazy())));
+            return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =
             Overrides { schema: self.schema.clone(), documents: self.documents.clone(), ..Overrides::default() };
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
-        let schema = read_schema(&config.schema).map_err(Failure::usage)?;
-        let app = App::open(schema, &config.source).await.map_err(Failure::usage)?;
+        text::start_warnings()?;
+        let app = App::open(read_schema(&config.schema)?, &config.source).await?;
         Ok(Service::InProcess(app.api()))
     }
 
@@ -167,9 +168,16 @@ fn outcome(answer: Option<&Answer>) -> Ended {
     }
 }
 
-fn failure(status: &Status) -> Failure {
-    match status.code() {
-        Code::InvalidArgument => Failure::usage(status.message()),
-        code => Failure::no_answer(format!("{code}: {}", status.message())),
+impl Service {
+    fn failure(&self, status: &Status) -> Failure {
+        match (status.code(), self) {
+            (Code::InvalidArgument, _) => Failure::usage(status.message()),
+            (_, Self::Server(server)) => Failure::no_answer(server.complaint(status)),
+            (code, Self::InProcess(_)) => Failure::no_answer(format!("{code}: {}", status.message())),
+        }
     }
+}
+
+fn client(server: &Server) -> PermissionServiceClient<Channel> {
+    PermissionServiceClient::new(server.endpoint.connect_lazy())
 }

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{Ended, Failure, Outcome};
-use crate::config::{ProcessEnvironment, local_server};
+use super::{Ended, Outcome, remote::Server};
 
 const TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -20,10 +18,8 @@ pub(super) struct Health {
 
 impl Health {
     pub(super) async fn run(self) -> Ended {
-        let server = self.server.unwrap_or_else(|| local_server(&ProcessEnvironment));
-        let endpoint = Endpoint::from_shared(server.clone()).map_err(Failure::usage)?;
-        let endpoint = endpoint.connect_timeout(TIME_MAX).timeout(TIME_MAX);
-        let mut client = HealthClient::new(endpoint.connect_lazy());
+        let server = Server::named(self.server.as_deref(), TIME_MAX)?;
+        let mut client = HealthClient::new(server.endpoint.clone().timeout(TIME_MAX).connect_lazy());
         match client.check(HealthCheckRequest::default()).await {
             Ok(response) if response.get_ref().status() == ServingStatus::Serving => {
                 say!("serving");
@@ -34,7 +30,7 @@ impl Health {
                 Ok(Outcome::No)
             }
             Err(status) => {
-                say!("no answer from {server}: {}", status.message());
+                say!("{}", server.complaint(&status));
                 Ok(Outcome::No)
             }
         }

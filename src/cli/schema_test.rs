@@ -16,8 +16,8 @@ use crate::{
     app::{App, read_schema},
     check::{Checked, Demand},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig},
-    question::{Answer, Millis, Question},
-    schema::{Schema, SubjectText},
+    question::{Answer, Millis, Question, Reason},
+    schema::{Member, Schema, SubjectText, suggestion},
     source::Deadline,
 };
 
@@ -31,7 +31,7 @@ pub(super) struct SchemaTest {
     /// Take documents from here instead of from where the file says
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     documents: Option<PathBuf>,
-    /// Ask the database that MONGODB_URI names
+    /// Ask the database that `MONGODB_URI` names
     #[arg(long)]
     live: bool,
     /// Print every result as JSON
@@ -94,10 +94,11 @@ impl SchemaTest {
         let tests: Tests = toml::from_str(&written).map_err(|error| wrong(&error))?;
         let now = tests.now.map(read_date).transpose().map_err(|error| wrong(&error))?;
         let beside = |path: &Path| self.file.parent().map_or_else(|| path.to_owned(), |parent| parent.join(path));
-        let schema = read_schema(&beside(&tests.schema)).map_err(Failure::usage)?;
+        text::start_warnings()?;
+        let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
-        let app = App::open(schema, &source).await.map_err(Failure::usage)?;
+        let app = App::open(schema, &source).await?;
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
@@ -177,12 +178,20 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
             }
             Allowed::Granted(granted) => {
                 for (permission, by) in granted {
-                    let expected = if by.is_empty() { "allowed".to_owned() } else { format!("allowed by {by}") };
+                    let expected = match by.as_str() {
+                        "" => "allowed".to_owned(),
+                        by if is_relation(schema, by) => format!("allowed by {by}"),
+                        by => return Err(format!("{name}: `{by}` is no relation: write type#relation, such as file#owner")),
+                    };
                     add(permission, expected, false)?;
                 }
             }
         }
         for (permission, reason) in &test.denied {
+            if !Reason::ALL.iter().any(|known| known.as_str() == reason) {
+                let help = suggestion(reason, Reason::ALL.map(Reason::as_str)).unwrap_or_default();
+                return Err(format!("{name}: `{reason}` is no reason: {help}"));
+            }
             add(permission, format!("denied {reason}"), false)?;
         }
     }
@@ -190,6 +199,13 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
         return Err("there are no tests in it: add a [[test]]".to_owned());
     }
     Ok(all)
+}
+
+/// Whether this names a relation of the schema, as `type#relation`.
+fn is_relation(schema: &Schema, text: &str) -> bool {
+    let Some((kind, name)) = text.split_once('#') else { return false };
+    let mut of_kind = schema.resources().filter(|(_, resource)| &*resource.name == kind);
+    of_kind.any(|(_, resource)| matches!(resource.members.get(name), Some(Member::Relation(_))))
 }
 
 fn question(schema: &Schema, tests: &Tests, test: &Test, permission: &str) -> Result<Question, String> {

@@ -15,16 +15,16 @@ use crate::{
 /// Options of `serve`. Each goes before the environment variable that it names.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// The schema [SCHEMA_FILE]
+    /// The schema [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Take documents from this directory of <collection>.jsonl instead of a database [DOCUMENTS_DIR]
+    /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// The port, 0 for a free one [PORT, else 50051]
+    /// The port, 0 for a free one [`PORT`, else 50051]
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [BIND_ADDRESS, else 127.0.0.1]
+    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
     /// When ready, print the commands of this file, with the server's address in place of {address}
@@ -34,17 +34,21 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Ended {
-        start_logs(&log_filter(&ProcessEnvironment)).map_err(|error| Failure::usage(format!("RUST_LOG: {error}")))?;
         let Self { schema, documents, port, bind, hints } = self;
         let overrides = Overrides { schema, documents, port, bind };
-        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        let config = Config::read(&overrides, &ProcessEnvironment);
+        let config = match start_logs(&log_filter(&ProcessEnvironment)) {
+            Ok(()) => config,
+            Err(error) => Err(config.err().unwrap_or_default().and(format!("RUST_LOG: {error}"))),
+        };
+        let config = config.map_err(Failure::usage)?;
         let listening = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
             Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
             Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer)?;
-        app::run(&config, listening, stop).await.map_err(Failure::no_answer)?;
+        app::run(&config, listening, stop).await?;
         Ok(Outcome::Yes)
     }
 }

@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 
 use super::Failure;
-use crate::transport::proto::DESCRIPTORS;
+use crate::{telemetry::start_logs, transport::proto::DESCRIPTORS};
 
 /// Whether standard output is read by a person.
 pub(super) fn is_terminal() -> bool {
@@ -17,6 +17,11 @@ pub(super) fn is_terminal() -> bool {
 /// A line on standard output. Where that is closed, as behind `| head`, there is nobody left to tell.
 pub(super) fn line(text: std::fmt::Arguments<'_>) {
     let _closed = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Shows the warnings of what runs in this process: what is odd about documents, above all.
+pub(super) fn start_warnings() -> Result<(), Failure> {
+    start_logs("warn").map_err(Failure::no_answer)
 }
 
 /// Says something that does not stop the command.

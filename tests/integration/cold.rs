@@ -241,7 +241,7 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     for command in finds.iter().chain([probe]) {
         // The time that is left, and no more.
         let limit = number(command, "maxTimeMS");
-        assert!(limit > 0 && limit <= DEADLINE.as_millis() as i64, "{limit}");
+        assert!(limit > 0 && limit <= i64::try_from(DEADLINE.as_millis()).unwrap(), "{limit}");
         // The primary is the default; where the driver says it, it says that.
         let preference = command.get_document("$readPreference").ok().and_then(|preference| preference.get_str("mode").ok());
         assert!(preference.is_none_or(|mode| mode == "primary"), "{command}");

@@ -5,18 +5,21 @@
 #![allow(
     unreachable_pub,
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::unreachable,
     clippy::unwrap_used,
-    unreachable_pub,
     reason = "a test says what went wrong by panicking"
 )]
 
 mod any_schema;
 mod architecture;
 mod broken_schemas;
+mod cli;
 mod cold;
 mod conditions;
 mod contract;

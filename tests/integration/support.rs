@@ -1,6 +1,7 @@
 //! What the integration tests share, and no test of its own.
 
 pub mod both;
+pub mod command;
 pub mod monitored;
 pub mod servers;
 pub mod service;

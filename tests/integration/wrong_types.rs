@@ -48,6 +48,9 @@ enum Reading {
     Uses,
 }
 
+/// Makes the change that puts a value into a field.
+type Put = fn(Bson) -> Document;
+
 /// One field.
 struct Field {
     name: &'static str,
@@ -58,7 +61,7 @@ struct Field {
     reading: Reading,
     /// The document that the field is in, and the change that puts a value into it.
     at: &'static str,
-    put: fn(Bson) -> Document,
+    put: Put,
     /// A document that grants besides.
     besides: Option<(&'static str, Document)>,
     /// The reason where the value has the right type but does not grant.
@@ -66,7 +69,7 @@ struct Field {
 }
 
 impl Field {
-    fn of(name: &'static str, grants: Rule, at: &'static str, put: fn(Bson) -> Document, right: impl Into<Bson>, reading: Reading) -> Self {
+    fn of(name: &'static str, grants: Rule, at: &'static str, put: Put, right: impl Into<Bson>, reading: Reading) -> Self {
         let plainly = if matches!(reading, Reading::Excludes(_)) { "EXCLUDED" } else { "NO_GRANT" };
         Self { name, grants, permission: "read", right: right.into(), reading, at, put, besides: None, plainly }
     }
@@ -139,7 +142,7 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
     let is_of_file = name.starts_with("file");
     let share = grants().document("shares/1");
     let share_type = share.get_str("share_type").unwrap().to_owned();
-    let key: (fn(Bson) -> Document, &str) =
+    let key: (Put, &str) =
         if is_of_file { (|value| doc! { "file_id": value }, "@plan") } else { (|value| doc! { "folder_id": value }, "@work") };
     let mut fields = vec![
         Field::of(name, grants(), AT, key.0, key.1, Reading::Key),
@@ -192,9 +195,9 @@ fn of_codes() -> Vec<Field> {
 }
 
 fn of_items() -> Vec<Field> {
-    let owner: fn(Bson) -> Document = |value| doc! { "owner_id": value };
-    let deleted: fn(Bson) -> Document = |value| doc! { "is_deleted": value };
-    let active: fn(Bson) -> Document = |value| doc! { "is_active": value };
+    let owner: Put = |value| doc! { "owner_id": value };
+    let deleted: Put = |value| doc! { "is_deleted": value };
+    let active: Put = |value| doc! { "is_active": value };
     let mut share = FILE.share("@plan", "internal");
     share.insert("shared_with_user_id", "@alice");
     let owned_file = || {
@@ -249,7 +252,7 @@ fn of_notes() -> Vec<Field> {
         Field::of("note: is it public", public(), AT, |value| doc! { "is_public": value }, true, Reading::Equal),
         Field::of("note: public", public(), AT, |value| doc! { "is_deleted": value }, false, Reading::Excludes(true)),
     ];
-    let levels: [(&str, &str, fn(Bson) -> Document); 3] = [
+    let levels: [(&str, &str, Put); 3] = [
         ("read", "read", |user_id| doc! { "shared_with": [{ "user_id": user_id, "permission": "read" }] }),
         ("write", "write", |user_id| doc! { "shared_with": [{ "user_id": user_id, "permission": "write" }] }),
         ("admin", "share", |user_id| doc! { "shared_with": [{ "user_id": user_id, "permission": "admin" }] }),
@@ -283,9 +286,9 @@ fn of_teams() -> Vec<Field> {
     let member = || doc! { "members": [{ "user_id": "@alice", "role": "admin" }] };
     let list = || vec![Bson::Document(doc! { "user_id": "@alice", "role": "admin" })];
     let own = || doc! { "owner_id": "@alice" };
-    let user_id: fn(Bson) -> Document = |value| doc! { "members": [{ "user_id": value, "role": "admin" }] };
-    let members: fn(Bson) -> Document = |value| doc! { "members": value };
-    let active: fn(Bson) -> Document = |value| doc! { "is_active": value };
+    let user_id: Put = |value| doc! { "members": [{ "user_id": value, "role": "admin" }] };
+    let members: Put = |value| doc! { "members": value };
+    let active: Put = |value| doc! { "is_active": value };
     let mut fields = vec![
         Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", Reading::Id).asks("manage"),
         Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", Reading::Id)
@@ -408,21 +411,23 @@ fn expected(field: &Field, value: &Bson) -> &'static str {
             }
         }
         Reading::List => match value {
-            value if value == right || kind(value) == "null" => if value == right { "allowed" } else { "NO_GRANT" },
+            value if value == right => "allowed",
+            value if kind(value) == "null" => "NO_GRANT",
             Bson::Array(items) if items.iter().any(|item| right.as_array().unwrap().contains(item)) => "allowed",
             Bson::Array(items) if items.iter().all(|item| ["document", "null"].contains(&kind(item))) => "NO_GRANT",
             _ => "MALFORMED",
         },
         Reading::Limit => match value {
             value if kind(value) == "null" => "allowed",
-            value if kind(value) == "number" => if as_f64(value) > 2.0 { "allowed" } else { "NO_GRANT" },
+            value if kind(value) == "number" && as_f64(value) > 2.0 => "allowed",
+            value if kind(value) == "number" => "NO_GRANT",
             // Below all numbers, so nothing is below it.
             Bson::MinKey => "NO_GRANT",
             _ => "MALFORMED",
         },
         Reading::Uses => match value {
             value if kind(value) == "null" => "allowed",
-            value if kind(value) == "number" => if (0.0..3.0).contains(&as_f64(value)) { "allowed" } else { "NO_GRANT" },
+            value if kind(value) == "number" && (0.0..3.0).contains(&as_f64(value)) => "allowed",
             // As good as missing, were it not an array.
             Bson::Array(items) if items.contains(&Bson::Null) => "MALFORMED",
             _ => "NO_GRANT",

@@ -36,7 +36,7 @@ use crate::support::{
 const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// A checker over a small Fylora, by a client whose commands alone can be made to fail.
-struct Faulty {
+struct Fylora {
     asked: Asked,
     schema: Arc<Schema>,
     monitor: Monitor,
@@ -44,7 +44,7 @@ struct Faulty {
     shares: String,
 }
 
-impl Faulty {
+impl Fylora {
     async fn new(app_name: &'static str) -> Self {
         let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
         let database = mongo().database().await;
@@ -79,18 +79,18 @@ impl Faulty {
 
 #[tokio::test]
 async fn what_passes_is_tried_once_more() {
-    let faulty = Faulty::new("faults-passing").await;
+    let fylora = Fylora::new("faults-passing").await;
     // Not the primary, not any more, going down; and a connection that breaks.
     let errors = [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436, 10_058];
     let faults = errors.map(|code| doc! { "errorCode": code }).into_iter().chain([doc! { "closeConnection": true }]);
     for fault in faults {
-        let point = faulty.shares_fail(doc! { "times": 1 }, fault.clone()).await;
-        faulty.monitor.take();
-        let (owner, stranger, _) = faulty.ask(TIME_MAX).await;
+        let point = fylora.shares_fail(doc! { "times": 1 }, fault.clone()).await;
+        fylora.monitor.take();
+        let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
         point.off().await;
-        assert_eq!(faulty.shown(owner), "allowed by file#owner", "{fault}");
-        assert_eq!(faulty.shown(stranger), "denied NO_GRANT", "{fault}");
-        let finds = commands(&faulty.monitor.take(), "find");
+        assert_eq!(fylora.shown(owner), "allowed by file#owner", "{fault}");
+        assert_eq!(fylora.shown(stranger), "denied NO_GRANT", "{fault}");
+        let finds = commands(&fylora.monitor.take(), "find");
         let in_shares = finds.iter().filter(|find| find.get_str("find").is_ok_and(|name| name == "shares") && find.to_string().contains("file_id"));
         assert!(in_shares.count() >= 2, "{fault}: {finds:?}");
     }
@@ -98,31 +98,31 @@ async fn what_passes_is_tried_once_more() {
 
 #[tokio::test]
 async fn what_lasts_is_unavailable_and_never_denied_but_decides_no_other_question() {
-    let faulty = Faulty::new("faults-lasting").await;
+    let fylora = Fylora::new("faults-lasting").await;
     // Not authorized, no such primary, a broken connection, too slow for the server.
     let faults = [doc! { "errorCode": 13 }, doc! { "errorCode": 10_107 }, doc! { "closeConnection": true }, doc! { "errorCode": 50 }];
     for (count, fault) in (1..).zip(faults) {
-        let point = faulty.shares_fail("alwaysOn", fault.clone()).await;
-        let (owner, stranger, time) = faulty.ask(TIME_MAX).await;
+        let point = fylora.shares_fail("alwaysOn", fault.clone()).await;
+        let (owner, stranger, time) = fylora.ask(TIME_MAX).await;
         point.off().await;
-        assert_eq!(faulty.shown(owner), "allowed by file#owner", "{fault}");
+        assert_eq!(fylora.shown(owner), "allowed by file#owner", "{fault}");
         assert!(matches!(stranger, Err(CheckError::Unavailable(_))), "{fault}: {stranger:?}");
         assert!(time < TIME_MAX / 2, "{fault}: {time:?}");
-        assert_eq!(faulty.asked.metric("permcached_check_errors_total{error=\"unavailable\"}"), count);
+        assert_eq!(fylora.asked.metric("permcached_check_errors_total{error=\"unavailable\"}"), count);
     }
     // Once it is over, it is over: an error is never remembered.
-    let (_, stranger, _) = faulty.ask(TIME_MAX).await;
-    assert_eq!(faulty.shown(stranger), "denied NO_GRANT");
+    let (_, stranger, _) = fylora.ask(TIME_MAX).await;
+    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
 }
 
 #[tokio::test]
 async fn a_probe_that_fails_leaves_every_question_unavailable() {
-    let faulty = Faulty::new("faults-probe").await;
+    let fylora = Fylora::new("faults-probe").await;
     for fault in [doc! { "errorCode": 13 }, doc! { "errorCode": 11_602 }, doc! { "closeConnection": true }] {
         let mut data = fault.clone();
         data.insert("failCommands", vec!["find"]);
-        let point = FailPoint::on(mongo(), faulty.app_name, "alwaysOn", data).await;
-        let (owner, stranger, _) = faulty.ask(TIME_MAX).await;
+        let point = FailPoint::on(mongo(), fylora.app_name, "alwaysOn", data).await;
+        let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
         point.off().await;
         for checked in [owner, stranger] {
             assert!(matches!(checked, Err(CheckError::Unavailable(SourceError::Probe(_)))), "{fault}: {checked:?}");
@@ -132,38 +132,38 @@ async fn a_probe_that_fails_leaves_every_question_unavailable() {
 
 #[tokio::test]
 async fn a_node_that_has_not_heard_of_the_moment_is_told_by_a_probe() {
-    let faulty = Faulty::new("faults-72").await;
-    let point = faulty.shares_fail(doc! { "times": 1 }, doc! { "errorCode": 72 }).await;
-    faulty.monitor.take();
-    let (owner, stranger, _) = faulty.ask(TIME_MAX).await;
+    let fylora = Fylora::new("faults-72").await;
+    let point = fylora.shares_fail(doc! { "times": 1 }, doc! { "errorCode": 72 }).await;
+    fylora.monitor.take();
+    let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
     point.off().await;
-    assert_eq!(faulty.shown(owner), "allowed by file#owner");
-    assert_eq!(faulty.shown(stranger), "denied NO_GRANT");
-    let probes = commands(&faulty.monitor.take(), "find").iter().filter(|find| level(find) == "linearizable").count();
+    assert_eq!(fylora.shown(owner), "allowed by file#owner");
+    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
+    let probes = commands(&fylora.monitor.take(), "find").iter().filter(|find| level(find) == "linearizable").count();
     assert_eq!(probes, 2, "the request's own, and one that tells the node");
     // A node that never learns.
-    let point = faulty.shares_fail("alwaysOn", doc! { "errorCode": 72 }).await;
-    let (_, stranger, _) = faulty.ask(TIME_MAX).await;
+    let point = fylora.shares_fail("alwaysOn", doc! { "errorCode": 72 }).await;
+    let (_, stranger, _) = fylora.ask(TIME_MAX).await;
     point.off().await;
     assert!(matches!(stranger, Err(CheckError::Unavailable(_))), "{stranger:?}");
 }
 
 #[tokio::test]
 async fn a_slow_server_is_given_up_at_the_deadline() {
-    let faulty = Faulty::new("faults-slow").await;
+    let fylora = Fylora::new("faults-slow").await;
     let deadline = Duration::from_millis(300);
     let slow = doc! { "blockConnection": true, "blockTimeMS": 1_500 };
-    let point = faulty.shares_fail("alwaysOn", slow.clone()).await;
-    let (owner, stranger, time) = faulty.ask(deadline).await;
+    let point = fylora.shares_fail("alwaysOn", slow.clone()).await;
+    let (owner, stranger, time) = fylora.ask(deadline).await;
     point.off().await;
-    assert_eq!(faulty.shown(owner), "allowed by file#owner");
+    assert_eq!(fylora.shown(owner), "allowed by file#owner");
     assert!(matches!(stranger, Err(CheckError::DeadlineExceeded)), "{stranger:?}");
     assert!(time >= deadline && time < deadline + LATE_MAX, "{time:?}");
     // The probe is bounded by it as well.
     let mut data = slow;
     data.insert("failCommands", vec!["find"]);
-    let point = FailPoint::on(mongo(), faulty.app_name, "alwaysOn", data).await;
-    let (owner, stranger, time) = faulty.ask(deadline).await;
+    let point = FailPoint::on(mongo(), fylora.app_name, "alwaysOn", data).await;
+    let (owner, stranger, time) = fylora.ask(deadline).await;
     point.off().await;
     for checked in [owner, stranger] {
         assert!(matches!(checked, Err(CheckError::DeadlineExceeded)), "{checked:?}");
@@ -270,8 +270,8 @@ fn clone(stream: &TcpStream) -> TcpStream {
 /// Asking is the same by a plain find: the questions are about what they seem to be about.
 #[tokio::test]
 async fn without_faults_the_questions_have_these_answers() {
-    let faulty = Faulty::new("faults-none").await;
-    let (owner, stranger, _) = faulty.ask(TIME_MAX).await;
-    assert_eq!(faulty.shown(owner), "allowed by file#owner");
-    assert_eq!(faulty.shown(stranger), "denied NO_GRANT");
+    let fylora = Fylora::new("faults-none").await;
+    let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
+    assert_eq!(fylora.shown(owner), "allowed by file#owner");
+    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
 }

@@ -44,8 +44,8 @@ fn owner() -> Rule {
 }
 
 /// What takes a member out of a team.
-fn membership_off(rule: Rule, role: &str) -> Rule {
-    rule.off(DESIGN, doc! { "is_active": false }, "EXCLUDED")
+fn membership_off(team: Rule, role: &str) -> Rule {
+    team.off(DESIGN, doc! { "is_active": false }, "EXCLUDED")
         .off(DESIGN, doc! { "members": [] }, "NO_GRANT")
         .off(DESIGN, doc! { "members": null }, "NO_GRANT")
         .off(DESIGN, doc! { "members": missing() }, "NO_GRANT")
@@ -57,26 +57,26 @@ fn membership_off(rule: Rule, role: &str) -> Rule {
 }
 
 fn changes_members(role: &str) -> Rule {
-    let rule = Rule::new(format!("role {role} in a team: view, invite, remove, not manage"))
+    let team = Rule::new(format!("role {role} in a team: view, invite, remove, not manage"))
         .with("users/alice", user())
         .with(DESIGN, team())
         .with(DESIGN, member(role))
         .asks("user:@alice", "team:@design")
         .grants("view", "member")
         .grants("invite remove", "admin");
-    let mut rule = membership_off(rule, role);
+    let mut team = membership_off(team, role);
     for other in ["member".into(), "viewer".into(), "Admin".into(), Bson::Null, missing()] {
         let members = match other.as_str() {
             Some("(missing)") => doc! { "members": [{ "user_id": "@alice" }] },
             _ => member(other),
         };
-        rule = rule.but(DESIGN, members).grants("view", "member").denies("invite remove manage", "NO_GRANT");
+        team = team.but(DESIGN, members).grants("view", "member").denies("invite remove manage", "NO_GRANT");
     }
-    rule
+    team
 }
 
 fn views(role: &str) -> Rule {
-    let rule = Rule::new(format!("role {role} in a team: view"))
+    let team = Rule::new(format!("role {role} in a team: view"))
         .with("users/alice", user())
         .with(DESIGN, team())
         .with(DESIGN, member(role))
@@ -89,7 +89,7 @@ fn views(role: &str) -> Rule {
         .but(DESIGN, doc! { "members": [{ "user_id": "@alice", "role": role }, { "user_id": "@alice", "role": "admin" }] })
         .grants("view", "member")
         .grants("invite remove", "admin");
-    membership_off(rule, role)
+    membership_off(team, role)
 }
 
 fn administrator() -> Rule {

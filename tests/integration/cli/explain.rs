@@ -1,0 +1,124 @@
+//! `explain` for people: every place where access could have come from, and why each did not give it.
+
+use std::{io::Read as _, process::Stdio};
+
+use super::{BOB, CONTRACT, ZOE, in_process};
+use crate::support::command::{command, run};
+
+/// The folders above the contract, from the inmost.
+const FOLDERS: [&str; 4] = [
+    "folder:f01d00000000000000000004",
+    "folder:f01d00000000000000000003",
+    "folder:f01d00000000000000000002",
+    "folder:f01d00000000000000000001",
+];
+
+/// The line about this relation of this object, and the lines that belong to it: those indented further.
+#[track_caller]
+fn about(text: &str, relation: &str, object: &str) -> (String, String) {
+    let words = format!(" {relation} of {object}");
+    let indent = |line: &str| line.chars().take_while(|letter| !letter.is_alphanumeric()).count();
+    let mut lines = text.lines().skip_while(|line| !line.contains(&words));
+    let headline = lines.next().unwrap_or_else(|| panic!("nothing about{words}:\n{text}"));
+    let below: Vec<&str> = lines.take_while(|line| indent(line) > indent(headline)).collect();
+    (headline.to_owned(), below.join("\n"))
+}
+
+#[test]
+fn a_denial_four_folders_deep_names_every_place_and_why_it_did_not_give_access() {
+    let ended = run(&in_process(&["explain", ZOE, "read", CONTRACT]));
+    assert_eq!(ended.code, 1);
+    let text = &ended.stdout;
+
+    // The file's own relations, then those of each folder above it: which there are, and why each is none.
+    let file = [
+        ("owner", "1 grant to others"),
+        ("guest", "no document"),
+        ("link", "leads only to link"),
+        ("verified_link", "leads only to verified_link"),
+        ("reading_code", "leads only to code"),
+        ("folder.shared", "folder:f01d00000000000000000004"),
+    ];
+    for (relation, why) in file {
+        let (headline, below) = about(text, relation, CONTRACT);
+        assert!(headline.contains("✗") && headline.contains("NO_GRANT"), "{headline}");
+        assert!(below.contains(why), "{headline}\n{below}");
+    }
+    let guests = ["1 grant to others", "no document", "1 grant to others", "no document"];
+    for (place, folder) in FOLDERS.into_iter().enumerate() {
+        let above = FOLDERS.get(place + 1).copied().unwrap_or("leads nowhere");
+        for (relation, why) in [
+            ("guest", guests[place]),
+            ("link", "leads only to link"),
+            ("verified_link", "leads only to verified_link"),
+            ("parent.shared", above),
+        ] {
+            let (headline, below) = about(text, relation, folder);
+            assert!(headline.contains("✗") && headline.contains("NO_GRANT"), "{headline}");
+            assert!(below.contains(why), "{headline}\n{below}");
+        }
+        let (headline, below) = about(text, "deleted", folder);
+        assert!(headline.contains("✓ not deleted"), "{headline}");
+        let id = folder.split_once(':').unwrap().1;
+        assert!(below.contains(&format!("folders by _id = {id}")), "{below}");
+    }
+    // Where to look it up in the database: collection, field and key of each.
+    for place in ["files by _id = f11e00000000000000000002", "shares by file_id = f11e00000000000000000002"] {
+        assert!(text.contains(place), "{place}\n{text}");
+    }
+    for folder in FOLDERS {
+        let id = folder.split_once(':').unwrap().1;
+        assert!(text.contains(&format!("shares by folder_id = {id}")), "{folder}\n{text}");
+    }
+    assert!(text.contains(&format!("✓ {ZOE} is active")), "{text}");
+}
+
+#[test]
+fn a_grant_is_shown_with_its_document_and_its_end() {
+    let ended = run(&in_process(&["explain", BOB, "read", CONTRACT]));
+    assert_eq!(ended.code, 0);
+    let (headline, below) = about(&ended.stdout, "guest", FOLDERS[2]);
+    assert!(headline.contains("✓"), "{headline}");
+    assert!(below.contains(&format!("shares/54a4e0000000000000000001 shared_with_user_id = {BOB}")), "{below}");
+
+    let ended = run(&in_process(&["explain", "user:ada000000000000000000008", "read", CONTRACT]));
+    let (_, below) = about(&ended.stdout, "guest", FOLDERS[0]);
+    assert!(below.contains("until 2099-12-31T23:59:59Z"), "{below}");
+
+    let ended =
+        run(&in_process(&["explain", "user:c410e0000000000000000003", "read", "file:f11e00000000000000000007"]));
+    assert_eq!(ended.code, 1);
+    let (headline, below) = about(&ended.stdout, "guest", "folder:f01d00000000000000000008");
+    assert!(headline.contains("EXPIRED") && below.contains("until 2025-03-"), "{headline}\n{below}");
+
+    let ended =
+        run(&in_process(&["explain", "user:a11ce0000000000000000001", "read", "file:f11e0000000000000000000e"]));
+    let (headline, below) = about(&ended.stdout, "owner", "file:f11e0000000000000000000e");
+    assert!(
+        headline.contains("MALFORMED") && below.contains("owner_id is no id of the right type"),
+        "{headline}\n{below}"
+    );
+}
+
+#[test]
+fn an_explanation_shows_tokens_of_others_as_hashes() {
+    let ended = run(&in_process(&["explain", "link:no-such-token", "read", "file:f11e00000000000000000005"]));
+    assert_eq!(ended.code, 1);
+    let text = ended.said();
+    assert!(!text.contains("a0000000-0000-4000"), "{text}");
+    // The asker's own stands where the question is repeated, and nowhere else.
+    assert!(text.matches("no-such-token").count() <= 1, "{text}");
+}
+
+#[test]
+fn a_reader_who_stops_reading_is_no_failure() {
+    let mut child = command(&in_process(&["explain", ZOE, "read", CONTRACT]), &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(1), ""));
+}

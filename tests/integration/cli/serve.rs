@@ -1,0 +1,145 @@
+//! `serve`: what keeps it from starting, each with its remedy, and how it ends.
+
+use std::{fs, net::TcpListener, path::Path};
+
+use crate::support::{
+    command::{Serving, command, run, run_with},
+    service::{DOCUMENTS, SCHEMA},
+};
+
+#[test]
+fn sigterm_and_sigint_end_it_with_0() {
+    for signal in ["TERM", "INT"] {
+        let server = Serving::start(&["--documents", DOCUMENTS, "--schema", SCHEMA]);
+        server.signal(signal);
+        server.logged("stopped");
+        assert_eq!(server.exit_code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn every_mistake_of_the_configuration_is_listed_at_once() {
+    let ended = run(&["serve"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
+    for words in ["SCHEMA_FILE", "--schema", "MONGODB_URI", "DOCUMENTS_DIR"] {
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+    let variables = [
+        ("PORT", "many"),
+        ("BIND_ADDRESS", "everywhere"),
+        ("DOCUMENTS_DIR", "examples"),
+        ("DB_URI", "mongodb://u:sekrit@h/db"),
+        ("RUST_LOG", "a=b=c"),
+    ];
+    let ended = run_with(&["serve"], &variables);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
+    for words in [
+        "no schema is named",
+        "PORT is `many`",
+        "BIND_ADDRESS is `everywhere`",
+        "both DOCUMENTS_DIR and DB_URI",
+        "RUST_LOG",
+    ] {
+        assert!(ended.stderr.contains(words), "{words}: {ended:?}");
+    }
+    assert_eq!(ended.stderr.lines().filter(|line| line.starts_with("  - ")).count(), 5, "{ended:?}");
+    assert!(!ended.said().contains("sekrit"), "{ended:?}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let port = address.port().to_string();
+    let ended = run(&["serve", "--documents", DOCUMENTS, "--schema", SCHEMA, "--port", &port]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.starts_with(&format!("error: cannot listen on {address}: ")) && last.contains("in use"), "{ended:?}");
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_named_without_its_password() {
+    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let uri = format!("mongodb://u:sekrit@{closed}/db?serverSelectionTimeoutMS=200");
+    let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", &uri)]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+    assert!(
+        ended.stderr.contains("MongoDB does not answer") && ended.stderr.contains(&closed.to_string()),
+        "{ended:?}"
+    );
+    assert!(!ended.said().contains("sekrit"), "{ended:?}");
+
+    let nameless = format!("mongodb://u:sekrit@{closed}");
+    let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", &nameless)]);
+    assert!(ended.code != 0 && ended.stderr.contains("set MONGODB_DATABASE"), "{ended:?}");
+    assert!(!ended.said().contains("sekrit"), "{ended:?}");
+}
+
+#[test]
+fn every_line_of_the_documents_that_is_wrong_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(DOCUMENTS).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let rewrite = |name: &str, change: fn(&mut Vec<String>)| {
+        let path = directory.path().join(name);
+        let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+        change(&mut lines);
+        fs::write(path, lines.join("\n")).unwrap();
+    };
+    rewrite("files.jsonl", |lines| {
+        lines[2] = "{\"_id\": oops}".to_owned();
+        lines[4] = "[]".to_owned();
+    });
+    rewrite("shares.jsonl", |lines| lines.insert(3, lines[0].clone()));
+    rewrite("users.jsonl", |lines| lines[1] = "{\"email\": \"nobody\"}".to_owned());
+    let documents = directory.path().to_str().unwrap();
+    let file = |name: &str| Path::new(documents).join(name).display().to_string();
+
+    let ended = run(&["serve", "--documents", documents, "--schema", SCHEMA, "--port", "0"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
+    for (place, words) in [
+        (format!("{}:3: ", file("files.jsonl")), "not a document in Extended JSON"),
+        (format!("{}:5: ", file("files.jsonl")), "export without --jsonArray"),
+        (format!("{}:4: ", file("shares.jsonl")), "a document with the _id 54a4e0000000000000000001 is there already"),
+        (format!("{}:2: ", file("users.jsonl")), "the document has no _id"),
+    ] {
+        let line =
+            ended.stderr.lines().find(|line| line.contains(&place)).unwrap_or_else(|| panic!("{place}: {ended:?}"));
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let ended = run(&["serve", "--documents", "no/such/directory", "--schema", SCHEMA, "--port", "0"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("cannot read the documents in `no/such/directory`"), "{ended:?}");
+    let ended = run(&["serve", "--documents", DOCUMENTS, "--schema", "no/such.toml", "--port", "0"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("cannot read the schema `no/such.toml`"), "{ended:?}");
+}
+
+/// The variables and the options are two names for the same.
+#[test]
+fn the_environment_configures_it_as_the_options_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let hints = directory.path().join("hints");
+    fs::write(&hints, "it is at {address}").unwrap();
+    let variables =
+        [("SCHEMA_FILE", SCHEMA), ("DOCUMENTS_DIR", DOCUMENTS), ("PORT", "0"), ("BIND_ADDRESS", "127.0.0.1")];
+    let mut child = command(&["serve", "--hints", hints.to_str().unwrap()], &variables)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut said).unwrap();
+    let address = said.trim().strip_prefix("it is at ").unwrap_or_else(|| panic!("{said}"));
+    let health = run(&["health", "--server", address]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(health.code, 0, "{health:?}");
+}

@@ -1,0 +1,127 @@
+//! The built binary: run to its end, or left serving until the test is over.
+//!
+//! Its environment is the test's own: nothing of the machine's configuration reaches it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// All that was said, wherever.
+    pub fn said(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// A command with these arguments, and none of the variables that it reads but these.
+pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.args(arguments).env_clear().env("PATH", path).envs(variables.iter().copied());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command. What it says must be plain text: no test is a terminal.
+#[track_caller]
+pub fn run(arguments: &[&str]) -> Ended {
+    run_with(arguments, &[])
+}
+
+/// As [`run`], with these variables.
+#[track_caller]
+pub fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let output = command(arguments, variables).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let ended = Ended {
+        code: output.status.code().expect("not ended by a signal"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    assert!(!ended.said().contains('\u{1b}'), "{arguments:?}: {ended:?}");
+    assert!(!ended.stderr.contains("panicked"), "{arguments:?}: {ended:?}");
+    ended
+}
+
+/// A `permcached serve` on a free port, killed with the value.
+pub struct Serving {
+    process: Child,
+    lines: Receiver<String>,
+    pub address: SocketAddr,
+}
+
+impl Serving {
+    /// Serves the sample documents by their schema.
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut all = vec!["serve", "--port", "0"];
+        all.extend(arguments);
+        let mut process = command(&all, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let unknown = SocketAddr::from(([0; 4], 0));
+        let mut serving = Self { process, lines, address: unknown };
+        let ready = serving.logged("ready");
+        serving.address = ready["address"].as_str().unwrap().parse().unwrap();
+        serving
+    }
+
+    /// The next line of the log that says this.
+    #[track_caller]
+    pub fn logged(&self, message: &str) -> serde_json::Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{message}`"));
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    /// The server's URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end, and says with which code that was.
+    pub fn exit_code(mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
