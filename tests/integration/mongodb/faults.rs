@@ -158,8 +158,10 @@ async fn a_node_that_has_not_heard_of_the_moment_is_told_by_a_probe() {
 #[tokio::test]
 async fn a_slow_server_is_given_up_at_the_deadline() {
     let fylora = Fylora::new("faults-slow").await;
-    let deadline = Duration::from_millis(300);
-    let slow = doc! { "blockConnection": true, "blockTimeMS": 1_500 };
+    let deadline = Duration::from_secs(1);
+    // So that connections are there.
+    fylora.shown(fylora.ask(TIME_MAX).await.0);
+    let slow = doc! { "blockConnection": true, "blockTimeMS": 2_500 };
     let point = fylora.shares_fail("alwaysOn", slow.clone()).await;
     let (owner, stranger, time) = fylora.ask(deadline).await;
     point.off().await;
