@@ -1,5 +1,6 @@
 //! What a cold check costs: a file three folders deep takes at most five rounds, with one find per lookup in each, sent
-//! together; a batch of 1,000 files in one folder takes no more. Counted on the wire, by the driver's command monitoring.
+//! together; a batch of 1,000 files in one folder takes no more. Counted on the wire, by the driver's command
+//! monitoring.
 //!
 //! And what each of these finds says: read concern, projection, filter, time limit.
 
@@ -46,18 +47,24 @@ const FOLDER: u8 = 2;
 const FILE: u8 = 3;
 const SHARE: u8 = 4;
 
-/// 1,000 files in a folder in a folder in a folder; the outermost is shared with user 1. Much about them is nobody's business.
+/// 1,000 files in a folder in a folder in a folder; the outermost is shared with user 1. Much about them is nobody's
+/// business.
 fn tree() -> Collections {
-    let user = |number| doc! { "_id": id(USER, number), "is_active": true, "email": "x@example.com", "password": "hash" };
+    let user =
+        |number| doc! { "_id": id(USER, number), "is_active": true, "email": "x@example.com", "password": "hash" };
     let folder = |number: u32| {
         let parent = (number > 1).then(|| id(FOLDER, number - 1)).map_or(Bson::Null, Bson::ObjectId);
-        doc! { "_id": id(FOLDER, number), "owner_id": id(USER, 0), "parent_id": parent, "name": "folder", "is_deleted": false }
+        let owner = id(USER, 0);
+        doc! { "_id": id(FOLDER, number), "owner_id": owner, "parent_id": parent, "name": "folder", "is_deleted": false }
     };
-    let file = |number| doc! { "_id": id(FILE, number), "owner_id": id(USER, 0), "folder_id": id(FOLDER, 3), "name": "file", "is_deleted": false };
+    let file = |number| {
+        let (owner, folder) = (id(USER, 0), id(FOLDER, 3));
+        doc! { "_id": id(FILE, number), "owner_id": owner, "folder_id": folder, "name": "file", "is_deleted": false }
+    };
     let share = |number: u32, of: u32, change: Document| {
         let mut share = doc! {
-            "_id": id(SHARE, number), "folder_id": id(FOLDER, of), "share_type": "internal", "shared_with_user_id": id(USER, 1),
-            "is_active": true, "requires_password": false, "password_hash": null, "access_count": 7,
+            "_id": id(SHARE, number), "folder_id": id(FOLDER, of), "share_type": "internal",
+            "shared_with_user_id": id(USER, 1), "is_active": true, "requires_password": false, "password_hash": null, "access_count": 7,
         };
         share.extend(change);
         share
@@ -96,7 +103,11 @@ async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<S
     let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
     let taken = source.take();
     assert_eq!(asked.metric("permcached_check_rounds_count"), rounds + 1);
-    assert_eq!(asked.metric("permcached_check_rounds_sum"), sum + taken.len() as u64, "the metric counts the same rounds");
+    assert_eq!(
+        asked.metric("permcached_check_rounds_sum"),
+        sum + taken.len() as u64,
+        "the metric counts the same rounds"
+    );
     (answers, taken)
 }
 
@@ -174,7 +185,8 @@ async fn a_file_three_folders_deep_takes_at_most_five_rounds() {
 async fn a_batch_of_1000_files_in_one_folder_takes_no_more() {
     let (asked, source) = cold("cold-batch").await;
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
-    let read = |number| question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, number)));
+    let read =
+        |number| question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, number)));
     let questions: Vec<Question> = (0..FILES).map(read).collect();
     let (answers, rounds) = ask(&asked, &source, &questions).await;
     assert!(answers.iter().all(|answer| answer == "allowed by folder#guest"), "{answers:?}");
@@ -214,7 +226,8 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let asked = Asked::new(&schema, Arc::new(source));
     monitor.take();
     let file = format!("file:{}", id(FILE, 0));
-    let questions = [format!("user:{}", id(USER, 1)), "code:C0DE".to_owned()].map(|subject| question(&schema, &subject, "read", &file));
+    let questions = [format!("user:{}", id(USER, 1)), "code:C0DE".to_owned()]
+        .map(|subject| question(&schema, &subject, "read", &file));
     let checked = asked.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(DEADLINE)).await;
     assert!(matches!(checked[0].as_ref().unwrap().answer, Answer::Allowed { .. }));
     let as_of = checked[0].as_ref().unwrap().as_of.moment;
@@ -226,7 +239,9 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     assert_eq!(probe.get_document("readConcern").unwrap(), &doc! { "level": "linearizable" });
     assert_eq!(probe.get_document("filter").unwrap(), &doc! { "_id": null });
     assert_eq!(number(probe, "limit"), 1);
-    let replies = events.iter().filter_map(|event| if let CommandEvent::Succeeded(reply) = event { Some(&reply.reply) } else { None });
+    let replies = events
+        .iter()
+        .filter_map(|event| if let CommandEvent::Succeeded(reply) = event { Some(&reply.reply) } else { None });
     let probed = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
     assert!(as_of.seconds() >= probed.time);
 
@@ -236,32 +251,52 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
         assert_eq!(level(find), "snapshot");
         let after = find.get_document("readConcern").unwrap().get_timestamp("afterClusterTime").unwrap();
         assert!(after >= probed, "{after:?} {probed:?}");
-        projections.insert(lookup_of(find).0, find.get_document("projection").unwrap().keys().cloned().collect::<Vec<_>>().join(" "));
+        projections.insert(
+            lookup_of(find).0,
+            find.get_document("projection").unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
+        );
     }
     for command in finds.iter().chain([probe]) {
         // The time that is left, and no more.
         let limit = number(command, "maxTimeMS");
         assert!(limit > 0 && limit <= i64::try_from(DEADLINE.as_millis()).unwrap(), "{limit}");
         // The primary is the default; where the driver says it, it says that.
-        let preference = command.get_document("$readPreference").ok().and_then(|preference| preference.get_str("mode").ok());
+        let preference =
+            command.get_document("$readPreference").ok().and_then(|preference| preference.get_str("mode").ok());
         assert!(preference.is_none_or(|mode| mode == "primary"), "{command}");
         assert!(!command.contains_key("startTransaction") && !command.contains_key("txnNumber"), "{command}");
     }
     let expected = [
         ("files by _id", "_id folder_id is_deleted owner_id"),
         ("folders by _id", "_id is_deleted owner_id parent_id"),
-        ("shares by file_id", "_id expires_at file_id is_active password_hash public_token requires_password share_type shared_with_user_id"),
-        ("shares by folder_id", "_id expires_at folder_id is_active password_hash public_token requires_password share_type shared_with_user_id"),
+        (
+            "shares by file_id",
+            "_id expires_at file_id is_active password_hash public_token requires_password share_type \
+             shared_with_user_id",
+        ),
+        (
+            "shares by folder_id",
+            "_id expires_at folder_id is_active password_hash public_token requires_password share_type \
+             shared_with_user_id",
+        ),
         (
             "temporaryaccesses by resource_id",
-            "_id access_code expires_at is_active max_uses password_hash permissions requires_password resource_id resource_type use_count",
+            "_id access_code expires_at is_active max_uses password_hash permissions requires_password \
+             resource_id resource_type use_count",
         ),
         ("users by _id", "_id is_active"),
     ];
-    assert_eq!(projections.iter().map(|(lookup, fields)| (lookup.as_str(), fields.as_str())).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        projections.iter().map(|(lookup, fields)| (lookup.as_str(), fields.as_str())).collect::<Vec<_>>(),
+        expected
+    );
 
     // What no relation could use stays in the database.
-    let found: Vec<ObjectId> = replies.flat_map(documents_of).filter(|document| document.contains_key("share_type")).map(|document| document.get_object_id("_id").unwrap()).collect();
+    let found: Vec<ObjectId> = replies
+        .flat_map(documents_of)
+        .filter(|document| document.contains_key("share_type"))
+        .map(|document| document.get_object_id("_id").unwrap())
+        .collect();
     assert_eq!(found, [id(SHARE, 1)]);
     // What is found by its own id is read whole: a relation under a `!` needs what does not match, too.
     for find in finds.iter().filter(|find| lookup_of(find).0.ends_with("by _id")) {

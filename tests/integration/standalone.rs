@@ -1,5 +1,5 @@
-//! A mongod that is no replica set: answers are given all the same, with read concern local; tokens are of this instance's
-//! own clock, and say so; the tokens of a cluster are refused.
+//! A mongod that is no replica set: answers are given all the same, with read concern local; tokens are of this
+//! instance's own clock, and say so; the tokens of a cluster are refused.
 
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-/// User 1 owns file 3, user 2 is its guest; there is no other document. File 4 is missing, and with `shares` even its collection.
+/// User 1 owns file 3, user 2 is its guest; there is no other document. File 4 is missing, and with `shares` even its
+/// collection.
 fn documents() -> Collections {
     Collections::from([
         ("users".to_owned(), vec![doc! { "_id": id(1) }, doc! { "_id": id(2) }]),
@@ -70,7 +71,8 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
         (user(9), "read", file.clone(), "denied SUBJECT_INACTIVE"),
         (user(1), "read", format!("file:{}", id(4)), "denied NOT_FOUND"),
     ];
-    let questions = cases.iter().map(|(subject, permission, resource, _)| question(&schema, subject, permission, resource));
+    let questions =
+        cases.iter().map(|(subject, permission, resource, _)| question(&schema, subject, permission, resource));
     let questions: Vec<_> = questions.collect();
     let mut newest = Moment::default();
     for demand in [Demand::MinimizeLatency, Demand::FullyConsistent, Demand::MaxAge(TIME_MAX)] {
@@ -108,7 +110,8 @@ async fn its_own_tokens_are_taken_and_those_of_other_clocks_refused() {
         let demand = Demand::AtLeastAsFresh(token);
         asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0)
     };
-    let first = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
+    let first =
+        asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
     let second = check(first.as_of.to_string().parse().unwrap()).await.unwrap();
     assert!(second.as_of.moment > first.as_of.moment);
 

@@ -1,5 +1,5 @@
-//! What is said about a database at start: what is missing, empty or unsuitable, which index a lookup needs, and nothing
-//! when all is well. The `read` role on the database is enough for that, and for answers.
+//! What is said about a database at start: what is missing, empty or unsuitable, which index a lookup needs, and
+//! nothing when all is well. The `read` role on the database is enough for that, and for answers.
 
 use std::sync::Arc;
 
@@ -80,8 +80,10 @@ async fn capped_collections_views_and_time_series_are_unsuitable() {
     let view = doc! { "create": "folders", "viewOn": "files", "pipeline": [] };
     database.run_command(view).await.unwrap();
     database.run_command(doc! { "create": "notes", "timeseries": { "timeField": "at" } }).await.unwrap();
-    let unsuitable = |name: &str, what: &str| Finding::Unsuitable { collection: name.to_owned(), what: what.to_owned() };
-    let expected = [unsuitable("files", "capped"), unsuitable("folders", "a view"), unsuitable("notes", "a timeseries")];
+    let unsuitable =
+        |name: &str, what: &str| Finding::Unsuitable { collection: name.to_owned(), what: what.to_owned() };
+    let expected =
+        [unsuitable("files", "capped"), unsuitable("folders", "a view"), unsuitable("notes", "a timeseries")];
     assert_eq!(findings(&database, &schema).await, expected);
     assert_eq!(expected[1].message(), "the collection `folders` is a view, in which changes cannot be followed");
 }
@@ -101,11 +103,14 @@ async fn a_missing_index_is_named_with_the_command_that_makes_it() {
     // The remedy helps: as the shell would, once for each.
     for (number, finding) in found.into_iter().enumerate() {
         let remedy = finding.remedy();
-        let (collection, rest) = remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
+        let (collection, rest) =
+            remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
         let collection: String = serde_json::from_str(collection).unwrap();
-        let key: serde_json::Map<String, serde_json::Value> = serde_json::from_str(rest.strip_suffix(')').unwrap()).unwrap();
+        let key: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(rest.strip_suffix(')').unwrap()).unwrap();
         let key = Document::try_from(key).unwrap();
-        let command = doc! { "createIndexes": collection, "indexes": [{ "key": key, "name": format!("remedy {number}") }] };
+        let command =
+            doc! { "createIndexes": collection, "indexes": [{ "key": key, "name": format!("remedy {number}") }] };
         database.run_command(command).await.unwrap();
     }
     assert_eq!(findings(&database, &schema).await, []);

@@ -1,7 +1,7 @@
 //! A rule as a table: documents that grant, the question, and for each condition what turns it off.
 //!
-//! Documents are written with names in place of ids: `"@alice"` is an ObjectId and `"#token"` a secret, of this case alone,
-//! so that thousands of cases lie in one database and none sees another's.
+//! Documents are written with names in place of ids: `"@alice"` is an ObjectId and `"#token"` a secret, of this case
+//! alone, so that thousands of cases lie in one database and none sees another's.
 
 use std::{
     collections::BTreeMap,
@@ -125,7 +125,8 @@ impl Rule {
         Self { schemas: Schemas::Sharing, ..Self::new(says) }
     }
 
-    /// There is a document: `files/plan` is in `files`, with the `_id` that `"@plan"` stands for. Said again: more of it.
+    /// There is a document: `files/plan` is in `files`, with the `_id` that `"@plan"` stands for. Said again: more of
+    /// it.
     pub fn with(mut self, at: &str, document: Document) -> Self {
         place(&mut self.documents, at).extend(document);
         self
@@ -156,8 +157,8 @@ impl Rule {
         self
     }
 
-    /// These permissions are denied for this reason: of the last change, if there is one, else of the rule. In a rule, all
-    /// that is named in neither way is denied with `NO_GRANT`; after a change, for any reason.
+    /// These permissions are denied for this reason: of the last change, if there is one, else of the rule. In a rule,
+    /// all that is named in neither way is denied with `NO_GRANT`; after a change, for any reason.
     pub fn denies(mut self, permissions: &str, reason: &str) -> Self {
         let expected = self.variants.last_mut().map_or(&mut self.expected, |variant| &mut variant.expected);
         for permission in permissions.split_whitespace() {
@@ -208,7 +209,9 @@ impl Rule {
         if let Some(name) = self.subject.strip_prefix("user:@") {
             let at = format!("users/{name}");
             let same = self.expected.clone();
-            for (field, value) in [("is_admin", Bson::Boolean(true)), ("is_active", Bson::Null), ("is_active", missing())] {
+            for (field, value) in
+                [("is_admin", Bson::Boolean(true)), ("is_active", Bson::Null), ("is_active", missing())]
+            {
                 self = self.variant(Some((&at, doc! { field: value })), None, same.clone());
             }
             self = self.variant(Some((&at, doc! { "is_active": false })), None, all("SUBJECT_INACTIVE"));
@@ -236,7 +239,8 @@ impl Rule {
         self
     }
 
-    /// The rule itself and every change, each with its documents added to `collections`: what to ask, and what to expect.
+    /// The rule itself and every change, each with its documents added to `collections`: what to ask, and what to
+    /// expect.
     pub fn cases(&self, first: u32, collections: &mut Collections) -> Vec<Case> {
         let unchanged = Variant { changes: Vec::new(), subject: None, expected: self.expected.clone() };
         let mut cases = Vec::new();

@@ -17,7 +17,8 @@ pub fn rules() -> Vec<Rule> {
 }
 
 fn team() -> Document {
-    doc! { "name": "Design", "owner_id": "@bob", "members": [{ "user_id": "@bob", "role": "owner" }], "is_active": true }
+    let bob = doc! { "user_id": "@bob", "role": "owner" };
+    doc! { "name": "Design", "owner_id": "@bob", "members": [bob], "is_active": true }
 }
 
 fn member(role: impl Into<Bson>) -> Document {
@@ -86,7 +87,10 @@ fn views(role: &str) -> Rule {
         .same(DESIGN, member(Bson::Null))
         .same(DESIGN, member("guest"))
         .same(DESIGN, doc! { "members": [{ "user_id": "@alice" }] })
-        .but(DESIGN, doc! { "members": [{ "user_id": "@alice", "role": role }, { "user_id": "@alice", "role": "admin" }] })
+        .but(
+            DESIGN,
+            doc! { "members": [{ "user_id": "@alice", "role": role }, { "user_id": "@alice", "role": "admin" }] },
+        )
         .grants("view", "member")
         .grants("invite remove", "admin");
     membership_off(team, role)
@@ -111,7 +115,8 @@ fn nobody() -> Rule {
 
 fn links() -> Rule {
     let share = doc! {
-        "file_id": "@design", "folder_id": "@design", "share_type": "public", "public_token": "#token", "is_active": true,
+        "file_id": "@design", "folder_id": "@design", "share_type": "public", "public_token": "#token",
+        "is_active": true,
     };
     Rule::new("a link opens no team")
         .with(DESIGN, team())

@@ -1,7 +1,7 @@
 //! MongoDB as the source, watched: which commands each round of loading sent, and what came back.
 //!
-//! The driver's command monitoring sees the commands as they go over the wire; a wrapper around the source sees where a round
-//! begins and ends.
+//! The driver's command monitoring sees the commands as they go over the wire; a wrapper around the source sees where a
+//! round begins and ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -26,8 +26,8 @@ use super::servers::Mongo;
 pub struct Monitor(Arc<Mutex<Vec<CommandEvent>>>);
 
 impl Monitor {
-    /// A client of a server, all of whose commands are seen. `app_name` tells it from all other clients of the server, so that
-    /// fail points can be its own.
+    /// A client of a server, all of whose commands are seen. `app_name` tells it from all other clients of the server,
+    /// so that fail points can be its own.
     pub async fn client(&self, server: &Mongo, app_name: &str) -> Client {
         let mut options = ClientOptions::parse(server.uri()).await.expect("the URI is our own");
         options.app_name = Some(app_name.to_owned());
@@ -91,7 +91,12 @@ impl Source for Recorded {
         self.source.probe(deadline).await
     }
 
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
         let before = self.monitor.take();
         let probes = commands(&before, "find").iter().filter(|find| level(find) == "linearizable").count();
         assert_eq!(commands(&before, "find").len(), probes, "a find outside any round: {before:?}");
@@ -106,8 +111,8 @@ pub fn level(command: &Document) -> &str {
     command.get_document("readConcern").and_then(|concern| concern.get_str("level")).unwrap_or("none")
 }
 
-/// A command that fails on purpose, for the clients of one name, until [`FailPoint::off`]. A server has one at a time: others
-/// wait for their turn.
+/// A command that fails on purpose, for the clients of one name, until [`FailPoint::off`]. A server has one at a time:
+/// others wait for their turn.
 pub struct FailPoint {
     admin: Database,
     _turn: tokio::sync::MutexGuard<'static, ()>,

@@ -64,8 +64,8 @@ pub fn mongo() -> &'static Mongo {
     started(&MONGO)
 }
 
-/// The single-node replica set that wants to know who asks, and that all tests of this binary share, started by the first to
-/// ask.
+/// The single-node replica set that wants to know who asks, and that all tests of this binary share, started by the
+/// first to ask.
 #[track_caller]
 pub fn secured_mongo() -> &'static Mongo {
     static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), true));
@@ -198,8 +198,8 @@ impl Mongo {
     }
 }
 
-/// Writes the key by which the members of a set know each other, as only its owner may read it: mongod insists on that. If it
-/// cannot be written, mongod says so.
+/// Writes the key by which the members of a set know each other, as only its owner may read it: mongod insists on that.
+/// If it cannot be written, mongod says so.
 fn write_key(directory: &Path) -> PathBuf {
     let path = directory.join("key");
     let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
