@@ -73,6 +73,7 @@ fn the_evaluator_agrees_with_a_naive_one() {
         rng_seed,
         rng_algorithm: RngAlgorithm::XorShift,
         failure_persistence: None,
+        max_shrink_time: 30_000,
         ..default
     };
     match TestRunner::new(config).run(&generate::case(), |case| bench.case(&case)) {

@@ -241,7 +241,40 @@ fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model 
             .of(tape, stand);
         }
     }
+    for resource in &mut model.resources {
+        add_late(resource);
+    }
     model
+}
+
+/// Gives each permission a twin that means the same, but only after much work that comes to
+/// nothing: from so many steps on, the crate remembers values.
+fn add_late(resource: &mut ResourceType) {
+    let any_of = |names: Vec<String>| Expression::Or(names.into_iter().map(Expression::Member).collect());
+    let permission = |name: String, is_private, meaning| Permission {
+        name,
+        meaning,
+        is_private,
+    };
+    let twins = resource.permissions.iter();
+    let twins = twins.map(|twin| {
+        (
+            format!("late_{}", twin.name),
+            vec!["work".to_owned(), twin.name.clone()],
+        )
+    });
+    let mut late: Vec<_> = twins
+        .map(|(name, sides)| permission(name, false, any_of(sides)))
+        .collect();
+    for (name, part) in [("task", "nothing"), ("work", "task")] {
+        late.push(permission(name.to_owned(), true, any_of(vec![part.to_owned(); 8])));
+    }
+    resource.permissions.extend(late);
+    resource.relations.push(Relation {
+        name: "nothing".to_owned(),
+        lookup: Some(("nothing", format!("of_{}", resource.name))),
+        ..Relation::default()
+    });
 }
 
 fn subjects(tape: &mut Tape<'_>) -> Vec<SubjectType> {
@@ -467,7 +500,7 @@ impl Meaning<'_> {
                 Expression::And((0..count).map(|_| self.of(tape, inside)).collect())
             };
         }
-        if tape.rarely(if is_under { 10 } else { 30 }) {
+        if tape.rarely(if is_under { 25 } else { 30 }) {
             return Expression::Not(Box::new(self.of(
                 tape,
                 Stand {
@@ -508,7 +541,7 @@ impl Meaning<'_> {
             return Expression::Walk(edge.name.clone(), names[tape.below(names.len())].clone());
         }
         // Only permissions that stand before: none may run in circles.
-        if self.place > 0 && tape.rarely(if is_under { 10 } else { 25 }) {
+        if self.place > 0 && tape.rarely(if is_under { 20 } else { 25 }) {
             return Expression::Member(kind.permissions[tape.below(self.place)].name.clone());
         }
         Expression::Member(relations[tape.below(relations.len())].name.clone())

@@ -13,8 +13,9 @@ use permcached::question::{IdForm, Reason};
 
 use super::model::{Expression, Model, Relation, Target};
 
-/// How much work one question may be before it is given up.
-const STEPS_MAX: usize = 2_000;
+/// How much work one question may be before it is given up: an explanation, which remembers nothing either, stays below
+/// the crate's 10,000 nodes then.
+const STEPS_MAX: usize = 1_500;
 /// How many resources deep a question may go before it is given up; the crate's own limit is 32.
 const DEPTH_MAX: usize = 24;
 
@@ -153,19 +154,15 @@ impl<'a> Naive<'a> {
             id: id.clone(),
             member: member.to_owned(),
         };
-        if self.on_the_way.borrow().contains(&asked) {
-            return NOTHING;
-        }
-        let depth = self
-            .on_the_way
-            .borrow()
-            .iter()
-            .filter(|other| (&other.kind, &other.id) != (&asked.kind, id))
-            .count();
+        let is_elsewhere = |other: &&Asked| (&other.kind, &other.id) != (&asked.kind, id);
+        let depth = self.on_the_way.borrow().iter().filter(is_elsewhere).count();
         self.steps
-            .set(if depth > DEPTH_MAX { STEPS_MAX } else { self.steps.get() } + 1);
+            .set(self.steps.get() + if depth > DEPTH_MAX { STEPS_MAX } else { 1 });
         if self.steps.get() > STEPS_MAX {
             return Value::Unclear;
+        }
+        if self.on_the_way.borrow().contains(&asked) {
+            return NOTHING;
         }
         self.on_the_way.borrow_mut().push(asked);
         let resource = self.model.resource(kind).expect("a resource type of the model");

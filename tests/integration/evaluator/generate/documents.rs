@@ -11,7 +11,8 @@ use crate::evaluator::{
 };
 
 pub fn documents(model: &Model, tapes: &[Vec<u8>]) -> BTreeMap<String, Vec<Document>> {
-    let names = model.collections();
+    let mut names = model.collections();
+    names.retain(|name| *name != "nothing");
     let mut collections: BTreeMap<String, Vec<Document>> = BTreeMap::new();
     for (number, tape) in tapes.iter().enumerate() {
         let mut tape = Tape::new(tape);
@@ -94,6 +95,7 @@ impl Writer<'_, '_> {
                     "state" => ["on", "off", "new"][self.tape.below(3)].into(),
                     _ => [Bson::Int32(1), Bson::Int64(2), Bson::Double(3.0)][self.tape.below(3)].clone(),
                 };
+                let value = if self.tape.rarely(7) { self.wrong() } else { value };
                 self.set(document, name, value);
             }
         }
