@@ -21,7 +21,10 @@ use permcached::{
     source::{Deadline, Source, documents::Documents},
     telemetry::Metrics,
 };
-use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
+};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -31,6 +34,8 @@ use self::{
 
 /// How many schemas, each with its documents and questions.
 const CASES: u32 = 4_000;
+/// How many graphs with circles, each with its questions.
+const CIRCLES: u32 = 2_000;
 /// What all of them are made from, unless told otherwise.
 const SEED: u64 = 1;
 
@@ -56,34 +61,8 @@ type Answered = Result<(), Reason>;
 
 #[test]
 fn the_evaluator_agrees_with_a_naive_one() {
-    let bench = Bench {
-        runtime: runtime(),
-        metrics: Arc::default(),
-        seen: RefCell::default(),
-    };
-    let default = Config::default();
-    let rng_seed = if default.rng_seed == RngSeed::Random {
-        RngSeed::Fixed(SEED)
-    } else {
-        default.rng_seed
-    };
-    let cases = default.cases.max(CASES);
-    let config = Config {
-        cases,
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        ..default
-    };
-    match TestRunner::new(config).run(&generate::case(), |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
-    let seen = bench.seen.into_inner();
-    println!("{seen:#?}");
+    let (seen, cases) = run(generate::case(), CASES);
     assert!(seen.refused * 10 < cases, "nearly all schemas are accepted");
-    assert!(seen.given_up * 20 < cases, "few questions are too much work");
     assert!(seen.allowed * 2 > cases, "many questions are allowed");
     for reason in Reason::ALL {
         let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
@@ -93,6 +72,49 @@ fn the_evaluator_agrees_with_a_naive_one() {
         }
     }
     assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
+}
+
+#[test]
+fn the_evaluator_agrees_with_a_naive_one_about_circles() {
+    let (seen, cases) = run(generate::circles::case(), CIRCLES);
+    assert_eq!(seen.refused, 0, "there is one schema, and it is sound");
+    assert!(seen.allowed * 2 > cases, "many questions are allowed");
+    for reason in [Reason::Malformed, Reason::Excluded, Reason::Expired, Reason::NoGrant] {
+        let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
+        assert!(count * 12 > cases, "{} occurs only {count} times", reason.as_str());
+    }
+}
+
+/// Judges so many cases, and tells what they were, and how many.
+fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
+    let bench = Bench {
+        runtime: runtime(),
+        metrics: Arc::default(),
+        seen: RefCell::default(),
+    };
+    let default = Config::default();
+    let rng_seed = match default.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(SEED),
+        fixed @ RngSeed::Fixed(_) => fixed,
+    };
+    let cases = default.cases.max(cases);
+    let config = Config {
+        cases,
+        rng_seed,
+        rng_algorithm: RngAlgorithm::XorShift,
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..default
+    };
+    match TestRunner::new(config).run(&strategy, |case| bench.case(&case)) {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    let seen = bench.seen.into_inner();
+    println!("{seen:#?}");
+    assert!(seen.given_up * 20 < cases, "few questions are too much work");
+    (seen, cases)
 }
 
 fn runtime() -> Runtime {

@@ -3,6 +3,7 @@
 //! A zero is always the plainest choice, and so is whatever stands after a tape's end. Proptest shrinks the bytes, and
 //! takes out whole tapes: relations, permissions, documents and questions. Whether a schema is accepted is not known here.
 
+pub mod circles;
 mod documents;
 mod tape;
 
