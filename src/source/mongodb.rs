@@ -51,6 +51,9 @@ const PROBE_TIME: Duration = Duration::from_secs(5);
 /// request may take, so that its answer can be that there is none.
 const SELECTION_TIME: Duration = Duration::from_secs(1);
 
+/// The first version of the wire protocol with reads at a snapshot outside of transactions: MongoDB 5.0.
+const SNAPSHOTS: i32 = 13;
+
 /// The error that a node gives which has not heard of the moment it is asked for.
 const UNKNOWN_MOMENT: i32 = 72;
 
@@ -85,9 +88,19 @@ pub enum ConnectError {
     /// It is a member of a replica set that is not there yet.
     #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
     NotInitiated,
+    /// It cannot read at a snapshot.
+    #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
+    TooOld,
     /// It does not answer.
     #[error("MongoDB does not answer: {0}")]
     Unreachable(#[source] Box<mongodb::error::Error>),
+}
+
+impl ConnectError {
+    /// Why a server could not be greeted. One that waits to be initiated is no primary, so that the driver never gets to it.
+    fn of_hello(error: mongodb::error::Error) -> Self {
+        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(Box::new(error)) }
+    }
 }
 
 impl MongoDb {
@@ -120,9 +133,12 @@ impl MongoDb {
     /// [`ConnectError::Unreachable`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
-        let hello = hello.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        let hello = hello.map_err(ConnectError::of_hello)?;
         if hello.get_bool("isreplicaset").unwrap_or(false) {
             return Err(ConnectError::NotInitiated);
+        }
+        if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS {
+            return Err(ConnectError::TooOld);
         }
         let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
