@@ -224,10 +224,13 @@ impl Checker {
         // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
         let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
         let at = probe.unwrap_or(Err(SourceError::TimedOut));
-        let at = at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(|error| match error {
-            SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
-            error => CheckError::Unavailable(error),
-        })?;
+        let at =
+            at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(
+                |error| match error {
+                    SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
+                    error => CheckError::Unavailable(error),
+                },
+            )?;
         match demand {
             Demand::AtLeastAsFresh(token) if token.moment > at => Err(CheckError::FutureToken),
             _ => Ok(Request {
@@ -249,7 +252,8 @@ impl Checker {
         now: Millis,
         missing: &mut Vec<FactKey>,
     ) -> Option<Result<Checked, CheckError>> {
-        let watched = Watched { facts: &request.at_hand, newest: Cell::new(request.at.moment), tier: Cell::new(Tier::Memory) };
+        let watched =
+            Watched { facts: &request.at_hand, newest: Cell::new(request.at.moment), tier: Cell::new(Tier::Memory) };
         let mut wanted = Vec::new();
         match evaluate(&self.schema, question, &watched, now, &mut wanted) {
             Verdict::Decided(answer) => Some(Ok(Checked {

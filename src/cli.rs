@@ -114,7 +114,9 @@ impl From<AppError> for Failure {
                 Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
             }
             AppError::ReadSchema { .. } | AppError::Documents(_) => Self::usage(error),
-            AppError::Connect(ConnectError::Uri(_)) => Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}")),
+            AppError::Connect(ConnectError::Uri(_)) => {
+                Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
+            }
             AppError::Connect(ConnectError::NoDatabase) => Self::usage(error),
             AppError::Connect(_) | AppError::Bind { .. } | AppError::Serve(_) => Self::no_answer(error),
         }

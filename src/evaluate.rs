@@ -13,9 +13,7 @@ use truth::{All, Any, NEVER_CUT, Truth, Value};
 
 use crate::{
     fact::{Certainty, Fact, FactKey, Grant, Grantee},
-    question::{
-        Answer, Id, LookupId, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId, Subject,
-    },
+    question::{Answer, Id, LookupId, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId, Subject},
     schema::{Expression, Member, Schema, Target},
 };
 
@@ -287,9 +285,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         let lookup = self.schema.relation(id).lookup;
         let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
-            Some(fact) => {
-                self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated)
-            }
+            Some(fact) => self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated),
         };
         self.trace.leave(value);
         value
@@ -377,14 +373,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// What is asked of another resource. An absent one grants nothing, a circle cuts itself off.
-    fn elsewhere(
-        &mut self,
-        kind: ResourceTypeId,
-        id: &Id,
-        member: Member,
-        outer: &Frame<'_>,
-        negated: bool,
-    ) -> Value {
+    fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
             return Value::LIMIT;
         }

@@ -31,7 +31,12 @@ pub trait Source: Send + Sync {
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError>;
 
     /// Reads the facts of these keys as of `at` or later, all at once. One result for each key, in any order.
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
 }
 
 /// A fact that was read, and the moment of which it is the truth.

@@ -146,10 +146,15 @@ impl Ask {
     fn sentence(&self, answer: &Answer) -> String {
         let Self { subject, permission, resource, .. } = self;
         if !answer.allowed {
-            return format!("{}: {subject} may not {permission} {resource}: {}", text::red("denied"), answer.reason().as_str_name());
+            return format!(
+                "{}: {subject} may not {permission} {resource}: {}",
+                text::red("denied"),
+                answer.reason().as_str_name()
+            );
         }
         let by = if answer.granted_by.is_empty() { String::new() } else { format!(", by {}", answer.granted_by) };
-        let until = answer.valid_until.as_ref().map(|until| format!(", until {}", text::time(until))).unwrap_or_default();
+        let until =
+            answer.valid_until.as_ref().map(|until| format!(", until {}", text::time(until))).unwrap_or_default();
         format!("{}: {subject} may {permission} {resource}{by}{until}", text::green("allowed"))
     }
 }

@@ -1,6 +1,9 @@
 //! `permcached serve`.
 
-use std::{net::{IpAddr, SocketAddr}, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};

@@ -130,9 +130,15 @@ fn found(fact: &Fact, step: &Explanation) -> String {
         (true, _, _) => "more than a fact may hold".to_owned(),
         (_, 0, _) if fact.condition.is_empty() || fact.field == "_id" => "no document".to_owned(),
         (_, 0, _) => "no document that any relation wants".to_owned(),
-        (_, documents, 0) if step.step() == Step::Edge => format!("{}, which leads nowhere", plural(documents, "document")),
+        (_, documents, 0) if step.step() == Step::Edge => {
+            format!("{}, which leads nowhere", plural(documents, "document"))
+        }
         (_, documents, 0) => format!("{}, none says so", plural(documents, "document")),
-        (_, documents, _) if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant && step.step() == Step::Relation => {
+        (_, documents, _)
+            if step.outcome() == Outcome::Fails
+                && step.reason() == Reason::NoGrant
+                && step.step() == Step::Relation =>
+        {
             format!("{}, {} to others", plural(documents, "document"), plural(grants, "grant"))
         }
         (_, documents, _) => plural(documents, "document"),

@@ -124,7 +124,8 @@ impl Reader<'_> {
             }),
             Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
             value => Some(
-                id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
+                id_from_bson(value, form, is_secret)
+                    .map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
             ),
         }
     }

@@ -200,7 +200,9 @@ impl Test {
             Self::Exists(wanted) => path.any(document, |value| value.is_some()) == *wanted,
             Self::Compare(comparison, operand) => path.any(document, |value| {
                 value.is_some_and(|value| {
-                    Class::of(value) == Class::of(operand) && !is_nan(value) && comparison.holds(compare(value, operand))
+                    Class::of(value) == Class::of(operand)
+                        && !is_nan(value)
+                        && comparison.holds(compare(value, operand))
                 })
             }),
             Self::Not(all) => !all.iter().all(|test| test.matches(path, document)),

@@ -255,8 +255,10 @@ impl MongoDb {
             self.close(lookup, open, deadline).await;
             return Ok(None);
         }
-        let documents: Vec<Document> =
-            batch.into_iter().filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None }).collect();
+        let documents: Vec<Document> = batch
+            .into_iter()
+            .filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None })
+            .collect();
         Ok((documents.len() <= documents_max).then_some(Found { documents, stamp }))
     }
 
@@ -393,7 +395,12 @@ impl Source for MongoDb {
         }
     }
 
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
         let mut by_lookup: HashMap<LookupId, Vec<Vec<Id>>> = HashMap::new();
         let mut sizes: HashMap<LookupId, usize> = HashMap::new();
         for FactKey { lookup, id } in keys {
@@ -408,9 +415,9 @@ impl Source for MongoDb {
                 }
             }
         }
-        let finds = by_lookup.into_iter().flat_map(|(lookup, chunks)| {
-            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline))
-        });
+        let finds = by_lookup
+            .into_iter()
+            .flat_map(|(lookup, chunks)| chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline)));
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 }

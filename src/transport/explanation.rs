@@ -27,7 +27,8 @@ const SHOWN_MAX: usize = 20;
 /// The whole answer to an `Explain`.
 pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
     let clock = explained.checked.as_of.clock;
-    let mut writer = Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
+    let mut writer =
+        Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
     writer.step(&explained.tree, 0);
     let Writer { steps, truncated, .. } = writer;
     proto::ExplainResponse { answer: Some(convert::answer(schema, &explained.checked)), steps, truncated }

@@ -19,8 +19,12 @@ use tonic::{
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{
-    http, permission::PermissionApi,
-    proto::{DESCRIPTORS, permission_service_server::{PermissionServiceServer, SERVICE_NAME}},
+    http,
+    permission::PermissionApi,
+    proto::{
+        DESCRIPTORS,
+        permission_service_server::{PermissionServiceServer, SERVICE_NAME},
+    },
 };
 use crate::telemetry::Metrics;
 
@@ -107,7 +111,8 @@ pub async fn serve(
     health.set_service_status("", ServingStatus::NotServing).await;
     let readiness = Readiness::default();
     let permissions = PermissionServiceServer::new(api).max_decoding_message_size(limits.message_bytes_max);
-    let mut routes = Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
+    let mut routes =
+        Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));

@@ -57,16 +57,10 @@ const FENCES: [Fence; 6] = [
             ("cli::text", "shows messages as JSON"),
         ],
     },
-    Fence {
-        names: &["axum", "hyper", "http", "http_body", "tower"],
-        within: &[("transport", "it is the wire")],
-    },
+    Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "it is the wire")] },
     Fence {
         names: &["mongodb"],
-        within: &[
-            ("source::mongodb", "reads documents"),
-            ("feed", "reads the change stream"),
-        ],
+        within: &[("source::mongodb", "reads documents"), ("feed", "reads the change stream")],
     },
     Fence {
         names: &["redis", "fred", "deadpool_redis"],
@@ -76,14 +70,8 @@ const FENCES: [Fence; 6] = [
             ("feed::lease", "keeps the speaker's lease there"),
         ],
     },
-    Fence {
-        names: &["clap"],
-        within: &[("cli", "it is the command line"), ("main", "calls it")],
-    },
-    Fence {
-        names: &["std::env"],
-        within: &[("config", "is the only reader of the environment")],
-    },
+    Fence { names: &["clap"], within: &[("cli", "it is the command line"), ("main", "calls it")] },
+    Fence { names: &["std::env"], within: &[("config", "is the only reader of the environment")] },
 ];
 
 /// The modules that compute and do nothing else, and what they would need to do more.
@@ -112,10 +100,7 @@ const WORDS: [(&str, &str); 4] = [
     ("TODO", "do it, or write an issue"),
     ("FIXME", "mend it, or write an issue"),
     ("XXX", "say what it is, or write an issue"),
-    (
-        "fylora",
-        "the first application is one of many: its names belong to schemas/, examples/ and docs/",
-    ),
+    ("fylora", "the first application is one of many: its names belong to schemas/, examples/ and docs/"),
 ];
 
 /// How many lines `main.rs` has at most.
@@ -132,9 +117,7 @@ struct File {
 
 impl File {
     fn is_rust(&self) -> bool {
-        Path::new(&self.path)
-            .extension()
-            .is_some_and(|extension| extension == "rs")
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
     }
 
     /// The path of a module of the library or the binary: `src/source/mongodb.rs` is `source::mongodb`.
@@ -146,22 +129,14 @@ impl File {
     /// Whether the file is one of these modules or within.
     fn is_in<'a>(&self, modules: impl IntoIterator<Item = &'a str>) -> bool {
         let own = self.module().unwrap_or_default().join("::");
-        modules.into_iter().any(|module| {
-            own.strip_prefix(module)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        })
+        modules
+            .into_iter()
+            .any(|module| own.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
     }
 
     fn named(&self) -> Named {
         let module = self.module().unwrap_or_default();
-        Named::of(
-            &self.text,
-            if matches!(module.as_slice(), ["lib" | "main"]) {
-                &[]
-            } else {
-                &module
-            },
-        )
+        Named::of(&self.text, if matches!(module.as_slice(), ["lib" | "main"]) { &[] } else { &module })
     }
 
     fn wrong(&self, line: usize, what: &str, remedy: &str) -> String {
@@ -173,8 +148,7 @@ impl File {
 fn repository() -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut git = Command::new("git");
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root);
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let paths = match git.output() {
         Ok(output) if output.status.success() && !output.stdout.is_empty() => {
             let listed = String::from_utf8(output.stdout).unwrap();
@@ -183,17 +157,9 @@ fn repository() -> Vec<File> {
         _ => walk(root, ""),
     };
     // Neither a file that was deleted nor one that is not text can be read.
-    let read = |path: String| {
-        fs::read_to_string(root.join(&path))
-            .ok()
-            .map(|text| File { path, text })
-    };
+    let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| File { path, text });
     let files: Vec<File> = paths.into_iter().filter_map(read).collect();
-    assert!(
-        files.iter().any(|file| file.path == "src/lib.rs"),
-        "the repository is not in {}",
-        root.display()
-    );
+    assert!(files.iter().any(|file| file.path == "src/lib.rs"), "the repository is not in {}", root.display());
     files
 }
 
@@ -202,11 +168,7 @@ fn walk(root: &Path, below: &str) -> Vec<String> {
     entries
         .flat_map(|entry| {
             let name = entry.file_name().into_string().unwrap();
-            let path = if below.is_empty() {
-                name.clone()
-            } else {
-                format!("{below}/{name}")
-            };
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
             match entry.file_type().unwrap().is_dir() {
                 true if matches!(name.as_str(), ".git" | "target" | "node_modules") => Vec::new(),
                 true => walk(root, &path),
@@ -241,10 +203,7 @@ fn imports_point_up(files: &[File]) -> Vec<String> {
             at => last = at,
         }
     }
-    for file in files
-        .iter()
-        .filter(|file| file.module().is_some() && !file.is_in(["lib", "main"]))
-    {
+    for file in files.iter().filter(|file| file.module().is_some() && !file.is_in(["lib", "main"])) {
         let own = file.module().unwrap()[0];
         for Found { line, path } in file.named().paths.iter().filter(|found| found.path[0] == "crate") {
             let name = path.get(1).map_or("", |name| name);
@@ -287,11 +246,8 @@ fn fences_hold(files: &[File]) -> Vec<String> {
                     continue;
                 };
                 if !file.is_in(within.iter().map(|(module, _)| *module)) {
-                    let places = within
-                        .iter()
-                        .map(|(module, why)| format!("{module} ({why})"))
-                        .collect::<Vec<_>>()
-                        .join(", ");
+                    let places =
+                        within.iter().map(|(module, why)| format!("{module} ({why})")).collect::<Vec<_>>().join(", ");
                     wrong.push(file.wrong(
                         *line,
                         &format!("`{name}` is known only in {places}"),
@@ -326,16 +282,8 @@ fn pure_modules_are_pure(files: &[File]) -> Vec<String> {
 /// Nothing is printed but by the command line.
 fn only_the_command_line_prints(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
-    for file in files
-        .iter()
-        .filter(|file| file.module().is_some() && !file.is_in(PRINTERS))
-    {
-        for Found { line, path } in file
-            .named()
-            .macros
-            .iter()
-            .filter(|found| PRINTS.contains(&&*found.path[0]))
-        {
+    for file in files.iter().filter(|file| file.module().is_some() && !file.is_in(PRINTERS)) {
+        for Found { line, path } in file.named().macros.iter().filter(|found| PRINTS.contains(&&*found.path[0])) {
             wrong.push(file.wrong(
                 *line,
                 &format!("`{}!` outside of {}", path[0], PRINTERS.join(" and ")),
@@ -358,16 +306,9 @@ fn files_are_tidy(files: &[File]) -> Vec<String> {
             wrong.push(file.wrong(1, "no file is called mod.rs", &format!("call it {name}.rs")));
         }
     }
-    for file in files
-        .iter()
-        .filter(|file| file.path == "src/main.rs" && file.text.lines().count() > MAIN_LINES_MAX)
-    {
+    for file in files.iter().filter(|file| file.path == "src/main.rs" && file.text.lines().count() > MAIN_LINES_MAX) {
         let what = format!("more than {MAIN_LINES_MAX} lines");
-        wrong.push(file.wrong(
-            MAIN_LINES_MAX + 1,
-            &what,
-            "main is a checklist: move the work to cli or app",
-        ));
+        wrong.push(file.wrong(MAIN_LINES_MAX + 1, &what, "main is a checklist: move the work to cli or app"));
     }
     wrong
 }
@@ -378,26 +319,16 @@ fn words_are_absent(files: &[File]) -> Vec<String> {
     for file in files {
         for (text, line) in file.text.lines().zip(1..) {
             for (word, remedy) in WORDS.into_iter().filter(|_| file.path.starts_with("src/")) {
-                let is_there = if word == "fylora" {
-                    text.to_lowercase().contains(word)
-                } else {
-                    text.contains(word)
-                };
+                let is_there = if word == "fylora" { text.to_lowercase().contains(word) } else { text.contains(word) };
                 if is_there {
                     wrong.push(file.wrong(line, &format!("`{word}` has no place in src"), remedy));
                 }
             }
-            for machine in MACHINES
-                .map(|(start, end)| format!("{start}{end}"))
-                .into_iter()
-                .filter(|path| text.contains(path))
+            for machine in
+                MACHINES.map(|(start, end)| format!("{start}{end}")).into_iter().filter(|path| text.contains(path))
             {
                 let what = format!("`{machine}` is a path of one machine");
-                wrong.push(file.wrong(
-                    line,
-                    &what,
-                    "name it relative to the repository, or use a temporary directory",
-                ));
+                wrong.push(file.wrong(line, &what, "name it relative to the repository, or use a temporary directory"));
             }
         }
     }

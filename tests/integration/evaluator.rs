@@ -87,11 +87,7 @@ fn the_evaluator_agrees_with_a_naive_one_about_circles() {
 
 /// Judges so many cases, and tells what they were, and how many.
 fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
-    let bench = Bench {
-        runtime: runtime(),
-        metrics: Arc::default(),
-        seen: RefCell::default(),
-    };
+    let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
     let default = Config::default();
     let rng_seed = match default.rng_seed {
         RngSeed::Random => RngSeed::Fixed(SEED),
@@ -118,10 +114,7 @@ fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
 fn deadline() -> Deadline {
@@ -146,11 +139,8 @@ impl Bench {
         };
         let schema = Arc::new(schema);
         let source = Arc::new(Documents::new(&schema, &case.collections));
-        let checker = Checker::new(
-            Arc::clone(&schema),
-            Arc::clone(&source) as Arc<dyn Source>,
-            Arc::clone(&self.metrics),
-        );
+        let checker =
+            Checker::new(Arc::clone(&schema), Arc::clone(&source) as Arc<dyn Source>, Arc::clone(&self.metrics));
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for question in &case.questions {
@@ -166,10 +156,7 @@ impl Bench {
         let check = |questions: &[Question]| -> Vec<Answer> {
             let checked = checker.check_at(questions, Demand::FullyConsistent, deadline(), || case.now);
             let checked = self.runtime.block_on(checked);
-            checked
-                .into_iter()
-                .map(|checked| checked.expect("documents in memory are always there").answer)
-                .collect()
+            checked.into_iter().map(|checked| checked.expect("documents in memory are always there").answer).collect()
         };
         let answers = check(&questions);
         for (at, question) in questions.iter().enumerate() {
@@ -212,8 +199,7 @@ impl Bench {
             }
             let loaded = source.load(missing, Moment::from_count(1), deadline());
             let loaded = self.runtime.block_on(loaded).into_iter();
-            hand.0
-                .extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
+            hand.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
         };
         let explained = match tree.outcome {
             Outcome::Holds { until } => (Ok(()), until),
@@ -236,9 +222,7 @@ impl Bench {
             match evaluate(schema, question, &less, case.now, &mut missing) {
                 Verdict::Decided(other) if plain(other) != plain(answer) => {
                     let at_hand: Vec<_> = less.0.keys().collect();
-                    return Err(format!(
-                        "the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"
-                    ));
+                    return Err(format!("the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"));
                 }
                 Verdict::Decided(_) => self.seen.borrow_mut().decided_by_few += 1,
                 Verdict::Missing if missing.is_empty() => return Err("undecided, and nothing is missing".to_owned()),
@@ -280,10 +264,7 @@ fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
     let last = valid_until.map(|until| until - 1).filter(|moment| *moment > case.now);
     for moment in dates().filter(is_within).chain(last) {
         if let Some(Err(reason)) = naive(case, asked, moment) {
-            return Err(format!(
-                "{answer:?} at {}, but denied at {moment} already: {reason:?}",
-                case.now
-            ));
+            return Err(format!("{answer:?} at {}, but denied at {moment} already: {reason:?}", case.now));
         }
     }
     match valid_until {
@@ -293,25 +274,19 @@ fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
 }
 
 fn naive(case: &Case, asked: &Asked, now: Millis) -> Option<Answered> {
-    let subject = asked
-        .subject
-        .map(|(kind, id)| (kind, id_value(case.subject_form(kind), id)));
+    let subject = asked.subject.map(|(kind, id)| (kind, id_value(case.subject_form(kind), id)));
     let (kind, id) = asked.resource;
     let id = id_value(case.resource_form(kind), id);
     Naive::new(&case.model, &case.collections, subject, now).answer(&asked.permission, kind, &id)
 }
 
 fn question(case: &Case, schema: &Schema, asked: &Asked) -> Question {
-    let subject_id = asked
-        .subject
-        .map(|(kind, id)| (kind, id_text(case.subject_form(kind), id)));
+    let subject_id = asked.subject.map(|(kind, id)| (kind, id_text(case.subject_form(kind), id)));
     let subject = match &subject_id {
         Some((kind, id)) => SubjectText::Known { kind, id },
         None => SubjectText::Anonymous,
     };
     let (kind, id) = asked.resource;
     let id = id_text(case.resource_form(kind), id);
-    schema
-        .question(subject, &asked.permission, kind, &id)
-        .expect("a question of the schema")
+    schema.question(subject, &asked.permission, kind, &id).expect("a question of the schema")
 }

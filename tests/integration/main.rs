@@ -11,6 +11,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::struct_field_names,
     clippy::unreachable,
     clippy::unwrap_used,
     reason = "a test says what went wrong by panicking"

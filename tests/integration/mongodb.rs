@@ -128,7 +128,8 @@ fn grants(page: i32, count: i32) -> impl Iterator<Item = Document> {
 async fn a_fact_of_more_than_1000_documents_is_indeterminate_and_the_rest_of_a_batch_is_answered() {
     // What the condition leaves out stays in the database, and does not count.
     let void = (0..1_500).map(|number| doc! { "page": 5, "user": number, "is_void": true });
-    let documents = grants(1, 1_001).chain(grants(2, 1_000)).chain(grants(3, 1)).chain(void).chain(grants(5, 3)).collect();
+    let documents =
+        grants(1, 1_001).chain(grants(2, 1_000)).chain(grants(3, 1)).chain(void).chain(grants(5, 3)).collect();
     let bans = grants(1, 1_001).chain(grants(3, 1)).collect();
     let collections = Collections::from([("grants".to_owned(), documents), ("bans".to_owned(), bans)]);
     let both = Both::new(schema("grants.toml", GRANTS), &collections).await;

@@ -73,12 +73,8 @@ async fn thirty_groups_deep_is_found_and_forty_is_a_limit() {
     model.tuples.extend(chain.map(|tuple| tuple_of(&tuple)));
     model.tuples.push(tuple_of("group:g30#member@user:ada"));
     model.tuples.push(tuple_of("group:g45#member@user:zoe"));
-    model.told = [
-        "user:ada member group:g0 -> group#direct_member",
-        "user:zoe member group:g0 -> LIMIT",
-    ]
-    .map(told_of)
-    .into();
+    model.told =
+        ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> LIMIT"].map(told_of).into();
     assert_eq!(model.wrong().await, Vec::<String>::new());
 }
 
@@ -88,15 +84,10 @@ async fn groups_that_all_hold_each_other_are_searched_in_bounds() {
         let mut model = Model::read("groups");
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| format!("group:g{a}#member@group:g{b}#member")));
         model.tuples.extend(pairs.map(|tuple| tuple_of(&tuple)));
-        model
-            .tuples
-            .push(tuple_of(&format!("group:g{}#member@user:ada", count - 1)));
-        model.told = [
-            "user:ada member group:g0 -> group#direct_member",
-            "user:zoe member group:g0 -> NO_GRANT",
-        ]
-        .map(told_of)
-        .into();
+        model.tuples.push(tuple_of(&format!("group:g{}#member@user:ada", count - 1)));
+        model.told = ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> NO_GRANT"]
+            .map(told_of)
+            .into();
         let mut wrong = model.wrong().await;
         // There are as many ways through them as orders of them. What is too much to search is never answered wrong.
         wrong.retain(|line| is_within_bounds || !line.ends_with("(it is LIMIT)"));
@@ -126,10 +117,7 @@ impl Model {
         let schema = fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap();
         let schema = Schema::parse(name, &schema).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let story = fs::read_to_string(directory.join(format!("{name}.txt"))).unwrap();
-        let lines = story
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with("# "));
+        let lines = story.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("# "));
         let (told, tuples): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains(" -> "));
         Self {
             schema: Arc::new(schema),
@@ -156,9 +144,7 @@ impl Model {
         let questions: Vec<Question> = self.told.iter().map(|told| self.question(told)).collect();
         let noon = DateTime::parse_rfc3339_str(NOON).unwrap().timestamp_millis();
         let deadline = Deadline::after(Duration::from_secs(30));
-        let answers = checker
-            .check_at(&questions, Demand::FullyConsistent, deadline, || noon)
-            .await;
+        let answers = checker.check_at(&questions, Demand::FullyConsistent, deadline, || noon).await;
         let mut wrong = Vec::new();
         for (told, answer) in self.told.iter().zip(answers) {
             let answer = match answer.unwrap().answer {
@@ -188,13 +174,7 @@ impl Model {
         let seen: BTreeSet<(&str, &str, bool)> = self
             .told
             .iter()
-            .map(|told| {
-                (
-                    told.resource.split(':').next().unwrap(),
-                    &*told.permission,
-                    told.answer.contains('#'),
-                )
-            })
+            .map(|told| (told.resource.split(':').next().unwrap(), &*told.permission, told.answer.contains('#')))
             .collect();
         for (kind, resource) in self.schema.resources() {
             for permission in self.schema.public_permissions(kind) {
@@ -216,45 +196,32 @@ impl Model {
 fn told_of(line: &str) -> Told {
     let told = line.split(" # ").next().unwrap();
     let words: Vec<&str> = told.split_whitespace().collect();
-    let [subject, permission, resource, "->", answer] = words.as_slice() else {
-        panic!("not a question: {line}")
-    };
+    let [subject, permission, resource, "->", answer] = words.as_slice() else { panic!("not a question: {line}") };
     let [subject, permission, resource, answer] =
         [subject, permission, resource, answer].map(|word| (*word).to_owned());
-    Told {
-        line: told.trim().to_owned(),
-        subject,
-        permission,
-        resource,
-        answer,
-    }
+    Told { line: told.trim().to_owned(), subject, permission, resource, answer }
 }
 
 /// `object_type:object_id#relation@subject_type:subject_id#subject_relation[expiration:date]`
 fn tuple_of(line: &str) -> Document {
     let read = || {
         let (line, expiration) = line.strip_suffix(']').map_or((line, None), |line| {
-            line.split_once("[expiration:")
-                .map_or((line, None), |(line, date)| (line, Some(date)))
+            line.split_once("[expiration:").map_or((line, None), |(line, date)| (line, Some(date)))
         });
         let (object, subject) = line.split_once('@')?;
         let (object, relation) = object.rsplit_once('#')?;
         let (object_type, object_id) = object.split_once(':')?;
-        let (subject, subject_relation) = subject
-            .split_once('#')
-            .map_or((subject, None), |(subject, relation)| (subject, Some(relation)));
+        let (subject, subject_relation) =
+            subject.split_once('#').map_or((subject, None), |(subject, relation)| (subject, Some(relation)));
         let (subject_type, subject_id) = subject.split_once(':')?;
         let mut tuple = doc! {
             "object_type": object_type, "object_id": object_id, "relation": relation,
             "subject_type": subject_type, "subject_id": subject_id,
         };
         tuple.extend(subject_relation.map(|relation| ("subject_relation".to_owned(), relation.into())));
-        tuple.extend(expiration.map(|date| {
-            (
-                "expires_at".to_owned(),
-                DateTime::parse_rfc3339_str(date).unwrap().into(),
-            )
-        }));
+        tuple.extend(
+            expiration.map(|date| ("expires_at".to_owned(), DateTime::parse_rfc3339_str(date).unwrap().into())),
+        );
         Some(tuple)
     };
     read().unwrap_or_else(|| panic!("not a tuple: {line}"))

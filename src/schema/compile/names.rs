@@ -37,18 +37,12 @@ pub(super) struct Members<'a> {
 
 impl Members<'_> {
     pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
-        self.symbols
-            .iter()
-            .filter(|(_, symbol)| matches!(symbol, Symbol::Edge(..)))
-            .map(|(name, _)| *name)
+        self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Edge(..))).map(|(name, _)| *name)
     }
 
     /// What holds of a resource or not: all but edges.
     pub(super) fn conditions(&self) -> impl Iterator<Item = &str> {
-        self.symbols
-            .iter()
-            .filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_)))
-            .map(|(name, _)| *name)
+        self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_))).map(|(name, _)| *name)
     }
 
     /// A name to show what can be asked, best the preferred one.
@@ -66,9 +60,7 @@ impl<'a> Names<'a> {
         let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
         let subjects = subjects.map(|(id, subject)| (subject.name.text.as_str(), id)).collect();
         let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
-        let resources: BTreeMap<_, _> = resources
-            .map(|(id, resource)| (resource.name.text.as_str(), id))
-            .collect();
+        let resources: BTreeMap<_, _> = resources.map(|(id, resource)| (resource.name.text.as_str(), id)).collect();
         let mut members = Vec::new();
         let (mut relation_ids, mut permission_ids) = ((0..).map(RelationId), (0..).map(PermissionId));
         for resource in &declarations.resources {
@@ -84,25 +76,14 @@ impl<'a> Names<'a> {
                 let name = &permission.name;
                 let symbol = Symbol::Condition(Member::Permission(id));
                 if symbols.insert(name.text.as_str(), symbol).is_some() {
-                    let message = format!(
-                        "`{}` is both a relation and a permission of `{}`",
-                        name.text, resource.name.text
-                    );
+                    let message =
+                        format!("`{}` is both a relation and a permission of `{}`", name.text, resource.name.text);
                     mistakes.push(Mistake::new(&name.span, message).help("give one of them another name"));
                 }
             }
-            members.push(Members {
-                of: &resource.name.text,
-                symbols,
-                is_whole: resource.is_whole,
-            });
+            members.push(Members { of: &resource.name.text, symbols, is_whole: resource.is_whole });
         }
-        Self {
-            subjects,
-            resources,
-            members,
-            is_whole: declarations.is_whole,
-        }
+        Self { subjects, resources, members, is_whole: declarations.is_whole }
     }
 
     pub(super) fn members(&self, kind: ResourceTypeId) -> Option<&Members<'a>> {

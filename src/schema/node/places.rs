@@ -17,20 +17,13 @@ pub(super) struct Places {
 impl Places {
     /// Finds the parts of `text`. Places are relative to it.
     pub(super) fn of(text: &str) -> Self {
-        Scanner {
-            text: text.as_bytes(),
-            position: 0,
-        }
-        .value()
+        Scanner { text: text.as_bytes(), position: 0 }.value()
     }
 
     /// The first key of an object that is there already.
     pub(super) fn repeated_key(&self, text: &str) -> Option<Span> {
         let mut seen = HashSet::new();
-        self.keys
-            .iter()
-            .find(|key| !seen.insert(text.get((*key).clone())))
-            .cloned()
+        self.keys.iter().find(|key| !seen.insert(text.get((*key).clone()))).cloned()
     }
 }
 
@@ -71,11 +64,7 @@ impl Scanner<'_> {
                 self.scalar();
             }
         }
-        Places {
-            span: start..self.position,
-            keys,
-            parts,
-        }
+        Places { span: start..self.position, keys, parts }
     }
 
     /// A string, a number or a word.

@@ -9,15 +9,9 @@ use super::{
 
 /// A library of three modules, and one more file.
 fn with_file(path: &str, text: &str) -> Vec<File> {
-    let file = |path: &str, text: &str| File {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
+    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
     let mut files = vec![
-        file(
-            "src/lib.rs",
-            "//! The map.\npub mod question;\npub mod source;\npub mod app;\n",
-        ),
+        file("src/lib.rs", "//! The map.\npub mod question;\npub mod source;\npub mod app;\n"),
         file(
             "src/app.rs",
             "//! All.\nuse crate::{question::Id, source};\nmod inner { use super::super::source::Source; }\n",
@@ -33,10 +27,7 @@ fn assert_seen(rule: Rule, path: &str, text: &str, seen: &[&str]) {
     let wrong = rule(&with_file(path, text));
     assert_eq!(wrong.len(), seen.len(), "{path}:\n{text}\n{wrong:#?}");
     for (wrong, seen) in wrong.iter().zip(seen) {
-        assert!(
-            wrong.contains(seen) && wrong.contains("remedy: "),
-            "{wrong} does not say {seen}"
-        );
+        assert!(wrong.contains(seen) && wrong.contains("remedy: "), "{wrong} does not say {seen}");
     }
 }
 
@@ -55,20 +46,10 @@ fn an_import_that_points_down_is_seen() {
         "//! S.\nuse crate::app::App;",
         &["src/source.rs:2: `crate::app::App` in `source`"],
     );
-    assert_seen(
-        rule,
-        "src/source/one.rs",
-        "//! S.\nuse super::super::app;",
-        &["one.rs:2: `crate::app`"],
-    );
+    assert_seen(rule, "src/source/one.rs", "//! S.\nuse super::super::app;", &["one.rs:2: `crate::app`"]);
     let nested =
         "//! S.\nuse {\n  std::fs,\n  crate::{question::{self, Id},\n    app::{App as Other, self}, source::*},\n};";
-    assert_seen(
-        rule,
-        "src/source.rs",
-        nested,
-        &["source.rs:5: `crate::app::App`", "source.rs:5: `crate::app`"],
-    );
+    assert_seen(rule, "src/source.rs", nested, &["source.rs:5: `crate::app::App`", "source.rs:5: `crate::app`"]);
     assert_seen(
         rule,
         "src/source.rs",
@@ -101,12 +82,7 @@ fn an_import_that_points_down_is_seen() {
         "fn f() { use crate::app::f; }",
         "fn f() -> impl Sized + use<> { crate::app::f() }",
     ] {
-        assert_seen(
-            rule,
-            "src/source.rs",
-            &format!("//! S.\n{code}"),
-            &["src/source.rs:2: `crate::app"],
-        );
+        assert_seen(rule, "src/source.rs", &format!("//! S.\n{code}"), &["src/source.rs:2: `crate::app"]);
     }
     assert_seen(
         rule,
@@ -138,55 +114,25 @@ fn an_import_that_points_down_is_seen() {
 #[test]
 fn a_crate_beyond_its_fence_is_seen() {
     let rule: Rule = fences_hold;
-    assert_seen(
-        rule,
-        "src/transport/http.rs",
-        "//! T.\nuse tonic::Status;\nuse axum::Router;",
-        &[],
-    );
+    assert_seen(rule, "src/transport/http.rs", "//! T.\nuse tonic::Status;\nuse axum::Router;", &[]);
     assert_seen(rule, "src/source/mongodb.rs", "//! M.\nuse mongodb::Client;", &[]);
-    assert_seen(
-        rule,
-        "src/source.rs",
-        "//! S.\npub mod mongodb;\npub use mongodb::MongoDb;",
-        &[],
-    );
+    assert_seen(rule, "src/source.rs", "//! S.\npub mod mongodb;\npub use mongodb::MongoDb;", &[]);
     assert_seen(
         rule,
         "src/app.rs",
         "//! A.\nuse crate::source::{mongodb::{self, MongoDb}};\nfn f() { mongodb::inspect() }",
         &[],
     );
-    assert_seen(
-        rule,
-        "src/app.rs",
-        "//! A.\nfn f(redis: u8) -> u8 { redis + self.clap }",
-        &[],
-    );
-    assert_seen(
-        rule,
-        "src/source.rs",
-        "//! S.\nuse tonic::{Code, Status};",
-        &["source.rs:2: `tonic`"],
-    );
+    assert_seen(rule, "src/app.rs", "//! A.\nfn f(redis: u8) -> u8 { redis + self.clap }", &[]);
+    assert_seen(rule, "src/source.rs", "//! S.\nuse tonic::{Code, Status};", &["source.rs:2: `tonic`"]);
     assert_seen(
         rule,
         "src/app.rs",
         "//! A.\nuse mongodb as db;",
         &["app.rs:2: `mongodb` is known only in source::mongodb (reads"],
     );
-    assert_seen(
-        rule,
-        "src/app.rs",
-        "//! A.\nfn f() {\n  ::redis::Client::open()\n}",
-        &["app.rs:3: `redis`"],
-    );
-    assert_seen(
-        rule,
-        "src/app.rs",
-        "//! A.\n#[tonic::async_trait]\nimpl X for Y {}",
-        &["app.rs:2: `tonic`"],
-    );
+    assert_seen(rule, "src/app.rs", "//! A.\nfn f() {\n  ::redis::Client::open()\n}", &["app.rs:3: `redis`"]);
+    assert_seen(rule, "src/app.rs", "//! A.\n#[tonic::async_trait]\nimpl X for Y {}", &["app.rs:2: `tonic`"]);
     assert_seen(
         rule,
         "src/check.rs",
@@ -211,12 +157,7 @@ fn a_crate_beyond_its_fence_is_seen() {
         "//! T.\nuse hyper::body;\nuse prost_types::Any;\nfn f() { mongodb::f() }",
         &["transport.rs:4"],
     );
-    assert_seen(
-        rule,
-        "src/transporter.rs",
-        "//! T.\nuse hyper::body;",
-        &["transporter.rs:2: `hyper`"],
-    );
+    assert_seen(rule, "src/transporter.rs", "//! T.\nuse hyper::body;", &["transporter.rs:2: `hyper`"]);
 }
 
 #[test]
@@ -240,12 +181,7 @@ fn impurity_is_seen() {
 
 #[test]
 fn untidiness_is_seen() {
-    assert_seen(
-        only_the_command_line_prints,
-        "src/cli/ask.rs",
-        "//! C.\nfn f() { println!() }",
-        &[],
-    );
+    assert_seen(only_the_command_line_prints, "src/cli/ask.rs", "//! C.\nfn f() { println!() }", &[]);
     let prints = "//! C.\nfn f() {\n  std::println!(\"{}\", dbg!(1));\n  assert!(x != y);\n}";
     assert_seen(
         only_the_command_line_prints,
@@ -266,12 +202,7 @@ fn untidiness_is_seen() {
         "//! S.",
         &["call it tests/integration/support.rs"],
     );
-    assert_seen(
-        files_are_tidy,
-        "src/main.rs",
-        &format!("//! M.{}", "\n".repeat(60)),
-        &[],
-    );
+    assert_seen(files_are_tidy, "src/main.rs", &format!("//! M.{}", "\n".repeat(60)), &[]);
     assert_seen(
         files_are_tidy,
         "src/main.rs",
@@ -279,19 +210,11 @@ fn untidiness_is_seen() {
         &["src/main.rs:61: more than 60 lines"],
     );
     for word in ["TODO", "FIXME", "XXX", "Fylora"] {
-        let said = format!(
-            "src/app.rs:2: `{}` has no place in src",
-            if word == "Fylora" { "fylora" } else { word }
-        );
+        let said = format!("src/app.rs:2: `{}` has no place in src", if word == "Fylora" { "fylora" } else { word });
         assert_seen(words_are_absent, "src/app.rs", &format!("//! A.\n// {word}"), &[&said]);
         assert_seen(words_are_absent, "docs/app.md", word, &[]);
     }
     for (start, end) in MACHINES {
-        assert_seen(
-            words_are_absent,
-            "docs/a.md",
-            &format!("a\nsee {start}{end}x"),
-            &["docs/a.md:2"],
-        );
+        assert_seen(words_are_absent, "docs/a.md", &format!("a\nsee {start}{end}x"), &["docs/a.md:2"]);
     }
 }

@@ -29,17 +29,12 @@ impl Named {
     /// Reads a file; `module` is its place in the crate.
     pub(super) fn of(text: &str, module: &[&str]) -> Self {
         let tokens: TokenStream = text.parse().expect("Rust that compiles");
-        let mut reader = Reader {
-            named: Self::default(),
-            locals: HashSet::new(),
-        };
+        let mut reader = Reader { named: Self::default(), locals: HashSet::new() };
         let module: Vec<String> = module.iter().map(|name| (*name).to_owned()).collect();
         reader.read(tokens, &module);
         let Reader { mut named, locals } = reader;
         // A name that the file itself declares or imports is no crate's.
-        named
-            .paths
-            .retain(|found| found.path.first().is_none_or(|first| !locals.contains(first)));
+        named.paths.retain(|found| found.path.first().is_none_or(|first| !locals.contains(first)));
         named
     }
 }
@@ -111,10 +106,7 @@ impl Reader {
         let (line, name) = (name.span().start().line, name.to_string());
         self.locals.insert(name.clone());
         let inner = [module, &[name]].concat();
-        self.named.modules.push(Found {
-            line,
-            path: inner.clone(),
-        });
+        self.named.modules.push(Found { line, path: inner.clone() });
         if let Some(TokenTree::Group(group)) = tokens.peek()
             && group.delimiter() == Delimiter::Brace
         {
@@ -183,10 +175,7 @@ impl Reader {
             tokens.next();
         }
         if tokens.peek().is_some_and(|next| is_punct(next, '!')) {
-            self.named.macros.push(Found {
-                line,
-                path: path.last().cloned().into_iter().collect(),
-            });
+            self.named.macros.push(Found { line, path: path.last().cloned().into_iter().collect() });
         }
         if path.len() > 1 && !is_continued {
             self.found(&path, line, module);
@@ -199,12 +188,7 @@ impl Reader {
         let ups = path.iter().take_while(|name| *name == "super").count();
         let rest = path.get(ups.max(1)..).unwrap_or_default();
         let path = match first.as_str() {
-            "super" => [
-                root(),
-                module[..module.len().saturating_sub(ups)].to_vec(),
-                rest.to_vec(),
-            ]
-            .concat(),
+            "super" => [root(), module[..module.len().saturating_sub(ups)].to_vec(), rest.to_vec()].concat(),
             "self" => [root(), module.to_vec(), rest.to_vec()].concat(),
             _ => path.to_vec(),
         };

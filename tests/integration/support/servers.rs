@@ -155,25 +155,17 @@ impl Mongo {
 
     /// Makes the replica set, if it is to be one, and waits until writes are taken.
     fn until_writable(&self) -> Result<(), String> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         runtime.block_on(async {
             // The node itself: before it is initiated there is no set to find it by.
             let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port());
             let mut options = ClientOptions::parse(uri).await.map_err(|error| error.to_string())?;
             options.server_selection_timeout = Some(START_MAX);
-            let admin = Client::with_options(options)
-                .map_err(|error| error.to_string())?
-                .database("admin");
+            let admin = Client::with_options(options).map_err(|error| error.to_string())?.database("admin");
             if let Some(set_name) = self.set_name {
                 let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port()) };
                 let command = doc! { "replSetInitiate": { "_id": set_name, "members": [member] } };
-                admin
-                    .run_command(command)
-                    .await
-                    .map_err(|error| self.server.failure("replSetInitiate", &error))?;
+                admin.run_command(command).await.map_err(|error| self.server.failure("replSetInitiate", &error))?;
             }
             let deadline = Instant::now() + START_MAX;
             while Instant::now() < deadline {
@@ -245,9 +237,7 @@ impl Server {
         arguments: impl Fn(u16, &Path) -> Vec<OsString>,
     ) -> std::io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("permcached-{name}-"))
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&format!("permcached-{name}-")).tempdir()?;
         let keeper = Command::new("sh")
             .args(["-c", KEEPER])
             .arg(directory.path())
@@ -260,12 +250,7 @@ impl Server {
             .process_group(0)
             .spawn()?;
         // From here on the directory is the keeper's to remove.
-        Ok(Self {
-            name,
-            port,
-            directory: directory.keep(),
-            keeper,
-        })
+        Ok(Self { name, port, directory: directory.keep(), keeper })
     }
 
     fn until_listening(&self) -> Result<(), String> {
@@ -290,12 +275,7 @@ impl Server {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines
-            .iter()
-            .skip(lines.len().saturating_sub(LOG_LINES_MAX))
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n");
+        let tail = lines.iter().skip(lines.len().saturating_sub(LOG_LINES_MAX)).copied().collect::<Vec<_>>().join("\n");
         let (name, port, why) = (self.name, self.port, why.to_string());
         format!("{name} on port {port}: {what} failed: {why}. The end of its log:\n{tail}")
     }
@@ -312,11 +292,7 @@ impl Drop for Server {
 /// The server's program, or what to do about its absence.
 fn find(name: &str, variable: &str) -> Result<PathBuf, String> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!("{variable}={}: no such file", path.display()))
-        };
+        return if path.is_file() { Ok(path) } else { Err(format!("{variable}={}: no such file", path.display())) };
     }
     let directories = env::var_os("PATH").unwrap_or_default();
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");

@@ -19,23 +19,13 @@ pub fn case() -> impl Strategy<Value = Case> {
     let groups = vec(vec(random::<u8>(), 24), 1..=GROUPS);
     (groups, vec(vec(random::<u8>(), 3), 1..=6), vec(random::<u8>(), 8)).prop_map(|(groups, questions, hands)| {
         let model = model();
-        let groups = (0..)
-            .zip(&groups)
-            .map(|(number, tape)| group(number, &mut Tape::new(tape)));
+        let groups = (0..).zip(&groups).map(|(number, tape)| group(number, &mut Tape::new(tape)));
         let groups: Vec<Document> = groups.collect();
-        let questions = questions
-            .iter()
-            .map(|tape| asked(&model, groups.len(), &mut Tape::new(tape)));
+        let questions = questions.iter().map(|tape| asked(&model, groups.len(), &mut Tape::new(tape)));
         let questions = questions.collect();
         let now = dates().nth(3).expect("a date");
         let collections = BTreeMap::from([("groups".to_owned(), groups)]);
-        Case {
-            model,
-            collections,
-            questions,
-            now,
-            hands,
-        }
+        Case { model, collections, questions, now, hands }
     })
 }
 
@@ -43,11 +33,7 @@ fn asked(model: &Model, groups: usize, tape: &mut Tape<'_>) -> Asked {
     let permissions = &model.resources[0].permissions;
     let public: Vec<_> = permissions.iter().filter(|permission| !permission.is_private).collect();
     let permission = public[tape.below(public.len())].name.clone();
-    Asked {
-        subject: Some(("user", 0)),
-        permission,
-        resource: ("group", tape.below(groups)),
-    }
+    Asked { subject: Some(("user", 0)), permission, resource: ("group", tape.below(groups)) }
 }
 
 /// A group, with edges into others and perhaps an owner.
@@ -90,39 +76,23 @@ fn model() -> Model {
     };
     let gone = Condition::Field(Path::parse("gone").expect("a path"), Test::Eq(true.into()));
     let relations = vec![
-        Relation {
-            until: Some("until".to_owned()),
-            ..relation("owner", "owner", Target::Subject("user"))
-        },
+        Relation { until: Some("until".to_owned()), ..relation("owner", "owner", Target::Subject("user")) },
         relation("next", "next", Target::Resource("group")),
         relation("other", "other", Target::Resource("group")),
         relation("member", "next", Target::Set("group", "joined".to_owned())),
         relation("guest", "other", Target::Set("group", "open".to_owned())),
-        Relation {
-            name: "gone".to_owned(),
-            condition: Some(gone),
-            ..Relation::default()
-        },
+        Relation { name: "gone".to_owned(), condition: Some(gone), ..Relation::default() },
     ];
     let permissions = [
         ("reach", any([name("owner"), walk("next", "reach")])),
         ("joined", any([name("owner"), name("member")])),
-        (
-            "open",
-            all([
-                not(name("gone")),
-                any([name("owner"), walk("next", "open"), walk("other", "open")]),
-            ]),
-        ),
+        ("open", all([not(name("gone")), any([name("owner"), walk("next", "open"), walk("other", "open")])])),
         ("both", all([walk("next", "reach"), walk("other", "reach")])),
         ("sets", all([name("member"), name("guest")])),
         ("deep", any([name("both"), walk("next", "deep"), walk("other", "deep")])),
         ("apart", all([walk("other", "open"), not(walk("next", "joined"))])),
         ("dead", any([walk("next", "gone"), not(walk("other", "gone"))])),
-        (
-            "sure",
-            all([not(not(walk("next", "open"))), walk("other", "open"), name("reach")]),
-        ),
+        ("sure", all([not(not(walk("next", "open"))), walk("other", "open"), name("reach")])),
         (
             "mixed",
             any([
@@ -132,11 +102,8 @@ fn model() -> Model {
             ]),
         ),
     ];
-    let permissions = permissions.map(|(name, meaning)| Permission {
-        name: name.to_owned(),
-        meaning,
-        is_private: false,
-    });
+    let permissions =
+        permissions.map(|(name, meaning)| Permission { name: name.to_owned(), meaning, is_private: false });
     let mut group = ResourceType {
         name: "group",
         form: IdForm::Integer,
@@ -145,17 +112,8 @@ fn model() -> Model {
         permissions: permissions.into(),
     };
     add_late(&mut group);
-    let user = SubjectType {
-        name: "user",
-        form: IdForm::String,
-        is_secret: false,
-        collection: None,
-        condition: None,
-    };
-    Model {
-        subjects: vec![user],
-        resources: vec![group],
-    }
+    let user = SubjectType { name: "user", form: IdForm::String, is_secret: false, collection: None, condition: None };
+    Model { subjects: vec![user], resources: vec![group] }
 }
 
 fn name(name: &str) -> Expression {
