@@ -65,6 +65,9 @@ pub enum SourceError {
         /// What the driver says.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// There is more than one request may hold.
+    #[error("there is more to read than one request may hold")]
+    TooMuch,
     /// What came back is not what was asked for.
     #[error("`{collection}` gave an answer that makes no sense: {what}")]
     Answer {

@@ -1,4 +1,5 @@
-//! Whether the permissions of a schema mean anything: none runs in circles, none reaches itself through a `!`.
+//! Whether a schema as a whole means anything and keeps its secrets: no permission runs in circles or reaches itself through
+//! a `!`, and no secret is a document's `_id`.
 //!
 //! Works on the compiled tables; the declarations only say where to point.
 
@@ -23,8 +24,9 @@ const NESTING_MAX: usize = 32;
 /// How many steps of a way a message shows at most.
 const STEPS_MAX: usize = 8;
 
-/// Notes what is wrong with the permissions.
+/// Notes what is wrong with the schema as a whole.
 pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
+    secrets(schema, declarations, mistakes);
     let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
     let permissions = resources.flat_map(|(kind, resource)| resource.permissions.iter().map(move |one| (kind, one)));
     let permissions = permissions.zip(&schema.permissions).map(|((kind, declaration), permission)| {
@@ -38,6 +40,23 @@ pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut
     if checker.circles() && checker.nesting() {
         checker.ground();
         checker.exclusion();
+    }
+}
+
+/// A document's `_id` is kept and shown as it is, so it cannot be what a secret subject is known by.
+fn secrets(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
+    let declared = declarations.resources.iter().flat_map(|resource| &resource.relations);
+    for (relation, declaration) in schema.relations.iter().zip(declared) {
+        let Some(ids) = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.field.top() == "_id") else {
+            continue;
+        };
+        let is_secret = |target: &Target| matches!(target, Target::Subject(kind) if schema.subject(*kind).secret);
+        if ids.targets.iter().any(is_secret) {
+            let name = &declaration.name;
+            let message = format!("relation `{}` reads secret ids from `{}`", name.text, ids.field);
+            let help = "the `_id` of a document is no place for a secret: it is kept and shown as it is";
+            mistakes.push(Mistake::new(&name.span, message).help(help));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,9 @@ const KEY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// How many documents one `find` returns for several keys; where there are more, the keys are asked for in halves.
 const BATCH_DOCUMENTS_MAX: usize = 40_000;
+
+/// How many bytes of facts one load brings at most, apart from what is on its way when they are reached.
+const LOAD_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// How long a probe may take, whatever the request's deadline.
 const PROBE_TIME: Duration = Duration::from_secs(5);
@@ -81,7 +84,7 @@ pub enum Mode {
 pub enum ConnectError {
     /// The connection string is wrong.
     #[error("the connection string is wrong: {0}")]
-    Uri(#[source] Box<mongodb::error::Error>),
+    Uri(String),
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
@@ -109,14 +112,19 @@ impl MongoDb {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
-        let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri(Box::new(error)))?;
+        // What the driver says of a connection string may hold a piece of the password.
+        let wrong = |error: mongodb::error::Error| {
+            let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
+            ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })
+        };
+        let mut options = ClientOptions::parse(uri).await.map_err(wrong)?;
         options.app_name.get_or_insert_with(|| "permcached".to_owned());
         options.max_pool_size.get_or_insert(COMMANDS_MAX);
         options.server_selection_timeout.get_or_insert(SELECTION_TIME);
         options.connect_timeout.get_or_insert(PROBE_TIME);
         let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
         let name = name.ok_or(ConnectError::NoDatabase)?;
-        let client = Client::with_options(options).map_err(|error| ConnectError::Uri(Box::new(error)))?;
+        let client = Client::with_options(options).map_err(wrong)?;
         // At the start there is more time than that.
         let deadline = Deadline::after(PROBE_TIME);
         loop {
@@ -190,12 +198,23 @@ impl MongoDb {
         keys: Vec<Id>,
         at: Moment,
         deadline: Deadline,
+        room: &AtomicUsize,
     ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut todo = vec![keys];
         while let Some(mut keys) = todo.pop() {
-            match self.find_once(lookup, &keys, at, deadline).await {
-                Ok(Some(found)) => results.extend(self.facts(lookup, keys, &found)),
+            let found = match room.load(Ordering::Relaxed) {
+                0 => Err(SourceError::TooMuch),
+                _ => self.find_once(lookup, &keys, at, deadline).await,
+            };
+            match found {
+                Ok(Some(found)) => {
+                    let facts = self.facts(lookup, keys, &found);
+                    let loaded = facts.iter().filter_map(|(_, result)| result.as_ref().ok());
+                    let bytes = loaded.map(|loaded| loaded.fact.memory()).sum();
+                    room.update(Ordering::Relaxed, Ordering::Relaxed, |room| room.saturating_sub(bytes));
+                    results.extend(facts);
+                }
                 Ok(None) if keys.len() > 1 => {
                     todo.push(keys.split_off(keys.len() / 2));
                     todo.push(keys);
@@ -238,9 +257,9 @@ impl MongoDb {
         }
         let collection = || lookup.collection.to_string();
         let failed = |source| SourceError::Find { collection: collection(), source };
-        let reply = reply.map_err(|error| error.during(failed))?;
+        let mut reply = reply.map_err(|error| error.during(failed))?;
         let nonsense = |what| SourceError::Answer { collection: collection(), what };
-        let Some(Bson::Document(mut cursor)) = reply.get("cursor").cloned() else { return Err(nonsense("no cursor")) };
+        let Some(Bson::Document(mut cursor)) = reply.remove("cursor") else { return Err(nonsense("no cursor")) };
         let stamp = match (self.mode, cursor.get("atClusterTime")) {
             (Mode::Local, _) => tick,
             (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => Moment::new(stamp.time, stamp.increment),
@@ -315,7 +334,15 @@ fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document 
     let projection: Document = lookup.projection.iter().map(|field| (field.to_string(), Bson::Int32(1))).collect();
     // One more than is wanted, to know that there are more; all in one batch, if they fit in one reply.
     let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
-    doc! { "find": &*lookup.collection, "filter": filter, "projection": projection, "limit": limit, "batchSize": limit }
+    doc! {
+        "find": &*lookup.collection,
+        "filter": filter,
+        "projection": projection,
+        "limit": limit,
+        "batchSize": limit,
+        // As in process, whatever the collection's own is.
+        "collation": { "locale": "simple" },
+    }
 }
 
 /// What the driver says.
@@ -415,9 +442,10 @@ impl Source for MongoDb {
                 }
             }
         }
-        let finds = by_lookup
-            .into_iter()
-            .flat_map(|(lookup, chunks)| chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline)));
+        let room = &AtomicUsize::new(LOAD_BYTES_MAX);
+        let finds = by_lookup.into_iter().flat_map(|(lookup, chunks)| {
+            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, room))
+        });
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::{convert, proto};
 use crate::{
     check::{AtHand, Explained},
-    evaluate::{GrantSeen, Outcome, Step, Tree},
+    evaluate::{GRANTS_SHOWN, GrantSeen, Outcome, Step, Tree},
     fact::{Certainty, Grantee},
     freshness::Token,
     question::{Id, LookupId, Question, Reason, RelationId},
@@ -21,8 +21,8 @@ const STEPS_MAX: usize = 2_000;
 /// How many bytes one explanation has at most: a client takes 4 MiB unless told otherwise.
 const BYTES_MAX: usize = 3 * 1_024 * 1_024;
 
-/// How many grants, and how many documents, one step shows at most.
-const SHOWN_MAX: usize = 20;
+/// How many documents, and how many grants, one step shows at most: the tree has those first that come to something.
+const SHOWN_MAX: usize = GRANTS_SHOWN;
 
 /// The whole answer to an `Explain`.
 pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
@@ -54,7 +54,7 @@ impl Writer<'_> {
             outcome: outcome.into(),
             reason: reason.into(),
             valid_until: until,
-            grants_total: u32::try_from(tree.grants.len()).unwrap_or(u32::MAX),
+            grants_total: u32::try_from(tree.grants_total).unwrap_or(u32::MAX),
             depth,
             ..Default::default()
         };
@@ -162,10 +162,7 @@ impl Writer<'_> {
     /// The grants that lead to the subject, then as many of the others as there is room for.
     fn grants(&self, relation: RelationId, grants: &[GrantSeen]) -> Vec<proto::explanation::Grant> {
         let relation = self.schema.relation(relation);
-        let is_other = |seen: &&GrantSeen| seen.outcome == Outcome::Fails(Reason::NoGrant);
-        let first = grants.iter().filter(|seen| !is_other(seen));
-        let all = first.chain(grants.iter().filter(is_other)).take(SHOWN_MAX);
-        all.map(|seen| self.grant(relation, seen)).collect()
+        grants.iter().take(SHOWN_MAX).map(|seen| self.grant(relation, seen)).collect()
     }
 
     fn grant(&self, relation: &Relation, seen: &GrantSeen) -> proto::explanation::Grant {

@@ -19,6 +19,7 @@
 
 mod any_schema;
 mod architecture;
+mod bounds;
 mod broken_schemas;
 mod cli;
 mod cold;
