@@ -99,9 +99,9 @@ impl Service {
         Self { address, stop: Some(stop), served }
     }
 
-    /// A connection of its own.
+    /// A connection of its own. No call over it takes longer than the tests' patience.
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().timeout(PATIENCE).connect_lazy()
     }
 
     /// A client with a connection of its own.
