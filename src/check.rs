@@ -28,6 +28,9 @@ const FACTS_MAX: usize = 100_000;
 /// How many bytes of facts one request holds at most, in memory.
 const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
+/// For how long questions are still evaluated in a round that begins when the time is up.
+const LAST_TURN: Duration = Duration::from_millis(5);
+
 /// For how long questions are evaluated before the runtime's other tasks get their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
 
@@ -164,13 +167,15 @@ impl Checker {
         loop {
             let now = now();
             let mut missing = Missing::default();
-            let mut turn = Instant::now();
+            let round = Instant::now();
+            let mut turn = round;
             for (question, result) in questions.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
                 if turn.elapsed() > TURN_MAX {
                     tokio::task::yield_now().await;
                     turn = Instant::now();
                 }
-                if deadline.is_over() {
+                // What has just been read may still decide: a moment is left for that.
+                if deadline.is_over() && round.elapsed() > LAST_TURN {
                     *result = Some(Err(CheckError::DeadlineExceeded));
                 } else if missing.keys.len() < FACTS_MAX {
                     *result = self.try_answer(question, &request, now, &mut missing);

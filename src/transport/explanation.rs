@@ -11,7 +11,7 @@ use crate::{
     evaluate::{GRANTS_SHOWN, GrantSeen, Outcome, Step, Tree},
     fact::{Certainty, Grantee},
     freshness::Token,
-    question::{Id, LookupId, Question, Reason, RelationId},
+    question::{Id, LookupId, Question, RelationId},
     schema::{Condition, Owner, Relation, Schema, Target},
 };
 
