@@ -3,6 +3,12 @@
 //!
 //! Measures no source, no cache and no wire.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot run says so, and prints what it found"
+)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     hint::black_box,
@@ -111,7 +117,9 @@ impl ByHand {
     }
 
     fn may_read(&self, user: ObjectId, file: ObjectId, now: i64) -> bool {
-        let shared = |key: &ObjectId| self.shares.get(key).is_some_and(|all| all.iter().any(|(to, until)| *to == user && now < *until));
+        let shared = |key: &ObjectId| {
+            self.shares.get(key).is_some_and(|all| all.iter().any(|(to, until)| *to == user && now < *until))
+        };
         let Some((owner, folder, deleted)) = self.files.get(&file) else { return false };
         if !self.users.get(&user).is_some_and(|active| *active) || *deleted {
             return false;
@@ -167,14 +175,22 @@ fn main() {
         let theirs = nanoseconds(|| {
             black_box(by_hand.may_read(black_box(user), black_box(file), black_box(NOW)));
         });
-        table.push(format!("{name:<20} {ours:>8.0} ns {theirs:>8.0} ns {:>8.1} {:>12}", ours / theirs, allocations.count_total));
+        table.push(format!(
+            "{name:<20} {ours:>8.0} ns {theirs:>8.0} ns {:>8.1} {:>12}",
+            ours / theirs,
+            allocations.count_total
+        ));
 
         let mut group = criterion.benchmark_group(name);
         group.bench_function("evaluate", |bencher| bencher.iter(&mut ask));
-        group.bench_function("by hand", |bencher| bencher.iter(|| by_hand.may_read(black_box(user), black_box(file), black_box(NOW))));
+        group.bench_function("by hand", |bencher| {
+            bencher.iter(|| by_hand.may_read(black_box(user), black_box(file), black_box(NOW)));
+        });
         group.finish();
     }
     criterion.final_summary();
     println!("\n{:<20} {:>11} {:>11} {:>8} {:>12}", "facts at hand", "evaluate", "by hand", "ratio", "allocations");
-    table.iter().for_each(|line| println!("{line}"));
+    for line in table {
+        println!("{line}");
+    }
 }

@@ -145,7 +145,7 @@ async fn report_database(schema: &Schema, mongodb: &MongoDb) {
         Mode::ReplicaSet => tracing::info!(database, "connected to a replica set"),
         Mode::Local => tracing::warn!(
             database,
-            "MongoDB is no replica set: tokens mean something to this instance alone; make it a replica set of one node"
+            "MongoDB is a single server or a sharded cluster: tokens mean something to this instance alone (a single server becomes a replica set by --replSet and rs.initiate())"
         ),
     }
     match inspect(schema, mongodb.database()).await {

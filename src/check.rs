@@ -25,11 +25,14 @@ use crate::{
 /// How many facts one request holds at most.
 const FACTS_MAX: usize = 100_000;
 
-/// How many bytes of facts one request holds at most, as facts are measured.
+/// How many bytes of facts one request holds at most, in memory.
 const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
-/// After how many evaluations the runtime's other tasks get their turn.
-const YIELD_AFTER: usize = 64;
+/// For how long questions are still evaluated in a round that begins when the time is up.
+const LAST_TURN: Duration = Duration::from_millis(5);
+
+/// For how long questions are evaluated before the runtime's other tasks get their turn.
+const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// What a request demands of the freshness of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,19 +166,22 @@ impl Checker {
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
         loop {
             let now = now();
-            let mut missing = Vec::new();
-            let mut is_open = false;
-            for (place, (question, result)) in questions.iter().zip(&mut results).enumerate() {
-                if result.is_some() {
-                    continue;
-                }
-                if place % YIELD_AFTER == YIELD_AFTER - 1 {
+            let mut missing = Missing::default();
+            let round = Instant::now();
+            let mut turn = round;
+            for (question, result) in questions.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
+                if turn.elapsed() > TURN_MAX {
                     tokio::task::yield_now().await;
+                    turn = Instant::now();
                 }
-                *result = self.try_answer(question, &request, now, &mut missing);
-                is_open |= result.is_none();
+                // What has just been read may still decide: a moment is left for that.
+                if deadline.is_over() && round.elapsed() > LAST_TURN {
+                    *result = Some(Err(CheckError::DeadlineExceeded));
+                } else if missing.keys.len() < FACTS_MAX {
+                    *result = self.try_answer(question, &request, now, &mut missing);
+                }
             }
-            if !is_open {
+            if results.iter().all(Option::is_some) {
                 break;
             }
             request.load(&*self.source, missing).await;
@@ -202,9 +208,9 @@ impl Checker {
             let tree = explain(&self.schema, question, &request.at_hand, now, &mut missing);
             match request.next(&mut missing) {
                 Some(Err(error)) => return Err(error),
-                Some(Ok(())) => request.load(&*self.source, missing).await,
+                Some(Ok(())) => request.load(&*self.source, missing.into()).await,
                 None => {
-                    let answer = self.try_answer(question, &request, now, &mut missing);
+                    let answer = self.try_answer(question, &request, now, &mut Missing::default());
                     let checked = answer.unwrap_or(Err(CheckError::DeadlineExceeded))?;
                     return Ok(Explained { checked, tree, facts: request.at_hand });
                 }
@@ -224,10 +230,13 @@ impl Checker {
         // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
         let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
         let at = probe.unwrap_or(Err(SourceError::TimedOut));
-        let at = at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(|error| match error {
-            SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
-            error => CheckError::Unavailable(error),
-        })?;
+        let at =
+            at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(
+                |error| match error {
+                    SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
+                    error => CheckError::Unavailable(error),
+                },
+            )?;
         match demand {
             Demand::AtLeastAsFresh(token) if token.moment > at => Err(CheckError::FutureToken),
             _ => Ok(Request {
@@ -247,9 +256,10 @@ impl Checker {
         question: &Question,
         request: &Request,
         now: Millis,
-        missing: &mut Vec<FactKey>,
+        missing: &mut Missing,
     ) -> Option<Result<Checked, CheckError>> {
-        let watched = Watched { facts: &request.at_hand, newest: Cell::new(request.at.moment), tier: Cell::new(Tier::Memory) };
+        let watched =
+            Watched { facts: &request.at_hand, newest: Cell::new(request.at.moment), tier: Cell::new(Tier::Memory) };
         let mut wanted = Vec::new();
         match evaluate(&self.schema, question, &watched, now, &mut wanted) {
             Verdict::Decided(answer) => Some(Ok(Checked {
@@ -260,7 +270,7 @@ impl Checker {
             })),
             Verdict::Missing => match request.next(&mut wanted) {
                 Some(Ok(())) => {
-                    missing.append(&mut wanted);
+                    missing.extend(wanted);
                     None
                 }
                 Some(Err(error)) => Some(Err(error)),
@@ -281,6 +291,31 @@ impl Checker {
 fn wall_clock() -> Millis {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since_epoch.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// The facts that a round lacks: once each, in the order in which questions asked for them.
+#[derive(Default)]
+struct Missing {
+    keys: Vec<FactKey>,
+    seen: HashSet<FactKey>,
+}
+
+impl Missing {
+    fn extend(&mut self, keys: Vec<FactKey>) {
+        for key in keys {
+            if self.seen.insert(key.clone()) {
+                self.keys.push(key);
+            }
+        }
+    }
+}
+
+impl From<Vec<FactKey>> for Missing {
+    fn from(keys: Vec<FactKey>) -> Self {
+        let mut missing = Self::default();
+        missing.extend(keys);
+        missing
+    }
 }
 
 /// The work on one request.
@@ -308,15 +343,16 @@ impl Request {
         }
         first_failure.map(|error| match error {
             SourceError::TimedOut if self.deadline.is_over() => Err(CheckError::DeadlineExceeded),
+            SourceError::TooMuch => Err(CheckError::TooLarge),
             error => Err(CheckError::Unavailable(error)),
         })
     }
 
-    async fn load(&mut self, source: &dyn Source, missing: Vec<FactKey>) {
+    async fn load(&mut self, source: &dyn Source, missing: Missing) {
         self.rounds += 1;
         let room = FACTS_MAX.saturating_sub(self.at_hand.facts);
-        let keys: HashSet<FactKey> = missing.into_iter().collect();
-        let keys: Vec<FactKey> = keys.into_iter().take(room).collect();
+        let mut keys = missing.keys;
+        keys.truncate(room);
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
         let had_failed = !self.failed.is_empty();
         let loaded = timeout_at(self.deadline.instant(), source.load(keys, self.at.moment, self.deadline)).await;
@@ -372,7 +408,7 @@ impl AtHand {
     pub fn insert(&mut self, key: FactKey, loaded: Loaded) {
         let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) else { return };
         self.facts += 1;
-        self.bytes += loaded.fact.size() + key.id.size();
+        self.bytes += loaded.fact.memory() + size_of::<Held>() + key.id.size();
         facts.insert(key.id, Held { fact: loaded.fact, stamp: loaded.stamp, tier: Tier::Source });
     }
 

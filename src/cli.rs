@@ -22,7 +22,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::app::AppError;
+use crate::{app::AppError, source::mongodb::ConnectError};
 
 /// What every help ends with that is about questions.
 const EXIT_CODES: &str = "Exit codes: 0 allowed, or all is well; 1 denied, or not all is well; \
@@ -114,6 +114,10 @@ impl From<AppError> for Failure {
                 Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
             }
             AppError::ReadSchema { .. } | AppError::Documents(_) => Self::usage(error),
+            AppError::Connect(ConnectError::Uri(_)) => {
+                Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
+            }
+            AppError::Connect(ConnectError::NoDatabase) => Self::usage(error),
             AppError::Connect(_) | AppError::Bind { .. } | AppError::Serve(_) => Self::no_answer(error),
         }
     }

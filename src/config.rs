@@ -140,7 +140,9 @@ fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec
         return Some(SourceConfig::Documents(documents.clone()));
     }
     let documents = environment.get("DOCUMENTS_DIR").map(PathBuf::from);
-    let uri = ["MONGODB_URI", "MONGO_URI", "DB_URI"].into_iter().find_map(|name| environment.get(name).map(|uri| (name, uri)));
+    let uri = ["MONGODB_URI", "MONGO_URI", "DB_URI"]
+        .into_iter()
+        .find_map(|name| environment.get(name).map(|uri| (name, uri)));
     match (documents, uri) {
         (Some(_), Some((name, _))) => {
             wrong.push(format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other"));

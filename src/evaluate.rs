@@ -8,14 +8,12 @@ mod tree;
 
 use std::collections::HashMap;
 
-pub use tree::{GrantSeen, Outcome, Step, Tree, explain};
+pub use tree::{GRANTS_SHOWN, GrantSeen, Outcome, STEPS_MAX, Step, Tree, explain};
 use truth::{All, Any, NEVER_CUT, Truth, Value};
 
 use crate::{
     fact::{Certainty, Fact, FactKey, Grant, Grantee},
-    question::{
-        Answer, Id, LookupId, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId, Subject,
-    },
+    question::{Answer, Id, LookupId, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId, Subject},
     schema::{Expression, Member, Schema, Target},
 };
 
@@ -24,6 +22,9 @@ pub const DEPTH_MAX: usize = 32;
 
 /// How many relations, permissions and resources a check looks at, at most.
 pub const NODES_MAX: usize = 10_000;
+
+/// How many grants of one relation count as a node.
+const GRANTS_A_NODE: usize = 64;
 
 /// From how many nodes on values are remembered within a check, so that what is reached twice is computed once. Below
 /// that, remembering costs more than it saves.
@@ -287,9 +288,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         let lookup = self.schema.relation(id).lookup;
         let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
-            Some(fact) => {
-                self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated)
-            }
+            Some(fact) => self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated),
         };
         self.trace.leave(value);
         value
@@ -334,8 +333,11 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         if fact.is_over_limit() {
             return Value::LIMIT_OF_FACT;
         }
+        let grants = fact.grants(relation);
+        // Looking through a long list is work too.
+        self.nodes += grants.len() / GRANTS_A_NODE;
         let mut any = Any::default();
-        for grant in fact.grants(relation) {
+        for grant in grants {
             if any.is_settled() && !T::WHOLE {
                 break;
             }
@@ -377,14 +379,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// What is asked of another resource. An absent one grants nothing, a circle cuts itself off.
-    fn elsewhere(
-        &mut self,
-        kind: ResourceTypeId,
-        id: &Id,
-        member: Member,
-        outer: &Frame<'_>,
-        negated: bool,
-    ) -> Value {
+    fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
             return Value::LIMIT;
         }

@@ -49,7 +49,7 @@ pub enum DocumentId {
 }
 
 /// One thing that a document says for one relation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
     /// The relation.
     pub relation: RelationId,
@@ -66,7 +66,7 @@ pub struct Grant {
 }
 
 /// Whom or what a grant leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grantee {
     /// A flag: true of the resource, whoever asks.
     Flag,
@@ -147,6 +147,13 @@ impl Fact {
     #[must_use]
     pub fn document_of(&self, grant: &Grant) -> Option<&DocumentId> {
         self.documents.get(usize::from(grant.document))
+    }
+
+    /// How many bytes the fact takes in memory, allocations included, but for their overhead.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let tables = size_of_val(&*self.documents) + size_of_val(&*self.grants);
+        size_of::<Self>() + tables + self.size()
     }
 
     /// How large the fact is, in bytes of the ids that it holds and four for each: the measure of [`FACT_BYTES_MAX`].

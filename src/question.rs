@@ -201,7 +201,8 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let hyphens_at = |at: &[usize]| text.char_indices().filter(|(_, c)| *c == '-').map(|(i, _)| i).eq(at.iter().copied());
+    let hyphens_at =
+        |at: &[usize]| text.char_indices().filter(|(_, c)| *c == '-').map(|(i, _)| i).eq(at.iter().copied());
     if !hyphens_at(&[8, 13, 18, 23]) {
         return None;
     }

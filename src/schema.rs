@@ -200,7 +200,10 @@ impl Lookup {
 /// The numbers are given out by the compiler for the same schema, so the entry is always there.
 macro_rules! entry {
     ($table:expr, $id:expr) => {{
-        #[expect(clippy::indexing_slicing, reason = "numbers are given out together with the tables, by the compiler alone")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "numbers are given out together with the tables, by the compiler alone"
+        )]
         let entry = &$table[$id.index()];
         entry
     }};

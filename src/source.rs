@@ -31,7 +31,12 @@ pub trait Source: Send + Sync {
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError>;
 
     /// Reads the facts of these keys as of `at` or later, all at once. One result for each key, in any order.
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
 }
 
 /// A fact that was read, and the moment of which it is the truth.
@@ -60,6 +65,9 @@ pub enum SourceError {
         /// What the driver says.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// There is more than one request may hold.
+    #[error("there is more to read than one request may hold")]
+    TooMuch,
     /// What came back is not what was asked for.
     #[error("`{collection}` gave an answer that makes no sense: {what}")]
     Answer {

@@ -45,7 +45,8 @@ impl Default for Metrics {
         registry.register("check_errors", "Questions that could not be answered, by error", errors.clone());
         let rounds = Histogram::new([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 16.0, 32.0]);
         registry.register("check_rounds", "Rounds of loading facts that a request took", rounds.clone());
-        let seconds = Histogram::new([0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]);
+        let seconds =
+            Histogram::new([0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]);
         registry.register_with_unit("check", "Time that a request's checks took", Unit::Seconds, seconds.clone());
         let facts = Counter::default();
         registry.register("facts_loaded", "Facts read from the source", facts.clone());

@@ -25,11 +25,11 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Ask {
-    /// Who asks: type:id, such as user:65f000000000000000000001, or `anonymous`
+    /// Who asks: type:id, such as `user:65f000000000000000000001`, or `anonymous`
     subject: String,
     /// What for: a permission, such as read
     permission: String,
-    /// What it is about: type:id, such as file:65f000000000000000000101
+    /// What it is about: type:id, such as `file:65f000000000000000000101`
     resource: String,
     /// The server [default: this machine, at PORT or 50051]
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
@@ -146,10 +146,15 @@ impl Ask {
     fn sentence(&self, answer: &Answer) -> String {
         let Self { subject, permission, resource, .. } = self;
         if !answer.allowed {
-            return format!("{}: {subject} may not {permission} {resource}: {}", text::red("denied"), answer.reason().as_str_name());
+            return format!(
+                "{}: {subject} may not {permission} {resource}: {}",
+                text::red("denied"),
+                answer.reason().as_str_name()
+            );
         }
         let by = if answer.granted_by.is_empty() { String::new() } else { format!(", by {}", answer.granted_by) };
-        let until = answer.valid_until.as_ref().map(|until| format!(", until {}", text::time(until))).unwrap_or_default();
+        let until =
+            answer.valid_until.as_ref().map(|until| format!(", until {}", text::time(until))).unwrap_or_default();
         format!("{}: {subject} may {permission} {resource}{by}{until}", text::green("allowed"))
     }
 }

@@ -26,7 +26,8 @@ impl Server {
         if !address.starts_with("http://") {
             return Err(Failure::usage(format!("--server `{address}`: only http:// is spoken, not TLS")));
         }
-        let wrong = |_| Failure::usage(format!("--server `{address}` is no address: write http://host:port, or host:port"));
+        let wrong =
+            |_| Failure::usage(format!("--server `{address}` is no address: write http://host:port, or host:port"));
         let endpoint = Endpoint::from_shared(address.clone()).map_err(wrong)?.connect_timeout(time_max);
         Ok(Self { address, endpoint })
     }
@@ -35,7 +36,9 @@ impl Server {
     pub(super) fn complaint(&self, status: &Status) -> String {
         let Self { address, .. } = self;
         match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled => format!("no answer from {address}: {}", innermost(status)),
+            Code::Unavailable | Code::Unknown | Code::Cancelled => {
+                format!("no answer from {address}: {}", innermost(status))
+            }
             code => format!("{address}: {code}: {}", status.message()),
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct SchemaTest {
     /// Take documents from here instead of from where the file says
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     documents: Option<PathBuf>,
-    /// Ask the database that MONGODB_URI names
+    /// Ask the database that `MONGODB_URI` names
     #[arg(long)]
     live: bool,
     /// Print every result as JSON
@@ -146,9 +146,7 @@ impl Expectation {
 }
 
 fn as_json(results: &[(&Expectation, String, bool)]) -> Value {
-    let each = |(expectation, got, passed): &(&Expectation, String, bool)| {
-        json!({ "test": expectation.test, "expected": expectation.expected, "got": got, "passed": passed })
-    };
+    let each = |(expectation, got, passed): &(&Expectation, String, bool)| json!({ "test": expectation.test, "expected": expectation.expected, "got": got, "passed": passed });
     Value::Array(results.iter().map(each).collect())
 }
 
@@ -181,7 +179,11 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
                     let expected = match by.as_str() {
                         "" => "allowed".to_owned(),
                         by if is_relation(schema, by) => format!("allowed by {by}"),
-                        by => return Err(format!("{name}: `{by}` is no relation: write type#relation, such as file#owner")),
+                        by => {
+                            return Err(format!(
+                                "{name}: `{by}` is no relation: write type#relation, such as file#owner"
+                            ));
+                        }
                     };
                     add(permission, expected, false)?;
                 }
@@ -229,5 +231,6 @@ fn question(schema: &Schema, tests: &Tests, test: &Test, permission: &str) -> Re
 
 fn read_date(date: toml::value::Datetime) -> Result<Millis, String> {
     let read = DateTime::parse_rfc3339_str(date.to_string());
-    read.map(DateTime::timestamp_millis).map_err(|_| format!("`now` is {date}: write it with a time zone, as 2026-01-31T12:00:00Z"))
+    read.map(DateTime::timestamp_millis)
+        .map_err(|_| format!("`now` is {date}: write it with a time zone, as 2026-01-31T12:00:00Z"))
 }

@@ -1,6 +1,9 @@
 //! `permcached serve`.
 
-use std::{net::{IpAddr, SocketAddr}, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,16 +18,16 @@ use crate::{
 /// Options of `serve`. Each goes before the environment variable that it names.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// The schema [SCHEMA_FILE]
+    /// The schema [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Take documents from this directory of <collection>.jsonl instead of a database [DOCUMENTS_DIR]
+    /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// The port, 0 for a free one [PORT, else 50051]
+    /// The port, 0 for a free one [`PORT`, else 50051]
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [BIND_ADDRESS, else 127.0.0.1]
+    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
     /// When ready, print the commands of this file, with the server's address in place of {address}

@@ -9,6 +9,9 @@ use crate::transport::proto::{
 /// How wide a condition is shown at most.
 const CONDITION_MAX: usize = 160;
 
+/// How many grants to others are shown of one step at most.
+const OTHERS_MAX: usize = 3;
+
 /// The whole tree. Steps that say nothing by themselves share a line with what they are made of: a `!` with what it
 /// excludes, a permission with its `&` or `|`.
 pub(super) fn draw(response: &ExplainResponse) -> String {
@@ -96,15 +99,24 @@ fn details(step: &Explanation) -> Vec<String> {
         return if is_for_others { vec![format!("leads only to {}", step.leads_to.join(", "))] } else { Vec::new() };
     };
     let mut lines = vec![format!("{}: {}", place(fact), found(fact, step))];
-    if !fact.condition.is_empty() && step.grants.is_empty() {
+    if !fact.condition.is_empty() && step.outcome() != Outcome::Holds {
         let shown: String = fact.condition.chars().take(CONDITION_MAX).collect();
         let more = if shown.len() < fact.condition.len() { "…" } else { "" };
         lines.push(faint(&format!("where {shown}{more}")));
     }
-    let is_plain = step.step() == Step::Gate && step.outcome() == Outcome::Holds;
-    let telling = step.grants.iter().filter(|grant| grant.reason() != Reason::NoGrant || step.step() == Step::Edge);
-    let telling = telling.filter(|_| !is_plain);
-    lines.extend(telling.map(|grant| self::grant(fact, grant)));
+    if step.step() == Step::Gate && step.outcome() == Outcome::Holds {
+        return lines;
+    }
+    let (others, telling): (Vec<&Grant>, Vec<&Grant>) =
+        step.grants.iter().partition(|grant| grant.reason() == Reason::NoGrant && step.step() != Step::Edge);
+    lines.extend(telling.into_iter().map(|grant| self::grant(fact, grant)));
+    // What the documents say instead is only of interest where nothing else explains the failure.
+    if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant {
+        lines.extend(others.iter().take(OTHERS_MAX).map(|grant| self::grant(fact, grant)));
+        if others.len() > OTHERS_MAX {
+            lines.push(faint("…"));
+        }
+    }
     lines
 }
 
@@ -116,10 +128,17 @@ fn found(fact: &Fact, step: &Explanation) -> String {
     let grants = step.grants_total;
     match (fact.over_limit, fact.documents_total, grants) {
         (true, _, _) => "more than a fact may hold".to_owned(),
-        (_, 0, _) => "no document".to_owned(),
-        (_, documents, 0) if step.step() == Step::Edge => format!("{}, which leads nowhere", plural(documents, "document")),
+        (_, 0, _) if fact.condition.is_empty() || fact.field == "_id" => "no document".to_owned(),
+        (_, 0, _) => "no document that any relation wants".to_owned(),
+        (_, documents, 0) if step.step() == Step::Edge => {
+            format!("{}, which leads nowhere", plural(documents, "document"))
+        }
         (_, documents, 0) => format!("{}, none says so", plural(documents, "document")),
-        (_, documents, _) if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant && step.step() == Step::Relation => {
+        (_, documents, _)
+            if step.outcome() == Outcome::Fails
+                && step.reason() == Reason::NoGrant
+                && step.step() == Step::Relation =>
+        {
             format!("{}, {} to others", plural(documents, "document"), plural(grants, "grant"))
         }
         (_, documents, _) => plural(documents, "document"),

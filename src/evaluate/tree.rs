@@ -16,11 +16,26 @@ pub struct Tree {
     pub step: Step,
     /// What came of it.
     pub outcome: Outcome,
-    /// For a relation, an edge or a gate: what the documents say.
+    /// For a relation, an edge or a gate: what the documents say. Those that come to something first, at most
+    /// [`GRANTS_SHOWN`] of them and as many others.
     pub grants: Vec<GrantSeen>,
+    /// How many grants there were.
+    pub grants_total: usize,
     /// The steps inside.
     pub children: Vec<Tree>,
 }
+
+impl Tree {
+    fn new(step: Step) -> Self {
+        Self { step, outcome: Outcome::Missing, grants: Vec::new(), grants_total: 0, children: Vec::new() }
+    }
+}
+
+/// How many steps a tree has at most: one more than is shown anywhere, to tell that there are more.
+pub const STEPS_MAX: usize = 2_001;
+
+/// How many grants of one step that come to something are shown at most, and how many of the others.
+pub const GRANTS_SHOWN: usize = 20;
 
 /// What an evaluation looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,8 +134,8 @@ pub fn explain(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Tree {
-    let root = Tree { step: Step::Question, outcome: Outcome::Missing, grants: Vec::new(), children: Vec::new() };
-    let mut evaluation = Evaluation::new(schema, question, facts, now, missing, Traced { open: vec![root] });
+    let traced = Traced { open: vec![Tree::new(Step::Question)], steps: 1, hidden: 0 };
+    let mut evaluation = Evaluation::new(schema, question, facts, now, missing, traced);
     let value = evaluation.question(question);
     evaluation.trace.close(value)
 }
@@ -138,6 +153,10 @@ impl Trace for Untraced {
 /// Builds the tree: the steps that are open, outermost first.
 struct Traced {
     open: Vec<Tree>,
+    /// How many steps there are.
+    steps: usize,
+    /// How many steps are open that are not shown.
+    hidden: usize,
 }
 
 impl Traced {
@@ -147,10 +166,7 @@ impl Traced {
         }
         let root = self.open.pop();
         let outcome = Outcome::from(value);
-        root.map_or_else(
-            || Tree { step: Step::Question, outcome, grants: Vec::new(), children: Vec::new() },
-            |root| Tree { outcome, ..root },
-        )
+        root.map_or_else(|| Tree { outcome, ..Tree::new(Step::Question) }, |root| Tree { outcome, ..root })
     }
 }
 
@@ -158,17 +174,34 @@ impl Trace for Traced {
     const WHOLE: bool = true;
 
     fn enter(&mut self, step: impl FnOnce() -> Step) {
-        self.open.push(Tree { step: step(), outcome: Outcome::Missing, grants: Vec::new(), children: Vec::new() });
+        self.steps += 1;
+        if self.hidden > 0 || self.steps > STEPS_MAX {
+            self.hidden += 1;
+            return;
+        }
+        self.open.push(Tree::new(step()));
     }
 
     fn grant(&mut self, grant: &Grant, fact: &Fact, value: Value) {
-        if let Some(tree) = self.open.last_mut() {
+        let Some(tree) = self.open.last_mut().filter(|_| self.hidden == 0) else { return };
+        tree.grants_total += 1;
+        let comes_to_nothing = |outcome: Outcome| outcome == Outcome::Fails(Reason::NoGrant);
+        let outcome = Outcome::from(value);
+        let is_other = comes_to_nothing(outcome);
+        let others = tree.grants.iter().rev().take_while(|seen| comes_to_nothing(seen.outcome)).count();
+        let first = tree.grants.len() - others;
+        if (if is_other { others } else { first }) < GRANTS_SHOWN {
+            let place = if is_other { tree.grants.len() } else { first };
             let (grant, document) = (grant.clone(), fact.document_of(grant).cloned());
-            tree.grants.push(GrantSeen { grant, document, outcome: value.into() });
+            tree.grants.insert(place, GrantSeen { grant, document, outcome });
         }
     }
 
     fn leave(&mut self, value: Value) {
+        if self.hidden > 0 {
+            self.hidden -= 1;
+            return;
+        }
         let Some(mut tree) = self.open.pop() else { return };
         tree.outcome = value.into();
         match self.open.last_mut() {

@@ -43,8 +43,7 @@ impl Value {
     pub(super) const MALFORMED: Self = Self::of(Truth::Unsure(Reason::Malformed));
     pub(super) const LIMIT_OF_FACT: Self = Self::of(Truth::Unsure(Reason::Limit));
     /// The limit of a tree or a check: elsewhere in the tree the value may be known.
-    pub(super) const LIMIT: Self =
-        Self { truth: Truth::Unsure(Reason::Limit), until: NEVER, cut: HERE_ONLY };
+    pub(super) const LIMIT: Self = Self { truth: Truth::Unsure(Reason::Limit), until: NEVER, cut: HERE_ONLY };
 
     const fn of(truth: Truth) -> Self {
         Self { truth, until: NEVER, cut: NEVER_CUT }
@@ -112,9 +111,7 @@ impl Value {
 
     pub(super) fn verdict(self) -> Verdict {
         Verdict::Decided(match self.truth {
-            Truth::True(by) => {
-                Answer::Allowed { by, valid_until: Some(self.until).filter(|until| *until != NEVER) }
-            }
+            Truth::True(by) => Answer::Allowed { by, valid_until: Some(self.until).filter(|until| *until != NEVER) },
             Truth::False(reason) | Truth::Unsure(reason) => Answer::Denied(reason),
             Truth::Missing => return Verdict::Missing,
         })

@@ -17,17 +17,53 @@ pub(super) fn read(schema: &Schema, lookup: LookupId, documents: &[&Document]) -
     let mut sorted: Vec<(DocumentId, &Document)> =
         documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
-    let mut grants = Vec::new();
+    let mut grants = Grants { all: Vec::new(), bytes: sorted.iter().map(|(id, _)| id.size()).sum() };
     for (place, (_, document)) in (0..).zip(&sorted) {
         for id in &schema.lookup(lookup).relations {
             let relation = schema.relation(*id);
+            let before = grants.all.len();
             Reader { schema, relation, id: *id, place, grants: &mut grants }.document(document);
+            grants.keep_once(before);
+            if grants.are_too_many() {
+                return Fact::over_limit();
+            }
         }
     }
-    grants.sort_by_key(|grant: &Grant| grant.relation);
+    let Grants { mut all, .. } = grants;
+    all.sort_by_key(|grant| grant.relation);
     let documents = sorted.into_iter().map(|(id, _)| id).collect();
-    let fact = Fact { documents, grants: grants.into(), is_over_limit: false };
-    if fact.size() > FACT_BYTES_MAX { Fact::over_limit() } else { fact }
+    Fact { documents, grants: all.into(), is_over_limit: false }
+}
+
+/// The grants of a fact, as far as there is room for them.
+struct Grants {
+    all: Vec<Grant>,
+    bytes: usize,
+}
+
+impl Grants {
+    fn push(&mut self, grant: Grant) {
+        self.bytes = self.bytes.saturating_add(grant.size());
+        if !self.are_too_many() {
+            self.all.push(grant);
+        }
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.bytes > FACT_BYTES_MAX
+    }
+
+    /// What one document says twice for a relation counts once: nobody's array makes others' work.
+    fn keep_once(&mut self, from: usize) {
+        if let Some((_, said)) = self.all.split_at_mut_checked(from)
+            && said.len() > 1
+        {
+            said.sort_unstable();
+            let mut said = self.all.split_off(from);
+            said.dedup();
+            self.all.append(&mut said);
+        }
+    }
 }
 
 /// Reads one relation from one document.
@@ -36,7 +72,7 @@ struct Reader<'a> {
     relation: &'a Relation,
     id: RelationId,
     place: u16,
-    grants: &'a mut Vec<Grant>,
+    grants: &'a mut Grants,
 }
 
 impl Reader<'_> {
@@ -124,7 +160,8 @@ impl Reader<'_> {
             }),
             Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
             value => Some(
-                id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
+                id_from_bson(value, form, is_secret)
+                    .map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
             ),
         }
     }

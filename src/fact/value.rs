@@ -2,6 +2,9 @@
 //!
 //! Types count: a string of 24 hex digits is not an `ObjectId`. Only numbers are alike, as in MongoDB's equality.
 
+use std::str::FromStr;
+
+use bigdecimal::BigDecimal;
 use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
 
 use super::DocumentId;
@@ -22,9 +25,12 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
     }
 }
 
-/// The value as an id of whatever form it has.
+/// The value as an id of whatever form it has. A symbol is equal to a string in MongoDB, and so found as one.
 fn id_of_any_form(value: &Bson) -> Option<Id> {
-    IdForm::ALL.into_iter().find_map(|form| id_from_bson(value, form, false))
+    match value {
+        Bson::Symbol(text) => Some(Id::String(text.as_str().into())),
+        value => IdForm::ALL.into_iter().find_map(|form| id_from_bson(value, form, false)),
+    }
 }
 
 /// What to look for in MongoDB. A digest cannot be looked for; the schema sees to it that none is.
@@ -65,9 +71,16 @@ fn whole_number(value: &Bson) -> Option<i64> {
         Bson::Int32(number) => Some(i64::from(*number)),
         Bson::Int64(number) => Some(*number),
         Bson::Double(double) => whole_double(*double),
-        Bson::Decimal128(decimal) => decimal.to_string().parse().ok(),
+        Bson::Decimal128(decimal) => whole_decimal(&decimal.to_string()),
         _ => None,
     }
+}
+
+/// A decimal that is a whole number within the range of 64 bits, however it is written: `5`, `5.00`, `0.5E1`.
+fn whole_decimal(text: &str) -> Option<i64> {
+    let (digits, scale) = BigDecimal::from_str(text).ok()?.normalized().into_bigint_and_exponent();
+    let zeros = u32::try_from(scale.checked_neg()?).ok()?;
+    i64::try_from(digits).ok()?.checked_mul(10_i64.checked_pow(zeros)?)
 }
 
 /// A double that is a whole number within the range of 64 bits.
@@ -101,6 +114,29 @@ mod tests {
         assert_eq!(id_from_bson(&Bson::Double(1e300), IdForm::Integer, false), None);
         assert_eq!(id_from_bson(&Bson::Double(9_223_372_036_854_775_808.0), IdForm::Integer, false), None);
         assert_eq!(id_from_bson(&"5".into(), IdForm::Integer, false), None);
+    }
+
+    #[test]
+    fn a_decimal_is_the_number_that_it_is_however_written() {
+        for (text, number) in [
+            ("5", Some(5)),
+            ("5.00", Some(5)),
+            ("0.5E1", Some(5)),
+            ("5E+18", Some(5_000_000_000_000_000_000)),
+            ("-0", Some(0)),
+            ("0E+6000", Some(0)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808.0", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("1E+19", None),
+            ("1E+6000", None),
+            ("5.5", None),
+            ("NaN", None),
+            ("Infinity", None),
+        ] {
+            let decimal = Bson::Decimal128(text.parse().unwrap());
+            assert_eq!(id_from_bson(&decimal, IdForm::Integer, false), number.map(Id::Integer), "{text}");
+        }
     }
 
     #[test]

@@ -85,7 +85,9 @@ pub struct Token {
 
 /// The text is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `operation_time`")]
+#[error(
+    "is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `operation_time`"
+)]
 pub struct TokenError;
 
 impl fmt::Display for Token {
@@ -119,7 +121,8 @@ mod tests {
             assert_eq!(token.to_string().parse(), Ok(token));
             assert_eq!((token.moment.seconds(), token.moment.increment()), (1_763_900_000, 7));
         }
-        for text in ["", "c", "c1", "x0000000000000001", "c+000000000000001", "c000000000000000A", "c00000000000000010"] {
+        for text in ["", "c", "c1", "x0000000000000001", "c+000000000000001", "c000000000000000A", "c00000000000000010"]
+        {
             assert_eq!(text.parse::<Token>(), Err(TokenError), "{text}");
         }
     }

@@ -20,7 +20,7 @@ fn mark_negated(schema: &mut Schema) {
     let mut todo = Vec::new();
     for permission in &schema.permissions {
         members(&permission.expression, false, &mut |member, is_excluded| {
-            todo.extend(is_excluded.then_some(member))
+            todo.extend(is_excluded.then_some(member));
         });
     }
     let mut seen = HashSet::new();
@@ -31,7 +31,7 @@ fn mark_negated(schema: &mut Schema) {
         match member {
             Member::Permission(id) => {
                 members(&schema.permission(id).expression, true, &mut |member, _| {
-                    todo.push(member)
+                    todo.push(member);
                 });
             }
             Member::Relation(id) => {
@@ -105,11 +105,9 @@ impl Reaches<'_> {
             }
             Expression::Walk { .. } => Reach::OtherResources,
             Expression::Not(inner) => self.of(inner),
-            Expression::And(sides) | Expression::Or(sides) => sides
-                .iter()
-                .map(|side| self.of(side))
-                .max()
-                .unwrap_or(Reach::OwnDocument),
+            Expression::And(sides) | Expression::Or(sides) => {
+                sides.iter().map(|side| self.of(side)).max().unwrap_or(Reach::OwnDocument)
+            }
         }
     }
 
@@ -118,10 +116,7 @@ impl Reaches<'_> {
         match expression {
             Expression::Relation(id) => Expression::Relation(*id),
             Expression::Permission(id) => Expression::Permission(*id),
-            Expression::Walk { edge, member } => Expression::Walk {
-                edge: *edge,
-                member: *member,
-            },
+            Expression::Walk { edge, member } => Expression::Walk { edge: *edge, member: *member },
             Expression::Not(inner) => Expression::Not(Box::new(self.ordered(inner))),
             Expression::And(sides) => Expression::And(sides.iter().map(|side| self.ordered(side)).collect()),
             Expression::Or(sides) => {
@@ -135,16 +130,9 @@ impl Reaches<'_> {
 
 /// Puts the cheapest side of every `|` first. A denial's reason does not depend on that order, nor does an answer.
 fn order_sides(schema: &mut Schema) {
-    let mut reaches = Reaches {
-        schema,
-        known: vec![None; schema.permissions.len()],
-    };
-    let ordered: Vec<_> = reaches
-        .schema
-        .permissions
-        .iter()
-        .map(|permission| reaches.ordered(&permission.expression))
-        .collect();
+    let mut reaches = Reaches { schema, known: vec![None; schema.permissions.len()] };
+    let ordered: Vec<_> =
+        reaches.schema.permissions.iter().map(|permission| reaches.ordered(&permission.expression)).collect();
     for (permission, expression) in schema.permissions.iter_mut().zip(ordered) {
         permission.expression = expression;
     }
@@ -166,11 +154,7 @@ fn fill_lookups(schema: &mut Schema) {
         fields.sort_unstable();
         fields.dedup();
         lookup.projection = fields.into();
-        lookup.pushed = if lookup.is_by_id() {
-            None
-        } else {
-            pushed(relations.iter().map(|(_, relation)| *relation))
-        };
+        lookup.pushed = if lookup.is_by_id() { None } else { pushed(relations.iter().map(|(_, relation)| *relation)) };
         lookup.relations = relations.into_iter().map(|(id, _)| id).collect();
     }
 }
@@ -180,11 +164,7 @@ fn fill_lookups(schema: &mut Schema) {
 fn pushed<'a>(relations: impl Iterator<Item = &'a Relation>) -> Option<Condition> {
     let mut any = Vec::new();
     for relation in relations {
-        let condition = if relation.each.is_some() {
-            &relation.document_condition
-        } else {
-            &relation.condition
-        };
+        let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
         let condition = condition.as_ref().filter(|_| !relation.negated)?;
         if !any.contains(condition) {
             any.push(condition.clone());
@@ -207,13 +187,7 @@ impl Relation {
             condition.paths(visit);
         }
         let ids = self.ids.iter().flat_map(|ids| {
-            [
-                Some(&ids.field),
-                ids.subject_type.as_ref(),
-                ids.subject_relation.as_ref(),
-            ]
-            .into_iter()
-            .flatten()
+            [Some(&ids.field), ids.subject_type.as_ref(), ids.subject_relation.as_ref()].into_iter().flatten()
         });
         ids.chain(&self.since).chain(&self.until).for_each(visit);
     }

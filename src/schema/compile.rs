@@ -25,9 +25,7 @@ const TARGETS_MAX: usize = 200;
 /// Compiles declarations. Nothing comes back where `mistakes` has grown.
 pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) -> Option<Schema> {
     if !fits(declarations) {
-        mistakes.push(Mistake::of_the_whole(
-            "the schema has more than 60,000 types, relations or permissions",
-        ));
+        mistakes.push(Mistake::of_the_whole("the schema has more than 60,000 types, relations or permissions"));
         return None;
     }
     let names = Names::of(declarations, mistakes);
@@ -39,35 +37,21 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
         default_subject: None,
         permission: "",
     };
-    compiler.default_subject = declarations
-        .default_subject
-        .as_ref()
-        .and_then(|name| compiler.subject_type(name));
+    compiler.default_subject = declarations.default_subject.as_ref().and_then(|name| compiler.subject_type(name));
     let mut relations = Vec::new();
     let mut resources = Vec::new();
     let mut permissions = Vec::new();
     for (kind, declaration) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
-        let document = declaration
-            .collection
-            .as_ref()
-            .map(|name| compiler.lookup(&name.text, &own_id()));
+        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &own_id()));
         for relation in &declaration.relations {
             relations.extend(compiler.relation(kind, declaration, relation));
         }
         for permission in &declaration.permissions {
             compiler.permission = &permission.name.text;
-            let expression = permission
-                .syntax
-                .as_ref()
-                .and_then(|syntax| compiler.expression(kind, syntax));
+            let expression = permission.syntax.as_ref().and_then(|syntax| compiler.expression(kind, syntax));
             let name = permission.name.text.as_str().into();
             let private = permission.private;
-            permissions.extend(expression.map(|expression| Permission {
-                name,
-                resource: kind,
-                expression,
-                private,
-            }));
+            permissions.extend(expression.map(|expression| Permission { name, resource: kind, expression, private }));
         }
         let members = compiler.names.by_name(kind);
         resources.push(ResourceType {
@@ -85,12 +69,7 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
             id
         });
         let name = declaration.name.text.as_str().into();
-        subjects.push(SubjectType {
-            name,
-            id: declaration.id,
-            secret: declaration.secret,
-            gate,
-        });
+        subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate });
     }
     if !compiler.mistakes.is_empty() {
         return None;
@@ -114,20 +93,10 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
 /// Whether every number fits where it is kept.
 fn fits(declarations: &Declarations) -> bool {
     const MAX: usize = 60_000;
-    let relations: usize = declarations
-        .resources
-        .iter()
-        .map(|resource| resource.relations.len())
-        .sum();
-    let permissions: usize = declarations
-        .resources
-        .iter()
-        .map(|resource| resource.permissions.len())
-        .sum();
+    let relations: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
+    let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
     let types = declarations.resources.len() + declarations.subjects.len();
-    [types, relations + types, permissions, relations + types]
-        .into_iter()
-        .all(|count| count < MAX)
+    [types, relations + types, permissions, relations + types].into_iter().all(|count| count < MAX)
 }
 
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
@@ -194,13 +163,7 @@ impl<'a> Compiler<'a> {
         let lookups = &mut self.lookups;
         *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
             let (relations, projection) = (Box::default(), Box::default());
-            lookups.push(Lookup {
-                collection: collection.into(),
-                by: by.clone(),
-                relations,
-                projection,
-                pushed: None,
-            });
+            lookups.push(Lookup { collection: collection.into(), by: by.clone(), relations, projection, pushed: None });
             number(lookups.len() - 1, LookupId)
         })
     }
@@ -216,10 +179,8 @@ impl<'a> Compiler<'a> {
             (Some(collection), Some(by), _) => self.lookup(&collection.text, by),
             (None, None, Some(collection)) => self.lookup(&collection.text, &own_id()),
             (None, None, None) if resource.is_whole => {
-                let message = format!(
-                    "relation `{}` has no collection, and neither has `{}`",
-                    name.text, resource.name.text
-                );
+                let message =
+                    format!("relation `{}` has no collection, and neither has `{}`", name.text, resource.name.text);
                 return self.wrong(
                     Mistake::new(&name.span, message)
                         .help("add `collection` and `by` to the relation, or `collection` to the resource"),
@@ -268,11 +229,8 @@ impl<'a> Compiler<'a> {
         {
             let name = &declaration.name;
             self.mistakes.push(
-                Mistake::new(
-                    &name.span,
-                    format!("relation `{}` has `wildcard`, and only sets of subjects", name.text),
-                )
-                .help("`*` stands for all subjects of a type: list that type in `subject`"),
+                Mistake::new(&name.span, format!("relation `{}` has `wildcard`, and only sets of subjects", name.text))
+                    .help("`*` stands for all subjects of a type: list that type in `subject`"),
             );
         }
         (self.mistakes.len() == before).then(|| Ids {
@@ -319,28 +277,21 @@ impl<'a> Compiler<'a> {
         let mistake = if before.contains(&target) {
             Mistake::new(&span, format!("`{text}` is listed twice"))
         } else if before.len() == 1 && relation.subject_type.is_none() {
-            let message = format!(
-                "relation `{}` has several types of subjects and no `subject_type`",
-                relation.name.text
-            );
+            let message =
+                format!("relation `{}` has several types of subjects and no `subject_type`", relation.name.text);
             Mistake::new(&span, message)
                 .help("name the field that says which type an id is of, or make a relation of each")
         } else if relation.subject_type.is_some()
             && relation.subject_relation.is_none()
             && before.iter().any(is_same_set)
         {
-            let message = format!(
-                "relation `{}` has several sets of one type and no `subject_relation`",
-                relation.name.text
-            );
+            let message =
+                format!("relation `{}` has several sets of one type and no `subject_relation`", relation.name.text);
             Mistake::new(&span, message).help("name the field that says which relation of the type is meant")
         } else if before.len() == TARGETS_MAX {
             Mistake::new(
                 &span,
-                format!(
-                    "relation `{}` has more than {TARGETS_MAX} types of subjects",
-                    relation.name.text
-                ),
+                format!("relation `{}` has more than {TARGETS_MAX} types of subjects", relation.name.text),
             )
         } else {
             return;
@@ -374,10 +325,7 @@ impl<'a> Compiler<'a> {
             }),
             Syntax::Walk { edge, member } => {
                 let (edge, target) = self.edge(kind, edge)?;
-                Some(Expression::Walk {
-                    edge,
-                    member: self.member(target, member, Place::BehindEdge)?,
-                })
+                Some(Expression::Walk { edge, member: self.member(target, member, Place::BehindEdge)? })
             }
             Syntax::Not(inner) => Some(Expression::Not(Box::new(self.expression(kind, inner)?))),
             Syntax::And(sides) => self.sides(kind, sides).map(Expression::And),
@@ -394,16 +342,12 @@ impl<'a> Compiler<'a> {
     fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
         let members = self.names.members(kind)?;
         let mistake = match members.symbols.get(name.text.as_str()) {
-            Some(Symbol { member, edge: None }) => return Some(*member),
-            Some(Symbol { edge: Some(target), .. }) => {
+            Some(Symbol::Condition(member)) => return Some(*member),
+            Some(Symbol::Edge(_, target)) => {
                 let help = match place {
                     Place::Here => {
                         let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
-                        format!(
-                            "say what is asked there, for example `{}.{}`",
-                            name.text,
-                            there.unwrap_or("read")
-                        )
+                        format!("say what is asked there, for example `{}.{}`", name.text, there.unwrap_or("read"))
                     }
                     Place::BehindEdge => {
                         format!("give `{}` a permission that follows it, and name that here", members.of)
@@ -432,26 +376,18 @@ impl<'a> Compiler<'a> {
     fn edge(&mut self, kind: ResourceTypeId, name: &Name) -> Option<(RelationId, ResourceTypeId)> {
         let members = self.names.members(kind)?;
         let (message, is_known) = match members.symbols.get(name.text.as_str()) {
-            Some(Symbol {
-                member: Member::Relation(id),
-                edge: Some(target),
-            }) => return Some((*id, (*target)?)),
+            Some(Symbol::Edge(id, target)) => return Some((*id, (*target)?)),
             None if !members.is_whole => return None,
             Some(_) => (format!("`{}` is not an edge", name.text), true),
             None => (format!("`{}` has no edge `{}`", members.of, name.text), false),
         };
         let mistake = Mistake::new(&name.span, message);
-        let edges: Vec<&str> = if self.mistakes.len() < SHOWN_MAX {
-            members.edges().collect()
-        } else {
-            Vec::new()
-        };
+        let edges: Vec<&str> = if self.mistakes.len() < SHOWN_MAX { members.edges().collect() } else { Vec::new() };
         let mistake = match edges.as_slice() {
             [] => mistake.help("an edge is a relation with `resource`: it leads to other resources"),
-            edges if is_known => mistake.help(format!(
-                "only a relation with `resource` leads to other resources: {}",
-                listed(edges)
-            )),
+            edges if is_known => {
+                mistake.help(format!("only a relation with `resource` leads to other resources: {}", listed(edges)))
+            }
             edges => mistake.meant(&name.text, edges.iter().copied()),
         };
         self.wrong(mistake)

@@ -200,7 +200,9 @@ impl Test {
             Self::Exists(wanted) => path.any(document, |value| value.is_some()) == *wanted,
             Self::Compare(comparison, operand) => path.any(document, |value| {
                 value.is_some_and(|value| {
-                    Class::of(value) == Class::of(operand) && !is_nan(value) && comparison.holds(compare(value, operand))
+                    Class::of(value) == Class::of(operand)
+                        && !is_nan(value)
+                        && comparison.holds(compare(value, operand))
                 })
             }),
             Self::Not(all) => !all.iter().all(|test| test.matches(path, document)),
@@ -242,8 +244,7 @@ impl Test {
 /// Equality as in queries: numbers by value, null with missing.
 fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
     match value {
-        None => *operand == Bson::Null,
-        Some(Bson::Undefined) => *operand == Bson::Null,
+        None | Some(Bson::Undefined) => *operand == Bson::Null,
         Some(value) => compare(value, operand).is_eq(),
     }
 }

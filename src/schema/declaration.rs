@@ -107,10 +107,7 @@ pub(crate) fn read(text: &str, mistakes: &mut Vec<Mistake>) -> Declarations {
             declarations.is_whole =
                 fields.unknown().next().is_none() && [subjects, resources].into_iter().all(is_table_if_any);
             if default.is_none() && !fields.is_misspelt("default_subject") {
-                let name = declarations
-                    .subjects
-                    .first()
-                    .map_or("user", |subject| &subject.name.text);
+                let name = declarations.subjects.first().map_or("user", |subject| &subject.name.text);
                 reader.wrong(Mistake::of_the_whole("`default_subject` is missing").help(format!(
                     "say which type is meant where none is named, at the top: default_subject = \"{name}\""
                 )));
@@ -140,13 +137,8 @@ fn is_table_if_any(entry: Option<&Entry>) -> bool {
 
 impl Reader<'_> {
     fn subject(&mut self, name: Name, node: &Node) -> SubjectDeclaration {
-        let mut subject = SubjectDeclaration {
-            name,
-            id: IdForm::ObjectId,
-            secret: false,
-            collection: None,
-            condition: None,
-        };
+        let mut subject =
+            SubjectDeclaration { name, id: IdForm::ObjectId, secret: false, collection: None, condition: None };
         let what = format!("subject `{}`", subject.name.text);
         let example = format!("[subject.{}]", subject.name.text);
         self.table(
@@ -205,12 +197,8 @@ impl Reader<'_> {
                 resource.id = reader.id_form(fields);
                 resource.collection = reader.collection(fields.take("collection"));
                 let relations = fields.take("relations");
-                resource.relations = reader.named(
-                    relations,
-                    "a relation",
-                    "{ owner = { field = \"owner_id\" } }",
-                    Reader::relation,
-                );
+                resource.relations =
+                    reader.named(relations, "a relation", "{ owner = { field = \"owner_id\" } }", Reader::relation);
                 let permissions = fields.take("permissions");
                 resource.permissions =
                     reader.named(permissions, "a permission", "{ read = \"owner\" }", Reader::permission);
@@ -241,10 +229,7 @@ impl Reader<'_> {
         };
         let what = format!("relation `{}`", relation.name.text);
         let example = |node: &Node| {
-            let field = node
-                .as_text()
-                .filter(|text| Path::parse(text).is_ok())
-                .unwrap_or("user_id");
+            let field = node.as_text().filter(|text| Path::parse(text).is_ok()).unwrap_or("user_id");
             format!("{{ field = \"{field}\" }}")
         };
         self.table(node, &what, example, |reader, fields| {
@@ -252,10 +237,7 @@ impl Reader<'_> {
             relation.by = reader.path(fields.take("by"));
             relation.each = reader.path(fields.take("each"));
             relation.field = reader.path(fields.take("field"));
-            relation.subjects = fields
-                .take("subject")
-                .map(|entry| reader.subjects(entry))
-                .unwrap_or_default();
+            relation.subjects = fields.take("subject").map(|entry| reader.subjects(entry)).unwrap_or_default();
             relation.subject_type = reader.path(fields.take("subject_type"));
             relation.subject_relation = reader.path(fields.take("subject_relation"));
             relation.resource = reader.type_name(fields.take("resource"));
@@ -283,12 +265,11 @@ impl Reader<'_> {
         }
         let mut names = Vec::new();
         for item in items {
-            match item.as_text() {
-                Some(text) => names.push(self.subject_name(text, item)),
-                None => {
-                    let message = format!("`subject` names types in quotes, not {}", item.describe());
-                    self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
-                }
+            if let Some(text) = item.as_text() {
+                names.push(self.subject_name(text, item));
+            } else {
+                let message = format!("`subject` names types in quotes, not {}", item.describe());
+                self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
             }
         }
         names
@@ -296,10 +277,7 @@ impl Reader<'_> {
 
     /// `user`, or the set `team.member`.
     fn subject_name(&self, text: &str, node: &Node) -> SubjectName {
-        let whole = |text: &str| Name {
-            text: text.to_owned(),
-            span: node.span.clone(),
-        };
+        let whole = |text: &str| Name { text: text.to_owned(), span: node.span.clone() };
         let Some((set, member)) = text.split_once('.') else {
             return SubjectName::Type(whole(text));
         };
@@ -313,11 +291,7 @@ impl Reader<'_> {
     }
 
     fn permission(&mut self, name: Name, node: &Node) -> PermissionDeclaration {
-        let mut permission = PermissionDeclaration {
-            name,
-            syntax: None,
-            private: false,
-        };
+        let mut permission = PermissionDeclaration { name, syntax: None, private: false };
         if let Some(text) = node.as_text() {
             permission.syntax = self.expression(text, &node.span);
             return permission;

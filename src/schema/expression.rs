@@ -40,11 +40,7 @@ pub(crate) fn right_name(wrong: &str) -> Option<String> {
         if c.is_ascii_uppercase() && right.ends_with(|last: char| last.is_ascii_lowercase()) {
             right.push('_');
         }
-        right.push(if is_name_part(c.to_ascii_lowercase()) {
-            c.to_ascii_lowercase()
-        } else {
-            '_'
-        });
+        right.push(if is_name_part(c.to_ascii_lowercase()) { c.to_ascii_lowercase() } else { '_' });
     }
     Some(right).filter(|right| wrong.is_ascii() && is_name(right))
 }
@@ -61,12 +57,7 @@ pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax
     if text.trim().is_empty() {
         return Err(Mistake::new(span, "the permission is empty").help("for example: owner | reader"));
     }
-    let mut parser = Parser {
-        text,
-        position: 0,
-        at,
-        span,
-    };
+    let mut parser = Parser { text, position: 0, at, span };
     let syntax = parser.any_of(0)?;
     match parser.peek() {
         None => Ok(syntax),
@@ -101,8 +92,7 @@ impl Parser<'_> {
     /// The word that starts here, if one does.
     fn word(&self) -> &str {
         let rest = self.rest();
-        rest.find(|c| !is_word_part(c))
-            .map_or(rest, |end| rest.get(..end).unwrap_or_default())
+        rest.find(|c| !is_word_part(c)).map_or(rest, |end| rest.get(..end).unwrap_or_default())
     }
 
     fn peek(&mut self) -> Option<char> {
@@ -140,8 +130,7 @@ impl Parser<'_> {
             '-' => "without is written `& !`",
             _ => "a permission is made of names, `!`, `&`, `|`, parentheses and `edge.name`",
         };
-        self.wrong_here(format!("`{c}` means nothing in a permission"))
-            .help(help)
+        self.wrong_here(format!("`{c}` means nothing in a permission")).help(help)
     }
 
     /// Two things stand side by side.
@@ -152,9 +141,7 @@ impl Parser<'_> {
             ("and", _) => self.wrong_here("`and` is written `&`"),
             ("or", _) => self.wrong_here("`or` is written `|`"),
             (_, Some("not")) => Mistake::new(&self.place(last, before.len()), "`not` is written `!`"),
-            _ => self
-                .wrong_here("an operator is missing here")
-                .help("`|` is or, `&` is and"),
+            _ => self.wrong_here("an operator is missing here").help("`|` is or, `&` is and"),
         }
     }
 
@@ -204,18 +191,13 @@ impl Parser<'_> {
             self.peek();
             return Err(mistake.help(match self.word() {
                 name if is_negated && is_name(name) => format!("the `!` goes first: `!{}.{name}`", edge.text),
-                _ => format!(
-                    "each name wants its edge, for example `({0}.owner | {0}.reader)`",
-                    edge.text
-                ),
+                _ => format!("each name wants its edge, for example `({0}.owner | {0}.reader)`", edge.text),
             }));
         }
         let member = self.name()?;
         if self.peek() == Some('.') {
-            let help = format!(
-                "give what `{}` leads to a permission for the rest of the way, and name that here",
-                edge.text
-            );
+            let help =
+                format!("give what `{}` leads to a permission for the rest of the way, and name that here", edge.text);
             return Err(self.wrong_here("only one edge can be followed at a time").help(help));
         }
         Ok(Syntax::Walk { edge, member })
@@ -226,9 +208,7 @@ impl Parser<'_> {
             None => return Err(self.wrong_here("a name is missing at the end")),
             Some(c) if is_word_part(c) => {}
             Some(c @ ('|' | '&')) if self.before().ends_with(c) => {
-                return Err(self
-                    .wrong_here("a name is missing here")
-                    .help(format!("`{c}` is written once")));
+                return Err(self.wrong_here("a name is missing here").help(format!("`{c}` is written once")));
             }
             Some(c @ ('|' | '&' | ')' | '.')) => {
                 return Err(self.wrong_here(format!("a name is missing before `{c}`")));
@@ -241,10 +221,7 @@ impl Parser<'_> {
         }
         let (text, from) = (word.to_owned(), self.position);
         self.position += text.len();
-        Ok(Name {
-            span: self.place(from, self.position),
-            text,
-        })
+        Ok(Name { span: self.place(from, self.position), text })
     }
 }
 
@@ -306,11 +283,7 @@ mod tests {
         ] {
             let mistake = parse(text, Some(100), &(0..0)).unwrap_err();
             let place = 100 + place.start..100 + place.end;
-            assert_eq!(
-                (mistake.span, mistake.message.as_str()),
-                (Some(place), message),
-                "{text}"
-            );
+            assert_eq!((mistake.span, mistake.message.as_str()), (Some(place), message), "{text}");
         }
     }
 

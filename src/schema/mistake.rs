@@ -34,20 +34,12 @@ pub struct Mistake {
 
 impl Mistake {
     pub(crate) fn new(span: &Span, message: impl Into<String>) -> Self {
-        Self {
-            span: Some(span.clone()),
-            message: message.into(),
-            help: None,
-        }
+        Self { span: Some(span.clone()), message: message.into(), help: None }
     }
 
     /// Something is not there, so there is no place to show.
     pub(crate) fn of_the_whole(message: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            message: message.into(),
-            help: None,
-        }
+        Self { span: None, message: message.into(), help: None }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -71,21 +63,13 @@ pub(crate) fn nearest<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>)
         return None;
     }
     let (wrong, far) = (wrong.to_lowercase(), (length / 3).max(2) + 1);
-    let near = right
-        .into_iter()
-        .filter(|name| name.chars().count().abs_diff(length) < far);
+    let near = right.into_iter().filter(|name| name.chars().count().abs_diff(length) < far);
     let near = near.map(|name| {
         let right = name.to_lowercase();
-        let same = wrong
-            .chars()
-            .zip(right.chars())
-            .take_while(|(wrong, right)| wrong == right)
-            .count();
+        let same = wrong.chars().zip(right.chars()).take_while(|(wrong, right)| wrong == right).count();
         (strsim::damerau_levenshtein(&wrong, &right), Reverse(same), name)
     });
-    near.filter(|(distance, ..)| *distance < far.min(length))
-        .min()
-        .map(|(.., name)| name)
+    near.filter(|(distance, ..)| *distance < far.min(length)).min().map(|(.., name)| name)
 }
 
 /// "did you mean `x`?" for the nearest right name; else the list of them; nothing if there are none.
@@ -106,13 +90,7 @@ pub fn suggestion<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> 
 
 /// "`a`, `b` and `c`", or the first of them.
 pub(crate) fn listed(names: &[&str]) -> String {
-    let quoted = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match (names.split_at_checked(NAMES_MAX), names.split_last()) {
         (Some((shown, hidden)), _) if !hidden.is_empty() => format!("{} and {} more", quoted(shown), hidden.len()),
         (_, Some((last, others))) if !others.is_empty() => format!("{} and `{last}`", quoted(others)),
@@ -132,11 +110,7 @@ impl Mistakes {
     pub(crate) fn new(name: &str, text: &str, mut all: Vec<Mistake>) -> Self {
         all.sort_by_key(|mistake| mistake.span.as_ref().map(|span| (span.start, span.end)));
         all.dedup();
-        Self {
-            name: name.to_owned(),
-            text: text.to_owned(),
-            all,
-        }
+        Self { name: name.to_owned(), text: text.to_owned(), all }
     }
 
     /// Each mistake, in the order of the text.
@@ -157,18 +131,11 @@ impl Mistakes {
     pub fn render(&self, colored: bool) -> String {
         let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
         let shown = self.all.iter().take(SHOWN_MAX);
-        let mut text: String = shown
-            .map(|mistake| self.render_one(mistake, &renderer) + "\n\n")
-            .collect();
+        let text: String = shown.map(|mistake| self.render_one(mistake, &renderer) + "\n\n").collect();
         let count = self.all.len();
         let noun = if count == 1 { "mistake" } else { "mistakes" };
-        let first = if count > SHOWN_MAX {
-            format!("; these are the first {SHOWN_MAX}")
-        } else {
-            String::new()
-        };
-        text.push_str(&format!("{}: {count} {noun}{first}", self.name));
-        text
+        let first = if count > SHOWN_MAX { format!("; these are the first {SHOWN_MAX}") } else { String::new() };
+        text + &format!("{}: {count} {noun}{first}", self.name)
     }
 
     fn render_one(&self, mistake: &Mistake, renderer: &Renderer) -> String {
@@ -178,27 +145,15 @@ impl Mistakes {
             Some(span) if self.lines(span).0.len() > LINES_BYTES_MAX => {
                 let (lines, first) = self.lines(span);
                 let before = self.text.get(lines.start..span.start).unwrap_or_default();
-                title.element(
-                    Origin::path(self.name.as_str())
-                        .line(first)
-                        .char_column(before.chars().count() + 1),
-                )
+                title.element(Origin::path(self.name.as_str()).line(first).char_column(before.chars().count() + 1))
             }
             Some(span) => {
                 let (lines, first) = self.lines(span);
-                let (from, to) = (
-                    span.start.saturating_sub(lines.start),
-                    span.end.saturating_sub(lines.start),
-                );
+                let (from, to) = (span.start.saturating_sub(lines.start), span.end.saturating_sub(lines.start));
                 let lines = self.text.get(lines).unwrap_or_default();
                 let to = to.min(lines.len());
                 let place = AnnotationKind::Primary.span(from.min(to)..to);
-                title.element(
-                    Snippet::source(lines)
-                        .line_start(first)
-                        .path(self.name.as_str())
-                        .annotation(place),
-                )
+                title.element(Snippet::source(lines).line_start(first).path(self.name.as_str()).annotation(place))
             }
         };
         if let Some(help) = &mistake.help {

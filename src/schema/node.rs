@@ -45,10 +45,7 @@ const JSON_HELP: &str = "keys and texts stand in double quotes: '{\"kind\": \"no
 pub(crate) fn from_toml(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return Some(Node {
-            span: table.span(),
-            value: Value::Table(entries(table.get_ref(), mistakes)),
-        });
+        return Some(Node { span: table.span(), value: Value::Table(entries(table.get_ref(), mistakes)) });
     }
     for error in errors {
         let message = format!("not TOML: {}", error.message());
@@ -59,19 +56,9 @@ pub(crate) fn from_toml(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node>
         let mistake = Mistake::new(&span, message);
         let word = text.get(span.clone()).unwrap_or_default();
         let is_shown = mistakes.len() < SHOWN_MAX;
-        let is_value = is_shown
-            && text
-                .get(..span.start)
-                .is_some_and(|before| before.trim_end().ends_with('='));
-        let is_word = !word.is_empty()
-            && word
-                .chars()
-                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        mistakes.push(if is_value && is_word {
-            mistake.help(format!("in quotes: \"{word}\""))
-        } else {
-            mistake
-        });
+        let is_value = is_shown && text.get(..span.start).is_some_and(|before| before.trim_end().ends_with('='));
+        let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        mistakes.push(if is_value && is_word { mistake.help(format!("in quotes: \"{word}\"")) } else { mistake });
     }
     None
 }
@@ -90,34 +77,21 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
     let start = text_start(source, span, text);
     let located = |place: Span| start.map_or_else(|| span.clone(), |start| start + place.start..start + place.end);
     let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-        let lines = text
-            .split_inclusive('\n')
-            .take(error.line().saturating_sub(1))
-            .map(str::len)
-            .sum::<usize>();
+        let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
         let at = (lines + error.column().saturating_sub(1)).min(text.trim_end().len());
-        let width = text
-            .get(at..)
-            .and_then(|rest| rest.chars().next())
-            .map_or(0, char::len_utf8);
+        let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        let place = if text.is_char_boundary(at) {
-            located(at..at + width)
-        } else {
-            span.clone()
-        };
+        let place = if text.is_char_boundary(at) { located(at..at + width) } else { span.clone() };
         Mistake::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
     })?;
     let places = Places::of(text);
-    match Bson::try_from(json.clone()) {
-        Ok(bson) => from_bson(text, bson, &places, &located),
-        Err(_) => {
-            let (error, place) = unreadable(&json, &places);
-            let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
-            Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
-        }
+    if let Ok(bson) = Bson::try_from(json.clone()) {
+        return from_bson(text, bson, &places, &located);
     }
+    let (error, place) = unreadable(&json, &places);
+    let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
+    Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
 }
 
 /// The innermost part of a JSON value that is not Extended JSON.
@@ -127,10 +101,7 @@ fn unreadable(json: &serde_json::Value, places: &Places) -> (String, Span) {
         serde_json::Value::Array(items) => items.iter().collect(),
         _ => Vec::new(),
     };
-    let wrong = parts
-        .into_iter()
-        .zip(&places.parts)
-        .find(|(part, _)| Bson::try_from((*part).clone()).is_err());
+    let wrong = parts.into_iter().zip(&places.parts).find(|(part, _)| Bson::try_from((*part).clone()).is_err());
     match (wrong, Bson::try_from(json.clone())) {
         (Some((part, places)), _) => unreadable(part, places),
         (None, Err(error)) => (error.to_string(), places.span.clone()),
@@ -150,19 +121,13 @@ fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -
             }
             let places = places.keys.iter().zip(&places.parts);
             let entries = document.into_iter().zip(places).map(|((name, value), (key, places))| {
-                Ok(Entry {
-                    name,
-                    span: located(key.clone()),
-                    node: from_bson(text, value, places, located)?,
-                })
+                Ok(Entry { name, span: located(key.clone()), node: from_bson(text, value, places, located)? })
             });
             Value::Table(entries.collect::<Result<_, _>>()?)
         }
         Bson::Array(items) => {
-            let items = items
-                .into_iter()
-                .zip(&places.parts)
-                .map(|(item, places)| from_bson(text, item, places, located));
+            let items =
+                items.into_iter().zip(&places.parts).map(|(item, places)| from_bson(text, item, places, located));
             Value::List(items.collect::<Result<_, _>>()?)
         }
         scalar => Value::Scalar(scalar),
@@ -208,10 +173,7 @@ fn entries(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> {
         .map(|(name, value)| Entry {
             name: name.get_ref().to_string(),
             span: name.span(),
-            node: Node {
-                span: value.span(),
-                value: read(value, mistakes),
-            },
+            node: Node { span: value.span(), value: read(value, mistakes) },
         })
         .collect();
     all.sort_by_key(|entry| entry.span.start);
@@ -220,11 +182,7 @@ fn entries(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> {
 
 fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
     let mut wrong = |message: String, help: Option<String>| {
-        mistakes.push(Mistake {
-            span: Some(value.span()),
-            message,
-            help,
-        });
+        mistakes.push(Mistake { span: Some(value.span()), message, help });
         Value::Scalar(Bson::Undefined)
     };
     match value.get_ref() {
@@ -245,15 +203,9 @@ fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
                 None => wrong(format!("not a date: {error}"), None),
             },
         },
-        DeValue::Array(items) => Value::List(
-            items
-                .iter()
-                .map(|item| Node {
-                    span: item.span(),
-                    value: read(item, mistakes),
-                })
-                .collect(),
-        ),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| Node { span: item.span(), value: read(item, mistakes) }).collect())
+        }
         DeValue::Table(table) => Value::Table(entries(table, mistakes)),
     }
 }
@@ -261,14 +213,10 @@ fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
 /// What a date lacks, and the whole one.
 fn whole(date: &Datetime) -> Option<(&'static str, String)> {
     match (&date.date, &date.time, &date.offset) {
-        (Some(day), Some(time), None) => Some((
-            "this date has no time zone",
-            format!("for example in UTC: {day}T{time}Z"),
-        )),
-        (Some(day), None, _) => Some((
-            "this date has no time of day",
-            format!("for example in UTC: {day}T00:00:00Z"),
-        )),
+        (Some(day), Some(time), None) => {
+            Some(("this date has no time zone", format!("for example in UTC: {day}T{time}Z")))
+        }
+        (Some(day), None, _) => Some(("this date has no time of day", format!("for example in UTC: {day}T00:00:00Z"))),
         (None, Some(time), _) => Some(("this time has no date", format!("for example: 2026-01-31T{time}Z"))),
         _ => None,
     }

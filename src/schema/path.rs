@@ -100,22 +100,20 @@ fn is_position(part: &str) -> bool {
 }
 
 fn split(path: &str) -> (&str, Option<&str>) {
-    path.split_once('.')
-        .map_or((path, None), |(first, rest)| (first, Some(rest)))
+    path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
 }
 
 /// As mongod's `BSONElementIterator`: a leaf array offers each element, then itself; an array on the way only its documents.
 fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a Bson>) -> bool) -> bool {
     let (first, rest) = split(path);
     match (document.get(first), rest) {
-        (None, _) => test(None),
         (Some(Bson::Array(items)), None) => items.iter().any(|item| test(Some(item))) || test(document.get(first)),
-        (Some(Bson::Array(items)), Some(rest)) => items
-            .iter()
-            .any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test))),
+        (Some(Bson::Array(items)), Some(rest)) => {
+            items.iter().any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test)))
+        }
         (Some(Bson::Document(inner)), Some(rest)) => any(inner, rest, test),
         (Some(value), None) => test(Some(value)),
-        (Some(_), Some(_)) => test(None),
+        (None, _) | (Some(_), Some(_)) => test(None),
     }
 }
 

@@ -105,16 +105,13 @@ impl Schema {
         Some(Resource { kind, id })
     }
 
-    fn named_permission(
-        &self,
-        kind: ResourceTypeId,
-        name: &str,
-        errors: &mut Vec<FieldError>,
-    ) -> Option<PermissionId> {
+    fn named_permission(&self, kind: ResourceTypeId, name: &str, errors: &mut Vec<FieldError>) -> Option<PermissionId> {
         let resource = self.resource(kind);
         let message = match resource.members.get(name) {
             Some(Member::Permission(id)) if !self.permission(*id).private => return Some(*id),
-            Some(Member::Permission(_)) => format!("`{name}` is private to the schema: ask for a permission that uses it"),
+            Some(Member::Permission(_)) => {
+                format!("`{name}` is private to the schema: ask for a permission that uses it")
+            }
             Some(Member::Relation(_)) => format!("`{name}` is a relation of `{}`, not a permission", resource.name),
             None => {
                 let names = self.public_permissions(kind).map(|id| &*self.permission(id).name);

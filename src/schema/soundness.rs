@@ -1,4 +1,5 @@
-//! Whether the permissions of a schema mean anything: none runs in circles, none reaches itself through a `!`.
+//! Whether a schema as a whole means anything and keeps its secrets: no permission runs in circles or reaches itself through
+//! a `!`, and no secret is a document's `_id`.
 //!
 //! Works on the compiled tables; the declarations only say where to point.
 
@@ -23,31 +24,39 @@ const NESTING_MAX: usize = 32;
 /// How many steps of a way a message shows at most.
 const STEPS_MAX: usize = 8;
 
-/// Notes what is wrong with the permissions.
+/// Notes what is wrong with the schema as a whole.
 pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
+    secrets(schema, declarations, mistakes);
     let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
     let permissions = resources.flat_map(|(kind, resource)| resource.permissions.iter().map(move |one| (kind, one)));
-    let permissions = permissions
-        .zip(&schema.permissions)
-        .map(|((kind, declaration), permission)| {
-            let mut references = Vec::new();
-            if let Some(syntax) = &declaration.syntax {
-                refer(&permission.expression, syntax, false, &mut references);
-            }
-            Declared {
-                kind,
-                name: &declaration.name,
-                references,
-            }
-        });
-    let mut checker = Checker {
-        schema,
-        permissions: permissions.collect(),
-        mistakes,
-    };
+    let permissions = permissions.zip(&schema.permissions).map(|((kind, declaration), permission)| {
+        let mut references = Vec::new();
+        if let Some(syntax) = &declaration.syntax {
+            refer(&permission.expression, syntax, false, &mut references);
+        }
+        Declared { kind, name: &declaration.name, references }
+    });
+    let mut checker = Checker { schema, permissions: permissions.collect(), mistakes };
     if checker.circles() && checker.nesting() {
         checker.ground();
         checker.exclusion();
+    }
+}
+
+/// A document's `_id` is kept and shown as it is, so it cannot be what a secret subject is known by.
+fn secrets(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
+    let declared = declarations.resources.iter().flat_map(|resource| &resource.relations);
+    for (relation, declaration) in schema.relations.iter().zip(declared) {
+        let Some(ids) = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.field.top() == "_id") else {
+            continue;
+        };
+        let is_secret = |target: &Target| matches!(target, Target::Subject(kind) if schema.subject(*kind).secret);
+        if ids.targets.iter().any(is_secret) {
+            let name = &declaration.name;
+            let message = format!("relation `{}` reads secret ids from `{}`", name.text, ids.field);
+            let help = "the `_id` of a document is no place for a secret: it is kept and shown as it is";
+            mistakes.push(Mistake::new(&name.span, message).help(help));
+        }
     }
 }
 
@@ -71,37 +80,19 @@ fn refer(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mu
     match (expression, syntax) {
         (Expression::Relation(id), Syntax::Name(name)) => {
             let span = name.span.clone();
-            found.push(Reference {
-                edge: None,
-                member: Member::Relation(*id),
-                is_excluded,
-                span,
-            });
+            found.push(Reference { edge: None, member: Member::Relation(*id), is_excluded, span });
         }
         (Expression::Permission(id), Syntax::Name(name)) => {
             let span = name.span.clone();
-            found.push(Reference {
-                edge: None,
-                member: Member::Permission(*id),
-                is_excluded,
-                span,
-            });
+            found.push(Reference { edge: None, member: Member::Permission(*id), is_excluded, span });
         }
         (Expression::Walk { edge, member }, Syntax::Walk { edge: from, member: to }) => {
             let (edge, span) = (Some(Member::Relation(*edge)), from.span.start..to.span.end);
-            found.push(Reference {
-                edge,
-                member: *member,
-                is_excluded,
-                span,
-            });
+            found.push(Reference { edge, member: *member, is_excluded, span });
         }
         (Expression::Not(inner), Syntax::Not(written)) => refer(inner, written, true, found),
         (Expression::And(sides), Syntax::And(written)) | (Expression::Or(sides), Syntax::Or(written)) => {
-            sides
-                .iter()
-                .zip(written)
-                .for_each(|(side, written)| refer(side, written, is_excluded, found));
+            sides.iter().zip(written).for_each(|(side, written)| refer(side, written, is_excluded, found));
         }
         _ => {}
     }
@@ -128,12 +119,7 @@ impl Checker<'_> {
             (None, Member::Permission(id)) => Some(id.index()),
             _ => None,
         };
-        Graph(
-            self.permissions
-                .iter()
-                .map(|one| one.references.iter().filter_map(here).collect())
-                .collect(),
-        )
+        Graph(self.permissions.iter().map(|one| one.references.iter().filter_map(here).collect()).collect())
     }
 
     /// Notes permissions that are made of themselves on the same resource. Whether there are none.
@@ -169,12 +155,8 @@ impl Checker<'_> {
                 continue;
             };
             let depth = 1 + nesting(&permission.expression, &depths);
-            let is_first = graph
-                .0
-                .get(node)
-                .into_iter()
-                .flatten()
-                .all(|inner| depths.get(*inner) <= Some(&NESTING_MAX));
+            let is_first =
+                graph.0.get(node).into_iter().flatten().all(|inner| depths.get(*inner) <= Some(&NESTING_MAX));
             if let Some(place) = depths.get_mut(node) {
                 *place = depth;
             }
@@ -194,11 +176,7 @@ impl Checker<'_> {
         let is_loose =
             |member: Member| matches!(member, Member::Permission(id) if grounded.get(id.index()) == Some(&false));
         let loose = |one: &Declared<'_>| -> Vec<usize> {
-            let members = one
-                .references
-                .iter()
-                .map(|reference| reference.member)
-                .filter(|member| is_loose(*member));
+            let members = one.references.iter().map(|reference| reference.member).filter(|member| is_loose(*member));
             members.map(|member| self.node(member)).collect()
         };
         let graph = Graph(
@@ -211,10 +189,7 @@ impl Checker<'_> {
         let components = graph.components();
         for node in self.first_of_circles(&graph, &components) {
             let way = self.way(&graph, node, node);
-            let message = format!(
-                "only leads back to itself: nothing ever grants it{}",
-                self.shown(way.as_deref())
-            );
+            let message = format!("only leads back to itself: nothing ever grants it{}", self.shown(way.as_deref()));
             let next = way.and_then(|way| way.get(1).copied()).map_or(node, |next| next);
             let help = self.permissions.get(node).map_or_else(String::new, |one| {
                 let members = &self.schema.resource(one.kind).members;
@@ -224,10 +199,7 @@ impl Checker<'_> {
                     targets.clone().next().is_some()
                         && !targets.clone().any(|target| matches!(target, Target::Resource(_)))
                 };
-                let ground = members
-                    .iter()
-                    .find(|(_, member)| is_ground(member))
-                    .map_or("owner", |(name, _)| name);
+                let ground = members.iter().find(|(_, member)| is_ground(member)).map_or("owner", |(name, _)| name);
                 format!("join by `|` what grants it in the first place, for example `{ground}`")
             });
             self.note(
@@ -267,11 +239,7 @@ impl Checker<'_> {
             }
         }
         for (node, excluded, span) in found {
-            let rest = if node == excluded {
-                Some(vec![node])
-            } else {
-                self.way(&graph, excluded, node)
-            };
+            let rest = if node == excluded { Some(vec![node]) } else { self.way(&graph, excluded, node) };
             let way = rest.map(|rest| [vec![node], rest].concat());
             let message = format!("reaches itself through a `!`{}", self.shown(way.as_deref()));
             self.note(
@@ -285,27 +253,15 @@ impl Checker<'_> {
 
     /// The shortest way, unless so much is wrong already that nobody would read it.
     fn way(&self, graph: &Graph, start: usize, goal: usize) -> Option<Vec<usize>> {
-        if self.mistakes.len() < SHOWN_MAX {
-            graph.way(start, goal)
-        } else {
-            None
-        }
+        if self.mistakes.len() < SHOWN_MAX { graph.way(start, goal) } else { None }
     }
 
     /// The first permission of each circle, in the order of the text.
     fn first_of_circles(&self, graph: &Graph, components: &Components) -> Vec<usize> {
-        let leads_back = |node: usize| {
-            graph
-                .0
-                .get(node)
-                .into_iter()
-                .flatten()
-                .any(|next| components.are_one(node, *next))
-        };
+        let leads_back =
+            |node: usize| graph.0.get(node).into_iter().flatten().any(|next| components.are_one(node, *next));
         let mut seen = HashSet::new();
-        (0..self.permissions.len())
-            .filter(|node| leads_back(*node) && seen.insert(components.of(*node)))
-            .collect()
+        (0..self.permissions.len()).filter(|node| leads_back(*node) && seen.insert(components.of(*node))).collect()
     }
 
     /// Notes a mistake where the permission refers to what is meant or, if it does not, at its name.
@@ -313,8 +269,7 @@ impl Checker<'_> {
         let Some(one) = self.permissions.get(node) else { return };
         let reference = one.references.iter().find(|reference| is_meant(reference));
         let span = reference.map_or(&one.name.span, |reference| &reference.span);
-        self.mistakes
-            .push(Mistake::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
+        self.mistakes.push(Mistake::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
     }
 
     /// ": `read` → `write` → `read`", if there is something on the way; names of several types with their types.
@@ -322,20 +277,14 @@ impl Checker<'_> {
         let Some(way) = way.filter(|way| way.len() > 2) else {
             return String::new();
         };
-        let kinds = || {
-            way.iter()
-                .filter_map(|node| self.permissions.get(*node))
-                .map(|one| one.kind)
-        };
+        let kinds = || way.iter().filter_map(|node| self.permissions.get(*node)).map(|one| one.kind);
         let is_one_type =
             way.iter().all(|node| *node < self.permissions.len()) && kinds().all(|kind| kinds().next() == Some(kind));
         let name = |node: &usize| match self.permissions.get(*node) {
             Some(one) if is_one_type => format!("`{}`", one.name.text),
             Some(one) => format!("`{}#{}`", self.schema.resource(one.kind).name, one.name.text),
             None => {
-                let relation = node
-                    .checked_sub(self.permissions.len())
-                    .and_then(|at| self.schema.relations.get(at));
+                let relation = node.checked_sub(self.permissions.len()).and_then(|at| self.schema.relations.get(at));
                 relation.map_or_else(String::new, |relation| match relation.owner {
                     Owner::Resource(kind) => format!("`{}#{}`", self.schema.resource(kind).name, relation.name),
                     Owner::Subject(kind) => format!("`{}#{}`", self.schema.subject(kind).name, relation.name),
@@ -393,17 +342,8 @@ fn nesting(expression: &Expression, depths: &[usize]) -> usize {
 fn can_hold(expression: &Expression, grounded: &[bool]) -> bool {
     let is_grounded = |id: &PermissionId| grounded.get(id.index()).copied().unwrap_or(true);
     match expression {
-        Expression::Relation(_)
-        | Expression::Not(_)
-        | Expression::Walk {
-            member: Member::Relation(_),
-            ..
-        } => true,
-        Expression::Permission(id)
-        | Expression::Walk {
-            member: Member::Permission(id),
-            ..
-        } => is_grounded(id),
+        Expression::Relation(_) | Expression::Not(_) | Expression::Walk { member: Member::Relation(_), .. } => true,
+        Expression::Permission(id) | Expression::Walk { member: Member::Permission(id), .. } => is_grounded(id),
         Expression::And(sides) => sides.iter().all(|side| can_hold(side, grounded)),
         Expression::Or(sides) => sides.iter().any(|side| can_hold(side, grounded)),
     }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,8 +44,18 @@ const KEY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// How many documents one `find` returns for several keys; where there are more, the keys are asked for in halves.
 const BATCH_DOCUMENTS_MAX: usize = 40_000;
 
+/// How many bytes of facts one load brings at most, apart from what is on its way when they are reached.
+const LOAD_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
 /// How long a probe may take, whatever the request's deadline.
 const PROBE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a command waits for a server that is within reach, unless the connection string says otherwise: less than a
+/// request may take, so that its answer can be that there is none.
+const SELECTION_TIME: Duration = Duration::from_secs(1);
+
+/// The first version of the wire protocol with reads at a snapshot outside of transactions: MongoDB 5.0.
+const SNAPSHOTS: i32 = 13;
 
 /// The error that a node gives which has not heard of the moment it is asked for.
 const UNKNOWN_MOMENT: i32 = 72;
@@ -74,16 +84,26 @@ pub enum Mode {
 pub enum ConnectError {
     /// The connection string is wrong.
     #[error("the connection string is wrong: {0}")]
-    Uri(#[source] Box<mongodb::error::Error>),
+    Uri(String),
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
     /// It is a member of a replica set that is not there yet.
     #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
     NotInitiated,
+    /// It cannot read at a snapshot.
+    #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
+    TooOld,
     /// It does not answer.
     #[error("MongoDB does not answer: {0}")]
     Unreachable(#[source] Box<mongodb::error::Error>),
+}
+
+impl ConnectError {
+    /// Why a server could not be greeted. One that waits to be initiated is no primary, so that the driver never gets to it.
+    fn of_hello(error: mongodb::error::Error) -> Self {
+        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(Box::new(error)) }
+    }
 }
 
 impl MongoDb {
@@ -92,15 +112,27 @@ impl MongoDb {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
-        let mut options = ClientOptions::parse(uri).await.map_err(|error| ConnectError::Uri(Box::new(error)))?;
+        // What the driver says of a connection string may hold a piece of the password.
+        let wrong = |error: mongodb::error::Error| {
+            let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
+            ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })
+        };
+        let mut options = ClientOptions::parse(uri).await.map_err(wrong)?;
         options.app_name.get_or_insert_with(|| "permcached".to_owned());
         options.max_pool_size.get_or_insert(COMMANDS_MAX);
-        options.server_selection_timeout.get_or_insert(PROBE_TIME);
+        options.server_selection_timeout.get_or_insert(SELECTION_TIME);
         options.connect_timeout.get_or_insert(PROBE_TIME);
         let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
         let name = name.ok_or(ConnectError::NoDatabase)?;
-        let client = Client::with_options(options).map_err(|error| ConnectError::Uri(Box::new(error)))?;
-        Self::open(schema, client.database(&name)).await
+        let client = Client::with_options(options).map_err(wrong)?;
+        // At the start there is more time than that.
+        let deadline = Deadline::after(PROBE_TIME);
+        loop {
+            match Self::open(Arc::clone(&schema), client.database(&name)).await {
+                Err(ConnectError::Unreachable(error)) if is_out_of_reach(&error) && !deadline.is_over() => {}
+                result => return result,
+            }
+        }
     }
 
     /// Uses a database of a client that is there already.
@@ -109,9 +141,12 @@ impl MongoDb {
     /// [`ConnectError::Unreachable`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
-        let hello = hello.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        let hello = hello.map_err(ConnectError::of_hello)?;
         if hello.get_bool("isreplicaset").unwrap_or(false) {
             return Err(ConnectError::NotInitiated);
+        }
+        if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS {
+            return Err(ConnectError::TooOld);
         }
         let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
@@ -163,12 +198,23 @@ impl MongoDb {
         keys: Vec<Id>,
         at: Moment,
         deadline: Deadline,
+        room: &AtomicUsize,
     ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut todo = vec![keys];
         while let Some(mut keys) = todo.pop() {
-            match self.find_once(lookup, &keys, at, deadline).await {
-                Ok(Some(found)) => results.extend(self.facts(lookup, keys, &found)),
+            let found = match room.load(Ordering::Relaxed) {
+                0 => Err(SourceError::TooMuch),
+                _ => self.find_once(lookup, &keys, at, deadline).await,
+            };
+            match found {
+                Ok(Some(found)) => {
+                    let facts = self.facts(lookup, keys, &found);
+                    let loaded = facts.iter().filter_map(|(_, result)| result.as_ref().ok());
+                    let bytes = loaded.map(|loaded| loaded.fact.memory()).sum();
+                    room.update(Ordering::Relaxed, Ordering::Relaxed, |room| room.saturating_sub(bytes));
+                    results.extend(facts);
+                }
                 Ok(None) if keys.len() > 1 => {
                     todo.push(keys.split_off(keys.len() / 2));
                     todo.push(keys);
@@ -211,9 +257,9 @@ impl MongoDb {
         }
         let collection = || lookup.collection.to_string();
         let failed = |source| SourceError::Find { collection: collection(), source };
-        let reply = reply.map_err(|error| error.during(failed))?;
+        let mut reply = reply.map_err(|error| error.during(failed))?;
         let nonsense = |what| SourceError::Answer { collection: collection(), what };
-        let Some(Bson::Document(mut cursor)) = reply.get("cursor").cloned() else { return Err(nonsense("no cursor")) };
+        let Some(Bson::Document(mut cursor)) = reply.remove("cursor") else { return Err(nonsense("no cursor")) };
         let stamp = match (self.mode, cursor.get("atClusterTime")) {
             (Mode::Local, _) => tick,
             (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => Moment::new(stamp.time, stamp.increment),
@@ -228,8 +274,10 @@ impl MongoDb {
             self.close(lookup, open, deadline).await;
             return Ok(None);
         }
-        let documents: Vec<Document> =
-            batch.into_iter().filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None }).collect();
+        let documents: Vec<Document> = batch
+            .into_iter()
+            .filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None })
+            .collect();
         Ok((documents.len() <= documents_max).then_some(Found { documents, stamp }))
     }
 
@@ -268,6 +316,11 @@ struct Found {
     stamp: Moment,
 }
 
+/// Whether no server that would do was found in time.
+fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
+    matches!(*error.kind, ErrorKind::ServerSelection { .. })
+}
+
 fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
 }
@@ -281,7 +334,15 @@ fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document 
     let projection: Document = lookup.projection.iter().map(|field| (field.to_string(), Bson::Int32(1))).collect();
     // One more than is wanted, to know that there are more; all in one batch, if they fit in one reply.
     let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
-    doc! { "find": &*lookup.collection, "filter": filter, "projection": projection, "limit": limit, "batchSize": limit }
+    doc! {
+        "find": &*lookup.collection,
+        "filter": filter,
+        "projection": projection,
+        "limit": limit,
+        "batchSize": limit,
+        // As in process, whatever the collection's own is.
+        "collation": { "locale": "simple" },
+    }
 }
 
 /// What the driver says.
@@ -361,7 +422,12 @@ impl Source for MongoDb {
         }
     }
 
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, deadline: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
         let mut by_lookup: HashMap<LookupId, Vec<Vec<Id>>> = HashMap::new();
         let mut sizes: HashMap<LookupId, usize> = HashMap::new();
         for FactKey { lookup, id } in keys {
@@ -376,8 +442,9 @@ impl Source for MongoDb {
                 }
             }
         }
+        let room = &AtomicUsize::new(LOAD_BYTES_MAX);
         let finds = by_lookup.into_iter().flat_map(|(lookup, chunks)| {
-            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline))
+            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, room))
         });
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }

@@ -33,9 +33,7 @@ pub(super) fn questions_for_all(
     subject: Option<&proto::Subject>,
     resource: Option<&proto::Resource>,
 ) -> Result<Vec<Question>, Vec<Violation>> {
-    with_parts(subject, resource, |subject, resource| {
-        schema.questions_for_all(subject, &resource.r#type, &resource.id)
-    })
+    with_parts(subject, resource, |subject, resource| schema.questions_for_all(subject, &resource.r#type, &resource.id))
 }
 
 /// Reads the subject and the resource as far as they are there, so that all that is wrong is named at once.
@@ -94,7 +92,8 @@ pub(super) fn demand(consistency: Option<&proto::Consistency>, clock: Clock) -> 
                         Ok(Token { clock: Clock::Cluster, moment: Moment::new(time.seconds, time.increment) })
                     }
                 };
-                let own = token.and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
+                let own = token
+                    .and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
                 own.map(Demand::AtLeastAsFresh).map_err(|message| Violation::new(moment_field(consistency), message))
             }
         },

@@ -8,10 +8,10 @@ use prost::Message as _;
 use super::{convert, proto};
 use crate::{
     check::{AtHand, Explained},
-    evaluate::{GrantSeen, Outcome, Step, Tree},
+    evaluate::{GRANTS_SHOWN, GrantSeen, Outcome, Step, Tree},
     fact::{Certainty, Grantee},
     freshness::Token,
-    question::{Id, LookupId, Question, Reason, RelationId},
+    question::{Id, LookupId, Question, RelationId},
     schema::{Condition, Owner, Relation, Schema, Target},
 };
 
@@ -21,13 +21,14 @@ const STEPS_MAX: usize = 2_000;
 /// How many bytes one explanation has at most: a client takes 4 MiB unless told otherwise.
 const BYTES_MAX: usize = 3 * 1_024 * 1_024;
 
-/// How many grants, and how many documents, one step shows at most.
-const SHOWN_MAX: usize = 20;
+/// How many documents, and how many grants, one step shows at most: the tree has those first that come to something.
+const SHOWN_MAX: usize = GRANTS_SHOWN;
 
 /// The whole answer to an `Explain`.
 pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
     let clock = explained.checked.as_of.clock;
-    let mut writer = Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
+    let mut writer =
+        Writer { schema, question, facts: &explained.facts, clock, steps: Vec::new(), bytes: 0, truncated: false };
     writer.step(&explained.tree, 0);
     let Writer { steps, truncated, .. } = writer;
     proto::ExplainResponse { answer: Some(convert::answer(schema, &explained.checked)), steps, truncated }
@@ -53,7 +54,7 @@ impl Writer<'_> {
             outcome: outcome.into(),
             reason: reason.into(),
             valid_until: until,
-            grants_total: u32::try_from(tree.grants.len()).unwrap_or(u32::MAX),
+            grants_total: u32::try_from(tree.grants_total).unwrap_or(u32::MAX),
             depth,
             ..Default::default()
         };
@@ -161,10 +162,7 @@ impl Writer<'_> {
     /// The grants that lead to the subject, then as many of the others as there is room for.
     fn grants(&self, relation: RelationId, grants: &[GrantSeen]) -> Vec<proto::explanation::Grant> {
         let relation = self.schema.relation(relation);
-        let is_other = |seen: &&GrantSeen| seen.outcome == Outcome::Fails(Reason::NoGrant);
-        let first = grants.iter().filter(|seen| !is_other(seen));
-        let all = first.chain(grants.iter().filter(is_other)).take(SHOWN_MAX);
-        all.map(|seen| self.grant(relation, seen)).collect()
+        grants.iter().take(SHOWN_MAX).map(|seen| self.grant(relation, seen)).collect()
     }
 
     fn grant(&self, relation: &Relation, seen: &GrantSeen) -> proto::explanation::Grant {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use prost::Message as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tonic_types::pb;
 
@@ -148,7 +148,10 @@ impl PermissionService for PermissionApi {
         let result = |refused: Option<Status>| {
             let checked = match refused {
                 Some(status) => Err(status),
-                None => checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| status::of(&error, admitted.moment_field)),
+                None => checked
+                    .next()
+                    .unwrap_or(Err(CheckError::DeadlineExceeded))
+                    .map_err(|error| status::of(&error, admitted.moment_field)),
             };
             let outcome = match checked {
                 Ok(checked) => Outcome::Answer(self.answer(&checked)),

@@ -19,8 +19,12 @@ use tonic::{
 use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{
-    http, permission::PermissionApi,
-    proto::{DESCRIPTORS, permission_service_server::{PermissionServiceServer, SERVICE_NAME}},
+    http,
+    permission::PermissionApi,
+    proto::{
+        DESCRIPTORS,
+        permission_service_server::{PermissionServiceServer, SERVICE_NAME},
+    },
 };
 use crate::telemetry::Metrics;
 
@@ -107,7 +111,8 @@ pub async fn serve(
     health.set_service_status("", ServingStatus::NotServing).await;
     let readiness = Readiness::default();
     let permissions = PermissionServiceServer::new(api).max_decoding_message_size(limits.message_bytes_max);
-    let mut routes = Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
+    let mut routes =
+        Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
@@ -152,4 +157,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of errors: without them, tools show these as bytes.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

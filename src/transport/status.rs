@@ -50,19 +50,24 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     match error {
         CheckError::Unavailable(_) => {
             let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
-            Status::with_error_details(Code::Unavailable, "the permission could not be checked: the source cannot be read", details)
+            Status::with_error_details(
+                Code::Unavailable,
+                "the permission could not be checked: the source cannot be read",
+                details,
+            )
         }
         CheckError::DeadlineExceeded => Status::deadline_exceeded(message),
-        CheckError::ForeignToken { .. } | CheckError::FutureToken => {
-            invalid(&[Violation::new(moment_field, message)])
-        }
+        CheckError::ForeignToken { .. } | CheckError::FutureToken => invalid(&[Violation::new(moment_field, message)]),
         CheckError::TooLarge => Status::resource_exhausted(message),
     }
 }
 
 /// The same kind of error with next to nothing about it.
 pub(super) fn shortened(status: &Status) -> Status {
-    Status::new(status.code(), "one of more errors than a response has room for: ask in smaller batches to see what is wrong")
+    Status::new(
+        status.code(),
+        "one of more errors than a response has room for: ask in smaller batches to see what is wrong",
+    )
 }
 
 /// A status inside a message.

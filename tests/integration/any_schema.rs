@@ -54,19 +54,13 @@ const PIECES: [&str; 32] = [
 fn schemas() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();
-    for directory in [
-        "schemas",
-        "tests/integration/tuple_models",
-        "tests/integration/broken_schemas",
-    ] {
+    for directory in ["schemas", "tests/integration/tuple_models", "tests/integration/broken_schemas"] {
         let Ok(entries) = fs::read_dir(root.join(directory)) else {
             continue;
         };
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
-        let paths = paths
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        let paths = paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
         texts.extend(paths.map(|path| fs::read_to_string(path).unwrap()));
     }
     assert!(texts.len() > 20, "the schemas are gone from {}", root.display());
@@ -125,14 +119,14 @@ fn edited(text: &str, edits: &[Edit]) -> String {
                 let line = lines[from.index(lines.len())];
                 lines.insert(to.index(lines.len()), line);
             }),
-            Edit::SwapLines(one, other) => with_parts(&text, '\n', |lines| swap(lines, one, other)),
-            Edit::SwapWords(one, other) => with_parts(&text, ' ', |words| swap(words, one, other)),
+            Edit::SwapLines(one, other) => with_parts(&text, '\n', |lines| swap(lines, *one, *other)),
+            Edit::SwapWords(one, other) => with_parts(&text, ' ', |words| swap(words, *one, *other)),
         };
     }
     text
 }
 
-fn swap(parts: &mut [&str], one: &Index, other: &Index) {
+fn swap(parts: &mut [&str], one: Index, other: Index) {
     let (one, other) = (one.index(parts.len()), other.index(parts.len()));
     parts.swap(one, other);
 }
@@ -150,10 +144,7 @@ fn read(text: &str) -> usize {
         |mistakes| {
             for mistake in mistakes.iter() {
                 let place = mistake.span.clone().unwrap_or_default();
-                assert!(
-                    text.get(place).is_some(),
-                    "{mistake:?} points into the middle of nowhere"
-                );
+                assert!(text.get(place).is_some(), "{mistake:?} points into the middle of nowhere");
             }
             assert!(!mistakes.render(false).is_empty() && !mistakes.render(true).is_empty());
             mistakes.iter().count()
@@ -209,32 +200,19 @@ fn json(depth: u32) -> impl Strategy<Value = String> {
         "\\u0061",
         "é",
     ];
-    let leaves = [
-        "1",
-        "\"a\"",
-        "null",
-        "true",
-        "\"$a\"",
-        "1e400",
-        "\"65f000000000000000000001\"",
-        "tru",
-        "",
-        "\"\\\"",
-        "-0.0",
-    ];
-    prop::sample::select(leaves.to_vec())
-        .prop_map(str::to_owned)
-        .prop_recursive(depth, 24, 4, move |inner| {
-            let keyed = (prop::sample::select(keys.to_vec()), inner.clone())
-                .prop_map(|(key, value)| format!("\"{key}\": {value}"));
-            let joined = |open: &'static str, close: &'static str| {
-                move |parts: Vec<String>| format!("{open}{}{close}", parts.join(", "))
-            };
-            prop_oneof![
-                3 => prop::collection::vec(keyed, 0..4).prop_map(joined("{", "}")),
-                1 => prop::collection::vec(inner, 0..4).prop_map(joined("[", "]")),
-            ]
-        })
+    let leaves =
+        ["1", "\"a\"", "null", "true", "\"$a\"", "1e400", "\"65f000000000000000000001\"", "tru", "", "\"\\\"", "-0.0"];
+    prop::sample::select(leaves.to_vec()).prop_map(str::to_owned).prop_recursive(depth, 24, 4, move |inner| {
+        let keyed =
+            (prop::sample::select(keys.to_vec()), inner.clone()).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+        let joined = |open: &'static str, close: &'static str| {
+            move |parts: Vec<String>| format!("{open}{}{close}", parts.join(", "))
+        };
+        prop_oneof![
+            3 => prop::collection::vec(keyed, 0..4).prop_map(joined("{", "}")),
+            1 => prop::collection::vec(inner, 0..4).prop_map(joined("[", "]")),
+        ]
+    })
 }
 
 /// A right schema that ends where permissions of `file` go on.
@@ -264,71 +242,41 @@ fn long_ways_need_no_stack() {
     assert_eq!(read(&chain(LENGTH, |next| format!("c.p{next}"))), 0);
     assert_eq!(read(&chain(LENGTH, |next| format!("b & !c.p{next}"))), 0);
     assert_eq!(read(&chain(LENGTH, |next| format!("p{next}"))), 1);
-    let circle = |first: &str| {
-        format!(
-            "{}{}",
-            chain(LENGTH, |next| format!("c.p{next}")),
-            format_args!("p0 = \"{first}\"\n")
-        )
-    };
+    let circle =
+        |first: &str| format!("{}{}", chain(LENGTH, |next| format!("c.p{next}")), format_args!("p0 = \"{first}\"\n"));
     assert_eq!(read(&circle("c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
     assert_eq!(read(&circle("!c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
-    assert_eq!(
-        read(&circle("p1").replace("c.p", "p").replace("= \"b\"", "= \"p0\"")),
-        1
-    );
+    assert_eq!(read(&circle("p1").replace("c.p", "p").replace("= \"b\"", "= \"p0\"")), 1);
 }
 
 #[test]
 fn large_texts_are_read() {
     const LARGE: usize = 100_000;
-    for piece in [
-        "[", "{", "a = [", "a = {", "a.", "\"", "'''", "# a\n", "[a]\n", "[[a]]\n", "a = 1\n", "\0", "é", "\r", "=",
-    ] {
+    for piece in
+        ["[", "{", "a = [", "a = {", "a.", "\"", "'''", "# a\n", "[a]\n", "[[a]]\n", "a = 1\n", "\0", "é", "\r", "="]
+    {
         read(&piece.repeat(LARGE / piece.len()));
         read(&format!("{}x = {}", beginning(), piece.repeat(LARGE / piece.len())));
     }
     for piece in ["(", "!", "b |", "b & ", "(b | ", "x | ", "c.", "c.x | ", "b|", ") "] {
         read(&format!("{}x = '{} b'", beginning(), piece.repeat(LARGE / piece.len())));
     }
-    for piece in [
-        "{\"a\": ",
-        "[",
-        "{\"$and\": [",
-        "{\"a\": 1}, ",
-        "{\"$x\": 1}, ",
-        "\"",
-        "\\",
-    ] {
+    for piece in ["{\"a\": ", "[", "{\"$and\": [", "{\"a\": 1}, ", "{\"$x\": 1}, ", "\"", "\\"] {
         let condition = piece.repeat(LARGE / piece.len());
-        read(&format!(
-            "{}\n[resource.file.relations]\nflag = {{ where = '{{\"a\": {condition}' }}",
-            beginning()
-        ));
+        read(&format!("{}\n[resource.file.relations]\nflag = {{ where = '{{\"a\": {condition}' }}", beginning()));
         read(&format!(
             "{}\n[resource.file.relations]\nflag = {{ where = '{{\"$or\": [{condition}{{}}]}}' }}",
             beginning()
         ));
     }
     let many = |line: &dyn Fn(usize) -> String| (0..LARGE / 25).map(line).collect::<String>();
-    read(&format!(
-        "{}{}",
-        beginning(),
-        many(&|at| format!("p{at} = \"p{} | x{at}\"\n", at + 1))
-    ));
+    read(&format!("{}{}", beginning(), many(&|at| format!("p{at} = \"p{} | x{at}\"\n", at + 1))));
     read(&format!(
         "{}\n[resource.file.relations]\n{}",
         beginning(),
         many(&|at| format!("r{at} = {{ field = \"r{at}\" }}\n"))
     ));
-    read(&format!(
-        "{}{}",
-        beginning(),
-        many(&|at| format!("[resource.r{at}]\nfields = 1\n"))
-    ));
-    read(&format!(
-        "default_subject = \"x\"\n{}",
-        many(&|at| format!("[subject.s{at}]\n"))
-    ));
+    read(&format!("{}{}", beginning(), many(&|at| format!("[resource.r{at}]\nfields = 1\n"))));
+    read(&format!("default_subject = \"x\"\n{}", many(&|at| format!("[subject.s{at}]\n"))));
     assert_eq!(read(&" ".repeat(1_024 * 1_024 + 1)), 1);
 }

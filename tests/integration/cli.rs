@@ -3,6 +3,7 @@
 mod ask;
 mod explain;
 mod help;
+mod hints;
 mod schema;
 mod serve;
 

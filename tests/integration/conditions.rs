@@ -82,9 +82,7 @@ async fn values_compare_as_in_mongod() {
 
 fn pair(a: Option<&Bson>, b: Option<&Bson>) -> Document {
     let fields = [("a", a), ("b", b)].into_iter();
-    fields
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.clone())))
-        .collect()
+    fields.filter_map(|(name, value)| Some((name.to_owned(), value?.clone()))).collect()
 }
 
 fn path(text: &str) -> Path {
@@ -96,10 +94,7 @@ fn assert_none(mut differences: Vec<String>, with: &str) {
     differences.sort_by_key(String::len);
     let shown: String = differences.iter().take(SHOWN_MAX).map(String::as_str).collect();
     let count = differences.len();
-    assert_eq!(
-        count, 0,
-        "{count} differences with {with}, the shortest of them:{shown}"
-    );
+    assert_eq!(count, 0, "{count} differences with {with}, the shortest of them:{shown}");
 }
 
 /// Stores the documents, asks mongod which of them each condition finds, and describes where the condition differs.
@@ -110,9 +105,8 @@ async fn compare(
     tallies: &mut Tallies,
 ) -> Vec<String> {
     let documents = stored(collection, documents).await;
-    let finds = conditions
-        .iter()
-        .map(async |condition| (condition, find(collection, condition, documents.len()).await));
+    let finds =
+        conditions.iter().map(async |condition| (condition, find(collection, condition, documents.len()).await));
     let mut finds = stream::iter(finds).buffered(FINDS_MAX).enumerate();
     let mut differences = Vec::new();
     while let Some((at, (condition, found))) = finds.next().await {
@@ -131,11 +125,7 @@ async fn compare(
 }
 
 fn describe(origin: &str, condition: &Condition, document: &Document, found: bool) -> String {
-    let (mongod, in_process) = if found {
-        ("finds", "does not match")
-    } else {
-        ("does not find", "matches")
-    };
+    let (mongod, in_process) = if found { ("finds", "does not match") } else { ("does not find", "matches") };
     let query = condition.to_query();
     format!("\n  {query}\n  {document}\n    mongod {mongod} it, the condition {origin} {in_process}")
 }
@@ -146,11 +136,7 @@ struct Generator(TestRunner);
 impl Generator {
     fn new(seed: u64) -> Self {
         let rng_seed = RngSeed::Fixed(seed);
-        Self(TestRunner::new(Config {
-            rng_seed,
-            failure_persistence: None,
-            ..Config::default()
-        }))
+        Self(TestRunner::new(Config { rng_seed, failure_persistence: None, ..Config::default() }))
     }
 
     fn one<S: Strategy>(&mut self, strategy: &S) -> S::Value {
@@ -181,13 +167,8 @@ async fn stored(collection: &Collection<Document>, mut documents: Vec<Document>)
 async fn find(collection: &Collection<Document>, condition: &Condition, count: usize) -> Vec<bool> {
     let query = condition.to_query();
     let batch_max = u32::try_from(count + 1).unwrap();
-    let find = collection
-        .find(query.clone())
-        .projection(doc! { "_id": 1 })
-        .batch_size(batch_max);
-    let mut cursor = find
-        .await
-        .unwrap_or_else(|error| panic!("mongod refuses {query}: {error}"));
+    let find = collection.find(query.clone()).projection(doc! { "_id": 1 }).batch_size(batch_max);
+    let mut cursor = find.await.unwrap_or_else(|error| panic!("mongod refuses {query}: {error}"));
     let mut found = vec![false; count];
     while cursor.advance().await.unwrap() {
         let id = cursor.current().get_i32("_id").unwrap();
@@ -198,9 +179,7 @@ async fn find(collection: &Collection<Document>, condition: &Condition, count: u
 
 /// The condition as it comes back from a schema that holds it as Extended JSON.
 fn parsed(condition: &Condition) -> Condition {
-    let json = Bson::Document(condition.to_query())
-        .into_canonical_extjson()
-        .to_string();
+    let json = Bson::Document(condition.to_query()).into_canonical_extjson().to_string();
     // JSON's quoting of a string is one that TOML reads.
     let quoted = Bson::String(json).into_canonical_extjson().to_string();
     let text = format!(
@@ -209,8 +188,6 @@ fn parsed(condition: &Condition) -> Condition {
     );
     let schema = Schema::parse("generated.toml", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let (_, file) = schema.resources().next().unwrap();
-    let Some(Member::Relation(flag)) = file.members.get("flag") else {
-        panic!("no flag in\n{text}")
-    };
+    let Some(Member::Relation(flag)) = file.members.get("flag") else { panic!("no flag in\n{text}") };
     schema.relation(*flag).condition.clone().unwrap()
 }

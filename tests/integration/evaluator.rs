@@ -21,7 +21,10 @@ use permcached::{
     source::{Deadline, Source, documents::Documents},
     telemetry::Metrics,
 };
-use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
+};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -31,6 +34,8 @@ use self::{
 
 /// How many schemas, each with its documents and questions.
 const CASES: u32 = 4_000;
+/// How many graphs with circles, each with its questions.
+const CIRCLES: u32 = 2_000;
 /// What all of them are made from, unless told otherwise.
 const SEED: u64 = 1;
 
@@ -56,34 +61,8 @@ type Answered = Result<(), Reason>;
 
 #[test]
 fn the_evaluator_agrees_with_a_naive_one() {
-    let bench = Bench {
-        runtime: runtime(),
-        metrics: Arc::default(),
-        seen: RefCell::default(),
-    };
-    let default = Config::default();
-    let rng_seed = if default.rng_seed == RngSeed::Random {
-        RngSeed::Fixed(SEED)
-    } else {
-        default.rng_seed
-    };
-    let cases = default.cases.max(CASES);
-    let config = Config {
-        cases,
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        ..default
-    };
-    match TestRunner::new(config).run(&generate::case(), |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
-    let seen = bench.seen.into_inner();
-    println!("{seen:#?}");
+    let (seen, cases) = run(generate::case(), CASES);
     assert!(seen.refused * 10 < cases, "nearly all schemas are accepted");
-    assert!(seen.given_up * 20 < cases, "few questions are too much work");
     assert!(seen.allowed * 2 > cases, "many questions are allowed");
     for reason in Reason::ALL {
         let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
@@ -95,11 +74,47 @@ fn the_evaluator_agrees_with_a_naive_one() {
     assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
 }
 
+#[test]
+fn the_evaluator_agrees_with_a_naive_one_about_circles() {
+    let (seen, cases) = run(generate::circles::case(), CIRCLES);
+    assert_eq!(seen.refused, 0, "there is one schema, and it is sound");
+    assert!(seen.allowed * 2 > cases, "many questions are allowed");
+    for reason in [Reason::Malformed, Reason::Excluded, Reason::Expired, Reason::NoGrant] {
+        let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
+        assert!(count * 12 > cases, "{} occurs only {count} times", reason.as_str());
+    }
+}
+
+/// Judges so many cases, and tells what they were, and how many.
+fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
+    let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
+    let default = Config::default();
+    let rng_seed = match default.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(SEED),
+        fixed @ RngSeed::Fixed(_) => fixed,
+    };
+    let cases = default.cases.max(cases);
+    let config = Config {
+        cases,
+        rng_seed,
+        rng_algorithm: RngAlgorithm::XorShift,
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..default
+    };
+    match TestRunner::new(config).run(&strategy, |case| bench.case(&case)) {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+    let seen = bench.seen.into_inner();
+    println!("{seen:#?}");
+    assert!(seen.given_up * 20 < cases, "few questions are too much work");
+    (seen, cases)
+}
+
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
 fn deadline() -> Deadline {
@@ -124,11 +139,8 @@ impl Bench {
         };
         let schema = Arc::new(schema);
         let source = Arc::new(Documents::new(&schema, &case.collections));
-        let checker = Checker::new(
-            Arc::clone(&schema),
-            Arc::clone(&source) as Arc<dyn Source>,
-            Arc::clone(&self.metrics),
-        );
+        let checker =
+            Checker::new(Arc::clone(&schema), Arc::clone(&source) as Arc<dyn Source>, Arc::clone(&self.metrics));
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for question in &case.questions {
@@ -144,10 +156,7 @@ impl Bench {
         let check = |questions: &[Question]| -> Vec<Answer> {
             let checked = checker.check_at(questions, Demand::FullyConsistent, deadline(), || case.now);
             let checked = self.runtime.block_on(checked);
-            checked
-                .into_iter()
-                .map(|checked| checked.expect("documents in memory are always there").answer)
-                .collect()
+            checked.into_iter().map(|checked| checked.expect("documents in memory are always there").answer).collect()
         };
         let answers = check(&questions);
         for (at, question) in questions.iter().enumerate() {
@@ -190,8 +199,7 @@ impl Bench {
             }
             let loaded = source.load(missing, Moment::from_count(1), deadline());
             let loaded = self.runtime.block_on(loaded).into_iter();
-            hand.0
-                .extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
+            hand.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
         };
         let explained = match tree.outcome {
             Outcome::Holds { until } => (Ok(()), until),
@@ -214,9 +222,7 @@ impl Bench {
             match evaluate(schema, question, &less, case.now, &mut missing) {
                 Verdict::Decided(other) if plain(other) != plain(answer) => {
                     let at_hand: Vec<_> = less.0.keys().collect();
-                    return Err(format!(
-                        "the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"
-                    ));
+                    return Err(format!("the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"));
                 }
                 Verdict::Decided(_) => self.seen.borrow_mut().decided_by_few += 1,
                 Verdict::Missing if missing.is_empty() => return Err("undecided, and nothing is missing".to_owned()),
@@ -258,10 +264,7 @@ fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
     let last = valid_until.map(|until| until - 1).filter(|moment| *moment > case.now);
     for moment in dates().filter(is_within).chain(last) {
         if let Some(Err(reason)) = naive(case, asked, moment) {
-            return Err(format!(
-                "{answer:?} at {}, but denied at {moment} already: {reason:?}",
-                case.now
-            ));
+            return Err(format!("{answer:?} at {}, but denied at {moment} already: {reason:?}", case.now));
         }
     }
     match valid_until {
@@ -271,25 +274,19 @@ fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
 }
 
 fn naive(case: &Case, asked: &Asked, now: Millis) -> Option<Answered> {
-    let subject = asked
-        .subject
-        .map(|(kind, id)| (kind, id_value(case.subject_form(kind), id)));
+    let subject = asked.subject.map(|(kind, id)| (kind, id_value(case.subject_form(kind), id)));
     let (kind, id) = asked.resource;
     let id = id_value(case.resource_form(kind), id);
     Naive::new(&case.model, &case.collections, subject, now).answer(&asked.permission, kind, &id)
 }
 
 fn question(case: &Case, schema: &Schema, asked: &Asked) -> Question {
-    let subject_id = asked
-        .subject
-        .map(|(kind, id)| (kind, id_text(case.subject_form(kind), id)));
+    let subject_id = asked.subject.map(|(kind, id)| (kind, id_text(case.subject_form(kind), id)));
     let subject = match &subject_id {
         Some((kind, id)) => SubjectText::Known { kind, id },
         None => SubjectText::Anonymous,
     };
     let (kind, id) = asked.resource;
     let id = id_text(case.resource_form(kind), id);
-    schema
-        .question(subject, &asked.permission, kind, &id)
-        .expect("a question of the schema")
+    schema.question(subject, &asked.permission, kind, &id).expect("a question of the schema")
 }

@@ -5,21 +5,31 @@
 #![allow(
     unreachable_pub,
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::struct_field_names,
+    clippy::unreachable,
     clippy::unwrap_used,
-    unreachable_pub,
     reason = "a test says what went wrong by panicking"
 )]
 
 mod any_schema;
+mod architecture;
+mod bounds;
 mod broken_schemas;
 mod cli;
+mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod mongodb;
 mod rules;
+mod standalone;
 mod support;
 mod transport;
+mod tuple_models;
+mod wrong_types;

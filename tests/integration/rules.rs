@@ -1,11 +1,11 @@
-//! Every rule of the shipped schemas, both ways: allowed, and denied when one condition is off, each with its reason, over
-//! documents in memory and over the same documents in a real replica set.
+//! Every rule of the shipped schemas, both ways: allowed, and denied when one condition is off, each with its reason,
+//! over documents in memory and over the same documents in a real replica set.
 //!
 //! The tables are in `rules/`; what a rule table cannot say (names that are wrong, the command line) is tested here.
 
-mod items;
+pub mod items;
 mod notes;
-mod rule;
+pub mod rule;
 mod sharing;
 mod teams;
 
@@ -22,7 +22,6 @@ use permcached::{
     schema::{Member, Schema, SubjectText, Target},
 };
 use rule::{Case, NOW, Rule, Schemas};
-
 
 use crate::support::{
     both::{Both, Collections, fill, shipped_schema, subject_text},
@@ -73,7 +72,9 @@ async fn walk(schema: Schema, rules: Vec<Rule>) {
     let mut wrong = Vec::new();
     for ((case, permission), answers) in asked.iter().zip(answers) {
         let expected = case.expected.of(permission);
-        if let Some(objection) = both.objection(answers, |text| expected.as_ref().map_or(text.starts_with("denied"), |wanted| text == wanted)) {
+        if let Some(objection) = both
+            .objection(answers, |text| expected.as_ref().map_or(text.starts_with("denied"), |wanted| text == wanted))
+        {
             let expected = expected.as_deref().unwrap_or("denied");
             wrong.push(format!("{}: {permission}\n    expected {expected}\n    got      {objection}", case.name));
         }
@@ -93,7 +94,8 @@ fn assert_complete(schema: &Schema, rules: &[Rule]) {
     };
     let granted: BTreeSet<String> = rules.iter().flat_map(granted).collect();
     for (kind, resource) in schema.resources() {
-        let permissions = schema.public_permissions(kind).map(|id| format!("{}.{}", resource.name, schema.permission(id).name));
+        let permissions =
+            schema.public_permissions(kind).map(|id| format!("{}.{}", resource.name, schema.permission(id).name));
         let relations = resource.members.values().filter_map(|member| match member {
             Member::Relation(id) if leads_to_subjects(schema, *id) => Some(schema.relation_name(*id)),
             _ => None,
@@ -153,7 +155,8 @@ fn what_a_schema_does_not_define_is_an_error_with_the_nearest_name() {
 fn only_the_sharing_schema_knows_codes_and_checked_passwords() {
     for subject in ["code:C0DE", "verified_link:token"] {
         for resource in ["file", "folder", "note"] {
-            let asked = |schema: Schema| schema.question(subject_text(subject), "read", resource, "65f000000000000000000001");
+            let asked =
+                |schema: Schema| schema.question(subject_text(subject), "read", resource, "65f000000000000000000001");
             assert!(asked(shipped_schema("fylora-sharing.toml")).is_ok());
             let errors = asked(shipped_schema("fylora.toml")).expect_err(subject);
             assert_eq!(errors[0].field, "subject.type", "{errors:?}");
@@ -206,8 +209,17 @@ async fn a_wrong_expectation_fails_and_names_its_question() {
     let output = schema_test(&file, None);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{shown}");
-    assert!(shown.contains("a stranger reads: zoe read roadmap\n    expected allowed by file#owner\n    got      denied NO_GRANT"), "{shown}");
-    assert!(shown.contains("a stranger reads: zoe write roadmap\n    expected denied EXPIRED\n    got      denied NO_GRANT"), "{shown}");
+    assert!(
+        shown.contains(
+            "a stranger reads: zoe read roadmap\n    expected allowed by file#owner\n    got      denied NO_GRANT"
+        ),
+        "{shown}"
+    );
+    assert!(
+        shown
+            .contains("a stranger reads: zoe write roadmap\n    expected denied EXPIRED\n    got      denied NO_GRANT"),
+        "{shown}"
+    );
     assert!(shown.contains(", 2 failed"), "{shown}");
 }
 
@@ -226,7 +238,11 @@ fn sample(schema: &Schema) -> Collections {
         json.try_into().unwrap()
     };
     let read = |name: &str| fs::read_to_string(examples().join(format!("{name}.jsonl"))).unwrap();
-    schema.collections().into_iter().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
+    schema
+        .collections()
+        .into_iter()
+        .map(|name| (name.to_owned(), read(name).lines().map(read_line).collect()))
+        .collect()
 }
 
 /// Runs the binary: over the documents that the file names, or over a database of the replica set.
@@ -251,6 +267,7 @@ fn assert_passed(name: &str, output: &Output) {
 }
 
 fn questions_of(test: &toml::Value) -> usize {
-    let count = |value: &toml::Value| value.as_array().map(Vec::len).or(value.as_table().map(toml::Table::len)).unwrap();
+    let count =
+        |value: &toml::Value| value.as_array().map(Vec::len).or(value.as_table().map(toml::Table::len)).unwrap();
     ["allowed", "denied"].into_iter().filter_map(|side| test.get(side)).map(count).sum()
 }

@@ -2,5 +2,6 @@
 
 pub mod both;
 pub mod command;
+pub mod monitored;
 pub mod servers;
 pub mod service;

@@ -11,10 +11,11 @@ use crate::{
 
 /// What a name of a resource type stands for.
 #[derive(Clone, Copy)]
-pub(super) struct Symbol {
-    pub(super) member: Member,
-    /// For an edge, where it leads to, if that is known.
-    pub(super) edge: Option<Option<ResourceTypeId>>,
+pub(super) enum Symbol {
+    /// What holds of a resource or not.
+    Condition(Member),
+    /// An edge, and where it leads to, if that is known.
+    Edge(RelationId, Option<ResourceTypeId>),
 }
 
 /// Every name of the schema.
@@ -36,30 +37,18 @@ pub(super) struct Members<'a> {
 
 impl Members<'_> {
     pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
-        self.symbols
-            .iter()
-            .filter(|(_, symbol)| symbol.edge.is_some())
-            .map(|(name, _)| *name)
+        self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Edge(..))).map(|(name, _)| *name)
     }
 
     /// What holds of a resource or not: all but edges.
     pub(super) fn conditions(&self) -> impl Iterator<Item = &str> {
-        self.symbols
-            .iter()
-            .filter(|(_, symbol)| symbol.edge.is_none())
-            .map(|(name, _)| *name)
+        self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_))).map(|(name, _)| *name)
     }
 
     /// A name to show what can be asked, best the preferred one.
     pub(super) fn example(&self, preferred: &str) -> Option<&str> {
         let rank = |name: &&str| {
-            let is_relation = matches!(
-                self.symbols.get(name),
-                Some(Symbol {
-                    member: Member::Relation(_),
-                    ..
-                })
-            );
+            let is_relation = matches!(self.symbols.get(name), Some(Symbol::Condition(Member::Relation(_))));
             (*name != preferred, is_relation)
         };
         self.conditions().min_by_key(rank)
@@ -71,52 +60,30 @@ impl<'a> Names<'a> {
         let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
         let subjects = subjects.map(|(id, subject)| (subject.name.text.as_str(), id)).collect();
         let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
-        let resources: BTreeMap<_, _> = resources
-            .map(|(id, resource)| (resource.name.text.as_str(), id))
-            .collect();
+        let resources: BTreeMap<_, _> = resources.map(|(id, resource)| (resource.name.text.as_str(), id)).collect();
         let mut members = Vec::new();
         let (mut relation_ids, mut permission_ids) = ((0..).map(RelationId), (0..).map(PermissionId));
         for resource in &declarations.resources {
             let mut symbols = BTreeMap::new();
             for (relation, id) in resource.relations.iter().zip(&mut relation_ids) {
-                let edge = relation
-                    .resource
-                    .as_ref()
-                    .map(|name| resources.get(name.text.as_str()).copied());
-                symbols.insert(
-                    relation.name.text.as_str(),
-                    Symbol {
-                        member: Member::Relation(id),
-                        edge,
-                    },
-                );
+                let symbol = match &relation.resource {
+                    None => Symbol::Condition(Member::Relation(id)),
+                    Some(name) => Symbol::Edge(id, resources.get(name.text.as_str()).copied()),
+                };
+                symbols.insert(relation.name.text.as_str(), symbol);
             }
             for (permission, id) in resource.permissions.iter().zip(&mut permission_ids) {
                 let name = &permission.name;
-                let symbol = Symbol {
-                    member: Member::Permission(id),
-                    edge: None,
-                };
+                let symbol = Symbol::Condition(Member::Permission(id));
                 if symbols.insert(name.text.as_str(), symbol).is_some() {
-                    let message = format!(
-                        "`{}` is both a relation and a permission of `{}`",
-                        name.text, resource.name.text
-                    );
+                    let message =
+                        format!("`{}` is both a relation and a permission of `{}`", name.text, resource.name.text);
                     mistakes.push(Mistake::new(&name.span, message).help("give one of them another name"));
                 }
             }
-            members.push(Members {
-                of: &resource.name.text,
-                symbols,
-                is_whole: resource.is_whole,
-            });
+            members.push(Members { of: &resource.name.text, symbols, is_whole: resource.is_whole });
         }
-        Self {
-            subjects,
-            resources,
-            members,
-            is_whole: declarations.is_whole,
-        }
+        Self { subjects, resources, members, is_whole: declarations.is_whole }
     }
 
     pub(super) fn members(&self, kind: ResourceTypeId) -> Option<&Members<'a>> {
@@ -125,6 +92,10 @@ impl<'a> Names<'a> {
 
     pub(super) fn by_name(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
         let symbols = self.members(kind).into_iter().flat_map(|members| &members.symbols);
-        symbols.map(|(name, symbol)| ((*name).into(), symbol.member)).collect()
+        let member = |symbol: &Symbol| match *symbol {
+            Symbol::Condition(member) => member,
+            Symbol::Edge(id, _) => Member::Relation(id),
+        };
+        symbols.map(|(name, symbol)| ((*name).into(), member(symbol))).collect()
     }
 }

@@ -16,9 +16,7 @@ use crate::schema::{
 const DEPTH_MAX: usize = 16;
 
 /// The operators of a field.
-const FIELD_OPERATORS: [&str; 10] = [
-    "$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$not",
-];
+const FIELD_OPERATORS: [&str; 10] = ["$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$not"];
 
 /// The operators of a whole condition.
 const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
@@ -47,17 +45,9 @@ const UNSUPPORTED: [&str; 15] = [
 pub(crate) fn parse(source: &str, node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Condition> {
     let before = mistakes.len();
     let condition = match node.as_text() {
-        None => Parser {
-            mistakes,
-            is_json: false,
-        }
-        .condition(node, 0),
+        None => Parser { mistakes, is_json: false }.condition(node, 0),
         Some(text) => match extended_json(source, &node.span, text) {
-            Ok(node) => Parser {
-                mistakes,
-                is_json: true,
-            }
-            .condition(&node, 0),
+            Ok(node) => Parser { mistakes, is_json: true }.condition(&node, 0),
             Err(mistake) => {
                 mistakes.push(mistake);
                 return None;
@@ -73,10 +63,7 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, Mistake>
     }
     let field = if Path::parse(text).is_ok() { text } else { "is_deleted" };
     let json = format!("{{\"{field}\": true}}");
-    let help = format!(
-        "for example: {}, or '{json}'",
-        as_toml(&format!("{{ \"{field}\": true }}"))
-    );
+    let help = format!("for example: {}, or '{json}'", as_toml(&format!("{{ \"{field}\": true }}")));
     Err(Mistake::new(span, "a condition is a table, or a string of Extended JSON").help(help))
 }
 
@@ -151,12 +138,7 @@ impl Parser<'_> {
         let name = &entry.name;
         let message = match &entry.node.value {
             Value::List(items) if !items.is_empty() => {
-                return Some(
-                    items
-                        .iter()
-                        .filter_map(|item| self.condition(item, depth + 1))
-                        .collect(),
-                );
+                return Some(items.iter().filter_map(|item| self.condition(item, depth + 1)).collect());
             }
             Value::List(_) => format!("`{name}` lists no condition"),
             _ => format!("`{name}` wants a list of conditions, not {}", entry.node.describe()),
@@ -223,10 +205,7 @@ impl Parser<'_> {
             Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
             _ => vec![Test::Eq(self.operand(None, &entry.node)?)],
         };
-        let all = tests
-            .into_iter()
-            .map(|test| Condition::Field(path.clone(), test))
-            .collect();
+        let all = tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect();
         Some(one_or(all, Condition::And))
     }
 
@@ -235,25 +214,17 @@ impl Parser<'_> {
             return self.too_deep(span);
         }
         if operators.is_empty() {
-            let help = format!(
-                "a value stands there, or a test such as {}",
-                self.example("{ \"$exists\": true }")
-            );
+            let help = format!("a value stands there, or a test such as {}", self.example("{ \"$exists\": true }"));
             return self.wrong(Mistake::new(span, format!("the field `{field}` is compared with nothing")).help(help));
         }
         if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
-            return self.wrong(Mistake::new(&inner.span, message).help(format!(
-                "a field inside is named by its path, in quotes: \"{field}.{}\"",
-                inner.name
-            )));
+            return self.wrong(
+                Mistake::new(&inner.span, message)
+                    .help(format!("a field inside is named by its path, in quotes: \"{field}.{}\"", inner.name)),
+            );
         }
-        Some(
-            operators
-                .iter()
-                .filter_map(|operator| self.test(field, operator, depth))
-                .collect(),
-        )
+        Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
     }
 
     fn test(&mut self, field: &str, operator: &Entry, depth: usize) -> Option<Test> {
@@ -265,19 +236,14 @@ impl Parser<'_> {
             "$nin" => Some(Test::Nin(self.operands("$nin", node)?)),
             "$exists" => match node.value {
                 Value::Scalar(Bson::Boolean(wanted)) => Some(Test::Exists(wanted)),
-                _ => self.wrong(Mistake::new(
-                    &node.span,
-                    format!("`$exists` wants true or false, not {}", node.describe()),
-                )),
+                _ => self
+                    .wrong(Mistake::new(&node.span, format!("`$exists` wants true or false, not {}", node.describe()))),
             },
             "$not" => match &node.value {
                 Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
                 _ => self.wrong(
-                    Mistake::new(
-                        &node.span,
-                        format!("`$not` wants a table of operators, not {}", node.describe()),
-                    )
-                    .help("for a plain value there is `$ne`"),
+                    Mistake::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
+                        .help("for a plain value there is `$ne`"),
                 ),
             },
             name if TOP_OPERATORS.contains(&name) => {
@@ -295,18 +261,11 @@ impl Parser<'_> {
     fn operands(&mut self, operator: &str, node: &Node) -> Option<Vec<Bson>> {
         let Value::List(items) = &node.value else {
             let message = format!("`{operator}` wants a list, not {}", node.describe());
-            let example = node
-                .as_text()
-                .map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
+            let example = node.as_text().map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
             return self
                 .wrong(Mistake::new(&node.span, message).help(format!("a list even of one value: [{example}]")));
         };
-        Some(
-            items
-                .iter()
-                .filter_map(|item| self.operand(Some(operator), item))
-                .collect(),
-        )
+        Some(items.iter().filter_map(|item| self.operand(Some(operator), item)).collect())
     }
 
     /// A plain value to compare with.
@@ -314,9 +273,11 @@ impl Parser<'_> {
         let is_plain = |value: &Bson| match value {
             Bson::Double(double) => !double.is_nan(),
             Bson::Binary(binary) => binary.subtype == BinarySubtype::Uuid,
-            Bson::Null | Bson::Boolean(_) | Bson::String(_) | Bson::ObjectId(_) | Bson::DateTime(_) => true,
-            Bson::Int32(_) | Bson::Int64(_) => true,
-            _ => false,
+            Bson::Decimal128(_) | Bson::Symbol(_) => false,
+            value => matches!(
+                Class::of(value),
+                Class::Null | Class::Bool | Class::String | Class::ObjectId | Class::Date | Class::Number
+            ),
         };
         let help = match &node.value {
             Value::Scalar(value) if is_plain(value) => return Some(value.clone()),
@@ -336,10 +297,7 @@ impl Parser<'_> {
     /// A value that is less or greater than others.
     fn ordered(&mut self, operator: &str, node: &Node) -> Option<Bson> {
         let operand = self.operand(Some(operator), node)?;
-        if matches!(
-            Class::of(&operand),
-            Class::Number | Class::String | Class::Date | Class::ObjectId
-        ) {
+        if matches!(Class::of(&operand), Class::Number | Class::String | Class::Date | Class::ObjectId) {
             return Some(operand);
         }
         self.wrong(

@@ -8,56 +8,20 @@ use crate::schema::mistake::Mistake;
 
 /// A key, the keys of which it needs one, and what to do about it.
 const NEEDS: [(&str, &[&str], &str); 10] = [
-    (
-        "collection",
-        &["by"],
-        "name the field that holds this resource's id, for example: by = \"file_id\"",
-    ),
-    (
-        "by",
-        &["collection"],
-        "name the collection that is looked up by it, for example: collection = \"shares\"",
-    ),
-    (
-        "subject",
-        &["field"],
-        "name the field that holds the subject's id, for example: field = \"user_id\"",
-    ),
-    (
-        "resource",
-        &["field"],
-        "name the field that holds the other resource's id, for example: field = \"folder_id\"",
-    ),
-    (
-        "subject_type",
-        &["field"],
-        "name the field that holds the subject's id, for example: field = \"subject_id\"",
-    ),
-    (
-        "subject_type",
-        &["subject"],
-        "list the types that may stand there: subject = [\"user\", \"group.member\"]",
-    ),
+    ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\""),
+    ("by", &["collection"], "name the collection that is looked up by it, for example: collection = \"shares\""),
+    ("subject", &["field"], "name the field that holds the subject's id, for example: field = \"user_id\""),
+    ("resource", &["field"], "name the field that holds the other resource's id, for example: field = \"folder_id\""),
+    ("subject_type", &["field"], "name the field that holds the subject's id, for example: field = \"subject_id\""),
+    ("subject_type", &["subject"], "list the types that may stand there: subject = [\"user\", \"group.member\"]"),
     (
         "subject_relation",
         &["subject_type"],
         "name the field that holds the subject's type: subject_type = \"subject_type\"",
     ),
-    (
-        "wildcard",
-        &["field"],
-        "name the field that may hold `*`, for example: field = \"user_id\"",
-    ),
-    (
-        "document_where",
-        &["each"],
-        "without `each` the condition on the document is `where`",
-    ),
-    (
-        "required",
-        &["since", "until"],
-        "name the field that must hold a date, for example: until = \"expires_at\"",
-    ),
+    ("wildcard", &["field"], "name the field that may hold `*`, for example: field = \"user_id\""),
+    ("document_where", &["each"], "without `each` the condition on the document is `where`"),
+    ("required", &["since", "until"], "name the field that must hold a date, for example: until = \"expires_at\""),
 ];
 
 /// What has no place beside `resource`.
@@ -73,23 +37,14 @@ impl Reader<'_> {
         for (key, needed, help) in NEEDS {
             let Some(entry) = fields.get(key) else { continue };
             let is_clash = fields.get("resource").is_some() && OF_SUBJECTS.contains(&key);
-            if is_clash
-                || needed
-                    .iter()
-                    .any(|needed| fields.get(needed).is_some() || fields.is_misspelt(needed))
-            {
+            if is_clash || needed.iter().any(|needed| fields.get(needed).is_some() || fields.is_misspelt(needed)) {
                 continue;
             }
-            let needed = needed
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(" or ");
+            let needed = needed.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
             self.wrong(Mistake::new(&entry.span, format!("{what} has `{key}` and no {needed}")).help(help));
         }
-        if let Some(key) = OF_SUBJECTS
-            .into_iter()
-            .find(|key| fields.get("resource").is_some() && fields.get(key).is_some())
+        if let Some(key) =
+            OF_SUBJECTS.into_iter().find(|key| fields.get("resource").is_some() && fields.get(key).is_some())
             && let Some(entry) = fields.get(key)
         {
             self.wrong(
@@ -97,9 +52,7 @@ impl Reader<'_> {
                     .help("a relation leads to subjects or, with `resource`, to other resources"),
             );
         }
-        let says_nothing = !SELECTS
-            .iter()
-            .any(|key| fields.get(key).is_some() || fields.is_misspelt(key));
+        let says_nothing = !SELECTS.iter().any(|key| fields.get(key).is_some() || fields.is_misspelt(key));
         if says_nothing && self.mistakes.len() == before {
             self.wrong(
                 Mistake::new(&name.span, format!("{what} does not say where it is read"))

@@ -40,9 +40,7 @@ impl<'a> Fields<'a> {
 
     /// The entries that nobody took.
     pub(super) fn unknown(&self) -> impl Iterator<Item = &'a Entry> {
-        self.entries
-            .iter()
-            .filter(|entry| !self.taken.contains(&entry.name.as_str()))
+        self.entries.iter().filter(|entry| !self.taken.contains(&entry.name.as_str()))
     }
 }
 
@@ -74,11 +72,7 @@ impl Reader<'_> {
             self.wrong(Mistake::new(&node.span, message).help(format!("for example: {}", instead(node))));
             return;
         };
-        let mut fields = Fields {
-            what,
-            entries,
-            taken: Vec::new(),
-        };
+        let mut fields = Fields { what, entries, taken: Vec::new() };
         read(self, &mut fields);
         for entry in fields.unknown() {
             let message = format!("unknown key `{}` in {}", entry.name, fields.what);
@@ -108,10 +102,7 @@ impl Reader<'_> {
             }
             // Under its right name it is found by those who refer to it.
             let text = right_name(&entry.name).unwrap_or_else(|| entry.name.clone());
-            let name = Name {
-                text,
-                span: entry.span.clone(),
-            };
+            let name = Name { text, span: entry.span.clone() };
             all.push(read(self, name, &entry.node));
         }
         all
@@ -138,14 +129,11 @@ impl Reader<'_> {
         let Some(text) = self.string(entry, "the form of ids") else {
             return IdForm::ObjectId;
         };
-        IdForm::ALL
-            .into_iter()
-            .find(|form| form.as_str() == text)
-            .unwrap_or_else(|| {
-                let mistake = Mistake::new(&entry.node.span, format!("unknown form of ids `{text}`"));
-                self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
-                IdForm::ObjectId
-            })
+        IdForm::ALL.into_iter().find(|form| form.as_str() == text).unwrap_or_else(|| {
+            let mistake = Mistake::new(&entry.node.span, format!("unknown form of ids `{text}`"));
+            self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
+            IdForm::ObjectId
+        })
     }
 
     pub(super) fn flag(&mut self, entry: Option<&Entry>) -> bool {
@@ -169,10 +157,7 @@ impl Reader<'_> {
     pub(super) fn type_name(&mut self, entry: Option<&Entry>) -> Option<Name> {
         let entry = entry?;
         let text = self.string(entry, "the name of a type")?.to_owned();
-        Some(Name {
-            text,
-            span: entry.node.span.clone(),
-        })
+        Some(Name { text, span: entry.node.span.clone() })
     }
 
     pub(super) fn collection(&mut self, entry: Option<&Entry>) -> Option<Name> {
@@ -186,10 +171,7 @@ impl Reader<'_> {
                     .help("`system.`, `$` and NUL are MongoDB's own")
             }
             _ => {
-                return Some(Name {
-                    text: text.to_owned(),
-                    span,
-                });
+                return Some(Name { text: text.to_owned(), span });
             }
         };
         self.wrong(mistake);

@@ -17,20 +17,13 @@ pub(super) struct Places {
 impl Places {
     /// Finds the parts of `text`. Places are relative to it.
     pub(super) fn of(text: &str) -> Self {
-        Scanner {
-            text: text.as_bytes(),
-            position: 0,
-        }
-        .value()
+        Scanner { text: text.as_bytes(), position: 0 }.value()
     }
 
     /// The first key of an object that is there already.
     pub(super) fn repeated_key(&self, text: &str) -> Option<Span> {
         let mut seen = HashSet::new();
-        self.keys
-            .iter()
-            .find(|key| !seen.insert(text.get((*key).clone())))
-            .cloned()
+        self.keys.iter().find(|key| !seen.insert(text.get((*key).clone()))).cloned()
     }
 }
 
@@ -71,31 +64,24 @@ impl Scanner<'_> {
                 self.scalar();
             }
         }
-        Places {
-            span: start..self.position,
-            keys,
-            parts,
-        }
+        Places { span: start..self.position, keys, parts }
     }
 
     /// A string, a number or a word.
     fn scalar(&mut self) -> Span {
         let start = self.position;
         let rest = self.text.get(start..).unwrap_or_default();
-        let length = match rest.strip_prefix(b"\"") {
-            Some(inside) => {
-                let mut is_escaped = false;
-                let end = inside.iter().position(|byte| {
-                    let is_end = *byte == b'"' && !is_escaped;
-                    is_escaped = *byte == b'\\' && !is_escaped;
-                    is_end
-                });
-                end.map_or(rest.len(), |end| end + 2)
-            }
-            None => {
-                let is_end = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' | b'}' | b']');
-                rest.iter().position(is_end).unwrap_or(rest.len())
-            }
+        let length = if let Some(inside) = rest.strip_prefix(b"\"") {
+            let mut is_escaped = false;
+            let end = inside.iter().position(|byte| {
+                let is_end = *byte == b'"' && !is_escaped;
+                is_escaped = *byte == b'\\' && !is_escaped;
+                is_end
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        } else {
+            let is_end = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' | b'}' | b']');
+            rest.iter().position(is_end).unwrap_or(rest.len())
         };
         // At least one byte, so that the scanner ends whatever the text.
         self.position = self.text.len().min(start + length.max(1));

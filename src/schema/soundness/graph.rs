@@ -37,10 +37,7 @@ impl Graph {
     pub(super) fn components(&self) -> Components {
         const UNSEEN: usize = usize::MAX;
         let count = self.0.len();
-        let mut components = Components {
-            of: vec![UNSEEN; count],
-            order: Vec::new(),
-        };
+        let mut components = Components { of: vec![UNSEEN; count], order: Vec::new() };
         let (mut index, mut lowest) = (vec![UNSEEN; count], vec![UNSEEN; count]);
         let (mut open, mut path, mut seen) = (Vec::new(), Vec::new(), 0);
         let get = |table: &[usize], node: usize| table.get(node).copied().unwrap_or_default();

@@ -51,7 +51,9 @@ impl Finding {
                 format!("the collection `{collection}` is {what}, in which changes cannot be followed")
             }
             Self::NoIndex { collection, field } => {
-                format!("`{collection}` is looked up by `{field}` and has no index for it: each lookup reads the whole collection")
+                format!(
+                    "`{collection}` is looked up by `{field}` and has no index for it: each lookup reads the whole collection"
+                )
             }
         }
     }
@@ -121,7 +123,9 @@ async fn has_index(database: &Database, collection: &str, field: &str) -> Result
         let serves_all = options.partial_filter_expression.is_none() && !options.hidden.unwrap_or(false);
         let is_simple = options.collation.is_none_or(|collation| collation.locale == "simple");
         let is_first = index.keys.iter().next().is_some_and(|(name, kind)| {
-            name == field && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_)) || kind.as_str() == Some("hashed"))
+            name == field
+                && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_))
+                    || kind.as_str() == Some("hashed"))
         });
         if is_first && serves_all && is_simple {
             return Ok(true);

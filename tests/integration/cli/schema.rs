@@ -142,3 +142,25 @@ fn a_test_file_that_is_wrong_is_no_failed_test() {
     let ended = run(&["schema", "test", "no/such.test.toml"]);
     assert_eq!((ended.code, ended.stderr.contains("no/such.test.toml")), (2, true), "{ended:?}");
 }
+
+/// `mongoexport --jsonFormat=canonical` writes every number and date with its type.
+#[test]
+fn documents_in_canonical_json_are_read_as_those_in_relaxed() {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(DOCUMENTS).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let canonical: String = std::fs::read_to_string(&path)
+                .unwrap()
+                .lines()
+                .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+                .map(|json| bson::Bson::try_from(json).unwrap().into_canonical_extjson().to_string() + "\n")
+                .collect();
+            assert!(!canonical.contains("\"$date\":\"") && canonical.contains("{\"$oid\":"));
+            std::fs::write(directory.path().join(entry.file_name()), canonical).unwrap();
+        }
+    }
+    let tests = "schemas/fylora-sharing.test.toml";
+    let ended = run(&["schema", "test", tests, "--documents", directory.path().to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+}

@@ -17,27 +17,12 @@ use super::values::{families, is_operand, is_ordered};
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// The paths of generated conditions, and how often each is taken. Nothing stands at the last.
-const PATHS: [(u32, &str); 9] = [
-    (2, "a"),
-    (2, "b"),
-    (1, "c"),
-    (2, "a.b"),
-    (1, "a.c"),
-    (1, "b.a"),
-    (1, "a.b.c"),
-    (1, "b.b.a"),
-    (1, "missing.a"),
-];
+const PATHS: [(u32, &str); 9] =
+    [(2, "a"), (2, "b"), (1, "c"), (2, "a.b"), (1, "a.c"), (1, "b.a"), (1, "a.b.c"), (1, "b.b.a"), (1, "missing.a")];
 
 /// `$eq` and `$ne`, which a field has as tests of their own, then those that want an order.
-pub(crate) const COMPARISONS: [Comparison; 6] = [
-    Comparison::Eq,
-    Comparison::Ne,
-    Comparison::Gt,
-    Comparison::Gte,
-    Comparison::Lt,
-    Comparison::Lte,
-];
+pub(crate) const COMPARISONS: [Comparison; 6] =
+    [Comparison::Eq, Comparison::Ne, Comparison::Gt, Comparison::Gte, Comparison::Lt, Comparison::Lte];
 
 /// How deep values nest in a field of a document.
 const DEPTH_MAX: usize = 3;
@@ -66,11 +51,7 @@ pub(crate) fn stock() -> impl Strategy<Value = Stock> {
         // Never without something that has an order.
         values.extend([Bson::Null, Bson::Boolean(true), Bson::Boolean(false), Bson::Int32(1)]);
         let pick = |is_wanted: fn(&Bson) -> bool| values.iter().filter(|value| is_wanted(value)).cloned().collect();
-        Stock {
-            operands: pick(is_operand),
-            ordered: pick(is_ordered),
-            values,
-        }
+        Stock { operands: pick(is_operand), ordered: pick(is_ordered), values }
     })
 }
 
@@ -128,9 +109,7 @@ impl Stock {
         let value = self.value(DEPTH_MAX);
         let field = |name| prop::option::weighted(0.85, value.clone()).prop_map(move |value| (name, value));
         Vec::from(NAMES.map(field)).prop_shuffle().prop_map(|fields| {
-            let there = fields
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             there.collect()
         })
     }
@@ -178,16 +157,9 @@ pub(crate) fn tests(values: &[Bson]) -> Vec<Condition> {
         tests.extend([Test::Eq(value.clone()), Test::Ne(value.clone())]);
         tests.extend([Test::In(vec![value.clone()]), Test::Nin(vec![value.clone()])]);
         if is_ordered(value) {
-            tests.extend(
-                COMPARISONS[2..]
-                    .iter()
-                    .map(|comparison| Test::Compare(*comparison, value.clone())),
-            );
+            tests.extend(COMPARISONS[2..].iter().map(|comparison| Test::Compare(*comparison, value.clone())));
         }
     }
     let path = Path::parse("a").unwrap();
-    tests
-        .into_iter()
-        .map(|test| Condition::Field(path.clone(), test))
-        .collect()
+    tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect()
 }

@@ -49,21 +49,14 @@ impl Tallies {
         // Twelve of conditions and fields, six of `$expr`.
         assert_eq!(self.by_operator.len(), 18, "an operator is missing:\n{self}");
         for tally in self.by_operator.values().chain([&self.all]) {
-            assert!(
-                (SHARE_MIN..=SHARE_MAX).contains(&tally.percent()),
-                "too many or too few were found:\n{self}"
-            );
+            assert!((SHARE_MIN..=SHARE_MAX).contains(&tally.percent()), "too many or too few were found:\n{self}");
         }
     }
 
     /// Panics unless every operator was there with every type that it takes, and with each found some and missed some.
     pub(crate) fn check_operands(&self) {
         // `$eq` and `$ne` take nine types, `$gt` and its three like take six.
-        assert_eq!(
-            self.by_operand.len(),
-            2 * 9 + 4 * 6,
-            "an operator is missing with some type:\n{self}"
-        );
+        assert_eq!(self.by_operand.len(), 2 * 9 + 4 * 6, "an operator is missing with some type:\n{self}");
         for tally in self.by_operand.values() {
             assert!(tally.found > 0 && tally.missed > 0, "all or none were found:\n{self}");
         }
@@ -72,21 +65,9 @@ impl Tallies {
 
 impl fmt::Display for Tallies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "found {} of {} pairs ({} %)",
-            self.all.found,
-            self.all.total(),
-            self.all.percent()
-        )?;
+        writeln!(f, "found {} of {} pairs ({} %)", self.all.found, self.all.total(), self.all.percent())?;
         for (name, tally) in self.by_operator.iter().chain(&self.by_operand) {
-            writeln!(
-                f,
-                "  {name}: {} of {} ({} %)",
-                tally.found,
-                tally.total(),
-                tally.percent()
-            )?;
+            writeln!(f, "  {name}: {} of {} ({} %)", tally.found, tally.total(), tally.percent())?;
         }
         Ok(())
     }

@@ -33,18 +33,8 @@ pub(crate) fn all() -> Vec<Bson> {
     let mut all = families().concat();
     all.extend([Bson::Null, true.into(), false.into(), bson!({}), bson!([])]);
     all.extend([bson!([1]), bson!([1.5, 0]), bson!([1, null]), bson!([[1]])]);
-    all.extend([
-        bson!({ "a": 1 }),
-        bson!({ "a": 2 }),
-        bson!({ "a": "b" }),
-        bson!({ "a": null }),
-    ]);
-    all.extend([
-        bson!({ "b": 1 }),
-        bson!({ "a": 1, "b": 0 }),
-        bson!({ "b": 0, "a": 1 }),
-        bson!({ "a": [1] }),
-    ]);
+    all.extend([bson!({ "a": 1 }), bson!({ "a": 2 }), bson!({ "a": "b" }), bson!({ "a": null })]);
+    all.extend([bson!({ "b": 1 }), bson!({ "a": 1, "b": 0 }), bson!({ "b": 0, "a": 1 }), bson!({ "a": [1] })]);
     all
 }
 
@@ -62,52 +52,29 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
         .concat(),
         [
             longs(&[TWO_TO_THE_53 - 1, TWO_TO_THE_53, above, -above]),
-            doubles(&[
-                9_007_199_254_740_992.0,
-                9_007_199_254_740_994.0,
-                -9_007_199_254_740_992.0,
-            ]),
-            decimals(&[
-                "9007199254740992",
-                "9007199254740992.5",
-                "9007199254740993",
-                "-9007199254740993",
-            ]),
+            doubles(&[9_007_199_254_740_992.0, 9_007_199_254_740_994.0, -9_007_199_254_740_992.0]),
+            decimals(&["9007199254740992", "9007199254740992.5", "9007199254740993", "-9007199254740993"]),
         ]
         .concat(),
         // The ends of int and long.
         [
             ints(&[i32::MIN, i32::MAX]),
             longs(&[i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX]),
-            doubles(&[
-                -2_147_483_648.0,
-                2_147_483_647.5,
-                9_223_372_036_854_775_808.0,
-                -9_223_372_036_854_775_808.0,
-            ]),
+            doubles(&[-2_147_483_648.0, 2_147_483_647.5, 9_223_372_036_854_775_808.0, -9_223_372_036_854_775_808.0]),
             decimals(&["9223372036854775807", "9223372036854775808", "-9223372036854775808"]),
         ]
         .concat(),
         // The double 0.1 is a little more than 0.1: the 34 digits that a decimal holds of it, and one less in the last.
         [
             doubles(&[0.1, -0.1, 0.5]),
-            decimals(&[
-                "0.1",
-                "0.1000000000000000055511151231257827",
-                "0.1000000000000000055511151231257826",
-            ]),
+            decimals(&["0.1", "0.1000000000000000055511151231257827", "0.1000000000000000055511151231257826"]),
             decimals(&["-0.1000000000000000055511151231257827", "0.50"]),
         ]
         .concat(),
         // Next to nothing.
         [
             doubles(&[0.0, f64::from_bits(1), -f64::from_bits(1), f64::MIN_POSITIVE]),
-            decimals(&[
-                "4.940656458412465441765687928682214E-324",
-                "1E-6176",
-                "-1E-6176",
-                "0E-6176",
-            ]),
+            decimals(&["4.940656458412465441765687928682214E-324", "1E-6176", "-1E-6176", "0E-6176"]),
         ]
         .concat(),
         // Very much.
@@ -191,34 +158,22 @@ fn timestamps(moments: &[(u32, u32)]) -> Vec<Bson> {
 }
 
 fn binaries(subtype: BinarySubtype, contents: &[&[u8]]) -> Vec<Bson> {
-    let binaries = contents.iter().map(|bytes| Binary {
-        subtype,
-        bytes: bytes.to_vec(),
-    });
+    let binaries = contents.iter().map(|bytes| Binary { subtype, bytes: bytes.to_vec() });
     binaries.map(Bson::Binary).collect()
 }
 
 fn regexes(parts: &[(&str, &str)]) -> Vec<Bson> {
     let text = |part: &str| part.to_owned().try_into().unwrap();
-    let regexes = parts.iter().map(|(pattern, options)| Regex {
-        pattern: text(pattern),
-        options: text(options),
-    });
+    let regexes = parts.iter().map(|(pattern, options)| Regex { pattern: text(pattern), options: text(options) });
     regexes.map(Bson::RegularExpression).collect()
 }
 
 fn codes(texts: &[&str]) -> Vec<Bson> {
-    texts
-        .iter()
-        .map(|code| Bson::JavaScriptCode((*code).to_owned()))
-        .collect()
+    texts.iter().map(|code| Bson::JavaScriptCode((*code).to_owned())).collect()
 }
 
 fn scopes(scopes: &[Document]) -> Vec<Bson> {
     let code = || "a".to_owned();
-    let codes = scopes.iter().map(|scope| JavaScriptCodeWithScope {
-        code: code(),
-        scope: scope.clone(),
-    });
+    let codes = scopes.iter().map(|scope| JavaScriptCodeWithScope { code: code(), scope: scope.clone() });
     codes.map(Bson::JavaScriptCodeWithScope).collect()
 }

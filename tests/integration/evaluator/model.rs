@@ -110,11 +110,7 @@ impl Relation {
 /// The schema's text.
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "default_subject = {:?}",
-            self.subjects.first().map_or("", |kind| kind.name)
-        )?;
+        writeln!(f, "default_subject = {:?}", self.subjects.first().map_or("", |kind| kind.name))?;
         for kind in &self.subjects {
             writeln!(f, "\n[subject.{}]\nid = {:?}", kind.name, kind.form.as_str())?;
             let secret = kind.is_secret.then_some("true".to_owned());
@@ -138,11 +134,7 @@ impl fmt::Display for Model {
             writeln!(f, "\n[resource.{}.permissions]", kind.name)?;
             for permission in &kind.permissions {
                 let is_private = permission.is_private;
-                writeln!(
-                    f,
-                    "{} = {{ is = \"{}\", private = {is_private} }}",
-                    permission.name, permission.meaning
-                )?;
+                writeln!(f, "{} = {{ is = \"{}\", private = {is_private} }}", permission.name, permission.meaning)?;
             }
         }
         Ok(())
@@ -168,10 +160,7 @@ impl Relation {
             _ => Some(format!("[{}]", subjects.join(", "))),
         };
         let keys = [
-            (
-                "collection",
-                self.lookup.as_ref().map(|(collection, _)| quoted(collection)),
-            ),
+            ("collection", self.lookup.as_ref().map(|(collection, _)| quoted(collection))),
             ("by", self.lookup.as_ref().map(|(_, by)| quoted(by))),
             ("each", path(&self.each)),
             ("field", path(&self.field)),
@@ -186,9 +175,7 @@ impl Relation {
             ("until", path(&self.until)),
             ("required", flag(self.required)),
         ];
-        let keys = keys
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key} = {}", value?)));
+        let keys = keys.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}", value?)));
         keys.collect::<Vec<_>>().join(", ")
     }
 }

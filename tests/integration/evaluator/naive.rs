@@ -13,8 +13,9 @@ use permcached::question::{IdForm, Reason};
 
 use super::model::{Expression, Model, Relation, Target};
 
-/// How much work one question may be before it is given up.
-const STEPS_MAX: usize = 2_000;
+/// How much work one question may be before it is given up: an explanation, which remembers nothing either, stays below
+/// the crate's 10,000 nodes then.
+const STEPS_MAX: usize = 1_500;
 /// How many resources deep a question may go before it is given up; the crate's own limit is 32.
 const DEPTH_MAX: usize = 24;
 
@@ -78,23 +79,12 @@ impl<'a> Naive<'a> {
         subject: Option<(&'a str, Bson)>,
         now: i64,
     ) -> Self {
-        Self {
-            model,
-            collections,
-            subject,
-            now,
-            on_the_way: RefCell::default(),
-            steps: Cell::new(0),
-        }
+        Self { model, collections, subject, now, on_the_way: RefCell::default(), steps: Cell::new(0) }
     }
 
     /// Whether it is allowed, or why not. Nothing if that is too much work.
     pub fn answer(&self, permission: &str, kind: &str, id: &Bson) -> Option<Result<(), Reason>> {
-        let exists = if self.exists(kind, id) {
-            Value::True
-        } else {
-            Value::False(Reason::NotFound)
-        };
+        let exists = if self.exists(kind, id) { Value::True } else { Value::False(Reason::NotFound) };
         let value = all(&[self.gate(), exists, self.ask(kind, id, permission, false)]);
         if self.steps.get() > STEPS_MAX {
             return None;
@@ -128,8 +118,7 @@ impl<'a> Naive<'a> {
     /// Whether the resource is there, if its type has documents.
     fn exists(&self, kind: &str, id: &Bson) -> bool {
         let kind = self.model.resource(kind).expect("a resource type of the model");
-        kind.collection
-            .is_none_or(|collection| !self.by(collection, "_id", id).is_empty())
+        kind.collection.is_none_or(|collection| !self.by(collection, "_id", id).is_empty())
     }
 
     /// The documents of a collection that have an id in a field.
@@ -148,24 +137,15 @@ impl<'a> Naive<'a> {
 
     /// The value of a relation or permission of a resource. `under` is whether that stands under a `!`.
     fn ask(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
-        let asked = Asked {
-            kind: kind.to_owned(),
-            id: id.clone(),
-            member: member.to_owned(),
-        };
-        if self.on_the_way.borrow().contains(&asked) {
-            return NOTHING;
-        }
-        let depth = self
-            .on_the_way
-            .borrow()
-            .iter()
-            .filter(|other| (&other.kind, &other.id) != (&asked.kind, id))
-            .count();
-        self.steps
-            .set(if depth > DEPTH_MAX { STEPS_MAX } else { self.steps.get() } + 1);
+        let asked = Asked { kind: kind.to_owned(), id: id.clone(), member: member.to_owned() };
+        let is_elsewhere = |other: &&Asked| (&other.kind, &other.id) != (&asked.kind, id);
+        let depth = self.on_the_way.borrow().iter().filter(is_elsewhere).count();
+        self.steps.set(self.steps.get() + if depth > DEPTH_MAX { STEPS_MAX } else { 1 });
         if self.steps.get() > STEPS_MAX {
             return Value::Unclear;
+        }
+        if self.on_the_way.borrow().contains(&asked) {
+            return NOTHING;
         }
         self.on_the_way.borrow_mut().push(asked);
         let resource = self.model.resource(kind).expect("a resource type of the model");
@@ -182,10 +162,7 @@ impl<'a> Naive<'a> {
 
     fn expression(&self, expression: &Expression, kind: &str, id: &Bson, under: bool) -> Value {
         let each = |sides: &[Expression]| -> Vec<Value> {
-            sides
-                .iter()
-                .map(|side| self.expression(side, kind, id, under))
-                .collect()
+            sides.iter().map(|side| self.expression(side, kind, id, under)).collect()
         };
         match expression {
             Expression::Member(name) => self.ask(kind, id, name, under),
@@ -252,11 +229,7 @@ impl<'a> Naive<'a> {
     }
 
     fn ask_there(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
-        if self.exists(kind, id) {
-            self.ask(kind, id, member, under)
-        } else {
-            NOTHING
-        }
+        if self.exists(kind, id) { self.ask(kind, id, member, under) } else { NOTHING }
     }
 
     /// What a document says for a relation.
@@ -279,12 +252,7 @@ impl<'a> Naive<'a> {
         let Some(is_sure) = certainty(&relation.document_condition, document) else {
             return;
         };
-        let unreadable = || Grant {
-            is_sure,
-            whom: Whom::Unreadable,
-            since: None,
-            until: None,
-        };
+        let unreadable = || Grant { is_sure, whom: Whom::Unreadable, since: None, until: None };
         for end in ends(document, each) {
             let items = match end {
                 End::Missing => continue,
@@ -318,12 +286,7 @@ impl<'a> Naive<'a> {
         };
         let ((since, is_since_sure), (until, is_until_sure)) = (date(&relation.since), date(&relation.until));
         let is_sure = is_sure && is_since_sure && is_until_sure;
-        grants.extend(self.whom(relation, document).into_iter().map(|whom| Grant {
-            is_sure,
-            whom,
-            since,
-            until,
-        }));
+        grants.extend(self.whom(relation, document).into_iter().map(|whom| Grant { is_sure, whom, since, until }));
     }
 
     fn whom<'b>(&self, relation: &'b Relation, document: &Document) -> Vec<Whom<'b>> {
@@ -341,7 +304,7 @@ impl<'a> Naive<'a> {
                 End::Missing => {}
                 End::Blocked => all.push(Whom::Unreadable),
                 End::Value(Bson::Array(items)) => {
-                    all.extend(items.iter().filter_map(|item| self.id(relation, target, item)))
+                    all.extend(items.iter().filter_map(|item| self.id(relation, target, item)));
                 }
                 End::Value(value) => all.extend(self.id(relation, target, value)),
             }
@@ -351,11 +314,7 @@ impl<'a> Naive<'a> {
 
     /// Whom one value means.
     fn id<'b>(&self, relation: &Relation, target: Option<&'b Target>, value: &Bson) -> Option<Whom<'b>> {
-        let text = if let Bson::String(text) = value {
-            Some(text.as_str())
-        } else {
-            None
-        };
+        let text = if let Bson::String(text) = value { Some(text.as_str()) } else { None };
         if *value == Bson::Null || text == Some("") {
             return None;
         }
@@ -403,11 +362,7 @@ fn target<'a>(relation: &'a Relation, document: &Document) -> Named<'a> {
         };
         (relation.subject_type.is_none() || kind == name) && (relation.subject_relation.is_none() || member == of)
     };
-    relation
-        .targets
-        .iter()
-        .find(is_meant)
-        .map_or(Named::Unreadable, Named::Target)
+    relation.targets.iter().find(is_meant).map_or(Named::Unreadable, Named::Target)
 }
 
 fn any(values: &[Value]) -> Value {
@@ -417,11 +372,7 @@ fn any(values: &[Value]) -> Value {
     if values.iter().any(|value| matches!(value, Value::Unclear)) {
         return Value::Unclear;
     }
-    let is_there = |reason: &Reason| {
-        values
-            .iter()
-            .any(|value| matches!(value, Value::False(it) if it == reason))
-    };
+    let is_there = |reason: &Reason| values.iter().any(|value| matches!(value, Value::False(it) if it == reason));
     Value::False(REASONS.into_iter().find(is_there).unwrap_or(Reason::NoGrant))
 }
 
@@ -433,10 +384,7 @@ fn all(values: &[Value]) -> Value {
 
 /// Whether two values are one id, whatever the form.
 pub fn same_id(one: &Bson, other: &Bson) -> bool {
-    one == other
-        || FORMS
-            .iter()
-            .any(|form| read_id(one, *form).is_some_and(|id| read_id(other, *form) == Some(id)))
+    one == other || FORMS.iter().any(|form| read_id(one, *form).is_some_and(|id| read_id(other, *form) == Some(id)))
 }
 
 const FORMS: [IdForm; 4] = IdForm::ALL;
@@ -445,13 +393,9 @@ const FORMS: [IdForm; 4] = IdForm::ALL;
 fn read_id(value: &Bson, form: IdForm) -> Option<Bson> {
     match (form, value) {
         (IdForm::ObjectId, Bson::ObjectId(_)) | (IdForm::String, Bson::String(_)) => Some(value.clone()),
-        (
-            IdForm::Uuid,
-            Bson::Binary(Binary {
-                subtype: BinarySubtype::Uuid,
-                bytes,
-            }),
-        ) if bytes.len() == 16 => Some(value.clone()),
+        (IdForm::Uuid, Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes })) if bytes.len() == 16 => {
+            Some(value.clone())
+        }
         (IdForm::Integer, Bson::Int32(number)) => Some(Bson::Int64(i64::from(*number))),
         (IdForm::Integer, Bson::Int64(_)) => Some(value.clone()),
         // The generator's doubles are small.
@@ -468,9 +412,7 @@ enum End<'a> {
 
 /// All that stands at a path, arrays of documents on the way looked into.
 fn ends<'a>(document: &'a Document, path: &str) -> Vec<End<'a>> {
-    let (first, rest) = path
-        .split_once('.')
-        .map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     match (document.get(first), rest) {
         (None | Some(Bson::Null), _) => vec![End::Missing],
         (Some(value), None) => vec![End::Value(value)],

@@ -45,7 +45,8 @@ impl Kind {
     pub fn share(self, of: &str, share_type: &str) -> Document {
         doc! {
             self.by: of, self.not_by: null, "created_by_id": "@alice", "share_type": share_type,
-            "requires_password": false, "password_hash": null, "shared_with_user_id": null, "expires_at": null, "is_active": true,
+            "requires_password": false, "password_hash": null, "shared_with_user_id": null, "expires_at": null,
+            "is_active": true,
         }
     }
 
@@ -59,7 +60,16 @@ pub fn rules() -> Vec<Rule> {
     [FILE, FOLDER]
         .into_iter()
         .flat_map(|kind| {
-            [owner(kind), trash(kind), trash_of_others(kind), link(kind), deleted_link(kind), owner_above(kind), nobody(kind), administrator(kind)]
+            [
+                owner(kind),
+                trash(kind),
+                trash_of_others(kind),
+                link(kind),
+                deleted_link(kind),
+                owner_above(kind),
+                nobody(kind),
+                administrator(kind),
+            ]
         })
         .collect()
 }

@@ -10,7 +10,8 @@ use super::{
 const PLAN: &str = "notes/plan";
 
 pub fn rules() -> Vec<Rule> {
-    let levels = [("read", "reader", "read"), ("write", "writer", "read write"), ("admin", "admin", "read write share delete")];
+    let levels =
+        [("read", "reader", "read"), ("write", "writer", "read write"), ("admin", "admin", "read write share delete")];
     let mut rules = vec![owner(), trash(), link(), only_its_own_list(), its_folder(), administrator(), nobody()];
     rules.extend(levels.map(|(word, relation, permissions)| level(word, relation, permissions)));
     rules.extend(["verified_link:#token", "code:#token"].map(no_other_secret));
@@ -21,13 +22,14 @@ pub fn rules() -> Vec<Rule> {
 /// A note of Bob's, as Fylora writes it.
 fn note() -> Document {
     doc! {
-        "title": "Plan", "owner_id": "@bob", "folder_id": null, "shared_with": [], "is_public": false, "public_token": null,
-        "is_deleted": false,
+        "title": "Plan", "owner_id": "@bob", "folder_id": null, "shared_with": [], "is_public": false,
+        "public_token": null, "is_deleted": false,
     }
 }
 
 fn listed(permission: impl Into<Bson>) -> Document {
-    doc! { "shared_with": [{ "user_id": "@zoe", "permission": "read" }, { "user_id": "@alice", "permission": permission.into() }] }
+    let alice = doc! { "user_id": "@alice", "permission": permission.into() };
+    doc! { "shared_with": [{ "user_id": "@zoe", "permission": "read" }, alice] }
 }
 
 fn owner() -> Rule {
@@ -84,7 +86,11 @@ fn level(word: &str, relation: &str, permissions: &str) -> Rule {
         .off(PLAN, doc! { "shared_with": [{ "user_id": "@alice" }] }, "NO_GRANT")
         .off(PLAN, doc! { "shared_with": [{ "permission": word }] }, "NO_GRANT")
         .off(PLAN, doc! { "shared_with": [{ "user_id": null, "permission": word }] }, "NO_GRANT")
-        .off(PLAN, doc! { "shared_with": [{ "user_id": "@alice" }, { "user_id": "@zoe", "permission": word }] }, "NO_GRANT")
+        .off(
+            PLAN,
+            doc! { "shared_with": [{ "user_id": "@alice" }, { "user_id": "@zoe", "permission": word }] },
+            "NO_GRANT",
+        )
         .off(PLAN, doc! { "shared_with": { "user_id": "@alice", "permission": word } }, "MALFORMED")
         .same(PLAN, doc! { "is_deleted": missing() })
         .same(PLAN, doc! { "shared_with": [{ "user_id": "@alice", "permission": word, "added_at": future() }] });
@@ -95,10 +101,11 @@ fn level(word: &str, relation: &str, permissions: &str) -> Rule {
 }
 
 fn union() -> Rule {
+    let element = |word: &str| doc! { "user_id": "@alice", "permission": word };
     Rule::new("two elements for one person in a note count together")
         .with("users/alice", user())
         .with(PLAN, note())
-        .with(PLAN, doc! { "shared_with": [{ "user_id": "@alice", "permission": "read" }, { "user_id": "@alice", "permission": "write" }] })
+        .with(PLAN, doc! { "shared_with": [element("read"), element("write")] })
         .asks("user:@alice", "note:@plan")
         .grants("read write", "writer")
 }
@@ -131,8 +138,8 @@ fn no_other_secret(subject: &str) -> Rule {
         .with(
             "temporaryaccesses/1",
             doc! {
-                "access_code": "#token", "resource_type": "note", "resource_id": "@plan", "permissions": ["view", "edit", "share"],
-                "is_active": true,
+                "access_code": "#token", "resource_type": "note", "resource_id": "@plan",
+                "permissions": ["view", "edit", "share"], "is_active": true,
             },
         )
         .asks(subject, "note:@plan")
@@ -142,7 +149,10 @@ fn no_other_secret(subject: &str) -> Rule {
 
 fn only_its_own_list() -> Rule {
     let share = |share_type: &str| {
-        doc! { "file_id": "@plan", "folder_id": "@plan", "note_id": "@plan", "share_type": share_type, "shared_with_user_id": "@alice", "is_active": true }
+        doc! {
+            "file_id": "@plan", "folder_id": "@plan", "note_id": "@plan", "share_type": share_type,
+            "shared_with_user_id": "@alice", "is_active": true,
+        }
     };
     Rule::new("no share names a note")
         .with("users/alice", user())
@@ -182,7 +192,8 @@ fn administrator() -> Rule {
 fn nobody() -> Rule {
     Rule::new("anonymous may nothing with a note, however public")
         .with(PLAN, note())
-        .with(PLAN, doc! { "is_public": true, "public_token": "#token", "shared_with": [{ "user_id": null, "permission": "admin" }] })
+        .with(PLAN, doc! { "is_public": true, "public_token": "#token" })
+        .with(PLAN, doc! { "shared_with": [{ "user_id": null, "permission": "admin" }] })
         .asks("anonymous", "note:@plan")
         .same(PLAN, doc! { "public_token": null })
         .same(PLAN, doc! { "owner_id": null })

@@ -1,10 +1,10 @@
 //! A rule as a table: documents that grant, the question, and for each condition what turns it off.
 //!
-//! Documents are written with names in place of ids: `"@alice"` is an ObjectId and `"#token"` a secret, of this case alone,
-//! so that thousands of cases lie in one database and none sees another's.
+//! Documents are written with names in place of ids: `"@alice"` is an ObjectId and `"#token"` a secret, of this case
+//! alone, so that thousands of cases lie in one database and none sees another's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write,
     hash::{DefaultHasher, Hash, Hasher},
 };
@@ -72,6 +72,7 @@ impl Expected {
 }
 
 /// A change to the documents, and what is expected then.
+#[derive(Clone)]
 pub struct Variant {
     pub changes: Vec<(String, Document)>,
     pub subject: Option<String>,
@@ -99,6 +100,7 @@ impl Variant {
 }
 
 /// One rule.
+#[derive(Clone)]
 pub struct Rule {
     pub says: String,
     pub schemas: Schemas,
@@ -123,10 +125,17 @@ impl Rule {
         Self { schemas: Schemas::Sharing, ..Self::new(says) }
     }
 
-    /// There is a document: `files/plan` is in `files`, with the `_id` that `"@plan"` stands for. Said again: more of it.
+    /// There is a document: `files/plan` is in `files`, with the `_id` that `"@plan"` stands for. Said again: more of
+    /// it.
     pub fn with(mut self, at: &str, document: Document) -> Self {
         place(&mut self.documents, at).extend(document);
         self
+    }
+
+    /// A document as it was said.
+    pub fn document(&self, at: &str) -> Document {
+        let found = self.documents.iter().find(|(name, _)| name == at);
+        found.map(|(_, document)| document.clone()).unwrap_or_default()
     }
 
     /// Who asks about what.
@@ -148,8 +157,8 @@ impl Rule {
         self
     }
 
-    /// These permissions are denied for this reason: of the last change, if there is one, else of the rule. In a rule, all
-    /// that is named in neither way is denied with `NO_GRANT`; after a change, for any reason.
+    /// These permissions are denied for this reason: of the last change, if there is one, else of the rule. In a rule,
+    /// all that is named in neither way is denied with `NO_GRANT`; after a change, for any reason.
     pub fn denies(mut self, permissions: &str, reason: &str) -> Self {
         let expected = self.variants.last_mut().map_or(&mut self.expected, |variant| &mut variant.expected);
         for permission in permissions.split_whitespace() {
@@ -200,7 +209,9 @@ impl Rule {
         if let Some(name) = self.subject.strip_prefix("user:@") {
             let at = format!("users/{name}");
             let same = self.expected.clone();
-            for (field, value) in [("is_admin", Bson::Boolean(true)), ("is_active", Bson::Null), ("is_active", missing())] {
+            for (field, value) in
+                [("is_admin", Bson::Boolean(true)), ("is_active", Bson::Null), ("is_active", missing())]
+            {
                 self = self.variant(Some((&at, doc! { field: value })), None, same.clone());
             }
             self = self.variant(Some((&at, doc! { "is_active": false })), None, all("SUBJECT_INACTIVE"));
@@ -228,7 +239,8 @@ impl Rule {
         self
     }
 
-    /// The rule itself and every change, each with its documents added to `collections`: what to ask, and what to expect.
+    /// The rule itself and every change, each with its documents added to `collections`: what to ask, and what to
+    /// expect.
     pub fn cases(&self, first: u32, collections: &mut Collections) -> Vec<Case> {
         let unchanged = Variant { changes: Vec::new(), subject: None, expected: self.expected.clone() };
         let mut cases = Vec::new();
@@ -256,13 +268,24 @@ impl Rule {
         }
         documents.retain(|(_, document)| !document.contains_key("_id"));
         for (_, document) in &mut documents {
-            let absent = |value: &Bson| value.as_str() == Some(MISSING);
-            let fields: BTreeSet<String> =
-                document.iter().filter(|(_, value)| absent(value)).map(|(field, _)| field.clone()).collect();
-            fields.iter().for_each(|field| drop(document.remove(field)));
+            *document = without_missing(std::mem::take(document));
         }
         documents
     }
+}
+
+/// Leaves out the fields that are said to be missing, at any depth.
+fn without_missing(document: Document) -> Document {
+    let inside = |value| match value {
+        Bson::Document(inner) => Bson::Document(without_missing(inner)),
+        other => other,
+    };
+    let fields = document.into_iter().filter(|(_, value)| value.as_str() != Some(MISSING));
+    let fields = fields.map(|(field, value)| match value {
+        Bson::Array(items) => (field, Bson::Array(items.into_iter().map(inside).collect())),
+        value => (field, inside(value)),
+    });
+    fields.collect()
 }
 
 /// The document of that name; a new one if there is none.

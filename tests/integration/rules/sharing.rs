@@ -1,5 +1,5 @@
-//! What `fylora-sharing.toml` adds for files and folders: internal shares, folders that pass their shares on, shares whose
-//! password was checked, and access codes.
+//! What `fylora-sharing.toml` adds for files and folders: internal shares, folders that pass their shares on, shares
+//! whose password was checked, and access codes.
 
 use mongodb::bson::{Bson, Decimal128, doc};
 
@@ -210,7 +210,8 @@ fn verified_needs_public(kind: Kind) -> Rule {
 fn access(kind: Kind, permissions: &[&str]) -> mongodb::bson::Document {
     doc! {
         "access_code": "#code", "resource_type": kind.name, "resource_id": "@plan", "owner_id": "@alice",
-        "permissions": permissions, "expires_at": future(), "max_uses": 3, "use_count": 2, "is_active": true, "password_hash": null,
+        "permissions": permissions, "expires_at": future(), "max_uses": 3, "use_count": 2, "is_active": true,
+        "password_hash": null,
     }
 }
 

@@ -17,7 +17,8 @@ pub fn rules() -> Vec<Rule> {
 }
 
 fn team() -> Document {
-    doc! { "name": "Design", "owner_id": "@bob", "members": [{ "user_id": "@bob", "role": "owner" }], "is_active": true }
+    let bob = doc! { "user_id": "@bob", "role": "owner" };
+    doc! { "name": "Design", "owner_id": "@bob", "members": [bob], "is_active": true }
 }
 
 fn member(role: impl Into<Bson>) -> Document {
@@ -44,8 +45,8 @@ fn owner() -> Rule {
 }
 
 /// What takes a member out of a team.
-fn membership_off(rule: Rule, role: &str) -> Rule {
-    rule.off(DESIGN, doc! { "is_active": false }, "EXCLUDED")
+fn membership_off(team: Rule, role: &str) -> Rule {
+    team.off(DESIGN, doc! { "is_active": false }, "EXCLUDED")
         .off(DESIGN, doc! { "members": [] }, "NO_GRANT")
         .off(DESIGN, doc! { "members": null }, "NO_GRANT")
         .off(DESIGN, doc! { "members": missing() }, "NO_GRANT")
@@ -57,26 +58,26 @@ fn membership_off(rule: Rule, role: &str) -> Rule {
 }
 
 fn changes_members(role: &str) -> Rule {
-    let rule = Rule::new(format!("role {role} in a team: view, invite, remove, not manage"))
+    let team = Rule::new(format!("role {role} in a team: view, invite, remove, not manage"))
         .with("users/alice", user())
         .with(DESIGN, team())
         .with(DESIGN, member(role))
         .asks("user:@alice", "team:@design")
         .grants("view", "member")
         .grants("invite remove", "admin");
-    let mut rule = membership_off(rule, role);
+    let mut team = membership_off(team, role);
     for other in ["member".into(), "viewer".into(), "Admin".into(), Bson::Null, missing()] {
         let members = match other.as_str() {
             Some("(missing)") => doc! { "members": [{ "user_id": "@alice" }] },
             _ => member(other),
         };
-        rule = rule.but(DESIGN, members).grants("view", "member").denies("invite remove manage", "NO_GRANT");
+        team = team.but(DESIGN, members).grants("view", "member").denies("invite remove manage", "NO_GRANT");
     }
-    rule
+    team
 }
 
 fn views(role: &str) -> Rule {
-    let rule = Rule::new(format!("role {role} in a team: view"))
+    let team = Rule::new(format!("role {role} in a team: view"))
         .with("users/alice", user())
         .with(DESIGN, team())
         .with(DESIGN, member(role))
@@ -86,10 +87,13 @@ fn views(role: &str) -> Rule {
         .same(DESIGN, member(Bson::Null))
         .same(DESIGN, member("guest"))
         .same(DESIGN, doc! { "members": [{ "user_id": "@alice" }] })
-        .but(DESIGN, doc! { "members": [{ "user_id": "@alice", "role": role }, { "user_id": "@alice", "role": "admin" }] })
+        .but(
+            DESIGN,
+            doc! { "members": [{ "user_id": "@alice", "role": role }, { "user_id": "@alice", "role": "admin" }] },
+        )
         .grants("view", "member")
         .grants("invite remove", "admin");
-    membership_off(rule, role)
+    membership_off(team, role)
 }
 
 fn administrator() -> Rule {
@@ -111,7 +115,8 @@ fn nobody() -> Rule {
 
 fn links() -> Rule {
     let share = doc! {
-        "file_id": "@design", "folder_id": "@design", "share_type": "public", "public_token": "#token", "is_active": true,
+        "file_id": "@design", "folder_id": "@design", "share_type": "public", "public_token": "#token",
+        "is_active": true,
     };
     Rule::new("a link opens no team")
         .with(DESIGN, team())

@@ -8,8 +8,9 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::CommandExt,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -37,6 +38,8 @@ const STARTS_MAX: usize = 3;
 const LOG_LINES_MAX: usize = 15;
 /// The name of the replica set.
 const SET_NAME: &str = "rs0";
+/// The name and the password of a secured server's administrator.
+const ROOT: &str = "root";
 
 /// Runs the server `"$@"` in the directory `$0` for as long as someone holds the other end of stdin, then ends it and
 /// removes the directory. Should the server end first, its exit status is left in `ended`. A hang-up is ignored: the
@@ -57,14 +60,22 @@ rm -rf "$directory"
 /// The single-node replica set that all tests of this binary share, started by the first to ask.
 #[track_caller]
 pub fn mongo() -> &'static Mongo {
-    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME)));
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), false));
+    started(&MONGO)
+}
+
+/// The single-node replica set that wants to know who asks, and that all tests of this binary share, started by the
+/// first to ask.
+#[track_caller]
+pub fn secured_mongo() -> &'static Mongo {
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), true));
     started(&MONGO)
 }
 
 /// The mongod without a replica set that all tests of this binary share, started by the first to ask.
 #[track_caller]
 pub fn standalone_mongo() -> &'static Mongo {
-    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None));
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None, false));
     started(&MONGO)
 }
 
@@ -82,15 +93,26 @@ fn started<T>(server: &'static Result<T, String>) -> &'static T {
 pub struct Mongo {
     server: Server,
     set_name: Option<&'static str>,
+    /// Whether it wants to know who asks.
+    secured: bool,
 }
 
 impl Mongo {
-    /// Where the driver finds it.
+    /// Where the driver finds it, and as whom: as its administrator, if it has one.
     pub fn uri(&self) -> String {
+        if self.secured { self.uri_of(ROOT, ROOT, "admin") } else { self.uri_with("", "") }
+    }
+
+    /// Where the driver finds it as a user of a database.
+    pub fn uri_of(&self, user: &str, password: &str, database: &str) -> String {
+        self.uri_with(&format!("{user}:{password}@"), &format!("&authSource={database}"))
+    }
+
+    fn uri_with(&self, user: &str, options: &str) -> String {
         let port = self.port();
         match self.set_name {
-            Some(set_name) => format!("mongodb://127.0.0.1:{port}/?replicaSet={set_name}"),
-            None => format!("mongodb://127.0.0.1:{port}/?directConnection=true"),
+            Some(set_name) => format!("mongodb://{user}127.0.0.1:{port}/?replicaSet={set_name}{options}"),
+            None => format!("mongodb://{user}127.0.0.1:{port}/?directConnection=true{options}"),
         }
     }
 
@@ -107,7 +129,7 @@ impl Mongo {
         client.database(&name)
     }
 
-    fn start(set_name: Option<&'static str>) -> Result<Self, String> {
+    fn start(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
         let server = Server::start("mongod", "MONGOD", |port, directory| {
             let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
             arguments.extend(["--dbpath".into(), directory.into()]);
@@ -119,9 +141,12 @@ impl Mongo {
             if let Some(set_name) = set_name {
                 arguments.extend(["--replSet", set_name, "--oplogSize", "64"].map(OsString::from));
             }
+            if secured {
+                arguments.extend(["--keyFile".into(), write_key(directory).into()]);
+            }
             arguments
         })?;
-        let mongo = Self { server, set_name };
+        let mongo = Self { server, set_name, secured };
         // Whoever asks may be inside a runtime, where another cannot run: hence the thread.
         thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
             .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
@@ -130,25 +155,17 @@ impl Mongo {
 
     /// Makes the replica set, if it is to be one, and waits until writes are taken.
     fn until_writable(&self) -> Result<(), String> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         runtime.block_on(async {
             // The node itself: before it is initiated there is no set to find it by.
             let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port());
             let mut options = ClientOptions::parse(uri).await.map_err(|error| error.to_string())?;
             options.server_selection_timeout = Some(START_MAX);
-            let admin = Client::with_options(options)
-                .map_err(|error| error.to_string())?
-                .database("admin");
+            let admin = Client::with_options(options).map_err(|error| error.to_string())?.database("admin");
             if let Some(set_name) = self.set_name {
                 let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port()) };
                 let command = doc! { "replSetInitiate": { "_id": set_name, "members": [member] } };
-                admin
-                    .run_command(command)
-                    .await
-                    .map_err(|error| self.server.failure("replSetInitiate", &error))?;
+                admin.run_command(command).await.map_err(|error| self.server.failure("replSetInitiate", &error))?;
             }
             let deadline = Instant::now() + START_MAX;
             while Instant::now() < deadline {
@@ -157,13 +174,29 @@ impl Mongo {
                     .await
                     .map_err(|error| self.server.failure("hello", &error))?;
                 if hello.get_bool("isWritablePrimary").unwrap_or(false) {
-                    return Ok(());
+                    return if self.secured { self.create_root(&admin).await } else { Ok(()) };
                 }
                 tokio::time::sleep(POLL).await;
             }
             Err(self.server.failure("becoming a writable primary", &"took too long"))
         })
     }
+
+    /// Makes the first user, whom a server without users lets everybody on this machine make.
+    async fn create_root(&self, admin: &Database) -> Result<(), String> {
+        let command = doc! { "createUser": ROOT, "pwd": ROOT, "roles": ["root"], "mechanisms": ["SCRAM-SHA-256"] };
+        let created = admin.run_command(command).await;
+        created.map(drop).map_err(|error| self.server.failure("createUser", &error))
+    }
+}
+
+/// Writes the key by which the members of a set know each other, as only its owner may read it: mongod insists on that.
+/// If it cannot be written, mongod says so.
+fn write_key(directory: &Path) -> PathBuf {
+    let path = directory.join("key");
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let _ = file.and_then(|mut file| file.write_all(b"a key for one test run"));
+    path
 }
 
 /// A server process, its port and its directory. Dropping it ends the one and removes the other; so does the end of
@@ -204,9 +237,7 @@ impl Server {
         arguments: impl Fn(u16, &Path) -> Vec<OsString>,
     ) -> std::io::Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("permcached-{name}-"))
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&format!("permcached-{name}-")).tempdir()?;
         let keeper = Command::new("sh")
             .args(["-c", KEEPER])
             .arg(directory.path())
@@ -219,12 +250,7 @@ impl Server {
             .process_group(0)
             .spawn()?;
         // From here on the directory is the keeper's to remove.
-        Ok(Self {
-            name,
-            port,
-            directory: directory.keep(),
-            keeper,
-        })
+        Ok(Self { name, port, directory: directory.keep(), keeper })
     }
 
     fn until_listening(&self) -> Result<(), String> {
@@ -249,12 +275,7 @@ impl Server {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        let tail = lines
-            .iter()
-            .skip(lines.len().saturating_sub(LOG_LINES_MAX))
-            .copied()
-            .collect::<Vec<_>>()
-            .join("\n");
+        let tail = lines.iter().skip(lines.len().saturating_sub(LOG_LINES_MAX)).copied().collect::<Vec<_>>().join("\n");
         let (name, port, why) = (self.name, self.port, why.to_string());
         format!("{name} on port {port}: {what} failed: {why}. The end of its log:\n{tail}")
     }
@@ -271,11 +292,7 @@ impl Drop for Server {
 /// The server's program, or what to do about its absence.
 fn find(name: &str, variable: &str) -> Result<PathBuf, String> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!("{variable}={}: no such file", path.display()))
-        };
+        return if path.is_file() { Ok(path) } else { Err(format!("{variable}={}: no such file", path.display())) };
     }
     let directories = env::var_os("PATH").unwrap_or_default();
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");

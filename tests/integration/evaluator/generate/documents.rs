@@ -11,7 +11,8 @@ use crate::evaluator::{
 };
 
 pub fn documents(model: &Model, tapes: &[Vec<u8>]) -> BTreeMap<String, Vec<Document>> {
-    let names = model.collections();
+    let mut names = model.collections();
+    names.retain(|name| *name != "nothing");
     let mut collections: BTreeMap<String, Vec<Document>> = BTreeMap::new();
     for (number, tape) in tapes.iter().enumerate() {
         let mut tape = Tape::new(tape);
@@ -41,12 +42,7 @@ impl Writer<'_, '_> {
                 Some((other, _)) => *other == collection,
                 None => kind.collection == Some(collection),
             };
-            relations.extend(
-                kind.relations
-                    .iter()
-                    .filter(reads)
-                    .map(|relation| (kind.name, relation)),
-            );
+            relations.extend(kind.relations.iter().filter(reads).map(|relation| (kind.name, relation)));
         }
         let first = self.tape.below(relations.len());
         relations.rotate_left(first);
@@ -64,19 +60,10 @@ impl Writer<'_, '_> {
 
     /// An `_id` by which the document is found, if documents of the collection are.
     fn own_id(&mut self, collection: &str, number: usize) -> Bson {
-        let subject = self
-            .model
-            .subjects
-            .iter()
-            .find(|kind| kind.collection == Some(collection))
-            .map(|kind| kind.form);
+        let subject = self.model.subjects.iter().find(|kind| kind.collection == Some(collection)).map(|kind| kind.form);
         let resource = self.model.resources.iter().find(|kind| {
-            let is_by_id = |relation: &Relation| {
-                relation
-                    .lookup
-                    .as_ref()
-                    .is_some_and(|(c, by)| *c == collection && by == "_id")
-            };
+            let is_by_id =
+                |relation: &Relation| relation.lookup.as_ref().is_some_and(|(c, by)| *c == collection && by == "_id");
             kind.collection == Some(collection) || kind.relations.iter().any(is_by_id)
         });
         match subject.or(resource.map(|kind| kind.form)) {
@@ -94,6 +81,7 @@ impl Writer<'_, '_> {
                     "state" => ["on", "off", "new"][self.tape.below(3)].into(),
                     _ => [Bson::Int32(1), Bson::Int64(2), Bson::Double(3.0)][self.tape.below(3)].clone(),
                 };
+                let value = if self.tape.rarely(7) { self.wrong() } else { value };
                 self.set(document, name, value);
             }
         }
@@ -104,26 +92,18 @@ impl Writer<'_, '_> {
         if let Some((_, by)) = &relation.lookup {
             let form = self.model.resource(kind).expect("a resource type of the model").form;
             let id = id_value(form, self.tape.id());
-            let id = if self.tape.rarely(10) {
-                Bson::Array(vec![id, id_value(form, self.tape.id())])
-            } else {
-                id
-            };
+            let id = if self.tape.rarely(10) { Bson::Array(vec![id, id_value(form, self.tape.id())]) } else { id };
             self.set(document, by, id);
         }
         let Some(each) = &relation.each else {
             self.serve_in(document, relation);
             return;
         };
-        let elements = (0..1 + self.tape.below(3)).map(|_| {
+        let elements = (0..=self.tape.below(3)).map(|_| {
             let mut element = Document::new();
             self.conditioned(&mut element);
             self.serve_in(&mut element, relation);
-            if self.tape.rarely(4) {
-                self.wrong()
-            } else {
-                Bson::Document(element)
-            }
+            if self.tape.rarely(4) { self.wrong() } else { Bson::Document(element) }
         });
         let elements = elements.collect();
         self.set(document, each, Bson::Array(elements));
@@ -185,9 +165,7 @@ impl Writer<'_, '_> {
                 document.insert(path, value);
             }
             Some((first, rest)) => {
-                let inner = document
-                    .entry(first.to_owned())
-                    .or_insert_with(|| Bson::Document(Document::new()));
+                let inner = document.entry(first.to_owned()).or_insert_with(|| Bson::Document(Document::new()));
                 if let Bson::Document(inner) = inner
                     && !inner.contains_key(rest)
                 {

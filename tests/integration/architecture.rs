@@ -1,0 +1,359 @@
+//! The shape of the code (design section 7), held by a test: what may import what, which crates are known where, and what
+//! no file may lack or hold.
+//!
+//! The rules are data, each exception with its reason. `broken` shows that every rule sees what breaks it.
+
+mod broken;
+mod paths;
+
+use std::{fs, path::Path, process::Command};
+
+use paths::{Found, Named};
+
+/// The modules in reading order: each uses only those above it.
+const ORDER: [&str; 16] = [
+    "question",
+    "telemetry",
+    "schema",
+    "fact",
+    "evaluate",
+    "freshness",
+    "source",
+    "facts",
+    "check",
+    "bus",
+    "feed",
+    "invalidate",
+    "transport",
+    "config",
+    "app",
+    "cli",
+];
+
+/// Crates, or modules of `std`, that are known only in some modules.
+struct Fence {
+    names: &'static [&'static str],
+    /// Where they are known, and why there.
+    within: &'static [(&'static str, &'static str)],
+}
+
+const FENCES: [Fence; 6] = [
+    Fence {
+        names: &[
+            "tonic",
+            "tonic_health",
+            "tonic_prost",
+            "tonic_reflection",
+            "tonic_types",
+            "prost",
+            "prost_reflect",
+            "prost_types",
+        ],
+        within: &[
+            ("transport", "it is the wire, and holds the generated code"),
+            ("cli::ask", "asks a service that runs"),
+            ("cli::remote", "reaches a service that runs"),
+            ("cli::health", "asks a service that runs"),
+            ("cli::text", "shows messages as JSON"),
+        ],
+    },
+    Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "it is the wire")] },
+    Fence {
+        names: &["mongodb"],
+        within: &[("source::mongodb", "reads documents"), ("feed", "reads the change stream")],
+    },
+    Fence {
+        names: &["redis", "fred", "deadpool_redis"],
+        within: &[
+            ("facts::redis", "keeps facts there"),
+            ("bus::redis", "sends statements and hints over it"),
+            ("feed::lease", "keeps the speaker's lease there"),
+        ],
+    },
+    Fence { names: &["clap"], within: &[("cli", "it is the command line"), ("main", "calls it")] },
+    Fence { names: &["std::env"], within: &[("config", "is the only reader of the environment")] },
+];
+
+/// The modules that compute and do nothing else, and what they would need to do more.
+const PURE: [&str; 4] = ["question", "schema", "fact", "evaluate"];
+const IMPURE: [&str; 12] = [
+    "tokio",
+    "tokio_stream",
+    "futures",
+    "async_trait",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::env",
+];
+
+/// What writes where people read, and who may.
+const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+const PRINTERS: [&str; 2] = ["cli", "main"];
+
+/// Words that no code holds, and why.
+const WORDS: [(&str, &str); 4] = [
+    ("TODO", "do it, or write an issue"),
+    ("FIXME", "mend it, or write an issue"),
+    ("XXX", "say what it is, or write an issue"),
+    ("fylora", "the first application is one of many: its names belong to schemas/, examples/ and docs/"),
+];
+
+/// How many lines `main.rs` has at most.
+const MAIN_LINES_MAX: usize = 60;
+
+/// Paths of machines on which this was written, in two halves, so that they are not found here.
+const MACHINES: [(&str, &str); 2] = [("/wo", "rk/"), ("/tmp/w", "t-")];
+
+/// A file of the repository. Its path is relative to the root, with `/`.
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn is_rust(&self) -> bool {
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
+    }
+
+    /// The path of a module of the library or the binary: `src/source/mongodb.rs` is `source::mongodb`.
+    fn module(&self) -> Option<Vec<&str>> {
+        let inner = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
+        Some(inner.split('/').collect())
+    }
+
+    /// Whether the file is one of these modules or within.
+    fn is_in<'a>(&self, modules: impl IntoIterator<Item = &'a str>) -> bool {
+        let own = self.module().unwrap_or_default().join("::");
+        modules
+            .into_iter()
+            .any(|module| own.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
+    }
+
+    fn named(&self) -> Named {
+        let module = self.module().unwrap_or_default();
+        Named::of(&self.text, if matches!(module.as_slice(), ["lib" | "main"]) { &[] } else { &module })
+    }
+
+    fn wrong(&self, line: usize, what: &str, remedy: &str) -> String {
+        format!("{}:{line}: {what}\n    remedy: {remedy}", self.path)
+    }
+}
+
+/// Every file that git knows or would; without git, every file that is not built.
+fn repository() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
+    let paths = match git.output() {
+        Ok(output) if output.status.success() && !output.stdout.is_empty() => {
+            let listed = String::from_utf8(output.stdout).unwrap();
+            listed.split_terminator('\0').map(str::to_owned).collect()
+        }
+        _ => walk(root, ""),
+    };
+    // Neither a file that was deleted nor one that is not text can be read.
+    let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| File { path, text });
+    let files: Vec<File> = paths.into_iter().filter_map(read).collect();
+    assert!(files.iter().any(|file| file.path == "src/lib.rs"), "the repository is not in {}", root.display());
+    files
+}
+
+fn walk(root: &Path, below: &str) -> Vec<String> {
+    let entries = fs::read_dir(root.join(below)).unwrap().map(|entry| entry.unwrap());
+    entries
+        .flat_map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+            match entry.file_type().unwrap().is_dir() {
+                true if matches!(name.as_str(), ".git" | "target" | "node_modules") => Vec::new(),
+                true => walk(root, &path),
+                false => vec![path],
+            }
+        })
+        .collect()
+}
+
+/// Imports point up the list of `lib.rs` only, and that list is the design's.
+fn imports_point_up(files: &[File]) -> Vec<String> {
+    let Some(lib) = files.iter().find(|file| file.path == "src/lib.rs") else {
+        return Vec::new();
+    };
+    let modules = lib.named().modules;
+    let place = |name: &str| ORDER.iter().position(|other| *other == name);
+    let mut wrong = Vec::new();
+    let mut last = None;
+    for Found { line, path } in &modules {
+        let name = &path[0];
+        match place(name) {
+            None => wrong.push(lib.wrong(
+                *line,
+                &format!("the design knows no module `{name}`"),
+                "give it a place in ORDER in tests/integration/architecture.rs and in ARCHITECTURE.md, or put it into another module",
+            )),
+            Some(at) if last > Some(at) => wrong.push(lib.wrong(
+                *line,
+                &format!("`{name}` stands below `{}`", ORDER[last.unwrap_or_default()]),
+                &format!("the order is: {}", ORDER.join(", ")),
+            )),
+            at => last = at,
+        }
+    }
+    for file in files.iter().filter(|file| file.module().is_some() && !file.is_in(["lib", "main"])) {
+        let own = file.module().unwrap()[0];
+        for Found { line, path } in file.named().paths.iter().filter(|found| found.path[0] == "crate") {
+            let name = path.get(1).map_or("", |name| name);
+            if !modules.iter().any(|module| module.path[0] == name) {
+                wrong.push(file.wrong(
+                    *line,
+                    &format!("`crate::{name}` is no module of src/lib.rs"),
+                    "name things by their module",
+                ));
+            } else if place(name) > place(own) {
+                wrong.push(file.wrong(
+                    *line,
+                    &format!(
+                        "`{}` in `{own}`: imports point up the list of src/lib.rs, and `{name}` stands below",
+                        path.join("::")
+                    ),
+                    &format!(
+                        "move what both need up to `{own}` or above, or hand it in from below as an argument or a trait"
+                    ),
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// Whether a path is the name's, or something in it.
+fn is_of(path: &[String], name: &str) -> bool {
+    let names: Vec<&str> = name.split("::").collect();
+    path.len() >= names.len() && path.iter().zip(&names).all(|(one, other)| one == other)
+}
+
+/// Vendor crates are known only where they are needed.
+fn fences_hold(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| file.module().is_some()) {
+        for Found { line, path } in &file.named().paths {
+            for Fence { names, within } in &FENCES {
+                let Some(name) = names.iter().find(|name| is_of(path, name)) else {
+                    continue;
+                };
+                if !file.is_in(within.iter().map(|(module, _)| *module)) {
+                    let places =
+                        within.iter().map(|(module, why)| format!("{module} ({why})")).collect::<Vec<_>>().join(", ");
+                    wrong.push(file.wrong(
+                        *line,
+                        &format!("`{name}` is known only in {places}"),
+                        "ask one of these for what is needed, in this crate's own types",
+                    ));
+                }
+            }
+        }
+    }
+    // One `use` may name a crate several times.
+    wrong.dedup();
+    wrong
+}
+
+/// What only computes does no I/O and reads no clock.
+fn pure_modules_are_pure(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| file.is_in(PURE)) {
+        for Found { line, path } in &file.named().paths {
+            if let Some(name) = IMPURE.iter().find(|name| is_of(path, name)) {
+                wrong.push(file.wrong(
+                    *line,
+                    &format!("`{name}` has no place in {}, which only compute", PURE.join(", ")),
+                    "have it done by the caller, and take the result or the time as an argument",
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// Nothing is printed but by the command line.
+fn only_the_command_line_prints(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| file.module().is_some() && !file.is_in(PRINTERS)) {
+        for Found { line, path } in file.named().macros.iter().filter(|found| PRINTS.contains(&&*found.path[0])) {
+            wrong.push(file.wrong(
+                *line,
+                &format!("`{}!` outside of {}", path[0], PRINTERS.join(" and ")),
+                "log it with `tracing`",
+            ));
+        }
+    }
+    wrong
+}
+
+/// Every file says first what it is; none is called `mod.rs`.
+fn files_are_tidy(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| file.is_rust()) {
+        if !file.text.starts_with("//!") {
+            wrong.push(file.wrong(1, "a file opens with `//!`", "say what it is, then what it does not do"));
+        }
+        if file.path.ends_with("/mod.rs") {
+            let name = file.path.trim_end_matches("/mod.rs");
+            wrong.push(file.wrong(1, "no file is called mod.rs", &format!("call it {name}.rs")));
+        }
+    }
+    for file in files.iter().filter(|file| file.path == "src/main.rs" && file.text.lines().count() > MAIN_LINES_MAX) {
+        let what = format!("more than {MAIN_LINES_MAX} lines");
+        wrong.push(file.wrong(MAIN_LINES_MAX + 1, &what, "main is a checklist: move the work to cli or app"));
+    }
+    wrong
+}
+
+/// Some words are in no code, and paths of somebody's machine in no file.
+fn words_are_absent(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files {
+        for (text, line) in file.text.lines().zip(1..) {
+            for (word, remedy) in WORDS.into_iter().filter(|_| file.path.starts_with("src/")) {
+                let is_there = if word == "fylora" { text.to_lowercase().contains(word) } else { text.contains(word) };
+                if is_there {
+                    wrong.push(file.wrong(line, &format!("`{word}` has no place in src"), remedy));
+                }
+            }
+            for machine in
+                MACHINES.map(|(start, end)| format!("{start}{end}")).into_iter().filter(|path| text.contains(path))
+            {
+                let what = format!("`{machine}` is a path of one machine");
+                wrong.push(file.wrong(line, &what, "name it relative to the repository, or use a temporary directory"));
+            }
+        }
+    }
+    wrong
+}
+
+type Rule = fn(&[File]) -> Vec<String>;
+
+const RULES: [Rule; 6] = [
+    imports_point_up,
+    fences_hold,
+    pure_modules_are_pure,
+    only_the_command_line_prints,
+    files_are_tidy,
+    words_are_absent,
+];
+
+#[test]
+fn the_repository_keeps_the_rules() {
+    let files = repository();
+    let wrong: Vec<String> = RULES.iter().flat_map(|rule| rule(&files)).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} places break the rules of the design's section 7:\n\n{}\n",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}

@@ -1,0 +1,323 @@
+//! What a cold check costs: a file three folders deep takes at most five rounds, with one find per lookup in each, sent
+//! together; a batch of 1,000 files in one folder takes no more. Counted on the wire, by the driver's command
+//! monitoring.
+//!
+//! And what each of these finds says: read concern, projection, filter, time limit.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use mongodb::{
+    bson::{Bson, Document, doc, oid::ObjectId},
+    event::command::CommandEvent,
+};
+use permcached::{
+    check::Demand,
+    question::{Answer, Question},
+    source::{Deadline, mongodb::MongoDb},
+};
+
+use crate::support::{
+    both::{Asked, Collections, fill, question, shipped_schema, shown},
+    monitored::{FailPoint, Monitor, Recorded, Round, commands, level},
+    servers::mongo,
+};
+
+/// What the design allows for a file three folders deep.
+const ROUNDS_MAX: usize = 5;
+
+/// How many files the batch asks about.
+const FILES: u32 = 1_000;
+
+/// The request's deadline, which bounds every command.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Ids by name and number.
+fn id(kind: u8, number: u32) -> ObjectId {
+    let mut bytes = [kind; 12];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
+
+const USER: u8 = 1;
+const FOLDER: u8 = 2;
+const FILE: u8 = 3;
+const SHARE: u8 = 4;
+
+/// 1,000 files in a folder in a folder in a folder; the outermost is shared with user 1. Much about them is nobody's
+/// business.
+fn tree() -> Collections {
+    let user =
+        |number| doc! { "_id": id(USER, number), "is_active": true, "email": "x@example.com", "password": "hash" };
+    let folder = |number: u32| {
+        let parent = (number > 1).then(|| id(FOLDER, number - 1)).map_or(Bson::Null, Bson::ObjectId);
+        let owner = id(USER, 0);
+        doc! { "_id": id(FOLDER, number), "owner_id": owner, "parent_id": parent, "name": "folder", "is_deleted": false }
+    };
+    let file = |number| {
+        let (owner, folder) = (id(USER, 0), id(FOLDER, 3));
+        doc! { "_id": id(FILE, number), "owner_id": owner, "folder_id": folder, "name": "file", "is_deleted": false }
+    };
+    let share = |number: u32, of: u32, change: Document| {
+        let mut share = doc! {
+            "_id": id(SHARE, number), "folder_id": id(FOLDER, of), "share_type": "internal",
+            "shared_with_user_id": id(USER, 1), "is_active": true, "requires_password": false, "password_hash": null, "access_count": 7,
+        };
+        share.extend(change);
+        share
+    };
+    let shares = vec![
+        share(1, 1, doc! {}),
+        // These match no relation: they stay where they are.
+        share(2, 1, doc! { "is_active": false }),
+        share(3, 2, doc! { "share_type": "other" }),
+        share(4, 3, doc! { "is_active": false, "share_type": "public", "public_token": "token" }),
+    ];
+    BTreeMap::from([
+        ("users".to_owned(), (0..3).map(user).collect()),
+        ("folders".to_owned(), (1..=3).map(folder).collect()),
+        ("files".to_owned(), (0..FILES).map(file).collect()),
+        ("shares".to_owned(), shares),
+    ])
+}
+
+/// A checker over the tree, and its record.
+async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let database = mongo().database().await;
+    fill(&database, &schema, &tree()).await;
+    let monitor = Monitor::default();
+    let client = monitor.client(mongo(), app_name).await;
+    let source = Recorded::open(&schema, client.database(database.name()), monitor).await;
+    (Asked::new(&schema, Arc::clone(&source) as _), source)
+}
+
+/// One request, and the rounds that it took.
+async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<String>, Vec<Round>) {
+    let (rounds, sum) = (asked.metric("permcached_check_rounds_count"), asked.metric("permcached_check_rounds_sum"));
+    let checked = asked.checker.check(questions, Demand::MinimizeLatency, Deadline::after(DEADLINE)).await;
+    let schema = asked.checker.schema();
+    let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
+    let taken = source.take();
+    assert_eq!(asked.metric("permcached_check_rounds_count"), rounds + 1);
+    assert_eq!(
+        asked.metric("permcached_check_rounds_sum"),
+        sum + taken.len() as u64,
+        "the metric counts the same rounds"
+    );
+    (answers, taken)
+}
+
+/// `shares by folder_id`, and the keys that a find asks for.
+fn lookup_of(find: &Document) -> (String, Vec<Bson>) {
+    let filter = find.get_document("filter").unwrap();
+    let by_key = filter.get_array("$and").map_or(filter, |sides| sides[0].as_document().unwrap());
+    let (field, keys) = by_key.iter().next().unwrap();
+    let keys = keys.as_document().unwrap().get_array("$in").unwrap().clone();
+    (format!("{} by {field}", find.get_str("find").unwrap()), keys)
+}
+
+/// At most five rounds, one find per lookup in each, all sent before the first comes back, and no key asked for twice.
+fn assert_cold(rounds: &[Round]) -> Vec<Vec<String>> {
+    assert!(rounds.len() <= ROUNDS_MAX, "{} rounds", rounds.len());
+    let mut all_keys = HashSet::new();
+    let mut shape = Vec::new();
+    for round in rounds {
+        let finds = commands(&round.events, "find");
+        let lookups: Vec<String> = finds.iter().map(|find| lookup_of(find).0).collect();
+        let distinct: BTreeSet<&String> = lookups.iter().collect();
+        assert_eq!(distinct.len(), lookups.len(), "one find per lookup: {lookups:?}");
+        for find in &finds {
+            let (lookup, keys) = lookup_of(find);
+            for key in keys {
+                assert!(all_keys.insert(format!("{lookup} {key}")), "{lookup} {key} is asked for twice");
+            }
+        }
+        assert_eq!(round.events.len(), 2 * finds.len(), "nothing but finds, all of which succeed: {:?}", round.events);
+        shape.push(distinct.into_iter().cloned().collect());
+    }
+    assert_eq!(rounds.iter().map(|round| round.keys.len()).sum::<usize>(), all_keys.len());
+    shape
+}
+
+/// The rounds of a user who is not the owner: the file, then a folder a round.
+const OF_A_GUEST: [&[&str]; 4] = [
+    &["files by _id", "shares by file_id", "users by _id"],
+    &["folders by _id", "shares by folder_id"],
+    &["folders by _id", "shares by folder_id"],
+    &["folders by _id", "shares by folder_id"],
+];
+
+#[tokio::test]
+async fn a_file_three_folders_deep_takes_at_most_five_rounds() {
+    let (asked, source) = cold("cold-file").await;
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let file = format!("file:{}", id(FILE, 0));
+    let user = |number| format!("user:{}", id(USER, number));
+    let cases: [(String, &str, &str, &[&[&str]]); 6] = [
+        (user(1), "read", "allowed by folder#guest", &OF_A_GUEST),
+        (user(2), "read", "denied NO_GRANT", &OF_A_GUEST),
+        (user(0), "write", "allowed by file#owner", &[&["files by _id", "users by _id"]]),
+        (user(9), "read", "denied SUBJECT_INACTIVE", &OF_A_GUEST[..1]),
+        (
+            "link:token".to_owned(),
+            "read",
+            "denied NO_GRANT",
+            &[&["files by _id", "shares by file_id"], OF_A_GUEST[1], OF_A_GUEST[2], OF_A_GUEST[3]],
+        ),
+        ("code:C0DE".to_owned(), "write", "denied NO_GRANT", &[&["files by _id", "temporaryaccesses by resource_id"]]),
+    ];
+    for (subject, permission, answer, expected) in cases {
+        let questions = [question(&schema, &subject, permission, &file)];
+        let (answers, rounds) = ask(&asked, &source, &questions).await;
+        assert_eq!(answers, [answer], "{subject} {permission}");
+        assert_eq!(assert_cold(&rounds), expected, "{subject} {permission}");
+        // Nothing is remembered yet: each request is cold.
+        let (_, again) = ask(&asked, &source, &questions).await;
+        assert_eq!(again.len(), rounds.len());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_1000_files_in_one_folder_takes_no_more() {
+    let (asked, source) = cold("cold-batch").await;
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let read =
+        |number| question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, number)));
+    let questions: Vec<Question> = (0..FILES).map(read).collect();
+    let (answers, rounds) = ask(&asked, &source, &questions).await;
+    assert!(answers.iter().all(|answer| answer == "allowed by folder#guest"), "{answers:?}");
+    assert_eq!(assert_cold(&rounds), OF_A_GUEST);
+    let asked_for: Vec<usize> = rounds.iter().map(|round| round.keys.len()).collect();
+    // Each file and its shares, and the user once; then a folder and its shares, whoever asks how often.
+    assert_eq!(asked_for, [2_001, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn all_finds_of_a_round_are_sent_before_the_first_comes_back() {
+    let (asked, source) = cold("cold-together").await;
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let questions = [question(&schema, &format!("user:{}", id(USER, 2)), "read", &format!("file:{}", id(FILE, 0)))];
+    // So that connections are there.
+    ask(&asked, &source, &questions).await;
+    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 100 };
+    let slow = FailPoint::on(mongo(), "cold-together", "alwaysOn", slow).await;
+    let (_, rounds) = ask(&asked, &source, &questions).await;
+    slow.off().await;
+    assert_eq!(assert_cold(&rounds), OF_A_GUEST);
+    for round in rounds {
+        let is_start = |event: &CommandEvent| matches!(event, CommandEvent::Started(_));
+        let sent_first = round.events.iter().take_while(|event| is_start(event)).count();
+        assert_eq!(sent_first, round.events.len() / 2, "{:?}", round.events);
+    }
+}
+
+#[tokio::test]
+async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_need() {
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let database = mongo().database().await;
+    fill(&database, &schema, &tree()).await;
+    let monitor = Monitor::default();
+    let client = monitor.client(mongo(), "cold-commands").await;
+    let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.unwrap();
+    let asked = Asked::new(&schema, Arc::new(source));
+    monitor.take();
+    let file = format!("file:{}", id(FILE, 0));
+    let questions = [format!("user:{}", id(USER, 1)), "code:C0DE".to_owned()]
+        .map(|subject| question(&schema, &subject, "read", &file));
+    let checked = asked.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(DEADLINE)).await;
+    assert!(matches!(checked[0].as_ref().unwrap().answer, Answer::Allowed { .. }));
+    let as_of = checked[0].as_ref().unwrap().as_of.moment;
+    let events = monitor.take();
+
+    // First the probe: linearizable, of one document at most, which there is not, after no moment.
+    let finds = commands(&events, "find");
+    let (probe, finds) = finds.split_first().unwrap();
+    assert_eq!(probe.get_document("readConcern").unwrap(), &doc! { "level": "linearizable" });
+    assert_eq!(probe.get_document("filter").unwrap(), &doc! { "_id": null });
+    assert_eq!(number(probe, "limit"), 1);
+    let replies = events
+        .iter()
+        .filter_map(|event| if let CommandEvent::Succeeded(reply) = event { Some(&reply.reply) } else { None });
+    let probed = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
+    assert!(as_of.seconds() >= probed.time);
+
+    let mut projections = BTreeMap::new();
+    for find in finds {
+        // The probe's moment or later, as a snapshot.
+        assert_eq!(level(find), "snapshot");
+        let after = find.get_document("readConcern").unwrap().get_timestamp("afterClusterTime").unwrap();
+        assert!(after >= probed, "{after:?} {probed:?}");
+        projections.insert(
+            lookup_of(find).0,
+            find.get_document("projection").unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
+        );
+    }
+    for command in finds.iter().chain([probe]) {
+        // The time that is left, and no more.
+        let limit = number(command, "maxTimeMS");
+        assert!(limit > 0 && limit <= i64::try_from(DEADLINE.as_millis()).unwrap(), "{limit}");
+        // The primary is the default; where the driver says it, it says that.
+        let preference =
+            command.get_document("$readPreference").ok().and_then(|preference| preference.get_str("mode").ok());
+        assert!(preference.is_none_or(|mode| mode == "primary"), "{command}");
+        assert!(!command.contains_key("startTransaction") && !command.contains_key("txnNumber"), "{command}");
+    }
+    let expected = [
+        ("files by _id", "_id folder_id is_deleted owner_id"),
+        ("folders by _id", "_id is_deleted owner_id parent_id"),
+        (
+            "shares by file_id",
+            "_id expires_at file_id is_active password_hash public_token requires_password share_type \
+             shared_with_user_id",
+        ),
+        (
+            "shares by folder_id",
+            "_id expires_at folder_id is_active password_hash public_token requires_password share_type \
+             shared_with_user_id",
+        ),
+        (
+            "temporaryaccesses by resource_id",
+            "_id access_code expires_at is_active max_uses password_hash permissions requires_password \
+             resource_id resource_type use_count",
+        ),
+        ("users by _id", "_id is_active"),
+    ];
+    assert_eq!(
+        projections.iter().map(|(lookup, fields)| (lookup.as_str(), fields.as_str())).collect::<Vec<_>>(),
+        expected
+    );
+
+    // What no relation could use stays in the database.
+    let found: Vec<ObjectId> = replies
+        .flat_map(documents_of)
+        .filter(|document| document.contains_key("share_type"))
+        .map(|document| document.get_object_id("_id").unwrap())
+        .collect();
+    assert_eq!(found, [id(SHARE, 1)]);
+    // What is found by its own id is read whole: a relation under a `!` needs what does not match, too.
+    for find in finds.iter().filter(|find| lookup_of(find).0.ends_with("by _id")) {
+        assert_eq!(find.get_document("filter").unwrap().keys().collect::<Vec<_>>(), ["_id"]);
+    }
+    // Dates are the clock's business: a filter with one would be wrong a moment later.
+    for find in finds {
+        assert!(!format!("{}", find.get_document("filter").unwrap()).contains("expires_at"), "{find}");
+    }
+}
+
+fn documents_of(reply: &Document) -> Vec<Document> {
+    let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    batch.map(|batch| batch.iter().filter_map(|item| item.as_document().cloned()).collect()).unwrap_or_default()
+}
+
+/// A whole number of whatever width.
+fn number(document: &Document, field: &str) -> i64 {
+    match document.get(field) {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        other => panic!("{field}: {other:?}"),
+    }
+}

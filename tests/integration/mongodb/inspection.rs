@@ -1,0 +1,188 @@
+//! What is said about a database at start: what is missing, empty or unsuitable, which index a lookup needs, and
+//! nothing when all is well. The `read` role on the database is enough for that, and for answers.
+
+use std::sync::Arc;
+
+use mongodb::{
+    Client, Database,
+    bson::{Document, doc},
+};
+use permcached::{
+    check::{CheckError, Demand},
+    schema::Schema,
+    source::{
+        Deadline,
+        mongodb::{Finding, Mode, MongoDb, inspect},
+    },
+};
+
+use super::{read, small_fylora};
+use crate::support::{
+    both::{Asked, TIME_MAX, fill, shipped_schema, shown},
+    servers::{Mongo, mongo, secured_mongo},
+};
+
+/// A document in each collection that the schema reads, and every index.
+async fn full(database: &Database, schema: &Schema) {
+    let mut collections = small_fylora();
+    for name in schema.collections() {
+        collections.entry(name.to_owned()).or_insert_with(|| vec![doc! { "_id": 1 }]);
+    }
+    fill(database, schema, &collections).await;
+}
+
+async fn findings(database: &Database, schema: &Schema) -> Vec<Finding> {
+    inspect(schema, database).await.expect("mongod answers")
+}
+
+fn no_index(collection: &str, field: &str) -> Finding {
+    Finding::NoIndex { collection: collection.to_owned(), field: field.to_owned() }
+}
+
+#[tokio::test]
+async fn nothing_is_said_when_all_is_well() {
+    for name in ["fylora.toml", "fylora-sharing.toml"] {
+        let (database, schema) = (mongo().database().await, shipped_schema(name));
+        full(&database, &schema).await;
+        assert_eq!(findings(&database, &schema).await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_name_looks_like_missing_collections() {
+    let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
+    let missing = |name: &str| Finding::Missing { collection: name.to_owned() };
+    let all = ["files", "folders", "notes", "shares", "teams", "temporaryaccesses", "users"];
+    assert_eq!(findings(&database, &schema).await, all.map(missing));
+    let said = missing("files");
+    assert_eq!(said.message(), "the collection `files` is missing");
+    assert!(said.remedy().contains("MONGODB_DATABASE"), "{}", said.remedy());
+}
+
+#[tokio::test]
+async fn empty_collections_are_named() {
+    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    full(&database, &schema).await;
+    database.collection::<Document>("notes").delete_many(doc! {}).await.unwrap();
+    let empty = Finding::Empty { collection: "notes".to_owned() };
+    assert_eq!(findings(&database, &schema).await, std::slice::from_ref(&empty));
+    assert_eq!(empty.message(), "the collection `notes` is empty");
+}
+
+#[tokio::test]
+async fn capped_collections_views_and_time_series_are_unsuitable() {
+    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    full(&database, &schema).await;
+    for name in ["files", "folders", "notes"] {
+        database.collection::<Document>(name).drop().await.unwrap();
+    }
+    database.create_collection("files").capped(true).size(4_096).await.unwrap();
+    let view = doc! { "create": "folders", "viewOn": "files", "pipeline": [] };
+    database.run_command(view).await.unwrap();
+    database.run_command(doc! { "create": "notes", "timeseries": { "timeField": "at" } }).await.unwrap();
+    let unsuitable =
+        |name: &str, what: &str| Finding::Unsuitable { collection: name.to_owned(), what: what.to_owned() };
+    let expected =
+        [unsuitable("files", "capped"), unsuitable("folders", "a view"), unsuitable("notes", "a timeseries")];
+    assert_eq!(findings(&database, &schema).await, expected);
+    assert_eq!(expected[1].message(), "the collection `folders` is a view, in which changes cannot be followed");
+}
+
+#[tokio::test]
+async fn a_missing_index_is_named_with_the_command_that_makes_it() {
+    let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
+    full(&database, &schema).await;
+    for name in ["shares", "temporaryaccesses"] {
+        database.collection::<Document>(name).drop_indexes().await.unwrap();
+    }
+    let expected =
+        [no_index("shares", "file_id"), no_index("shares", "folder_id"), no_index("temporaryaccesses", "resource_id")];
+    let found = findings(&database, &schema).await;
+    assert_eq!(found, expected);
+    assert_eq!(found[0].remedy(), "db.getCollection(\"shares\").createIndex({ \"file_id\": 1 })");
+    // The remedy helps: as the shell would, once for each.
+    for (number, finding) in found.into_iter().enumerate() {
+        let remedy = finding.remedy();
+        let (collection, rest) =
+            remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
+        let collection: String = serde_json::from_str(collection).unwrap();
+        let key: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(rest.strip_suffix(')').unwrap()).unwrap();
+        let key = Document::try_from(key).unwrap();
+        let command =
+            doc! { "createIndexes": collection, "indexes": [{ "key": key, "name": format!("remedy {number}") }] };
+        database.run_command(command).await.unwrap();
+    }
+    assert_eq!(findings(&database, &schema).await, []);
+}
+
+#[tokio::test]
+async fn an_index_counts_if_it_serves_every_lookup_by_the_field() {
+    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    full(&database, &schema).await;
+    let shares = database.collection::<Document>("shares");
+    let key = doc! { "file_id": 1 };
+    let cases = [
+        (doc! { "key": { "file_id": -1 } }, true),
+        (doc! { "key": { "file_id": 1, "is_active": 1 } }, true),
+        (doc! { "key": { "file_id": "hashed" } }, true),
+        (doc! { "key": key.clone(), "unique": true }, true),
+        (doc! { "key": { "is_active": 1, "file_id": 1 } }, false),
+        (doc! { "key": { "file_id": "text" } }, false),
+        (doc! { "key": key.clone(), "partialFilterExpression": { "is_active": true } }, false),
+        (doc! { "key": key.clone(), "hidden": true }, false),
+        (doc! { "key": key.clone(), "collation": { "locale": "fr" } }, false),
+        // It lacks the documents without the field, which no lookup by an id wants.
+        (doc! { "key": key, "sparse": true }, true),
+        (doc! { "key": { "$**": 1 } }, false),
+    ];
+    for (mut index, serves) in cases {
+        shares.drop_indexes().await.unwrap();
+        index.insert("name", "this");
+        let other = doc! { "key": { "folder_id": 1 }, "name": "other" };
+        let command = doc! { "createIndexes": "shares", "indexes": [index.clone(), other] };
+        database.run_command(command).await.unwrap();
+        let expected = if serves { vec![] } else { vec![no_index("shares", "file_id")] };
+        assert_eq!(findings(&database, &schema).await, expected, "{index}");
+    }
+}
+
+/// A database of the server with users, by its administrator, with a small Fylora in it; and a client of a user who has
+/// these roles on it.
+async fn with_role(server: &Mongo, roles: &[&str], schema: &Schema) -> Database {
+    let database = server.database().await;
+    full(&database, schema).await;
+    let name = format!("user_{}", database.name());
+    let command = doc! { "createUser": &name, "pwd": "pw", "roles": roles, "mechanisms": ["SCRAM-SHA-256"] };
+    database.run_command(command).await.unwrap();
+    let uri = server.uri_of(&name, "pw", database.name());
+    Client::with_uri_str(uri).await.unwrap().database(database.name())
+}
+
+#[tokio::test]
+async fn the_read_role_is_enough() {
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let database = with_role(secured_mongo(), &["read"], &schema).await;
+    assert_eq!(findings(&database, &schema).await, []);
+    let source = MongoDb::open(Arc::clone(&schema), database).await.unwrap();
+    assert_eq!(source.mode(), Mode::ReplicaSet);
+    let asked = Asked::new(&schema, Arc::new(source));
+    let questions = [read(&schema, 1), read(&schema, 2)];
+    let checked = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(TIME_MAX)).await;
+    let answers: Vec<String> = checked.into_iter().map(|checked| shown(&schema, checked.unwrap().answer)).collect();
+    assert_eq!(answers, ["allowed by file#owner", "denied NO_GRANT"]);
+}
+
+#[tokio::test]
+async fn without_a_role_nothing_is_denied_but_everything_is_unavailable() {
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let database = with_role(secured_mongo(), &[], &schema).await;
+    let refused = inspect(&schema, &database).await.expect_err("no role grants it");
+    assert!(refused.to_string().contains("not authorized"), "{refused}");
+    let source = MongoDb::open(Arc::clone(&schema), database).await.unwrap();
+    let asked = Asked::new(&schema, Arc::new(source));
+    let questions = [read(&schema, 1), read(&schema, 2)];
+    for checked in asked.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await {
+        assert!(matches!(checked, Err(CheckError::Unavailable(_))), "{checked:?}");
+    }
+}

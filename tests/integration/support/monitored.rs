@@ -1,0 +1,139 @@
+//! MongoDB as the source, watched: which commands each round of loading sent, and what came back.
+//!
+//! The driver's command monitoring sees the commands as they go over the wire; a wrapper around the source sees where a
+//! round begins and ends.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use mongodb::{
+    Client, Database,
+    bson::{Bson, Document, doc},
+    event::{EventHandler, command::CommandEvent},
+    options::{ClientOptions, ServerMonitoringMode},
+};
+use permcached::{
+    fact::FactKey,
+    freshness::{Clock, Moment},
+    schema::Schema,
+    source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
+};
+
+use super::servers::Mongo;
+
+/// The commands of one client, in the order in which they went out and came back.
+#[derive(Clone, Default)]
+pub struct Monitor(Arc<Mutex<Vec<CommandEvent>>>);
+
+impl Monitor {
+    /// A client of a server, all of whose commands are seen. `app_name` tells it from all other clients of the server,
+    /// so that fail points can be its own.
+    pub async fn client(&self, server: &Mongo, app_name: &str) -> Client {
+        let mut options = ClientOptions::parse(server.uri()).await.expect("the URI is our own");
+        options.app_name = Some(app_name.to_owned());
+        // A server that only says it is not the primary tells nobody when it is again: the driver has to ask.
+        options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
+        let events = Arc::clone(&self.0);
+        options.command_event_handler =
+            Some(EventHandler::callback(move |event| events.lock().expect("no panic before").push(event)));
+        Client::with_options(options).expect("a client")
+    }
+
+    /// All that was seen since it was asked last.
+    pub fn take(&self) -> Vec<CommandEvent> {
+        std::mem::take(&mut self.0.lock().expect("no panic before"))
+    }
+}
+
+/// The commands of that name among events.
+pub fn commands(events: &[CommandEvent], name: &str) -> Vec<Document> {
+    let commands = events.iter().filter_map(|event| match event {
+        CommandEvent::Started(started) if started.command_name == name => Some(started.command.clone()),
+        _ => None,
+    });
+    commands.collect()
+}
+
+/// One round of loading: what was asked for, and the events of its commands.
+pub struct Round {
+    pub keys: Vec<FactKey>,
+    pub events: Vec<CommandEvent>,
+}
+
+/// A source that keeps a record of its rounds.
+pub struct Recorded {
+    source: MongoDb,
+    monitor: Monitor,
+    rounds: Mutex<Vec<Round>>,
+}
+
+impl Recorded {
+    /// A database of a monitored client, with a record of what it is asked.
+    pub async fn open(schema: &Arc<Schema>, database: Database, monitor: Monitor) -> Arc<Self> {
+        let source = MongoDb::open(Arc::clone(schema), database).await.expect("mongod answers");
+        monitor.take();
+        Arc::new(Self { source, monitor, rounds: Mutex::default() })
+    }
+
+    /// The rounds since it was asked last.
+    pub fn take(&self) -> Vec<Round> {
+        std::mem::take(&mut self.rounds.lock().expect("no panic before"))
+    }
+}
+
+#[async_trait]
+impl Source for Recorded {
+    fn clock(&self) -> Clock {
+        self.source.clock()
+    }
+
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        self.source.probe(deadline).await
+    }
+
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let before = self.monitor.take();
+        let probes = commands(&before, "find").iter().filter(|find| level(find) == "linearizable").count();
+        assert_eq!(commands(&before, "find").len(), probes, "a find outside any round: {before:?}");
+        let loaded = self.source.load(keys.clone(), at, deadline).await;
+        self.rounds.lock().expect("no panic before").push(Round { keys, events: self.monitor.take() });
+        loaded
+    }
+}
+
+/// The read concern's level.
+pub fn level(command: &Document) -> &str {
+    command.get_document("readConcern").and_then(|concern| concern.get_str("level")).unwrap_or("none")
+}
+
+/// A command that fails on purpose, for the clients of one name, until [`FailPoint::off`]. A server has one at a time:
+/// others wait for their turn.
+pub struct FailPoint {
+    admin: Database,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl FailPoint {
+    /// `mode` is `alwaysOn`, or `{ times: 1 }`; `data` is what MongoDB's `failCommand` takes.
+    pub async fn on(server: &Mongo, app_name: &str, mode: impl Into<Bson>, mut data: Document) -> Self {
+        static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let turn = TURN.lock().await;
+        data.insert("appName", app_name);
+        let client = Client::with_uri_str(server.uri()).await.expect("the URI is our own");
+        let admin = client.database("admin");
+        let command = doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data };
+        admin.run_command(command).await.expect("test commands are enabled");
+        Self { admin, _turn: turn }
+    }
+
+    /// Ends it.
+    pub async fn off(self) {
+        let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+        self.admin.run_command(command).await.expect("test commands are enabled");
+    }
+}

@@ -1,0 +1,99 @@
+//! Every field that the relations of `fylora-sharing.toml` read, with values of every type that BSON has: never an
+//! allow by a value of the wrong type, nor through a `!`; the same answer over documents and over mongod; `MALFORMED`
+//! where it mattered, counted; and no panic. A grant besides still counts.
+//!
+//! Strings that are not UTF-8, and BSON's `undefined`, which servers read in two ways, are out of scope.
+
+mod expected;
+mod fields;
+
+use expected::{expected, values};
+use fields::{Field, fields};
+use mongodb::bson::Bson;
+use permcached::{
+    question::{Answer, Reason},
+    schema::Schema,
+};
+
+use crate::{
+    rules::rule::NOW,
+    support::both::{Asked, Both, Collections, question, shipped_schema},
+};
+
+#[tokio::test]
+async fn a_value_of_the_wrong_type_never_allows() {
+    let schema = shipped_schema("fylora-sharing.toml");
+    let mut collections = Collections::new();
+    let mut questions = Vec::new();
+    let mut expectations = Vec::new();
+    let mut number = 0;
+    for field in fields() {
+        let values = values(&field.right);
+        let mut outcomes = vec!["allowed"];
+        let mut rule = values.iter().fold(field.grants.clone(), |rule, value| {
+            outcomes.push(expected(&field, value));
+            rule.but(field.at, (field.put)(value.clone()))
+        });
+        if let Some((at, document)) = &field.besides {
+            for value in &values {
+                // Whatever the value is, the rest alone allows it.
+                outcomes.push("allowed");
+                rule = rule.but(field.at, (field.put)(value.clone())).and(at, document.clone());
+            }
+        }
+        let cases = rule.cases(number, &mut collections);
+        number += u32::try_from(cases.len()).unwrap();
+        for (case, outcome) in cases.into_iter().zip(outcomes) {
+            questions.push(question(&schema, &case.subject, field.permission, &case.resource));
+            expectations.push((format!("{}: {}{}", field.name, field.permission, case.name), outcome));
+        }
+    }
+    let both = Both::new(schema, &collections).await;
+    let answers = both.ask(&questions, NOW).await;
+    let mut wrong = Vec::new();
+    for ((name, outcome), answers) in expectations.iter().zip(&answers) {
+        let meets = |text: &str| {
+            text == format!("denied {outcome}") || *outcome == "allowed" && text.starts_with("allowed by ")
+        };
+        wrong.extend(
+            both.objection(*answers, meets).map(|got| format!("{name}\n    expected {outcome}\n    got      {got}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{} of {} answers are wrong:\n{}", wrong.len(), questions.len(), wrong.join("\n"));
+
+    // Each of them is counted, and nothing else is.
+    let malformed = answers.iter().filter(|[answer, _]| *answer == Answer::Denied(Reason::Malformed)).count() as u64;
+    assert!(malformed > 1_000, "{malformed}");
+    let counted = |asked: &Asked| asked.metric("permcached_decisions_total{decision=\"denied\",reason=\"MALFORMED\"}");
+    assert_eq!([counted(&both.documents), counted(&both.mongodb)], [malformed; 2]);
+}
+
+/// What the table leaves out is a field that no test has seen with a wrong value.
+#[test]
+fn every_field_is_here() {
+    let schema = shipped_schema("fylora-sharing.toml");
+    let put = |field: &Field| {
+        (field.put)(Bson::Null)
+            .into_iter()
+            .map(|(name, _)| format!("{}.{name}", collection(field.at)))
+            .collect::<Vec<_>>()
+    };
+    let tried: Vec<String> = fields().iter().flat_map(put).collect();
+    for name in read_by(&schema) {
+        assert!(tried.contains(&name), "{name} is read and never has a wrong type here");
+    }
+}
+
+fn collection(at: &str) -> &str {
+    at.split('/').next().unwrap_or_default()
+}
+
+/// `collection.field`, of every field that is fetched for a relation. An `_id` has no wrong type: it is another
+/// document's.
+fn read_by(schema: &Schema) -> Vec<String> {
+    let fields = schema.lookups().flat_map(|(_, lookup)| {
+        let fields = lookup.projection.iter().filter(|field| &***field != "_id");
+        fields.map(|field| format!("{}.{field}", lookup.collection))
+    });
+    fields.collect()
+}
