@@ -1,6 +1,6 @@
 //! `check`, `explain` and `health`: answers, in process and from a server, and what is said where there is none.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, thread};
 
 use permcached::transport::proto::DESCRIPTORS;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -117,20 +117,29 @@ fn what_the_question_is_asked_of_may_be_wrong_too() {
 
 #[test]
 fn an_unreachable_server_ends_with_3_and_is_named() {
-    // Nobody listens there once it is closed; and one who listens, but never answers.
-    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    for address in [closed, silent.local_addr().unwrap()] {
-        let url = format!("http://{address}");
-        for call in ["check", "explain"] {
-            let ended = run(&[call, BOB, "read", CONTRACT, "--server", &url]);
-            assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
-            assert!(ended.stderr.starts_with(&format!("error: no answer from {url}: ")), "{ended:?}");
-        }
-        let ended = run(&["health", "--server", &url]);
-        assert_eq!(ended.code, 1, "{ended:?}");
+    let fails = |call: &str, url: &str| {
+        let ended = run(&[call, BOB, "read", CONTRACT, "--server", url]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+        assert!(ended.stderr.starts_with(&format!("error: no answer from {url}: ")), "{ended:?}");
+    };
+    let is_ill = |url: &str| {
+        let ended = run(&["health", "--server", url]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (1, ""), "{ended:?}");
         assert!(ended.stdout.starts_with(&format!("no answer from {url}: ")), "{ended:?}");
-    }
+    };
+    // Nobody listens there once it is closed.
+    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}");
+    fails("check", &closed);
+    fails("explain", &closed);
+    is_ill(&closed);
+    // Somebody listens, and never says a word: it takes as long as a question may take.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| fails("check", &silent));
+        scope.spawn(|| is_ill(&silent));
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

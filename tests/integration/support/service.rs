@@ -30,7 +30,12 @@ use permcached::{
         serve,
     },
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::{sleep, timeout}};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tonic::transport::{Channel, Endpoint};
 
 /// The schema that most tests use. Tests run in the root of the package.
