@@ -55,11 +55,9 @@ impl Grants {
 
     /// What one document says twice for a relation counts once: nobody's array makes others' work.
     fn keep_once(&mut self, from: usize) {
-        if let Some((_, said)) = self.all.split_at_mut_checked(from)
-            && said.len() > 1
-        {
-            said.sort_unstable();
+        if self.all.len() > from + 1 {
             let mut said = self.all.split_off(from);
+            said.sort_unstable();
             said.dedup();
             self.all.append(&mut said);
         }
