@@ -1,8 +1,19 @@
-//! Freshness: which moment a fact is true as of (design section 5).
+//! Freshness: which moment a fact is true as of, and whether that is fresh enough (design section 5, points 2 to 5;
+//! `docs/freshness.md` tells the whole protocol).
 //!
-//! Pure. For now there are moments and the tokens that carry them; every answer is fully consistent, as nothing is
-//! remembered yet.
+//! Pure but for its clock: knows no source, no stream and no wire. Everything here is told what others found out.
 
+mod horizon;
+mod local_time;
+mod marks;
 mod moment;
+mod probes;
+mod state;
+mod statement;
 
+pub use horizon::Horizon;
+pub use local_time::LocalTime;
 pub use moment::{Clock, Moment, Token, TokenError};
+pub use probes::{Probe, Probes};
+pub use state::{Epoch, Freshness};
+pub use statement::{Change, Changed, Statement};

@@ -43,6 +43,8 @@ number! {
     PermissionId,
     /// A collection and the field it is looked up by.
     LookupId,
+    /// A collection that some lookup reads.
+    CollectionId,
 }
 
 /// How the ids of a type are written in MongoDB, and so in requests.

@@ -23,7 +23,9 @@ pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};
 
-use crate::question::{IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId};
+use crate::question::{
+    CollectionId, IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId,
+};
 
 /// How long the text of a schema is at most, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024 * 1_024;
@@ -37,6 +39,7 @@ pub struct Schema {
     relations: Box<[Relation]>,
     permissions: Box<[Permission]>,
     lookups: Box<[Lookup]>,
+    collections: Box<[Box<str>]>,
 }
 
 /// A `[subject.…]`.
@@ -177,17 +180,41 @@ pub enum Expression {
 pub struct Lookup {
     /// The collection.
     pub collection: Box<str>,
+    /// Its place in [`Schema::collections`].
+    pub collection_id: CollectionId,
     /// The field.
     pub by: Path,
     /// The relations that are read from what is found.
     pub relations: Box<[RelationId]>,
     /// The top-level fields that the relations need, `_id` and the field itself included.
     pub projection: Box<[Box<str>]>,
+    /// The fields that the relations read, the one that is looked up by included: a change to any other changes no fact.
+    pub fields: Box<[Path]>,
     /// What a document must fulfil to be of use to any relation; none where all are fetched.
     pub pushed: Option<Condition>,
 }
 
 impl Lookup {
+    /// A lookup of which nothing else is known yet.
+    fn new(collection: &str, by: &Path) -> Self {
+        Self {
+            collection: collection.into(),
+            collection_id: CollectionId(0),
+            by: by.clone(),
+            relations: Box::default(),
+            projection: Box::default(),
+            fields: Box::default(),
+            pushed: None,
+        }
+    }
+
+    /// Whether a change to the field `changed`, dotted and with positions as MongoDB reports it, may change what is read:
+    /// it is, holds or stands in one of the fields.
+    #[must_use]
+    pub fn reads(&self, changed: &str) -> bool {
+        self.fields.iter().any(|field| field.overlaps(changed))
+    }
+
     /// Whether documents are found by their own id: then there is at most one.
     #[must_use]
     pub fn is_by_id(&self) -> bool {
@@ -293,13 +320,22 @@ impl Schema {
         })
     }
 
-    /// Every collection that is read, once each.
+    /// Every collection that is read, once each, by number.
+    pub fn collections(&self) -> impl Iterator<Item = &str> {
+        self.collections.iter().map(|name| &**name)
+    }
+
+    /// The number of a collection that is read.
     #[must_use]
-    pub fn collections(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.lookups.iter().map(|lookup| &*lookup.collection).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+    pub fn collection_id(&self, name: &str) -> Option<CollectionId> {
+        let place = self.collections.binary_search_by(|known| (**known).cmp(name)).ok()?;
+        u16::try_from(place).ok().map(CollectionId)
+    }
+
+    /// The name of a collection by its number.
+    #[must_use]
+    pub fn collection_name(&self, id: CollectionId) -> &str {
+        entry!(self.collections, id)
     }
 
     /// Whether a relation can lead to a subject, by its type: if not, its documents need not be read. Flags and edges lead to

@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 
 use super::{Condition, Expression, Member, Path, Relation, Schema, Target};
-use crate::question::RelationId;
+use crate::question::{CollectionId, RelationId};
 
 /// Settles all of it, in the order in which one needs the other.
 pub(crate) fn arrange(schema: &mut Schema) {
     mark_negated(schema);
     order_sides(schema);
     fill_lookups(schema);
+    number_collections(schema);
 }
 
 /// Finds the relations that stand under a `!` in some permission: of these, documents that do not match count too.
@@ -147,16 +148,33 @@ fn fill_lookups(schema: &mut Schema) {
         }
     }
     for (lookup, relations) in schema.lookups.iter_mut().zip(of_lookups) {
-        let mut fields = vec!["_id".into(), lookup.by.top().into()];
+        let mut fields = vec![lookup.by.clone()];
         for (_, relation) in &relations {
-            relation.fields(&mut |path| fields.push(path.top().into()));
+            relation.fields(&mut |path| fields.push(path.clone()));
         }
         fields.sort_unstable();
         fields.dedup();
-        lookup.projection = fields.into();
+        let mut projection = vec!["_id".into()];
+        projection.extend(fields.iter().map(|path| path.top().into()));
+        projection.sort_unstable();
+        projection.dedup();
+        lookup.projection = projection.into();
+        lookup.fields = fields.into();
         lookup.pushed = if lookup.is_by_id() { None } else { pushed(relations.iter().map(|(_, relation)| *relation)) };
         lookup.relations = relations.into_iter().map(|(id, _)| id).collect();
     }
+}
+
+/// Gives each collection its number.
+fn number_collections(schema: &mut Schema) {
+    let mut names: Vec<Box<str>> = schema.lookups.iter().map(|lookup| lookup.collection.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for lookup in &mut schema.lookups {
+        let place = names.partition_point(|name| *name < lookup.collection);
+        lookup.collection_id = CollectionId(u16::try_from(place).unwrap_or(u16::MAX));
+    }
+    schema.collections = names.into();
 }
 
 /// What one of the relations at least wants of a document; nothing where one of them wants all documents. Never a date,

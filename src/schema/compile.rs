@@ -81,6 +81,7 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
         relations: relations.into(),
         permissions: permissions.into(),
         lookups: compiler.lookups.into(),
+        collections: Box::default(),
     };
     soundness::check(&schema, declarations, mistakes);
     if !mistakes.is_empty() {
@@ -162,8 +163,7 @@ impl<'a> Compiler<'a> {
     fn lookup(&mut self, collection: &'a str, by: &Path) -> LookupId {
         let lookups = &mut self.lookups;
         *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
-            let (relations, projection) = (Box::default(), Box::default());
-            lookups.push(Lookup { collection: collection.into(), by: by.clone(), relations, projection, pushed: None });
+            lookups.push(Lookup::new(collection, by));
             number(lookups.len() - 1, LookupId)
         })
     }

@@ -67,6 +67,12 @@ impl Path {
         })
     }
 
+    /// Whether one of the two holds the other, positions in arrays apart.
+    pub(crate) fn overlaps(&self, other: &str) -> bool {
+        let others = other.split('.').filter(|part| !is_position(part));
+        self.0.split('.').zip(others).all(|(one, other)| one == other)
+    }
+
     /// The path as MongoDB writes it.
     #[must_use]
     pub fn as_str(&self) -> &str {

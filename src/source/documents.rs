@@ -100,7 +100,7 @@ impl Documents {
             facts.push(found.into_iter().map(read).collect());
         }
         let count = |name: &str| (name.to_owned(), collections.get(name).map(Vec::len));
-        let counts = schema.collections().into_iter().map(count).collect();
+        let counts = schema.collections().map(count).collect();
         let absent = Arc::new(Fact::absent());
         Self { facts, absent, revision: Moment::from_count(1), counts }
     }

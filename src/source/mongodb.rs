@@ -407,7 +407,7 @@ impl Source for MongoDb {
         if self.mode == Mode::Local {
             return Ok(self.tick());
         }
-        let collection = self.schema.collections().first().copied().unwrap_or("permcached").to_owned();
+        let collection = self.schema.collections().next().unwrap_or("permcached").to_owned();
         let command = doc! {
             "find": &collection,
             "filter": { "_id": Bson::Null },

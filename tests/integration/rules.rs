@@ -238,11 +238,7 @@ fn sample(schema: &Schema) -> Collections {
         json.try_into().unwrap()
     };
     let read = |name: &str| fs::read_to_string(examples().join(format!("{name}.jsonl"))).unwrap();
-    schema
-        .collections()
-        .into_iter()
-        .map(|name| (name.to_owned(), read(name).lines().map(read_line).collect()))
-        .collect()
+    schema.collections().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
 }
 
 /// Runs the binary: over the documents that the file names, or over a database of the replica set.

@@ -80,7 +80,7 @@ impl Finding {
 /// The driver's, where the database cannot be asked or does not grant the `read` role.
 pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
     let mut findings = BTreeSet::new();
-    let names: Vec<&str> = schema.collections();
+    let names: Vec<&str> = schema.collections().collect();
     let mut there = BTreeMap::new();
     let mut listed = database.list_collections().filter(doc! { "name": { "$in": names.clone() } }).await?;
     while let Some(specification) = listed.try_next().await? {
