@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -92,7 +93,7 @@ fn at_hand(schema: &Schema, source: &Documents, question: &Question) -> AtHand {
         }
         let loaded = source.load(missing, Moment::default(), Deadline::after(Duration::from_secs(1)));
         for (key, result) in runtime.block_on(loaded) {
-            facts.insert(key, result.expect("documents are at hand"));
+            facts.insert(key, result.expect("documents are at hand").into());
         }
     }
 }
@@ -154,7 +155,7 @@ fn nanoseconds(mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let schema = Schema::parse("bench", SCHEMA).expect("the schema is well formed");
+    let schema = Arc::new(Schema::parse("bench", SCHEMA).expect("the schema is well formed"));
     let source = Documents::new(&schema, &documents());
     let by_hand = ByHand::new();
     let mut criterion = Criterion::default().configure_from_args();

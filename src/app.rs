@@ -2,18 +2,26 @@
 //!
 //! Decides nothing itself.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc::UnboundedReceiver, watch},
+    task::JoinSet,
+};
 
 use crate::{
-    check::Checker,
+    bus::Bus,
+    check::{Checker, Settings},
     config::{Config, SourceConfig},
+    feed::{Feed, follow_documents},
+    freshness::Statement,
+    invalidate::Invalidator,
     schema::{Mistakes, Schema},
     source::{
-        Source,
+        Deadline, Source, SourceError,
         documents::{Documents, DocumentsError},
-        mongodb::{ConnectError, Mode, MongoDb, inspect},
+        mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
     },
     telemetry::Metrics,
     transport::{Limits, PermissionApi, ServeError, serve},
@@ -21,6 +29,9 @@ use crate::{
 
 /// How many requests are handled at once; further ones are refused, with the time to try again.
 pub const REQUESTS_MAX: usize = 1_024;
+
+/// How long the source may take to say what time it is, at the start.
+const START_TIME: Duration = Duration::from_secs(5);
 
 /// Why the application did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +50,12 @@ pub enum AppError {
     /// The documents are wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Documents(Vec<DocumentsError>),
+    /// Collections that cannot be followed.
+    #[error("{}", .0.iter().map(|finding| format!("{}: {}", finding.message(), finding.remedy())).collect::<Vec<_>>().join("\n"))]
+    Unsuitable(Vec<Finding>),
+    /// The source cannot be asked.
+    #[error(transparent)]
+    Source(SourceError),
     /// MongoDB cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -56,12 +73,28 @@ pub enum AppError {
 }
 
 /// Everything that answers, without a port.
-#[derive(Clone)]
 pub struct App {
     /// Answers questions.
     pub checker: Checker,
-    /// Counts them.
+    /// Marks what is said to have changed.
+    pub invalidator: Invalidator,
+    /// Carries what changes.
+    pub bus: Arc<Bus>,
+    /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Why not all is well with the source, while that is so.
+    pub trouble: watch::Receiver<Option<String>>,
+    follower: Follower,
+}
+
+/// Who finds out what changes.
+enum Follower {
+    /// The probes of the files.
+    Documents(UnboundedReceiver<Statement>),
+    /// A change stream.
+    ChangeStream(Box<Feed>),
+    /// Nobody: facts are believed for a time.
+    Nobody,
 }
 
 /// Reads and compiles a schema.
@@ -79,22 +112,71 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`].
-    pub async fn open(schema: Schema, source: &SourceConfig) -> Result<Self, AppError> {
+    pub async fn open(schema: Schema, source: &SourceConfig, settings: Settings) -> Result<Self, AppError> {
         let schema = Arc::new(schema);
-        let source: Arc<dyn Source> = match source {
+        match source {
             SourceConfig::Documents(directory) => {
                 let documents = Documents::read(&schema, directory).map_err(AppError::Documents)?;
                 report_documents(&documents);
-                Arc::new(documents)
+                let trouble = documents.trouble();
+                let changes = documents.changes();
+                let first = documents.revision();
+                let app = Self::over(schema, Arc::new(documents), settings, trouble);
+                app.checker.freshness().begin_at(first);
+                Ok(Self { follower: changes.map_or(Follower::Nobody, Follower::Documents), ..app })
             }
             SourceConfig::MongoDb { uri, database } => {
                 let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
-                report_database(&schema, &mongodb).await;
-                Arc::new(mongodb)
+                report_database(&schema, &mongodb, settings).await?;
+                Ok(Self::over_mongodb(schema, mongodb, settings))
             }
-        };
+        }
+    }
+
+    /// As [`App::open`], over a MongoDB that is open already.
+    #[must_use]
+    pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb, settings: Settings) -> Self {
+        let (database, mode) = (mongodb.database().clone(), mongodb.mode());
+        let app = Self::over(Arc::clone(&schema), Arc::new(mongodb), settings, watch::channel(None).1);
+        if mode != Mode::ReplicaSet {
+            return app;
+        }
+        let freshness = Arc::clone(app.checker.freshness());
+        let (prober, bus) = (app.checker.prober().clone(), Arc::clone(&app.bus));
+        Self { follower: Follower::ChangeStream(Box::new(Feed { schema, database, freshness, prober, bus })), ..app }
+    }
+
+    fn over(
+        schema: Arc<Schema>,
+        source: Arc<dyn Source>,
+        settings: Settings,
+        trouble: watch::Receiver<Option<String>>,
+    ) -> Self {
         let metrics = Arc::new(Metrics::default());
-        Ok(Self { checker: Checker::new(schema, source, Arc::clone(&metrics)), metrics })
+        let checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
+        let bus = Arc::new(Bus::new(Arc::clone(checker.freshness())));
+        let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
+        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody }
+    }
+
+    /// Starts what runs in the background: probes, and who finds out what changes. They end with the set.
+    ///
+    /// # Errors
+    /// The source could not be asked for its time.
+    pub async fn start(&mut self) -> Result<JoinSet<()>, AppError> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.checker.prober().clone().run());
+        match std::mem::replace(&mut self.follower, Follower::Nobody) {
+            Follower::ChangeStream(feed) => {
+                feed.begin(Deadline::after(START_TIME)).await.map_err(AppError::Source)?;
+                tasks.spawn(feed.run());
+            }
+            Follower::Documents(changes) => {
+                tasks.spawn(follow_documents(changes, Arc::clone(self.checker.freshness()), Arc::clone(&self.bus)));
+            }
+            Follower::Nobody => {}
+        }
+        Ok(tasks)
     }
 
     /// The service that answers for it.
@@ -113,7 +195,8 @@ pub async fn run(
     listening: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
-    let app = App::open(read_schema(&config.schema)?, &config.source).await?;
+    let mut app = App::open(read_schema(&config.schema)?, &config.source, config.settings).await?;
+    let _tasks = app.start().await?;
     let unavailable = |source| AppError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
@@ -139,23 +222,35 @@ fn report_documents(documents: &Documents) {
     tracing::info!(documents = total, "documents are in memory");
 }
 
-async fn report_database(schema: &Schema, mongodb: &MongoDb) {
+/// Says what the database is, what follows from that, and what is wrong with it.
+async fn report_database(schema: &Schema, mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
     let database = mongodb.database().name();
+    let bound = humantime::format_duration(settings.staleness_max);
     match mongodb.mode() {
-        Mode::ReplicaSet => tracing::info!(database, "connected to a replica set"),
-        Mode::Local => tracing::warn!(
+        Mode::ReplicaSet => tracing::info!(database, %bound, "connected to a replica set: a change is seen at once"),
+        Mode::Standalone => tracing::warn!(
             database,
-            "MongoDB is a single server or a sharded cluster: tokens mean something to this instance alone (a single server becomes a replica set by --replSet and rs.initiate())"
+            %bound,
+            remedy = "run mongod with --replSet, and rs.initiate() once",
+            "MongoDB is a single server, which does not tell what changes: every fact is read again once it is as old as the bound, and tokens read the database"
+        ),
+        Mode::Sharded => tracing::warn!(
+            database,
+            %bound,
+            "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound, which is not promised, as a shard may answer from the past"
         ),
     }
-    match inspect(schema, mongodb.database()).await {
-        Ok(findings) => {
-            for finding in findings {
-                tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
-            }
-        }
+    let findings = match inspect(schema, mongodb.database()).await {
+        Ok(findings) => findings,
         Err(error) => {
             tracing::warn!(%error, remedy = "grant the `read` role on the database", "the database cannot be inspected");
+            return Ok(());
         }
+    };
+    let (unsuitable, others): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| matches!(finding, Finding::Unsuitable { .. }));
+    for finding in others {
+        tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
     }
+    if unsuitable.is_empty() { Ok(()) } else { Err(AppError::Unsuitable(unsuitable)) }
 }

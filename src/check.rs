@@ -1,24 +1,29 @@
 //! The loop that answers questions: evaluate, load all that is missing at once, evaluate again (design section 4). A whole
 //! batch goes through it as one.
 //!
-//! Knows no wire format and no database: questions come in, answers go out, facts come from a [`Source`].
+//! Knows no wire format and no database: questions come in, answers go out, facts come from [`Facts`].
+
+mod at_hand;
+mod demand;
 
 use std::{
-    cell::Cell,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::timeout_at;
+pub use at_hand::AtHand;
+use at_hand::Watched;
+pub use demand::Demand;
 
 use crate::{
-    evaluate::{FactsAtHand, Tree, Verdict, evaluate, explain},
-    fact::{Fact, FactKey},
-    freshness::{Clock, Moment, Token},
-    question::{Answer, Id, LookupId, Millis, Question, Tier},
+    evaluate::{Tree, Verdict, evaluate, explain},
+    fact::FactKey,
+    facts::{Facts, Memory, Need},
+    freshness::{Clock, Freshness, LocalTime, Moment, Token},
+    question::{Answer, Millis, Question, Tier},
     schema::Schema,
-    source::{Deadline, Loaded, Source, SourceError},
+    source::{Deadline, Prober, Source, SourceError},
     telemetry::Metrics,
 };
 
@@ -34,19 +39,6 @@ const LAST_TURN: Duration = Duration::from_millis(5);
 /// For how long questions are evaluated before the runtime's other tasks get their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
 
-/// What a request demands of the freshness of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
-    /// What is known, within the bound of staleness.
-    MinimizeLatency,
-    /// Everything up to a moment.
-    AtLeastAsFresh(Token),
-    /// Everything up to now.
-    FullyConsistent,
-    /// Nothing older than this.
-    MaxAge(Duration),
-}
-
 /// An answer, and what it rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
@@ -58,6 +50,9 @@ pub struct Checked {
     pub as_of: Token,
     /// How old the oldest fact may be.
     pub age: Duration,
+    /// Whether it is older than what was demanded, because the source could not be asked and the permission's
+    /// `stale_if_error` allows that.
+    pub is_stale: bool,
 }
 
 /// An answer with all that led to it.
@@ -110,20 +105,64 @@ impl CheckError {
     }
 }
 
-/// Answers questions from a source.
+/// Answers questions. Clones share what they remember.
 #[derive(Clone)]
 pub struct Checker {
     schema: Arc<Schema>,
-    source: Arc<dyn Source>,
+    clock: Clock,
+    facts: Facts,
+    freshness: Arc<Freshness>,
+    prober: Prober,
     metrics: Arc<Metrics>,
+    staleness_max: Duration,
     now: fn() -> Millis,
 }
 
+/// The bounds of a checker.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How old a fact may be where a request demands nothing else: `MAX_STALENESS`.
+    pub staleness_max: Duration,
+    /// How many bytes of facts are remembered: `CACHE_MAX_BYTES`.
+    pub memory_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { staleness_max: Duration::from_secs(2), memory_bytes_max: 64 * 1_024 * 1_024 }
+    }
+}
+
 impl Checker {
-    /// A checker that goes by the wall clock.
+    /// A checker that answers from a source, and goes by the wall clock. It remembers what it read, and believes that for as
+    /// long as probes allow; who tells [`Checker::freshness`] what has changed makes that longer.
     #[must_use]
-    pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>, metrics: Arc<Metrics>) -> Self {
-        Self { schema, source, metrics, now: wall_clock }
+    pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>, metrics: Arc<Metrics>, settings: Settings) -> Self {
+        let Settings { staleness_max, memory_bytes_max } = settings;
+        let clock = source.clock();
+        let freshness = Arc::new(Freshness::new(&schema));
+        let memory = Arc::new(Memory::new(schema.lookup_count(), memory_bytes_max));
+        let facts = Facts::new(Arc::clone(&source), Arc::clone(&freshness), Arc::clone(&memory), Arc::clone(&metrics));
+        let prober = Prober::new(source, Arc::clone(&freshness), move || memory.clear());
+        Self { schema, clock, facts, freshness, prober, metrics, staleness_max, now: wall_clock }
+    }
+
+    /// What it knows about freshness.
+    #[must_use]
+    pub fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
+    }
+
+    /// Who asks its source for the time.
+    #[must_use]
+    pub fn prober(&self) -> &Prober {
+        &self.prober
+    }
+
+    /// What it remembers, and fetches.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// The schema that it answers by.
@@ -135,10 +174,10 @@ impl Checker {
     /// Whose time the tokens are that it gives and takes.
     #[must_use]
     pub fn clock(&self) -> Clock {
-        self.source.clock()
+        self.clock
     }
 
-    /// Answers questions, in order. An error is one question's own.
+    /// Answers questions that have arrived just now, in order. An error is one question's own.
     pub async fn check(
         &self,
         questions: &[Question],
@@ -157,38 +196,56 @@ impl Checker {
         now: impl Fn() -> Millis + Send + Sync,
     ) -> Vec<Result<Checked, CheckError>> {
         let started = Instant::now();
-        let mut request = match self.begin(demand, deadline).await {
-            Ok(request) => request,
-            Err(error) => {
-                return questions.iter().map(|_| Err(error.clone())).inspect(|result| self.count(result)).collect();
-            }
-        };
+        let arrived = LocalTime::now();
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
+        let mut rounds = 0;
+        let mut facts = 0;
+        match self.begin(questions, demand, arrived, deadline).await {
+            Ok(mut request) => {
+                self.answer_all(questions, &mut results, &mut request, &now).await;
+                (rounds, facts) = (request.rounds, request.loaded);
+            }
+            Err(error) => results.fill_with(|| Some(Err(error.clone()))),
+        }
+        self.metrics.worked(rounds, facts, started.elapsed());
+        let checked = questions.iter().zip(results).map(|(question, result)| match result {
+            Some(Ok(checked)) => Ok(checked),
+            Some(Err(error)) => self.stale_answer(question, demand, arrived, now(), &error).ok_or(error),
+            None => Err(CheckError::DeadlineExceeded),
+        });
+        checked.inspect(|result| self.count(result)).collect()
+    }
+
+    /// Evaluates and loads in turn until each question has its result.
+    async fn answer_all(
+        &self,
+        questions: &[Question],
+        results: &mut [Option<Result<Checked, CheckError>>],
+        request: &mut Request,
+        now: &(impl Fn() -> Millis + Send + Sync),
+    ) {
         loop {
             let now = now();
             let mut missing = Missing::default();
             let round = Instant::now();
             let mut turn = round;
-            for (question, result) in questions.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
+            for (question, result) in questions.iter().zip(&mut *results).filter(|(_, result)| result.is_none()) {
                 if turn.elapsed() > TURN_MAX {
                     tokio::task::yield_now().await;
                     turn = Instant::now();
                 }
                 // What has just been read may still decide: a moment is left for that.
-                if deadline.is_over() && round.elapsed() > LAST_TURN {
+                if request.deadline.is_over() && round.elapsed() > LAST_TURN {
                     *result = Some(Err(CheckError::DeadlineExceeded));
                 } else if missing.keys.len() < FACTS_MAX {
-                    *result = self.try_answer(question, &request, now, &mut missing);
+                    *result = self.try_answer(question, request, now, &mut missing);
                 }
             }
             if results.iter().all(Option::is_some) {
-                break;
+                return;
             }
-            request.load(&*self.source, missing).await;
+            request.load(&self.facts, missing).await;
         }
-        self.metrics.worked(request.rounds, request.at_hand.count(), started.elapsed());
-        let checked = results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded)));
-        checked.inspect(|result| self.count(result)).collect()
     }
 
     /// Answers one question, and shows how.
@@ -201,14 +258,14 @@ impl Checker {
         demand: Demand,
         deadline: Deadline,
     ) -> Result<Explained, CheckError> {
-        let mut request = self.begin(demand, deadline).await?;
+        let mut request = self.begin(std::slice::from_ref(question), demand, LocalTime::now(), deadline).await?;
         loop {
             let now = (self.now)();
             let mut missing = Vec::new();
-            let tree = explain(&self.schema, question, &request.at_hand, now, &mut missing);
+            let tree = self.explain_from(question, &request, now, &mut missing);
             match request.next(&mut missing) {
                 Some(Err(error)) => return Err(error),
-                Some(Ok(())) => request.load(&*self.source, missing.into()).await,
+                Some(Ok(())) => request.load(&self.facts, missing.into()).await,
                 None => {
                     let answer = self.try_answer(question, &request, now, &mut Missing::default());
                     let checked = answer.unwrap_or(Err(CheckError::DeadlineExceeded))?;
@@ -218,39 +275,63 @@ impl Checker {
         }
     }
 
-    /// Accepts the demand: finds the moment that all facts must cover.
-    async fn begin(&self, demand: Demand, deadline: Deadline) -> Result<Request, CheckError> {
-        let clock = self.source.clock();
-        if let Demand::AtLeastAsFresh(token) = demand
-            && token.clock != clock
-        {
-            return Err(CheckError::ForeignToken { of: token.clock.as_str(), source_clock: clock.as_str() });
+    fn explain_from(&self, question: &Question, request: &Request, now: Millis, missing: &mut Vec<FactKey>) -> Tree {
+        let watched = Watched::new(&request.at_hand, &self.facts, request.need);
+        explain(&self.schema, question, &watched, now, missing)
+    }
+
+    /// Accepts the demand: finds the moment as of which each fact must be true.
+    async fn begin(
+        &self,
+        questions: &[Question],
+        demand: Demand,
+        arrived: LocalTime,
+        deadline: Deadline,
+    ) -> Result<Request, CheckError> {
+        let as_of = self.needed(demand, arrived, deadline).await?;
+        let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
+        let need = Need { as_of, stamp: marks.max().unwrap_or_default() };
+        let at_hand = AtHand::new(self.schema.lookup_count());
+        Ok(Request { need, arrived, deadline, rounds: 0, loaded: 0, at_hand, failed: HashMap::new() })
+    }
+
+    /// The moment as of which each fact must be true to be no older than demanded.
+    async fn needed(&self, demand: Demand, arrived: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
+        let since = arrived.minus(demand.age_max(self.staleness_max));
+        let token = match demand {
+            // The ticks of one instance mean nothing to another: whoever has a token sees the source.
+            Demand::AtLeastAsFresh(_) if self.clock == Clock::Local => return self.probed(arrived, deadline).await,
+            Demand::AtLeastAsFresh(token) if token.clock != self.clock => {
+                let (of, source_clock) = (token.clock.as_str(), self.clock.as_str());
+                return Err(CheckError::ForeignToken { of, source_clock });
+            }
+            Demand::AtLeastAsFresh(token) => token.moment,
+            _ => Moment::default(),
+        };
+        if token > self.freshness.newest() {
+            // It has come only if a probe that is sent now knows of it.
+            self.probed(arrived, deadline).await?;
+            if token > self.freshness.newest() {
+                return Err(CheckError::FutureToken);
+            }
         }
-        let since = Instant::now();
-        // Nothing is remembered yet, so every answer is fully consistent, whatever is demanded.
-        let probe = timeout_at(deadline.instant(), self.source.probe(deadline)).await;
-        let at = probe.unwrap_or(Err(SourceError::TimedOut));
-        let at =
-            at.inspect_err(|error| tracing::warn!(%error, "the source cannot be read")).map_err(
-                |error| match error {
-                    SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
-                    error => CheckError::Unavailable(error),
-                },
-            )?;
-        match demand {
-            Demand::AtLeastAsFresh(token) if token.moment > at => Err(CheckError::FutureToken),
-            _ => Ok(Request {
-                at: Token { clock, moment: at },
-                since,
-                deadline,
-                rounds: 0,
-                at_hand: AtHand::new(self.schema.lookup_count()),
-                failed: HashMap::new(),
-            }),
+        match self.freshness.needed(since) {
+            Some(moment) => Ok(moment.max(token)),
+            None => Ok(self.probed(since, deadline).await?.max(token)),
         }
     }
 
-    /// The answer, if the facts at hand decide it or what is missing cannot be had. Adds what is missing otherwise.
+    /// The moment that is needed to be no older than `since`, by a probe sent since then.
+    async fn probed(&self, since: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
+        let probe = self.prober.sent_since(since, deadline).await.map_err(|error| match error {
+            SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
+            error => CheckError::Unavailable(error),
+        })?;
+        Ok(self.freshness.needed(since).unwrap_or(probe.moment))
+    }
+
+    /// The answer, if the facts at hand or remembered decide it or what is missing cannot be had. Adds what is missing
+    /// otherwise.
     fn try_answer(
         &self,
         question: &Question,
@@ -258,16 +339,10 @@ impl Checker {
         now: Millis,
         missing: &mut Missing,
     ) -> Option<Result<Checked, CheckError>> {
-        let watched =
-            Watched { facts: &request.at_hand, newest: Cell::new(request.at.moment), tier: Cell::new(Tier::Memory) };
+        let watched = Watched::new(&request.at_hand, &self.facts, request.need);
         let mut wanted = Vec::new();
         match evaluate(&self.schema, question, &watched, now, &mut wanted) {
-            Verdict::Decided(answer) => Some(Ok(Checked {
-                answer,
-                tier: watched.tier.get(),
-                as_of: Token { moment: watched.newest.get(), ..request.at },
-                age: request.since.elapsed(),
-            })),
+            Verdict::Decided(answer) => Some(Ok(self.checked(answer, &watched, request.arrived))),
             Verdict::Missing => match request.next(&mut wanted) {
                 Some(Ok(())) => {
                     missing.extend(wanted);
@@ -276,6 +351,37 @@ impl Checker {
                 Some(Err(error)) => Some(Err(error)),
                 None => Some(Err(CheckError::DeadlineExceeded)),
             },
+        }
+    }
+
+    fn checked(&self, answer: Answer, watched: &Watched<'_>, arrived: LocalTime) -> Checked {
+        let seen = watched.seen();
+        let age = self.freshness.worth(seen.oldest).map_or(Duration::ZERO, |sent| arrived.since(sent));
+        let as_of = Token { clock: self.clock, moment: seen.newest };
+        Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
+    }
+
+    /// What is still remembered, where the source cannot be asked and the permission may then be answered from that.
+    fn stale_answer(
+        &self,
+        question: &Question,
+        demand: Demand,
+        arrived: LocalTime,
+        now: Millis,
+        error: &CheckError,
+    ) -> Option<Checked> {
+        let age_max = self.schema.permission(question.permission).stale_if_error?;
+        let is_outage = matches!(error, CheckError::Unavailable(_) | CheckError::DeadlineExceeded);
+        if !is_outage || demand != Demand::MinimizeLatency {
+            return None;
+        }
+        let as_of = self.freshness.needed(arrived.minus(age_max))?;
+        let need = Need { as_of, stamp: self.freshness.subject_mark(&question.subject) };
+        let at_hand = AtHand::new(self.schema.lookup_count());
+        let watched = Watched::new(&at_hand, &self.facts, need);
+        match evaluate(&self.schema, question, &watched, now, &mut Vec::new()) {
+            Verdict::Decided(answer) => Some(Checked { is_stale: true, ..self.checked(answer, &watched, arrived) }),
+            Verdict::Missing => None,
         }
     }
 
@@ -320,10 +426,11 @@ impl From<Vec<FactKey>> for Missing {
 
 /// The work on one request.
 struct Request {
-    at: Token,
-    since: Instant,
+    need: Need,
+    arrived: LocalTime,
     deadline: Deadline,
     rounds: u32,
+    loaded: u64,
     at_hand: AtHand,
     failed: HashMap<FactKey, SourceError>,
 }
@@ -348,18 +455,18 @@ impl Request {
         })
     }
 
-    async fn load(&mut self, source: &dyn Source, missing: Missing) {
+    async fn load(&mut self, facts: &Facts, missing: Missing) {
         self.rounds += 1;
-        let room = FACTS_MAX.saturating_sub(self.at_hand.facts);
         let mut keys = missing.keys;
-        keys.truncate(room);
+        keys.truncate(self.at_hand.room());
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
         let had_failed = !self.failed.is_empty();
-        let loaded = timeout_at(self.deadline.instant(), source.load(keys, self.at.moment, self.deadline)).await;
-        // Where the time is up, what is still missing fails by that.
-        for (key, result) in loaded.unwrap_or_default() {
+        for (key, result) in facts.load(keys, self.need, self.deadline).await {
             match result {
-                Ok(loaded) => self.at_hand.insert(key, loaded),
+                Ok(held) => {
+                    self.loaded += 1;
+                    self.at_hand.insert(key, held);
+                }
                 Err(error) => {
                     self.failed.insert(key, error);
                 }
@@ -369,76 +476,5 @@ impl Request {
         if let Some(error) = self.failed.values().next().filter(|_| !had_failed) {
             tracing::warn!(%error, facts = self.failed.len(), "facts could not be read");
         }
-    }
-}
-
-/// The facts of one request.
-#[derive(Debug)]
-pub struct AtHand {
-    by_lookup: Vec<HashMap<Id, Held, foldhash::fast::RandomState>>,
-    facts: usize,
-    bytes: usize,
-}
-
-/// A fact, and where it came from.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// The fact.
-    pub fact: Arc<Fact>,
-    /// The moment that it is true as of.
-    pub stamp: Moment,
-    /// Who answered for it.
-    pub tier: Tier,
-}
-
-impl AtHand {
-    /// No facts yet, of a schema with so many lookups.
-    #[must_use]
-    pub fn new(lookups: usize) -> Self {
-        Self { by_lookup: (0..lookups).map(|_| HashMap::default()).collect(), facts: 0, bytes: 0 }
-    }
-
-    /// A fact, and where it came from.
-    #[must_use]
-    pub fn held(&self, lookup: LookupId, id: &Id) -> Option<&Held> {
-        self.by_lookup.get(lookup.index())?.get(id)
-    }
-
-    /// Keeps a fact that was read from the source.
-    pub fn insert(&mut self, key: FactKey, loaded: Loaded) {
-        let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) else { return };
-        self.facts += 1;
-        self.bytes += loaded.fact.memory() + size_of::<Held>() + key.id.size();
-        facts.insert(key.id, Held { fact: loaded.fact, stamp: loaded.stamp, tier: Tier::Source });
-    }
-
-    fn is_full(&self) -> bool {
-        self.facts >= FACTS_MAX || self.bytes >= FACT_BYTES_MAX
-    }
-
-    fn count(&self) -> u64 {
-        u64::try_from(self.facts).unwrap_or(u64::MAX)
-    }
-}
-
-impl FactsAtHand for AtHand {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.held(lookup, id).map(|held| &*held.fact)
-    }
-}
-
-/// The facts of one request, and which of them one evaluation has looked at.
-struct Watched<'a> {
-    facts: &'a AtHand,
-    newest: Cell<Moment>,
-    tier: Cell<Tier>,
-}
-
-impl FactsAtHand for Watched<'_> {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        let held = self.facts.held(lookup, id)?;
-        self.newest.set(self.newest.get().max(held.stamp));
-        self.tier.set(self.tier.get().max(held.tier));
-        Some(&held.fact)
     }
 }

@@ -113,12 +113,14 @@ impl From<AppError> for Failure {
             AppError::Schema(mistakes) => {
                 Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
             }
-            AppError::ReadSchema { .. } | AppError::Documents(_) => Self::usage(error),
+            AppError::ReadSchema { .. } | AppError::Documents(_) | AppError::Unsuitable(_) => Self::usage(error),
             AppError::Connect(ConnectError::Uri(_)) => {
                 Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
             }
             AppError::Connect(ConnectError::NoDatabase) => Self::usage(error),
-            AppError::Connect(_) | AppError::Bind { .. } | AppError::Serve(_) => Self::no_answer(error),
+            AppError::Connect(_) | AppError::Source(_) | AppError::Bind { .. } | AppError::Serve(_) => {
+                Self::no_answer(error)
+            }
         }
     }
 }

@@ -5,8 +5,16 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
+    time::Duration,
 };
+
+use crate::check::Settings;
+
+/// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
+/// more than what probes are kept for.
+const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
 /// The port that is served where none is named.
 pub const DEFAULT_PORT: u16 = 50_051;
@@ -33,6 +41,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// How old a fact may be, and how much is remembered.
+    pub settings: Settings,
 }
 
 /// Where facts come from.
@@ -128,11 +138,32 @@ impl Config {
         });
         // Callers cannot authenticate yet: nobody but this machine may call unless the operator says so.
         let listen = SocketAddr::new(bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
+        let settings = settings(environment, &mut wrong);
         match (schema, source) {
-            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, listen }),
+            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, listen, settings }),
             _ => Err(ConfigError(wrong)),
         }
     }
+}
+
+/// The bounds of what is remembered.
+fn settings(environment: &impl Environment, wrong: &mut Vec<String>) -> Settings {
+    let mut settings = Settings::default();
+    if let Some(text) = environment.get("MAX_STALENESS") {
+        match humantime::parse_duration(&text) {
+            Ok(time) if STALENESS.contains(&time) => settings.staleness_max = time,
+            _ => wrong.push(format!("MAX_STALENESS is `{text}`: set it to a duration from 500ms to 1m, such as 2s")),
+        }
+    }
+    if let Some(text) = environment.get("CACHE_MAX_BYTES") {
+        match text.parse() {
+            Ok(bytes) => settings.memory_bytes_max = bytes,
+            Err(_) => {
+                wrong.push(format!("CACHE_MAX_BYTES is `{text}`: set it to a number of bytes, such as 67108864"));
+            }
+        }
+    }
+    settings
 }
 
 fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec<String>) -> Option<SourceConfig> {
@@ -199,9 +230,21 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_listed_at_once() {
-        let environment = Fixed(&[("PORT", "many"), ("BIND_ADDRESS", "everywhere")]);
+        let environment = Fixed(&[
+            ("PORT", "many"),
+            ("BIND_ADDRESS", "everywhere"),
+            ("MAX_STALENESS", "1h"),
+            ("CACHE_MAX_BYTES", "64 MiB"),
+        ]);
         let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
-        for name in ["SCHEMA_FILE", "MONGODB_URI", "PORT", "BIND_ADDRESS"] {
+        for name in [
+            "SCHEMA_FILE",
+            "MONGODB_URI",
+            "PORT",
+            "BIND_ADDRESS",
+            "MAX_STALENESS is `1h`",
+            "CACHE_MAX_BYTES is `64 MiB`",
+        ] {
             assert!(error.contains(name), "{error}");
         }
     }

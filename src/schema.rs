@@ -15,7 +15,7 @@ mod path;
 mod question;
 mod soundness;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use condition::{Comparison, Condition, Test};
 pub use mistake::{Mistake, Mistakes, suggestion};
@@ -150,6 +150,8 @@ pub struct Permission {
     pub expression: Expression,
     /// Whether it is only a building block, not to be asked for.
     pub private: bool,
+    /// How old the facts may be that it is answered from while the source cannot be asked. Such answers are flagged.
+    pub stale_if_error: Option<Duration>,
 }
 
 /// A permission's meaning. The sides of an `Or` stand cheapest first; those of an `And` as written, since the leftmost
@@ -195,12 +197,17 @@ pub struct Lookup {
 }
 
 impl Lookup {
+    /// A lookup of a collection's documents by their ids.
+    pub(crate) fn by_id(collection: &str, collection_id: CollectionId) -> Self {
+        Self { collection_id, ..Self::new(collection, Path::id()) }
+    }
+
     /// A lookup of which nothing else is known yet.
-    fn new(collection: &str, by: &Path) -> Self {
+    fn new(collection: &str, by: Path) -> Self {
         Self {
             collection: collection.into(),
             collection_id: CollectionId(0),
-            by: by.clone(),
+            by,
             relations: Box::default(),
             projection: Box::default(),
             fields: Box::default(),
@@ -294,6 +301,15 @@ impl Schema {
     /// Every lookup with its number.
     pub fn lookups(&self) -> impl Iterator<Item = (LookupId, &Lookup)> {
         (0..).map(LookupId).zip(&self.lookups)
+    }
+
+    /// Every lookup by which something of a resource type is read.
+    pub fn lookups_of(&self, kind: ResourceTypeId) -> impl Iterator<Item = LookupId> {
+        let relations = self.resource(kind).members.values().filter_map(|member| match member {
+            Member::Relation(id) => Some(self.relation(*id).lookup),
+            Member::Permission(_) => None,
+        });
+        self.resource(kind).document.into_iter().chain(relations)
     }
 
     /// How many lookups there are.

@@ -4,6 +4,7 @@
 
 pub mod documents;
 pub mod mongodb;
+mod prober;
 
 use std::{
     error::Error,
@@ -12,11 +13,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+pub use prober::{PROBE_INTERVAL, Prober};
 
 use crate::{
     fact::{Fact, FactKey},
     freshness::{Clock, Moment},
+    question::{CollectionId, Id},
 };
+
+/// How long a load may take at least, whatever the time of the request that began it: others may wait for it too.
+pub const LOAD_TIME: Duration = Duration::from_secs(2);
 
 /// Where facts come from.
 #[async_trait]
@@ -37,6 +43,18 @@ pub trait Source: Send + Sync {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
+
+    /// The keys, other than by `_id`, under which documents are found that have one of these `_id`s, as of `at` or later.
+    ///
+    /// # Errors
+    /// The source could not be asked, or not in time.
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError>;
 }
 
 /// A fact that was read, and the moment of which it is the truth.
@@ -65,6 +83,9 @@ pub enum SourceError {
         /// What the driver says.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// The load broke off several times.
+    #[error("the load of a fact broke off, several times over")]
+    BrokenOff,
     /// There is more than one request may hold.
     #[error("there is more to read than one request may hold")]
     TooMuch,
@@ -106,6 +127,12 @@ impl Deadline {
     #[must_use]
     pub fn at_most(self, time: Duration) -> Self {
         Self(self.0.min(Self::after(time).0))
+    }
+
+    /// The later of this and so much from now.
+    #[must_use]
+    pub fn at_least(self, time: Duration) -> Self {
+        Self(self.0.max(Self::after(time).0))
     }
 
     /// As the runtime's timers want it.

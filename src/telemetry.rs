@@ -23,6 +23,7 @@ pub struct Metrics {
     rounds: Histogram,
     seconds: Histogram,
     facts: Counter,
+    joins: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +51,12 @@ impl Default for Metrics {
         registry.register_with_unit("check", "Time that a request's checks took", Unit::Seconds, seconds.clone());
         let facts = Counter::default();
         registry.register("facts_loaded", "Facts read from the source", facts.clone());
+        let joins = Counter::default();
+        registry.register(
+            "flights_joined",
+            "Facts that were waited for while another request loaded them",
+            joins.clone(),
+        );
         let counter = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
         Self {
             allowed: counter("allowed", ""),
@@ -58,6 +65,7 @@ impl Default for Metrics {
             rounds,
             seconds,
             facts,
+            joins,
             registry,
         }
     }
@@ -87,6 +95,11 @@ impl Metrics {
         self.rounds.observe(f64::from(rounds));
         self.seconds.observe(time.as_secs_f64());
         self.facts.inc_by(facts);
+    }
+
+    /// Counts a fact that another request is loading.
+    pub fn joined(&self) {
+        self.joins.inc();
     }
 
     /// All metrics in the text format of Prometheus.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Ended, Failure, Outcome, text};
 use crate::{
     app::{App, read_schema},
-    check::{Checked, Demand},
+    check::{Checked, Demand, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig},
     question::{Answer, Millis, Question, Reason},
     schema::{Member, Schema, SubjectText, suggestion},
@@ -98,7 +98,7 @@ impl SchemaTest {
         let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
-        let app = App::open(schema, &source).await?;
+        let app = App::open(schema, &source, Settings::default()).await?;
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());

@@ -22,6 +22,18 @@ impl Moment {
         Self(count)
     }
 
+    /// The first moment after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The last moment before it.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// Seconds since the Unix epoch, for a cluster time.
     #[must_use]
     pub fn seconds(self) -> u32 {

@@ -63,6 +63,13 @@ impl Probes {
         self.kept.get(after.checked_sub(1)?).map(|probe| probe.sent)
     }
 
+    /// The last one that was sent at this time or before.
+    #[must_use]
+    pub fn sent_before(&self, time: LocalTime) -> Option<Probe> {
+        let after = self.kept.partition_point(|kept| kept.sent <= time);
+        self.kept.get(after.checked_sub(1)?).copied()
+    }
+
     /// The one that was sent last.
     #[must_use]
     pub fn newest(&self) -> Option<Probe> {

@@ -225,6 +225,12 @@ impl Freshness {
         self.probes().worth(moment)
     }
 
+    /// The last probe that was sent at this time or before, and answered.
+    #[must_use]
+    pub fn probed_before(&self, time: LocalTime) -> Option<Probe> {
+        self.probes().sent_before(time)
+    }
+
     /// The last probe that was answered.
     #[must_use]
     pub fn newest_probe(&self) -> Option<Probe> {

@@ -12,7 +12,9 @@ use names::{Names, Symbol};
 use super::{
     Expression, Ids, Lookup, Member, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType, Target,
     arrange,
-    declaration::{Declarations, RelationDeclaration, ResourceDeclaration, SubjectDeclaration, SubjectName},
+    declaration::{
+        Declarations, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectDeclaration, SubjectName,
+    },
     expression::{Name, Syntax},
     mistake::{Mistake, SHOWN_MAX, listed},
     soundness,
@@ -42,7 +44,7 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
     let mut resources = Vec::new();
     let mut permissions = Vec::new();
     for (kind, declaration) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
-        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &own_id()));
+        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &Path::id()));
         for relation in &declaration.relations {
             relations.extend(compiler.relation(kind, declaration, relation));
         }
@@ -50,8 +52,14 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
             compiler.permission = &permission.name.text;
             let expression = permission.syntax.as_ref().and_then(|syntax| compiler.expression(kind, syntax));
             let name = permission.name.text.as_str().into();
-            let private = permission.private;
-            permissions.extend(expression.map(|expression| Permission { name, resource: kind, expression, private }));
+            let PermissionDeclaration { private, stale_if_error, .. } = *permission;
+            permissions.extend(expression.map(|expression| Permission {
+                name,
+                resource: kind,
+                expression,
+                private,
+                stale_if_error,
+            }));
         }
         let members = compiler.names.by_name(kind);
         resources.push(ResourceType {
@@ -102,11 +110,6 @@ fn fits(declarations: &Declarations) -> bool {
 
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
     make(u16::try_from(count).unwrap_or(u16::MAX))
-}
-
-#[expect(clippy::expect_used, reason = "a constant that is a path")]
-fn own_id() -> Path {
-    Path::parse("_id").expect("`_id` is a path")
 }
 
 /// Where the name of a member stands.
@@ -163,7 +166,7 @@ impl<'a> Compiler<'a> {
     fn lookup(&mut self, collection: &'a str, by: &Path) -> LookupId {
         let lookups = &mut self.lookups;
         *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
-            lookups.push(Lookup::new(collection, by));
+            lookups.push(Lookup::new(collection, by.clone()));
             number(lookups.len() - 1, LookupId)
         })
     }
@@ -177,7 +180,7 @@ impl<'a> Compiler<'a> {
         let name = &declaration.name;
         let lookup = match (&declaration.collection, &declaration.by, &resource.collection) {
             (Some(collection), Some(by), _) => self.lookup(&collection.text, by),
-            (None, None, Some(collection)) => self.lookup(&collection.text, &own_id()),
+            (None, None, Some(collection)) => self.lookup(&collection.text, &Path::id()),
             (None, None, None) if resource.is_whole => {
                 let message =
                     format!("relation `{}` has no collection, and neither has `{}`", name.text, resource.name.text);
@@ -305,7 +308,7 @@ impl<'a> Compiler<'a> {
         Some(Relation {
             name: "active".into(),
             owner: Owner::Subject(kind),
-            lookup: self.lookup(&collection.text, &own_id()),
+            lookup: self.lookup(&collection.text, &Path::id()),
             each: None,
             condition: declaration.condition.clone(),
             document_condition: None,

@@ -5,6 +5,8 @@
 mod keys;
 mod reader;
 
+use std::time::Duration;
+
 use reader::Reader;
 
 use super::{
@@ -83,6 +85,7 @@ pub(crate) struct PermissionDeclaration {
     pub(crate) name: Name,
     pub(crate) syntax: Option<Syntax>,
     pub(crate) private: bool,
+    pub(crate) stale_if_error: Option<Duration>,
 }
 
 /// Reads the text of a schema.
@@ -291,7 +294,7 @@ impl Reader<'_> {
     }
 
     fn permission(&mut self, name: Name, node: &Node) -> PermissionDeclaration {
-        let mut permission = PermissionDeclaration { name, syntax: None, private: false };
+        let mut permission = PermissionDeclaration { name, syntax: None, private: false, stale_if_error: None };
         if let Some(text) = node.as_text() {
             permission.syntax = self.expression(text, &node.span);
             return permission;
@@ -308,6 +311,7 @@ impl Reader<'_> {
             |_| String::new(),
             |reader, fields| {
                 permission.private = reader.flag(fields.take("private"));
+                permission.stale_if_error = fields.take("stale_if_error").and_then(|entry| reader.stale_time(entry));
                 match fields.take("is") {
                     Some(entry) => match entry.node.as_text() {
                         Some(text) => permission.syntax = reader.expression(text, &entry.node.span),

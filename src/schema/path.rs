@@ -49,6 +49,11 @@ impl Path {
         Ok(Self(text.into()))
     }
 
+    /// The path of a document's own id.
+    pub(crate) fn id() -> Self {
+        Self("_id".into())
+    }
+
     /// Reads a path that stands at `span` of a schema, and says what it was probably meant to be.
     pub(crate) fn read(text: &str, span: &Span) -> Result<Self, Mistake> {
         Self::parse(text).map_err(|why| {

@@ -1,31 +1,53 @@
 //! Documents in memory, from a directory of `<collection>.jsonl` as `mongoexport` writes it: one document a line, in
 //! canonical or relaxed Extended JSON.
 //!
-//! The same facts come out as MongoDB would give: conditions are applied as they are pushed down there.
+//! The same facts come out as MongoDB would give: conditions are applied as they are pushed down there. Files that change are
+//! read again, as a whole; that is a revision, and revisions are the moments of this source.
+
+mod files;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs, io,
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
 use bson::Document;
+use files::{Files, Look};
+use tokio::sync::{mpsc, watch};
 
 use super::{Deadline, Loaded, Source, SourceError};
 use crate::{
     fact::{DocumentId, Fact, FactKey, document_keys},
-    freshness::{Clock, Moment},
-    question::Id,
+    freshness::{Change, Changed, Clock, Moment, Statement},
+    question::{CollectionId, Id, LookupId},
     schema::Schema,
 };
 
-/// The facts of a set of documents.
+/// Documents by collection.
+pub type Collections = BTreeMap<String, Vec<Document>>;
+
+/// The facts of a directory of documents, or of documents that never change.
 #[derive(Debug)]
 pub struct Documents {
+    schema: Arc<Schema>,
+    current: RwLock<Arc<Snapshot>>,
+    /// Where they are read from, and what was found there last.
+    files: Option<Files>,
+    /// What reading them again has changed.
+    changes: mpsc::UnboundedSender<Statement>,
+    /// Who hears it.
+    listener: Mutex<Option<mpsc::UnboundedReceiver<Statement>>>,
+    /// Why the files are not what is answered from.
+    trouble: watch::Sender<Option<String>>,
+}
+
+/// The facts of one revision.
+#[derive(Debug)]
+struct Snapshot {
     facts: Vec<HashMap<Id, Arc<Fact>>>,
-    absent: Arc<Fact>,
     revision: Moment,
     /// How many documents each collection of the schema has; none where its file is missing.
     counts: BTreeMap<String, Option<usize>>,
@@ -55,33 +77,98 @@ pub enum DocumentsError {
 }
 
 impl Documents {
-    /// Reads the files of the schema's collections. A file that is missing is an empty collection.
+    /// Reads the files of the schema's collections, and looks at them again at each probe. A file that is missing is an empty
+    /// collection.
     ///
     /// # Errors
     /// Everything that is wrong, each with its line.
-    pub fn read(schema: &Schema, directory: &Path) -> Result<Self, Vec<DocumentsError>> {
-        let unreadable = |path: &Path, source| DocumentsError::Read { path: path.to_owned(), source };
-        if let Err(error) = fs::read_dir(directory) {
-            return Err(vec![unreadable(directory, error)]);
-        }
-        let mut collections = BTreeMap::new();
-        let mut errors = Vec::new();
-        for name in schema.collections() {
-            let path = directory.join(format!("{name}.jsonl"));
-            match fs::read_to_string(&path) {
-                Ok(text) => {
-                    collections.insert(name.to_owned(), read_lines(&path, &text, &mut errors));
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => errors.push(unreadable(&path, error)),
-            }
-        }
-        if errors.is_empty() { Ok(Self::new(schema, &collections)) } else { Err(errors) }
+    pub fn read(schema: &Arc<Schema>, directory: &Path) -> Result<Self, Vec<DocumentsError>> {
+        let (files, collections) = Files::open(directory.to_owned(), schema)?;
+        Ok(Self { files: Some(files), ..Self::new(schema, &collections) })
     }
 
-    /// The facts of documents by collection.
+    /// The facts of documents by collection. They never change.
     #[must_use]
-    pub fn new(schema: &Schema, collections: &BTreeMap<String, Vec<Document>>) -> Self {
+    pub fn new(schema: &Arc<Schema>, collections: &Collections) -> Self {
+        let (changes, listener) = mpsc::unbounded_channel();
+        let first = Snapshot::new(schema, collections, Moment::from_count(1));
+        Self {
+            schema: Arc::clone(schema),
+            current: RwLock::new(Arc::new(first)),
+            files: None,
+            changes,
+            listener: Mutex::new(Some(listener)),
+            trouble: watch::Sender::new(None),
+        }
+    }
+
+    /// How many documents each collection of the schema has; none where its file is missing.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, Option<usize>> {
+        self.current().counts.clone()
+    }
+
+    /// The moment of what is read now.
+    #[must_use]
+    pub fn revision(&self) -> Moment {
+        self.current().revision
+    }
+
+    /// What changes from now on. For one listener; a second one gets nothing.
+    #[must_use]
+    pub fn changes(&self) -> Option<mpsc::UnboundedReceiver<Statement>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Why the files are not what is answered from, while that is so: they cannot be read as they are.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
+    fn current(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes what was read instead of what there is, and says what that changes.
+    fn replace(&self, collections: &Collections) {
+        let before = self.current();
+        let after = Arc::new(Snapshot::new(&self.schema, collections, before.revision.next()));
+        let changes = before.changes(&after);
+        if changes.is_empty() && before.counts == after.counts {
+            return;
+        }
+        tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
+        let statement = Statement { from: before.revision, to: after.revision, changes };
+        let _nobody_listens = self.changes.send(statement);
+    }
+
+    /// Looks at the files, and reads them if they have changed. Files that are broken change nothing but that they are said
+    /// to be.
+    async fn look(&self, files: &Files) {
+        match files.look(&self.schema).await {
+            Look::Same => {}
+            Look::Changed(collections) => {
+                self.replace(&collections);
+                self.trouble.send_replace(None);
+            }
+            Look::Broken(errors) => {
+                let all = Some(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+                if *self.trouble.borrow() == all {
+                    return;
+                }
+                for error in &errors {
+                    tracing::error!("{error}: the documents that were read before it are kept");
+                }
+                self.trouble.send_replace(all);
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn new(schema: &Schema, collections: &Collections, revision: Moment) -> Self {
         let mut facts = Vec::new();
         for (id, lookup) in schema.lookups() {
             let mut found: HashMap<Id, Vec<&Document>> = HashMap::new();
@@ -100,44 +187,22 @@ impl Documents {
             facts.push(found.into_iter().map(read).collect());
         }
         let count = |name: &str| (name.to_owned(), collections.get(name).map(Vec::len));
-        let counts = schema.collections().map(count).collect();
-        let absent = Arc::new(Fact::absent());
-        Self { facts, absent, revision: Moment::from_count(1), counts }
+        Self { facts, revision, counts: schema.collections().map(count).collect() }
     }
 
-    /// How many documents each collection of the schema has; none where its file is missing.
-    #[must_use]
-    pub fn counts(&self) -> &BTreeMap<String, Option<usize>> {
-        &self.counts
-    }
-}
-
-fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<Document> {
-    let mut ids = HashSet::new();
-    let mut documents = Vec::new();
-    for (line, text) in (1..).zip(text.lines()) {
-        if text.trim().is_empty() {
-            continue;
+    /// The keys under which another fact is found in `after`.
+    fn changes(&self, after: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (lookup, (before, now)) in (0..).map(LookupId).zip(self.facts.iter().zip(&after.facts)) {
+            let gone = before.keys().filter(|id| !now.contains_key(id));
+            let changed = now.iter().filter(|(id, fact)| before.get(id) != Some(fact)).map(|(id, _)| id);
+            changes.extend(gone.chain(changed).map(|id| {
+                let key = FactKey { lookup, id: id.clone() };
+                Change { at: after.revision, what: Changed::Key(key) }
+            }));
         }
-        match read_line(text) {
-            Ok(document) if !ids.insert(DocumentId::of(&document)) => {
-                let what = format!("a document with the _id {} is there already", DocumentId::of(&document));
-                errors.push(DocumentsError::Line { path: path.to_owned(), line, what });
-            }
-            Ok(document) => documents.push(document),
-            Err(what) => errors.push(DocumentsError::Line { path: path.to_owned(), line, what }),
-        }
+        changes
     }
-    documents
-}
-
-fn read_line(text: &str) -> Result<Document, String> {
-    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| {
-        let hint = if text.trim_start().starts_with('[') { "; export without --jsonArray" } else { "" };
-        format!("not a document in Extended JSON: {error}{hint}")
-    })?;
-    let document = Document::try_from(json).map_err(|error| format!("not a document in Extended JSON: {error}"))?;
-    if document.contains_key("_id") { Ok(document) } else { Err("the document has no _id".to_owned()) }
 }
 
 #[async_trait]
@@ -147,15 +212,38 @@ impl Source for Documents {
     }
 
     async fn probe(&self, _: Deadline) -> Result<Moment, SourceError> {
-        Ok(self.revision)
+        if let Some(files) = &self.files {
+            self.look(files).await;
+        }
+        Ok(self.revision())
     }
 
     async fn load(&self, keys: Vec<FactKey>, _: Moment, _: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        let snapshot = self.current();
+        let absent = Arc::new(Fact::absent());
         let load = |key: FactKey| {
-            let found = self.facts.get(key.lookup.index()).and_then(|facts| facts.get(&key.id));
-            let fact = Arc::clone(found.unwrap_or(&self.absent));
-            (key, Ok(Loaded { fact, stamp: self.revision }))
+            let found = snapshot.facts.get(key.lookup.index()).and_then(|facts| facts.get(&key.id));
+            let fact = Arc::clone(found.unwrap_or(&absent));
+            (key, Ok(Loaded { fact, stamp: snapshot.revision }))
         };
         keys.into_iter().map(load).collect()
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        _: Moment,
+        _: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        let ids: HashSet<DocumentId> = ids.into_iter().map(DocumentId::Id).collect();
+        let snapshot = self.current();
+        let mut keys = Vec::new();
+        for (lookup, _) in self.schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection) {
+            let facts = snapshot.facts.get(lookup.index()).into_iter().flatten();
+            let made_of = facts.filter(|(_, fact)| fact.documents().iter().any(|id| ids.contains(id)));
+            keys.extend(made_of.map(|(id, _)| FactKey { lookup, id: id.clone() }));
+        }
+        Ok(keys)
     }
 }

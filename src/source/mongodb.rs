@@ -28,7 +28,7 @@ use super::{Deadline, Loaded, Source, SourceError};
 use crate::{
     fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys, id_to_bson},
     freshness::{Clock, Moment},
-    question::{Id, LookupId},
+    question::{CollectionId, Id, LookupId},
     schema::{Lookup, Schema},
 };
 
@@ -75,8 +75,11 @@ pub struct MongoDb {
 pub enum Mode {
     /// A replica set: moments are its cluster time.
     ReplicaSet,
-    /// A single server, or a sharded cluster: moments are this instance's own.
-    Local,
+    /// A single server: moments are this instance's own, and nothing tells what changes.
+    Standalone,
+    /// A sharded cluster behind mongos: as a single server, and without the promise of a bound, as one shard's time says
+    /// nothing of another's.
+    Sharded,
 }
 
 /// Why MongoDB cannot be used.
@@ -148,7 +151,11 @@ impl MongoDb {
         if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS {
             return Err(ConnectError::TooOld);
         }
-        let mode = if hello.contains_key("setName") { Mode::ReplicaSet } else { Mode::Local };
+        let mode = match hello.get_str("msg") {
+            Ok("isdbgrid") => Mode::Sharded,
+            _ if hello.contains_key("setName") => Mode::ReplicaSet,
+            _ => Mode::Standalone,
+        };
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         Ok(Self { schema, database, mode, permits, ticks: AtomicU64::new(0) })
     }
@@ -205,7 +212,7 @@ impl MongoDb {
         while let Some(mut keys) = todo.pop() {
             let found = match room.load(Ordering::Relaxed) {
                 0 => Err(SourceError::TooMuch),
-                _ => self.find_once(lookup, &keys, at, deadline).await,
+                _ => self.find_once(self.schema.lookup(lookup), &keys, at, deadline).await,
             };
             match found {
                 Ok(Some(found)) => {
@@ -234,12 +241,11 @@ impl MongoDb {
     /// One `find`. Nothing comes back where there were more documents than one reply holds.
     async fn find_once(
         &self,
-        lookup: LookupId,
+        lookup: &Lookup,
         keys: &[Id],
         at: Moment,
         deadline: Deadline,
     ) -> Result<Option<Found>, SourceError> {
-        let lookup = self.schema.lookup(lookup);
         let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
         let mut command = find_command(lookup, keys, documents_max);
         if self.mode == Mode::ReplicaSet {
@@ -261,7 +267,7 @@ impl MongoDb {
         let nonsense = |what| SourceError::Answer { collection: collection(), what };
         let Some(Bson::Document(mut cursor)) = reply.remove("cursor") else { return Err(nonsense("no cursor")) };
         let stamp = match (self.mode, cursor.get("atClusterTime")) {
-            (Mode::Local, _) => tick,
+            (Mode::Standalone | Mode::Sharded, _) => tick,
             (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => Moment::new(stamp.time, stamp.increment),
             // A collection that does not exist has no snapshot; it was empty at the moment asked for.
             (Mode::ReplicaSet, _) => at,
@@ -397,14 +403,14 @@ impl Source for MongoDb {
     fn clock(&self) -> Clock {
         match self.mode {
             Mode::ReplicaSet => Clock::Cluster,
-            Mode::Local => Clock::Local,
+            Mode::Standalone | Mode::Sharded => Clock::Local,
         }
     }
 
     /// A linearizable read: a node that only believes itself primary cannot answer it, and the answer's `operationTime`
     /// covers every write acknowledged before it was sent.
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        if self.mode == Mode::Local {
+        if self.mode != Mode::ReplicaSet {
             return Ok(self.tick());
         }
         let collection = self.schema.collections().next().unwrap_or("permcached").to_owned();
@@ -447,5 +453,32 @@ impl Source for MongoDb {
             chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, room))
         });
         futures::future::join_all(finds).await.into_iter().flatten().collect()
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        let lookups = || self.schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
+        let by_id = lookups().find(|(_, lookup)| lookup.is_by_id());
+        let projection = lookups().map(|(_, lookup)| lookup.by.top().into()).collect();
+        let name = self.schema.collection_name(collection);
+        let lookup = Lookup { projection, ..Lookup::by_id(name, collection) };
+        let mut keys = Vec::new();
+        for chunk in ids.chunks(BATCH_DOCUMENTS_MAX) {
+            let found = self.find_once(&lookup, chunk, at, deadline).await?.ok_or(SourceError::TooMuch)?;
+            for document in &found.documents {
+                for (lookup, by) in lookups().map(|(id, lookup)| (id, &lookup.by)) {
+                    document_keys(by, document, &mut |id| keys.push(FactKey { lookup, id }));
+                }
+            }
+        }
+        keys.extend(
+            by_id.into_iter().flat_map(|(lookup, _)| ids.iter().map(move |id| FactKey { lookup, id: id.clone() })),
+        );
+        Ok(keys)
     }
 }

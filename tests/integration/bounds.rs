@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{CheckError, Checker, Demand},
+    check::{CheckError, Checker, Demand, Settings},
     evaluate::{GRANTS_SHOWN, STEPS_MAX, Tree},
     question::{Answer, Question, Reason},
     schema::{Schema, SubjectText},
@@ -31,7 +31,7 @@ read = "member | up.read"
 fn checker(nodes: Vec<Document>) -> Checker {
     let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap());
     let documents = Documents::new(&schema, &BTreeMap::from([("nodes".to_owned(), nodes)]));
-    Checker::new(schema, Arc::new(documents), Arc::<Metrics>::default())
+    Checker::new(schema, Arc::new(documents), Arc::<Metrics>::default(), Settings::default())
 }
 
 fn may_read(checker: &Checker, user: i64, node: &str) -> Question {

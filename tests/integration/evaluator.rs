@@ -12,7 +12,7 @@ mod naive;
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use permcached::{
-    check::{Checker, Demand},
+    check::{Checker, Demand, Settings},
     evaluate::{FactsAtHand, Outcome, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
     freshness::Moment,
@@ -139,8 +139,12 @@ impl Bench {
         };
         let schema = Arc::new(schema);
         let source = Arc::new(Documents::new(&schema, &case.collections));
-        let checker =
-            Checker::new(Arc::clone(&schema), Arc::clone(&source) as Arc<dyn Source>, Arc::clone(&self.metrics));
+        let checker = Checker::new(
+            Arc::clone(&schema),
+            Arc::clone(&source) as Arc<dyn Source>,
+            Arc::clone(&self.metrics),
+            Settings::default(),
+        );
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for question in &case.questions {

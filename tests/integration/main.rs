@@ -26,6 +26,7 @@ mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod freshness;
 mod mongodb;
 mod rules;
 mod standalone;

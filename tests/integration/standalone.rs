@@ -55,7 +55,7 @@ async fn standalone(app_name: &str) -> (Asked, Arc<Schema>, Monitor, mongodb::Da
     let monitor = Monitor::default();
     let client = monitor.client(standalone_mongo(), app_name).await;
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.unwrap();
-    assert_eq!(source.mode(), Mode::Local);
+    assert_eq!(source.mode(), Mode::Standalone);
     monitor.take();
     (Asked::new(&schema, Arc::new(source)), schema, monitor, database)
 }

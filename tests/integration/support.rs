@@ -2,6 +2,7 @@
 
 pub mod both;
 pub mod command;
+pub mod live;
 pub mod monitored;
 pub mod servers;
 pub mod service;

@@ -16,7 +16,7 @@ use std::{
 
 use bson::{DateTime, Document, doc};
 use permcached::{
-    check::{Checker, Demand},
+    check::{Checker, Demand, Settings},
     question::{Answer, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, documents::Documents},
@@ -140,7 +140,8 @@ impl Model {
         });
         let collections = BTreeMap::from([("tuples".to_owned(), tuples.collect())]);
         let source = Documents::new(&self.schema, &collections);
-        let checker = Checker::new(Arc::clone(&self.schema), Arc::new(source), Arc::new(Metrics::default()));
+        let checker =
+            Checker::new(Arc::clone(&self.schema), Arc::new(source), Arc::new(Metrics::default()), Settings::default());
         let questions: Vec<Question> = self.told.iter().map(|told| self.question(told)).collect();
         let noon = DateTime::parse_rfc3339_str(NOON).unwrap().timestamp_millis();
         let deadline = Deadline::after(Duration::from_secs(30));

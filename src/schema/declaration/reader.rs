@@ -2,6 +2,8 @@
 //!
 //! Knows no section of a schema.
 
+use std::time::Duration;
+
 use bson::Bson;
 
 use crate::{
@@ -14,6 +16,9 @@ use crate::{
         path::Path,
     },
 };
+
+/// How old facts may be at most that are answered from while the source cannot be asked.
+const STALE_TIME_MAX: Duration = Duration::from_hours(24);
 
 /// The entries of one table, taken one by one; what is left is unknown.
 pub(super) struct Fields<'a> {
@@ -134,6 +139,17 @@ impl Reader<'_> {
             self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
             IdForm::ObjectId
         })
+    }
+
+    /// How old what is answered from may be while there is nothing newer.
+    pub(super) fn stale_time(&mut self, entry: &Entry) -> Option<Duration> {
+        let text = self.string(entry, "a duration in quotes")?;
+        let time = humantime::parse_duration(text).ok().filter(|time| *time <= STALE_TIME_MAX && !time.is_zero());
+        if time.is_none() {
+            let message = format!("`{text}` is no duration from 1ms to 24h");
+            self.wrong(Mistake::new(&entry.node.span, message).help("for example: stale_if_error = \"10m\""));
+        }
+        time
     }
 
     pub(super) fn flag(&mut self, entry: Option<&Entry>) -> bool {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{Checker, Demand},
+    check::{Checker, Demand, Settings},
     evaluate::{DEPTH_MAX, NODES_MAX},
     fact::DOCUMENTS_MAX,
     question::Reason,
@@ -60,7 +60,7 @@ impl World {
     fn of(collections: impl Into<BTreeMap<String, Vec<Document>>>) -> Self {
         let schema = Arc::new(Schema::parse("groups.toml", GROUPS).expect("a sound schema"));
         let source = Arc::new(Documents::new(&schema, &collections.into()));
-        Self { checker: Checker::new(schema, source, Arc::default()) }
+        Self { checker: Checker::new(schema, source, Arc::default(), Settings::default()) }
     }
 
     fn ask(&self, subject: &str, permission: &str, group: i64) -> Answered {

@@ -10,7 +10,7 @@ use mongodb::{
     bson::{Document, doc},
 };
 use permcached::{
-    check::{CheckError, Checked, Checker, Demand},
+    check::{CheckError, Checked, Checker, Demand, Settings},
     question::{Answer, Millis, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
@@ -84,7 +84,7 @@ pub struct Asked {
 impl Asked {
     pub fn new(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
         let metrics = Arc::new(Metrics::default());
-        Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics)), metrics }
+        Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics), Settings::default()), metrics }
     }
 
     /// Answers in order, by a clock that stands still.

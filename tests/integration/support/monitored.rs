@@ -15,6 +15,7 @@ use mongodb::{
 use permcached::{
     fact::FactKey,
     freshness::{Clock, Moment},
+    question::{CollectionId, Id},
     schema::Schema,
     source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
 };
@@ -103,6 +104,16 @@ impl Source for Recorded {
         let loaded = self.source.load(keys.clone(), at, deadline).await;
         self.rounds.lock().expect("no panic before").push(Round { keys, events: self.monitor.take() });
         loaded
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        self.source.keys_of(collection, ids, at, deadline).await
     }
 }
 

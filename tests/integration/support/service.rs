@@ -17,10 +17,11 @@ use async_trait::async_trait;
 use bson::Document;
 use permcached::{
     app::{App, read_schema},
-    check::Checker,
+    check::{Checker, Settings},
     config::SourceConfig,
     fact::FactKey,
     freshness::{Clock, Moment},
+    question::{CollectionId, Id},
     schema::Schema,
     source::{Deadline, Loaded, Source, SourceError, documents::Documents},
     telemetry::Metrics,
@@ -64,7 +65,7 @@ impl Service {
     /// As [`Service::start`], with this long for requests to end after it was told to stop.
     pub async fn draining_within(drain_time: Duration) -> Self {
         let source = SourceConfig::Documents(DOCUMENTS.into());
-        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source).await.unwrap();
+        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, Settings::default()).await.unwrap();
         Self::serve(app.api(), app.metrics, Limits { drain_time, ..Limits::default() }).await
     }
 
@@ -87,7 +88,7 @@ impl Service {
 
     async fn with_source(schema: Arc<Schema>, source: Arc<dyn Source>, requests_max: usize) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let checker = Checker::new(schema, source, Arc::clone(&metrics));
+        let checker = Checker::new(schema, source, Arc::clone(&metrics), Settings::default());
         Self::serve(PermissionApi::new(checker, requests_max), metrics, Limits::default()).await
     }
 
@@ -215,6 +216,16 @@ impl Source for Faulty {
             (key, Err(SourceError::Find { collection, source }))
         };
         loaded.map(spoil).collect()
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        self.documents.keys_of(collection, ids, at, deadline).await
     }
 }
 

@@ -1,0 +1,51 @@
+//! The bus: how statements and hints reach those who apply them and those who watch. For now all of them are in this process.
+//!
+//! Finds nothing out itself: `feed` speaks, `invalidate` hints.
+
+mod log;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{Log, Subscription};
+pub use log::{News, Watched};
+
+use crate::freshness::{Change, Epoch, Freshness, Moment, Statement};
+
+/// Carries statements and hints within this process.
+#[derive(Debug)]
+pub struct Bus {
+    freshness: Arc<Freshness>,
+    log: Mutex<Log>,
+}
+
+impl Bus {
+    /// A bus to one instance.
+    #[must_use]
+    pub fn new(freshness: Arc<Freshness>) -> Self {
+        Self { freshness, log: Mutex::default() }
+    }
+
+    /// Says what has changed, as seen in `epoch`. Who hears it by now has applied it.
+    pub fn say(&self, statement: Statement, epoch: Epoch) {
+        if self.freshness.hear(&statement, epoch) {
+            self.log().say(statement, epoch);
+        }
+    }
+
+    /// Says that this changed, and nothing about what else did.
+    pub fn hint(&self, changes: Vec<Change>) {
+        self.freshness.mark(&changes);
+        self.log().hint(changes);
+    }
+
+    /// What changes after `since`, or from now on.
+    #[must_use]
+    pub fn watch(&self, since: Option<Moment>) -> Watched {
+        let Subscription { missed, live } = self.log().subscribe(since);
+        Watched::new(missed, live)
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

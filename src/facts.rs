@@ -1,0 +1,195 @@
+//! Facts that are remembered, and how others are fetched: memory, then one load per fact however many wait for it (design
+//! section 4).
+//!
+//! Nothing that is remembered is trusted: each time it is read, `freshness` says whether it still counts.
+
+mod flight;
+mod memory;
+
+use std::{collections::HashMap, sync::Arc};
+
+use flight::{Flights, Landed, Seat};
+pub use memory::Memory;
+use tokio::{sync::watch, time::timeout_at};
+
+use crate::{
+    fact::{Fact, FactKey},
+    freshness::{Freshness, Moment},
+    question::{Id, LookupId, Tier},
+    source::{Deadline, LOAD_TIME, Loaded, Source, SourceError},
+    telemetry::Metrics,
+};
+
+/// How often a fact is asked for again when the load that was to bring it broke off.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What a request needs of each fact.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// It must be true as of this moment, or later.
+    pub as_of: Moment,
+    /// It must have been read at this moment or later: the mark of the subject that asks.
+    pub stamp: Moment,
+}
+
+/// A fact, and what is known about it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The fact.
+    pub fact: Arc<Fact>,
+    /// The moment at which it was read.
+    pub stamp: Moment,
+    /// The moment that it is known to be true as of.
+    pub as_of: Moment,
+    /// Who answered for it.
+    pub tier: Tier,
+}
+
+/// As it was just read: the truth of its stamp, whatever was marked meanwhile.
+impl From<Loaded> for Held {
+    fn from(Loaded { fact, stamp }: Loaded) -> Self {
+        Self { fact, stamp, as_of: stamp, tier: Tier::Source }
+    }
+}
+
+/// Remembers facts and fetches others. Clones share everything.
+#[derive(Clone)]
+pub struct Facts {
+    source: Arc<dyn Source>,
+    freshness: Arc<Freshness>,
+    memory: Arc<Memory>,
+    flights: Arc<Flights>,
+    metrics: Arc<Metrics>,
+}
+
+impl Facts {
+    /// Facts of a source, remembered in `memory`.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>, freshness: Arc<Freshness>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+        Self { source, freshness, memory, flights: Arc::default(), metrics }
+    }
+
+    /// What is remembered, as far as it is known.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The fact, if it is remembered and will do.
+    #[must_use]
+    pub fn remembered(&self, lookup: LookupId, id: &Id, need: Need) -> Option<Held> {
+        let (fact, stamp) = self.memory.get(lookup, id)?;
+        let as_of = self.freshness.as_of(lookup, id, &fact, stamp, need.stamp)?;
+        (as_of >= need.as_of).then_some(Held { fact, stamp, as_of, tier: Tier::Memory })
+    }
+
+    /// Fetches facts, all at once, each once however many wait for it. One result for each key, in any order.
+    pub async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        need: Need,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Held, SourceError>)> {
+        let mut results = Vec::with_capacity(keys.len());
+        let mut wanted = keys;
+        for _ in 0..ATTEMPTS_MAX {
+            let waits = self.board(std::mem::take(&mut wanted), need, deadline, &mut results);
+            for Wait { mut landing, keys } in waits {
+                let landed = match timeout_at(deadline.instant(), landing.wait_for(Option::is_some)).await {
+                    Ok(landed) => landed.ok().and_then(|landed| landed.clone()),
+                    Err(_) => {
+                        results.extend(keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))));
+                        continue;
+                    }
+                };
+                for key in keys {
+                    match landed.as_ref().and_then(|landed| landed.get(&key)) {
+                        // Its time was another's.
+                        Some(Err(SourceError::TimedOut)) if !deadline.is_over() => wanted.push(key),
+                        Some(Err(error)) => results.push((key, Err(error.clone()))),
+                        Some(Ok(loaded)) => {
+                            results.push((key, Ok(Held::from(loaded.clone()))));
+                        }
+                        // It broke off, or the fact turned out to be remembered.
+                        None => wanted.push(key),
+                    }
+                }
+            }
+            wanted.retain(|key| match self.remembered(key.lookup, &key.id, need) {
+                Some(held) => {
+                    results.push((key.clone(), Ok(held)));
+                    false
+                }
+                None => true,
+            });
+            if wanted.is_empty() {
+                return results;
+            }
+        }
+        results.extend(wanted.into_iter().map(|key| (key, Err(SourceError::BrokenOff))));
+        results
+    }
+
+    /// Joins the flights that will bring what is wanted, and starts one for the rest. What turns out to be remembered goes to
+    /// `results`.
+    fn board(
+        &self,
+        wanted: Vec<FactKey>,
+        need: Need,
+        deadline: Deadline,
+        results: &mut Vec<(FactKey, Result<Held, SourceError>)>,
+    ) -> Vec<Wait> {
+        let epoch = self.freshness.epoch();
+        // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
+        let at = self.freshness.newest().max(need.as_of).max(need.stamp);
+        let mut own = self.flights.prepare(at);
+        let mut waits: HashMap<u64, Wait> = HashMap::new();
+        let mut mine = Vec::new();
+        for key in wanted {
+            // A flight that reads an earlier moment than what is needed or known by now would bring what is outdated.
+            let least = need.as_of.max(need.stamp).max(self.freshness.floor());
+            let least = least.max(self.freshness.key_mark(key.lookup, &key.id));
+            match own.take_seat(&key, least) {
+                Seat::Own => mine.push(key),
+                Seat::Joined { number, landing } => {
+                    self.metrics.joined();
+                    waits.entry(number).or_insert_with(|| Wait { landing, keys: Vec::new() }).keys.push(key);
+                }
+            }
+        }
+        // A flight may have landed between the look into memory and the taking of the seat.
+        mine.retain(|key| match self.remembered(key.lookup, &key.id, need) {
+            Some(held) => {
+                own.leave_seat(key);
+                results.push((key.clone(), Ok(held)));
+                false
+            }
+            None => true,
+        });
+        let mut waits: Vec<Wait> = waits.into_values().collect();
+        if !mine.is_empty() {
+            waits.push(Wait { landing: own.landing(), keys: mine.clone() });
+            let this = self.clone();
+            // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
+            tokio::spawn(async move {
+                let time = deadline.at_least(LOAD_TIME);
+                let mut landed = Landed::default();
+                for (key, result) in this.source.load(mine, at, time).await {
+                    if let Ok(loaded) = &result {
+                        let is_current = || epoch == this.freshness.epoch();
+                        this.memory.insert(key.clone(), &loaded.fact, loaded.stamp, is_current);
+                    }
+                    landed.insert(key, result);
+                }
+                own.land(landed);
+            });
+        }
+        waits
+    }
+}
+
+/// A flight that is waited for, and what it is to bring.
+struct Wait {
+    landing: watch::Receiver<Option<Arc<Landed>>>,
+    keys: Vec<FactKey>,
+}

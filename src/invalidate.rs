@@ -1,0 +1,128 @@
+//! Invalidation by call: probe, mark, hint (design section 5, point 11).
+//!
+//! For what changes where no stream shows it, and for who wants a token that covers it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    bus::Bus,
+    fact::{DocumentId, FactKey},
+    freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
+    question::{CollectionId, Id, IdForm, Resource, Subject},
+    schema::Schema,
+    source::{Deadline, Prober, Source, SourceError},
+};
+
+/// What is to be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outdated {
+    /// Everything.
+    All,
+    /// These.
+    These {
+        /// Every fact that is looked up by one of these resources.
+        resources: Vec<Resource>,
+        /// Documents, as their own changes would mark them.
+        documents: Vec<OutdatedDocument>,
+        /// Every fact that is looked at for one of these subjects.
+        subjects: Vec<Subject>,
+    },
+}
+
+/// A document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutdatedDocument {
+    /// Its collection.
+    pub collection: CollectionId,
+    /// Everything that its `_id` may be.
+    pub ids: Vec<Id>,
+}
+
+impl OutdatedDocument {
+    /// The document whose `_id` is written so, in whatever form ids have.
+    #[must_use]
+    pub fn new(collection: CollectionId, id: &str) -> Self {
+        let ids = IdForm::ALL.into_iter().filter_map(|form| Id::parse(id, form, false).ok()).collect();
+        Self { collection, ids }
+    }
+}
+
+/// Marks what is said to have changed.
+#[derive(Clone)]
+pub struct Invalidator {
+    schema: Arc<Schema>,
+    source: Arc<dyn Source>,
+    prober: Prober,
+    bus: Arc<Bus>,
+}
+
+impl Invalidator {
+    /// For the facts of a source.
+    #[must_use]
+    pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>, prober: Prober, bus: Arc<Bus>) -> Self {
+        Self { schema, source, prober, bus }
+    }
+
+    /// Whose time its tokens are.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.source.clock()
+    }
+
+    /// The schema that names what can be outdated.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Marks what is outdated: no later check sees it as it was before this call. The token covers everything that was
+    /// acknowledged before.
+    ///
+    /// # Errors
+    /// The source could not be asked, or not in time. Nothing is marked then.
+    pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Token, SourceError> {
+        let at = self.prober.sent_since(LocalTime::now(), deadline).await?.moment;
+        let changed = match outdated {
+            Outdated::All => vec![Changed::Everything],
+            Outdated::These { resources, documents, subjects } => {
+                let mut changed: Vec<Changed> = subjects.iter().cloned().map(Changed::Subject).collect();
+                changed.extend(self.keys_of_resources(resources).into_iter().map(Changed::Key));
+                changed.extend(self.of_documents(documents, at, deadline).await?);
+                changed
+            }
+        };
+        let changes = changed.into_iter().map(|what| Change { at, what }).collect();
+        self.bus.hint(changes);
+        Ok(Token { clock: self.clock(), moment: at })
+    }
+
+    /// Every key by which a resource's relations are looked up.
+    fn keys_of_resources(&self, resources: &[Resource]) -> BTreeSet<FactKey> {
+        let keys = resources.iter().flat_map(|resource| {
+            let lookups = self.schema.lookups_of(resource.kind);
+            lookups.map(|lookup| FactKey { lookup, id: resource.id.clone() })
+        });
+        keys.collect()
+    }
+
+    async fn of_documents(
+        &self,
+        documents: &[OutdatedDocument],
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<Changed>, SourceError> {
+        let mut changed = Vec::new();
+        let collections: BTreeSet<CollectionId> = documents.iter().map(|document| document.collection).collect();
+        for collection in collections {
+            let of_collection = documents.iter().filter(|document| document.collection == collection);
+            let ids: Vec<Id> = of_collection.flat_map(|document| document.ids.iter().cloned()).collect();
+            changed.extend(ids.iter().map(|id| {
+                let id = DocumentId::Id(id.clone());
+                Changed::Document { collection, id }
+            }));
+            let keys = self.source.keys_of(collection, ids, at, deadline).await?;
+            changed.extend(keys.into_iter().map(Changed::Key));
+        }
+        Ok(changed)
+    }
+}

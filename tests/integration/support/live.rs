@@ -1,0 +1,122 @@
+//! An application over a database of its own, with all that runs in the background: probes and the change stream.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bson::{Bson, Document, doc};
+use mongodb::Database;
+use permcached::{
+    app::App,
+    check::{CheckError, Checked, Demand, Settings},
+    freshness::{Clock, Moment, Token},
+    question::{Answer, Question},
+    schema::Schema,
+    source::{Deadline, mongodb::MongoDb},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    both::{TIME_MAX, fill, question, shown},
+    servers::mongo,
+};
+
+/// How long a condition is waited for that should come about at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running application.
+pub struct Live {
+    pub schema: Arc<Schema>,
+    pub database: Database,
+    pub app: App,
+    _tasks: JoinSet<()>,
+}
+
+impl Live {
+    /// Over a database with these documents.
+    pub async fn new(schema: &str, collections: &[(&str, Vec<Document>)]) -> Self {
+        Self::with(schema, collections, Settings::default()).await
+    }
+
+    /// As [`Live::new`], with these bounds.
+    pub async fn with(schema: &str, collections: &[(&str, Vec<Document>)], settings: Settings) -> Self {
+        let schema = Arc::new(super::both::schema("live.toml", schema));
+        let database = mongo().database().await;
+        let collections: BTreeMap<String, Vec<Document>> =
+            collections.iter().map(|(name, documents)| ((*name).to_owned(), documents.clone())).collect();
+        fill(&database, &schema, &collections).await;
+        Self::over(schema, database, settings).await
+    }
+
+    /// Over a database that is there already.
+    pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let mut app = App::over_mongodb(Arc::clone(&schema), source, settings);
+        let tasks = app.start().await.expect("mongod says what time it is");
+        Self { schema, database, app, _tasks: tasks }
+    }
+
+    /// A question in words.
+    pub fn question(&self, subject: &str, permission: &str, resource: &str) -> Question {
+        question(&self.schema, subject, permission, resource)
+    }
+
+    /// What is answered.
+    pub async fn ask(&self, question: &Question, demand: Demand) -> Result<Checked, CheckError> {
+        let questions = std::slice::from_ref(question);
+        self.app.checker.check(questions, demand, Deadline::after(TIME_MAX)).await.remove(0)
+    }
+
+    /// What is answered, in words.
+    pub async fn says(&self, question: &Question, demand: Demand) -> String {
+        match self.ask(question, demand).await {
+            Ok(checked) => shown(&self.schema, checked.answer),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    /// Asks with the default demand until the answer comes from memory alone: from then on only what is heard changes it.
+    pub async fn remembers(&self, question: &Question) -> Answer {
+        use permcached::question::Tier;
+        let remembered = async {
+            loop {
+                let checked = self.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+                if checked.tier == Tier::Memory {
+                    return checked.answer;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, remembered).await.expect("it is remembered in the end")
+    }
+
+    /// Waits until the feed has said everything up to a moment.
+    pub async fn heard(&self, moment: Moment) {
+        let heard = async {
+            while self.app.checker.freshness().applied() < moment {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("the feed says it in the end");
+    }
+
+    /// Runs a command, and says the moment of what it did.
+    pub async fn run(&self, command: Document) -> Moment {
+        operation_time(&self.database.run_command(command).await.expect("the command is right"))
+    }
+
+    /// Changes the documents that match.
+    pub async fn update(&self, collection: &str, filter: Document, update: impl Into<Bson>) -> Moment {
+        let updates = vec![doc! { "q": filter, "u": update.into(), "multi": false }];
+        self.run(doc! { "update": collection, "updates": updates }).await
+    }
+}
+
+/// When a command was done.
+pub fn operation_time(reply: &Document) -> Moment {
+    let time = reply.get_timestamp("operationTime").expect("a replica set says when");
+    Moment::new(time.time, time.increment)
+}
+
+/// A demand for everything up to a moment.
+pub fn at_least(moment: Moment) -> Demand {
+    Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment })
+}
