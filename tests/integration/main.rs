@@ -26,6 +26,7 @@ mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod model;
 mod mongodb;
 mod rules;
 mod standalone;

@@ -1,0 +1,202 @@
+//! The protocol, point by point: what an instance does with what it has and hears. `steps` says when.
+//!
+//! The gap rule and the probes are the project's own code. The marks are not: those have a million stripes, and a state has
+//! room for four.
+
+use std::time::Duration;
+
+use permcached::freshness::{Horizon, LocalTime, Moment, Probe};
+
+use super::{
+    histories::Event,
+    run::{May, Run},
+    safeguards::Safeguard,
+    statements,
+    world::{Fact, Found, Instance, Marks, Request, Statement, Target, Tick, World, count, moment},
+};
+
+/// `MAX_STALENESS`, in ticks.
+pub const BOUND: Tick = 1;
+
+/// A run with what can be computed once.
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    pub run: Run,
+    may: u32,
+    without: u32,
+    /// What key A finds at each moment.
+    found: Vec<Found>,
+    /// For each newest moment of the database, all that a correct speaker could say then.
+    statements: Vec<Vec<Statement>>,
+}
+
+impl Protocol {
+    pub fn new(run: Run, without: &[Safeguard]) -> Self {
+        let mut protocol = Self {
+            may: run.may.iter().fold(0, |set, may| set | 1 << *may as u32),
+            without: without.iter().fold(0, |set, safeguard| set | 1 << *safeguard as u32),
+            found: (0..=run.history.len()).map(|at| run.history.found(at)).collect(),
+            statements: Vec::new(),
+            run,
+        };
+        protocol.statements = (0..=run.history.len()).map(|database| statements::all(&protocol, database)).collect();
+        protocol
+    }
+
+    pub fn keeps(&self, safeguard: Safeguard) -> bool {
+        self.without & 1 << safeguard as u32 == 0
+    }
+
+    pub fn may(&self, may: May) -> bool {
+        self.may & 1 << may as u32 != 0
+    }
+
+    pub fn found(&self, at: Moment) -> Found {
+        self.found[count(at)]
+    }
+
+    pub fn statements(&self, database: Moment) -> &[Statement] {
+        &self.statements[count(database)]
+    }
+
+    /// A moment that has not come, and never does here.
+    pub fn future(&self) -> Moment {
+        moment(self.run.history.len() + 1)
+    }
+
+    // Points 4 and 6: marks.
+
+    /// The stripe of what is marked. Some runs let two share one.
+    fn stripe(&self, target: Target) -> usize {
+        self.run.stripes[match target {
+            Target::KeyA => 0,
+            Target::KeyB => 1,
+            Target::Document(document) => 2 + document,
+        }]
+    }
+
+    pub fn mark(&self, marks: &mut Marks, target: Target, at: Moment) {
+        let mark = &mut marks[self.stripe(target)];
+        *mark = at.max(*mark);
+    }
+
+    /// An event marks its document and the key that the document has afterwards: as of the event, or, as `updateLookup` reads
+    /// it later, as of some later moment.
+    pub fn mark_event(&self, marks: &mut Marks, at: usize, event: Event, looked_up: Option<usize>) {
+        self.mark(marks, Target::Document(event.document), moment(at));
+        let place = looked_up.map_or(event.place, |later| self.run.history.state(event.document, later).0);
+        if let Some(key) = place.target() {
+            self.mark(marks, key, moment(at));
+        }
+    }
+
+    /// Whether a remembered fact counts: its stamp is not older than the floor and the marks.
+    pub fn counts(&self, instance: &Instance, fact: Fact) -> bool {
+        let mark = |target| instance.marks[self.stripe(target)];
+        let documents = || (0..fact.found.len()).filter(|document| fact.found[*document] != 0);
+        (!self.keeps(Safeguard::FloorTested) || fact.stamp >= instance.horizon.floor)
+            && (!self.keeps(Safeguard::KeyTested) || fact.stamp >= mark(Target::KeyA))
+            && (!self.keeps(Safeguard::DocumentsTested)
+                || documents().all(|document| fact.stamp >= mark(Target::Document(document))))
+    }
+
+    // Point 5: as of.
+
+    pub fn probed(&self, instance: &mut Instance, sent: Tick, returned: Moment) {
+        instance.newest = instance.newest.max(returned);
+        instance.probes.record(Probe { sent: local_time(sent), moment: returned });
+    }
+
+    /// Whether what is true as of a moment is fresh enough for a request.
+    pub fn is_fresh(&self, instance: &Instance, as_of: Moment, arrived: Tick) -> bool {
+        let arrived = local_time(arrived);
+        let bound = Duration::from_secs(u64::from(BOUND));
+        let fresh = instance.probes.worth(as_of).is_some_and(|worth| arrived.since(worth) <= bound);
+        // The other way to put the question.
+        assert_eq!(fresh, instance.probes.needed(arrived.minus(bound)).is_some_and(|needed| needed <= as_of));
+        fresh
+    }
+
+    /// Whether a fact that counts, and is true as of this, may serve a request.
+    pub fn satisfies(&self, instance: &Instance, as_of: Moment, request: Request) -> bool {
+        (!self.keeps(Safeguard::TokenTested) || as_of >= request.token)
+            && (!self.keeps(Safeguard::BoundTested) || self.is_fresh(instance, as_of, request.arrived))
+    }
+
+    /// Whether a fact may serve a request from memory.
+    pub fn serves(&self, instance: &Instance, fact: Fact, request: Request) -> bool {
+        self.counts(instance, fact) && self.satisfies(instance, fact.stamp.max(instance.horizon.applied), request)
+    }
+
+    /// Whether what L1 holds does.
+    pub fn is_hit(&self, instance: &Instance, request: Request) -> bool {
+        instance.remembered.is_some_and(|fact| self.serves(instance, fact, request))
+    }
+
+    // Points 1 and 12: X, and who may join.
+
+    /// X for a request.
+    pub fn newest_for(&self, instance: &Instance, request: Request) -> Moment {
+        let probed = || instance.probes.newest().map_or_else(Moment::default, |probe| probe.moment);
+        let newest = if !self.keeps(Safeguard::XCoversMarks) {
+            probed()
+        } else if !self.keeps(Safeguard::XCoversDocumentMarks) {
+            probed().max(instance.horizon.floor).max(instance.marks[self.stripe(Target::KeyA)])
+        } else {
+            instance.newest
+        };
+        if self.keeps(Safeguard::XCoversToken) { newest.max(request.token) } else { newest }
+    }
+
+    /// Whether who comes later may wait for a read that has been sent with this X.
+    pub fn may_join(&self, instance: &Instance, after: Moment, request: Request) -> bool {
+        !self.keeps(Safeguard::JoinIfSatisfied)
+            || after >= request.token
+                && after >= instance.horizon.floor
+                && after >= instance.marks[self.stripe(Target::KeyA)]
+                && self.is_fresh(instance, after, request.arrived)
+    }
+
+    // Point 3: applying a statement.
+
+    /// What a statement makes of W and the floor.
+    pub fn horizon_after(&self, instance: &Instance, statement: &Statement) -> Horizon {
+        let heard = instance.horizon.hear(statement.from, statement.to);
+        if self.keeps(Safeguard::FloorAtGap) && self.keeps(Safeguard::FloorNotJustEmptyL1) {
+            heard
+        } else {
+            Horizon { floor: instance.horizon.floor, ..heard }
+        }
+    }
+
+    // The promises.
+
+    /// The oldest moment that an answer to a request which arrived then may show: all that was acknowledged longer before it
+    /// than the bound is in it.
+    pub fn oldest_allowed(&self, world: &World, arrived: Tick) -> Moment {
+        let old = |at: &usize| *at == 0 || world.acknowledged[*at] + BOUND < arrived;
+        moment((0..=count(world.database)).rev().find(old).unwrap_or(0))
+    }
+
+    /// Whether this is what key A found at some moment from `oldest` on; or, where events name keys that were looked up
+    /// later, whether each document was so: that is what is promised.
+    pub fn is_true(&self, world: &World, found: Found, oldest: Moment) -> bool {
+        let moments = || &self.found[count(oldest)..=count(world.database)];
+        if self.may(May::LookUpLate) {
+            (0..found.len()).all(|document| moments().iter().any(|then| then[document] == found[document]))
+        } else {
+            moments().contains(&found)
+        }
+    }
+
+    /// Takes notice if an answer breaks a promise.
+    pub fn judge(&self, world: &mut World, found: Found, request: Request) {
+        let oldest = self.oldest_allowed(world, request.arrived);
+        world.broken.bound |= !self.is_true(world, found, oldest);
+        world.broken.token |= !self.is_true(world, found, request.token);
+    }
+}
+
+fn local_time(tick: Tick) -> LocalTime {
+    LocalTime::after_start(Duration::from_secs(u64::from(tick)))
+}
