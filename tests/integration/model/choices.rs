@@ -3,7 +3,7 @@
 use permcached::freshness::Moment;
 
 use super::{
-    protocol::Protocol,
+    protocol::{Protocol, local_time},
     run::{Bus, May, Tier},
     safeguards::Safeguard,
     world::{Fact, Instance, Request, Statement, Stream, Target, World, count, moment},
@@ -77,7 +77,9 @@ impl Protocol {
                 self.stream(world, i, instance, all);
             } else {
                 all.push(Action::Start(i));
-                all.extend(self.heard(world).filter(|said| said.to > said.from).map(|log| Action::StartFromLog(i, log)));
+                all.extend(
+                    self.heard(world).filter(|said| said.to > said.from).map(|log| Action::StartFromLog(i, log)),
+                );
             }
         }
     }
@@ -94,7 +96,13 @@ impl Protocol {
             all.extend(until(world.database).filter(|at| *at < world.database).map(|at| Action::ProbeBehind(i, at)));
         }
         match instance.probing {
-            _ if !self.may(May::ProbeSlowly) => all.push(Action::Probe(i)),
+            // Where one has just said so already, another says nothing new.
+            _ if !self.may(May::ProbeSlowly) => {
+                let newest = instance.probes.newest();
+                if instance.newest < world.database || newest.is_none_or(|probe| probe.sent < local_time(world.now)) {
+                    all.push(Action::Probe(i));
+                }
+            }
             None => all.push(Action::SendProbe(i)),
             Some(probing) => {
                 let answers = until(world.database).filter(|at| *at >= probing.database);
@@ -155,7 +163,7 @@ impl Protocol {
         if instance.hearing.is_some() {
             all.push(Action::HearOn(i));
         } else {
-            all.extend(self.heard(world).map(|said| Action::Hear(i, said)));
+            all.extend(self.heard(world).filter(|said| is_news(instance, said)).map(|said| Action::Hear(i, said)));
             if world.hints == 0 && self.may(May::Hint) {
                 let targets = [Some(Target::KeyA), Some(Target::Document(0)), None];
                 all.extend(until(world.database).flat_map(|at| targets.map(|target| Action::Hint(i, target, at))));
@@ -202,8 +210,13 @@ impl Protocol {
     }
 }
 
+/// Whether a statement says anything that has not been applied.
+fn is_news(instance: &Instance, statement: &Statement) -> bool {
+    statement.to > instance.horizon.applied
+        || statement.marks.iter().zip(&instance.marks).any(|(said, known)| said > known)
+}
+
 /// The moments up to this one.
 fn until(last: Moment) -> impl Iterator<Item = Moment> {
     (0..=count(last)).map(moment)
 }
-

@@ -68,6 +68,11 @@ pub const TRANSACTION: History = History {
 };
 
 impl History {
+    /// Its first moments.
+    pub const fn first(self, moments: usize) -> Self {
+        Self { moments: self.moments.split_at(moments).0, ..self }
+    }
+
     /// How many moments there are after the first.
     pub fn len(&self) -> usize {
         self.moments.len()

@@ -5,7 +5,8 @@ use stateright::{Model, Property};
 use super::{
     choices::Action,
     protocol::{BOUND, Protocol},
-    world::{Fact, Instance, Marks, Request, Statement, World, count, moment},
+    run::May,
+    world::{Answer, Fact, Instance, Marks, Request, Statement, World, count, moment},
 };
 
 /// No answer rests on a document as it was longer before its request than the bound.
@@ -50,7 +51,10 @@ impl Model for Protocol {
                 !world.broken.bound && running(world).all(|instance| protocol.hit_is_within_bound(world, instance))
             }),
             Property::always(TOKEN_HOLDS, |protocol: &Self, world: &World| {
-                !world.broken.token && running(world).all(|instance| protocol.as_of_is_true(world, instance))
+                !world.broken.token
+                    && running(world).all(|instance| {
+                        protocol.as_of_is_true(world, instance) && protocol.hit_covers_token(world, instance)
+                    })
             }),
             Property::always(ANSWERED, |_, world: &World| !world.broken.answered),
             Property::always(HEALS, |protocol: &Self, world: &World| {
@@ -70,9 +74,7 @@ impl Model for Protocol {
                 running(world).any(|i| i.flight.is_some_and(|f| f.joiner.is_some() && f.result.is_some()))
             }),
             (FROM_TIER, |_, world| {
-                running(world).any(|i| {
-                    i.flight.is_some_and(|f| matches!(f.result, Some(super::world::Result::Remembered(_))))
-                })
+                running(world).any(|i| i.flight.is_some_and(|f| matches!(f.result, Some(Answer::Remembered(_)))))
             }),
         ];
         for (name, condition) in reached.into_iter().filter(|(name, _)| self.run.reaches.contains(name)) {
@@ -105,6 +107,17 @@ impl Protocol {
             let as_of = fact.stamp.max(instance.horizon.applied).min(world.database);
             !self.counts(instance, fact) || self.is_true(world, fact.found, as_of)
         })
+    }
+
+    /// What L1 would answer now to a request with a token shows everything up to that.
+    fn hit_covers_token(&self, world: &World, instance: &Instance) -> bool {
+        !self.may(May::PassTokens)
+            || instance.remembered.is_none_or(|fact| {
+                (0..=count(world.database)).all(|token| {
+                    let request = Request { token: moment(token), ..request_now(world) };
+                    !self.is_hit(instance, request) || self.is_true(world, fact.found, request.token)
+                })
+            })
     }
 
     fn heals(&self, world: &World, instance: &Instance) -> bool {

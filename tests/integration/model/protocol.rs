@@ -197,6 +197,7 @@ impl Protocol {
     }
 }
 
-fn local_time(tick: Tick) -> LocalTime {
+/// The clock of an instance.
+pub fn local_time(tick: Tick) -> LocalTime {
     LocalTime::after_start(Duration::from_secs(u64::from(tick)))
 }

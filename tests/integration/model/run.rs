@@ -1,6 +1,10 @@
 //! A run: which part of reality the model goes through.
 
-use super::{histories::History, world::Tick};
+use super::{
+    histories::{History, TRANSACTION},
+    promises::{GAP, REVOKED, W_VOUCHES},
+    world::Tick,
+};
 
 /// What may happen in a run, beside writes, probes, reads, statements and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub enum Tier {
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub name: &'static str,
-    pub history: &'static History,
+    pub history: History,
     pub ticks: Tick,
     /// How many reads are begun.
     pub reads_max: u8,
@@ -62,3 +66,22 @@ pub struct Run {
     /// What must come about somewhere in it.
     pub reaches: &'static [&'static str],
 }
+
+/// An L2 that may hold anything.
+pub const L2: Tier = Tier::AnythingTrue { in_flights: false };
+/// The same, and reads look there first.
+pub const L2_IN_FLIGHTS: Tier = Tier::AnythingTrue { in_flights: true };
+
+/// The least there is: one instance, one read, no L2.
+pub const PLAIN: Run = Run {
+    name: "plain",
+    history: TRANSACTION,
+    ticks: 2,
+    reads_max: 1,
+    instances: 1,
+    may: &[],
+    bus: Bus::AnythingTrue,
+    tier: Tier::None,
+    stripes: [0, 1, 2, 3],
+    reaches: &[W_VOUCHES, REVOKED, GAP],
+};

@@ -10,8 +10,8 @@ use super::{
     run::{May, Tier},
     safeguards::Safeguard,
     world::{
-        Broken, Fact, Flight, Hearing, Instance, MOMENTS_MAX, Marks, Probing, Reader, Request, Result, Statement, Stream,
-        Target, World, count, moment,
+        Answer, Broken, Fact, Flight, Hearing, Instance, MOMENTS_MAX, Marks, Probing, Reader, Request, Statement,
+        Stream, Target, World, count, moment,
     },
 };
 
@@ -78,19 +78,20 @@ impl Protocol {
             }
             Action::ReadSource(i, at) => {
                 let fact = Fact { stamp: at, found: self.found(at) };
-                world.instances[i].flight.as_mut()?.result = Some(Result::Read(fact));
+                world.instances[i].flight.as_mut()?.result = Some(Answer::Read(fact));
             }
             Action::ReadTier(i, fact) => {
                 let leader = world.instances[i].flight?.leader;
                 if !self.serves(&world.instances[i], fact, leader) {
                     return None;
                 }
-                world.instances[i].flight.as_mut()?.result = Some(Result::Remembered(fact));
+                world.instances[i].flight.as_mut()?.result = Some(Answer::Remembered(fact));
             }
             Action::Return(i) => self.answer(&mut world, i)?,
             Action::KeepFromTier(i, fact) => {
                 let from_the_future = fact.stamp > database && self.keeps(Safeguard::FutureFactIsMiss);
-                if from_the_future || !self.counts(&world.instances[i], fact) {
+                let known = world.instances[i].remembered == Some(fact);
+                if from_the_future || known || !self.counts(&world.instances[i], fact) {
                     return None;
                 }
                 world.instances[i].remembered = Some(fact);
@@ -146,9 +147,9 @@ impl Protocol {
         let flight = world.instances[i].flight.take()?;
         let instance = world.instances[i].clone();
         let (fact, is_read) = match flight.result? {
-            Result::Read(fact) if self.keeps(Safeguard::SnapshotStamp) => (fact, true),
-            Result::Read(fact) => (Fact { stamp: fact.stamp.max(instance.newest), ..fact }, true),
-            Result::Remembered(fact) => (fact, false),
+            Answer::Read(fact) if self.keeps(Safeguard::SnapshotStamp) => (fact, true),
+            Answer::Read(fact) => (Fact { stamp: fact.stamp.max(instance.newest), ..fact }, true),
+            Answer::Remembered(fact) => (fact, false),
         };
         let counts = self.counts(&instance, fact);
         // Nothing new was heard, and yet what was just read would be read again, and again.

@@ -67,14 +67,14 @@ pub struct Flight {
     pub after: Moment,
     pub leader: Request,
     pub joiner: Option<Request>,
-    pub result: Option<Result>,
+    pub result: Option<Answer>,
     /// Whether a mark or the floor has moved since it began.
     pub heard_since: bool,
 }
 
 /// What a flight has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Result {
+pub enum Answer {
     /// From the source.
     Read(Fact),
     /// From L2, where somebody else left it.
