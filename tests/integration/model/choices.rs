@@ -3,7 +3,8 @@
 use permcached::freshness::Moment;
 
 use super::{
-    protocol::{Protocol, local_time},
+    instance::local_time,
+    protocol::Protocol,
     run::{Bus, May, Tier},
     safeguards::Safeguard,
     world::{Fact, Instance, Request, Statement, Stream, Target, World, count, moment},
@@ -119,7 +120,7 @@ impl Protocol {
                     let request = Request { arrived: world.now, token: *token };
                     !self.is_hit(instance, request)
                         && (!self.keeps(Safeguard::ProbeFirst)
-                            || self.is_fresh(instance, self.newest_for(instance, request), world.now))
+                            || instance.is_fresh(self.newest_for(instance, request), world.now))
                 };
                 all.extend(self.tokens(world).chain(strangers).filter(asks).map(|token| Action::Ask(i, token)));
             }

@@ -4,7 +4,8 @@ use stateright::{Model, Property};
 
 use super::{
     choices::Action,
-    protocol::{BOUND, Protocol},
+    instance::BOUND,
+    protocol::{Protocol, oldest_allowed},
     run::May,
     world::{Answer, Fact, Instance, Marks, Request, Statement, World, count, moment},
 };
@@ -61,9 +62,9 @@ impl Model for Protocol {
                 world.broken.any() || running(world).all(|instance| protocol.heals(world, instance))
             }),
         ];
-        let reached: [(&str, fn(&Self, &World) -> bool); 5] = [
+        let reached: [(&str, Condition); 5] = [
             (W_VOUCHES, |protocol, world| {
-                let old = |i: &Instance| i.remembered.is_some_and(|fact| !protocol.is_fresh(i, fact.stamp, world.now));
+                let old = |i: &Instance| i.remembered.is_some_and(|fact| !i.is_fresh(fact.stamp, world.now));
                 world.now > BOUND && running(world).any(|i| old(i) && protocol.is_hit(i, request_now(world)))
             }),
             (REVOKED, |protocol, world| {
@@ -84,6 +85,9 @@ impl Model for Protocol {
     }
 }
 
+/// Whether something is so in a world.
+type Condition = fn(&Protocol, &World) -> bool;
+
 fn running(world: &World) -> impl Iterator<Item = &Instance> {
     world.instances.iter().filter(|instance| instance.runs)
 }
@@ -97,7 +101,7 @@ impl Protocol {
     fn hit_is_within_bound(&self, world: &World, instance: &Instance) -> bool {
         instance.remembered.is_none_or(|fact| {
             !self.is_hit(instance, request_now(world))
-                || self.is_true(world, fact.found, self.oldest_allowed(world, world.now))
+                || self.is_true(world, fact.found, oldest_allowed(world, world.now))
         })
     }
 
@@ -132,7 +136,7 @@ impl Protocol {
             self.hear(&mut instance, &Statement { from: moment(heard), to: moment(database - 1), marks });
             self.finish_hearing(&mut instance);
         }
-        self.probed(&mut instance, world.now, world.database);
+        instance.probed(world.now, world.database);
         let request = request_now(world);
         let after = self.newest_for(&instance, request);
         // No node answers from a moment that has not come.

@@ -1,22 +1,17 @@
 //! The protocol, point by point: what an instance does with what it has and hears. `steps` says when.
 //!
-//! The gap rule and the probes are the project's own code. The marks are not: those have a million stripes, and a state has
-//! room for four.
+//! The gap rule is the project's own code, and what needs no switch is in `instance`.
 
-use std::time::Duration;
-
-use permcached::freshness::{Horizon, LocalTime, Moment, Probe};
+use permcached::freshness::{Horizon, Moment};
 
 use super::{
     histories::Event,
+    instance::BOUND,
     run::{May, Run},
     safeguards::Safeguard,
     statements,
     world::{Fact, Found, Instance, Marks, Request, Statement, Target, Tick, World, count, moment},
 };
-
-/// `MAX_STALENESS`, in ticks.
-pub const BOUND: Tick = 1;
 
 /// A run with what can be computed once.
 #[derive(Clone, Debug)]
@@ -102,25 +97,10 @@ impl Protocol {
 
     // Point 5: as of.
 
-    pub fn probed(&self, instance: &mut Instance, sent: Tick, returned: Moment) {
-        instance.newest = instance.newest.max(returned);
-        instance.probes.record(Probe { sent: local_time(sent), moment: returned });
-    }
-
-    /// Whether what is true as of a moment is fresh enough for a request.
-    pub fn is_fresh(&self, instance: &Instance, as_of: Moment, arrived: Tick) -> bool {
-        let arrived = local_time(arrived);
-        let bound = Duration::from_secs(u64::from(BOUND));
-        let fresh = instance.probes.worth(as_of).is_some_and(|worth| arrived.since(worth) <= bound);
-        // The other way to put the question.
-        assert_eq!(fresh, instance.probes.needed(arrived.minus(bound)).is_some_and(|needed| needed <= as_of));
-        fresh
-    }
-
     /// Whether a fact that counts, and is true as of this, may serve a request.
     pub fn satisfies(&self, instance: &Instance, as_of: Moment, request: Request) -> bool {
         (!self.keeps(Safeguard::TokenTested) || as_of >= request.token)
-            && (!self.keeps(Safeguard::BoundTested) || self.is_fresh(instance, as_of, request.arrived))
+            && (!self.keeps(Safeguard::BoundTested) || instance.is_fresh(as_of, request.arrived))
     }
 
     /// Whether a fact may serve a request from memory.
@@ -154,7 +134,7 @@ impl Protocol {
             || after >= request.token
                 && after >= instance.horizon.floor
                 && after >= instance.marks[self.stripe(Target::KeyA)]
-                && self.is_fresh(instance, after, request.arrived)
+                && instance.is_fresh(after, request.arrived)
     }
 
     // Point 3: applying a statement.
@@ -171,13 +151,6 @@ impl Protocol {
 
     // The promises.
 
-    /// The oldest moment that an answer to a request which arrived then may show: all that was acknowledged longer before it
-    /// than the bound is in it.
-    pub fn oldest_allowed(&self, world: &World, arrived: Tick) -> Moment {
-        let old = |at: &usize| *at == 0 || world.acknowledged[*at] + BOUND < arrived;
-        moment((0..=count(world.database)).rev().find(old).unwrap_or(0))
-    }
-
     /// Whether this is what key A found at some moment from `oldest` on; or, where events name keys that were looked up
     /// later, whether each document was so: that is what is promised.
     pub fn is_true(&self, world: &World, found: Found, oldest: Moment) -> bool {
@@ -191,13 +164,15 @@ impl Protocol {
 
     /// Takes notice if an answer breaks a promise.
     pub fn judge(&self, world: &mut World, found: Found, request: Request) {
-        let oldest = self.oldest_allowed(world, request.arrived);
+        let oldest = oldest_allowed(world, request.arrived);
         world.broken.bound |= !self.is_true(world, found, oldest);
         world.broken.token |= !self.is_true(world, found, request.token);
     }
 }
 
-/// The clock of an instance.
-pub fn local_time(tick: Tick) -> LocalTime {
-    LocalTime::after_start(Duration::from_secs(u64::from(tick)))
+/// The oldest moment that an answer to a request which arrived then may show: all that was acknowledged longer before it
+/// than the bound is in it.
+pub fn oldest_allowed(world: &World, arrived: Tick) -> Moment {
+    let old = |at: &usize| *at == 0 || world.acknowledged[*at] + BOUND < arrived;
+    moment((0..=count(world.database)).rev().find(old).unwrap_or(0))
 }

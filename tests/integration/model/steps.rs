@@ -27,7 +27,7 @@ impl Protocol {
     /// All instances have just probed, or will start later.
     pub fn beginning(&self) -> World {
         let mut instance = Instance { runs: true, ..Instance::default() };
-        self.probed(&mut instance, 0, moment(0));
+        instance.probed(0, moment(0));
         let mut instances = vec![instance; self.run.instances];
         if self.may(May::StartLate) {
             *instances.last_mut().unwrap() = Instance::default();
@@ -58,19 +58,19 @@ impl Protocol {
             Action::Start(i) => {
                 let instance = &mut world.instances[i];
                 instance.runs = true;
-                self.probed(instance, now, database);
+                instance.probed(now, database);
                 instance.horizon = Horizon::beginning(database);
                 if !self.keeps(Safeguard::FloorAtStart) {
                     instance.horizon.floor = moment(0);
                 }
             }
             Action::StartFromLog(i, log) => self.start_from_log(&mut world, i, &log),
-            Action::Probe(i) => self.probed(&mut world.instances[i], now, database),
-            Action::ProbeBehind(i, at) => self.probed(&mut world.instances[i], now, at),
+            Action::Probe(i) => world.instances[i].probed(now, database),
+            Action::ProbeBehind(i, at) => world.instances[i].probed(now, at),
             Action::SendProbe(i) => world.instances[i].probing = Some(Probing { sent: now, database }),
             Action::ProbeAnswered(i, at) => {
                 let probing = world.instances[i].probing.take()?;
-                self.probed(&mut world.instances[i], probing.sent, at);
+                world.instances[i].probed(probing.sent, at);
             }
             Action::Ask(i, token) => self.ask(&mut world, i, token),
             Action::Join(i, token) => {
@@ -121,8 +121,8 @@ impl Protocol {
     fn start_from_log(&self, world: &mut World, i: usize, log: &Statement) {
         let instance = &mut world.instances[i];
         instance.runs = true;
-        self.probed(instance, world.now, world.database);
-        self.raise(instance, &log.marks);
+        instance.probed(world.now, world.database);
+        instance.mark_all(&log.marks);
         let floor = if self.keeps(Safeguard::FloorFromLog) { log.from } else { moment(0) };
         let applied = if self.keeps(Safeguard::WFromLog) { log.to } else { world.database };
         instance.horizon = Horizon { applied, floor };
@@ -132,7 +132,7 @@ impl Protocol {
     fn ask(&self, world: &mut World, i: usize, token: Moment) {
         let instance = &mut world.instances[i];
         if token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
-            self.probed(instance, world.now, world.database);
+            instance.probed(world.now, world.database);
             return;
         }
         let leader = Request { arrived: world.now, token };
@@ -204,10 +204,10 @@ impl Protocol {
         };
         match order[hearing.done] {
             Part::Marks => {
-                self.raise(instance, &hearing.marks);
+                instance.mark_all(&hearing.marks);
                 instance.newest = instance.newest.max(hearing.horizon.applied);
             }
-            Part::Floor => raise_floor(instance, hearing.horizon.floor),
+            Part::Floor => instance.raise_floor(hearing.horizon.floor),
             Part::Applied => instance.horizon.applied = hearing.horizon.applied,
         }
         let done = hearing.done + 1;
@@ -236,19 +236,16 @@ impl Protocol {
         world.hints += 1;
         let instance = &mut world.instances[i];
         if at > world.database && self.keeps(Safeguard::FutureHintDropped) {
-            self.probed(instance, world.now, world.database);
+            instance.probed(world.now, world.database);
             return;
         }
         match target {
             Some(target) => {
                 let mut marks = Marks::default();
                 self.mark(&mut marks, target, at);
-                self.raise(instance, &marks);
+                instance.mark_all(&marks);
             }
-            None => {
-                raise_floor(instance, at);
-                instance.newest = instance.newest.max(at);
-            }
+            None => instance.raise_floor(at),
         }
     }
 
@@ -268,23 +265,5 @@ impl Protocol {
             self.judge(world, reader.fact.found, request);
         }
         Some(())
-    }
-
-    /// Raises marks, and X with them.
-    fn raise(&self, instance: &mut Instance, marks: &Marks) {
-        for (mark, heard) in instance.marks.iter_mut().zip(marks) {
-            if *heard > *mark {
-                *mark = *heard;
-                instance.flight.iter_mut().for_each(|flight| flight.heard_since = true);
-            }
-            instance.newest = instance.newest.max(*heard);
-        }
-    }
-}
-
-fn raise_floor(instance: &mut Instance, floor: Moment) {
-    if floor > instance.horizon.floor {
-        instance.horizon.floor = floor;
-        instance.flight.iter_mut().for_each(|flight| flight.heard_since = true);
     }
 }

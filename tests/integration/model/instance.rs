@@ -1,0 +1,56 @@
+//! What an instance does with what it learns, whatever the safeguards: probes, marks and the floor.
+//!
+//! The probes are the project's own code, and so is `Horizon`. The marks are not: those have a million stripes, and a state has
+//! room for four.
+
+use std::time::Duration;
+
+use permcached::freshness::{LocalTime, Moment, Probe};
+
+use super::world::{Instance, Marks, Tick};
+
+/// `MAX_STALENESS`, in ticks.
+pub const BOUND: Tick = 1;
+
+/// The clock of an instance.
+pub fn local_time(tick: Tick) -> LocalTime {
+    LocalTime::after_start(Duration::from_secs(u64::from(tick)))
+}
+
+impl Instance {
+    /// Point 5: takes in what a probe returned.
+    pub fn probed(&mut self, sent: Tick, returned: Moment) {
+        self.newest = self.newest.max(returned);
+        self.probes.record(Probe { sent: local_time(sent), moment: returned });
+    }
+
+    /// Point 5: whether what is true as of a moment is fresh enough for a request.
+    pub fn is_fresh(&self, as_of: Moment, arrived: Tick) -> bool {
+        let arrived = local_time(arrived);
+        let bound = Duration::from_secs(u64::from(BOUND));
+        let fresh = self.probes.worth(as_of).is_some_and(|worth| arrived.since(worth) <= bound);
+        // The other way to put the question.
+        assert_eq!(fresh, self.probes.needed(arrived.minus(bound)).is_some_and(|needed| needed <= as_of));
+        fresh
+    }
+
+    /// Point 4: raises marks, and X with them.
+    pub fn mark_all(&mut self, marks: &Marks) {
+        for (mark, heard) in self.marks.iter_mut().zip(marks) {
+            if *heard > *mark {
+                *mark = *heard;
+                self.flight.iter_mut().for_each(|flight| flight.heard_since = true);
+            }
+            self.newest = self.newest.max(*heard);
+        }
+    }
+
+    /// Point 4: raises the floor, and X with it.
+    pub fn raise_floor(&mut self, floor: Moment) {
+        if floor > self.horizon.floor {
+            self.horizon.floor = floor;
+            self.flight.iter_mut().for_each(|flight| flight.heard_since = true);
+        }
+        self.newest = self.newest.max(floor);
+    }
+}
