@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use permcached::freshness::{LocalTime, Moment, Probe};
+use permcached::freshness::{Horizon, LocalTime, Moment, Probe, Probes};
 
 use super::world::{Instance, Marks, Tick};
 
@@ -19,9 +19,18 @@ pub fn local_time(tick: Tick) -> LocalTime {
 
 impl Instance {
     /// Point 5: takes in what a probe returned.
-    pub fn probed(&mut self, sent: Tick, returned: Moment) {
+    pub fn learn(&mut self, sent: Tick, returned: Moment) {
         self.newest = self.newest.max(returned);
         self.probes.record(Probe { sent: local_time(sent), moment: returned });
+    }
+
+    /// Point 3: begins again at a moment, as though nothing had been before.
+    pub fn begin_again(&mut self, at: Moment) {
+        self.remembered = None;
+        self.marks = Marks::default();
+        self.horizon = Horizon::beginning(at);
+        self.newest = at;
+        self.probes = Probes::default();
     }
 
     /// Point 5: whether what is true as of a moment is fresh enough for a request.

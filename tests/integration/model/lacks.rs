@@ -16,6 +16,7 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
     let joins_l2 = Run { tier: L2_IN_FLIGHTS, ..joins };
     let strangers = Run { may: &[May::MeetStrangers], tier: L2, ..PLAIN };
     let late = Run { may: &[May::StartLate], tier: L2, ..PLAIN };
+    let restored = Run { may: &[May::BeRestored], ..plain };
     let steps = Run { may: &[May::ReadInSteps], tier: L2, ..PLAIN };
     let streams = Run { ticks: 0, instances: 2, bus: Bus::Streams { statements_max: 2 }, ..PLAIN };
     match safeguard {
@@ -33,6 +34,7 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
         Safeguard::FloorNotJustEmptyL1 => (plain, TOKEN_HOLDS, 6),
         Safeguard::MarksBeforeW => (steps, TOKEN_HOLDS, 5),
         Safeguard::FloorBeforeW => (steps, TOKEN_HOLDS, 5),
+        Safeguard::BeginAgain => (restored, HEALS, 0),
         Safeguard::WBeforeTest => (steps, TOKEN_HOLDS, 8),
         Safeguard::FloorTested => (plain, TOKEN_HOLDS, 6),
         Safeguard::KeyTested => (plain, TOKEN_HOLDS, 7),

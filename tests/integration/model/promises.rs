@@ -16,7 +16,7 @@ pub const BOUND_HOLDS: &str = "bound";
 pub const TOKEN_HOLDS: &str = "token";
 /// Who asks is answered; and what was just read counts, unless something was heard since.
 pub const ANSWERED: &str = "answered";
-/// Whatever has happened: after one more statement, one probe and one read, L1 serves again.
+/// Whatever has happened: after a probe, a statement and a read, L1 serves again.
 pub const HEALS: &str = "heals";
 
 /// W lets a fact serve that by its own stamp would be too old.
@@ -105,11 +105,11 @@ impl Protocol {
         })
     }
 
-    /// What counts is true as of its as of.
+    /// What counts is true as of its as of. Nothing serves before the first probe.
     fn as_of_is_true(&self, world: &World, instance: &Instance) -> bool {
         instance.remembered.is_none_or(|fact| {
             let as_of = fact.stamp.max(instance.horizon.applied).min(world.database);
-            !self.counts(instance, fact) || self.is_true(world, fact.found, as_of)
+            instance.probes.newest().is_none() || !self.counts(instance, fact) || self.is_true(world, fact.found, as_of)
         })
     }
 
@@ -127,6 +127,7 @@ impl Protocol {
     fn heals(&self, world: &World, instance: &Instance) -> bool {
         let mut instance = instance.clone();
         self.finish_hearing(&mut instance);
+        self.probe(&mut instance, world.now, world.database);
         let (heard, database) = (count(instance.horizon.applied), count(world.database));
         if database > heard {
             let mut marks = Marks::default();
@@ -136,7 +137,6 @@ impl Protocol {
             self.hear(&mut instance, &Statement { from: moment(heard), to: moment(database - 1), marks });
             self.finish_hearing(&mut instance);
         }
-        instance.probed(world.now, world.database);
         let request = request_now(world);
         let after = self.newest_for(&instance, request);
         // No node answers from a moment that has not come.

@@ -137,7 +137,20 @@ impl Protocol {
                 && instance.is_fresh(after, request.arrived)
     }
 
-    // Point 3: applying a statement.
+    // Point 3: the source that went back, and applying a statement.
+
+    /// What a probe returned. `applied` is W when it was sent: a moment that had come, unless the source's time has gone back.
+    pub fn probed(&self, instance: &mut Instance, sent: Tick, applied: Moment, returned: Moment) {
+        if returned < applied && self.keeps(Safeguard::BeginAgain) {
+            instance.begin_again(returned);
+        }
+        instance.learn(sent, returned);
+    }
+
+    /// The same for a probe that comes back at once.
+    pub fn probe(&self, instance: &mut Instance, now: Tick, returned: Moment) {
+        self.probed(instance, now, instance.horizon.applied, returned);
+    }
 
     /// What a statement makes of W and the floor.
     pub fn horizon_after(&self, instance: &Instance, statement: &Statement) -> Horizon {

@@ -19,6 +19,8 @@ pub enum May {
     MeetStrangers,
     /// The last instance starts in the middle, from a probe or from the log.
     StartLate,
+    /// The first instance begins with what it knew of a history that was undone: a backup was restored.
+    BeRestored,
     /// Statements are applied part by part, and readers load W and test in between.
     ReadInSteps,
     /// Probes take their time.

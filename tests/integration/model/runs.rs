@@ -119,6 +119,19 @@ fn late() {
     });
 }
 
+/// A backup was restored, and L2 holds what was undone.
+#[test]
+fn restored() {
+    holds(Run {
+        name: "restored",
+        history: TRANSACTION.first(2),
+        may: &[May::BeRestored, May::MeetStrangers],
+        tier: L2,
+        reaches: &[REVOKED, GAP],
+        ..PLAIN
+    });
+}
+
 /// Statements applied, and facts tested, part by part.
 #[test]
 fn in_steps() {
@@ -271,6 +284,12 @@ mod at_length {
     #[ignore = "minutes: make model"]
     fn late() {
         holds(Run { name: "late at length", may: &[May::StartLate], tier: L2, ..PLAIN });
+    }
+
+    #[test]
+    #[ignore = "minutes: make model"]
+    fn restored() {
+        holds(Run { name: "restored at length", may: &[May::BeRestored, May::MeetStrangers], tier: L2, ..PLAIN });
     }
 
     #[test]

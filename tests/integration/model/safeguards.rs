@@ -43,6 +43,8 @@ safeguards! {
     MarksBeforeW,
     /// 3. The floor is raised before W moves.
     FloorBeforeW,
+    /// 3. A probe that returns a moment before W begins a new history: nothing known is of this one.
+    BeginAgain,
     /// 4. A reader loads W before it tests.
     WBeforeTest,
     /// 4. The test looks at the floor.

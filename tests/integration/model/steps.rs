@@ -27,10 +27,22 @@ impl Protocol {
     /// All instances have just probed, or will start later.
     pub fn beginning(&self) -> World {
         let mut instance = Instance { runs: true, ..Instance::default() };
-        instance.probed(0, moment(0));
+        instance.learn(0, moment(0));
         let mut instances = vec![instance; self.run.instances];
         if self.may(May::StartLate) {
             *instances.last_mut().unwrap() = Instance::default();
+        }
+        if self.may(May::BeRestored) {
+            // What it knows is of a history that was undone while it could reach nobody.
+            let future = self.future();
+            instances[0] = Instance {
+                runs: true,
+                horizon: Horizon { applied: future, floor: moment(0) },
+                marks: [future; 4],
+                newest: future,
+                remembered: Some(Fact { stamp: future, found: [3, 3] }),
+                ..Instance::default()
+            };
         }
         World {
             database: moment(0),
@@ -58,19 +70,22 @@ impl Protocol {
             Action::Start(i) => {
                 let instance = &mut world.instances[i];
                 instance.runs = true;
-                instance.probed(now, database);
+                instance.learn(now, database);
                 instance.horizon = Horizon::beginning(database);
                 if !self.keeps(Safeguard::FloorAtStart) {
                     instance.horizon.floor = moment(0);
                 }
             }
             Action::StartFromLog(i, log) => self.start_from_log(&mut world, i, &log),
-            Action::Probe(i) => world.instances[i].probed(now, database),
-            Action::ProbeBehind(i, at) => world.instances[i].probed(now, at),
-            Action::SendProbe(i) => world.instances[i].probing = Some(Probing { sent: now, database }),
+            Action::Probe(i) => self.probe(&mut world.instances[i], now, database),
+            Action::ProbeBehind(i, at) => self.probe(&mut world.instances[i], now, at),
+            Action::SendProbe(i) => {
+                let applied = world.instances[i].horizon.applied;
+                world.instances[i].probing = Some(Probing { sent: now, applied, database });
+            }
             Action::ProbeAnswered(i, at) => {
                 let probing = world.instances[i].probing.take()?;
-                world.instances[i].probed(probing.sent, at);
+                self.probed(&mut world.instances[i], probing.sent, probing.applied, at);
             }
             Action::Ask(i, token) => self.ask(&mut world, i, token),
             Action::Join(i, token) => {
@@ -121,7 +136,7 @@ impl Protocol {
     fn start_from_log(&self, world: &mut World, i: usize, log: &Statement) {
         let instance = &mut world.instances[i];
         instance.runs = true;
-        instance.probed(world.now, world.database);
+        instance.learn(world.now, world.database);
         instance.mark_all(&log.marks);
         let floor = if self.keeps(Safeguard::FloorFromLog) { log.from } else { moment(0) };
         let applied = if self.keeps(Safeguard::WFromLog) { log.to } else { world.database };
@@ -132,7 +147,7 @@ impl Protocol {
     fn ask(&self, world: &mut World, i: usize, token: Moment) {
         let instance = &mut world.instances[i];
         if token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
-            instance.probed(world.now, world.database);
+            self.probe(instance, world.now, world.database);
             return;
         }
         let leader = Request { arrived: world.now, token };
@@ -236,7 +251,7 @@ impl Protocol {
         world.hints += 1;
         let instance = &mut world.instances[i];
         if at > world.database && self.keeps(Safeguard::FutureHintDropped) {
-            instance.probed(world.now, world.database);
+            self.probe(instance, world.now, world.database);
             return;
         }
         match target {

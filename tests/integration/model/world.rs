@@ -116,6 +116,8 @@ pub struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Probing {
     pub sent: Tick,
+    /// W when it was sent.
+    pub applied: Moment,
     /// The newest moment when it was sent.
     pub database: Moment,
 }
