@@ -7,7 +7,7 @@ use super::{
     protocol::Protocol,
     run::{Bus, May, Tier},
     safeguards::Safeguard,
-    world::{Fact, Instance, Request, Statement, Stream, Target, World, count, moment},
+    world::{BOUND, Fact, Instance, Request, Statement, Stream, Target, World, count, moment},
 };
 
 /// One thing that happens. The first field says to which instance.
@@ -29,10 +29,10 @@ pub enum Action {
     SendProbe(usize),
     /// 5. It is answered.
     ProbeAnswered(usize, Moment),
-    /// 1, 12. A request with this token arrives, finds nothing in L1 that serves it, and asks.
-    Ask(usize, Moment),
+    /// 1, 12. A request arrives, finds nothing in L1 that serves it, and asks.
+    Ask(usize, Request),
     /// 12. Another one arrives, and waits for the same answer.
-    Join(usize, Moment),
+    Join(usize, Request),
     /// 1. The source reads at a snapshot.
     ReadSource(usize, Moment),
     /// 10. L2 has something that serves the one who asked.
@@ -116,13 +116,14 @@ impl Protocol {
         let Some(flight) = instance.flight else {
             if world.reads < self.run.reads_max {
                 let strangers = self.may(May::MeetStrangers).then(|| self.future());
-                let asks = |token: &Moment| {
-                    let request = Request { arrived: world.now, token: *token };
+                let strangers = strangers.map(|token| Request { token, ..Request::plain(world.now) });
+                let asks = |request: &Request| {
+                    let request = *request;
                     !self.is_hit(instance, request)
                         && (!self.keeps(Safeguard::ProbeFirst)
-                            || instance.is_fresh(self.newest_for(instance, request), world.now))
+                            || instance.is_fresh(self.newest_for(instance, request), request))
                 };
-                all.extend(self.tokens(world).chain(strangers).filter(asks).map(|token| Action::Ask(i, token)));
+                all.extend(self.requests(world).chain(strangers).filter(asks).map(|request| Action::Ask(i, request)));
             }
             return;
         };
@@ -141,11 +142,9 @@ impl Protocol {
             }
         }
         if self.may(May::Join) && flight.joiner.is_none() {
-            let joins = |token: &Moment| {
-                let request = Request { arrived: world.now, token: *token };
-                !self.is_hit(instance, request) && self.may_join(instance, flight.after, request)
-            };
-            all.extend(self.tokens(world).filter(joins).map(|token| Action::Join(i, token)));
+            let joins =
+                |request: &Request| !self.is_hit(instance, *request) && self.may_join(instance, flight.after, *request);
+            all.extend(self.requests(world).filter(joins).map(|request| Action::Join(i, request)));
         }
     }
 
@@ -201,9 +200,12 @@ impl Protocol {
         }
     }
 
-    fn tokens<'a>(&'a self, world: &'a World) -> impl Iterator<Item = Moment> + 'a {
+    /// What may be asked for now.
+    fn requests<'a>(&'a self, world: &'a World) -> impl Iterator<Item = Request> + 'a {
         let newest = if self.may(May::PassTokens) { world.database } else { Moment::default() };
-        until(newest)
+        let least = if self.may(May::LimitAge) { 0 } else { BOUND };
+        let request = move |token| (least..=BOUND).map(move |bound| Request { arrived: world.now, token, bound });
+        until(newest).flat_map(request)
     }
 
     fn honest_facts<'a>(&'a self, world: &'a World) -> impl Iterator<Item = Fact> + 'a {

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use permcached::freshness::{Horizon, LocalTime, Moment, Probe, Probes};
 
-use super::world::{Instance, Marks, Tick};
-
-/// `MAX_STALENESS`, in ticks.
-pub const BOUND: Tick = 1;
+use super::world::{Instance, Marks, Request, Tick};
 
 /// The clock of an instance.
 pub fn local_time(tick: Tick) -> LocalTime {
@@ -34,9 +31,9 @@ impl Instance {
     }
 
     /// Point 5: whether what is true as of a moment is fresh enough for a request.
-    pub fn is_fresh(&self, as_of: Moment, arrived: Tick) -> bool {
-        let arrived = local_time(arrived);
-        let bound = Duration::from_secs(u64::from(BOUND));
+    pub fn is_fresh(&self, as_of: Moment, request: Request) -> bool {
+        let arrived = local_time(request.arrived);
+        let bound = Duration::from_secs(u64::from(request.bound));
         let fresh = self.probes.worth(as_of).is_some_and(|worth| arrived.since(worth) <= bound);
         // The other way to put the question.
         assert_eq!(fresh, self.probes.needed(arrived.minus(bound)).is_some_and(|needed| needed <= as_of));

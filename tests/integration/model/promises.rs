@@ -4,10 +4,9 @@ use stateright::{Model, Property};
 
 use super::{
     choices::Action,
-    instance::BOUND,
     protocol::{Protocol, oldest_allowed},
     run::May,
-    world::{Answer, Fact, Instance, Marks, Request, Statement, World, count, moment},
+    world::{Answer, BOUND, Fact, Instance, Marks, Request, Statement, World, count, moment},
 };
 
 /// No answer rests on a document as it was longer before its request than the bound.
@@ -64,8 +63,9 @@ impl Model for Protocol {
         ];
         let reached: [(&str, Condition); 5] = [
             (W_VOUCHES, |protocol, world| {
-                let old = |i: &Instance| i.remembered.is_some_and(|fact| !i.is_fresh(fact.stamp, world.now));
-                world.now > BOUND && running(world).any(|i| old(i) && protocol.is_hit(i, request_now(world)))
+                let old =
+                    |i: &Instance| i.remembered.is_some_and(|fact| !i.is_fresh(fact.stamp, Request::plain(world.now)));
+                world.now > BOUND && running(world).any(|i| old(i) && protocol.is_hit(i, Request::plain(world.now)))
             }),
             (REVOKED, |protocol, world| {
                 running(world).any(|i| i.remembered.is_some_and(|fact| !protocol.counts(i, fact)))
@@ -92,16 +92,15 @@ fn running(world: &World) -> impl Iterator<Item = &Instance> {
     world.instances.iter().filter(|instance| instance.runs)
 }
 
-fn request_now(world: &World) -> Request {
-    Request { arrived: world.now, token: moment(0) }
-}
-
 impl Protocol {
     /// What L1 would answer now is within the bound.
     fn hit_is_within_bound(&self, world: &World, instance: &Instance) -> bool {
+        let least = if self.may(May::LimitAge) { 0 } else { BOUND };
         instance.remembered.is_none_or(|fact| {
-            !self.is_hit(instance, request_now(world))
-                || self.is_true(world, fact.found, oldest_allowed(world, world.now))
+            (least..=BOUND).all(|bound| {
+                let request = Request { bound, ..Request::plain(world.now) };
+                !self.is_hit(instance, request) || self.is_true(world, fact.found, oldest_allowed(world, request))
+            })
         })
     }
 
@@ -118,7 +117,7 @@ impl Protocol {
         !self.may(May::PassTokens)
             || instance.remembered.is_none_or(|fact| {
                 (0..=count(world.database)).all(|token| {
-                    let request = Request { token: moment(token), ..request_now(world) };
+                    let request = Request { token: moment(token), ..Request::plain(world.now) };
                     !self.is_hit(instance, request) || self.is_true(world, fact.found, request.token)
                 })
             })
@@ -137,7 +136,7 @@ impl Protocol {
             self.hear(&mut instance, &Statement { from: moment(heard), to: moment(database - 1), marks });
             self.finish_hearing(&mut instance);
         }
-        let request = request_now(world);
+        let request = Request::plain(world.now);
         let after = self.newest_for(&instance, request);
         // No node answers from a moment that has not come.
         if after > world.database {

@@ -6,7 +6,6 @@ use permcached::freshness::{Horizon, Moment};
 
 use super::{
     histories::Event,
-    instance::BOUND,
     run::{May, Run},
     safeguards::Safeguard,
     statements,
@@ -100,7 +99,7 @@ impl Protocol {
     /// Whether a fact that counts, and is true as of this, may serve a request.
     pub fn satisfies(&self, instance: &Instance, as_of: Moment, request: Request) -> bool {
         (!self.keeps(Safeguard::TokenTested) || as_of >= request.token)
-            && (!self.keeps(Safeguard::BoundTested) || instance.is_fresh(as_of, request.arrived))
+            && (!self.keeps(Safeguard::BoundTested) || instance.is_fresh(as_of, request))
     }
 
     /// Whether a fact may serve a request from memory.
@@ -134,7 +133,7 @@ impl Protocol {
             || after >= request.token
                 && after >= instance.horizon.floor
                 && after >= instance.marks[self.stripe(Target::KeyA)]
-                && instance.is_fresh(after, request.arrived)
+                && instance.is_fresh(after, request)
     }
 
     // Point 3: the source that went back, and applying a statement.
@@ -177,15 +176,15 @@ impl Protocol {
 
     /// Takes notice if an answer breaks a promise.
     pub fn judge(&self, world: &mut World, found: Found, request: Request) {
-        let oldest = oldest_allowed(world, request.arrived);
+        let oldest = oldest_allowed(world, request);
         world.broken.bound |= !self.is_true(world, found, oldest);
         world.broken.token |= !self.is_true(world, found, request.token);
     }
 }
 
-/// The oldest moment that an answer to a request which arrived then may show: all that was acknowledged longer before it
-/// than the bound is in it.
-pub fn oldest_allowed(world: &World, arrived: Tick) -> Moment {
-    let old = |at: &usize| *at == 0 || world.acknowledged[*at] + BOUND < arrived;
+/// The oldest moment that an answer to a request may show: all that was acknowledged longer before it than its bound is in
+/// it.
+pub fn oldest_allowed(world: &World, request: Request) -> Moment {
+    let old = |at: &usize| *at == 0 || world.acknowledged[*at] + request.bound < request.arrived;
     moment((0..=count(world.database)).rev().find(old).unwrap_or(0))
 }

@@ -13,6 +13,8 @@ pub enum May {
     Join,
     /// Requests carry tokens: any moment that has come.
     PassTokens,
+    /// Requests ask for a smaller bound than the usual one.
+    LimitAge,
     /// Hints of honest moments arrive: for the key, for a document, for all.
     Hint,
     /// Hints, tokens and facts of a moment that has not come arrive.

@@ -38,6 +38,18 @@ fn tokens() {
     });
 }
 
+/// Requests with smaller bounds, on their own and waiting.
+#[test]
+fn ages() {
+    holds(Run {
+        name: "ages",
+        history: TRANSACTION.first(2),
+        may: &[May::Join, May::LimitAge],
+        reaches: &[REVOKED, GAP, JOINED],
+        ..PLAIN
+    });
+}
+
 /// A document that moves away, comes back and is deleted.
 #[test]
 fn moves() {
@@ -221,6 +233,17 @@ mod at_length {
         holds(Run {
             name: "tokens at length",
             may: &[May::Join, May::PassTokens],
+            reaches: &[W_VOUCHES, REVOKED, GAP, JOINED],
+            ..PLAIN
+        });
+    }
+
+    #[test]
+    #[ignore = "minutes: make model"]
+    fn ages() {
+        holds(Run {
+            name: "ages at length",
+            may: &[May::Join, May::LimitAge],
             reaches: &[W_VOUCHES, REVOKED, GAP, JOINED],
             ..PLAIN
         });

@@ -87,10 +87,8 @@ impl Protocol {
                 let probing = world.instances[i].probing.take()?;
                 self.probed(&mut world.instances[i], probing.sent, probing.applied, at);
             }
-            Action::Ask(i, token) => self.ask(&mut world, i, token),
-            Action::Join(i, token) => {
-                world.instances[i].flight.as_mut()?.joiner = Some(Request { arrived: now, token });
-            }
+            Action::Ask(i, request) => self.ask(&mut world, i, request),
+            Action::Join(i, request) => world.instances[i].flight.as_mut()?.joiner = Some(request),
             Action::ReadSource(i, at) => {
                 let fact = Fact { stamp: at, found: self.found(at) };
                 world.instances[i].flight.as_mut()?.result = Some(Answer::Read(fact));
@@ -124,7 +122,7 @@ impl Protocol {
                 let instance = &mut world.instances[i];
                 let fact = instance.remembered?;
                 let applied = instance.horizon.applied;
-                let request = Request { arrived: now, token: moment(0) };
+                let request = Request::plain(now);
                 instance.reader = Some(Reader { request, fact, applied, counted: self.counts(instance, fact) });
             }
             Action::Test(i) => self.test(&mut world, i)?,
@@ -144,15 +142,14 @@ impl Protocol {
     }
 
     /// Points 1, 11 and 12: X is what this request's read must have seen. A token is known to have come, or refused.
-    fn ask(&self, world: &mut World, i: usize, token: Moment) {
+    fn ask(&self, world: &mut World, i: usize, leader: Request) {
         let instance = &mut world.instances[i];
-        if token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
+        if leader.token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
             self.probe(instance, world.now, world.database);
             return;
         }
-        let leader = Request { arrived: world.now, token };
         let after = self.newest_for(instance, leader);
-        instance.newest = instance.newest.max(token);
+        instance.newest = instance.newest.max(leader.token);
         instance.flight = Some(Flight { after, leader, joiner: None, result: None, heard_since: false });
         world.reads += 1;
     }

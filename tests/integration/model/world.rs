@@ -7,6 +7,9 @@ use permcached::freshness::{Horizon, Moment, Probes};
 /// Time by the instances' own clocks, in steps as long as a request's bound.
 pub type Tick = u8;
 
+/// `MAX_STALENESS`, in ticks.
+pub const BOUND: Tick = 1;
+
 /// The most moments that a history has, and the first one included.
 pub const MOMENTS_MAX: usize = 6;
 
@@ -58,6 +61,15 @@ pub struct Request {
     pub arrived: Tick,
     /// It must see everything up to this moment.
     pub token: Moment,
+    /// And everything acknowledged longer than this before it: `MAX_STALENESS`, or its `max_age`.
+    pub bound: Tick,
+}
+
+impl Request {
+    /// Asks for no more than all do.
+    pub fn plain(arrived: Tick) -> Self {
+        Self { arrived, token: moment(0), bound: BOUND }
+    }
 }
 
 /// A read on its way, and who waits for it.
