@@ -35,6 +35,7 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
         Safeguard::MarksBeforeW => (steps, TOKEN_HOLDS, 5),
         Safeguard::FloorBeforeW => (steps, TOKEN_HOLDS, 5),
         Safeguard::BeginAgain => (restored, HEALS, 0),
+        Safeguard::OldReadsDropped => (restored, TOKEN_HOLDS, 2),
         Safeguard::WBeforeTest => (steps, TOKEN_HOLDS, 8),
         Safeguard::FloorTested => (plain, TOKEN_HOLDS, 6),
         Safeguard::KeyTested => (plain, TOKEN_HOLDS, 7),

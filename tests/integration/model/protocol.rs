@@ -142,6 +142,9 @@ impl Protocol {
     pub fn probed(&self, instance: &mut Instance, sent: Tick, applied: Moment, returned: Moment) {
         if returned < applied && self.keeps(Safeguard::BeginAgain) {
             instance.begin_again(returned);
+            if self.keeps(Safeguard::OldReadsDropped) {
+                instance.flight = None;
+            }
         }
         instance.learn(sent, returned);
     }
@@ -175,7 +178,12 @@ impl Protocol {
     }
 
     /// Takes notice if an answer breaks a promise.
-    pub fn judge(&self, world: &mut World, found: Found, request: Request) {
+    pub fn judge(&self, world: &mut World, fact: Fact, request: Request) {
+        // What was read before its history was undone was true then.
+        if fact.stamp > world.database {
+            return;
+        }
+        let found = fact.found;
         let oldest = oldest_allowed(world, request);
         world.broken.bound |= !self.is_true(world, found, oldest);
         world.broken.token |= !self.is_true(world, found, request.token);

@@ -45,6 +45,8 @@ safeguards! {
     FloorBeforeW,
     /// 3. A probe that returns a moment before W begins a new history: nothing known is of this one.
     BeginAgain,
+    /// 3. What was asked for before a new history began is not kept.
+    OldReadsDropped,
     /// 4. A reader loads W before it tests.
     WBeforeTest,
     /// 4. The test looks at the floor.

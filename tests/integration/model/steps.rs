@@ -35,12 +35,20 @@ impl Protocol {
         if self.may(May::BeRestored) {
             // What it knows is of a history that was undone while it could reach nobody.
             let future = self.future();
+            let undone = Fact { stamp: future, found: [3, 3] };
             instances[0] = Instance {
                 runs: true,
                 horizon: Horizon { applied: future, floor: moment(0) },
                 marks: [future; 4],
                 newest: future,
-                remembered: Some(Fact { stamp: future, found: [3, 3] }),
+                remembered: Some(undone),
+                flight: Some(Flight {
+                    after: future,
+                    leader: Request::plain(0),
+                    joiner: None,
+                    result: Some(Answer::Read(undone)),
+                    heard_since: false,
+                }),
                 ..Instance::default()
             };
         }
@@ -169,13 +177,13 @@ impl Protocol {
         if is_read && !self.keeps(Safeguard::AskerUsesOwnRead) && !counts {
             world.broken.answered = true;
         } else {
-            self.judge(world, fact.found, flight.leader);
+            self.judge(world, fact, flight.leader);
             let serves_joiner = |joiner: &Request| {
                 is_read || !self.keeps(Safeguard::JoinerTests) || self.serves(&instance, fact, *joiner)
             };
             // Whom it does not serve asks again.
             if let Some(joiner) = flight.joiner.filter(serves_joiner) {
-                self.judge(world, fact.found, joiner);
+                self.judge(world, fact, joiner);
             }
         }
         world.instances[i].remembered = Some(fact);
@@ -274,7 +282,7 @@ impl Protocol {
         if counts && self.satisfies(instance, as_of, reader.request) {
             // The answer says its as of, which is a token too.
             let request = Request { token: as_of, ..reader.request };
-            self.judge(world, reader.fact.found, request);
+            self.judge(world, reader.fact, request);
         }
         Some(())
     }
