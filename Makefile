@@ -16,7 +16,7 @@ run: ## serve the sample schema over the sample documents
 test: ## run all tests
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked
 
-# The smaller runs are among the tests already. Five minutes, and a gigabyte of memory.
+# The smaller runs are among the tests already. Three minutes on two cores, and a gigabyte of memory.
 model: ## check the freshness protocol at length (docs/proof.md)
 	cargo test --locked --test integration model:: -- --ignored --nocapture
 
