@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test bench lint
+.PHONY: help run test model bench lint
 .DEFAULT_GOAL := help
 
 # Lists the targets: the words after `##` below.
@@ -15,6 +15,10 @@ run: ## serve the sample schema over the sample documents
 # Against real servers; those not on this machine are fetched into target/servers.
 test: ## run all tests
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked
+
+# The smaller runs are among the tests already. Three minutes on two cores, and a gigabyte of memory.
+model: ## check the freshness protocol at length (docs/proof.md)
+	cargo test --locked --test integration model:: -- --ignored --nocapture
 
 # Use a quiet machine: the numbers are only worth what else it is doing.
 bench: ## run the benchmarks

@@ -32,9 +32,9 @@ impl Bus {
         }
     }
 
-    /// Says that this changed, and nothing about what else did.
-    pub fn hint(&self, changes: Vec<Change>) {
-        self.freshness.mark(&changes);
+    /// Says that this changed, as seen in `epoch`, and nothing about what else did.
+    pub fn hint(&self, changes: Vec<Change>, epoch: Epoch) {
+        self.freshness.mark(&changes, epoch);
         self.log().hint(changes);
     }
 

@@ -299,12 +299,12 @@ impl Checker {
     async fn needed(&self, demand: Demand, arrived: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
         let since = arrived.minus(demand.age_max(self.staleness_max));
         let token = match demand {
-            // The ticks of one instance mean nothing to another: whoever has a token sees the source.
-            Demand::AtLeastAsFresh(_) if self.clock == Clock::Local => return self.probed(arrived, deadline).await,
             Demand::AtLeastAsFresh(token) if token.clock != self.clock => {
                 let (of, source_clock) = (token.clock.as_str(), self.clock.as_str());
                 return Err(CheckError::ForeignToken { of, source_clock });
             }
+            // The ticks of one instance mean nothing to another: whoever has a token sees the source.
+            Demand::AtLeastAsFresh(_) if self.clock == Clock::Local => return self.probed(arrived, deadline).await,
             Demand::AtLeastAsFresh(token) => token.moment,
             _ => Moment::default(),
         };

@@ -6,7 +6,7 @@
 mod flight;
 mod memory;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use flight::{Flights, Landed, Seat};
 pub use memory::Memory;
@@ -16,12 +16,15 @@ use crate::{
     fact::{Fact, FactKey},
     freshness::{Freshness, Moment},
     question::{Id, LookupId, Tier},
-    source::{Deadline, LOAD_TIME, Loaded, Source, SourceError},
+    source::{Deadline, Loaded, Source, SourceError},
     telemetry::Metrics,
 };
 
 /// How often a fact is asked for again when the load that was to bring it broke off.
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 8;
+
+/// How much of a request's time is kept for handing over what was loaded in time, where some of it was not.
+const HANDOVER: Duration = Duration::from_millis(5);
 
 /// What a request needs of each fact.
 #[derive(Clone, Copy, Debug, Default)]
@@ -172,9 +175,9 @@ impl Facts {
             let this = self.clone();
             // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
             tokio::spawn(async move {
-                let time = deadline.at_least(LOAD_TIME);
                 let mut landed = Landed::default();
-                for (key, result) in this.source.load(mine, at, time).await {
+                // Who has more time than this asks again.
+                for (key, result) in this.source.load(mine, at, deadline.sooner(HANDOVER)).await {
                     if let Ok(loaded) = &result {
                         let is_current = || epoch == this.freshness.epoch();
                         this.memory.insert(key.clone(), &loaded.fact, loaded.stamp, is_current);

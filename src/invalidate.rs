@@ -81,6 +81,7 @@ impl Invalidator {
     /// # Errors
     /// The source could not be asked, or not in time. Nothing is marked then.
     pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Token, SourceError> {
+        let epoch = self.prober.epoch();
         let at = self.prober.sent_since(LocalTime::now(), deadline).await?.moment;
         let changed = match outdated {
             Outdated::All => vec![Changed::Everything],
@@ -92,7 +93,7 @@ impl Invalidator {
             }
         };
         let changes = changed.into_iter().map(|what| Change { at, what }).collect();
-        self.bus.hint(changes);
+        self.bus.hint(changes, epoch);
         Ok(Token { clock: self.clock(), moment: at })
     }
 

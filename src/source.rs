@@ -21,9 +21,6 @@ use crate::{
     question::{CollectionId, Id},
 };
 
-/// How long a load may take at least, whatever the time of the request that began it: others may wait for it too.
-pub const LOAD_TIME: Duration = Duration::from_secs(2);
-
 /// Where facts come from.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -129,10 +126,10 @@ impl Deadline {
         Self(self.0.min(Self::after(time).0))
     }
 
-    /// The later of this and so much from now.
+    /// So much sooner than this.
     #[must_use]
-    pub fn at_least(self, time: Duration) -> Self {
-        Self(self.0.max(Self::after(time).0))
+    pub fn sooner(self, time: Duration) -> Self {
+        Self(self.0.checked_sub(time).unwrap_or(self.0))
     }
 
     /// As the runtime's timers want it.

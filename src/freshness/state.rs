@@ -88,8 +88,9 @@ impl Freshness {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Takes notice of a moment that is known to have come.
-    pub fn know(&self, moment: Moment) {
+    /// Takes notice of a moment that is known to have come. Only for who writes: a moment of a history that is over would
+    /// never come.
+    fn know(&self, moment: Moment) {
         self.newest.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
 
@@ -98,7 +99,8 @@ impl Freshness {
     #[must_use]
     pub fn as_of(&self, lookup: LookupId, id: &Id, fact: &Fact, stamp: Moment, subjects: Moment) -> Option<Moment> {
         let epoch = self.epoch();
-        // Before the test: what is marked after it is later than this.
+        // Before the test: what is marked after it is later than this. The subject's mark was read even earlier, at the
+        // request's arrival: one that came later is later than what the request may expect.
         let applied = self.applied();
         let counts = stamp >= subjects && stamp >= self.floor() && stamp >= self.mark_of(lookup, id, fact);
         (counts && epoch == self.epoch()).then(|| stamp.max(applied))
@@ -152,10 +154,12 @@ impl Freshness {
         true
     }
 
-    /// Marks changes of which nothing says that they are all there were.
-    pub fn mark(&self, changes: &[Change]) {
+    /// Marks changes, as seen in `epoch`, of which nothing says that they are all there were.
+    pub fn mark(&self, changes: &[Change], epoch: Epoch) {
         let _one_by_one = self.write();
-        self.mark_all(changes);
+        if epoch == self.epoch() {
+            self.mark_all(changes);
+        }
     }
 
     fn mark_all(&self, changes: &[Change]) {
@@ -207,6 +211,8 @@ impl Freshness {
             self.applied.store(probe.moment.as_u64(), Ordering::Release);
             self.newest.store(probe.moment.as_u64(), Ordering::Release);
             self.floor.store(probe.moment.as_u64(), Ordering::Release);
+            // Again: who began to read in between may have seen W as it was.
+            self.epoch.fetch_add(1, Ordering::AcqRel);
         }
         self.know(probe.moment);
         probes.record(probe);

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{Deadline, Source, SourceError};
-use crate::freshness::{Freshness, LocalTime, Probe};
+use crate::freshness::{Epoch, Freshness, LocalTime, Probe};
 
 /// How often a probe is sent, whether somebody waits for it or not.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -68,6 +68,12 @@ impl Prober {
             }
             failed = outcome.is_err();
         }
+    }
+
+    /// Which history its probes are of.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.freshness.epoch()
     }
 
     /// A probe that was sent no earlier than `since`: the last one, one that is under way, or a new one.

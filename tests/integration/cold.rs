@@ -98,7 +98,7 @@ async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
 /// One request, and the rounds that it took.
 async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<String>, Vec<Round>) {
     let (rounds, sum) = (asked.metric("permcached_check_rounds_count"), asked.metric("permcached_check_rounds_sum"));
-    let checked = asked.checker.check(questions, Demand::MinimizeLatency, Deadline::after(DEADLINE)).await;
+    let checked = asked.checker.check(questions, Demand::FullyConsistent, Deadline::after(DEADLINE)).await;
     let schema = asked.checker.schema();
     let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
     let taken = source.take();
@@ -175,7 +175,7 @@ async fn a_file_three_folders_deep_takes_at_most_five_rounds() {
         let (answers, rounds) = ask(&asked, &source, &questions).await;
         assert_eq!(answers, [answer], "{subject} {permission}");
         assert_eq!(assert_cold(&rounds), expected, "{subject} {permission}");
-        // Nothing is remembered yet: each request is cold.
+        // What must be fully consistent is cold each time.
         let (_, again) = ask(&asked, &source, &questions).await;
         assert_eq!(again.len(), rounds.len());
     }
@@ -228,7 +228,7 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let file = format!("file:{}", id(FILE, 0));
     let questions = [format!("user:{}", id(USER, 1)), "code:C0DE".to_owned()]
         .map(|subject| question(&schema, &subject, "read", &file));
-    let checked = asked.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(DEADLINE)).await;
+    let checked = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(DEADLINE)).await;
     assert!(matches!(checked[0].as_ref().unwrap().answer, Answer::Allowed { .. }));
     let as_of = checked[0].as_ref().unwrap().as_of.moment;
     let events = monitor.take();

@@ -83,27 +83,32 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
             assert_eq!(shown(&schema, checked.answer), *expected);
             assert_eq!(checked.as_of.clock, Clock::Local);
             assert!(checked.as_of.to_string().starts_with('l'), "{}", checked.as_of);
-            // Ticks are used once each: a later answer never has an earlier one's.
-            assert!(checked.as_of.moment > newest, "{:?} {newest:?}", checked.as_of);
+            // A later answer never has an earlier one's tick, unless it comes from memory.
+            let is_new = checked.as_of.moment > newest;
+            assert!(is_new != matches!(demand, Demand::MaxAge(_)), "{:?} {newest:?}", checked.as_of);
             as_of = as_of.max(checked.as_of.moment);
         }
         newest = as_of;
     }
     let finds = commands(&monitor.take(), "find");
-    assert_eq!(finds.len(), 3 * 3, "no probe, and a find for each of three lookups: {finds:?}");
+    assert_eq!(
+        finds.len(),
+        2 * 3,
+        "no probe, and a find for each of three lookups, unless it is remembered: {finds:?}"
+    );
     for find in finds {
         assert_eq!(find.get_document("readConcern").unwrap(), &doc! { "level": "local" }, "{find}");
         assert!(find.contains_key("maxTimeMS"), "{find}");
     }
 
-    // The next request sees what has been written, whatever it demands.
+    // Who wants to be sure sees at once what has been written.
     database.collection("shares").insert_one(doc! { "file_id": id(3), "user_id": id(2) }).await.unwrap();
-    let checked = asked.checker.check(&questions[1..2], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await;
+    let checked = asked.checker.check(&questions[1..2], Demand::FullyConsistent, Deadline::after(TIME_MAX)).await;
     assert_eq!(shown(&schema, checked[0].as_ref().unwrap().answer), "allowed by file#guest");
 }
 
 #[tokio::test]
-async fn its_own_tokens_are_taken_and_those_of_other_clocks_refused() {
+async fn tokens_read_the_database_and_those_of_other_clocks_are_refused() {
     let (asked, schema, ..) = standalone("standalone-tokens").await;
     let questions = [question(&schema, &format!("user:{}", id(1)), "read", &format!("file:{}", id(3)))];
     let check = async |token| {
@@ -123,6 +128,6 @@ async fn its_own_tokens_are_taken_and_those_of_other_clocks_refused() {
     assert!(matches!(refused, Err(CheckError::ForeignToken { of: "revision", .. })), "{refused:?}");
     // Another instance's, or one from before a restart.
     let future = Token { clock: Clock::Local, moment: Moment::from_count(1 << 40) };
-    let refused = check(future).await;
-    assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
+    let seen = check(future).await.unwrap();
+    assert_eq!(seen.tier, Tier::Source, "a tick of another instance says nothing, so the database is read");
 }

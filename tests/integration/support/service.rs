@@ -73,7 +73,7 @@ impl Service {
     pub async fn over(schema: &str, collections: BTreeMap<String, Vec<Document>>) -> Self {
         let schema = Arc::new(Schema::parse("schema.toml", schema).unwrap());
         let source = Arc::new(Documents::new(&schema, &collections));
-        Self::with_source(schema, source, 1_024).await
+        Self::with_source(schema, source, 1_024, Settings::default()).await
     }
 
     /// Over the sample documents behind a fault, for so many requests at once.
@@ -83,12 +83,19 @@ impl Service {
         let source =
             Faulty { documents, schema: Arc::clone(&schema), fault: Mutex::new(fault), asked: AtomicUsize::new(0) };
         let source = Arc::new(source);
-        (Self::with_source(schema, source.clone(), requests_max).await, source)
+        // Nothing is remembered and every request asks for the time: so that each meets the fault.
+        let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
+        (Self::with_source(schema, source.clone(), requests_max, settings).await, source)
     }
 
-    async fn with_source(schema: Arc<Schema>, source: Arc<dyn Source>, requests_max: usize) -> Self {
+    async fn with_source(
+        schema: Arc<Schema>,
+        source: Arc<dyn Source>,
+        requests_max: usize,
+        settings: Settings,
+    ) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let checker = Checker::new(schema, source, Arc::clone(&metrics), Settings::default());
+        let checker = Checker::new(schema, source, Arc::clone(&metrics), settings);
         Self::serve(PermissionApi::new(checker, requests_max), metrics, Limits::default()).await
     }
 
