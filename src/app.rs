@@ -205,7 +205,7 @@ pub async fn run(
     }
     tracing::info!(%address, "ready");
     listening(address);
-    serve(listener, app.api(), app.metrics, Limits::default(), stop).await?;
+    serve(listener, app.api(), app.metrics, app.trouble, Limits::default(), stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

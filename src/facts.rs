@@ -176,8 +176,9 @@ impl Facts {
             // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
             tokio::spawn(async move {
                 let mut landed = Landed::default();
-                // Who has more time than this asks again.
-                for (key, result) in this.source.load(mine, at, deadline.sooner(HANDOVER)).await {
+                // Who has more time than this asks again, also where the source does not heed its deadline.
+                let load = this.source.load(mine, at, deadline.sooner(HANDOVER));
+                for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
                     if let Ok(loaded) = &result {
                         let is_current = || epoch == this.freshness.epoch();
                         this.memory.insert(key.clone(), &loaded.fact, loaded.stamp, is_current);

@@ -40,14 +40,14 @@ impl AtHand {
             // One that had to be read again takes the other's place.
             facts.as_mut().remove(&key.id);
         }
-        self.keep(key.lookup, &key.id, held);
+        self.keep(key.lookup, key.id, held);
     }
 
-    fn keep(&self, lookup: LookupId, id: &Id, held: Held) -> Option<&Held> {
+    fn keep(&self, lookup: LookupId, id: Id, held: Held) -> Option<&Held> {
         let facts = self.by_lookup.get(lookup.index())?;
         self.facts.update(|count| count + 1);
         self.bytes.update(|bytes| bytes + held.fact.memory() + size_of::<Held>() + id.size());
-        Some(facts.insert(id.clone(), Box::new(held)))
+        Some(facts.insert(id, Box::new(held)))
     }
 
     /// How many more facts it may hold.
@@ -111,7 +111,7 @@ impl<'a> Watched<'a> {
             return None;
         }
         let held = self.remembered.remembered(lookup, id, self.need)?;
-        self.at_hand.keep(lookup, id, held)
+        self.at_hand.keep(lookup, id.clone(), held)
     }
 }
 

@@ -145,6 +145,7 @@ pub(super) fn answer(schema: &Schema, checked: &Checked) -> proto::Answer {
         as_of: checked.as_of.to_string(),
         age: prost_types::Duration::try_from(checked.age).ok(),
         valid_until: valid_until.map(timestamp),
+        stale: checked.is_stale,
     }
 }
 

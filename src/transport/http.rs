@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 pub(super) fn routes(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
     let ready = move || {
         let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        std::future::ready((status, readiness.as_str()).into_response())
+        std::future::ready((status, readiness.describe()).into_response())
     };
     let metrics = move || {
         let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];

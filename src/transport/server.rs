@@ -56,31 +56,41 @@ impl Default for Limits {
 }
 
 /// Whether requests are answered, as probes see it.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    state: Arc<AtomicU8>,
+    /// Why not all is well with the source, while that is so.
+    trouble: watch::Receiver<Option<String>>,
+}
 
 impl Readiness {
     const READY: u8 = 1;
     const DRAINING: u8 = 2;
 
-    /// Whether requests are answered.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::READY
+    fn new(trouble: watch::Receiver<Option<String>>) -> Self {
+        Self { state: Arc::default(), trouble }
     }
 
-    /// The state in a word.
+    /// Whether requests are answered, and from what the source has now.
     #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self.0.load(Ordering::Acquire) {
-            Self::READY => "ready",
-            Self::DRAINING => "draining",
-            _ => "starting",
+    pub fn is_ready(&self) -> bool {
+        self.state.load(Ordering::Acquire) == Self::READY && self.trouble.borrow().is_none()
+    }
+
+    /// The state in a word, and why.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self.state.load(Ordering::Acquire) {
+            Self::READY => {
+                self.trouble.borrow().as_ref().map_or_else(|| "ready".to_owned(), |why| format!("degraded: {why}"))
+            }
+            Self::DRAINING => "draining".to_owned(),
+            _ => "starting".to_owned(),
         }
     }
 
     fn set(&self, state: u8) {
-        self.0.store(state, Ordering::Release);
+        self.state.store(state, Ordering::Release);
     }
 }
 
@@ -95,7 +105,8 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop` is done, then says so to probes, and lets open requests end.
+/// Serves until `stop` is done. `trouble` says why not all is well with the source, while that is so: requests are answered,
+/// but probes are told that the service is not ready. At the end it says so to probes, and lets open requests end.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -103,13 +114,14 @@ pub async fn serve(
     listener: TcpListener,
     api: PermissionApi,
     metrics: Arc<Metrics>,
+    trouble: watch::Receiver<Option<String>>,
     limits: Limits,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (mut health, health_service) = health_reporter();
     // The reporter starts with the whole server as serving: it is not, yet.
     health.set_service_status("", ServingStatus::NotServing).await;
-    let readiness = Readiness::default();
+    let readiness = Readiness::new(trouble);
     let permissions = PermissionServiceServer::new(api).max_decoding_message_size(limits.message_bytes_max);
     let mut routes =
         Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);

@@ -7,6 +7,7 @@ use mongodb::bson::{doc, oid::ObjectId};
 use permcached::{
     check::{CheckError, Demand},
     freshness::{Clock, Moment, Token},
+    question::Tier,
     schema::Schema,
     source::{
         Deadline,

@@ -33,7 +33,7 @@ use permcached::{
 };
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -104,7 +104,7 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            serve(listener, api, metrics, limits, async {
+            serve(listener, api, metrics, watch::channel(None).1, limits, async {
                 let _dropped = stopped.await;
             })
             .await
