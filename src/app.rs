@@ -24,7 +24,7 @@ use crate::{
         mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
     },
     telemetry::Metrics,
-    transport::{Limits, PermissionApi, ServeError, serve},
+    transport::{Apis, InvalidationApi, Limits, PermissionApi, ServeError, serve},
 };
 
 /// How many requests are handled at once; further ones are refused, with the time to try again.
@@ -146,7 +146,9 @@ impl App {
         Self { follower: Follower::ChangeStream(Box::new(Feed { schema, database, freshness, prober, bus })), ..app }
     }
 
-    fn over(
+    /// As [`App::open`], over a source that is open already, and that nobody follows.
+    #[must_use]
+    pub fn over(
         schema: Arc<Schema>,
         source: Arc<dyn Source>,
         settings: Settings,
@@ -179,6 +181,13 @@ impl App {
         Ok(tasks)
     }
 
+    /// All its services, for so many requests at once.
+    #[must_use]
+    pub fn apis(&self, requests_max: usize) -> Apis {
+        let permissions = PermissionApi::new(self.checker.clone(), requests_max);
+        Apis { permissions, invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max) }
+    }
+
     /// The service that answers for it.
     #[must_use]
     pub fn api(&self) -> PermissionApi {
@@ -205,7 +214,7 @@ pub async fn run(
     }
     tracing::info!(%address, "ready");
     listening(address);
-    serve(listener, app.api(), app.metrics, app.trouble, Limits::default(), stop).await?;
+    serve(listener, app.apis(REQUESTS_MAX), app.metrics, app.trouble, Limits::default(), stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

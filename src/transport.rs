@@ -6,12 +6,14 @@ mod convert;
 mod deadline;
 mod explanation;
 mod http;
+mod invalidation;
 mod permission;
 mod server;
 mod status;
 
+pub use invalidation::InvalidationApi;
 pub use permission::PermissionApi;
-pub use server::{Limits, Readiness, ServeError, serve};
+pub use server::{Apis, Limits, Readiness, ServeError, serve};
 
 /// The messages and services of `proto/permcached/v1`, as generated.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]

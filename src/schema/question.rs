@@ -75,6 +75,24 @@ impl Schema {
             .collect())
     }
 
+    /// A subject, by its type and id as requests name them.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn read_subject(&self, kind: &str, id: &str) -> Result<Subject, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        self.named_subject(SubjectText::Known { kind, id }, &mut errors).ok_or(errors)
+    }
+
+    /// A resource, by its type and id as requests name them.
+    ///
+    /// # Errors
+    /// Every field that is wrong.
+    pub fn read_resource(&self, kind: &str, id: &str) -> Result<Resource, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        self.named_resource(kind, id, &mut errors).ok_or(errors)
+    }
+
     fn resource_type(&self, name: &str) -> Option<ResourceTypeId> {
         self.resources().find(|(_, kind)| &*kind.name == name).map(|(id, _)| id)
     }

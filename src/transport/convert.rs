@@ -68,6 +68,12 @@ fn with_parts<T>(
     read.ok().filter(|_| violations.is_empty()).ok_or(violations)
 }
 
+/// What is wrong with a `part`, as what is wrong with the one at a place of a list.
+pub(super) fn at_place(errors: &[FieldError], part: &str, place: &str) -> Vec<Violation> {
+    let moved = |error: &FieldError| Violation::new(error.field.replacen(part, place, 1), &error.message);
+    errors.iter().map(moved).collect()
+}
+
 /// What is wrong with a demand that says no.
 const FALSE: &str = "is false: set it to true, or leave `consistency` out";
 

@@ -20,9 +20,11 @@ use tonic_health::{ServingStatus, server::health_reporter};
 
 use super::{
     http,
+    invalidation::InvalidationApi,
     permission::PermissionApi,
     proto::{
         DESCRIPTORS,
+        invalidation_service_server::{InvalidationServiceServer, SERVICE_NAME as INVALIDATION},
         permission_service_server::{PermissionServiceServer, SERVICE_NAME},
     },
 };
@@ -94,6 +96,15 @@ impl Readiness {
     }
 }
 
+/// The services of the port.
+#[derive(Clone)]
+pub struct Apis {
+    /// Answers questions.
+    pub permissions: PermissionApi,
+    /// Takes what is said to have changed.
+    pub invalidation: InvalidationApi,
+}
+
 /// Why the port cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -112,7 +123,7 @@ pub enum ServeError {
 /// [`ServeError`].
 pub async fn serve(
     listener: TcpListener,
-    api: PermissionApi,
+    apis: Apis,
     metrics: Arc<Metrics>,
     trouble: watch::Receiver<Option<String>>,
     limits: Limits,
@@ -122,9 +133,14 @@ pub async fn serve(
     // The reporter starts with the whole server as serving: it is not, yet.
     health.set_service_status("", ServingStatus::NotServing).await;
     let readiness = Readiness::new(trouble);
-    let permissions = PermissionServiceServer::new(api).max_decoding_message_size(limits.message_bytes_max);
-    let mut routes =
-        Routes::from(http::routes(readiness.clone(), metrics)).add_service(health_service).add_service(permissions);
+    let permissions =
+        PermissionServiceServer::new(apis.permissions).max_decoding_message_size(limits.message_bytes_max);
+    let invalidation =
+        InvalidationServiceServer::new(apis.invalidation).max_decoding_message_size(limits.message_bytes_max);
+    let mut routes = Routes::from(http::routes(readiness.clone(), metrics))
+        .add_service(health_service)
+        .add_service(permissions)
+        .add_service(invalidation);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
@@ -142,7 +158,7 @@ pub async fn serve(
     tokio::pin!(server, stop);
 
     readiness.set(Readiness::READY);
-    for name in ["", SERVICE_NAME] {
+    for name in ["", SERVICE_NAME, INVALIDATION] {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
     tokio::select! {
@@ -150,12 +166,12 @@ pub async fn serve(
         () = &mut stop => {}
     }
     readiness.set(Readiness::DRAINING);
-    for name in ["", SERVICE_NAME] {
+    for name in ["", SERVICE_NAME, INVALIDATION] {
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
     let _no_receivers = stopping.send(true);
     // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
-    for name in ["", SERVICE_NAME] {
+    for name in ["", SERVICE_NAME, INVALIDATION] {
         health.clear_service_status(name).await;
     }
     if let Ok(result) = timeout(limits.drain_time, server).await {

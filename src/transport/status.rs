@@ -43,19 +43,17 @@ pub(super) fn overloaded() -> Status {
     Status::with_error_details(Code::ResourceExhausted, "too many requests at once", details)
 }
 
+/// The source cannot be read.
+pub(super) fn unavailable(message: &str) -> Status {
+    Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+}
+
 /// Why a question has no answer. `moment_field` is where the request says which moment its answer must cover. What the
 /// source says of itself is for the log alone.
 pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     let message = error.to_string();
     match error {
-        CheckError::Unavailable(_) => {
-            let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
-            Status::with_error_details(
-                Code::Unavailable,
-                "the permission could not be checked: the source cannot be read",
-                details,
-            )
-        }
+        CheckError::Unavailable(_) => unavailable("the permission could not be checked: the source cannot be read"),
         CheckError::DeadlineExceeded => Status::deadline_exceeded(message),
         CheckError::ForeignToken { .. } | CheckError::FutureToken => invalid(&[Violation::new(moment_field, message)]),
         CheckError::TooLarge => Status::resource_exhausted(message),

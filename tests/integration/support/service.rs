@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bson::Document;
 use permcached::{
     app::{App, read_schema},
-    check::{Checker, Settings},
+    check::Settings,
     config::SourceConfig,
     fact::FactKey,
     freshness::{Clock, Moment},
@@ -26,7 +26,7 @@ use permcached::{
     source::{Deadline, Loaded, Source, SourceError, documents::Documents},
     telemetry::Metrics,
     transport::{
-        Limits, PermissionApi, ServeError,
+        Apis, Limits, ServeError,
         proto::{Resource, Subject, permission_service_client::PermissionServiceClient},
         serve,
     },
@@ -66,7 +66,7 @@ impl Service {
     pub async fn draining_within(drain_time: Duration) -> Self {
         let source = SourceConfig::Documents(DOCUMENTS.into());
         let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, Settings::default()).await.unwrap();
-        Self::serve(app.api(), app.metrics, Limits { drain_time, ..Limits::default() }).await
+        Self::serve(app.apis(1_024), app.metrics, Limits { drain_time, ..Limits::default() }).await
     }
 
     /// Over documents of the test's own.
@@ -94,17 +94,16 @@ impl Service {
         requests_max: usize,
         settings: Settings,
     ) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        let checker = Checker::new(schema, source, Arc::clone(&metrics), settings);
-        Self::serve(PermissionApi::new(checker, requests_max), metrics, Limits::default()).await
+        let app = App::over(schema, source, settings, watch::channel(None).1);
+        Self::serve(app.apis(requests_max), app.metrics, Limits::default()).await
     }
 
-    async fn serve(api: PermissionApi, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    async fn serve(apis: Apis, metrics: Arc<Metrics>, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            serve(listener, api, metrics, watch::channel(None).1, limits, async {
+            serve(listener, apis, metrics, watch::channel(None).1, limits, async {
                 let _dropped = stopped.await;
             })
             .await

@@ -1,0 +1,111 @@
+//! The handlers of `InvalidationService`.
+
+use std::sync::Arc;
+
+use tokio::{sync::Semaphore, time::timeout_at};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    deadline::deadline,
+    proto::{InvalidateRequest, InvalidateResponse, invalidation_service_server::InvalidationService},
+    status::{self, Violation},
+};
+use crate::{
+    invalidate::{Invalidator, Outdated, OutdatedDocument},
+    schema::Schema,
+    source::SourceError,
+};
+
+/// How many things one request names at most.
+const NAMED_MAX: usize = 10_000;
+
+/// The service, as tonic calls it.
+#[derive(Clone)]
+pub struct InvalidationApi {
+    invalidator: Invalidator,
+    permits: Arc<Semaphore>,
+}
+
+impl InvalidationApi {
+    /// A service that handles at most `requests_max` requests at once, and refuses more.
+    #[must_use]
+    pub fn new(invalidator: Invalidator, requests_max: usize) -> Self {
+        Self { invalidator, permits: Arc::new(Semaphore::new(requests_max)) }
+    }
+}
+
+#[tonic::async_trait]
+impl InvalidationService for InvalidationApi {
+    async fn invalidate(&self, request: Request<InvalidateRequest>) -> Result<Response<InvalidateResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let _permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
+        let request = request.into_inner();
+        let outdated = outdated(self.invalidator.schema(), &request).map_err(|wrong| status::invalid(&wrong))?;
+        let invalidated = timeout_at(deadline.instant(), self.invalidator.invalidate(&outdated, deadline)).await;
+        let token = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
+            SourceError::TimedOut if deadline.is_over() => Status::deadline_exceeded("nothing was invalidated in time"),
+            error => {
+                tracing::warn!(%error, "nothing was invalidated: the source cannot be read");
+                status::unavailable("nothing was invalidated: the source cannot be read")
+            }
+        })?;
+        Ok(Response::new(InvalidateResponse { token: token.to_string(), published: false }))
+    }
+}
+
+/// What a request says is outdated.
+fn outdated(schema: &Schema, request: &InvalidateRequest) -> Result<Outdated, Vec<Violation>> {
+    let InvalidateRequest { resources, documents, subjects, all } = request;
+    let named = resources.len() + documents.len() + subjects.len();
+    let mut violations = Vec::new();
+    match (*all, named) {
+        (true, 0) => return Ok(Outdated::All),
+        (true, _) => violations.push(Violation::new("all", "is everything already: name nothing else beside it")),
+        (false, 0) => {
+            let message = "is empty: name resources, documents or subjects, or say that it is all";
+            violations.push(Violation::new("resources", message));
+        }
+        (false, NAMED_MAX..) if named > NAMED_MAX => {
+            violations.push(Violation::new("resources", format!("{named} things are named: 10,000 together at most")));
+            return Err(violations);
+        }
+        _ => {}
+    }
+    let mut all_resources = Vec::new();
+    for (place, resource) in resources.iter().enumerate() {
+        match schema.read_resource(&resource.r#type, &resource.id) {
+            Ok(resource) => all_resources.push(resource),
+            Err(wrong) => violations.extend(convert::at_place(&wrong, "resource", &format!("resources[{place}]"))),
+        }
+    }
+    let mut all_subjects = Vec::new();
+    for (place, subject) in subjects.iter().enumerate() {
+        if subject.anonymous {
+            let field = format!("subjects[{place}].anonymous");
+            violations.push(Violation::new(field, "nothing is looked at for nobody: name a subject"));
+            continue;
+        }
+        match schema.read_subject(&subject.r#type, &subject.id) {
+            Ok(subject) => all_subjects.push(subject),
+            Err(wrong) => violations.extend(convert::at_place(&wrong, "subject", &format!("subjects[{place}]"))),
+        }
+    }
+    let mut all_documents = Vec::new();
+    for (place, document) in documents.iter().enumerate() {
+        let read = schema.collection_id(&document.collection);
+        match read.map(|collection| OutdatedDocument::new(collection, &document.id)) {
+            None => {
+                let message = format!("`{}` is no collection of the schema", document.collection);
+                violations.push(Violation::new(format!("documents[{place}].collection"), message));
+            }
+            Some(document) if document.ids.is_empty() => {
+                let message = "is empty, or longer than 1,024 bytes";
+                violations.push(Violation::new(format!("documents[{place}].id"), message));
+            }
+            Some(document) => all_documents.push(document),
+        }
+    }
+    let outdated = Outdated::These { resources: all_resources, documents: all_documents, subjects: all_subjects };
+    if violations.is_empty() { Ok(outdated) } else { Err(violations) }
+}
