@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod ask;
 mod health;
+mod invalidate;
 mod remote;
 mod schema;
 mod schema_test;
@@ -48,6 +49,8 @@ enum Command {
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
+    /// Have a running server read facts again, and print a token that covers what was written before.
+    Invalidate(invalidate::Invalidate),
     /// Ask a running server whether it serves: for container health checks.
     Health(health::Health),
 }
@@ -79,6 +82,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Check(ask) => ask.check().await,
         Command::Explain(ask) => ask.explain().await,
         Command::Schema(schema) => schema.run().await,
+        Command::Invalidate(invalidate) => invalidate.run().await,
         Command::Health(health) => health.run().await,
     };
     match ended {

@@ -52,6 +52,7 @@ const FENCES: [Fence; 6] = [
         within: &[
             ("transport", "it is the wire, and holds the generated code"),
             ("cli::ask", "asks a service that runs"),
+            ("cli::invalidate", "asks a service that runs"),
             ("cli::remote", "reaches a service that runs"),
             ("cli::health", "asks a service that runs"),
             ("cli::text", "shows messages as JSON"),

@@ -6,6 +6,7 @@ mod answers;
 mod bad_input;
 mod explain;
 mod faults;
+mod invalidation;
 mod probes;
 mod random;
 mod reflection;
