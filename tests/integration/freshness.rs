@@ -1,49 +1,97 @@
 //! Freshness over a real replica set: what is remembered stays true.
+//!
+//! Each test has two applications (`Two`): the first is asked by the moment of a change, the second only hears of it.
+
+mod collections;
+mod documents;
+mod invalidation;
+mod moments;
+mod odd;
 
 use bson::{Document, doc, oid::ObjectId};
-use permcached::check::Demand;
+use permcached::question::Question;
 
-use crate::support::live::{Live, at_least};
+use crate::support::live::Live;
 
 const SCHEMA: &str = r#"
 default_subject = "user"
 
 [subject.user]
+collection = "users"
+where = { is_active = { "$ne" = false } }
+
+[resource.team]
+collection = "teams"
+
+[resource.team.relations]
+member = { each = "members", field = "user_id" }
+
+[resource.team.permissions]
+view = "member"
+
+[resource.folder]
+collection = "folders"
+
+[resource.folder.relations]
+owner = { field = "owner_id" }
+parent = { field = "parent_id", resource = "folder" }
+
+[resource.folder.permissions]
+read = "owner | parent.read"
 
 [resource.file]
 collection = "files"
 
 [resource.file.relations]
 owner = { field = "owner_id" }
+deleted = { where = { is_deleted = true } }
+folder = { field = "folder_id", resource = "folder" }
+editor = { field = "editor_ids" }
+reader = { each = "readers", field = "user_id", where = { level = "read" } }
+reviewer = { field = "team_id", subject = "team.member" }
 guest = { collection = "shares", by = "file_id", field = "user_id", where = { active = true } }
 
 [resource.file.permissions]
-read = "owner | guest"
+read = "!deleted & (owner | editor | reader | reviewer | guest | folder.read)"
 "#;
+
+/// Who asks.
+const USER: u8 = 101;
+
+/// Who owns everything.
+const OWNER: u8 = 100;
+
+const GUEST: &str = "allowed by file#guest";
+const NO_GRANT: &str = "denied NO_GRANT";
 
 fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-fn file(number: u8) -> Document {
-    doc! { "_id": id(number), "owner_id": id(100) }
+fn user(number: u8) -> Document {
+    doc! { "_id": id(number), "is_active": true }
 }
 
-#[tokio::test]
-async fn a_deleted_share_is_denied_at_once() {
-    let live = Live::new(
-        SCHEMA,
-        &[
-            ("files", vec![file(1)]),
-            ("shares", vec![doc! { "_id": id(50), "file_id": id(1), "user_id": id(101), "active": true }]),
-        ],
-    )
-    .await;
-    let question = live.question(&format!("user:{}", id(101)), "read", &format!("file:{}", id(1)));
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, "allowed by file#guest");
-    let _remembered = live.remembers(&question).await;
-    let moment = live.run(doc! { "delete": "shares", "deletes": [{ "q": { "_id": id(50) }, "limit": 1 }] }).await;
-    assert_eq!(live.says(&question, at_least(moment)).await, "denied NO_GRANT");
-    live.heard(moment).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, "denied NO_GRANT");
+fn users() -> (&'static str, Vec<Document>) {
+    ("users", vec![user(OWNER), user(USER)])
+}
+
+fn file(number: u8) -> Document {
+    doc! { "_id": id(number), "owner_id": id(OWNER) }
+}
+
+/// A file with one more field.
+fn file_with(number: u8, fields: Document) -> Document {
+    let mut file = file(number);
+    file.extend(fields);
+    file
+}
+
+fn share(number: u8, file: u8) -> Document {
+    doc! { "_id": id(number), "file_id": id(file), "user_id": id(USER), "active": true }
+}
+
+/// Whether a user may read a file.
+fn reads(live: &Live, user: u8, file: u8) -> Question {
+    live.question(&format!("user:{}", id(user)), "read", &format!("file:{}", id(file)))
 }

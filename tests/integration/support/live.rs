@@ -103,6 +103,27 @@ impl Live {
         operation_time(&self.database.run_command(command).await.expect("the command is right"))
     }
 
+    /// Runs a command of the whole server, and says the moment of what it did.
+    pub async fn administer(&self, command: Document) -> Moment {
+        let admin = self.database.client().database("admin");
+        operation_time(&admin.run_command(command).await.expect("the command is right"))
+    }
+
+    /// A collection's full name.
+    pub fn full_name(&self, collection: &str) -> String {
+        format!("{}.{collection}", self.database.name())
+    }
+
+    /// Puts documents in.
+    pub async fn insert(&self, collection: &str, documents: Vec<Document>) -> Moment {
+        self.run(doc! { "insert": collection, "documents": documents }).await
+    }
+
+    /// Takes one document out that matches.
+    pub async fn delete(&self, collection: &str, filter: Document) -> Moment {
+        self.run(doc! { "delete": collection, "deletes": [{ "q": filter, "limit": 1 }] }).await
+    }
+
     /// Changes the documents that match.
     pub async fn update(&self, collection: &str, filter: Document, update: impl Into<Bson>) -> Moment {
         let updates = vec![doc! { "q": filter, "u": update.into(), "multi": false }];
@@ -119,4 +140,43 @@ pub fn operation_time(reply: &Document) -> Moment {
 /// A demand for everything up to a moment.
 pub fn at_least(moment: Moment) -> Demand {
     Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment })
+}
+
+/// Two applications over one database: the first is asked by the moment of each change, the second only hears of them. So
+/// that the first asks the source tells the second nothing.
+pub struct Two {
+    pub first: Live,
+    pub second: Live,
+}
+
+impl Two {
+    pub async fn new(schema: &str, collections: &[(&str, Vec<Document>)]) -> Self {
+        let first = Live::new(schema, collections).await;
+        let (schema, database) = (Arc::clone(&first.schema), first.database.clone());
+        let second = Live::over(schema, database, Settings::default()).await;
+        Self { first, second }
+    }
+
+    /// Asks both until they answer from memory, and that this.
+    pub async fn remember(&self, answers: &[(&Question, &str)]) {
+        for (question, wanted) in answers {
+            for live in [&self.first, &self.second] {
+                let answer = live.remembers(question).await;
+                assert_eq!(shown(&live.schema, answer), *wanted, "before: {question:?}");
+            }
+        }
+    }
+
+    /// After a change: the first answers so at once, by its moment; the second, once it has heard of it. Then both remember
+    /// that.
+    pub async fn notice(&self, moment: Moment, answers: &[(&Question, &str)]) {
+        for (question, wanted) in answers {
+            assert_eq!(self.first.says(question, at_least(moment)).await, *wanted, "by the moment: {question:?}");
+        }
+        self.second.heard(moment).await;
+        for (question, wanted) in answers {
+            assert_eq!(self.second.says(question, Demand::MinimizeLatency).await, *wanted, "when heard: {question:?}");
+        }
+        self.remember(answers).await;
+    }
 }

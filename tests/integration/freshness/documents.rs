@@ -1,0 +1,160 @@
+//! Documents that are moved, deleted and changed, in each way that a relation reads them.
+
+use bson::{Bson, Document, doc};
+
+use super::{GUEST, NO_GRANT, OWNER, SCHEMA, USER, file, file_with, id, reads, share, user, users};
+use crate::support::live::Two;
+
+/// One change of one document, after which the user's answer about file 1 is another; and the way back.
+async fn there_and_back(
+    collections: &[(&str, Vec<Document>)],
+    [before, after]: [&str; 2],
+    (collection, of): (&str, u8),
+    [there, back]: [Bson; 2],
+) {
+    let mut all = vec![users()];
+    all.extend_from_slice(collections);
+    let two = Two::new(SCHEMA, &all).await;
+    let question = reads(&two.first, USER, 1);
+    two.remember(&[(&question, before)]).await;
+    let moment = two.first.update(collection, doc! { "_id": id(of) }, there).await;
+    two.notice(moment, &[(&question, after)]).await;
+    let moment = two.first.update(collection, doc! { "_id": id(of) }, back).await;
+    two.notice(moment, &[(&question, before)]).await;
+}
+
+fn set(fields: Document) -> Bson {
+    Bson::Document(doc! { "$set": fields })
+}
+
+#[tokio::test]
+async fn a_moved_document_is_noticed_where_it_was_and_where_it_is() {
+    let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
+    let two = Two::new(SCHEMA, &all).await;
+    let (old, new) = (reads(&two.first, USER, 1), reads(&two.first, USER, 2));
+    two.remember(&[(&old, GUEST), (&new, NO_GRANT)]).await;
+    let moment = two.first.update("shares", doc! { "_id": id(50) }, set(doc! { "file_id": id(2) })).await;
+    two.notice(moment, &[(&old, NO_GRANT), (&new, GUEST)]).await;
+    let moment = two.first.update("shares", doc! { "_id": id(50) }, share(50, 1)).await;
+    two.notice(moment, &[(&old, GUEST), (&new, NO_GRANT)]).await;
+}
+
+#[tokio::test]
+async fn a_deleted_share_is_noticed_and_a_new_one() {
+    let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let two = Two::new(SCHEMA, &all).await;
+    let question = reads(&two.first, USER, 1);
+    two.remember(&[(&question, GUEST)]).await;
+    let moment = two.first.delete("shares", doc! { "_id": id(50) }).await;
+    two.notice(moment, &[(&question, NO_GRANT)]).await;
+    let moment = two.first.insert("shares", vec![share(51, 1)]).await;
+    two.notice(moment, &[(&question, GUEST)]).await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_noticed_and_that_it_is_there_again() {
+    let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
+    let question = reads(&two.first, OWNER, 1);
+    two.remember(&[(&question, "allowed by file#owner")]).await;
+    let moment = two.first.delete("files", doc! { "_id": id(1) }).await;
+    two.notice(moment, &[(&question, "denied NOT_FOUND")]).await;
+    let moment = two.first.insert("files", vec![file(1)]).await;
+    two.notice(moment, &[(&question, "allowed by file#owner")]).await;
+}
+
+#[tokio::test]
+async fn a_condition_that_comes_true_is_noticed_though_nothing_was_found_before() {
+    let mut inactive = share(50, 1);
+    inactive.insert("active", false);
+    let documents = [("files", vec![file(1)]), ("shares", vec![inactive])];
+    let changes = [set(doc! { "active": true }), set(doc! { "active": false })];
+    there_and_back(&documents, [NO_GRANT, GUEST], ("shares", 50), changes).await;
+}
+
+#[tokio::test]
+async fn an_array_that_is_cut_short_is_noticed() {
+    let reader = |number| doc! { "user_id": id(number), "level": "read" };
+    // Of many, so that the event says that the array was cut short, not what it is now.
+    let mut readers: Vec<Document> = (0..20).map(reader).collect();
+    readers.push(reader(USER));
+    let documents = [("files", vec![file_with(1, doc! { "readers": readers })])];
+    let cut = vec![doc! { "$set": { "readers": { "$slice": ["$readers", 20] } } }];
+    let back = doc! { "$push": { "readers": reader(USER) } };
+    there_and_back(&documents, ["allowed by file#reader", NO_GRANT], ("files", 1), [cut.into(), back.into()]).await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_pulled_and_pushed_is_noticed() {
+    let documents = [("files", vec![file_with(1, doc! { "editor_ids": [id(OWNER), id(USER)] })])];
+    let changes = ["$pull", "$push"].map(|change| Bson::Document(doc! { change: { "editor_ids": id(USER) } }));
+    there_and_back(&documents, ["allowed by file#editor", NO_GRANT], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_field_deep_in_an_array_is_noticed() {
+    let readers = doc! { "readers": [{ "user_id": id(OWNER) }, { "user_id": id(USER), "level": "read" }] };
+    let documents = [("files", vec![file_with(1, readers)])];
+    let changes = [set(doc! { "readers.1.level": "none" }), set(doc! { "readers.1.level": "read" })];
+    there_and_back(&documents, ["allowed by file#reader", NO_GRANT], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_field_that_is_removed_is_noticed() {
+    let documents = [("files", vec![file_with(1, doc! { "editor_ids": id(USER) })])];
+    let changes = [doc! { "$unset": { "editor_ids": "" } }.into(), set(doc! { "editor_ids": [id(USER)] })];
+    there_and_back(&documents, ["allowed by file#editor", NO_GRANT], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_flag_of_the_file_itself_is_noticed() {
+    let documents = [("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let changes = [set(doc! { "is_deleted": true }), set(doc! { "is_deleted": false })];
+    there_and_back(&documents, [GUEST, "denied EXCLUDED"], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_new_owner_is_noticed_whether_set_or_by_a_new_document() {
+    let documents = [("files", vec![file(1)])];
+    let changes = [set(doc! { "owner_id": id(USER) }), file(1).into()];
+    there_and_back(&documents, [NO_GRANT, "allowed by file#owner"], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_file_that_moves_to_another_folder_is_noticed() {
+    let folder = |number, owner| doc! { "_id": id(number), "owner_id": id(owner) };
+    let documents = [
+        ("files", vec![file_with(1, doc! { "folder_id": id(20) })]),
+        ("folders", vec![folder(20, OWNER), folder(21, USER)]),
+    ];
+    let changes = [set(doc! { "folder_id": id(21) }), set(doc! { "folder_id": id(20) })];
+    there_and_back(&documents, [NO_GRANT, "allowed by folder#owner"], ("files", 1), changes).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_moves_is_noticed_beneath_it() {
+    let folder = |number, owner| doc! { "_id": id(number), "owner_id": id(owner) };
+    let mut middle = folder(22, OWNER);
+    middle.insert("parent_id", id(21));
+    let documents = [
+        ("files", vec![file_with(1, doc! { "folder_id": id(22) })]),
+        ("folders", vec![folder(20, OWNER), folder(21, USER), middle]),
+    ];
+    let changes = [set(doc! { "parent_id": id(20) }), set(doc! { "parent_id": id(21) })];
+    there_and_back(&documents, ["allowed by folder#owner", NO_GRANT], ("folders", 22), changes).await;
+}
+
+#[tokio::test]
+async fn a_member_who_leaves_a_team_is_noticed() {
+    let members = doc! { "_id": id(30), "members": [{ "user_id": id(OWNER) }, { "user_id": id(USER) }] };
+    let documents = [("files", vec![file_with(1, doc! { "team_id": id(30) })]), ("teams", vec![members])];
+    let changes =
+        ["$pull", "$push"].map(|change| Bson::Document(doc! { change: { "members": { "user_id": id(USER) } } }));
+    there_and_back(&documents, ["allowed by file#reviewer", NO_GRANT], ("teams", 30), changes).await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_deactivated_is_noticed() {
+    let documents = [("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let changes = [set(doc! { "is_active": false }), user(USER).into()];
+    there_and_back(&documents, [GUEST, "denied SUBJECT_INACTIVE"], ("users", USER), changes).await;
+}

@@ -1,0 +1,89 @@
+//! Invalidation by call: what was remembered is read again, and the token covers it.
+
+use permcached::{
+    check::Demand,
+    invalidate::{Outdated, OutdatedDocument},
+    question::{Question, Tier},
+    source::Deadline,
+};
+
+use super::{GUEST, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{
+    both::TIME_MAX,
+    live::{Live, at_least},
+};
+
+async fn shared() -> (Live, Question) {
+    let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let live = Live::new(SCHEMA, &all).await;
+    let question = reads(&live, USER, 1);
+    (live, question)
+}
+
+/// What is remembered is read again once it is said to be outdated, and then remembered again.
+async fn is_read_again(live: &Live, question: &Question, outdated: Outdated) {
+    let _remembered = live.remembers(question).await;
+    let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    let checked = live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+    assert_eq!(checked.tier, Tier::Source, "{outdated:?}");
+    assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
+    let checked = live.ask(question, at_least(token.moment)).await.expect("an answer");
+    assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
+    assert_eq!(live.says(question, at_least(token.moment)).await, GUEST);
+    let _remembered = live.remembers(question).await;
+}
+
+fn these() -> Outdated {
+    Outdated::These { resources: Vec::new(), documents: Vec::new(), subjects: Vec::new() }
+}
+
+#[tokio::test]
+async fn an_outdated_resource_is_read_again() {
+    let (live, question) = shared().await;
+    let mut outdated = these();
+    if let Outdated::These { resources, .. } = &mut outdated {
+        resources.push(question.resource.clone());
+    }
+    is_read_again(&live, &question, outdated).await;
+}
+
+#[tokio::test]
+async fn an_outdated_document_is_read_again() {
+    let (live, question) = shared().await;
+    for (collection, number) in [("files", 1), ("shares", 50), ("users", USER)] {
+        let collection = live.schema.collection_id(collection).expect("the schema names it");
+        let mut outdated = these();
+        if let Outdated::These { documents, .. } = &mut outdated {
+            documents.push(OutdatedDocument::new(collection, &id(number).to_hex()));
+        }
+        is_read_again(&live, &question, outdated).await;
+    }
+}
+
+#[tokio::test]
+async fn an_outdated_subject_is_looked_at_again() {
+    let (live, question) = shared().await;
+    let mut outdated = these();
+    if let Outdated::These { subjects, .. } = &mut outdated {
+        subjects.push(question.subject.clone());
+    }
+    is_read_again(&live, &question, outdated).await;
+}
+
+#[tokio::test]
+async fn all_is_read_again() {
+    let (live, question) = shared().await;
+    is_read_again(&live, &question, Outdated::All).await;
+}
+
+#[tokio::test]
+async fn what_is_not_outdated_is_remembered() {
+    let (live, question) = shared().await;
+    let _remembered = live.remembers(&question).await;
+    let other = reads(&live, 102, 2);
+    let (resources, subjects) = (vec![other.resource], vec![other.subject]);
+    let outdated = Outdated::These { resources, documents: Vec::new(), subjects };
+    live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+    assert_eq!(checked.tier, Tier::Memory);
+}
