@@ -449,7 +449,7 @@ impl Request {
             });
         }
         first_failure.map(|error| match error {
-            SourceError::TimedOut if self.deadline.is_over() => Err(CheckError::DeadlineExceeded),
+            SourceError::TimedOut if self.deadline.is_all_but_over() => Err(CheckError::DeadlineExceeded),
             SourceError::TooMuch => Err(CheckError::TooLarge),
             error => Err(CheckError::Unavailable(error)),
         })

@@ -49,7 +49,7 @@ enum Command {
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
-    /// Have a running server read facts again, and print a token that covers what was written before.
+    /// Have a running server read facts again, and print a token for what was written.
     Invalidate(invalidate::Invalidate),
     /// Ask a running server whether it serves: for container health checks.
     Health(health::Health),

@@ -6,7 +6,7 @@
 mod flight;
 mod memory;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use flight::{Flights, Landed, Seat};
 pub use memory::Memory;
@@ -22,9 +22,6 @@ use crate::{
 
 /// How often a fact is asked for again when the load that was to bring it broke off.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// How much of a request's time is kept for handing over what was loaded in time, where some of it was not.
-const HANDOVER: Duration = Duration::from_millis(5);
 
 /// What a request needs of each fact.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,7 +105,7 @@ impl Facts {
                 for key in keys {
                     match landed.as_ref().and_then(|landed| landed.get(&key)) {
                         // Its time was another's.
-                        Some(Err(SourceError::TimedOut)) if !deadline.is_over() => wanted.push(key),
+                        Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
                         Some(Ok(loaded)) => {
                             results.push((key, Ok(Held::from(loaded.clone()))));
@@ -177,7 +174,7 @@ impl Facts {
             tokio::spawn(async move {
                 let mut landed = Landed::default();
                 // Who has more time than this asks again, also where the source does not heed its deadline.
-                let load = this.source.load(mine, at, deadline.sooner(HANDOVER));
+                let load = this.source.load(mine, at, deadline.for_loading());
                 for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
                     if let Ok(loaded) = &result {
                         let is_current = || epoch == this.freshness.epoch();

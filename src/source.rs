@@ -21,6 +21,9 @@ use crate::{
     question::{CollectionId, Id},
 };
 
+/// How much of a request's time is kept for handing over what was loaded.
+const HANDOVER: Duration = Duration::from_millis(5);
+
 /// Where facts come from.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -126,10 +129,16 @@ impl Deadline {
         Self(self.0.min(Self::after(time).0))
     }
 
-    /// So much sooner than this.
+    /// When loading ends: a little sooner, so that what was loaded in time can be handed over where some of it was not.
     #[must_use]
-    pub fn sooner(self, time: Duration) -> Self {
-        Self(self.0.checked_sub(time).unwrap_or(self.0))
+    pub fn for_loading(self) -> Self {
+        Self(self.0.checked_sub(HANDOVER).unwrap_or(self.0))
+    }
+
+    /// Whether there is no time left to load anything.
+    #[must_use]
+    pub fn is_all_but_over(self) -> bool {
+        self.left() <= HANDOVER
     }
 
     /// As the runtime's timers want it.

@@ -16,13 +16,13 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub(super) struct Invalidate {
-    /// Everything, as after a backup was restored
+    /// Read everything again, as after a backup was restored
     #[arg(long, conflicts_with_all = ["resource", "document", "subject"])]
     all: bool,
     /// Everything that is looked up by a resource
     #[arg(long, value_name = "TYPE:ID")]
     resource: Vec<String>,
-    /// A document
+    /// Read a document again
     #[arg(long, value_name = "COLLECTION:ID")]
     document: Vec<String>,
     /// Everything that is looked at for a subject

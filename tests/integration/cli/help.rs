@@ -2,8 +2,17 @@
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 8] =
-    [&[], &["serve"], &["check"], &["explain"], &["schema"], &["schema", "check"], &["schema", "test"], &["health"]];
+const COMMANDS: [&[&str]; 9] = [
+    &[],
+    &["serve"],
+    &["check"],
+    &["explain"],
+    &["schema"],
+    &["schema", "check"],
+    &["schema", "test"],
+    &["invalidate"],
+    &["health"],
+];
 
 #[test]
 fn every_command_explains_itself() {

@@ -32,6 +32,9 @@ use crate::support::{
     servers::mongo,
 };
 
+/// How much of a request's time is kept for handing over what was loaded.
+const HANDED_OVER: Duration = Duration::from_millis(5);
+
 /// How much later than its deadline an answer may come on a busy machine.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
@@ -167,7 +170,7 @@ async fn a_slow_server_is_given_up_at_the_deadline() {
     point.off().await;
     assert_eq!(fylora.shown(owner), "allowed by file#owner");
     assert!(matches!(stranger, Err(CheckError::DeadlineExceeded)), "{stranger:?}");
-    assert!(time >= deadline && time < deadline + LATE_MAX, "{time:?}");
+    assert!(time >= deadline - HANDED_OVER && time < deadline + LATE_MAX, "{time:?}");
     // The probe is bounded by it as well.
     let mut data = slow;
     data.insert("failCommands", vec!["find"]);
