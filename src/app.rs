@@ -136,14 +136,18 @@ impl App {
     /// As [`App::open`], over a MongoDB that is open already.
     #[must_use]
     pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb, settings: Settings) -> Self {
-        let (database, mode) = (mongodb.database().clone(), mongodb.mode());
-        let app = Self::over(Arc::clone(&schema), Arc::new(mongodb), settings, watch::channel(None).1);
-        if mode != Mode::ReplicaSet {
-            return app;
-        }
-        let freshness = Arc::clone(app.checker.freshness());
-        let (prober, bus) = (app.checker.prober().clone(), Arc::clone(&app.bus));
-        Self { follower: Follower::ChangeStream(Box::new(Feed { schema, database, freshness, prober, bus })), ..app }
+        let mongodb = Arc::new(mongodb);
+        let app = Self::over(Arc::clone(&schema), Arc::<MongoDb>::clone(&mongodb), settings, watch::channel(None).1);
+        if mongodb.mode() == Mode::ReplicaSet { app.following(schema, &mongodb) } else { app }
+    }
+
+    /// With a change stream on a replica set, from which its source reads.
+    #[must_use]
+    pub fn following(self, schema: Arc<Schema>, mongodb: &MongoDb) -> Self {
+        let freshness = Arc::clone(self.checker.freshness());
+        let (prober, bus) = (self.checker.prober().clone(), Arc::clone(&self.bus));
+        let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus };
+        Self { follower: Follower::ChangeStream(Box::new(feed)), ..self }
     }
 
     /// As [`App::open`], over a source that is open already, and that nobody follows.
@@ -186,12 +190,6 @@ impl App {
     pub fn apis(&self, requests_max: usize) -> Apis {
         let permissions = PermissionApi::new(self.checker.clone(), requests_max);
         Apis { permissions, invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max) }
-    }
-
-    /// The service that answers for it.
-    #[must_use]
-    pub fn api(&self) -> PermissionApi {
-        PermissionApi::new(self.checker.clone(), REQUESTS_MAX)
     }
 }
 

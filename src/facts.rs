@@ -93,7 +93,7 @@ impl Facts {
         let mut results = Vec::with_capacity(keys.len());
         let mut wanted = keys;
         for _ in 0..ATTEMPTS_MAX {
-            let waits = self.board(std::mem::take(&mut wanted), need, deadline, &mut results);
+            let (known, waits) = self.board(std::mem::take(&mut wanted), need, deadline, &mut results);
             for Wait { mut landing, keys } in waits {
                 let landed = match timeout_at(deadline.instant(), landing.wait_for(Option::is_some)).await {
                     Ok(landed) => landed.ok().and_then(|landed| landed.clone()),
@@ -107,9 +107,13 @@ impl Facts {
                         // Its time was another's.
                         Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
-                        Some(Ok(loaded)) => {
-                            results.push((key, Ok(Held::from(loaded.clone()))));
+                        // Who started the flight did not know yet what this request knew when it joined.
+                        Some(Ok(Loaded { fact, stamp }))
+                            if self.freshness.was_outdated(key.lookup, &key.id, fact, *stamp, known) =>
+                        {
+                            wanted.push(key);
                         }
+                        Some(Ok(loaded)) => results.push((key, Ok(Held::from(loaded.clone())))),
                         // It broke off, or the fact turned out to be remembered.
                         None => wanted.push(key),
                     }
@@ -131,17 +135,18 @@ impl Facts {
     }
 
     /// Joins the flights that will bring what is wanted, and starts one for the rest. What turns out to be remembered goes to
-    /// `results`.
+    /// `results`. Says the newest moment that was known before.
     fn board(
         &self,
         wanted: Vec<FactKey>,
         need: Need,
         deadline: Deadline,
         results: &mut Vec<(FactKey, Result<Held, SourceError>)>,
-    ) -> Vec<Wait> {
+    ) -> (Moment, Vec<Wait>) {
         let epoch = self.freshness.epoch();
         // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
-        let at = self.freshness.newest().max(need.as_of).max(need.stamp);
+        let known = self.freshness.newest();
+        let at = known.max(need.as_of).max(need.stamp);
         let mut own = self.flights.prepare(at);
         let mut waits: HashMap<u64, Wait> = HashMap::new();
         let mut mine = Vec::new();
@@ -185,7 +190,7 @@ impl Facts {
                 own.land(landed);
             });
         }
-        waits
+        (known, waits)
     }
 }
 

@@ -8,7 +8,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use super::{Ended, Failure, Outcome, remote::Server, text, tree};
 use crate::{
-    app::{App, read_schema},
+    app::{App, REQUESTS_MAX, read_schema},
     config::{Config, Overrides, ProcessEnvironment},
     transport::{
         PermissionApi,
@@ -139,7 +139,7 @@ impl Ask {
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
         text::start_warnings()?;
         let app = App::open(read_schema(&config.schema)?, &config.source, config.settings).await?;
-        Ok(Service::InProcess(app.api()))
+        Ok(Service::InProcess(app.apis(REQUESTS_MAX).permissions))
     }
 
     /// The answer in a sentence.

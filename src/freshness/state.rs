@@ -106,6 +106,14 @@ impl Freshness {
         (counts && epoch == self.epoch()).then(|| stamp.max(applied))
     }
 
+    /// Whether something that was marked while `known` was the newest moment known says that a fact had changed since
+    /// `stamp`.
+    #[must_use]
+    pub fn was_outdated(&self, lookup: LookupId, id: &Id, fact: &Fact, stamp: Moment, known: Moment) -> bool {
+        let mark = self.mark_of(lookup, id, fact);
+        stamp < mark && mark <= known
+    }
+
     /// The last moment at which a fact may have changed, as far as marks say.
     fn mark_of(&self, lookup: LookupId, id: &Id, fact: &Fact) -> Moment {
         let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {

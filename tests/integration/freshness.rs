@@ -4,6 +4,7 @@
 
 mod collections;
 mod documents;
+mod flights;
 mod invalidation;
 mod moments;
 mod odd;

@@ -2,6 +2,7 @@
 
 pub mod both;
 pub mod command;
+pub mod gated;
 pub mod live;
 pub mod monitored;
 pub mod servers;

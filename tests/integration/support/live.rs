@@ -12,10 +12,11 @@ use permcached::{
     schema::Schema,
     source::{Deadline, mongodb::MongoDb},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{
     both::{TIME_MAX, fill, question, shown},
+    gated::Gated,
     servers::mongo,
 };
 
@@ -38,18 +39,28 @@ impl Live {
 
     /// As [`Live::new`], with these bounds.
     pub async fn with(schema: &str, collections: &[(&str, Vec<Document>)], settings: Settings) -> Self {
-        let schema = Arc::new(super::both::schema("live.toml", schema));
-        let database = mongo().database().await;
-        let collections: BTreeMap<String, Vec<Document>> =
-            collections.iter().map(|(name, documents)| ((*name).to_owned(), documents.clone())).collect();
-        fill(&database, &schema, &collections).await;
+        let (schema, database) = filled(schema, collections).await;
         Self::over(schema, database, settings).await
     }
 
     /// Over a database that is there already.
     pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
-        let mut app = App::over_mongodb(Arc::clone(&schema), source, settings);
+        let app = App::over_mongodb(Arc::clone(&schema), source, settings);
+        Self::start(schema, database, app).await
+    }
+
+    /// Over a gate that is open.
+    pub async fn gated(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Self, Arc<Gated>) {
+        let (schema, database) = filled(schema, collections).await;
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let gate = Gated::new(source);
+        let app = App::over(Arc::clone(&schema), Arc::<Gated>::clone(&gate), Settings::default(), no_trouble());
+        let app = app.following(Arc::clone(&schema), gate.mongodb());
+        (Self::start(schema, database, app).await, gate)
+    }
+
+    async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
         let tasks = app.start().await.expect("mongod says what time it is");
         Self { schema, database, app, _tasks: tasks }
     }
@@ -129,6 +140,20 @@ impl Live {
         let updates = vec![doc! { "q": filter, "u": update.into(), "multi": false }];
         self.run(doc! { "update": collection, "updates": updates }).await
     }
+}
+
+/// A schema, and a database of its own with these documents.
+pub async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Schema>, Database) {
+    let schema = Arc::new(super::both::schema("live.toml", schema));
+    let database = mongo().database().await;
+    let collections: BTreeMap<String, Vec<Document>> =
+        collections.iter().map(|(name, documents)| ((*name).to_owned(), documents.clone())).collect();
+    fill(&database, &schema, &collections).await;
+    (schema, database)
+}
+
+fn no_trouble() -> watch::Receiver<Option<String>> {
+    watch::channel(None).1
 }
 
 /// When a command was done.

@@ -1,0 +1,209 @@
+//! Loads that are overtaken, joined and broken off: what they bring late is never taken for more than it is, and who waits
+//! for them waits for nobody else's sake.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use permcached::{
+    check::{Checked, Demand},
+    question::{Question, Tier},
+    source::Deadline,
+};
+use tokio::time::{sleep, timeout};
+
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{
+    both::{TIME_MAX, shown},
+    gated::{Closed, Gated},
+    live::{Live, at_least},
+};
+
+/// Looks again and again.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A guest's share of a file, of which nothing is remembered but the guest.
+struct Guest {
+    live: Live,
+    gate: std::sync::Arc<Gated>,
+    question: Question,
+}
+
+impl Guest {
+    async fn new() -> Self {
+        let all: [(&str, Vec<Document>); 3] =
+            [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
+        let (live, gate) = Live::gated(SCHEMA, &all).await;
+        let question = reads(&live, USER, 1);
+        // Another file's question, so that all facts but those of file 1 are there.
+        assert_eq!(shown(&live.schema, live.remembers(&reads(&live, USER, 2)).await), NO_GRANT);
+        Self { live, gate, question }
+    }
+
+    /// Begins to ask with this much time.
+    fn asks(&self, demand: Demand, time: Duration) -> tokio::task::JoinHandle<String> {
+        let (checker, schema) = (self.live.app.checker.clone(), self.live.schema.clone());
+        let question = self.question.clone();
+        tokio::spawn(async move {
+            let asked = checker.check(&[question], demand, Deadline::after(time)).await;
+            match asked.into_iter().next().expect("one answer for one question") {
+                Ok(Checked { answer, .. }) => shown(&schema, answer),
+                Err(error) => error.as_str().to_owned(),
+            }
+        })
+    }
+
+    /// Begins to ask, and waits until the load of `shares` and `files` has read and stands at the gate.
+    async fn asks_and_is_held(&self) -> tokio::task::JoinHandle<String> {
+        self.gate.close(1, Closed::Waits);
+        let asking = self.asks(Demand::MinimizeLatency, TIME_MAX);
+        self.gate.wait_for(1).await;
+        asking
+    }
+
+    /// Waits until flights were joined for so many facts.
+    async fn joined(&self, facts: u32) {
+        let line = format!("permcached_flights_joined_total {facts}\n");
+        until(|| self.live.app.metrics.render().contains(&line)).await;
+    }
+
+    async fn revoke(&self) -> permcached::freshness::Moment {
+        self.live.delete("shares", doc! { "_id": id(50) }).await
+    }
+}
+
+#[tokio::test]
+async fn a_fill_that_a_change_has_overtaken_is_remembered_for_no_more_than_it_is() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let revoked = guest.revoke().await;
+    guest.live.heard(revoked).await;
+    guest.gate.open();
+    // It was asked before.
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+    assert_eq!(guest.live.says(&guest.question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(guest.live.says(&guest.question, at_least(revoked)).await, NO_GRANT);
+}
+
+#[tokio::test]
+async fn an_older_fill_does_not_replace_a_newer_one() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let revoked = guest.revoke().await;
+    assert_eq!(guest.live.says(&guest.question, at_least(revoked)).await, NO_GRANT);
+    guest.live.heard(revoked).await;
+    let loads = guest.gate.loads();
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+    let checked = guest.live.ask(&guest.question, Demand::MinimizeLatency).await.expect("an answer");
+    assert_eq!((shown(&guest.live.schema, checked.answer).as_str(), checked.tier), (NO_GRANT, Tier::Memory));
+    assert_eq!(guest.gate.loads(), loads, "what was read before is still there");
+}
+
+#[tokio::test]
+async fn a_flight_that_reads_an_earlier_moment_than_the_demand_is_not_joined() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let revoked = guest.revoke().await;
+    // Were it joined, it would bring what was before; and this would wait for the gate.
+    for demand in [at_least(revoked), Demand::FullyConsistent] {
+        let says = timeout(TIME_MAX, guest.live.says(&guest.question, demand)).await.expect("no wait");
+        assert_eq!(says, NO_GRANT, "{demand:?}");
+    }
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+}
+
+#[tokio::test]
+async fn a_flight_that_a_mark_of_the_key_has_overtaken_is_not_joined() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let revoked = guest.live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
+    guest.live.heard(revoked).await;
+    let loads = guest.gate.loads();
+    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    // It waits for the file itself, of which nothing has changed; the shares it reads.
+    timeout(TIME_MAX, until(|| guest.gate.loads() > loads)).await.expect("a load of its own");
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+    assert_eq!(after.await.expect("no panic"), NO_GRANT);
+}
+
+#[tokio::test]
+async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    // That a share is gone does not say of which file.
+    let revoked = guest.revoke().await;
+    guest.live.heard(revoked).await;
+    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    timeout(TIME_MAX, guest.joined(2)).await.expect("it joins for the file and for its shares");
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+    assert_eq!(after.await.expect("no panic"), NO_GRANT);
+}
+
+#[tokio::test]
+async fn a_flight_that_reads_what_is_too_old_by_now_is_not_joined() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let _revoked = guest.revoke().await;
+    // The moment that the flight reads as of is older than this by then, whatever was heard meanwhile.
+    let age_max = Duration::from_millis(1);
+    let says = timeout(TIME_MAX, guest.live.says(&guest.question, Demand::MaxAge(age_max))).await.expect("no wait");
+    assert_eq!(says, NO_GRANT);
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+}
+
+#[tokio::test]
+async fn one_load_serves_all_who_wait() {
+    let guest = Guest::new().await;
+    let before = guest.gate.loads();
+    let asking = guest.asks_and_is_held().await;
+    let others: Vec<_> = (0..100).map(|_| guest.asks(Demand::MinimizeLatency, TIME_MAX)).collect();
+    // Each waits for two facts: the file's own document, and its shares.
+    timeout(TIME_MAX, guest.joined(200)).await.expect("all of them join");
+    guest.gate.open();
+    for asking in others.into_iter().chain([asking]) {
+        assert_eq!(asking.await.expect("no panic"), GUEST);
+    }
+    assert_eq!(guest.gate.loads() - before, 1);
+}
+
+#[tokio::test]
+async fn a_leader_that_gives_up_fails_nobody_else() {
+    let guest = Guest::new().await;
+    let leader = guest.asks_and_is_held().await;
+    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    leader.abort();
+    assert!(leader.await.is_err_and(|error| error.is_cancelled()));
+    guest.gate.open();
+    assert_eq!(follower.await.expect("no panic"), GUEST);
+}
+
+#[tokio::test]
+async fn a_leader_whose_time_is_up_fails_nobody_else() {
+    let guest = Guest::new().await;
+    guest.gate.close(1, Closed::Waits);
+    let leader = guest.asks(Demand::MinimizeLatency, Duration::from_millis(500));
+    guest.gate.wait_for(1).await;
+    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    assert_eq!(leader.await.expect("no panic"), "deadline_exceeded");
+    assert_eq!(follower.await.expect("no panic"), GUEST, "though the gate was never opened");
+}
+
+#[tokio::test]
+async fn a_load_that_panics_fails_nobody() {
+    let guest = Guest::new().await;
+    guest.gate.close(1, Closed::Panics);
+    let leader = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    guest.gate.wait_for(1).await;
+    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    guest.gate.open();
+    assert_eq!(leader.await.expect("no panic"), GUEST);
+    assert_eq!(follower.await.expect("no panic"), GUEST);
+}
