@@ -4,7 +4,9 @@
 
 mod collections;
 mod documents;
+mod feed;
 mod flights;
+mod instance;
 mod invalidation;
 mod moments;
 mod odd;

@@ -28,6 +28,8 @@ pub struct Live {
     pub schema: Arc<Schema>,
     pub database: Database,
     pub app: App,
+    /// What counted for nothing when it started.
+    pub first_floor: Moment,
     _tasks: JoinSet<()>,
 }
 
@@ -62,7 +64,8 @@ impl Live {
 
     async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
         let tasks = app.start().await.expect("mongod says what time it is");
-        Self { schema, database, app, _tasks: tasks }
+        let first_floor = app.checker.freshness().floor();
+        Self { schema, database, app, first_floor, _tasks: tasks }
     }
 
     /// A question in words.
@@ -118,6 +121,31 @@ impl Live {
     pub async fn administer(&self, command: Document) -> Moment {
         let admin = self.database.client().database("admin");
         operation_time(&admin.run_command(command).await.expect("the command is right"))
+    }
+
+    /// Waits until a find in a collection stands at a fail point.
+    pub async fn find_stands(&self, collection: &str) {
+        let command = doc! { "currentOp": 1, "ns": self.full_name(collection), "failpointMsg": { "$exists": true } };
+        let admin = self.database.client().database("admin");
+        let stands = async {
+            loop {
+                let operations = admin.run_command(command.clone()).await.expect("the command is right");
+                if operations.get_array("inprog").is_ok_and(|operations| !operations.is_empty()) {
+                    return;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stands).await.expect("a find comes there in the end");
+    }
+
+    /// The moment of the last transaction that changed a collection.
+    pub async fn transaction_time(&self, collection: &str) -> Moment {
+        let oplog = self.database.client().database("local").collection::<Document>("oplog.rs");
+        let of_collection = doc! { "o.applyOps.ns": self.full_name(collection) };
+        let found = oplog.find_one(of_collection).sort(doc! { "$natural": -1 }).await;
+        let time = found.expect("an answer").expect("there was one").get_timestamp("ts").expect("entries have times");
+        Moment::new(time.time, time.increment)
     }
 
     /// A collection's full name.

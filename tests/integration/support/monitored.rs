@@ -126,6 +126,7 @@ pub fn level(command: &Document) -> &str {
 /// others wait for their turn.
 pub struct FailPoint {
     admin: Database,
+    name: &'static str,
     _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
@@ -135,16 +136,34 @@ impl FailPoint {
         static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let turn = TURN.lock().await;
         data.insert("appName", app_name);
+        Self::set(server, "failCommand", mode.into(), data, turn).await
+    }
+
+    /// Finds in a collection stop, between the choice of their snapshot and the reading.
+    pub async fn finds_stop(server: &Mongo, full_name: &str) -> Self {
+        static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let turn = TURN.lock().await;
+        let data = doc! { "nss": full_name, "shouldCheckForInterrupt": true };
+        Self::set(server, "waitInFindBeforeMakingBatch", "alwaysOn".into(), data, turn).await
+    }
+
+    async fn set(
+        server: &Mongo,
+        name: &'static str,
+        mode: Bson,
+        data: Document,
+        turn: tokio::sync::MutexGuard<'static, ()>,
+    ) -> Self {
         let client = Client::with_uri_str(server.uri()).await.expect("the URI is our own");
         let admin = client.database("admin");
-        let command = doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data };
+        let command = doc! { "configureFailPoint": name, "mode": mode, "data": data };
         admin.run_command(command).await.expect("test commands are enabled");
-        Self { admin, _turn: turn }
+        Self { admin, name, _turn: turn }
     }
 
     /// Ends it.
     pub async fn off(self) {
-        let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+        let command = doc! { "configureFailPoint": self.name, "mode": "off" };
         self.admin.run_command(command).await.expect("test commands are enabled");
     }
 }

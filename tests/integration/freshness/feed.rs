@@ -1,0 +1,150 @@
+//! The change stream when it is late, fails, or has lost what was between; and many changes at one of its moments.
+
+use std::time::Instant;
+
+use bson::{Document, doc, oid::ObjectId};
+use permcached::{
+    check::{Demand, Settings},
+    fact::FactKey,
+    facts::Need,
+    freshness::Moment,
+    question::{Id, Question, Tier},
+    source::Deadline,
+};
+
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{
+    both::{TIME_MAX, shown},
+    live::{Live, at_least, filled},
+    monitored::{FailPoint, Monitor},
+    servers::mongo,
+};
+
+/// A guest's share of file 1; the application's own commands can be made to fail.
+async fn guest(app_name: &str) -> (Live, Question) {
+    let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let (schema, database) = filled(SCHEMA, &all).await;
+    let client = Monitor::default().client(mongo(), app_name).await;
+    let live = Live::over(schema, client.database(database.name()), Settings::default()).await;
+    let question = reads(&live, USER, 1);
+    (live, question)
+}
+
+/// The change stream's own command fails, or waits.
+async fn stream_fails(app_name: &str, mode: impl Into<bson::Bson>, mut data: Document) -> FailPoint {
+    data.insert("failCommands", ["getMore"].as_slice());
+    FailPoint::on(mongo(), app_name, mode, data).await
+}
+
+async fn set_active(live: &Live, active: bool) -> Moment {
+    live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": active } }).await
+}
+
+#[tokio::test]
+async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
+    let (live, question) = guest("late feed").await;
+    let _remembered = live.remembers(&question).await;
+    let late = stream_fails("late feed", "alwaysOn", doc! { "blockConnection": true, "blockTimeMS": 700 }).await;
+    for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
+        let moment = set_active(&live, active).await;
+        assert!(live.app.checker.freshness().applied() < moment, "the feed is late");
+        assert_eq!(live.says(&question, at_least(moment)).await, wanted);
+    }
+    late.off().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_is_opened_again_where_it_was() {
+    let (live, question) = guest("failing feed").await;
+    let _remembered = live.remembers(&question).await;
+    // 43: the cursor is gone. Some others: the node is no primary, is going down, was interrupted.
+    for code in [43, 10_107, 11_600, 11_601] {
+        let data = doc! { "errorCode": code };
+        let failing = stream_fails("failing feed", "alwaysOn", data).await;
+        let moment = set_active(&live, false).await;
+        failing.off().await;
+        live.heard(moment).await;
+        assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT, "{code}");
+        let moment = set_active(&live, true).await;
+        live.heard(moment).await;
+        let _remembered = live.remembers(&question).await;
+        assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
+    let (live, question) = guest("lost feed").await;
+    for code in [286, 280, 10_334] {
+        let _remembered = live.remembers(&question).await;
+        let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
+        let now = live.run(doc! { "ping": 1 }).await;
+        live.heard(now).await;
+        lost.off().await;
+        assert!(live.app.checker.freshness().floor() > live.first_floor, "{code}");
+        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        assert_eq!(checked.tier, Tier::Source, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
+    let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
+    let live = Live::new(SCHEMA, &all).await;
+    let question = reads(&live, USER, 1);
+    let _all_else = live.remembers(&reads(&live, USER, 2)).await;
+    let stopped = FailPoint::finds_stop(mongo(), &live.full_name("shares")).await;
+    let (checker, asked) = (live.app.checker.clone(), question.clone());
+    let asking = tokio::spawn(async move {
+        checker.check(&[asked], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
+    });
+    live.find_stands("shares").await;
+    let revoked = live.delete("shares", doc! { "_id": id(50) }).await;
+    live.heard(revoked).await;
+    stopped.off().await;
+    let checked = asking.await.expect("no panic").expect("an answer");
+    assert!(checked.as_of.moment < revoked, "the snapshot is from before");
+    assert_eq!(shown(&live.schema, checked.answer), GUEST);
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+}
+
+/// The events of a large transaction have one moment, and come in several batches: the moment is not covered before the
+/// last of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
+    const COUNT: u32 = 4_000;
+    let numbered = |number: u32| {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        ObjectId::from_bytes(bytes)
+    };
+    let shares = (0..COUNT).map(|number| doc! { "_id": numbered(number), "file_id": numbered(number), "active": true });
+    let live = Live::new(SCHEMA, &[users(), ("shares", shares.collect())]).await;
+    let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
+    let facts = live.app.checker.facts().clone();
+    let key = |number| FactKey { lookup, id: Id::ObjectId(numbered(number).bytes()) };
+    let loaded = facts.load((0..COUNT).map(key).collect(), Need::default(), Deadline::after(TIME_MAX)).await;
+    assert!(loaded.iter().all(|(_, held)| held.is_ok()));
+
+    // Looks at some of them again and again, until none counts.
+    let (some, stop_after) = ((0..COUNT).step_by(20).map(key).collect::<Vec<_>>(), TIME_MAX);
+    let watching = tokio::task::spawn_blocking(move || {
+        let (started, mut as_of) = (Instant::now(), Moment::default());
+        loop {
+            let count = |key: &FactKey| facts.remembered(key.lookup, &key.id, Need::default());
+            match some.iter().filter_map(count).map(|held| held.as_of).max() {
+                Some(newest) => as_of = as_of.max(newest),
+                None => return as_of,
+            }
+            assert!(started.elapsed() < stop_after, "what has changed is noticed");
+        }
+    });
+    let mut session = live.database.client().start_session().await.expect("a session");
+    session.start_transaction().await.expect("a replica set has transactions");
+    let shares = live.database.collection::<Document>("shares");
+    shares.update_many(doc! {}, doc! { "$set": { "active": false } }).session(&mut session).await.expect("an update");
+    session.commit_transaction().await.expect("a commit");
+    let last_as_of = watching.await.expect("no panic");
+    let committed = live.transaction_time("shares").await;
+    assert!(last_as_of < committed, "a fact of before {committed:?} was taken as of {last_as_of:?}");
+}

@@ -1,0 +1,103 @@
+//! What an instance makes of what it hears, while it is asked.
+
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use permcached::{
+    fact::{Fact, FactKey},
+    freshness::{Change, Changed, Freshness, Moment, Statement},
+    question::{Id, LookupId},
+    schema::Schema,
+};
+
+use super::SCHEMA;
+use crate::support::both::schema;
+
+fn at(count: u64) -> Moment {
+    Moment::from_count(count)
+}
+
+/// A lookup by another field than `_id`.
+fn shares(schema: &Schema) -> LookupId {
+    schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("there is one").0
+}
+
+/// "In (from, to] only this key has changed, at `to`."
+fn statement(from: u64, to: u64, lookup: LookupId, id: &Id) -> Statement {
+    let what = Changed::Key(FactKey { lookup, id: id.clone() });
+    Statement { from: at(from), to: at(to), changes: vec![Change { at: at(to), what }] }
+}
+
+#[test]
+fn a_gap_in_what_is_heard_counts_against_all_that_was_read_before_its_end() {
+    let schema = schema("live.toml", SCHEMA);
+    let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
+    let (id, other) = (Id::Integer(1), Id::Integer(2));
+    let as_of = |stamp| freshness.as_of(lookup, &id, &Fact::absent(), at(stamp), Moment::default());
+    freshness.begin_at(at(10));
+    freshness.hear(&statement(10, 12, lookup, &other), freshness.epoch());
+    assert_eq!(as_of(11), Some(at(12)), "nothing was missed");
+    freshness.hear(&statement(11, 14, lookup, &other), freshness.epoch());
+    assert_eq!(as_of(11), Some(at(14)), "an overlap is no gap");
+    // What happened in (14, 20] nobody has said.
+    freshness.hear(&statement(20, 22, lookup, &other), freshness.epoch());
+    assert_eq!(as_of(14), None);
+    assert_eq!(as_of(19), None);
+    assert_eq!(as_of(20), Some(at(22)), "it saw what was missed");
+}
+
+#[test]
+fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
+    const CHANGES: i64 = 20_000;
+    let schema = schema("live.toml", SCHEMA);
+    let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
+    freshness.begin_at(at(1));
+    let changes = (0..CHANGES).map(|id| {
+        let what = Changed::Key(FactKey { lookup, id: Id::Integer(id) });
+        Change { at: at(2), what }
+    });
+    let statement = Statement { from: at(1), to: at(2), changes: changes.collect() };
+    let last = Id::Integer(CHANGES - 1);
+    thread::scope(|scope| {
+        scope.spawn(|| freshness.hear(&statement, freshness.epoch()));
+        loop {
+            match freshness.as_of(lookup, &last, &Fact::absent(), at(1), Moment::default()) {
+                Some(moment) => assert_eq!(moment, at(1), "a fact of 1 that changed at 2"),
+                None => break,
+            }
+        }
+    });
+}
+
+/// Each moment changes the one fact there is: one that was read at a moment is true as of that one and no later, at whatever
+/// point of a statement's application it is looked at.
+#[test]
+fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says() {
+    const MOMENTS: u64 = 300_000;
+    let schema = schema("live.toml", SCHEMA);
+    let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
+    let id = Id::Integer(1);
+    freshness.begin_at(at(1));
+    let (is_over, start) = (AtomicBool::new(false), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            start.wait();
+            for moment in 2..MOMENTS {
+                freshness.hear(&statement(moment - 1, moment, lookup, &id), freshness.epoch());
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        start.wait();
+        while !is_over.load(Ordering::Acquire) {
+            let stamp = freshness.applied();
+            if let Some(moment) = freshness.as_of(lookup, &id, &Fact::absent(), stamp, Moment::default()) {
+                assert_eq!(moment, stamp, "it changed at the next one");
+            }
+        }
+    });
+}
