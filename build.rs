@@ -7,7 +7,11 @@ use prost::Message as _;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(
-        ["permcached/v1/permission_service.proto", "permcached/v1/invalidation_service.proto"],
+        [
+            "permcached/v1/permission_service.proto",
+            "permcached/v1/invalidation_service.proto",
+            "permcached/v1/watch_service.proto",
+        ],
         ["proto"],
     )?;
     let directory = PathBuf::from(env::var("OUT_DIR")?);

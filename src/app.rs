@@ -24,7 +24,7 @@ use crate::{
         mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
     },
     telemetry::Metrics,
-    transport::{Apis, InvalidationApi, Limits, PermissionApi, ServeError, serve},
+    transport::{Apis, InvalidationApi, Limits, PermissionApi, ServeError, WatchApi, serve},
 };
 
 /// How many requests are handled at once; further ones are refused, with the time to try again.
@@ -122,7 +122,7 @@ impl App {
                 let changes = documents.changes();
                 let first = documents.revision();
                 let app = Self::over(schema, Arc::new(documents), settings, trouble);
-                app.checker.freshness().begin_at(first);
+                app.bus.begin_at(first);
                 Ok(Self { follower: changes.map_or(Follower::Nobody, Follower::Documents), ..app })
             }
             SourceConfig::MongoDb { uri, database } => {
@@ -188,8 +188,11 @@ impl App {
     /// All its services, for so many requests at once.
     #[must_use]
     pub fn apis(&self, requests_max: usize) -> Apis {
-        let permissions = PermissionApi::new(self.checker.clone(), requests_max);
-        Apis { permissions, invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max) }
+        Apis {
+            permissions: PermissionApi::new(self.checker.clone(), requests_max),
+            invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max),
+            watch: WatchApi::new(self.checker.clone(), Arc::clone(&self.bus)),
+        }
     }
 }
 

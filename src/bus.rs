@@ -4,9 +4,9 @@
 
 mod log;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use log::{Log, Subscription};
+use log::{Log, lock};
 pub use log::{News, Watched};
 
 use crate::freshness::{Change, Epoch, Freshness, Moment, Statement};
@@ -15,37 +15,39 @@ use crate::freshness::{Change, Epoch, Freshness, Moment, Statement};
 #[derive(Debug)]
 pub struct Bus {
     freshness: Arc<Freshness>,
-    log: Mutex<Log>,
+    log: Arc<Mutex<Log>>,
 }
 
 impl Bus {
     /// A bus to one instance.
     #[must_use]
     pub fn new(freshness: Arc<Freshness>) -> Self {
-        Self { freshness, log: Mutex::default() }
+        Self { freshness, log: Arc::default() }
+    }
+
+    /// Begins to carry at a moment of which nothing is known before it.
+    pub fn begin_at(&self, moment: Moment) {
+        self.freshness.begin_at(moment);
+        lock(&self.log).begin_at(moment, self.freshness.epoch());
     }
 
     /// Says what has changed, as seen in `epoch`. Who hears it by now has applied it.
     pub fn say(&self, statement: Statement, epoch: Epoch) {
         if self.freshness.hear(&statement, epoch) {
-            self.log().say(statement, epoch);
+            lock(&self.log).say(statement, epoch);
         }
     }
 
     /// Says that this changed, as seen in `epoch`, and nothing about what else did.
     pub fn hint(&self, changes: Vec<Change>, epoch: Epoch) {
-        self.freshness.mark(&changes, epoch);
-        self.log().hint(changes);
+        if self.freshness.mark(&changes, epoch) {
+            lock(&self.log).hint(changes);
+        }
     }
 
     /// What changes after `since`, or from now on.
     #[must_use]
     pub fn watch(&self, since: Option<Moment>) -> Watched {
-        let Subscription { missed, live } = self.log().subscribe(since);
-        Watched::new(missed, live)
-    }
-
-    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        Watched::new(&self.log, since)
     }
 }

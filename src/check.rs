@@ -299,26 +299,36 @@ impl Checker {
     async fn needed(&self, demand: Demand, arrived: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
         let since = arrived.minus(demand.age_max(self.staleness_max));
         let token = match demand {
-            Demand::AtLeastAsFresh(token) if token.clock != self.clock => {
-                let (of, source_clock) = (token.clock.as_str(), self.clock.as_str());
-                return Err(CheckError::ForeignToken { of, source_clock });
-            }
             // The ticks of one instance mean nothing to another: whoever has a token sees the source.
-            Demand::AtLeastAsFresh(_) if self.clock == Clock::Local => return self.probed(arrived, deadline).await,
-            Demand::AtLeastAsFresh(token) => token.moment,
+            Demand::AtLeastAsFresh(Token { clock: Clock::Local, .. }) if self.clock == Clock::Local => {
+                return self.probed(arrived, deadline).await;
+            }
+            Demand::AtLeastAsFresh(token) => self.accept(token, arrived, deadline).await?,
             _ => Moment::default(),
         };
-        if token > self.freshness.newest() {
-            // It has come only if a probe that is sent now knows of it.
-            self.probed(arrived, deadline).await?;
-            if token > self.freshness.newest() {
-                return Err(CheckError::FutureToken);
-            }
-        }
         match self.freshness.needed(since) {
             Some(moment) => Ok(moment.max(token)),
             None => Ok(self.probed(since, deadline).await?.max(token)),
         }
+    }
+
+    /// The moment of a token, if it is one of this source that has come before `arrived`.
+    ///
+    /// # Errors
+    /// [`CheckError::ForeignToken`] and [`CheckError::FutureToken`]; or it could not be found out.
+    pub async fn accept(&self, token: Token, arrived: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
+        if token.clock != self.clock {
+            let (of, source_clock) = (token.clock.as_str(), self.clock.as_str());
+            return Err(CheckError::ForeignToken { of, source_clock });
+        }
+        if token.moment > self.freshness.newest() {
+            // It has come only if a probe that is sent now knows of it.
+            self.probed(arrived, deadline).await?;
+            if token.moment > self.freshness.newest() {
+                return Err(CheckError::FutureToken);
+            }
+        }
+        Ok(token.moment)
     }
 
     /// The moment that is needed to be no older than `since`, by a probe sent since then.

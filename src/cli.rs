@@ -18,6 +18,7 @@ mod schema_test;
 mod serve;
 mod text;
 mod tree;
+mod watch;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -51,6 +52,8 @@ enum Command {
     Schema(schema::SchemaCommand),
     /// Have a running server read facts again, and print a token for what was written.
     Invalidate(invalidate::Invalidate),
+    /// Say what changes, as a running server hears of it: one change a line.
+    Watch(watch::Watch),
     /// Ask a running server whether it serves: for container health checks.
     Health(health::Health),
 }
@@ -83,6 +86,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Explain(ask) => ask.explain().await,
         Command::Schema(schema) => schema.run().await,
         Command::Invalidate(invalidate) => invalidate.run().await,
+        Command::Watch(watch) => watch.run().await,
         Command::Health(health) => health.run().await,
     };
     match ended {

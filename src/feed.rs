@@ -51,7 +51,7 @@ impl Feed {
     /// The source could not be asked for its time.
     pub async fn begin(&self, deadline: Deadline) -> Result<(), SourceError> {
         let probe = self.prober.sent_since(LocalTime::now(), deadline).await?;
-        self.freshness.begin_at(probe.moment);
+        self.bus.begin_at(probe.moment);
         Ok(())
     }
 

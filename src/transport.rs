@@ -10,10 +10,12 @@ mod invalidation;
 mod permission;
 mod server;
 mod status;
+mod watch;
 
 pub use invalidation::InvalidationApi;
 pub use permission::PermissionApi;
 pub use server::{Apis, Limits, Readiness, ServeError, serve};
+pub use watch::WatchApi;
 
 /// The messages and services of `proto/permcached/v1`, as generated.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]

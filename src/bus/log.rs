@@ -1,10 +1,10 @@
 //! What was said last, for those who watch: from now on, or from a moment that is still in the log.
 //!
-//! Who cannot follow is told that it missed something, which stands for everything.
+//! What is not kept any more is told as a change of everything.
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::broadcast;
@@ -14,7 +14,7 @@ use crate::freshness::{Change, Changed, Epoch, Moment, Statement};
 /// How many changes are kept for those who come back.
 const CHANGES_MAX: usize = 65_536;
 
-/// How many pieces of news one who watches may be behind.
+/// How many pieces of news one who watches may be behind, before it is told again from where it was.
 const BEHIND_MAX: usize = 1_024;
 
 /// What those who watch are told.
@@ -26,19 +26,13 @@ pub struct News {
     pub to: Option<Moment>,
 }
 
-impl News {
-    /// Something was missed: anything may have changed.
-    fn missed(at: Moment) -> Self {
-        Self { changes: vec![Change { at, what: Changed::Everything }], to: Some(at) }
-    }
-}
-
+/// What was said, and who listens.
 #[derive(Debug)]
 pub(super) struct Log {
-    /// Changes in the order in which they were told, none of them kept whose like may have been dropped.
+    /// Changes in the order in which they were told.
     kept: VecDeque<Change>,
     /// Every change later than this is kept.
-    from: Option<Moment>,
+    from: Moment,
     /// Everything up to here has been told.
     to: Moment,
     /// What was told early, and will be said again.
@@ -48,36 +42,38 @@ pub(super) struct Log {
     listeners: broadcast::Sender<Arc<News>>,
 }
 
-/// What somebody who begins to watch has missed, and what comes.
-pub(super) struct Subscription {
-    pub(super) missed: Option<News>,
-    pub(super) live: broadcast::Receiver<Arc<News>>,
-}
-
 impl Default for Log {
     fn default() -> Self {
-        let listeners = broadcast::Sender::new(BEHIND_MAX);
-        Self { kept: VecDeque::new(), from: None, to: Moment::default(), early: HashSet::new(), epoch: None, listeners }
+        Self {
+            kept: VecDeque::new(),
+            from: Moment::default(),
+            to: Moment::default(),
+            early: HashSet::new(),
+            epoch: None,
+            listeners: broadcast::Sender::new(BEHIND_MAX),
+        }
     }
 }
 
 impl Log {
+    /// Begins at a moment of which nothing is known before it. Who watched before has missed something.
+    pub(super) fn begin_at(&mut self, moment: Moment, epoch: Epoch) {
+        self.kept.clear();
+        self.early.clear();
+        (self.from, self.to, self.epoch) = (moment, moment, Some(epoch));
+        let changes = vec![Change { at: moment, what: Changed::Everything }];
+        self.tell(News { changes, to: Some(moment) });
+    }
+
     pub(super) fn say(&mut self, statement: Statement, epoch: Epoch) {
         let Statement { from, to, changes } = statement;
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            (self.from, self.to) = (None, from);
-            self.tell(News::missed(from));
-        }
-        if self.from.is_none() || from > self.to {
-            // Nothing is known of what was before.
-            self.kept.clear();
-            self.from = Some(from);
+        if self.epoch != Some(epoch) || from > self.to {
+            self.begin_at(from, epoch);
         }
         self.to = self.to.max(to);
-        let early = std::mem::take(&mut self.early);
+        let told = std::mem::take(&mut self.early);
         self.early = changes.iter().filter(|change| change.at > to).cloned().collect();
-        let fresh: Vec<Change> = changes.into_iter().filter(|change| !early.contains(change)).collect();
+        let fresh: Vec<Change> = changes.into_iter().filter(|change| !told.contains(change)).collect();
         self.keep(&fresh);
         self.tell(News { changes: fresh, to: Some(self.to) });
     }
@@ -92,7 +88,7 @@ impl Log {
         while self.kept.len() > CHANGES_MAX
             && let Some(dropped) = self.kept.pop_front()
         {
-            self.from = self.from.max(Some(dropped.at));
+            self.from = self.from.max(dropped.at);
         }
     }
 
@@ -100,46 +96,155 @@ impl Log {
         let _nobody_watches = self.listeners.send(Arc::new(news));
     }
 
-    pub(super) fn subscribe(&self, since: Option<Moment>) -> Subscription {
-        let live = self.listeners.subscribe();
-        let missed = since.map(|since| match self.from {
-            Some(from) if since >= from => {
-                let changes = self.kept.iter().filter(|change| change.at > since).cloned().collect();
-                News { changes, to: Some(self.to) }
-            }
-            _ => News::missed(self.to),
-        });
-        Subscription { missed, live }
+    fn watch(&self, since: Option<Moment>) -> (News, broadcast::Receiver<Arc<News>>) {
+        let since = since.unwrap_or(self.to);
+        // What is kept may be later than what was told of all.
+        let covered = self.to.max(self.from);
+        let (mut changes, after) = if since < self.from {
+            (vec![Change { at: covered, what: Changed::Everything }], covered)
+        } else {
+            (Vec::new(), since)
+        };
+        changes.extend(self.kept.iter().filter(|change| change.at > after).cloned());
+        (News { changes, to: Some(self.to) }, self.listeners.subscribe())
     }
 }
 
 /// What somebody watches.
 #[derive(Debug)]
 pub struct Watched {
-    missed: Option<News>,
+    log: Arc<Mutex<Log>>,
+    /// What was told before.
+    first: Option<News>,
     live: broadcast::Receiver<Arc<News>>,
     /// Up to where everything was told.
     to: Moment,
 }
 
 impl Watched {
-    pub(super) fn new(missed: Option<News>, live: broadcast::Receiver<Arc<News>>) -> Self {
-        Self { missed, live, to: Moment::default() }
+    /// What changes after `since`, or from now on.
+    pub(super) fn new(log: &Arc<Mutex<Log>>, since: Option<Moment>) -> Self {
+        let (first, live) = lock(log).watch(since);
+        let to = since.or(first.to).unwrap_or_default();
+        Self { log: Arc::clone(log), first: Some(first), live, to }
     }
 
-    /// What comes next; nothing when there will be no more. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<News> {
-        if let Some(missed) = self.missed.take() {
-            self.to = missed.to.unwrap_or(self.to);
-            return Some(missed);
+    /// What comes next, at first at once. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> News {
+        let news = match self.first.take() {
+            Some(first) => first,
+            None => match self.live.recv().await {
+                Ok(news) => News::clone(&news),
+                // It could not follow: it comes back, as it were. The log speaks for as long as it is there.
+                Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
+                    let (news, live) = lock(&self.log).watch(Some(self.to));
+                    self.live = live;
+                    news
+                }
+            },
+        };
+        self.to = self.to.max(news.to.unwrap_or_default());
+        news
+    }
+}
+
+/// The log, for one who writes or begins to read.
+pub(super) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::{Id, Subject};
+
+    fn at(count: u64) -> Moment {
+        Moment::from_count(count)
+    }
+
+    fn change(count: u64) -> Change {
+        let subject = Subject::Known { kind: crate::question::SubjectTypeId(0), id: Id::Integer(1) };
+        Change { at: at(count), what: Changed::Subject(subject) }
+    }
+
+    fn everything(count: u64) -> Change {
+        Change { at: at(count), what: Changed::Everything }
+    }
+
+    fn news(changes: Vec<Change>, to: u64) -> News {
+        News { changes, to: Some(at(to)) }
+    }
+
+    fn begun(moment: u64) -> (Arc<Mutex<Log>>, Epoch) {
+        let (log, epoch) = (Arc::new(Mutex::new(Log::default())), Epoch::default());
+        lock(&log).begin_at(at(moment), epoch);
+        (log, epoch)
+    }
+
+    fn say(log: &Mutex<Log>, from: u64, to: u64, changes: &[u64], epoch: Epoch) {
+        let changes = changes.iter().copied().map(change).collect();
+        lock(log).say(Statement { from: at(from), to: at(to), changes }, epoch);
+    }
+
+    #[tokio::test]
+    async fn what_changes_is_told_once_and_can_be_told_again_from_any_moment_that_is_kept() {
+        let (log, epoch) = begun(10);
+        let mut live = Watched::new(&log, None);
+        assert_eq!(live.next().await, news(vec![], 10));
+        // 14 is told early, and said again.
+        say(&log, 10, 12, &[11, 14], epoch);
+        say(&log, 12, 15, &[14, 15], epoch);
+        assert_eq!(live.next().await, news(vec![change(11), change(14)], 12));
+        assert_eq!(live.next().await, news(vec![change(15)], 15));
+        assert_eq!(Watched::new(&log, Some(at(10))).next().await, news(vec![change(11), change(14), change(15)], 15));
+        assert_eq!(Watched::new(&log, Some(at(12))).next().await, news(vec![change(14), change(15)], 15));
+        assert_eq!(Watched::new(&log, Some(at(15))).next().await, news(vec![], 15));
+        assert_eq!(Watched::new(&log, Some(at(9))).next().await, news(vec![everything(15)], 15), "not kept");
+    }
+
+    #[tokio::test]
+    async fn who_begins_now_hears_what_was_told_early() {
+        let (log, epoch) = begun(10);
+        say(&log, 10, 12, &[14], epoch);
+        assert_eq!(Watched::new(&log, None).next().await, news(vec![change(14)], 12));
+        assert_eq!(Watched::new(&log, Some(at(9))).next().await, news(vec![everything(12), change(14)], 12));
+    }
+
+    #[tokio::test]
+    async fn a_gap_and_another_history_change_everything() {
+        let (log, epoch) = begun(10);
+        let mut live = Watched::new(&log, Some(at(10)));
+        assert_eq!(live.next().await, news(vec![], 10));
+        say(&log, 12, 13, &[13], epoch);
+        assert_eq!(live.next().await, news(vec![everything(12)], 12));
+        assert_eq!(live.next().await, news(vec![change(13)], 13));
+        assert_eq!(Watched::new(&log, Some(at(11))).next().await, news(vec![everything(13)], 13));
+        say(&log, 5, 6, &[], Epoch(1));
+        assert_eq!(live.next().await, news(vec![everything(5)], 5));
+    }
+
+    #[tokio::test]
+    async fn who_cannot_follow_is_told_again_from_where_it_was() {
+        let (log, epoch) = begun(0);
+        let mut slow = Watched::new(&log, None);
+        assert_eq!(slow.next().await, news(vec![], 0));
+        let last = 2 * u64::try_from(BEHIND_MAX).unwrap_or(u64::MAX);
+        for moment in 1..=last {
+            say(&log, moment - 1, moment, &[moment], epoch);
         }
-        match self.live.recv().await {
-            Ok(news) => {
-                self.to = news.to.unwrap_or(self.to);
-                Some(News::clone(&news))
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => Some(News::missed(self.to)),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+        assert_eq!(slow.next().await, news((1..=last).map(change).collect(), last));
+        say(&log, last, last + 1, &[last + 1], epoch);
+        assert_eq!(slow.next().await, news(vec![change(last + 1)], last + 1));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_kept_than_there_is_room_for() {
+        let (log, epoch) = begun(0);
+        let last = u64::try_from(CHANGES_MAX).unwrap_or(u64::MAX) + 10;
+        say(&log, 0, last, &(1..=last).collect::<Vec<_>>(), epoch);
+        assert_eq!(lock(&log).kept.len(), CHANGES_MAX);
+        assert_eq!(Watched::new(&log, Some(at(9))).next().await, news(vec![everything(last)], last));
+        let kept = Watched::new(&log, Some(at(10))).next().await;
+        assert_eq!(kept.changes.len(), CHANGES_MAX);
     }
 }

@@ -27,8 +27,8 @@ const SUBJECT_MARK_BITS: u32 = 14;
 const DOCUMENTS_TESTED_MAX: usize = 64;
 
 /// Which history the moments belong to. Another one begins when the source's time turns out to have gone back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(u64);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(pub(crate) u64);
 
 /// W, X, the floor, the marks and the probes of an instance.
 #[derive(Debug)]
@@ -162,12 +162,14 @@ impl Freshness {
         true
     }
 
-    /// Marks changes, as seen in `epoch`, of which nothing says that they are all there were.
-    pub fn mark(&self, changes: &[Change], epoch: Epoch) {
+    /// Marks changes, of which nothing says that they are all there were. Those of another epoch are not marked.
+    pub fn mark(&self, changes: &[Change], epoch: Epoch) -> bool {
         let _one_by_one = self.write();
-        if epoch == self.epoch() {
+        let is_current = epoch == self.epoch();
+        if is_current {
             self.mark_all(changes);
         }
+        is_current
     }
 
     fn mark_all(&self, changes: &[Change]) {

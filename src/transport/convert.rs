@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost_types::Timestamp;
 
 use super::{
-    proto::{self, consistency::Requirement, freshness},
+    proto::{self, Freshness, consistency::Requirement, freshness},
     status::Violation,
 };
 use crate::{
@@ -89,21 +89,24 @@ pub(super) fn demand(consistency: Option<&proto::Consistency>, clock: Clock) -> 
             Some(age) if !age.is_zero() => Ok(Demand::MaxAge(age)),
             _ => wrong("max_age", "is not a duration of more than zero: to see everything, ask for `fully_consistent`"),
         },
-        Some(Requirement::AtLeastAsFresh(freshness)) => match &freshness.moment {
-            None => wrong("at_least_as_fresh", "is empty: give a `token` or an `operation_time`"),
-            Some(moment) => {
-                let token = match moment {
-                    freshness::Moment::Token(text) => text.parse().map_err(|error: TokenError| error.to_string()),
-                    freshness::Moment::OperationTime(time) => {
-                        Ok(Token { clock: Clock::Cluster, moment: Moment::new(time.seconds, time.increment) })
-                    }
-                };
-                let own = token
-                    .and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
-                own.map(Demand::AtLeastAsFresh).map_err(|message| Violation::new(moment_field(consistency), message))
-            }
-        },
+        Some(Requirement::AtLeastAsFresh(freshness)) => {
+            token(freshness, "consistency.at_least_as_fresh", clock).map(Demand::AtLeastAsFresh)
+        }
     }
+}
+
+/// The moment that a request names in a field, which must be of this clock.
+pub(super) fn token(freshness: &Freshness, field: &str, clock: Clock) -> Result<Token, Violation> {
+    let (inner, token) = match &freshness.moment {
+        None => ("", Err("is empty: give a `token` or an `operation_time`".to_owned())),
+        Some(freshness::Moment::Token(text)) => (".token", text.parse().map_err(|error: TokenError| error.to_string())),
+        Some(freshness::Moment::OperationTime(time)) => {
+            let moment = Moment::new(time.seconds, time.increment);
+            (".operation_time", Ok(Token { clock: Clock::Cluster, moment }))
+        }
+    };
+    let own = token.and_then(|token| if token.clock == clock { Ok(token) } else { Err(foreign(token.clock, clock)) });
+    own.map_err(|message| Violation::new(format!("{field}{inner}"), message))
 }
 
 /// Where a request says which moment its answer must cover.

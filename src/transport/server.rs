@@ -16,7 +16,10 @@ use tonic::{
     service::Routes,
     transport::{Server, server::TcpIncoming},
 };
-use tonic_health::{ServingStatus, server::health_reporter};
+use tonic_health::{
+    ServingStatus,
+    server::{HealthReporter, health_reporter},
+};
 
 use super::{
     http,
@@ -25,10 +28,15 @@ use super::{
     proto::{
         DESCRIPTORS,
         invalidation_service_server::{InvalidationServiceServer, SERVICE_NAME as INVALIDATION},
-        permission_service_server::{PermissionServiceServer, SERVICE_NAME},
+        permission_service_server::{PermissionServiceServer, SERVICE_NAME as PERMISSION},
+        watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
     },
+    watch::WatchApi,
 };
 use crate::telemetry::Metrics;
+
+/// What health is told of: the whole server, and each service.
+const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
 
 /// Bounds of the port. The defaults are those of the manual.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +111,8 @@ pub struct Apis {
     pub permissions: PermissionApi,
     /// Takes what is said to have changed.
     pub invalidation: InvalidationApi,
+    /// Tells what changes.
+    pub watch: WatchApi,
 }
 
 /// Why the port cannot be served.
@@ -137,14 +147,16 @@ pub async fn serve(
         PermissionServiceServer::new(apis.permissions).max_decoding_message_size(limits.message_bytes_max);
     let invalidation =
         InvalidationServiceServer::new(apis.invalidation).max_decoding_message_size(limits.message_bytes_max);
+    let (stopping, mut stopped) = watch::channel(false);
+    let watching = WatchServiceServer::new(apis.watch.until(stopping.subscribe()));
     let mut routes = Routes::from(http::routes(readiness.clone(), metrics))
         .add_service(health_service)
         .add_service(permissions)
-        .add_service(invalidation);
+        .add_service(invalidation)
+        .add_service(watching);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
-    let (stopping, mut stopped) = watch::channel(false);
     let server = Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(limits.streams_max)
@@ -158,20 +170,18 @@ pub async fn serve(
     tokio::pin!(server, stop);
 
     readiness.set(Readiness::READY);
-    for name in ["", SERVICE_NAME, INVALIDATION] {
-        health.set_service_status(name, ServingStatus::Serving).await;
-    }
     tokio::select! {
         result = &mut server => return Ok(result?),
         () = &mut stop => {}
+        () = follow(&readiness, &mut health) => {}
     }
     readiness.set(Readiness::DRAINING);
-    for name in ["", SERVICE_NAME, INVALIDATION] {
+    for name in SERVICES {
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
     let _no_receivers = stopping.send(true);
     // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
-    for name in ["", SERVICE_NAME, INVALIDATION] {
+    for name in SERVICES {
         health.clear_service_status(name).await;
     }
     if let Ok(result) = timeout(limits.drain_time, server).await {
@@ -179,6 +189,22 @@ pub async fn serve(
     }
     tracing::warn!("connections were still open when the time to drain was over");
     Ok(())
+}
+
+/// Tells health what readiness is, for as long as it may change.
+async fn follow(readiness: &Readiness, health: &mut HealthReporter) {
+    let mut trouble = readiness.trouble.clone();
+    loop {
+        trouble.mark_unchanged();
+        let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in SERVICES {
+            health.set_service_status(name, status).await;
+        }
+        if trouble.changed().await.is_err() {
+            // There is nobody to report any.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -53,6 +53,7 @@ const FENCES: [Fence; 6] = [
             ("transport", "it is the wire, and holds the generated code"),
             ("cli::ask", "asks a service that runs"),
             ("cli::invalidate", "asks a service that runs"),
+            ("cli::watch", "asks a service that runs"),
             ("cli::remote", "reaches a service that runs"),
             ("cli::health", "asks a service that runs"),
             ("cli::text", "shows messages as JSON"),

@@ -10,6 +10,7 @@ mod invalidation;
 mod probes;
 mod random;
 mod reflection;
+mod watch;
 
 use permcached::transport::proto::{Answer, CheckRequest, Consistency, Question, consistency::Requirement};
 use tonic::{Code, Status};

@@ -2,7 +2,7 @@
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &[],
     &["serve"],
     &["check"],
@@ -11,6 +11,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["schema", "check"],
     &["schema", "test"],
     &["invalidate"],
+    &["watch"],
     &["health"],
 ];
 

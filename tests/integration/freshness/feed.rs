@@ -7,7 +7,7 @@ use permcached::{
     check::{Demand, Settings},
     fact::FactKey,
     facts::Need,
-    freshness::Moment,
+    freshness::{LocalTime, Moment},
     question::{Id, Question, Tier},
     source::Deadline,
 };
@@ -15,7 +15,7 @@ use permcached::{
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
-    live::{Live, at_least, filled},
+    live::{Live, at_least, filled, until},
     monitored::{FailPoint, Monitor},
     servers::mongo,
 };
@@ -77,11 +77,11 @@ async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
     let (live, question) = guest("lost feed").await;
     for code in [286, 280, 10_334] {
         let _remembered = live.remembers(&question).await;
+        let freshness = live.app.checker.freshness();
+        let floor = freshness.floor();
         let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
-        let now = live.run(doc! { "ping": 1 }).await;
-        live.heard(now).await;
+        until(|| freshness.floor() > floor).await;
         lost.off().await;
-        assert!(live.app.checker.freshness().floor() > live.first_floor, "{code}");
         let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
         assert_eq!(checked.tier, Tier::Source, "{code}");
     }
@@ -139,12 +139,21 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
             assert!(started.elapsed() < stop_after, "what has changed is noticed");
         }
     });
+    // So that nothing but the stream itself holds back what may be said.
+    let prober = live.app.checker.prober().clone();
+    let probing = tokio::spawn(async move {
+        loop {
+            let probed = prober.sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+            assert!(probed.is_ok());
+        }
+    });
     let mut session = live.database.client().start_session().await.expect("a session");
     session.start_transaction().await.expect("a replica set has transactions");
     let shares = live.database.collection::<Document>("shares");
     shares.update_many(doc! {}, doc! { "$set": { "active": false } }).session(&mut session).await.expect("an update");
     session.commit_transaction().await.expect("a commit");
     let last_as_of = watching.await.expect("no panic");
+    probing.abort();
     let committed = live.transaction_time("shares").await;
     assert!(last_as_of < committed, "a fact of before {committed:?} was taken as of {last_as_of:?}");
 }

@@ -9,21 +9,14 @@ use permcached::{
     question::{Question, Tier},
     source::Deadline,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
     gated::{Closed, Gated},
-    live::{Live, at_least},
+    live::{Live, at_least, until},
 };
-
-/// Looks again and again.
-async fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        sleep(Duration::from_millis(2)).await;
-    }
-}
 
 /// A guest's share of a file, of which nothing is remembered but the guest.
 struct Guest {
@@ -126,7 +119,7 @@ async fn a_flight_that_a_mark_of_the_key_has_overtaken_is_not_joined() {
     let loads = guest.gate.loads();
     let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
     // It waits for the file itself, of which nothing has changed; the shares it reads.
-    timeout(TIME_MAX, until(|| guest.gate.loads() > loads)).await.expect("a load of its own");
+    until(|| guest.gate.loads() > loads).await;
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
     assert_eq!(after.await.expect("no panic"), NO_GRANT);
@@ -140,7 +133,7 @@ async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better
     let revoked = guest.revoke().await;
     guest.live.heard(revoked).await;
     let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
-    timeout(TIME_MAX, guest.joined(2)).await.expect("it joins for the file and for its shares");
+    guest.joined(2).await;
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
     assert_eq!(after.await.expect("no panic"), NO_GRANT);
@@ -166,7 +159,7 @@ async fn one_load_serves_all_who_wait() {
     let asking = guest.asks_and_is_held().await;
     let others: Vec<_> = (0..100).map(|_| guest.asks(Demand::MinimizeLatency, TIME_MAX)).collect();
     // Each waits for two facts: the file's own document, and its shares.
-    timeout(TIME_MAX, guest.joined(200)).await.expect("all of them join");
+    guest.joined(200).await;
     guest.gate.open();
     for asking in others.into_iter().chain([asking]) {
         assert_eq!(asking.await.expect("no panic"), GUEST);

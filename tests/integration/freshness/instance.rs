@@ -65,11 +65,8 @@ fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
     let last = Id::Integer(CHANGES - 1);
     thread::scope(|scope| {
         scope.spawn(|| freshness.hear(&statement, freshness.epoch()));
-        loop {
-            match freshness.as_of(lookup, &last, &Fact::absent(), at(1), Moment::default()) {
-                Some(moment) => assert_eq!(moment, at(1), "a fact of 1 that changed at 2"),
-                None => break,
-            }
+        while let Some(moment) = freshness.as_of(lookup, &last, &Fact::absent(), at(1), Moment::default()) {
+            assert_eq!(moment, at(1), "a fact of 1 that changed at 2");
         }
     });
 }

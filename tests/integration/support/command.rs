@@ -3,7 +3,7 @@
 //! Its environment is the test's own: nothing of the machine's configuration reaches it.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -83,13 +83,34 @@ impl Serving {
         serving
     }
 
+    /// Another command that runs until the test is over, and the lines that it prints.
+    #[track_caller]
+    pub fn beside(&self, arguments: &[&str]) -> Beside {
+        let url = self.url();
+        let all = [arguments, &["--server", &url]].concat();
+        let mut process = command(&all, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Beside { process, lines }
+    }
+
     /// The next line of the log that says this.
     #[track_caller]
     pub fn logged(&self, message: &str) -> serde_json::Value {
+        self.next_line(message, |said| said == message)
+    }
+
+    /// The next line of the log in which this stands.
+    #[track_caller]
+    pub fn logged_with(&self, part: &str) -> serde_json::Value {
+        self.next_line(part, |said| said.contains(part))
+    }
+
+    #[track_caller]
+    fn next_line(&self, wanted: &str, is_wanted: impl Fn(&str) -> bool) -> serde_json::Value {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{message}`"));
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{wanted}`"));
             let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-            if line["message"] == message {
+            if line["message"].as_str().is_some_and(&is_wanted) {
                 return line;
             }
         }
@@ -116,6 +137,33 @@ impl Serving {
             assert!(started.elapsed() < PATIENCE, "it does not end");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+/// A command that asks a server, killed with the value.
+pub struct Beside {
+    process: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Beside {
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
+        self.lines.next().expect("it goes on").unwrap()
+    }
+
+    /// Waits for its end: the code, and what it complained of.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let mut complaint = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+        (self.process.wait().unwrap().code(), complaint)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
     }
 }
 

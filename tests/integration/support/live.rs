@@ -104,12 +104,7 @@ impl Live {
 
     /// Waits until the feed has said everything up to a moment.
     pub async fn heard(&self, moment: Moment) {
-        let heard = async {
-            while self.app.checker.freshness().applied() < moment {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, heard).await.expect("the feed says it in the end");
+        until(|| self.app.checker.freshness().applied() >= moment).await;
     }
 
     /// Runs a command, and says the moment of what it did.
@@ -182,6 +177,16 @@ pub async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc
 
 fn no_trouble() -> watch::Receiver<Option<String>> {
     watch::channel(None).1
+}
+
+/// Waits until a condition comes about.
+pub async fn until(condition: impl Fn() -> bool) {
+    let comes_about = async {
+        while !condition() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes_about).await.expect("it comes about in the end");
 }
 
 /// When a command was done.

@@ -88,6 +88,11 @@ impl Service {
         (Self::with_source(schema, source.clone(), requests_max, settings).await, source)
     }
 
+    /// Over an application that runs already.
+    pub async fn of(app: &App) -> Self {
+        Self::serve(app.apis(1_024), Arc::clone(&app.metrics), Limits::default()).await
+    }
+
     async fn with_source(
         schema: Arc<Schema>,
         source: Arc<dyn Source>,
