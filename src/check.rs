@@ -381,7 +381,12 @@ impl Checker {
         error: &CheckError,
     ) -> Option<Checked> {
         let age_max = self.schema.permission(question.permission).stale_if_error?;
-        let is_outage = matches!(error, CheckError::Unavailable(_) | CheckError::DeadlineExceeded);
+        let is_outage = match error {
+            CheckError::Unavailable(_) => true,
+            // Too little time is no outage, unless there was none either for the probes that are sent all the while.
+            CheckError::DeadlineExceeded => self.freshness.needed(arrived.minus(self.staleness_max)).is_none(),
+            CheckError::ForeignToken { .. } | CheckError::FutureToken | CheckError::TooLarge => false,
+        };
         if !is_outage || demand != Demand::MinimizeLatency {
             return None;
         }

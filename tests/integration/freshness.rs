@@ -2,6 +2,7 @@
 //!
 //! Each test has two applications (`Two`): the first is asked by the moment of a change, the second only hears of it.
 
+mod bound;
 mod collections;
 mod documents;
 mod feed;
@@ -10,6 +11,8 @@ mod instance;
 mod invalidation;
 mod moments;
 mod odd;
+mod outage;
+mod single;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::question::Question;
@@ -52,7 +55,7 @@ folder = { field = "folder_id", resource = "folder" }
 editor = { field = "editor_ids" }
 reader = { each = "readers", field = "user_id", where = { level = "read" } }
 reviewer = { field = "team_id", subject = "team.member" }
-guest = { collection = "shares", by = "file_id", field = "user_id", where = { active = true } }
+guest = { collection = "shares", by = "file_id", field = "user_id", where = { active = true }, until = "expires_at" }
 
 [resource.file.permissions]
 read = "!deleted & (owner | editor | reader | reviewer | guest | folder.read)"

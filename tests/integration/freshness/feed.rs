@@ -15,17 +15,15 @@ use permcached::{
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
-    live::{Live, at_least, filled, until},
-    monitored::{FailPoint, Monitor},
+    live::{Live, at_least, until},
+    monitored::FailPoint,
     servers::mongo,
 };
 
 /// A guest's share of file 1; the application's own commands can be made to fail.
 async fn guest(app_name: &str) -> (Live, Question) {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
-    let (schema, database) = filled(SCHEMA, &all).await;
-    let client = Monitor::default().client(mongo(), app_name).await;
-    let live = Live::over(schema, client.database(database.name()), Settings::default()).await;
+    let (live, _) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
     let question = reads(&live, USER, 1);
     (live, question)
 }

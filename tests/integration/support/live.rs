@@ -17,6 +17,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use super::{
     both::{TIME_MAX, fill, question, shown},
     gated::Gated,
+    monitored::Monitor,
     servers::mongo,
 };
 
@@ -43,6 +44,19 @@ impl Live {
     pub async fn with(schema: &str, collections: &[(&str, Vec<Document>)], settings: Settings) -> Self {
         let (schema, database) = filled(schema, collections).await;
         Self::over(schema, database, settings).await
+    }
+
+    /// As [`Live::with`], by a client of this name: so that its commands alone can be made to fail.
+    pub async fn named(
+        app_name: &str,
+        schema: &str,
+        collections: &[(&str, Vec<Document>)],
+        settings: Settings,
+    ) -> (Self, Monitor) {
+        let (schema, database) = filled(schema, collections).await;
+        let monitor = Monitor::default();
+        let client = monitor.client(mongo(), app_name).await;
+        (Self::over(schema, client.database(database.name()), settings).await, monitor)
     }
 
     /// Over a database that is there already.
@@ -166,7 +180,7 @@ impl Live {
 }
 
 /// A schema, and a database of its own with these documents.
-pub async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Schema>, Database) {
+async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Schema>, Database) {
     let schema = Arc::new(super::both::schema("live.toml", schema));
     let database = mongo().database().await;
     let collections: BTreeMap<String, Vec<Document>> =

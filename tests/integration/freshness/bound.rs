@@ -1,0 +1,236 @@
+//! The bound: whatever is written, however, nobody is told after `MAX_STALENESS` what was true before, though no change
+//! stream says anything.
+
+use std::time::{Duration, Instant};
+
+use bson::{Bson, DateTime, Document, doc};
+use permcached::{
+    check::{Demand, Settings},
+    question::{Question, Tier},
+};
+
+use super::{GUEST, OWNER, SCHEMA, USER, file, file_with, id, reads, share, user};
+use crate::support::{live::Live, monitored::FailPoint, servers::mongo};
+
+const BOUND: Duration = Duration::from_millis(800);
+
+/// How the user comes to read a file, and one write that ends it.
+struct Case {
+    /// The relation, and what is written.
+    name: &'static str,
+    /// The documents of the grant, beside the file: those of a case have its number, or 60 more, or 120 more.
+    documents: fn(u8) -> Vec<(&'static str, Document)>,
+    /// The collection and what is run against it.
+    write: fn(u8) -> Document,
+}
+
+fn update(collection: &str, of: u8, change: impl Into<Bson>) -> Document {
+    doc! { "update": collection, "updates": [{ "q": { "_id": id(of) }, "u": change.into() }] }
+}
+
+fn set(collection: &str, of: u8, fields: Document) -> Document {
+    update(collection, of, doc! { "$set": fields })
+}
+
+fn delete(collection: &str, of: u8) -> Document {
+    doc! { "delete": collection, "deletes": [{ "q": { "_id": id(of) }, "limit": 1 }] }
+}
+
+fn owned(n: u8) -> Vec<(&'static str, Document)> {
+    vec![("files", doc! { "_id": id(n), "owner_id": id(USER) })]
+}
+
+fn edited(n: u8) -> Vec<(&'static str, Document)> {
+    vec![("files", file_with(n, doc! { "editor_ids": [id(OWNER), id(USER)] }))]
+}
+
+fn read(n: u8) -> Vec<(&'static str, Document)> {
+    let readers = doc! { "readers": [{ "user_id": id(OWNER) }, { "user_id": id(USER), "level": "read" }] };
+    vec![("files", file_with(n, readers))]
+}
+
+fn shared(n: u8) -> Vec<(&'static str, Document)> {
+    vec![("files", file(n)), ("shares", share(n, n))]
+}
+
+fn reviewed(n: u8) -> Vec<(&'static str, Document)> {
+    let team = doc! { "_id": id(n), "members": [{ "user_id": id(USER) }] };
+    vec![("files", file_with(n, doc! { "team_id": id(n) })), ("teams", team)]
+}
+
+fn in_folder(n: u8) -> Vec<(&'static str, Document)> {
+    let inner = doc! { "_id": id(n), "parent_id": id(n + 60) };
+    let outer = doc! { "_id": id(n + 60), "owner_id": id(USER) };
+    vec![("files", file_with(n, doc! { "folder_id": id(n) })), ("folders", inner), ("folders", outer)]
+}
+
+/// A user of the case's own is the guest.
+fn guest_of_its_own(n: u8) -> Vec<(&'static str, Document)> {
+    let mut share = share(n, n);
+    share.insert("user_id", id(n + 120));
+    vec![("files", file(n)), ("shares", share), ("users", user(n + 120))]
+}
+
+const CASES: [Case; 29] = [
+    Case { name: "field: set", documents: owned, write: |n| set("files", n, doc! { "owner_id": id(OWNER) }) },
+    Case {
+        name: "field: unset",
+        documents: owned,
+        write: |n| update("files", n, doc! { "$unset": { "owner_id": "" } }),
+    },
+    Case { name: "field: replaced", documents: owned, write: |n| update("files", n, file(n)) },
+    Case { name: "field: deleted", documents: owned, write: |n| delete("files", n) },
+    Case { name: "flag: set", documents: owned, write: |n| set("files", n, doc! { "is_deleted": true }) },
+    Case {
+        name: "ids: pulled",
+        documents: edited,
+        write: |n| update("files", n, doc! { "$pull": { "editor_ids": id(USER) } }),
+    },
+    Case {
+        name: "ids: popped",
+        documents: edited,
+        write: |n| update("files", n, doc! { "$pop": { "editor_ids": 1 } }),
+    },
+    Case { name: "ids: emptied", documents: edited, write: |n| set("files", n, doc! { "editor_ids": [] }) },
+    Case {
+        name: "ids: unset",
+        documents: edited,
+        write: |n| update("files", n, doc! { "$unset": { "editor_ids": "" } }),
+    },
+    Case {
+        name: "each: pulled",
+        documents: read,
+        write: |n| update("files", n, doc! { "$pull": { "readers": { "user_id": id(USER) } } }),
+    },
+    Case { name: "each: field", documents: read, write: |n| set("files", n, doc! { "readers.1.level": "none" }) },
+    Case {
+        name: "each: sliced",
+        documents: read,
+        write: |n| update("files", n, vec![doc! { "$set": { "readers": { "$slice": ["$readers", 1] } } }]),
+    },
+    Case { name: "each: deleted", documents: read, write: |n| delete("files", n) },
+    Case { name: "key: condition", documents: shared, write: |n| set("shares", n, doc! { "active": false }) },
+    Case { name: "key: other user", documents: shared, write: |n| set("shares", n, doc! { "user_id": id(OWNER) }) },
+    Case { name: "key: moved", documents: shared, write: |n| set("shares", n, doc! { "file_id": id(n + 60) }) },
+    Case { name: "key: replaced", documents: shared, write: |n| update("shares", n, doc! { "file_id": id(n) }) },
+    Case {
+        name: "key: expired",
+        documents: shared,
+        write: |n| set("shares", n, doc! { "expires_at": DateTime::from_millis(1) }),
+    },
+    Case { name: "key: deleted", documents: shared, write: |n| delete("shares", n) },
+    Case {
+        name: "set: pulled",
+        documents: reviewed,
+        write: |n| update("teams", n, doc! { "$pull": { "members": { "user_id": id(USER) } } }),
+    },
+    Case { name: "set: other set", documents: reviewed, write: |n| set("files", n, doc! { "team_id": id(n + 60) }) },
+    Case { name: "set: deleted", documents: reviewed, write: |n| delete("teams", n) },
+    Case { name: "edge: moved", documents: in_folder, write: |n| set("files", n, doc! { "folder_id": id(n + 120) }) },
+    Case {
+        name: "edge: moved above",
+        documents: in_folder,
+        write: |n| set("folders", n, doc! { "parent_id": id(n + 120) }),
+    },
+    Case {
+        name: "edge: other owner",
+        documents: in_folder,
+        write: |n| set("folders", n + 60, doc! { "owner_id": id(OWNER) }),
+    },
+    Case { name: "edge: deleted between", documents: in_folder, write: |n| delete("folders", n) },
+    Case { name: "edge: deleted above", documents: in_folder, write: |n| delete("folders", n + 60) },
+    Case {
+        name: "subject: inactive",
+        documents: guest_of_its_own,
+        write: |n| set("users", n + 120, doc! { "is_active": false }),
+    },
+    Case { name: "subject: deleted", documents: guest_of_its_own, write: |n| delete("users", n + 120) },
+];
+
+/// Who asks about a case's file.
+fn asks(live: &Live, case: &Case, number: u8) -> Question {
+    let asker = if case.name.starts_with("subject") { number + 120 } else { USER };
+    reads(live, asker, number)
+}
+
+/// An application over all cases that remembers that each is allowed, and whose change stream is silent from then on.
+async fn deaf(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
+    let mut collections: Vec<(&str, Vec<Document>)> = vec![("users", vec![user(OWNER), user(USER)])];
+    for (number, case) in (1..).zip(&CASES) {
+        for (collection, document) in (case.documents)(number) {
+            match collections.iter_mut().find(|(name, _)| *name == collection) {
+                Some((_, documents)) => documents.push(document),
+                None => collections.push((collection, vec![document])),
+            }
+        }
+    }
+    let settings = Settings { staleness_max: BOUND, ..Settings::default() };
+    let (live, _) = Live::named(app_name, SCHEMA, &collections, settings).await;
+    let silent = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
+    let silent = FailPoint::on(mongo(), app_name, "alwaysOn", silent).await;
+    let questions: Vec<Question> = (1..).zip(&CASES).map(|(number, case)| asks(&live, case, number)).collect();
+    for (case, question) in CASES.iter().zip(&questions) {
+        assert!(live.says(question, Demand::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
+    }
+    (live, questions, silent)
+}
+
+#[tokio::test]
+async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_silent() {
+    let (live, questions, silent) = deaf("silent stream").await;
+    let mut waiting = Vec::new();
+    for ((number, case), question) in (1..).zip(&CASES).zip(&questions) {
+        live.run((case.write)(number)).await;
+        waiting.push((case.name, question, Instant::now()));
+    }
+    let applied = live.app.checker.freshness().applied();
+    while !waiting.is_empty() {
+        let mut allowed = Vec::new();
+        for (name, question, written) in waiting {
+            let asked = written.elapsed();
+            if live.says(question, Demand::MinimizeLatency).await.starts_with("allowed") {
+                assert!(asked <= BOUND, "{name}: allowed though asked {asked:?} after the write");
+                allowed.push((name, question, written));
+            }
+        }
+        waiting = allowed;
+    }
+    assert_eq!(live.app.checker.freshness().applied(), applied, "no stream told it");
+    silent.off().await;
+}
+
+#[tokio::test]
+async fn whatever_ends_a_grant_ends_it_by_max_age_and_by_full_consistency_at_once() {
+    let (live, questions, silent) = deaf("silent stream, demanding").await;
+    for ((number, case), question) in (1..).zip(&CASES).zip(&questions) {
+        live.run((case.write)(number)).await;
+        let demand = if number % 2 == 0 { Demand::FullyConsistent } else { Demand::MaxAge(Duration::from_nanos(1)) };
+        let says = live.says(question, demand).await;
+        assert!(says.starts_with("denied"), "{}: {says}", case.name);
+    }
+    silent.off().await;
+}
+
+#[tokio::test]
+async fn a_grant_ends_by_the_clock_with_no_change_at_all() {
+    let end = DateTime::from_millis(DateTime::now().timestamp_millis() + 1_500);
+    let mut share = share(50, 1);
+    share.insert("expires_at", end);
+    let all = [super::users(), ("files", vec![file(1)]), ("shares", vec![share])];
+    let live = Live::new(SCHEMA, &all).await;
+    let question = reads(&live, USER, 1);
+    let _remembered = live.remembers(&question).await;
+    loop {
+        let asked = DateTime::now();
+        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        match crate::support::both::shown(&live.schema, checked.answer).as_str() {
+            GUEST => assert!(asked < end, "allowed after its end"),
+            says => {
+                assert_eq!((says, checked.tier), ("denied EXPIRED", Tier::Memory));
+                assert!(DateTime::now() >= end, "denied before its end");
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

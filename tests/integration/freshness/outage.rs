@@ -1,0 +1,157 @@
+//! MongoDB out of reach, and back: what is vouched for is answered, then nothing but what `stale_if_error` allows.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use permcached::{
+    check::{CheckError, Demand, Settings},
+    freshness::Moment,
+    question::{Question, Tier},
+    source::Deadline,
+    transport::proto::{self, permission_service_client::PermissionServiceClient},
+};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{both::shown, live::Live, monitored::FailPoint, servers::mongo, service::Service};
+
+const BOUND: Duration = Duration::from_millis(700);
+
+/// Two files of which the user is a guest, both remembered; `keep` may be answered from what is older than the bound.
+async fn guest(app_name: &str) -> (Live, [Question; 2]) {
+    let schema = SCHEMA.replace(
+        "[resource.file.permissions]",
+        "[resource.file.permissions]\nkeep = { is = \"read\", stale_if_error = \"10m\" }",
+    );
+    let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1), share(51, 2)])];
+    let settings = Settings { staleness_max: BOUND, ..Settings::default() };
+    let (live, _) = Live::named(app_name, &schema, &all, settings).await;
+    let questions = [1, 2].map(|number| reads(&live, USER, number));
+    for question in &questions {
+        assert_eq!(shown(&live.schema, live.remembers(question).await), GUEST);
+    }
+    (live, questions)
+}
+
+fn keeps(live: &Live, number: u8) -> Question {
+    live.question(&format!("user:{}", id(USER)), "keep", &format!("file:{}", id(number)))
+}
+
+/// Every command of the application loses its connection.
+async fn outage(app_name: &str) -> FailPoint {
+    let data = doc! { "failCommands": ["find", "getMore", "aggregate"], "closeConnection": true };
+    FailPoint::on(mongo(), app_name, "alwaysOn", data).await
+}
+
+/// Asks until there is no answer any more.
+async fn outlast_the_bound(live: &Live, question: &Question) {
+    loop {
+        match live.ask(question, Demand::MinimizeLatency).await {
+            Ok(checked) => {
+                assert!(checked.age <= BOUND && !checked.is_stale, "{checked:?}");
+                assert_eq!(checked.tier, Tier::Memory, "there is no source");
+            }
+            Err(CheckError::Unavailable(_)) => return,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Asks until the source answers again.
+async fn recovers(live: &Live, question: &Question, wanted: &str) {
+    let recovers = async {
+        while live.ask(question, Demand::FullyConsistent).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), recovers).await.expect("by itself");
+    assert_eq!(live.says(question, Demand::MinimizeLatency).await, wanted);
+    let _remembered = live.remembers(question).await;
+}
+
+#[tokio::test]
+async fn what_is_vouched_for_is_answered_then_nothing_until_the_source_is_back() {
+    let (live, [question, _]) = guest("outage").await;
+    let service = Service::of(&live.app).await;
+    let outage = outage("outage").await;
+    outlast_the_bound(&live, &question).await;
+    let mut client = PermissionServiceClient::new(service.channel());
+    let subject = proto::Subject { r#type: "user".to_owned(), id: id(USER).to_hex(), anonymous: false };
+    let resource = proto::Resource { r#type: "file".to_owned(), id: id(1).to_hex() };
+    let request = proto::CheckRequest {
+        subject: Some(subject),
+        permission: "read".to_owned(),
+        resource: Some(resource),
+        consistency: None,
+    };
+    let status = client.check(request).await.expect_err("there is no source");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    outage.off().await;
+    recovers(&live, &question, GUEST).await;
+    // What changes is heard of again.
+    let moment = live.delete("shares", doc! { "_id": id(50) }).await;
+    live.heard(moment).await;
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+}
+
+#[tokio::test]
+async fn only_what_may_be_stale_is_answered_from_what_is_older_and_says_so() {
+    let (live, [question, other]) = guest("stale").await;
+    let (keep, keep_other) = (keeps(&live, 1), keeps(&live, 2));
+    // What was heard before the outage counts in it.
+    let revoked = live.delete("shares", doc! { "_id": id(51) }).await;
+    live.heard(revoked).await;
+    assert_eq!(shown(&live.schema, live.remembers(&other).await), NO_GRANT);
+    let outage = outage("stale").await;
+    outlast_the_bound(&live, &question).await;
+    let checked = live.ask(&keep, Demand::MinimizeLatency).await.expect("it may be stale");
+    assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (GUEST, true));
+    assert!(checked.age > BOUND, "{checked:?}");
+    let checked = live.ask(&keep_other, Demand::MinimizeLatency).await.expect("it may be stale");
+    assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (NO_GRANT, true));
+    // Whoever demands more gets that, or nothing; and so does whoever asks for what may not be stale.
+    for demand in [Demand::FullyConsistent, Demand::MaxAge(BOUND)] {
+        assert!(matches!(live.ask(&keep, demand).await, Err(CheckError::Unavailable(_))), "{demand:?}");
+    }
+    assert!(matches!(live.ask(&question, Demand::MinimizeLatency).await, Err(CheckError::Unavailable(_))));
+    outage.off().await;
+    recovers(&live, &keep, GUEST).await;
+    let checked = live.ask(&keep, Demand::MinimizeLatency).await.expect("an answer");
+    assert!(!checked.is_stale, "{checked:?}");
+}
+
+#[tokio::test]
+async fn a_caller_without_patience_gets_nothing_stale() {
+    let (live, [_, other]) = guest("impatient").await;
+    let keep = keeps(&live, 2);
+    let revoked = live.delete("shares", doc! { "_id": id(51) }).await;
+    live.heard(revoked).await;
+    // The share is to be read again: that takes longer than there is time.
+    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 300,
+    "namespace": live.full_name("shares") };
+    let slow = FailPoint::on(mongo(), "impatient", "alwaysOn", slow).await;
+    let deadline = Deadline::after(Duration::from_millis(50));
+    let asked = live.app.checker.check(&[keep], Demand::MinimizeLatency, deadline).await.remove(0);
+    assert!(matches!(asked, Err(CheckError::DeadlineExceeded)), "{asked:?}");
+    slow.off().await;
+    assert_eq!(live.says(&other, Demand::MinimizeLatency).await, NO_GRANT);
+}
+
+#[tokio::test]
+async fn nothing_that_failed_is_remembered() {
+    let all: [(&str, Vec<Document>); 3] = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let (live, _) = Live::named("failing", SCHEMA, &all, Settings::default()).await;
+    let question = reads(&live, USER, 1);
+    let failing = doc! { "failCommands": ["find"], "errorCode": 13, "namespace": live.full_name("shares") };
+    let failing = FailPoint::on(mongo(), "failing", "alwaysOn", failing).await;
+    for _ in 0..3 {
+        let asked = live.ask(&question, Demand::MinimizeLatency).await;
+        assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
+    }
+    failing.off().await;
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert!(live.app.checker.freshness().newest() > Moment::default());
+}
