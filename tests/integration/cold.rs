@@ -21,7 +21,7 @@ use permcached::{
 };
 
 use crate::support::{
-    both::{Asked, Collections, fill, question, shipped_schema, shown},
+    both::{Asked, Collections, TIME_MAX, fill, question, shipped_schema, shown},
     monitored::{FailPoint, Monitor, Recorded, Round, commands, level},
     servers::mongo,
 };
@@ -320,4 +320,39 @@ fn number(document: &Document, field: &str) -> i64 {
         Some(Bson::Int64(number)) => *number,
         other => panic!("{field}: {other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
+    const ASKERS: usize = 10_000;
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let database = mongo().database().await;
+    fill(&database, &schema, &tree()).await;
+    let monitor = Monitor::default();
+    let client = monitor.client(mongo(), "cold-crowd").await;
+    let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
+    let checker = Asked::new(&schema, Arc::new(source)).checker;
+    let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
+    monitor.take();
+    let everybody = (0..ASKERS).map(|_| {
+        let (checker, asked) = (checker.clone(), asked.clone());
+        tokio::spawn(async move {
+            checker.check(&[asked], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
+        })
+    });
+    for asking in everybody.collect::<Vec<_>>() {
+        let checked = asking.await.expect("no panic").expect("an answer");
+        assert_eq!(shown(&schema, checked.answer), "allowed by folder#guest");
+    }
+    let finds = commands(&monitor.take(), "find");
+    let finds: Vec<&Document> = finds.iter().filter(|find| level(find) == "snapshot").collect();
+    let keys = finds.iter().flat_map(|find| {
+        let (lookup, keys) = lookup_of(find);
+        keys.into_iter().map(move |key| format!("{lookup} {key}"))
+    });
+    let keys: Vec<String> = keys.collect();
+    let distinct: BTreeSet<&String> = keys.iter().collect();
+    assert_eq!(keys.len(), distinct.len(), "each fact is loaded once: {keys:?}");
+    // The file with its shares and the user; then three folders with theirs.
+    assert_eq!(distinct.len(), 3 + 3 * 2, "{distinct:?}");
 }

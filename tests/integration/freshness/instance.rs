@@ -2,15 +2,16 @@
 
 use std::{
     sync::{
-        Barrier,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread,
 };
 
 use permcached::{
+    bus::Bus,
     fact::{Fact, FactKey},
-    freshness::{Change, Changed, Freshness, Moment, Statement},
+    freshness::{Change, Changed, Freshness, LocalTime, Moment, Probe, Statement},
     question::{Id, LookupId},
     schema::Schema,
 };
@@ -97,4 +98,43 @@ fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says()
             }
         }
     });
+}
+
+/// Another replica set behind the same name, or the same one restored from an older backup.
+#[test]
+fn a_source_whose_time_has_gone_back_begins_another_history() {
+    let schema = schema("live.toml", SCHEMA);
+    let lookup = shares(&schema);
+    let freshness = Arc::new(Freshness::new(&schema));
+    let bus = Bus::new(Arc::clone(&freshness));
+    let id = Id::Integer(1);
+    let as_of = |stamp| freshness.as_of(lookup, &id, &Fact::absent(), at(stamp), Moment::default());
+    let probed = |moment, applied, epoch| {
+        let mut forgot = 0;
+        let probe = Probe { sent: LocalTime::now(), moment: at(moment) };
+        let has_gone_back = freshness.probed(probe, at(applied), epoch, || forgot += 1);
+        assert_eq!(has_gone_back, forgot == 1);
+        has_gone_back
+    };
+    let before = freshness.epoch();
+    bus.begin_at(at(100));
+    assert!(!probed(100, 100, before), "it stands still");
+    bus.say(statement(100, 120, lookup, &id), before);
+    assert_eq!(as_of(120), Some(at(120)));
+    // A probe that was sent before W was raised may say less.
+    assert!(!probed(110, 100, before));
+    assert!(probed(50, 120, before));
+    let after = freshness.epoch();
+    assert_ne!(before, after);
+    assert_eq!((freshness.applied(), freshness.floor(), freshness.newest()), (at(50), at(50), at(50)));
+    assert_eq!(as_of(49), None, "what was read before counts for nothing");
+    assert_eq!(as_of(50), Some(at(50)), "no mark of the other history is left");
+    assert!(freshness.worth(at(120)).is_some_and(|sent| freshness.worth(at(50)) == Some(sent)), "nor a probe");
+    // What was under way in the other history is not heard in this one.
+    bus.say(statement(100, 130, lookup, &id), before);
+    bus.hint(statement(0, 130, lookup, &id).changes, before);
+    assert!(!probed(130, 0, before));
+    assert_eq!(freshness.newest(), at(50));
+    bus.say(statement(50, 60, lookup, &id), after);
+    assert_eq!((as_of(50), as_of(60)), (None, Some(at(60))));
 }
