@@ -366,7 +366,8 @@ impl Checker {
 
     fn checked(&self, answer: Answer, watched: &Watched<'_>, arrived: LocalTime) -> Checked {
         let seen = watched.seen();
-        let age = self.freshness.worth(seen.oldest).map_or(Duration::ZERO, |sent| arrived.since(sent));
+        // What is older than all probes that are kept is as old as can be.
+        let age = arrived.since(self.freshness.worth(seen.oldest).unwrap_or_default());
         let as_of = Token { clock: self.clock, moment: seen.newest };
         Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
     }
