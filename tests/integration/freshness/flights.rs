@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use permcached::{
-    check::{Checked, Demand},
+    check::{CheckError, Checked, Demand, Settings},
     question::{Question, Tier},
     source::Deadline,
 };
@@ -16,6 +16,8 @@ use crate::support::{
     both::{TIME_MAX, shown},
     gated::{Closed, Gated},
     live::{Live, at_least, until},
+    monitored::{FailPoint, commands},
+    servers::mongo,
 };
 
 /// A guest's share of a file, of which nothing is remembered but the guest.
@@ -199,4 +201,32 @@ async fn a_load_that_panics_fails_nobody() {
     guest.gate.open();
     assert_eq!(leader.await.expect("no panic"), GUEST);
     assert_eq!(follower.await.expect("no panic"), GUEST);
+}
+
+#[tokio::test]
+async fn a_leader_for_whom_the_source_is_too_slow_fails_nobody_else() {
+    let all: [(&str, Vec<Document>); 3] = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let (live, monitor) = Live::named("slow leader", SCHEMA, &all, Settings::default()).await;
+    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 1_500,
+    "namespace": live.full_name("shares") };
+    let slow = FailPoint::on(mongo(), "slow leader", "alwaysOn", slow).await;
+    let question = reads(&live, USER, 1);
+    let ask = |time| {
+        let (checker, question) = (live.app.checker.clone(), question.clone());
+        tokio::spawn(async move {
+            checker.check(&[question], Demand::MinimizeLatency, Deadline::after(time)).await.remove(0)
+        })
+    };
+    let leader = ask(Duration::from_millis(500));
+    until(|| {
+        commands(&monitor.take(), "find")
+            .iter()
+            .any(|find| find.get_str("find").is_ok_and(|collection| collection == "shares"))
+    })
+    .await;
+    let follower = ask(TIME_MAX);
+    assert!(matches!(leader.await.expect("no panic"), Err(CheckError::DeadlineExceeded)));
+    let checked = follower.await.expect("no panic").expect("it has the time");
+    assert_eq!(shown(&live.schema, checked.answer), GUEST);
+    slow.off().await;
 }
