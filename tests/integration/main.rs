@@ -27,6 +27,7 @@ mod conditions;
 mod contract;
 mod evaluator;
 mod freshness;
+mod history;
 mod model;
 mod mongodb;
 mod rules;

@@ -5,5 +5,6 @@ pub mod command;
 pub mod gated;
 pub mod live;
 pub mod monitored;
+pub mod replica_set;
 pub mod servers;
 pub mod service;

@@ -42,17 +42,26 @@ const SET_NAME: &str = "rs0";
 const ROOT: &str = "root";
 
 /// Runs the server `"$@"` in the directory `$0` for as long as someone holds the other end of stdin, then ends it and
-/// removes the directory. Should the server end first, its exit status is left in `ended`. A hang-up is ignored: the
-/// kernel sends one to a group whose parent ends while a member is stopped, as a test may have stopped the server.
+/// removes the directory. While it runs, `pid` names its process; should it end first, its exit status is left in
+/// `ended`, and each line of stdin starts it again. A hang-up is ignored: the kernel sends one to a group whose parent
+/// ends while a member is stopped, as a test may have stopped the server.
 const KEEPER: &str = r#"
 directory=$0
 trap '' HUP
 exec 3<&0
-"$@" </dev/null >"$directory/log" 2>&1 3<&- &
-server=$!
-{ cat <&3 >/dev/null; [ -e "$directory/ended" ] || kill -9 "$server"; } &
-wait "$server"
-echo "$?" >"$directory/ended"
+begin() {
+    rm -f "$directory/pid"
+    {
+        "$@" </dev/null >>"$directory/log" 2>&1 3<&- &
+        echo "$!" >"$directory/pid"
+        wait "$!"
+        echo "$?" >"$directory/ended"
+    } &
+    until [ -s "$directory/pid" ]; do sleep 0.01; done
+}
+begin "$@"
+while read -r _ <&3; do begin "$@"; done
+[ -e "$directory/ended" ] || kill -9 "$(cat "$directory/pid")"
 wait
 rm -rf "$directory"
 "#;
@@ -131,13 +140,7 @@ impl Mongo {
 
     fn start(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
         let server = Server::start("mongod", "MONGOD", |port, directory| {
-            let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
-            arguments.extend(["--dbpath".into(), directory.into()]);
-            // Little memory, little disk, a quick start; the test commands are for fail points.
-            let flags = "--bind_ip 127.0.0.1 --nounixsocket --wiredTigerCacheSizeGB 0.25 \
-                --wiredTigerEngineConfigString log=(file_max=8MB,prealloc=false) \
-                --setParameter diagnosticDataCollectionEnabled=false --setParameter enableTestCommands=1";
-            arguments.extend(flags.split_whitespace().map(OsString::from));
+            let mut arguments = mongod_arguments(port, directory);
             if let Some(set_name) = set_name {
                 arguments.extend(["--replSet", set_name, "--oplogSize", "64"].map(OsString::from));
             }
@@ -190,6 +193,18 @@ impl Mongo {
     }
 }
 
+/// What each mongod of the tests is started with: little memory, little disk, a quick start; the test commands are for
+/// fail points.
+pub(super) fn mongod_arguments(port: u16, directory: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
+    arguments.extend(["--dbpath".into(), directory.into()]);
+    let flags = "--bind_ip 127.0.0.1 --nounixsocket --wiredTigerCacheSizeGB 0.25 \
+        --wiredTigerEngineConfigString log=(file_max=8MB,prealloc=false) \
+        --setParameter diagnosticDataCollectionEnabled=false --setParameter enableTestCommands=1";
+    arguments.extend(flags.split_whitespace().map(OsString::from));
+    arguments
+}
+
 /// Writes the key by which the members of a set know each other, as only its owner may read it: mongod insists on that.
 /// If it cannot be written, mongod says so.
 fn write_key(directory: &Path) -> PathBuf {
@@ -202,9 +217,9 @@ fn write_key(directory: &Path) -> PathBuf {
 /// A server process, its port and its directory. Dropping it ends the one and removes the other; so does the end of
 /// this process, dropped or not.
 #[derive(Debug)]
-struct Server {
+pub(super) struct Server {
     name: &'static str,
-    port: u16,
+    pub(super) port: u16,
     directory: PathBuf,
     /// The shell around the server, which waits for its stdin to be closed.
     keeper: Child,
@@ -213,7 +228,7 @@ struct Server {
 impl Server {
     /// Starts a server with the arguments that `arguments` makes of a port and a directory, and waits until it listens.
     /// The program is the one that the environment's `variable` names, else `name` on the PATH or in `target/servers`.
-    fn start(
+    pub(super) fn start(
         name: &'static str,
         variable: &str,
         arguments: impl Fn(u16, &Path) -> Vec<OsString>,
@@ -270,8 +285,32 @@ impl Server {
         Err(self.failure("the start", &"took too long"))
     }
 
+    /// Sends the server a signal, by name.
+    pub(super) fn signal(&self, name: &str) {
+        let process = fs::read_to_string(self.directory.join("pid")).expect("the server has been started");
+        let sent = Command::new("kill").args(["-s", name, process.trim()]).status().expect("there is a kill");
+        assert!(sent.success(), "{} on port {} has ended by itself", self.name, self.port);
+    }
+
+    /// Ends the server as nothing but the kernel can, and waits until it has.
+    pub(super) fn kill(&self) {
+        self.signal("KILL");
+        while !self.directory.join("ended").exists() {
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Starts the server again that has ended, with the same port and directory.
+    pub(super) fn start_again(&mut self) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("{} cannot be started again: {error}", self.name);
+        fs::remove_file(self.directory.join("ended")).map_err(failed)?;
+        let stdin = self.keeper.stdin.as_mut().expect("it is closed only at the end");
+        stdin.write_all(b"again\n").map_err(failed)?;
+        self.until_listening()
+    }
+
     /// What failed, and the end of the server's log.
-    fn failure(&self, what: &str, why: &impl ToString) -> String {
+    pub(super) fn failure(&self, what: &str, why: &impl ToString) -> String {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();

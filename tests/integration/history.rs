@@ -1,0 +1,109 @@
+//! The contract of `docs/freshness.md`, tried on a replica set of three nodes that are killed, frozen and cut off: writers
+//! change documents, checkers ask in every consistency mode, and each answer is judged by the history of acknowledged writes.
+//!
+//! What writers write, checkers ask and happens to the nodes follows from one seed; when it happens, from the machine. In
+//! reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `run`, `writers`, `checkers`, `tally`, `faults`.
+
+mod checkers;
+mod faults;
+mod hand_made;
+mod judge;
+mod kinds;
+mod register;
+mod run;
+mod tally;
+mod writers;
+
+use std::{env, time::Duration};
+
+use fastrand::Rng;
+use faults::{Fault, at_random, suffer};
+use run::{Plan, Run};
+use tally::{Mode, Tally};
+use tokio::time::{Instant, sleep};
+
+use crate::support::replica_set::ReplicaSet;
+
+/// How many instances are asked.
+const INSTANCES: usize = 2;
+
+/// The seed of the short form, unless the environment names another.
+const SEED: u64 = 1;
+
+/// How long the long form takes, unless the environment says otherwise.
+const SECONDS: u64 = 600;
+
+/// How long a fault lasts that could be of any length: longer than the bound, and than an election.
+const LASTS: Duration = Duration::from_secs(4);
+
+/// As [`LASTS`], at most, in the long form.
+const LASTS_MAX: Duration = Duration::from_secs(30);
+
+/// How long there is peace before a fault and after the last, so that what is remembered counts.
+const PEACE: Duration = Duration::from_secs(1);
+
+/// As many answers of each mode as show that it was tried.
+const ANSWERS_MIN: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
+    let seed = from_environment("CHAOS_SEED").unwrap_or(SEED);
+    let mut set = ReplicaSet::start().await;
+    let uri_of = uri_of(&set);
+    let tally = Run::during(&Plan { seed, instances: INSTANCES }, uri_of, async |run| {
+        for fault in Fault::ALL {
+            sleep(PEACE).await;
+            suffer(&run, &mut set, fault, LASTS).await;
+        }
+        sleep(PEACE).await;
+    })
+    .await;
+    judge(seed, "no_answer_is_wrong_whatever_happens_to_the_nodes", &tally);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it takes ten minutes: `make chaos`"]
+async fn no_answer_is_wrong_at_length() {
+    let seed = from_environment("CHAOS_SEED").unwrap_or_else(|| Rng::new().u64(..1_000_000));
+    let lasts = Duration::from_secs(from_environment("CHAOS_SECONDS").unwrap_or(SECONDS));
+    println!("seed {seed}, {lasts:?}, {INSTANCES} instances");
+    let mut set = ReplicaSet::start().await;
+    let uri_of = uri_of(&set);
+    let tally = Run::during(&Plan { seed, instances: INSTANCES }, uri_of, async |run| {
+        let mut rng = Rng::with_seed(seed);
+        let started = Instant::now();
+        while started.elapsed() < lasts {
+            sleep(PEACE * rng.u32(1..10)).await;
+            let (fault, lasts) = at_random(&mut rng, LASTS_MAX);
+            suffer(&run, &mut set, fault, lasts).await;
+        }
+        sleep(PEACE).await;
+    })
+    .await;
+    judge(seed, "no_answer_is_wrong_at_length -- --ignored", &tally);
+}
+
+/// Prints what was seen, and fails if an answer was wrong, or if too little was seen to tell.
+fn judge(seed: u64, test: &str, tally: &Tally) {
+    println!("{tally}");
+    let again = format!("again, though never quite the same: CHAOS_SEED={seed} cargo test --test integration {test}");
+    assert_eq!(tally.violations(), 0, "{tally}\n\n{again}");
+    for mode in Mode::ALL {
+        let judged = tally.of(mode);
+        assert!(judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
+        assert!(judged.answers - judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
+    }
+    assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "{tally}");
+}
+
+/// Where the set is found, as long as its nodes live.
+fn uri_of(set: &ReplicaSet) -> impl Fn(&str) -> String + use<> {
+    let uri = set.uri("");
+    move |app_name| format!("{uri}{app_name}")
+}
+
+/// A number that the environment may set.
+fn from_environment(name: &str) -> Option<u64> {
+    let text = env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`: set it to a number")))
+}

@@ -1,0 +1,175 @@
+//! Checkers: each asks one instance for ever, in every consistency mode, and has each answer judged at once.
+
+use std::{sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use permcached::{
+    check::{CheckError, Checked, Demand},
+    freshness::{Clock, Moment, Token},
+    question::{Answer, Question},
+    source::Deadline,
+};
+use tokio::time::sleep;
+
+use super::{
+    judge::{Answered, Verdict, judge},
+    kinds::PLACES,
+    register::Shown,
+    run::{Earlier, Run},
+    tally::Mode,
+};
+
+/// How long a request may take.
+const TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How many questions a request has at most.
+const QUESTIONS_MAX: usize = 3;
+
+/// How long a checker rests after a request, at most.
+const REST_MAX_MS: u64 = 12;
+
+/// The ages that are demanded, in milliseconds. The bound holds beyond it.
+const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
+
+/// What separates the seeds of checkers from those of writers.
+const CHECKER_SEEDS: u64 = 1 << 32;
+
+/// How fresh the answers to a request are to be.
+struct Demanded {
+    mode: Mode,
+    demand: Demand,
+    bound: Duration,
+    token: Option<Moment>,
+    /// What the answer that gave the token saw of the first register that is asked about.
+    seen_before: Option<usize>,
+}
+
+/// A request in the making.
+struct Request {
+    demanded: Demanded,
+    /// The registers and the places that it asks about.
+    asked: Vec<(usize, u8)>,
+}
+
+/// Asks until the run ends.
+pub async fn check(run: Arc<Run>, index: usize) {
+    let mut rng = Rng::with_seed(run.seed.wrapping_add(CHECKER_SEEDS + index as u64));
+    let instance = index % run.instances.len();
+    while !run.is_over() {
+        let request = request(&run, &mut rng);
+        let questions: Vec<Question> =
+            request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
+        let (asked, first) = (run.now(), run.wall());
+        let checker = &run.instances[instance].checker;
+        let results = checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
+        let times = Times { asked, received: run.now(), wall: [first, run.wall()] };
+        for (index, result) in results.into_iter().enumerate() {
+            let objection = match result {
+                Ok(checked) => object(&run, &request, index, &times, checked),
+                Err(error) => {
+                    run.tally().failed(&error);
+                    // Nothing that was asked is wrong in itself: an answer or the set gave every token.
+                    let is_honest = matches!(error, CheckError::Unavailable(_) | CheckError::DeadlineExceeded);
+                    (!is_honest).then(|| error.to_string())
+                }
+            };
+            if let Some(objection) = objection {
+                run.tally().violated(format!("{} {objection}", described(&run, &request, index, &times, instance)));
+            }
+        }
+        sleep(Duration::from_millis(rng.u64(1..REST_MAX_MS))).await;
+    }
+}
+
+/// What was asked, of whom and when.
+fn described(run: &Run, request: &Request, index: usize, times: &Times, instance: usize) -> String {
+    let Demanded { mode, bound, token, .. } = &request.demanded;
+    let (register, place) = request.asked[index];
+    let (kind, number) = (run.registers[register].kind, run.registers[register].number);
+    let token = token.map_or_else(String::new, |token| format!(", token {:#x}", token.as_u64()));
+    let (mode, Times { asked, received, .. }) = (mode.as_str(), times);
+    format!(
+        "{kind:?} {number} at place {place}, by instance {instance}, {mode} within {bound:?}{token}, {asked:?} to {received:?}:\n "
+    )
+}
+
+/// When a request was sent and answered, by both clocks.
+struct Times {
+    asked: Duration,
+    received: Duration,
+    wall: [i64; 2],
+}
+
+/// What to ask, and how fresh the answers are to be.
+fn request(run: &Run, rng: &mut Rng) -> Request {
+    let mut asked = Vec::new();
+    for _ in 0..=rng.usize(..QUESTIONS_MAX) {
+        let register = rng.usize(..run.registers.len());
+        asked.push((register, interesting_place(run, register, rng)));
+    }
+    let (mode, demand, bound) = match rng.u8(..100) {
+        0..40 => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
+        40..55 => return Request { demanded: after_a_write(run, asked[0].0, rng), asked },
+        55..70 => match run.earlier(|count| rng.usize(..count)) {
+            None => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
+            Some(earlier) => {
+                asked[0] = (earlier.register, earlier.place);
+                return Request { demanded: after_an_answer(run, &earlier), asked };
+            }
+        },
+        70..80 => (Mode::FullyConsistent, Demand::FullyConsistent, Duration::ZERO),
+        _ => {
+            let age = Duration::from_millis(AGES_MS[rng.usize(..AGES_MS.len())]);
+            (Mode::MaxAge, Demand::MaxAge(age), age.min(run.bound))
+        }
+    };
+    Request { demanded: Demanded { mode, demand, bound, token: None, seen_before: None }, asked }
+}
+
+/// With the token of the write that was acknowledged last, of a register or of some other one.
+fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
+    let register = if rng.bool() { register } else { rng.usize(..run.registers.len()) };
+    let acknowledged = run.registers[register].history().writes().iter().rev().find_map(|write| write.acknowledged);
+    let moment = acknowledged.map_or(Moment::default(), |(_, moment)| moment);
+    let demand = Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });
+    Demanded { mode: Mode::OperationTime, demand, bound: run.bound, token: Some(moment), seen_before: None }
+}
+
+/// With the token of an answer.
+fn after_an_answer(run: &Run, earlier: &Earlier) -> Demanded {
+    let (demand, token) = (Demand::AtLeastAsFresh(earlier.token), Some(earlier.token.moment));
+    Demanded { mode: Mode::AsOf, demand, bound: run.bound, token, seen_before: Some(earlier.seen) }
+}
+
+/// Mostly where the register grants, or granted just before: there an answer shows most.
+fn interesting_place(run: &Run, register: usize, rng: &mut Rng) -> u8 {
+    let back = rng.usize(..3);
+    let history = run.registers[register].history();
+    let place = history.writes().iter().rev().skip(back).find_map(|write| write.state.place);
+    place.unwrap_or_else(|| rng.u8(..PLACES))
+}
+
+/// Has an answer judged, and says what is wrong with it.
+fn object(run: &Run, request: &Request, index: usize, times: &Times, checked: Checked) -> Option<String> {
+    let Demanded { mode, bound, token, seen_before, .. } = request.demanded;
+    let (register, place) = request.asked[index];
+    let shown = match checked.answer {
+        Answer::Allowed { valid_until, .. } => Shown::Allowed(valid_until),
+        Answer::Denied(_) => Shown::Denied,
+    };
+    let Times { asked, received, wall } = *times;
+    let seen_before = seen_before.filter(|_| index == 0);
+    let answered = Answered { place, shown, asked, received, wall, bound, token, seen_before };
+    let verdict = judge(&run.registers[register].history(), &answered);
+    match verdict {
+        Verdict::Right { oldest, staleness } => {
+            run.keep(Earlier { register, place, token: checked.as_of, seen: oldest });
+            run.tally().judged(mode, checked.tier, shown, staleness);
+            None
+        }
+        Verdict::Wrong(why) => {
+            let (tier, as_of, age) = (checked.tier.as_str(), checked.as_of.moment.as_u64(), checked.age);
+            Some(format!("{shown:?} from {tier}, as of {as_of:#x}, age {age:?}: {why}"))
+        }
+    }
+}

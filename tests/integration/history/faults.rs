@@ -1,0 +1,220 @@
+//! Faults: what is done to the nodes of a set while its instances are asked, and that they recover by themselves.
+//!
+//! Whether what they answer meanwhile is right is not judged here.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bson::{Bson, Document, Timestamp, doc};
+use fastrand::Rng;
+use permcached::{app::App, check::Demand, freshness::Moment, question::Tier, source::Deadline};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::run::{APP_NAME, Run};
+use crate::support::replica_set::{NODES, ReplicaSet};
+
+/// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
+/// did before: from MongoDB, and from memory.
+pub const RECOVERY_MAX: Duration = Duration::from_secs(10);
+
+/// How long a request may take after a fault.
+const REQUEST_TIME: Duration = Duration::from_secs(1);
+
+/// How long to wait between two looks.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long the oplog may take to roll over, or a node to lag.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the oplog is filled with at once: a good part of what it holds.
+const FILLER_DOCUMENTS: usize = 16;
+const FILLER_BYTES: usize = 64 * 1_024;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The primary is killed, and started again once another one is elected.
+    Killed,
+    /// The primary steps down and does not replicate for a while, so that it lags while it answers.
+    SteppedDown,
+    /// The primary is frozen until another one is elected and a while longer, and thawed.
+    Frozen,
+    /// The instances hear nothing until the oplog holds nothing of what they have heard.
+    RolledOver,
+    /// All nodes are frozen.
+    AllFrozen,
+    /// All nodes are killed.
+    AllKilled,
+}
+
+impl Fault {
+    pub const ALL: [Self; 6] =
+        [Self::Killed, Self::SteppedDown, Self::Frozen, Self::RolledOver, Self::AllFrozen, Self::AllKilled];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Killed => "the primary killed",
+            Self::SteppedDown => "the primary stepped down and stalled",
+            Self::Frozen => "the primary frozen",
+            Self::RolledOver => "the oplog rolled over",
+            Self::AllFrozen => "all nodes frozen",
+            Self::AllKilled => "all nodes killed",
+        }
+    }
+
+    /// Does it, for as long as `lasts` where it could be of any length, and undoes it. Says what else there is to know.
+    async fn inflict(self, set: &mut ReplicaSet, lasts: Duration, instances: &[App]) -> String {
+        let primary = set.primary().await;
+        match self {
+            Self::Killed => {
+                set.kill(primary);
+                let elected = until_another(set, primary).await;
+                set.start_again(primary);
+                elected
+            }
+            Self::SteppedDown => stepped_down(set, primary, lasts).await,
+            Self::Frozen => {
+                set.freeze(primary);
+                let elected = until_another(set, primary).await;
+                sleep(lasts).await;
+                set.thaw(primary);
+                elected
+            }
+            Self::RolledOver => rolled_over(set, primary, instances).await,
+            Self::AllFrozen => {
+                (0..NODES).for_each(|node| set.freeze(node));
+                sleep(lasts).await;
+                (0..NODES).for_each(|node| set.thaw(node));
+                format!("for {lasts:.1?}")
+            }
+            Self::AllKilled => {
+                (0..NODES).for_each(|node| set.kill(node));
+                sleep(lasts).await;
+                (0..NODES).for_each(|node| set.start_again(node));
+                format!("for {lasts:.1?}")
+            }
+        }
+    }
+}
+
+/// What a run has come through.
+#[derive(Debug)]
+pub struct Suffered {
+    fault: Fault,
+    note: String,
+    /// After which time each instance answered again.
+    recovered: Vec<Duration>,
+}
+
+impl fmt::Display for Suffered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let recovered: Vec<String> = self.recovered.iter().map(|time| format!("{time:.1?}")).collect();
+        write!(f, "{}, {}; recovered in {}", self.fault.as_str(), self.note, recovered.join(", "))
+    }
+}
+
+/// Does something to the set and undoes it; waits until the instances have recovered, and the set.
+pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: Duration) {
+    let note = fault.inflict(set, lasts, &run.instances).await;
+    set.primary().await;
+    let recoveries = (0..run.instances.len()).map(|instance| recovered(run, instance));
+    let recovered = futures::future::join_all(recoveries).await;
+    for (instance, time) in recovered.iter().enumerate() {
+        if time.is_none() {
+            let what = fault.as_str();
+            run.tally()
+                .violated(format!("instance {instance} has not recovered after {RECOVERY_MAX:?}: {what}, {note}"));
+        }
+    }
+    run.tally().suffered(Suffered { fault, note, recovered: recovered.into_iter().flatten().collect() });
+    set.whole().await;
+}
+
+/// How long it takes until one register of each kind is answered from MongoDB, and from memory.
+async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
+    let questions: Vec<_> = (0..run.registers.len()).step_by(6).map(|register| run.question(register, 0)).collect();
+    let checker = &run.instances[instance].checker;
+    let started = Instant::now();
+    let recovering = async {
+        for demand in [Demand::FullyConsistent, Demand::MinimizeLatency] {
+            loop {
+                let results = checker.check(&questions, demand, Deadline::after(REQUEST_TIME)).await;
+                // Those whose documents change meanwhile are read, and the others show that memory serves.
+                let is_remembered = demand == Demand::FullyConsistent
+                    || results.iter().flatten().any(|checked| checked.tier == Tier::Memory);
+                if is_remembered && results.iter().all(Result::is_ok) {
+                    break;
+                }
+                sleep(POLL).await;
+            }
+        }
+    };
+    timeout(RECOVERY_MAX, recovering).await.ok().map(|()| started.elapsed())
+}
+
+/// Waits for another primary.
+async fn until_another(set: &ReplicaSet, primary: usize) -> String {
+    let started = Instant::now();
+    set.primary_other_than(Some(primary)).await;
+    format!("another elected after {:.1?}", started.elapsed())
+}
+
+/// The streams of the instances are on the old primary, which answers them and lags.
+async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> String {
+    const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
+    for stall in STALLS {
+        set.fail(primary, stall, "alwaysOn", doc! {}).await;
+    }
+    set.run(primary, doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 }).await;
+    let elected = until_another(set, primary).await;
+    let next = set.primary_other_than(Some(primary)).await;
+    sleep(lasts).await;
+    let lag = set.lag(primary, next).await;
+    for stall in STALLS {
+        set.fail(primary, stall, "off", doc! {}).await;
+    }
+    format!("{elected}, lagged by {lag} s")
+}
+
+/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog.
+async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> String {
+    let data = doc! { "appName": APP_NAME, "failCommands": ["aggregate", "getMore"], "errorCode": 8 };
+    set.fail(primary, "failCommand", "alwaysOn", data).await;
+    let applied = || instances.iter().map(|instance| instance.checker.freshness().applied()).max().unwrap_or_default();
+    let filler = set.database(primary, "filler").collection::<Document>("filler");
+    let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];
+    let rolling = async {
+        while oldest(set, primary).await <= applied() {
+            filler.insert_many(&documents).await.expect("the primary takes writes");
+            // What a crash would need is kept: a checkpoint makes that little.
+            set.run(primary, doc! { "fsync": 1 }).await;
+        }
+    };
+    timeout(PATIENCE, rolling).await.expect("the oplog rolls over");
+    let lost = applied();
+    filler.drop().await.expect("the primary takes writes");
+    set.fail(primary, "failCommand", "off", doc! {}).await;
+    let noticing = async {
+        while instances.iter().any(|instance| instance.checker.freshness().floor() <= lost) {
+            sleep(POLL).await;
+        }
+    };
+    match timeout(PATIENCE, noticing).await {
+        Ok(()) => "each instance's floor rose".to_owned(),
+        Err(_) => "and went unnoticed".to_owned(),
+    }
+}
+
+/// The oldest moment of a node's oplog.
+async fn oldest(set: &ReplicaSet, node: usize) -> Moment {
+    let oplog = set.database(node, "local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).await.expect("it can be read");
+    match first.and_then(|entry| entry.get("ts").cloned()) {
+        Some(Bson::Timestamp(Timestamp { time, increment })) => Moment::new(time, increment),
+        other => panic!("no oplog: {other:?}"),
+    }
+}
+
+/// A fault, and how long it lasts where it could be of any length.
+pub fn at_random(rng: &mut Rng, lasts_max: Duration) -> (Fault, Duration) {
+    (Fault::ALL[rng.usize(..Fault::ALL.len())], lasts_max.mul_f32(rng.f32()))
+}

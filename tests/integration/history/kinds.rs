@@ -1,0 +1,132 @@
+//! The kinds of registers: what kind of document a register is, how its states are written, and which question depends on it
+//! alone.
+
+use bson::{Bson, DateTime, Document, doc};
+
+use super::register::State;
+
+/// At how many places a register may grant.
+pub const PLACES: u8 = 4;
+
+pub const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+id = "string"
+
+# Found by another field than `_id`, and so several by one key.
+[resource.file]
+id = "string"
+
+[resource.file.relations]
+guest = { collection = "shares", by = "file_id", field = "user_id", where = { active = true }, until = "until" }
+
+[resource.file.permissions]
+read = "guest"
+
+[resource.note]
+id = "string"
+collection = "notes"
+
+[resource.note.relations]
+owner = { field = "owner_id", where = { active = true }, until = "until" }
+
+[resource.note.permissions]
+read = "owner"
+
+[resource.team]
+id = "string"
+collection = "teams"
+
+[resource.team.relations]
+member = { each = "members", field = "user_id", where = { active = true }, until = "until" }
+
+[resource.team.permissions]
+read = "member"
+
+[resource.folder]
+id = "string"
+collection = "folders"
+
+[resource.folder.relations]
+owner = { field = "owner_id" }
+parent = { field = "parent_id", resource = "folder", where = { active = true }, until = "until" }
+
+[resource.folder.permissions]
+read = "owner | parent.read"
+"#;
+
+/// What kind of document a register is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A user's one share. Its place is a file, which others are shared at too.
+    Share,
+    /// A note. Its place is its owner.
+    Note,
+    /// A team of two, one of whom never changes. Its place is the other member.
+    Team,
+    /// A folder. Its place is the folder it lies in, each of which has an owner of its own.
+    Folder,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Share, Self::Note, Self::Team, Self::Folder];
+
+    /// Where its documents are.
+    pub fn collection(self) -> &'static str {
+        match self {
+            Self::Share => "shares",
+            Self::Note => "notes",
+            Self::Team => "teams",
+            Self::Folder => "folders",
+        }
+    }
+
+    /// Whether the register grants at a place, as a subject and a resource.
+    pub fn question(self, number: usize, place: u8) -> [String; 2] {
+        match self {
+            Self::Share => [format!("user:sharer{number}"), format!("file:{place}")],
+            Self::Note => [format!("user:{place}"), format!("note:{number}")],
+            Self::Team => [format!("user:{place}"), format!("team:{number}")],
+            Self::Folder => [format!("user:{place}"), format!("folder:{number}")],
+        }
+    }
+
+    /// The command that makes a register's document say a state, whatever it says now, as often as it is sent.
+    pub fn command(self, number: usize, state: State, as_replacement: bool) -> Document {
+        let id = doc! { "_id": number.to_string() };
+        let Some(place) = state.place else {
+            return doc! { "delete": self.collection(), "deletes": [{ "q": id, "limit": 1 }] };
+        };
+        let fields = self.fields(number, place, state);
+        let update = if as_replacement {
+            fields
+        } else {
+            doc! { "$set": fields }
+        };
+        doc! { "update": self.collection(), "updates": [{ "q": id, "u": update, "upsert": true }] }
+    }
+
+    fn fields(self, number: usize, place: u8, state: State) -> Document {
+        let until = DateTime::from_millis(state.until);
+        let user = Bson::String(place.to_string());
+        match self {
+            Self::Share => doc! {
+                "file_id": user, "user_id": format!("sharer{number}"), "active": state.is_active, "until": until,
+            },
+            Self::Note => doc! { "owner_id": user, "active": state.is_active, "until": until },
+            Self::Team => doc! { "members": [
+                { "user_id": "always", "active": true },
+                { "user_id": user, "active": state.is_active, "until": until },
+            ] },
+            Self::Folder => doc! {
+                "parent_id": format!("root{place}"), "active": state.is_active, "until": until,
+            },
+        }
+    }
+}
+
+/// What is there from the beginning, and never changes: the folders in which others lie.
+pub fn roots() -> Vec<Document> {
+    (0..PLACES).map(|place| doc! { "_id": format!("root{place}"), "owner_id": place.to_string() }).collect()
+}

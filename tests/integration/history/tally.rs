@@ -1,0 +1,128 @@
+//! What a run saw: answers that were judged, errors, faults, how stale an answer was at worst, and what was wrong.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use permcached::{check::CheckError, question::Tier};
+
+use super::{faults::Suffered, register::Shown};
+
+/// How many violations are shown.
+const SHOWN_MAX: usize = 5;
+
+/// How an answer's freshness was demanded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    MinimizeLatency,
+    /// At least as fresh as an acknowledged write.
+    OperationTime,
+    /// At least as fresh as an earlier answer.
+    AsOf,
+    FullyConsistent,
+    MaxAge,
+}
+
+impl Mode {
+    pub const ALL: [Self; 5] =
+        [Self::MinimizeLatency, Self::OperationTime, Self::AsOf, Self::FullyConsistent, Self::MaxAge];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MinimizeLatency => "minimize_latency",
+            Self::OperationTime => "at_least_as_fresh (operationTime)",
+            Self::AsOf => "at_least_as_fresh (as_of)",
+            Self::FullyConsistent => "fully_consistent",
+            Self::MaxAge => "max_age",
+        }
+    }
+}
+
+/// The right answers to one mode.
+#[derive(Debug, Default)]
+pub struct Judged {
+    pub answers: u64,
+    pub allowed: u64,
+    pub from_memory: u64,
+    /// For how long what an answer shows had been replaced at the asking, at worst.
+    pub staleness_max: Duration,
+}
+
+/// What a run saw.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub lasted: Duration,
+    pub writes: u64,
+    repeats: u64,
+    judged: BTreeMap<Mode, Judged>,
+    errors: BTreeMap<&'static str, u64>,
+    suffered: Vec<Suffered>,
+    violations: u64,
+    shown: Vec<String>,
+}
+
+impl Tally {
+    /// A write was acknowledged, after it was sent again so often.
+    pub fn wrote(&mut self, repeats: u64) {
+        self.writes += 1;
+        self.repeats += repeats;
+    }
+
+    pub fn judged(&mut self, mode: Mode, tier: Tier, shown: Shown, staleness: Duration) {
+        let judged = self.judged.entry(mode).or_default();
+        judged.answers += 1;
+        judged.allowed += u64::from(matches!(shown, Shown::Allowed(_)));
+        judged.from_memory += u64::from(tier == Tier::Memory);
+        judged.staleness_max = judged.staleness_max.max(staleness);
+    }
+
+    pub fn failed(&mut self, error: &CheckError) {
+        *self.errors.entry(error.as_str()).or_default() += 1;
+    }
+
+    pub fn suffered(&mut self, suffered: Suffered) {
+        self.suffered.push(suffered);
+    }
+
+    /// Only the first ones are kept: what follows is mostly the same.
+    pub fn violated(&mut self, what: String) {
+        self.violations += 1;
+        if self.shown.len() < SHOWN_MAX {
+            self.shown.push(what);
+        }
+    }
+
+    /// What was seen in a mode.
+    pub fn of(&self, mode: Mode) -> &Judged {
+        static NONE: Judged = Judged { answers: 0, allowed: 0, from_memory: 0, staleness_max: Duration::ZERO };
+        self.judged.get(&mode).unwrap_or(&NONE)
+    }
+
+    pub fn violations(&self) -> u64 {
+        self.violations
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lasted = self.lasted.as_secs();
+        writeln!(f, "{} writes acknowledged in {lasted} s, {} sent again", self.writes, self.repeats)?;
+        let answers: u64 = self.judged.values().map(|judged| judged.answers).sum();
+        writeln!(f, "{answers} answers judged:")?;
+        for (mode, Judged { answers, allowed, from_memory, staleness_max }) in &self.judged {
+            let mode = mode.as_str();
+            writeln!(
+                f,
+                "  {answers:>8}  {mode}: {allowed} allowed, {from_memory} from memory, at worst {staleness_max:.3?} stale"
+            )?;
+        }
+        let errors: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} {error}")).collect();
+        writeln!(f, "errors: {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
+        writeln!(f, "{} faults:", self.suffered.len())?;
+        for suffered in &self.suffered {
+            writeln!(f, "  {suffered}")?;
+        }
+        let worst = self.judged.values().map(|judged| judged.staleness_max).max().unwrap_or_default();
+        writeln!(f, "worst staleness: {worst:.3?}")?;
+        write!(f, "violations: {}", self.violations)?;
+        self.shown.iter().try_for_each(|shown| write!(f, "\n\n{shown}"))
+    }
+}

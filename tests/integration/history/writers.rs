@@ -1,0 +1,108 @@
+//! Writers: each changes the document of one register for ever, by bare MongoDB writes, and keeps its history.
+//!
+//! What it writes follows from its seed alone; when, from how fast the set acknowledges.
+
+use std::{sync::Arc, time::Duration};
+
+use bson::{Document, doc};
+use fastrand::Rng;
+use mongodb::{ClientSession, Database};
+use permcached::{freshness::Moment, question::Millis};
+use tokio::time::{sleep, timeout};
+
+use super::{kinds::PLACES, register::State, run::Run};
+use crate::support::live::operation_time;
+
+/// How long a write may take until it is sent again.
+const WRITE_TIME: Duration = Duration::from_secs(3);
+
+/// How long to wait before a write that failed is sent again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a writer rests after a write, at most.
+const REST_MAX_MS: u64 = 400;
+
+/// How many writes in a hundred follow the last one at once.
+const WITHOUT_REST_PERCENT: u8 = 20;
+
+/// How soon a grant ends that is to end during the run, in milliseconds.
+const SOON_MS: std::ops::Range<Millis> = 100..2_000;
+
+/// By when the others end, in milliseconds.
+const LATE_MS: Millis = 24 * 3_600 * 1_000;
+
+/// Writes until the run ends.
+pub async fn write(run: Arc<Run>, index: usize, database: Database) {
+    let register = &run.registers[index];
+    let mut rng = Rng::with_seed(run.seed.wrapping_add(index as u64));
+    let mut session = Session::start(database).await;
+    let mut state = State::ABSENT;
+    let mut writes = 0;
+    while !run.is_over() {
+        writes += 1;
+        let ends = if rng.u8(..100) < 15 { run.wall() + rng.i64(SOON_MS) } else { run.wall_begun + LATE_MS + writes };
+        state = next(state, ends, &mut rng);
+        let command = register.kind.command(register.number, state, rng.bool());
+        register.history().begin(state, run.now());
+        let (moment, repeats) = session.write_until_acknowledged(&command).await;
+        register.history().acknowledge(run.now(), moment);
+        run.tally().wrote(repeats);
+        if rng.u8(..100) >= WITHOUT_REST_PERCENT {
+            sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
+        }
+    }
+}
+
+/// Grants, moves, revokes or deletes. A state is never written twice running: its end has changed at least.
+fn next(state: State, until: Millis, rng: &mut Rng) -> State {
+    let place = state.place.unwrap_or_else(|| rng.u8(..PLACES));
+    let granted = State { place: Some(place), is_active: true, until };
+    match rng.u8(..10) {
+        0..4 => granted,
+        4..7 => State { place: Some(rng.u8(..PLACES)), ..granted },
+        7..9 => State { is_active: false, ..granted },
+        _ => State::ABSENT,
+    }
+}
+
+/// A session of a writer's own, with its transaction numbers. The server refuses a write whose number is lower than one
+/// that it has seen. So an attempt that was given up, and lies in some frozen node's socket, cannot take effect once a
+/// later attempt was acknowledged: without that, histories would not be what they say.
+struct Session {
+    database: Database,
+    session: ClientSession,
+    number: i64,
+}
+
+impl Session {
+    async fn start(database: Database) -> Self {
+        let session = database.client().start_session().causal_consistency(false).await.expect("a session");
+        Self { database, session, number: 0 }
+    }
+
+    /// The moment that covers the write, and how often it was sent again.
+    async fn write_until_acknowledged(&mut self, command: &Document) -> (Moment, u64) {
+        let mut repeats = 0;
+        loop {
+            if let Some(moment) = self.attempt(command.clone()).await {
+                return (moment, repeats);
+            }
+            repeats += 1;
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// One attempt. Nothing comes back where it is not known to have succeeded.
+    async fn attempt(&mut self, mut command: Document) -> Option<Moment> {
+        self.number += 1;
+        let wait_ms = i64::try_from(WRITE_TIME.as_millis()).expect("it is small");
+        command.extend(doc! {
+            "txnNumber": self.number,
+            "writeConcern": { "w": "majority", "wtimeout": wait_ms },
+        });
+        let running = self.database.run_command(command).session(&mut self.session);
+        let reply = timeout(WRITE_TIME, async { running.await }).await.ok()?.ok()?;
+        let has_failed = reply.contains_key("writeErrors") || reply.contains_key("writeConcernError");
+        (!has_failed).then(|| operation_time(&reply))
+    }
+}
