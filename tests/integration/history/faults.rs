@@ -68,7 +68,7 @@ impl Fault {
             Self::Killed => {
                 set.kill(primary);
                 let elected = until_another(set, primary).await;
-                set.start_again(primary);
+                set.start_again();
                 elected
             }
             Self::SteppedDown => stepped_down(set, primary, lasts).await,
@@ -89,7 +89,7 @@ impl Fault {
             Self::AllKilled => {
                 (0..NODES).for_each(|node| set.kill(node));
                 sleep(lasts).await;
-                (0..NODES).for_each(|node| set.start_again(node));
+                set.start_again();
                 format!("for {lasts:.1?}")
             }
         }
@@ -101,6 +101,8 @@ impl Fault {
 pub struct Suffered {
     fault: Fault,
     note: String,
+    /// From its beginning until the set was whole again.
+    took: Duration,
     /// After which time each instance answered again.
     recovered: Vec<Duration>,
 }
@@ -108,12 +110,13 @@ pub struct Suffered {
 impl fmt::Display for Suffered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recovered: Vec<String> = self.recovered.iter().map(|time| format!("{time:.1?}")).collect();
-        write!(f, "{}, {}; recovered in {}", self.fault.as_str(), self.note, recovered.join(", "))
+        write!(f, "{:>6.1?}  {}, {}; recovered in {}", self.took, self.fault.as_str(), self.note, recovered.join(", "))
     }
 }
 
 /// Does something to the set and undoes it; waits until the instances have recovered, and the set.
 pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: Duration) {
+    let started = Instant::now();
     let note = fault.inflict(set, lasts, &run.instances).await;
     set.primary().await;
     let recoveries = (0..run.instances.len()).map(|instance| recovered(run, instance));
@@ -125,8 +128,9 @@ pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: D
                 .violated(format!("instance {instance} has not recovered after {RECOVERY_MAX:?}: {what}, {note}"));
         }
     }
-    run.tally().suffered(Suffered { fault, note, recovered: recovered.into_iter().flatten().collect() });
     set.whole().await;
+    let recovered = recovered.into_iter().flatten().collect();
+    run.tally().suffered(Suffered { fault, note, took: started.elapsed(), recovered });
 }
 
 /// How long it takes until one register of each kind is answered from MongoDB, and from memory.
@@ -185,8 +189,6 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> Str
     let rolling = async {
         while oldest(set, primary).await <= applied() {
             filler.insert_many(&documents).await.expect("the primary takes writes");
-            // What a crash would need is kept: a checkpoint makes that little.
-            set.run(primary, doc! { "fsync": 1 }).await;
         }
     };
     timeout(PATIENCE, rolling).await.expect("the oplog rolls over");

@@ -39,7 +39,7 @@ pub const APP_NAME: &str = "instance";
 const REGISTERS_OF_A_KIND: usize = 6;
 
 /// How many checkers ask each instance.
-const CHECKERS: usize = 4;
+const CHECKERS: usize = 6;
 
 /// How many tokens of earlier answers are kept.
 const TOKENS_MAX: usize = 256;

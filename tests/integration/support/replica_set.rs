@@ -2,7 +2,7 @@
 //!
 //! It harms nothing by itself, and says nothing of what clients of the set should see.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::{Client, Database, options::ClientOptions};
@@ -19,8 +19,11 @@ pub const NODES: usize = 3;
 /// How long the set may take for what it does by itself: to elect a primary, to have a node catch up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long a node may take to answer, frozen ones included.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// How long a node may take to say what it is: a frozen one never does.
+const HELLO_TIME: Duration = Duration::from_millis(500);
+
+/// How long a client looks for the node that it is for.
+const SELECTION_TIME: Duration = Duration::from_secs(10);
 
 /// How long to wait between two looks at the set.
 const POLL: Duration = Duration::from_millis(50);
@@ -28,8 +31,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// The name of the set.
 const SET_NAME: &str = "three";
 
-/// How many megabytes of oplog a node keeps: so few that a test can have them roll over.
-const OPLOG_MB: u32 = 4;
+/// So little oplog that a test can have it roll over: 8 MB. What is newer than the last checkpoint is kept too, as a crash
+/// would need it; hence one every two seconds.
+const OPLOG: [&str; 4] = ["--oplogSize", "8", "--syncdelay", "2"];
 
 /// Three mongods. Its methods belong to a runtime of several threads, as some of them wait for processes.
 pub struct ReplicaSet {
@@ -47,7 +51,7 @@ impl ReplicaSet {
         let start = || {
             Server::start("mongod", "MONGOD", |port, directory: &Path| {
                 let mut arguments = mongod_arguments(port, directory);
-                arguments.extend(["--replSet", SET_NAME, "--oplogSize", &OPLOG_MB.to_string()].map(Into::into));
+                arguments.extend(["--replSet", SET_NAME].into_iter().chain(OPLOG).map(Into::into));
                 arguments
             })
         };
@@ -61,7 +65,8 @@ impl ReplicaSet {
         let hosts = (0..).zip(&set.servers);
         let members: Vec<Document> =
             hosts.map(|(id, server)| doc! { "_id": id, "host": format!("127.0.0.1:{}", server.port) }).collect();
-        let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 500 };
+        let settings =
+            doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 500, "heartbeatTimeoutSecs": 1 };
         let config = doc! { "_id": SET_NAME, "members": members, "settings": settings };
         let initiated = set.admins[0].run_command(doc! { "replSetInitiate": config }).await;
         initiated.unwrap_or_else(|error| panic!("{}", set.servers[0].failure("replSetInitiate", &error)));
@@ -96,9 +101,11 @@ impl ReplicaSet {
         block_in_place(|| self.servers[node].kill());
     }
 
-    /// Starts a node again that has ended.
-    pub fn start_again(&mut self, node: usize) {
-        block_in_place(|| self.servers[node].start_again()).unwrap_or_else(|why| panic!("{why}"));
+    /// Starts all nodes again that have ended.
+    pub fn start_again(&mut self) {
+        let ended = self.servers.iter_mut().filter(|server| server.has_ended());
+        let start = |server: &mut Server| server.start_again().unwrap_or_else(|why| panic!("{why}"));
+        block_in_place(|| thread::scope(|scope| ended.for_each(|server| drop(scope.spawn(|| start(server))))));
     }
 
     /// Stops all that a node does, until [`ReplicaSet::thaw`].
@@ -160,7 +167,7 @@ impl ReplicaSet {
     async fn hellos(&self) -> Vec<Option<Document>> {
         let hello = |admin: &Database| {
             let admin = admin.clone();
-            async move { timeout(ANSWER_TIME, admin.run_command(doc! { "hello": 1 })).await.ok()?.ok() }
+            async move { timeout(HELLO_TIME, admin.run_command(doc! { "hello": 1 })).await.ok()?.ok() }
         };
         futures::future::join_all(self.admins.iter().map(hello)).await
     }
@@ -169,7 +176,7 @@ impl ReplicaSet {
 async fn admin_of(port: u16) -> Database {
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let mut options = ClientOptions::parse(uri).await.expect("the URI is our own");
-    options.server_selection_timeout = Some(ANSWER_TIME);
+    options.server_selection_timeout = Some(SELECTION_TIME);
     options.heartbeat_freq = Some(Duration::from_millis(500));
     Client::with_options(options).expect("a client").database("admin")
 }

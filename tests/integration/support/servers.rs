@@ -295,9 +295,14 @@ impl Server {
     /// Ends the server as nothing but the kernel can, and waits until it has.
     pub(super) fn kill(&self) {
         self.signal("KILL");
-        while !self.directory.join("ended").exists() {
+        while !self.has_ended() {
             thread::sleep(POLL);
         }
+    }
+
+    /// Whether the server has ended, by itself or not.
+    pub(super) fn has_ended(&self) -> bool {
+        self.directory.join("ended").exists()
     }
 
     /// Starts the server again that has ended, with the same port and directory.
