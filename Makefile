@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test model bench lint
+.PHONY: help run test model chaos bench lint
 .DEFAULT_GOAL := help
 
 # Lists the targets: the words after `##` below.
@@ -19,6 +19,11 @@ test: ## run all tests
 # The smaller runs are among the tests already. Three minutes on two cores, and a gigabyte of memory.
 model: ## check the freshness protocol at length (docs/proof.md)
 	cargo test --locked --test integration model:: -- --ignored --nocapture
+
+# The short form is among the tests already. CHAOS_SECONDS and CHAOS_SEED choose how long, and which writes, questions and faults.
+chaos: ## check what is answered while a replica set fails, for ten minutes (docs/proof.md)
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && \
+		cargo test --locked --test integration history:: -- --ignored --nocapture
 
 # Use a quiet machine: the numbers are only worth what else it is doing.
 bench: ## run the benchmarks

@@ -43,7 +43,7 @@ const LASTS_MAX: Duration = Duration::from_secs(30);
 const PEACE: Duration = Duration::from_secs(1);
 
 /// As many answers of each mode as show that it was tried.
-const ANSWERS_MIN: u64 = 100;
+const ANSWERS_MIN: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
@@ -66,7 +66,7 @@ async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
 async fn no_answer_is_wrong_at_length() {
     let seed = from_environment("CHAOS_SEED").unwrap_or_else(|| Rng::new().u64(..1_000_000));
     let lasts = Duration::from_secs(from_environment("CHAOS_SECONDS").unwrap_or(SECONDS));
-    println!("seed {seed}, {lasts:?}, {INSTANCES} instances");
+    println!("seed {seed}, for {lasts:?}");
     let mut set = ReplicaSet::start().await;
     let uri_of = uri_of(&set);
     let tally = Run::during(&Plan { seed, instances: INSTANCES }, uri_of, async |run| {
@@ -85,15 +85,15 @@ async fn no_answer_is_wrong_at_length() {
 
 /// Prints what was seen, and fails if an answer was wrong, or if too little was seen to tell.
 fn judge(seed: u64, test: &str, tally: &Tally) {
-    println!("{tally}");
+    println!("seed {seed}, {INSTANCES} instances, {tally}");
     let again = format!("again, though never quite the same: CHAOS_SEED={seed} cargo test --test integration {test}");
-    assert_eq!(tally.violations(), 0, "{tally}\n\n{again}");
+    assert_eq!(tally.violations(), 0, "answers were wrong: see above\n{again}");
     for mode in Mode::ALL {
         let judged = tally.of(mode);
         assert!(judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
         assert!(judged.answers - judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
     }
-    assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "{tally}");
+    assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "memory serves nothing");
 }
 
 /// Where the set is found, as long as its nodes live.

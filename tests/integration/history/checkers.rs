@@ -15,7 +15,7 @@ use super::{
     judge::{Answered, Verdict, judge},
     kinds::PLACES,
     register::Shown,
-    run::{Earlier, Run},
+    run::{Earlier, Run, wall},
     tally::Mode,
 };
 
@@ -59,10 +59,10 @@ pub async fn check(run: Arc<Run>, index: usize) {
         let request = request(&run, &mut rng);
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
-        let (asked, first) = (run.now(), run.wall());
+        let (asked, first) = (run.now(), wall());
         let checker = &run.instances[instance].checker;
         let results = checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
-        let times = Times { asked, received: run.now(), wall: [first, run.wall()] };
+        let times = Times { asked, received: run.now(), wall: [first, wall()] };
         for (index, result) in results.into_iter().enumerate() {
             let objection = match result {
                 Ok(checked) => object(&run, &request, index, &times, checked),
@@ -89,7 +89,7 @@ fn described(run: &Run, request: &Request, index: usize, times: &Times, instance
     let token = token.map_or_else(String::new, |token| format!(", token {:#x}", token.as_u64()));
     let (mode, Times { asked, received, .. }) = (mode.as_str(), times);
     format!(
-        "{kind:?} {number} at place {place}, by instance {instance}, {mode} within {bound:?}{token}, {asked:?} to {received:?}:\n "
+        "{kind:?} {number} at place {place}, by instance {instance}, {mode} within {bound:?}{token}, {asked:.1?} to {received:.1?}:\n "
     )
 }
 

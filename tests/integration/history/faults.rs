@@ -79,7 +79,12 @@ impl Fault {
                 set.thaw(primary);
                 elected
             }
-            Self::RolledOver => rolled_over(set, primary, instances).await,
+            Self::RolledOver => loop {
+                let primary = set.primary().await;
+                if let Some(noticed) = rolled_over(set, primary, instances).await {
+                    break noticed;
+                }
+            },
             Self::AllFrozen => {
                 (0..NODES).for_each(|node| set.freeze(node));
                 sleep(lasts).await;
@@ -168,7 +173,7 @@ async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> Stri
     for stall in STALLS {
         set.fail(primary, stall, "alwaysOn", doc! {}).await;
     }
-    set.run(primary, doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 }).await;
+    set.step_down(primary).await;
     let elected = until_another(set, primary).await;
     let next = set.primary_other_than(Some(primary)).await;
     sleep(lasts).await;
@@ -179,31 +184,32 @@ async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> Stri
     format!("{elected}, lagged by {lag} s")
 }
 
-/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog.
-async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> String {
+/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog. Nothing comes back
+/// where another primary was elected meanwhile, on which they do not fail.
+async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> Option<String> {
     let data = doc! { "appName": APP_NAME, "failCommands": ["aggregate", "getMore"], "errorCode": 8 };
     set.fail(primary, "failCommand", "alwaysOn", data).await;
     let applied = || instances.iter().map(|instance| instance.checker.freshness().applied()).max().unwrap_or_default();
     let filler = set.database(primary, "filler").collection::<Document>("filler");
     let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];
     let rolling = async {
-        while oldest(set, primary).await <= applied() {
-            filler.insert_many(&documents).await.expect("the primary takes writes");
+        let mut filled = Ok(());
+        while filled.is_ok() && oldest(set, primary).await <= applied() {
+            filled = filler.insert_many(&documents).await.map(drop);
         }
+        filled.and(filler.drop().await)
     };
-    timeout(PATIENCE, rolling).await.expect("the oplog rolls over");
+    let rolled = timeout(PATIENCE, rolling).await.expect("the oplog rolls over");
     let lost = applied();
-    filler.drop().await.expect("the primary takes writes");
     set.fail(primary, "failCommand", "off", doc! {}).await;
+    rolled.ok()?;
     let noticing = async {
         while instances.iter().any(|instance| instance.checker.freshness().floor() <= lost) {
             sleep(POLL).await;
         }
     };
-    match timeout(PATIENCE, noticing).await {
-        Ok(()) => "each instance's floor rose".to_owned(),
-        Err(_) => "and went unnoticed".to_owned(),
-    }
+    let noticed = timeout(PATIENCE, noticing).await;
+    Some(noticed.map_or("and went unnoticed", |()| "each instance's floor rose").to_owned())
 }
 
 /// The oldest moment of a node's oplog.

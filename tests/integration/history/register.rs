@@ -69,7 +69,7 @@ impl History {
         self.0.push(Write { state, begun: now, acknowledged: None });
     }
 
-    /// The last write was acknowledged. Times are taken before this is called, so none is too late.
+    /// The last write was acknowledged.
     pub fn acknowledge(&mut self, now: Duration, moment: Moment) {
         let last = self.0.last_mut().expect("it begins with one");
         last.acknowledged = Some((now, moment));
@@ -99,8 +99,8 @@ impl fmt::Display for Write {
             None => f.write_str("no document")?,
         }
         match self.acknowledged {
-            Some((at, moment)) => write!(f, "; {:?} to {at:?}, {:#x}", self.begun, moment.as_u64()),
-            None => write!(f, "; begun {:?}, not acknowledged", self.begun),
+            Some((at, moment)) => write!(f, "; {:.1?} to {at:.1?}, {:#x}", self.begun, moment.as_u64()),
+            None => write!(f, "; begun {:.1?}, not acknowledged", self.begun),
         }
     }
 }

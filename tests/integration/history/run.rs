@@ -147,11 +147,6 @@ impl Run {
         self.begun.elapsed()
     }
 
-    /// The time by the clock that expiries are compared with.
-    pub fn wall(&self) -> Millis {
-        wall()
-    }
-
     /// Whether writers and checkers are to end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
@@ -192,7 +187,8 @@ async fn start(schema: &Arc<Schema>, uri: &str, database: &Database) -> (App, Jo
     (app, tasks)
 }
 
-fn wall() -> Millis {
+/// The time by the clock that expiries are compared with.
+pub fn wall() -> Millis {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
     Millis::try_from(since_epoch.as_millis()).expect("and earlier than the end of time")
 }

@@ -10,7 +10,11 @@ use mongodb::{ClientSession, Database};
 use permcached::{freshness::Moment, question::Millis};
 use tokio::time::{sleep, timeout};
 
-use super::{kinds::PLACES, register::State, run::Run};
+use super::{
+    kinds::PLACES,
+    register::State,
+    run::{Run, wall},
+};
 use crate::support::live::operation_time;
 
 /// How long a write may take until it is sent again.
@@ -40,12 +44,14 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
     let mut writes = 0;
     while !run.is_over() {
         writes += 1;
-        let ends = if rng.u8(..100) < 15 { run.wall() + rng.i64(SOON_MS) } else { run.wall_begun + LATE_MS + writes };
+        let ends = if rng.u8(..100) < 15 { wall() + rng.i64(SOON_MS) } else { run.wall_begun + LATE_MS + writes };
         state = next(state, ends, &mut rng);
         let command = register.kind.command(register.number, state, rng.bool());
-        register.history().begin(state, run.now());
+        let begun = run.now();
+        register.history().begin(state, begun);
         let (moment, repeats) = session.write_until_acknowledged(&command).await;
-        register.history().acknowledge(run.now(), moment);
+        let acknowledged = run.now();
+        register.history().acknowledge(acknowledged, moment);
         run.tally().wrote(repeats);
         if rng.u8(..100) >= WITHOUT_REST_PERCENT {
             sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;

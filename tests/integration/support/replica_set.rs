@@ -91,7 +91,13 @@ impl ReplicaSet {
         self.run(node, doc! { "configureFailPoint": name, "mode": mode, "data": data }).await;
     }
 
-    /// A collection's documents as one node has them.
+    /// Has the primary step down for a minute. It may have lost its office by itself: that does as well.
+    pub async fn step_down(&self, node: usize) {
+        let command = doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 };
+        let _replaced_already = self.admins[node].run_command(command).await;
+    }
+
+    /// A database as one node has it.
     pub fn database(&self, node: usize, name: &str) -> Database {
         self.admins[node].client().database(name)
     }
