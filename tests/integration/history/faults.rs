@@ -9,7 +9,7 @@ use fastrand::Rng;
 use permcached::{app::App, check::Demand, freshness::Moment, question::Tier, source::Deadline};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::run::{APP_NAME, Run};
+use super::run::{APP_NAME, REGISTERS_OF_A_KIND, Run};
 use crate::support::replica_set::{NODES, ReplicaSet};
 
 /// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
@@ -22,7 +22,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(1);
 /// How long to wait between two looks.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long the oplog may take to roll over, or a node to lag.
+/// How long the oplog may take to roll over, and the instances to notice that it has.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the oplog is filled with at once: a good part of what it holds.
@@ -140,7 +140,8 @@ pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: D
 
 /// How long it takes until one register of each kind is answered from MongoDB, and from memory.
 async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
-    let questions: Vec<_> = (0..run.registers.len()).step_by(6).map(|register| run.question(register, 0)).collect();
+    let registers = (0..run.registers.len()).step_by(REGISTERS_OF_A_KIND);
+    let questions: Vec<_> = registers.map(|register| run.question(register, 0)).collect();
     let checker = &run.instances[instance].checker;
     let started = Instant::now();
     let recovering = async {

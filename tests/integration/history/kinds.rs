@@ -1,12 +1,18 @@
 //! The kinds of registers: what kind of document a register is, how its states are written, and which question depends on it
 //! alone.
 
+use std::collections::BTreeMap;
+
 use bson::{Bson, DateTime, Document, doc};
 
 use super::register::State;
 
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
+
+/// How many documents are beside a register's own. Changed in one transaction with it, they come in several batches of a change
+/// stream.
+const CROWD: usize = 300;
 
 pub const SCHEMA: &str = r#"
 default_subject = "user"
@@ -107,6 +113,12 @@ impl Kind {
         doc! { "update": self.collection(), "updates": [{ "q": id, "u": update, "upsert": true }] }
     }
 
+    /// The command that changes all documents of a register's crowd.
+    pub fn crowd_command(self, number: usize) -> Document {
+        let all = doc! { "q": { "crowd": number.to_string() }, "u": { "$inc": { "active": 1 } }, "multi": true };
+        doc! { "update": self.collection(), "updates": [all] }
+    }
+
     fn fields(self, number: usize, place: u8, state: State) -> Document {
         let until = DateTime::from_millis(state.until);
         let user = Bson::String(place.to_string());
@@ -126,7 +138,16 @@ impl Kind {
     }
 }
 
-/// What is there from the beginning, and never changes: the folders in which others lie.
-pub fn roots() -> Vec<Document> {
-    (0..PLACES).map(|place| doc! { "_id": format!("root{place}"), "owner_id": place.to_string() }).collect()
+/// What is there from the beginning: the folders in which others lie, which never change; and for each of so many registers
+/// of a kind a crowd of documents beside its own.
+pub fn first_documents(registers: usize) -> BTreeMap<String, Vec<Document>> {
+    let of_crowds = |kind: Kind| {
+        let numbers = (0..registers).flat_map(|crowd| (0..CROWD).map(move |number| (crowd, number)));
+        let document = |(crowd, number): (usize, usize)| doc! { "_id": format!("crowd{crowd}-{number}"), "crowd": crowd.to_string() };
+        (kind.collection().to_owned(), numbers.map(document).collect::<Vec<_>>())
+    };
+    let mut documents: BTreeMap<_, _> = Kind::ALL.map(of_crowds).into();
+    let roots = (0..PLACES).map(|place| doc! { "_id": format!("root{place}"), "owner_id": place.to_string() });
+    documents.entry(Kind::Folder.collection().to_owned()).or_default().extend(roots);
+    documents
 }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 
 use super::{
     checkers::check,
-    kinds::{Kind, SCHEMA, roots},
+    kinds::{Kind, SCHEMA, first_documents},
     register::History,
     tally::Tally,
     writers::write,
@@ -35,8 +35,8 @@ use crate::support::both::{fill, question, schema};
 /// The name of the instances' clients, by which fail points tell them from the writers.
 pub const APP_NAME: &str = "instance";
 
-/// How many registers there are of each kind.
-const REGISTERS_OF_A_KIND: usize = 6;
+/// How many registers there are of each kind, one kind after the other.
+pub const REGISTERS_OF_A_KIND: usize = 6;
 
 /// How many checkers ask each instance.
 const CHECKERS: usize = 6;
@@ -101,7 +101,7 @@ impl Run {
         let schema = Arc::new(schema("history.toml", SCHEMA));
         let client = Client::with_uri_str(uri_of("writers")).await.expect("the URI is our own");
         let database = client.database("history");
-        fill(&database, &schema, &[("folders".to_owned(), roots())].into()).await;
+        fill(&database, &schema, &first_documents(REGISTERS_OF_A_KIND)).await;
         let mut instances = Vec::new();
         let mut background = Vec::new();
         for _ in 0..plan.instances {

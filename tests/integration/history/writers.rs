@@ -29,6 +29,9 @@ const REST_MAX_MS: u64 = 400;
 /// How many writes in a hundred follow the last one at once.
 const WITHOUT_REST_PERCENT: u8 = 20;
 
+/// How many writes in a hundred are the last of a transaction that changes many documents.
+const IN_A_CROWD_PERCENT: u8 = 2;
+
 /// How soon a grant ends that is to end during the run, in milliseconds.
 const SOON_MS: std::ops::Range<Millis> = 100..2_000;
 
@@ -47,9 +50,10 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
         let ends = if rng.u8(..100) < 15 { wall() + rng.i64(SOON_MS) } else { run.wall_begun + LATE_MS + writes };
         state = next(state, ends, &mut rng);
         let command = register.kind.command(register.number, state, rng.bool());
+        let crowd = (rng.u8(..100) < IN_A_CROWD_PERCENT).then(|| register.kind.crowd_command(register.number));
         let begun = run.now();
         register.history().begin(state, begun);
-        let (moment, repeats) = session.write_until_acknowledged(&command).await;
+        let (moment, repeats) = session.write_until_acknowledged(&command, crowd.as_ref()).await;
         let acknowledged = run.now();
         register.history().acknowledge(acknowledged, moment);
         run.tally().wrote(repeats);
@@ -86,11 +90,13 @@ impl Session {
         Self { database, session, number: 0 }
     }
 
-    /// The moment that covers the write, and how often it was sent again.
-    async fn write_until_acknowledged(&mut self, command: &Document) -> (Moment, u64) {
+    /// The moment that covers the write, and how often it was sent again. With `crowd` it is one transaction with that.
+    async fn write_until_acknowledged(&mut self, command: &Document, crowd: Option<&Document>) -> (Moment, u64) {
         let mut repeats = 0;
         loop {
-            if let Some(moment) = self.attempt(command.clone()).await {
+            self.number += 1;
+            let attempt = timeout(WRITE_TIME, self.attempt(command, crowd)).await;
+            if let Ok(Some(moment)) = attempt {
                 return (moment, repeats);
             }
             repeats += 1;
@@ -99,15 +105,26 @@ impl Session {
     }
 
     /// One attempt. Nothing comes back where it is not known to have succeeded.
-    async fn attempt(&mut self, mut command: Document) -> Option<Moment> {
-        self.number += 1;
+    async fn attempt(&mut self, command: &Document, crowd: Option<&Document>) -> Option<Moment> {
         let wait_ms = i64::try_from(WRITE_TIME.as_millis()).expect("it is small");
-        command.extend(doc! {
-            "txnNumber": self.number,
-            "writeConcern": { "w": "majority", "wtimeout": wait_ms },
-        });
-        let running = self.database.run_command(command).session(&mut self.session);
-        let reply = timeout(WRITE_TIME, async { running.await }).await.ok()?.ok()?;
+        let acknowledged = doc! { "writeConcern": { "w": "majority", "wtimeout": wait_ms } };
+        let database = self.database.clone();
+        let Some(crowd) = crowd else {
+            return self.run(&database, command, acknowledged).await;
+        };
+        self.run(&database, crowd, doc! { "startTransaction": true, "autocommit": false }).await?;
+        self.run(&database, command, doc! { "autocommit": false }).await?;
+        let admin = database.client().database("admin");
+        let commit = doc! { "commitTransaction": 1, "autocommit": false };
+        self.run(&admin, &commit, acknowledged).await
+    }
+
+    /// Runs a command under the attempt's number.
+    async fn run(&mut self, database: &Database, command: &Document, options: Document) -> Option<Moment> {
+        let mut command = command.clone();
+        command.extend(options);
+        command.insert("txnNumber", self.number);
+        let reply = database.run_command(command).session(&mut self.session).await.ok()?;
         let has_failed = reply.contains_key("writeErrors") || reply.contains_key("writeConcernError");
         (!has_failed).then(|| operation_time(&reply))
     }
