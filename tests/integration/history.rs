@@ -36,6 +36,18 @@ const SECONDS: u64 = 600;
 /// How long a fault lasts that could be of any length: longer than the bound, and than an election.
 const LASTS: Duration = Duration::from_secs(4);
 
+/// What the short form goes through. A primary that is thawed right when another one is elected has the best chance to pass
+/// for the primary still.
+const FAULTS: [(Fault, Duration); 7] = [
+    (Fault::Killed, LASTS),
+    (Fault::SteppedDown, LASTS),
+    (Fault::Frozen, Duration::ZERO),
+    (Fault::RolledOver, LASTS),
+    (Fault::Frozen, LASTS),
+    (Fault::AllFrozen, LASTS),
+    (Fault::AllKilled, LASTS),
+];
+
 /// As [`LASTS`], at most, in the long form.
 const LASTS_MAX: Duration = Duration::from_secs(30);
 
@@ -51,9 +63,9 @@ async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
     let mut set = ReplicaSet::start().await;
     let uri_of = uri_of(&set);
     let tally = Run::during(&Plan { seed, instances: INSTANCES }, uri_of, async |run| {
-        for fault in Fault::ALL {
+        for (fault, lasts) in FAULTS {
             sleep(PEACE).await;
-            suffer(&run, &mut set, fault, LASTS).await;
+            suffer(&run, &mut set, fault, lasts).await;
         }
         sleep(PEACE).await;
     })

@@ -10,9 +10,8 @@ use super::register::State;
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
 
-/// How many documents are beside a register's own. Changed in one transaction with it, they come in several batches of a change
-/// stream.
-const CROWD: usize = 300;
+/// How many documents are beside a register's own, to be changed in one transaction with it: all at one moment.
+const CROWD: usize = 200;
 
 pub const SCHEMA: &str = r#"
 default_subject = "user"
