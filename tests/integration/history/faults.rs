@@ -168,7 +168,7 @@ async fn until_another(set: &ReplicaSet, primary: usize) -> String {
     format!("another elected after {:.1?}", started.elapsed())
 }
 
-/// The streams of the instances are on the old primary, which answers them and lags.
+/// The old primary stays behind as a secondary that answers, on which the streams of the instances were.
 async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> String {
     const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
     for stall in STALLS {
@@ -223,8 +223,9 @@ async fn oldest(set: &ReplicaSet, node: usize) -> Moment {
     }
 }
 
-/// A fault, and how long it lasts where it could be of any length: one in three no longer than it must.
+/// A fault, and how long it lasts where it could be of any length. Every other frozen primary is thawed when another is elected.
 pub fn at_random(rng: &mut Rng, lasts_max: Duration) -> (Fault, Duration) {
-    let lasts = if rng.u8(..3) == 0 { Duration::ZERO } else { lasts_max.mul_f32(rng.f32()) };
-    (Fault::ALL[rng.usize(..Fault::ALL.len())], lasts)
+    let fault = Fault::ALL[rng.usize(..Fault::ALL.len())];
+    let lasts = lasts_max.mul_f32(rng.f32());
+    (fault, if fault == Fault::Frozen && rng.bool() { Duration::ZERO } else { lasts })
 }

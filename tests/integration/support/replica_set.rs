@@ -91,9 +91,9 @@ impl ReplicaSet {
         self.run(node, doc! { "configureFailPoint": name, "mode": mode, "data": data }).await;
     }
 
-    /// Has the primary step down for a minute. It may have lost its office by itself: that does as well.
+    /// Has the primary step down for ten seconds. It may have lost its office by itself: that does as well.
     pub async fn step_down(&self, node: usize) {
-        let command = doc! { "replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 10 };
+        let command = doc! { "replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 5 };
         let _replaced_already = self.admins[node].run_command(command).await;
     }
 
