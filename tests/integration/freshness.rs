@@ -4,6 +4,7 @@
 
 mod bound;
 mod collections;
+mod deposed;
 mod documents;
 mod feed;
 mod flights;

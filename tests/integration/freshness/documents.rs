@@ -51,6 +51,18 @@ async fn a_deleted_share_is_noticed_and_a_new_one() {
     two.notice(moment, &[(&question, GUEST)]).await;
 }
 
+/// A fact of so many documents is tested against its collection, not against each of them.
+#[tokio::test]
+async fn a_share_among_a_hundred_that_is_deleted_is_noticed() {
+    let others = (0..100).map(|number| doc! { "_id": number, "file_id": id(1), "user_id": id(OWNER), "active": true });
+    let shares: Vec<Document> = others.chain([share(50, 1)]).collect();
+    let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", shares)]).await;
+    let question = reads(&two.first, USER, 1);
+    two.remember(&[(&question, GUEST)]).await;
+    let moment = two.first.delete("shares", doc! { "_id": id(50) }).await;
+    two.notice(moment, &[(&question, NO_GRANT)]).await;
+}
+
 #[tokio::test]
 async fn a_deleted_file_is_noticed_and_that_it_is_there_again() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;

@@ -41,6 +41,7 @@ fn a_gap_in_what_is_heard_counts_against_all_that_was_read_before_its_end() {
     let (id, other) = (Id::Integer(1), Id::Integer(2));
     let as_of = |stamp| freshness.as_of(lookup, &id, &Fact::absent(), at(stamp), Moment::default());
     freshness.begin_at(at(10));
+    assert_eq!((as_of(9), as_of(10)), (None, Some(at(10))), "nothing is known of what was before");
     freshness.hear(&statement(10, 12, lookup, &other), freshness.epoch());
     assert_eq!(as_of(11), Some(at(12)), "nothing was missed");
     freshness.hear(&statement(11, 14, lookup, &other), freshness.epoch());

@@ -76,7 +76,8 @@ impl Live {
         (Self::start(schema, database, app).await, gate)
     }
 
-    async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
+    /// An application that was put together by the test.
+    pub async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
         let tasks = app.start().await.expect("mongod says what time it is");
         let first_floor = app.checker.freshness().floor();
         Self { schema, database, app, first_floor, _tasks: tasks }
@@ -189,7 +190,8 @@ async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Sch
     (schema, database)
 }
 
-fn no_trouble() -> watch::Receiver<Option<String>> {
+/// Nothing is ever wrong with the source itself.
+pub fn no_trouble() -> watch::Receiver<Option<String>> {
     watch::channel(None).1
 }
 

@@ -1,0 +1,173 @@
+//! A node that was primary, and has heard nothing since: it still answers, and nothing that it says is believed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use mongodb::{Client, Database};
+use permcached::{
+    app::App,
+    check::{CheckError, Demand, Settings},
+    fact::FactKey,
+    freshness::{Clock, Moment},
+    question::{CollectionId, Id, Question},
+    schema::Schema,
+    source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
+};
+
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{
+    both::{fill, schema, shown},
+    live::{Live, no_trouble, operation_time},
+    replica_set::ReplicaSet,
+};
+
+const BOUND: Duration = Duration::from_millis(900);
+
+/// How long a read may take that cannot succeed.
+const READ_TIME: Duration = Duration::from_secs(2);
+
+/// What keeps a node from hearing of writes.
+const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
+
+/// Asks one node for the time, and reads from another, as where the driver has not yet heard which of them is primary.
+struct Split {
+    time: MongoDb,
+    reads: MongoDb,
+}
+
+#[async_trait]
+impl Source for Split {
+    fn clock(&self) -> Clock {
+        self.time.clock()
+    }
+
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        self.time.probe(deadline).await
+    }
+
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+        self.reads.load(keys, at, deadline).await
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        self.reads.keys_of(collection, ids, at, deadline).await
+    }
+}
+
+/// A guest's share of a file in a set of three.
+struct Guest {
+    set: ReplicaSet,
+    schema: Arc<Schema>,
+    database: Database,
+    /// Which node is to be deposed.
+    node: usize,
+}
+
+impl Guest {
+    async fn new() -> Self {
+        let set = ReplicaSet::start().await;
+        let client = Client::with_uri_str(set.uri("guest")).await.expect("the URI is our own");
+        let (database, schema) = (client.database("deposed"), Arc::new(schema("deposed.toml", SCHEMA)));
+        let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+        fill(&database, &schema, &all.map(|(name, documents)| (name.to_owned(), documents)).into()).await;
+        let node = set.primary().await;
+        Self { set, schema, database, node }
+    }
+
+    /// The database by whichever node is primary.
+    async fn primary(&self) -> MongoDb {
+        MongoDb::open(Arc::clone(&self.schema), self.database.clone()).await.expect("the primary answers")
+    }
+
+    /// The database by the node that is to be deposed, come what may.
+    async fn deposed(&self) -> MongoDb {
+        let database = self.set.database(self.node, self.database.name());
+        MongoDb::open(Arc::clone(&self.schema), database).await.expect("the node answers")
+    }
+
+    /// An application that reads here and has its stream there, and remembers that the guest may read.
+    async fn live(&self, source: Arc<dyn Source>, stream: &MongoDb) -> (Live, Question) {
+        let settings = Settings { staleness_max: BOUND, ..Settings::default() };
+        let app = App::over(Arc::clone(&self.schema), source, settings, no_trouble());
+        let app = app.following(Arc::clone(&self.schema), stream);
+        let live = Live::start(Arc::clone(&self.schema), self.database.clone(), app).await;
+        let question = reads(&live, USER, 1);
+        assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
+        (live, question)
+    }
+
+    /// The node is primary no more, and hears of nothing; then the share is deleted.
+    async fn depose_and_revoke(&self) -> (Moment, Instant) {
+        for stall in STALLS {
+            self.set.fail(self.node, stall, "alwaysOn", doc! {}).await;
+        }
+        self.set.step_down(self.node).await;
+        let _elected = self.set.primary_other_than(Some(self.node)).await;
+        let delete = doc! {
+            "delete": "shares",
+            "deletes": [{ "q": { "_id": id(50) }, "limit": 1 }],
+            "writeConcern": { "w": "majority" },
+        };
+        let deleted: Document = self.database.run_command(delete).await.expect("there is a primary");
+        (operation_time(&deleted), Instant::now())
+    }
+}
+
+/// Asks until it is not allowed any more, which must be within the bound.
+async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Result<String, CheckError> {
+    loop {
+        let asked = revoked.elapsed();
+        match live.ask(question, Demand::MinimizeLatency).await.map(|checked| shown(&live.schema, checked.answer)) {
+            Ok(says) if says == GUEST => assert!(asked <= BOUND, "allowed though asked {asked:?} after the write"),
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
+    let guest = Guest::new().await;
+    let stream = guest.live(Arc::new(guest.primary().await), &guest.deposed().await).await;
+    let split = Split { time: guest.primary().await, reads: guest.deposed().await };
+    let reads = guest.live(Arc::new(split), &guest.primary().await).await;
+    let everything = guest.live(Arc::new(guest.deposed().await), &guest.deposed().await).await;
+
+    let (moment, revoked) = guest.depose_and_revoke().await;
+    // Where it is all that an instance has, it cannot say what time it is: there is no answer.
+    let (live, question) = &everything;
+    let ended = ends_in_time(live, question, revoked).await;
+    assert!(matches!(ended, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{ended:?}");
+    // Where it is where the stream is, it stands still, and counts for nothing.
+    let (live, question) = &stream;
+    assert_eq!(ends_in_time(live, question, revoked).await.expect("the primary answers"), NO_GRANT);
+    assert!(live.app.checker.freshness().applied() < moment, "the stream cannot tell");
+    // Where it is read, it does not know the moment that is asked for.
+    let (live, question) = &reads;
+    let asked =
+        live.app.checker.check(std::slice::from_ref(question), Demand::FullyConsistent, Deadline::after(READ_TIME));
+    let asked = asked.await.remove(0);
+    assert!(matches!(asked, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{asked:?}");
+
+    for stall in STALLS {
+        guest.set.fail(guest.node, stall, "off", doc! {}).await;
+    }
+    let (live, question) = &stream;
+    live.heard(moment).await;
+    assert_eq!(live.says(question, Demand::MinimizeLatency).await, NO_GRANT);
+}
