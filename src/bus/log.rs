@@ -96,7 +96,7 @@ impl Log {
         let _nobody_watches = self.listeners.send(Arc::new(news));
     }
 
-    fn watch(&self, since: Option<Moment>) -> (News, broadcast::Receiver<Arc<News>>) {
+    fn watch(&self, since: Option<Moment>) -> (Arc<News>, broadcast::Receiver<Arc<News>>) {
         let since = since.unwrap_or(self.to);
         // What is kept may be later than what was told of all.
         let covered = self.to.max(self.from);
@@ -106,7 +106,7 @@ impl Log {
             (Vec::new(), since)
         };
         changes.extend(self.kept.iter().filter(|change| change.at > after).cloned());
-        (News { changes, to: Some(self.to) }, self.listeners.subscribe())
+        (Arc::new(News { changes, to: Some(self.to) }), self.listeners.subscribe())
     }
 }
 
@@ -115,7 +115,7 @@ impl Log {
 pub struct Watched {
     log: Arc<Mutex<Log>>,
     /// What was told before.
-    first: Option<News>,
+    first: Option<Arc<News>>,
     live: broadcast::Receiver<Arc<News>>,
     /// Up to where everything was told.
     to: Moment,
@@ -130,11 +130,11 @@ impl Watched {
     }
 
     /// What comes next, at first at once. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> News {
+    pub async fn next(&mut self) -> Arc<News> {
         let news = match self.first.take() {
             Some(first) => first,
             None => match self.live.recv().await {
-                Ok(news) => News::clone(&news),
+                Ok(news) => news,
                 // It could not follow: it comes back, as it were. The log speaks for as long as it is there.
                 Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
                     let (news, live) = lock(&self.log).watch(Some(self.to));
@@ -171,8 +171,8 @@ mod tests {
         Change { at: at(count), what: Changed::Everything }
     }
 
-    fn news(changes: Vec<Change>, to: u64) -> News {
-        News { changes, to: Some(at(to)) }
+    fn news(changes: Vec<Change>, to: u64) -> Arc<News> {
+        Arc::new(News { changes, to: Some(at(to)) })
     }
 
     fn begun(moment: u64) -> (Arc<Mutex<Log>>, Epoch) {
