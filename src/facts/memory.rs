@@ -144,8 +144,11 @@ impl Shard {
         }
     }
 
-    /// Lets facts go until one of so many bytes can be put in. Says whether it can.
+    /// Lets facts go until one of so many bytes can be put in. Says whether it can; where it never could, all stay.
     fn make_room(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        if bytes + self.facts.allocation_size() > bytes_max {
+            return false;
+        }
         while self.bytes() + bytes + self.growth() > bytes_max {
             if !self.evict() {
                 return false;
