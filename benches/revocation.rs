@@ -16,8 +16,12 @@
 
 #[path = "../tests/integration/support/both.rs"]
 mod both;
+#[path = "../tests/integration/support/gated.rs"]
+mod gated;
 #[path = "../tests/integration/support/live.rs"]
 mod live;
+#[path = "../tests/integration/support/monitored.rs"]
+mod monitored;
 #[path = "../tests/integration/support/servers.rs"]
 mod servers;
 
@@ -34,7 +38,7 @@ use live::Live;
 use permcached::{
     check::Demand,
     invalidate::Outdated,
-    question::{Answer, Question, Tier},
+    question::{Answer, Question},
     source::Deadline,
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -113,7 +117,6 @@ async fn revoke(live: &Live, number: u32, invalidates: bool) -> (Duration, Durat
         if let Answer::Denied(_) = checked.answer {
             return (acknowledged.elapsed(), read);
         }
-        assert_eq!(checked.tier, Tier::Memory, "the source knows better");
         tokio::task::yield_now().await;
     }
 }
