@@ -27,7 +27,7 @@ chaos: ## check what is answered while a replica set fails, for ten minutes (doc
 
 # Use a quiet machine: the numbers are only worth what else it is doing.
 bench: ## run the benchmarks
-	cargo bench --locked
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && cargo bench --locked --benches
 
 # Warnings fail. The cheapest check first.
 lint: ## check format, lints and documentation

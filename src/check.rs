@@ -141,7 +141,7 @@ impl Checker {
         let Settings { staleness_max, memory_bytes_max } = settings;
         let clock = source.clock();
         let freshness = Arc::new(Freshness::new(&schema));
-        let memory = Arc::new(Memory::new(schema.lookup_count(), memory_bytes_max));
+        let memory = Arc::new(Memory::new(memory_bytes_max));
         let facts = Facts::new(Arc::clone(&source), Arc::clone(&freshness), Arc::clone(&memory), Arc::clone(&metrics));
         let prober = Prober::new(source, Arc::clone(&freshness), move || memory.clear());
         Self { schema, clock, facts, freshness, prober, metrics, staleness_max, now: wall_clock }

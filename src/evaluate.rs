@@ -288,7 +288,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         let lookup = self.schema.relation(id).lookup;
         let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
-            Some(fact) => self.any_grant(id, fact, |this, grantee| this.grantee(id, grantee, frame, negated), negated),
+            Some(fact) => self.any_grant(id, fact, |this, grant| this.grantee(grant, frame, negated), negated),
         };
         self.trace.leave(value);
         value
@@ -304,8 +304,8 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
             Some(fact) => {
-                let there = |this: &mut Self, grantee: &Grantee| match grantee {
-                    Grantee::Id { target, id } => match this.target(edge, *target) {
+                let there = |this: &mut Self, grant: &Grant| match &grant.grantee {
+                    Grantee::Id(id) => match this.target(grant) {
                         Some(Target::Resource(kind)) => this.elsewhere(kind, id, member, frame, negated),
                         _ => Value::FALSE,
                     },
@@ -318,8 +318,8 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         value
     }
 
-    fn target(&self, relation: RelationId, target: u8) -> Option<Target> {
-        self.schema.relation(relation).ids.as_ref()?.targets.get(usize::from(target)).copied()
+    fn target(&self, grant: &Grant) -> Option<Target> {
+        self.schema.relation(grant.relation).ids.as_ref()?.targets.get(usize::from(grant.target)).copied()
     }
 
     /// Unites what the documents of a fact say for a relation. `ask` finds out whether a grant leads to what is wanted.
@@ -327,7 +327,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         &mut self,
         relation: RelationId,
         fact: &'f Fact,
-        ask: impl Fn(&mut Self, &'f Grantee) -> Value,
+        ask: impl Fn(&mut Self, &'f Grant) -> Value,
         negated: bool,
     ) -> Value {
         if fact.is_over_limit() {
@@ -335,7 +335,7 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
         }
         let grants = fact.grants(relation);
         // Looking through a long list is work too.
-        self.nodes += grants.len() / GRANTS_A_NODE;
+        self.nodes += grants.clone().count() / GRANTS_A_NODE;
         let mut any = Any::default();
         for grant in grants {
             if any.is_settled() && !T::WHOLE {
@@ -347,9 +347,9 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
             let asked = match &grant.grantee {
                 Grantee::Flag => Value::granted(relation),
                 Grantee::Unreadable => Value::MALFORMED,
-                grantee => ask(self, grantee),
+                Grantee::Id(_) | Grantee::Everyone => ask(self, grant),
             };
-            let value = asked.during(grant, self.now);
+            let value = asked.during(fact.window(grant), grant.certainty, self.now);
             self.trace.grant(grant, fact, value);
             any.add(value);
         }
@@ -357,24 +357,19 @@ impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Whether a grant's subject is the one who asks, or a set that it is in.
-    fn grantee(&mut self, relation: RelationId, grantee: &Grantee, frame: &Frame<'_>, negated: bool) -> Value {
+    fn grantee(&mut self, grant: &Grant, frame: &Frame<'_>, negated: bool) -> Value {
+        let granted = Value::granted(grant.relation);
         let is_asker = |kind| matches!(self.subject, Subject::Known { kind: asker, .. } if *asker == kind);
-        match grantee {
-            Grantee::Flag | Grantee::Unreadable => Value::FALSE,
-            Grantee::Everyone { target } => match self.target(relation, *target) {
-                Some(Target::Subject(kind)) if is_asker(kind) => Value::granted(relation),
+        match (&grant.grantee, self.target(grant)) {
+            (Grantee::Everyone, Some(Target::Subject(kind))) if is_asker(kind) => granted,
+            (Grantee::Id(id), Some(Target::Subject(kind))) => match self.subject {
+                Subject::Known { kind: asker, id: asker_id } if *asker == kind && asker_id == id => granted,
                 _ => Value::FALSE,
             },
-            Grantee::Id { target, id } => match self.target(relation, *target) {
-                Some(Target::Subject(kind)) => match self.subject {
-                    Subject::Known { kind: asker, id: asker_id } if *asker == kind && asker_id == id => {
-                        Value::granted(relation)
-                    }
-                    _ => Value::FALSE,
-                },
-                Some(Target::Set(kind, member)) => self.elsewhere(kind, id, member, frame, negated).named(relation),
-                Some(Target::Resource(_)) | None => Value::FALSE,
-            },
+            (Grantee::Id(id), Some(Target::Set(kind, member))) => {
+                self.elsewhere(kind, id, member, frame, negated).named(grant.relation)
+            }
+            _ => Value::FALSE,
         }
     }
 

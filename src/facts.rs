@@ -16,7 +16,7 @@ use crate::{
     fact::{Fact, FactKey},
     freshness::{Freshness, Moment},
     question::{Id, LookupId, Tier},
-    source::{Deadline, Loaded, Source, SourceError},
+    source::{Deadline, Source, SourceError},
     telemetry::Metrics,
 };
 
@@ -36,9 +36,7 @@ pub struct Need {
 #[derive(Clone, Debug)]
 pub struct Held {
     /// The fact.
-    pub fact: Arc<Fact>,
-    /// The moment at which it was read.
-    pub stamp: Moment,
+    pub fact: Fact,
     /// The moment that it is known to be true as of.
     pub as_of: Moment,
     /// Who answered for it.
@@ -46,9 +44,9 @@ pub struct Held {
 }
 
 /// As it was just read: the truth of its stamp, whatever was marked meanwhile.
-impl From<Loaded> for Held {
-    fn from(Loaded { fact, stamp }: Loaded) -> Self {
-        Self { fact, stamp, as_of: stamp, tier: Tier::Source }
+impl From<Fact> for Held {
+    fn from(fact: Fact) -> Self {
+        Self { as_of: fact.stamp(), fact, tier: Tier::Source }
     }
 }
 
@@ -75,12 +73,12 @@ impl Facts {
         &self.memory
     }
 
-    /// The fact, if it is remembered and will do.
+    /// The fact, if it is remembered and will do. Allocates nothing.
     #[must_use]
     pub fn remembered(&self, lookup: LookupId, id: &Id, need: Need) -> Option<Held> {
-        let (fact, stamp) = self.memory.get(lookup, id)?;
-        let as_of = self.freshness.as_of(lookup, id, &fact, stamp, need.stamp)?;
-        (as_of >= need.as_of).then_some(Held { fact, stamp, as_of, tier: Tier::Memory })
+        let fact = self.memory.get(lookup, id)?;
+        let as_of = self.freshness.as_of(&fact, need.stamp)?;
+        (as_of >= need.as_of).then_some(Held { fact, as_of, tier: Tier::Memory })
     }
 
     /// Fetches facts, all at once, each once however many wait for it. One result for each key, in any order.
@@ -108,12 +106,8 @@ impl Facts {
                         Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
                         // Who started the flight did not know yet what this request knew when it joined.
-                        Some(Ok(Loaded { fact, stamp }))
-                            if self.freshness.was_outdated(key.lookup, &key.id, fact, *stamp, known) =>
-                        {
-                            wanted.push(key);
-                        }
-                        Some(Ok(loaded)) => results.push((key, Ok(Held::from(loaded.clone())))),
+                        Some(Ok(fact)) if self.freshness.was_outdated(fact, known) => wanted.push(key),
+                        Some(Ok(fact)) => results.push((key, Ok(Held::from(fact.clone())))),
                         // It broke off, or the fact turned out to be remembered.
                         None => wanted.push(key),
                     }
@@ -181,9 +175,8 @@ impl Facts {
                 // Who has more time than this asks again, also where the source does not heed its deadline.
                 let load = this.source.load(mine, at, deadline.for_loading());
                 for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
-                    if let Ok(loaded) = &result {
-                        let is_current = || epoch == this.freshness.epoch();
-                        this.memory.insert(key.clone(), &loaded.fact, loaded.stamp, is_current);
+                    if let Ok(fact) = &result {
+                        this.memory.insert(fact, || epoch == this.freshness.epoch());
                     }
                     landed.insert(key, result);
                 }

@@ -6,14 +6,14 @@
 mod horizon;
 mod local_time;
 mod marks;
-mod moment;
 mod probes;
 mod state;
 mod statement;
 
 pub use horizon::Horizon;
 pub use local_time::LocalTime;
-pub use moment::{Clock, Moment, Token, TokenError};
 pub use probes::{Probe, Probes};
 pub use state::{Epoch, Freshness};
 pub use statement::{Change, Changed, Statement};
+
+pub use crate::moment::{Clock, Moment, Token, TokenError};

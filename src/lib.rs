@@ -3,6 +3,7 @@
 //! This page is the map; the modules stand in reading order, and each uses only those above it.
 
 pub mod question;
+pub mod moment;
 pub mod telemetry;
 pub mod schema;
 pub mod fact;

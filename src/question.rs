@@ -162,6 +162,15 @@ impl Id {
             Self::String(text) => text.len(),
         }
     }
+
+    /// The text, where it has an allocation of its own for that.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            Self::ObjectId(_) | Self::Integer(_) | Self::Uuid(_) | Self::Digest(_) => None,
+        }
+    }
 }
 
 /// As few words as there are: the form is left out, as ids of one lookup all have the same.

@@ -42,7 +42,7 @@ pub trait Source: Send + Sync {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)>;
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
 
     /// The keys, other than by `_id`, under which documents are found that have one of these `_id`s, as of `at` or later.
     ///
@@ -55,15 +55,6 @@ pub trait Source: Send + Sync {
         at: Moment,
         deadline: Deadline,
     ) -> Result<Vec<FactKey>, SourceError>;
-}
-
-/// A fact that was read, and the moment of which it is the truth.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The fact.
-    pub fact: Arc<Fact>,
-    /// Its moment.
-    pub stamp: Moment,
 }
 
 /// Why facts could not be read. Never the absence of a document, which is a fact.

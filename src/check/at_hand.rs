@@ -69,7 +69,7 @@ impl fmt::Debug for AtHand {
 
 impl FactsAtHand for AtHand {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.held(lookup, id).map(|held| &*held.fact)
+        self.held(lookup, id).map(|held| &held.fact)
     }
 }
 

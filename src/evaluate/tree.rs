@@ -4,7 +4,7 @@
 
 use super::{Evaluation, FactsAtHand, Trace, Truth, Value};
 use crate::{
-    fact::{DocumentId, Fact, FactKey, Grant},
+    fact::{DocumentId, Fact, FactKey, Grant, Window},
     question::{Id, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId},
     schema::{Member, Schema},
 };
@@ -120,7 +120,9 @@ pub struct GrantSeen {
     /// What the document says.
     pub grant: Grant,
     /// The document that says so.
-    pub document: Option<DocumentId>,
+    pub document: DocumentId,
+    /// When it holds.
+    pub window: Window,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -192,8 +194,8 @@ impl Trace for Traced {
         let first = tree.grants.len() - others;
         if (if is_other { others } else { first }) < GRANTS_SHOWN {
             let place = if is_other { tree.grants.len() } else { first };
-            let (grant, document) = (grant.clone(), fact.document_of(grant).cloned());
-            tree.grants.insert(place, GrantSeen { grant, document, outcome });
+            let (document, window) = (fact.document_of(grant), fact.window(grant));
+            tree.grants.insert(place, GrantSeen { grant: grant.clone(), document, window, outcome });
         }
     }
 

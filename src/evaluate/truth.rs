@@ -2,7 +2,7 @@
 
 use super::Verdict;
 use crate::{
-    fact::{Certainty, Grant},
+    fact::{Certainty, Window},
     question::{Answer, Millis, Reason, RelationId},
 };
 
@@ -95,16 +95,15 @@ impl Value {
     }
 
     /// What remains of it in the time and with the certainty of a grant.
-    pub(super) fn during(self, grant: &Grant, now: Millis) -> Self {
-        let is_early = grant.since.is_some_and(|since| now < since);
-        let is_late = grant.until.is_some_and(|until| now >= until);
+    pub(super) fn during(self, window: Window, certainty: Certainty, now: Millis) -> Self {
+        let (is_early, is_late) = (now < window.since, now >= window.until);
         match self.truth {
             Truth::True(_) | Truth::Unsure(_) if is_early || is_late => {
-                let until = grant.since.filter(|_| is_early && !is_late).unwrap_or(NEVER);
+                let until = if is_early && !is_late { window.since } else { NEVER };
                 Self { truth: Truth::False(Reason::Expired), until: until.min(self.until), ..self }
             }
-            Truth::True(_) if grant.certainty != Certainty::Sure => Self::MALFORMED,
-            Truth::True(_) => Self { until: self.until.min(grant.until.unwrap_or(NEVER)), ..self },
+            Truth::True(_) if certainty != Certainty::Sure => Self::MALFORMED,
+            Truth::True(_) => Self { until: self.until.min(window.until), ..self },
             _ => self,
         }
     }

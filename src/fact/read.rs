@@ -4,48 +4,66 @@
 
 use bson::{Bson, Document};
 
-use super::{Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, Fact, Grant, Grantee, value::id_from_bson};
+use super::{
+    Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, Grant, Grantee, Part, UNBOUNDED, Window, value::id_from_bson,
+};
 use crate::{
     question::{ID_BYTES_MAX, IdForm, LookupId, Millis, RelationId},
     schema::{Condition, End, Ids, Path, Relation, Schema, Target},
 };
 
-pub(super) fn read(schema: &Schema, lookup: LookupId, documents: &[&Document]) -> Fact {
+/// The parts of a fact; none if there is more than one may hold.
+pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) -> Option<Vec<Part>> {
     if documents.len() > DOCUMENTS_MAX {
-        return Fact::over_limit();
+        return None;
     }
+    let lookup = schema.lookup(lookup);
     let mut sorted: Vec<(DocumentId, &Document)> =
         documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
     let mut grants = Grants { all: Vec::new(), bytes: sorted.iter().map(|(id, _)| id.size()).sum() };
     for (place, (_, document)) in (0..).zip(&sorted) {
-        for id in &schema.lookup(lookup).relations {
+        for id in &lookup.relations {
             let relation = schema.relation(*id);
             let before = grants.all.len();
             Reader { schema, relation, id: *id, place, grants: &mut grants }.document(document);
             grants.keep_once(before);
             if grants.are_too_many() {
-                return Fact::over_limit();
+                return None;
             }
         }
     }
-    let Grants { mut all, .. } = grants;
-    all.sort_by_key(|grant| grant.relation);
-    let documents = sorted.into_iter().map(|(id, _)| id).collect();
-    Fact { documents, grants: all.into(), is_over_limit: false }
+    let mut all = grants.all;
+    all.sort_by_key(|(grant, _)| grant.relation);
+    let is_named_by_key = lookup.is_by_id() && sorted.len() == 1;
+    if is_named_by_key && all.is_empty() {
+        return Some(vec![Part::Silent]);
+    }
+    let documents = sorted.into_iter().filter(|_| !is_named_by_key).map(|(id, _)| Part::Document(id));
+    let mut parts: Vec<Part> = documents.collect();
+    for (grant, window) in &mut all {
+        if *window != Window::default() {
+            if parts.last() != Some(&Part::Window(*window)) {
+                parts.push(Part::Window(*window));
+            }
+            grant.window = u16::try_from(parts.len() - 1).ok().filter(|place| *place != UNBOUNDED)?;
+        }
+    }
+    parts.extend(all.into_iter().map(|(grant, _)| Part::Grant(grant)));
+    Some(parts)
 }
 
-/// The grants of a fact, as far as there is room for them.
+/// The grants of a fact, as far as there is room for them, and when each holds.
 struct Grants {
-    all: Vec<Grant>,
+    all: Vec<(Grant, Window)>,
     bytes: usize,
 }
 
 impl Grants {
-    fn push(&mut self, grant: Grant) {
+    fn push(&mut self, grant: Grant, window: Window) {
         self.bytes = self.bytes.saturating_add(grant.size());
         if !self.are_too_many() {
-            self.all.push(grant);
+            self.all.push((grant, window));
         }
     }
 
@@ -85,7 +103,7 @@ impl Reader<'_> {
         each.ends(document, &mut |end| match end {
             End::Value(Bson::Array(items)) => items.iter().for_each(|item| self.element(item, certainty)),
             End::Missing => {}
-            End::Value(_) | End::Blocked => self.grant(Grantee::Unreadable, certainty, Window::default()),
+            End::Value(_) | End::Blocked => self.grant(Grantee::Unreadable, 0, certainty, Window::default()),
         });
     }
 
@@ -97,7 +115,7 @@ impl Reader<'_> {
                 }
             }
             Bson::Null | Bson::Undefined => {}
-            _ => self.grant(Grantee::Unreadable, certainty, Window::default()),
+            _ => self.grant(Grantee::Unreadable, 0, certainty, Window::default()),
         }
     }
 
@@ -114,10 +132,10 @@ impl Reader<'_> {
 
     /// Reads ids and dates from a document or an element that fulfils the condition.
     fn part(&mut self, part: &Document, certainty: Certainty) {
-        let window = self.window(part);
-        let certainty = if window.is_malformed { certainty.max(Certainty::Doubtful) } else { certainty };
+        let (window, is_malformed) = self.window(part);
+        let certainty = if is_malformed { certainty.max(Certainty::Doubtful) } else { certainty };
         let Some(ids) = &self.relation.ids else {
-            self.grant(Grantee::Flag, certainty, window);
+            self.grant(Grantee::Flag, 0, certainty, window);
             return;
         };
         let target = match target(self.schema, ids, part) {
@@ -127,14 +145,14 @@ impl Reader<'_> {
         };
         let one = |reader: &mut Self, value: &Bson| {
             if let Some(grantee) = reader.grantee(ids, target, value) {
-                reader.grant(grantee, certainty, window);
+                reader.grant(grantee, target.map_or(0, |(place, _)| place), certainty, window);
             }
         };
         ids.field.ends(part, &mut |end| match end {
             End::Value(Bson::Array(items)) => items.iter().for_each(|item| one(self, item)),
             End::Value(value) => one(self, value),
             End::Missing => {}
-            End::Blocked => self.grant(Grantee::Unreadable, certainty, window),
+            End::Blocked => self.grant(Grantee::Unreadable, 0, certainty, window),
         });
     }
 
@@ -146,49 +164,41 @@ impl Reader<'_> {
             Bson::String(text) if text.is_empty() => return None,
             _ => {}
         }
-        let Some((place, target)) = target else { return Some(Grantee::Unreadable) };
+        let Some((_, target)) = target else { return Some(Grantee::Unreadable) };
         let (form, is_secret) = match target {
             Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
             Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
         };
         match value {
             Bson::String(text) if text == "*" => Some(match target {
-                Target::Subject(_) if ids.wildcard => Grantee::Everyone { target: place },
+                Target::Subject(_) if ids.wildcard => Grantee::Everyone,
                 _ => Grantee::Unreadable,
             }),
             Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
-            value => Some(
-                id_from_bson(value, form, is_secret)
-                    .map_or(Grantee::Unreadable, |id| Grantee::Id { target: place, id }),
-            ),
+            value => Some(id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, Grantee::Id)),
         }
     }
 
-    fn window(&self, part: &Document) -> Window {
+    /// When it holds, and whether a date in it is malformed.
+    fn window(&self, part: &Document) -> (Window, bool) {
         let mut window = Window::default();
+        let mut is_malformed = false;
         for (path, bound) in [(&self.relation.since, &mut window.since), (&self.relation.until, &mut window.until)] {
             let Some(path) = path else { continue };
             match date(path, part) {
-                Date::At(moment) => *bound = Some(moment),
-                Date::Missing => window.is_malformed |= self.relation.required,
-                Date::Malformed => window.is_malformed = true,
+                Date::At(moment) => *bound = moment,
+                Date::Missing => is_malformed |= self.relation.required,
+                Date::Malformed => is_malformed = true,
             }
         }
-        window
+        (window, is_malformed)
     }
 
-    fn grant(&mut self, grantee: Grantee, certainty: Certainty, window: Window) {
-        let Window { since, until, .. } = window;
-        self.grants.push(Grant { relation: self.id, document: self.place, certainty, grantee, since, until });
+    fn grant(&mut self, grantee: Grantee, target: u8, certainty: Certainty, window: Window) {
+        let (relation, document) = (self.id, self.place);
+        let grant = Grant { relation, document, certainty, grantee, target, window: UNBOUNDED };
+        self.grants.push(grant, window);
     }
-}
-
-/// When a grant holds.
-#[derive(Clone, Copy, Default)]
-struct Window {
-    since: Option<Millis>,
-    until: Option<Millis>,
-    is_malformed: bool,
 }
 
 enum Date {

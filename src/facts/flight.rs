@@ -14,13 +14,13 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use crate::{
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::Moment,
-    source::{Loaded, SourceError},
+    source::SourceError,
 };
 
 /// What a flight brought.
-pub(super) type Landed = HashMap<FactKey, Result<Loaded, SourceError>>;
+pub(super) type Landed = HashMap<FactKey, Result<Fact, SourceError>>;
 
 /// Tells when a flight has landed, and what it brought.
 pub(super) type Landing = watch::Receiver<Option<Arc<Landed>>>;

@@ -1,133 +1,182 @@
-//! L1: facts in this process's memory, within a budget of bytes.
+//! L1: facts in this process's memory, within a budget of bytes that is never passed: facts with all that they hold, and
+//! the tables that they are found by.
 //!
-//! Knows nothing of freshness: it hands out what it has, with its stamp.
+//! The table is cut into shards, each with a lock, a hand and an even share of the budget of its own, so that all of it is
+//! counted where it is changed. A slot is one pointer: the fact itself holds its key, its stamp, and whether it was used. A
+//! hit takes the shard's lock for reading, and allocates nothing.
+//!
+//! What has to go is chosen by CLOCK: the hand goes round the table's slots, and takes the first fact that nobody has used
+//! since it came by last. That is nearly as good as the least recently used, and asks nothing of a hit but a bit that is
+//! mostly set already: no queue to reorder, no lock to write under.
+//!
+//! Knows nothing of freshness: it hands out what it has.
 
 use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use dashmap::{DashMap, Entry};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use crate::{
-    fact::{Fact, FactKey},
-    freshness::Moment,
+    fact::Fact,
     question::{Id, LookupId},
 };
 
-/// What an entry costs beside its fact and its id: the places in the table and in the queue, and the allocator's share.
-const OVERHEAD: usize = 200;
+/// How many shards there are: enough that threads seldom meet in one.
+const SHARDS: usize = 32;
+
+/// What the first table of a shard takes at most.
+const TABLE_BYTES_MIN: usize = 64;
 
 /// Remembered facts.
 #[derive(Debug)]
 pub struct Memory {
-    by_lookup: Box<[DashMap<Id, Remembered, foldhash::fast::RandomState>]>,
-    /// Every entry once, in the order in which they are looked at to be evicted.
-    queue: Mutex<VecDeque<FactKey>>,
-    bytes: AtomicUsize,
-    bytes_max: usize,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    fact: Arc<Fact>,
-    stamp: Moment,
-    /// Whether it was read since it was last looked at to be evicted.
-    is_used: AtomicBool,
+    shards: Box<[RwLock<Shard>]>,
+    hasher: RandomState,
+    shard_bytes_max: usize,
 }
 
 impl Memory {
-    /// Remembers facts of so many lookups in at most `bytes_max` bytes.
+    /// Remembers facts in at most `bytes_max` bytes. A fact that takes more than a shard's part of that, a 32nd, is not
+    /// remembered.
     #[must_use]
-    pub fn new(lookups: usize, bytes_max: usize) -> Self {
-        let by_lookup = (0..lookups).map(|_| DashMap::default()).collect();
-        Self { by_lookup, queue: Mutex::default(), bytes: AtomicUsize::new(0), bytes_max }
+    pub fn new(bytes_max: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, hasher: RandomState::default(), shard_bytes_max: bytes_max / SHARDS }
     }
 
-    /// The fact and its stamp. Allocates nothing.
+    /// The fact. Allocates nothing.
     #[must_use]
-    pub fn get(&self, lookup: LookupId, id: &Id) -> Option<(Arc<Fact>, Moment)> {
-        self.by_lookup.get(lookup.index())?.get(id).map(|entry| {
-            if !entry.is_used.load(Ordering::Relaxed) {
-                entry.is_used.store(true, Ordering::Relaxed);
-            }
-            (Arc::clone(&entry.fact), entry.stamp)
-        })
+    pub fn get(&self, lookup: LookupId, id: &Id) -> Option<Fact> {
+        let hash = hash(&self.hasher, lookup, id);
+        let shard = read(self.shard(hash)?);
+        let fact = shard.facts.find(hash, |fact| is_of(fact, lookup, id))?;
+        fact.set_used();
+        Some(fact.clone())
     }
 
     /// Remembers a fact, unless a newer one is there already, or `is_current`, asked while nobody else can get at the entry,
     /// says that it belongs to a history that is over.
-    pub fn insert(&self, key: FactKey, fact: &Arc<Fact>, stamp: Moment, is_current: impl FnOnce() -> bool) {
-        let Some(table) = self.by_lookup.get(key.lookup.index()) else { return };
-        let size = size_of_entry(&key.id, fact);
-        if size > self.bytes_max {
-            return;
-        }
-        let remembered = Remembered { fact: Arc::clone(fact), stamp, is_used: AtomicBool::new(false) };
-        match table.entry(key.id.clone()) {
-            _ if !is_current() => return,
-            Entry::Occupied(mut there) => {
-                if there.get().stamp <= stamp {
-                    let before = size_of_entry(&key.id, &there.get().fact);
-                    self.bytes.fetch_add(size, Ordering::Relaxed);
-                    self.bytes.fetch_sub(before, Ordering::Relaxed);
-                    there.insert(remembered);
-                }
-            }
-            Entry::Vacant(free) => {
-                self.bytes.fetch_add(size, Ordering::Relaxed);
-                free.insert(remembered);
-                self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(key);
-            }
-        }
-        self.evict();
-    }
-
-    /// Makes room: what was read since it was last looked at gets another turn.
-    fn evict(&self) {
-        while self.bytes() > self.bytes_max {
-            let oldest = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(key) = oldest else { return };
-            let Some(table) = self.by_lookup.get(key.lookup.index()) else { return };
-            match table.entry(key.id.clone()) {
-                Entry::Occupied(entry) if !entry.get().is_used.swap(false, Ordering::Relaxed) => {
-                    let (id, entry) = entry.remove_entry();
-                    self.bytes.fetch_sub(size_of_entry(&id, &entry.fact), Ordering::Relaxed);
-                }
-                Entry::Occupied(_) => self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(key),
-                // It was forgotten together with all others.
-                Entry::Vacant(_) => {}
-            }
+    pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
+        let hash = hash(&self.hasher, fact.lookup(), fact.id());
+        let Some(shard) = self.shard(hash) else { return };
+        let mut shard = write(shard);
+        if is_current() {
+            shard.insert(hash, fact, self.shard_bytes_max, &self.hasher);
         }
     }
 
     /// Forgets everything that is remembered when this is called.
     pub fn clear(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        for table in &self.by_lookup {
-            table.retain(|id, entry| {
-                self.bytes.fetch_sub(size_of_entry(id, &entry.fact), Ordering::Relaxed);
-                false
-            });
+        for shard in &self.shards {
+            *write(shard) = Shard::default();
         }
     }
 
     /// How many bytes are in use.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.shards.iter().map(|shard| read(shard).bytes()).sum()
     }
 
     /// How many facts are remembered.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.by_lookup.iter().map(DashMap::len).sum()
+        self.shards.iter().map(|shard| read(shard).facts.len()).sum()
+    }
+
+    fn shard(&self, hash: u64) -> Option<&RwLock<Shard>> {
+        // Bits that the table itself makes little of: it takes the lowest for the slot and the highest for a tag.
+        let [.., byte, _, _] = hash.to_le_bytes();
+        self.shards.get(usize::from(byte) % SHARDS)
     }
 }
 
-fn size_of_entry(id: &Id, fact: &Fact) -> usize {
-    OVERHEAD + 2 * id.size() + fact.memory()
+/// What has been read from a shard or put in it is whole, also after a panic.
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash(hasher: &RandomState, lookup: LookupId, id: &Id) -> u64 {
+    let mut state = hasher.build_hasher();
+    lookup.hash(&mut state);
+    id.hash(&mut state);
+    state.finish()
+}
+
+fn is_of(fact: &Fact, lookup: LookupId, id: &Id) -> bool {
+    fact.lookup() == lookup && fact.id() == id
+}
+
+/// A part of the facts, chosen by their keys' hashes.
+#[derive(Debug, Default)]
+struct Shard {
+    facts: HashTable<Fact>,
+    /// What the facts take, without the table.
+    facts_bytes: usize,
+    /// The slot that is looked at next when something has to go.
+    hand: usize,
+}
+
+impl Shard {
+    fn bytes(&self) -> usize {
+        self.facts_bytes + self.facts.allocation_size()
+    }
+
+    fn insert(&mut self, hash: u64, fact: &Fact, bytes_max: usize, hasher: &RandomState) {
+        if let Ok(there) = self.facts.find_entry(hash, |there| is_of(there, fact.lookup(), fact.id())) {
+            if there.get().stamp() > fact.stamp() {
+                return;
+            }
+            self.facts_bytes -= there.get().memory();
+            there.remove();
+        }
+        let bytes = fact.memory();
+        if self.make_room(bytes, bytes_max) {
+            self.facts_bytes += bytes;
+            self.facts.insert_unique(hash, fact.clone(), |fact| self::hash(hasher, fact.lookup(), fact.id()));
+        }
+    }
+
+    /// Lets facts go until one of so many bytes can be put in. Says whether it can; where it never could, all stay.
+    fn make_room(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        if bytes + self.facts.allocation_size() > bytes_max {
+            return false;
+        }
+        while self.bytes() + bytes + self.growth() > bytes_max {
+            if !self.evict() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What putting one more fact in adds to the table at most: while a full one is copied to one twice its size, there are
+    /// both. If that is too much, an eviction frees a slot instead, and the table stays as large as it is.
+    fn growth(&self) -> usize {
+        if self.facts.len() < self.facts.capacity() { 0 } else { 2 * self.facts.allocation_size() + TABLE_BYTES_MIN }
+    }
+
+    /// Lets go of the first fact from the hand on that was not used since the hand came by. Says whether there was any.
+    fn evict(&mut self) -> bool {
+        let slots = self.facts.num_buckets();
+        // Nobody can use a fact meanwhile: in the second round there is none that was.
+        for _ in 0..2 * slots {
+            self.hand = (self.hand + 1) % slots;
+            if let Ok(there) = self.facts.get_bucket_entry(self.hand)
+                && !there.get().take_used()
+            {
+                self.facts_bytes -= there.get().memory();
+                there.remove();
+                return true;
+            }
+        }
+        false
+    }
 }

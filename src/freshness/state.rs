@@ -97,25 +97,27 @@ impl Freshness {
     /// The moment that a remembered fact is true as of, if it still counts: no mark, and not the floor, is later than what
     /// it saw. `subjects` is what [`Freshness::subject_mark`] gave for who asks.
     #[must_use]
-    pub fn as_of(&self, lookup: LookupId, id: &Id, fact: &Fact, stamp: Moment, subjects: Moment) -> Option<Moment> {
+    pub fn as_of(&self, fact: &Fact, subjects: Moment) -> Option<Moment> {
+        let stamp = fact.stamp();
         let epoch = self.epoch();
         // Before the test: what is marked after it is later than this. The subject's mark was read even earlier, at the
         // request's arrival: one that came later is later than what the request may expect.
         let applied = self.applied();
-        let counts = stamp >= subjects && stamp >= self.floor() && stamp >= self.mark_of(lookup, id, fact);
+        let counts = stamp >= subjects && stamp >= self.floor() && stamp >= self.mark_of(fact);
         (counts && epoch == self.epoch()).then(|| stamp.max(applied))
     }
 
-    /// Whether something that was marked while `known` was the newest moment known says that a fact had changed since
-    /// `stamp`.
+    /// Whether something that was marked while `known` was the newest moment known says that a fact had changed since it was
+    /// read.
     #[must_use]
-    pub fn was_outdated(&self, lookup: LookupId, id: &Id, fact: &Fact, stamp: Moment, known: Moment) -> bool {
-        let mark = self.mark_of(lookup, id, fact);
-        stamp < mark && mark <= known
+    pub fn was_outdated(&self, fact: &Fact, known: Moment) -> bool {
+        let mark = self.mark_of(fact);
+        fact.stamp() < mark && mark <= known
     }
 
     /// The last moment at which a fact may have changed, as far as marks say.
-    fn mark_of(&self, lookup: LookupId, id: &Id, fact: &Fact) -> Moment {
+    fn mark_of(&self, fact: &Fact) -> Moment {
+        let (lookup, id) = (fact.lookup(), fact.id());
         let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
             return Moment::from_count(u64::MAX);
         };
@@ -123,11 +125,11 @@ impl Freshness {
             return self.marks.get(Target::DocumentById(collection, id));
         }
         let key = self.marks.get(Target::Key(lookup, id));
-        let documents = fact.documents();
-        if fact.is_over_limit() || documents.len() > DOCUMENTS_TESTED_MAX {
+        let documents = fact.documents_beside_key();
+        if fact.is_over_limit() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
             return key.max(self.marks.get(Target::Collection(collection)));
         }
-        documents.iter().map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)
+        documents.map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)
     }
 
     /// The last moment at which what a key finds changed, as far as is known without its documents.

@@ -18,7 +18,7 @@ use bson::Document;
 use files::{Files, Look};
 use tokio::sync::{mpsc, watch};
 
-use super::{Deadline, Loaded, Source, SourceError};
+use super::{Deadline, Source, SourceError};
 use crate::{
     fact::{DocumentId, Fact, FactKey, document_keys},
     freshness::{Change, Changed, Clock, Moment, Statement},
@@ -47,7 +47,7 @@ pub struct Documents {
 /// The facts of one revision.
 #[derive(Debug)]
 struct Snapshot {
-    facts: Vec<HashMap<Id, Arc<Fact>>>,
+    facts: Vec<HashMap<Id, Fact>>,
     revision: Moment,
     /// How many documents each collection of the schema has; none where its file is missing.
     counts: BTreeMap<String, Option<usize>>,
@@ -183,7 +183,10 @@ impl Snapshot {
                     }
                 }
             }
-            let read = |(key, documents): (Id, Vec<&Document>)| (key, Arc::new(Fact::read(schema, id, &documents)));
+            let read = |(key, documents): (Id, Vec<&Document>)| {
+                let name = FactKey { lookup: id, id: key.clone() };
+                (key, Fact::read(schema, name, revision, &documents))
+            };
             facts.push(found.into_iter().map(read).collect());
         }
         let count = |name: &str| (name.to_owned(), collections.get(name).map(Vec::len));
@@ -195,7 +198,8 @@ impl Snapshot {
         let mut changes = Vec::new();
         for (lookup, (before, now)) in (0..).map(LookupId).zip(self.facts.iter().zip(&after.facts)) {
             let gone = before.keys().filter(|id| !now.contains_key(id));
-            let changed = now.iter().filter(|(id, fact)| before.get(id) != Some(fact)).map(|(id, _)| id);
+            let is_new = |id, fact: &Fact| before.get(id).is_none_or(|before| !fact.says_the_same(before));
+            let changed = now.iter().filter(|(id, fact)| is_new(*id, fact)).map(|(id, _)| id);
             changes.extend(gone.chain(changed).map(|id| {
                 let key = FactKey { lookup, id: id.clone() };
                 Change { at: after.revision, what: Changed::Key(key) }
@@ -218,13 +222,12 @@ impl Source for Documents {
         Ok(self.revision())
     }
 
-    async fn load(&self, keys: Vec<FactKey>, _: Moment, _: Deadline) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    async fn load(&self, keys: Vec<FactKey>, _: Moment, _: Deadline) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let snapshot = self.current();
-        let absent = Arc::new(Fact::absent());
         let load = |key: FactKey| {
             let found = snapshot.facts.get(key.lookup.index()).and_then(|facts| facts.get(&key.id));
-            let fact = Arc::clone(found.unwrap_or(&absent));
-            (key, Ok(Loaded { fact, stamp: snapshot.revision }))
+            let absent = || Fact::absent(key.clone(), snapshot.revision);
+            (key.clone(), Ok(found.cloned().unwrap_or_else(absent)))
         };
         keys.into_iter().map(load).collect()
     }

@@ -24,7 +24,7 @@ use mongodb::{
 };
 use tokio::{sync::Semaphore, time::timeout_at};
 
-use super::{Deadline, Loaded, Source, SourceError};
+use super::{Deadline, Source, SourceError};
 use crate::{
     fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys, id_to_bson},
     freshness::{Clock, Moment},
@@ -206,7 +206,7 @@ impl MongoDb {
         at: Moment,
         deadline: Deadline,
         room: &AtomicUsize,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut todo = vec![keys];
         while let Some(mut keys) = todo.pop() {
@@ -217,8 +217,7 @@ impl MongoDb {
             match found {
                 Ok(Some(found)) => {
                     let facts = self.facts(lookup, keys, &found);
-                    let loaded = facts.iter().filter_map(|(_, result)| result.as_ref().ok());
-                    let bytes = loaded.map(|loaded| loaded.fact.memory()).sum();
+                    let bytes = facts.iter().filter_map(|(_, result)| result.as_ref().ok()).map(Fact::memory).sum();
                     room.update(Ordering::Relaxed, Ordering::Relaxed, |room| room.saturating_sub(bytes));
                     results.extend(facts);
                 }
@@ -227,8 +226,8 @@ impl MongoDb {
                     todo.push(keys);
                 }
                 Ok(None) => {
-                    let loaded = Loaded { fact: Arc::new(Fact::over_limit()), stamp: at };
-                    results.extend(keys.into_iter().map(|id| (FactKey { lookup, id }, Ok(loaded.clone()))));
+                    let keys = keys.into_iter().map(|id| FactKey { lookup, id });
+                    results.extend(keys.map(|key| (key.clone(), Ok(Fact::over_limit(key, at)))));
                 }
                 Err(error) => {
                     results.extend(keys.into_iter().map(|id| (FactKey { lookup, id }, Err(error.clone()))));
@@ -296,7 +295,7 @@ impl MongoDb {
     }
 
     /// Sorts documents by key. A key that no document has is a fact too.
-    fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut by_key: HashMap<Id, Vec<&Document>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
         for document in &found.documents {
             document_keys(&self.schema.lookup(lookup).by, document, &mut |key| {
@@ -307,10 +306,9 @@ impl MongoDb {
                 }
             });
         }
-        let stamp = found.stamp;
         let fact = |(id, documents): (Id, Vec<&Document>)| {
-            let fact = Arc::new(Fact::read(&self.schema, lookup, &documents));
-            (FactKey { lookup, id }, Ok(Loaded { fact, stamp }))
+            let key = FactKey { lookup, id };
+            (key.clone(), Ok(Fact::read(&self.schema, key, found.stamp, &documents)))
         };
         by_key.into_iter().map(fact).collect()
     }
@@ -433,7 +431,7 @@ impl Source for MongoDb {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut by_lookup: HashMap<LookupId, Vec<Vec<Id>>> = HashMap::new();
         let mut sizes: HashMap<LookupId, usize> = HashMap::new();
         for FactKey { lookup, id } in keys {

@@ -9,9 +9,9 @@ use super::{convert, proto};
 use crate::{
     check::{AtHand, Explained},
     evaluate::{GRANTS_SHOWN, GrantSeen, Outcome, Step, Tree},
-    fact::{Certainty, Grantee},
+    fact::{Certainty, Grant, Grantee, Window},
     freshness::Token,
-    question::{Id, LookupId, Question, RelationId},
+    question::{Id, LookupId, Millis, Question, RelationId},
     schema::{Condition, Owner, Relation, Schema, Target},
 };
 
@@ -154,7 +154,9 @@ impl Writer<'_> {
             documents_total: u32::try_from(documents.len()).unwrap_or(u32::MAX),
             over_limit: found.is_some_and(|held| held.fact.is_over_limit()),
             tier: found.map(|held| convert::tier(held.tier)).unwrap_or_default().into(),
-            stamp: found.map(|held| Token { clock: self.clock, moment: held.stamp }.to_string()).unwrap_or_default(),
+            stamp: found
+                .map(|held| Token { clock: self.clock, moment: held.fact.stamp() }.to_string())
+                .unwrap_or_default(),
             condition: String::new(),
         }
     }
@@ -167,26 +169,27 @@ impl Writer<'_> {
 
     fn grant(&self, relation: &Relation, seen: &GrantSeen) -> proto::explanation::Grant {
         let (outcome, reason, _) = outcome(seen.outcome);
+        let Window { since, until } = seen.window;
         proto::explanation::Grant {
-            document: seen.document.as_ref().map(ToString::to_string).unwrap_or_default(),
+            document: seen.document.to_string(),
             field: field(relation),
-            grantee: self.grantee(relation, &seen.grant.grantee),
-            since: seen.grant.since.map(convert::timestamp),
-            until: seen.grant.until.map(convert::timestamp),
+            grantee: self.grantee(relation, &seen.grant),
+            since: Some(since).filter(|since| *since != Millis::MIN).map(convert::timestamp),
+            until: Some(until).filter(|until| *until != Millis::MAX).map(convert::timestamp),
             doubtful: seen.grant.certainty != Certainty::Sure,
             outcome: outcome.into(),
             reason: reason.into(),
         }
     }
 
-    fn grantee(&self, relation: &Relation, grantee: &Grantee) -> String {
-        let (place, id) = match grantee {
+    fn grantee(&self, relation: &Relation, grant: &Grant) -> String {
+        let id = match &grant.grantee {
             Grantee::Flag => return String::new(),
             Grantee::Unreadable => return "?".to_owned(),
-            Grantee::Everyone { target } => (*target, ":*".to_owned()),
-            Grantee::Id { target, id } => (*target, format!(":{id}")),
+            Grantee::Everyone => ":*".to_owned(),
+            Grantee::Id(id) => format!(":{id}"),
         };
-        let target = relation.ids.as_ref().and_then(|ids| ids.targets.get(usize::from(place)));
+        let target = relation.ids.as_ref().and_then(|ids| ids.targets.get(usize::from(grant.target)));
         target.map(|target| self.target(*target, &id)).unwrap_or_default()
     }
 

@@ -11,8 +11,9 @@ use std::{fs, path::Path, process::Command};
 use paths::{Found, Named};
 
 /// The modules in reading order: each uses only those above it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "question",
+    "moment",
     "telemetry",
     "schema",
     "fact",
@@ -77,7 +78,7 @@ const FENCES: [Fence; 6] = [
 ];
 
 /// The modules that compute and do nothing else, and what they would need to do more.
-const PURE: [&str; 4] = ["question", "schema", "fact", "evaluate"];
+const PURE: [&str; 5] = ["question", "moment", "schema", "fact", "evaluate"];
 const IMPURE: [&str; 12] = [
     "tokio",
     "tokio_stream",

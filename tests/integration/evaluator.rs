@@ -123,11 +123,11 @@ fn deadline() -> Deadline {
 
 /// The facts that a test has put at hand.
 #[derive(Clone, Default)]
-struct Hand(BTreeMap<FactKey, Arc<Fact>>);
+struct Hand(BTreeMap<FactKey, Fact>);
 
 impl FactsAtHand for Hand {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.0.get(&FactKey { lookup, id: id.clone() }).map(|fact| &**fact)
+        self.0.get(&FactKey { lookup, id: id.clone() })
     }
 }
 
@@ -203,7 +203,7 @@ impl Bench {
             }
             let loaded = source.load(missing, Moment::from_count(1), deadline());
             let loaded = self.runtime.block_on(loaded).into_iter();
-            hand.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact").fact)));
+            hand.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact"))));
         };
         let explained = match tree.outcome {
             Outcome::Holds { until } => (Ok(()), until),

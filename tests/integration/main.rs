@@ -28,6 +28,7 @@ mod contract;
 mod evaluator;
 mod freshness;
 mod history;
+mod memory;
 mod model;
 mod mongodb;
 mod rules;

@@ -11,11 +11,11 @@ use mongodb::{Client, Database};
 use permcached::{
     app::App,
     check::{CheckError, Demand, Settings},
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id, Question},
     schema::Schema,
-    source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
+    source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
 
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
@@ -54,7 +54,7 @@ impl Source for Split {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         self.reads.load(keys, at, deadline).await
     }
 

@@ -34,12 +34,16 @@ fn statement(from: u64, to: u64, lookup: LookupId, id: &Id) -> Statement {
     Statement { from: at(from), to: at(to), changes: vec![Change { at: at(to), what }] }
 }
 
+fn absent(lookup: LookupId, id: &Id, stamp: Moment) -> Fact {
+    Fact::absent(FactKey { lookup, id: id.clone() }, stamp)
+}
+
 #[test]
 fn a_gap_in_what_is_heard_counts_against_all_that_was_read_before_its_end() {
     let schema = schema("live.toml", SCHEMA);
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
     let (id, other) = (Id::Integer(1), Id::Integer(2));
-    let as_of = |stamp| freshness.as_of(lookup, &id, &Fact::absent(), at(stamp), Moment::default());
+    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default());
     freshness.begin_at(at(10));
     assert_eq!((as_of(9), as_of(10)), (None, Some(at(10))), "nothing is known of what was before");
     freshness.hear(&statement(10, 12, lookup, &other), freshness.epoch());
@@ -67,7 +71,8 @@ fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
     let last = Id::Integer(CHANGES - 1);
     thread::scope(|scope| {
         scope.spawn(|| freshness.hear(&statement, freshness.epoch()));
-        while let Some(moment) = freshness.as_of(lookup, &last, &Fact::absent(), at(1), Moment::default()) {
+        let fact = absent(lookup, &last, at(1));
+        while let Some(moment) = freshness.as_of(&fact, Moment::default()) {
             assert_eq!(moment, at(1), "a fact of 1 that changed at 2");
         }
     });
@@ -94,7 +99,7 @@ fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says()
         start.wait();
         while !is_over.load(Ordering::Acquire) {
             let stamp = freshness.applied();
-            if let Some(moment) = freshness.as_of(lookup, &id, &Fact::absent(), stamp, Moment::default()) {
+            if let Some(moment) = freshness.as_of(&absent(lookup, &id, stamp), Moment::default()) {
                 assert_eq!(moment, stamp, "it changed at the next one");
             }
         }
@@ -109,7 +114,7 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     let freshness = Arc::new(Freshness::new(&schema));
     let bus = Bus::new(Arc::clone(&freshness));
     let id = Id::Integer(1);
-    let as_of = |stamp| freshness.as_of(lookup, &id, &Fact::absent(), at(stamp), Moment::default());
+    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default());
     let probed = |moment, applied, epoch| {
         let mut forgot = 0;
         let probe = Probe { sent: LocalTime::now(), moment: at(moment) };

@@ -10,10 +10,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use permcached::{
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id},
-    source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
+    source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -91,7 +91,7 @@ impl Source for Gated {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         self.loads.fetch_add(1, Ordering::Relaxed);
         let Some(closed) = self.take_turn() else { return self.mongodb.load(keys, at, deadline).await };
         let loaded = self.mongodb.load(keys, at, deadline).await;

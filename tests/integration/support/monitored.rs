@@ -13,11 +13,11 @@ use mongodb::{
     options::{ClientOptions, ServerMonitoringMode},
 };
 use permcached::{
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id},
     schema::Schema,
-    source::{Deadline, Loaded, Source, SourceError, mongodb::MongoDb},
+    source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
 
 use super::servers::Mongo;
@@ -97,7 +97,7 @@ impl Source for Recorded {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let before = self.monitor.take();
         let probes = commands(&before, "find").iter().filter(|find| level(find) == "linearizable").count();
         assert_eq!(commands(&before, "find").len(), probes, "a find outside any round: {before:?}");

@@ -19,11 +19,11 @@ use permcached::{
     app::{App, read_schema},
     check::Settings,
     config::SourceConfig,
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id},
     schema::Schema,
-    source::{Deadline, Loaded, Source, SourceError, documents::Documents},
+    source::{Deadline, Source, SourceError, documents::Documents},
     telemetry::Metrics,
     transport::{
         Apis, Limits, ServeError,
@@ -211,14 +211,14 @@ impl Source for Faulty {
         keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Loaded, SourceError>)> {
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let broken = match self.fault() {
             Fault::LoadHangs => std::future::pending().await,
             Fault::LoadFails(collection) => Some(collection),
             _ => None,
         };
         let loaded = self.documents.load(keys, at, deadline).await.into_iter();
-        let spoil = |(key, result): (FactKey, Result<Loaded, SourceError>)| {
+        let spoil = |(key, result): (FactKey, Result<Fact, SourceError>)| {
             let collection = self.schema.lookup(key.lookup).collection.to_string();
             if broken != Some(collection.as_str()) {
                 return (key, result);

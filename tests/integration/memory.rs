@@ -1,0 +1,254 @@
+//! What is remembered: within its budget at all times, counted as it is, and found without allocating.
+//!
+//! Whether a remembered fact still counts is tested with freshness.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use bson::{DateTime, Document, doc, oid::ObjectId};
+use permcached::{
+    check::{Checker, Demand, Settings},
+    fact::{Fact, FactKey},
+    facts::{Memory, Need},
+    freshness::Moment,
+    question::{Id, LookupId, Tier},
+    schema::{Lookup, Schema},
+    source::{Deadline, documents::Documents},
+};
+
+use crate::support::both::{question, shipped_schema};
+
+const BUDGET: usize = 1_024 * 1_024;
+
+fn id(kind: u8, number: u32) -> ObjectId {
+    let mut bytes = [kind; 12];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
+
+fn lookup(schema: &Schema, collection: &str, by: &str) -> LookupId {
+    let mut lookups = schema.lookups();
+    let is_it = |lookup: &Lookup| *lookup.collection == *collection && lookup.by.to_string() == by;
+    lookups.find(|(_, lookup)| is_it(lookup)).expect("the schema has it").0
+}
+
+/// Facts of files and of their shares.
+struct Files {
+    schema: Schema,
+    by_id: LookupId,
+    shares: LookupId,
+}
+
+impl Files {
+    fn new() -> Self {
+        let schema = shipped_schema("fylora-sharing.toml");
+        let (by_id, shares) = (lookup(&schema, "files", "_id"), lookup(&schema, "shares", "file_id"));
+        Self { schema, by_id, shares }
+    }
+
+    fn key(&self, number: u32) -> FactKey {
+        FactKey { lookup: self.by_id, id: Id::ObjectId(id(2, number).bytes()) }
+    }
+
+    fn file(&self, number: u32, stamp: u64) -> Fact {
+        let document =
+            doc! { "_id": id(2, number), "owner_id": id(1, number % 1_000), "folder_id": id(3, number / 20) };
+        Fact::read(&self.schema, self.key(number), Moment::from_count(stamp), &[&document])
+    }
+
+    /// So many shares of a file, of which some have an end, and one an id that is a text.
+    fn shares(&self, number: u32, count: u32, stamp: u64) -> Fact {
+        let share = |share| {
+            let mut document = doc! {
+                "_id": id(4, share), "file_id": id(2, number), "share_type": "internal",
+                "shared_with_user_id": id(1, share), "is_active": true,
+            };
+            match share % 3 {
+                0 => document.insert("expires_at", DateTime::from_millis(i64::from(share))),
+                1 => document.insert("_id", format!("a share whose id is a text, number {share}")),
+                _ => None,
+            };
+            document
+        };
+        let documents: Vec<Document> = (0..count).map(share).collect();
+        let key = FactKey { lookup: self.shares, id: self.key(number).id };
+        Fact::read(&self.schema, key, Moment::from_count(stamp), &documents.iter().collect::<Vec<_>>())
+    }
+}
+
+fn is_there(memory: &Memory, key: &FactKey) -> bool {
+    memory.get(key.lookup, &key.id).is_some()
+}
+
+#[test]
+fn ten_times_the_budget_passes_through_it_and_what_is_used_stays() {
+    const THREADS: u32 = 4;
+    const HOT: u32 = 100;
+    let files = Files::new();
+    let memory = Memory::new(BUDGET);
+    let facts_max = u32::try_from(BUDGET / files.file(0, 0).memory()).unwrap();
+    let each = facts_max * 10 / THREADS;
+    let is_over = AtomicBool::new(false);
+    (0..HOT).for_each(|number| memory.insert(&files.file(number, 1), || true));
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = memory.bytes().max(most);
+                thread::yield_now();
+            }
+            most
+        });
+        let fill = |thread: u32| {
+            let (files, memory) = (&files, &memory);
+            move || {
+                for number in HOT + thread * each..HOT + (thread + 1) * each {
+                    memory.insert(&files.file(number, 1), || true);
+                    // Some are replaced by what is larger or smaller, some have other sizes.
+                    if number % 4 == 0 {
+                        memory.insert(&files.shares(number, number % 7, 1), || true);
+                        memory.insert(&files.shares(number, (number + 3) % 7, 2), || true);
+                    }
+                    let _used = memory.get(files.by_id, &files.key(number % HOT).id);
+                    assert!(number % 8 != 0 || memory.bytes() <= BUDGET);
+                }
+            }
+        };
+        let fillers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(fill(thread))).collect();
+        for filler in fillers {
+            filler.join().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let most = watcher.join().unwrap();
+        assert!(most <= BUDGET && most > BUDGET / 10 * 8, "{most}");
+    });
+    let there = |numbers: std::ops::Range<u32>| numbers.filter(|number| is_there(&memory, &files.key(*number))).count();
+    let kept = there(0..HOT);
+    assert!(kept >= 95, "of {HOT} facts in use, {kept} are there");
+    let (from, newest) = (HOT + THREADS * each, facts_max / 4);
+    (from..from + newest).for_each(|number| memory.insert(&files.file(number, 1), || true));
+    let kept = there(from..from + newest);
+    assert!(kept as u32 >= newest / 100 * 98, "of the newest {newest} facts, {kept} are there");
+}
+
+#[test]
+fn what_is_counted_is_what_is_allocated() {
+    let files = Files::new();
+    let memory = Memory::new(16 * BUDGET);
+    let agrees = |info: allocation_counter::AllocationInfo, before: usize| {
+        let counted = memory.bytes() - before;
+        let allocated = usize::try_from(info.bytes_current).unwrap();
+        // What the allocator adds is counted too: 8 to 24 bytes for each.
+        assert!((allocated..=allocated / 4 * 5).contains(&counted), "{counted}: {info:?}");
+    };
+    let mut before = memory.bytes();
+    assert_eq!(before, 0);
+    // Files; shares of many kinds; the same again, of other sizes; nothing at all.
+    for (size, stamp) in [(None, 1), (Some(3), 1), (Some(6), 2), (Some(0), 3)] {
+        let info = allocation_counter::measure(|| {
+            for number in 0..8_000 {
+                let fact = size.map_or_else(|| files.file(number, stamp), |size| files.shares(number, size, stamp));
+                memory.insert(&fact, || true);
+            }
+        });
+        if info.bytes_current > 0 {
+            agrees(info, before);
+        }
+        before = memory.bytes();
+    }
+    assert_eq!(memory.count(), 16_000);
+    let again = Memory::new(16 * BUDGET);
+    for number in 0..8_000 {
+        again.insert(&files.file(number, 1), || true);
+        again.insert(&files.shares(number, 0, 1), || true);
+    }
+    let difference = memory.bytes().abs_diff(again.bytes());
+    // Which table has grown when is chance.
+    assert!(difference <= memory.bytes() / 5, "replaced: {}, new: {}", memory.bytes(), again.bytes());
+    memory.clear();
+    assert_eq!((memory.bytes(), memory.count()), (0, 0));
+}
+
+#[test]
+fn the_budget_holds_while_a_table_grows() {
+    let files = Files::new();
+    for budget in [1_000, 50_000, BUDGET / 3, BUDGET] {
+        let memory = Memory::new(budget);
+        let info = allocation_counter::measure(|| {
+            for number in 0..20_000 {
+                let fact = files.file(number, 1);
+                memory.insert(&fact, || true);
+            }
+        });
+        // The fact that is on its way in, and the document that it is read from.
+        let passing = 2_000;
+        assert!(info.bytes_max as usize <= budget + passing, "{budget}: {info:?}");
+    }
+}
+
+#[test]
+fn a_fact_larger_than_its_share_of_the_budget_is_not_remembered() {
+    let files = Files::new();
+    let memory = Memory::new(BUDGET / 16);
+    memory.insert(&files.file(1, 1), || true);
+    memory.insert(&files.shares(1, 900, 1), || true);
+    assert_eq!(memory.count(), 1);
+}
+
+#[test]
+fn a_newer_fact_stays_and_one_of_a_history_that_is_over_is_not_taken() {
+    let files = Files::new();
+    let memory = Memory::new(BUDGET);
+    let stamp = || memory.get(files.by_id, &files.key(7).id).map(|fact| fact.stamp().as_u64());
+    memory.insert(&files.file(7, 5), || false);
+    assert_eq!(stamp(), None);
+    for (inserted, kept) in [(5, 5), (4, 5), (6, 6), (5, 6)] {
+        memory.insert(&files.file(7, inserted), || true);
+        assert_eq!(stamp(), Some(kept));
+    }
+    memory.insert(&files.file(7, 9), || false);
+    assert_eq!(stamp(), Some(6));
+}
+
+#[tokio::test]
+async fn a_hit_allocates_nothing() {
+    let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
+    let collections = BTreeMap::from([
+        ("users".to_owned(), vec![doc! { "_id": id(1, 1), "is_active": true }]),
+        ("files".to_owned(), vec![doc! { "_id": id(2, 1), "owner_id": id(1, 1), "folder_id": id(3, 1) }]),
+    ]);
+    let source = Documents::new(&schema, &collections);
+    let first = source.revision();
+    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::default(), Settings::default());
+    checker.freshness().begin_at(first);
+    let asked = question(&schema, &format!("user:{}", id(1, 1)), "read", &format!("file:{}", id(2, 1)));
+    let questions = std::slice::from_ref(&asked);
+    let ask = || checker.check(questions, Demand::MinimizeLatency, Deadline::after(Duration::from_mins(1)));
+    let _read = ask().await;
+    let warm = ask().await.remove(0).expect("an answer");
+    assert_eq!(warm.tier, Tier::Memory);
+
+    let by_id = lookup(&schema, "files", "_id");
+    let mut held = None;
+    let hit = allocation_counter::measure(|| {
+        held = checker.facts().remembered(by_id, &asked.resource.id, Need::default());
+    });
+    assert_eq!(held.expect("it is remembered").fact.id(), &asked.resource.id);
+    assert_eq!(hit.count_total, 0, "{hit:?}");
+    let miss = allocation_counter::measure(|| {
+        assert!(checker.facts().remembered(by_id, &Id::ObjectId([9; 12]), Need::default()).is_none());
+    });
+    assert_eq!(miss.count_total, 0, "{miss:?}");
+    let whole = allocation_counter::measure(|| {
+        let checked = futures::executor::block_on(ask());
+        assert!(checked[0].is_ok());
+    });
+    println!("a whole check, with all in memory: {whole:?}");
+}
