@@ -15,7 +15,7 @@ use mongodb::{
     event::command::CommandEvent,
 };
 use permcached::{
-    check::Demand,
+    check::{Checker, Demand, Settings},
     question::{Answer, Question},
     source::{Deadline, mongodb::MongoDb},
 };
@@ -331,7 +331,9 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     let monitor = Monitor::default();
     let client = monitor.client(mongo(), "cold-crowd").await;
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
-    let checker = Asked::new(&schema, Arc::new(source)).checker;
+    // So long that nothing is read again because it is too old by now, however busy the machine is.
+    let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
+    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::default(), settings);
     let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
     monitor.take();
     let everybody = (0..ASKERS).map(|_| {

@@ -119,17 +119,20 @@ async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
     assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
 }
 
-/// The events of a large transaction have one moment, and come in several batches: the moment is not covered before the
-/// last of them.
+/// The events of a large transaction have one moment, and come in several batches, here as each is so long: the moment is
+/// not covered before the last of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
-    const COUNT: u32 = 4_000;
+    const COUNT: u32 = 2_000;
     let numbered = |number: u32| {
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         ObjectId::from_bytes(bytes)
     };
-    let shares = (0..COUNT).map(|number| doc! { "_id": numbered(number), "file_id": numbered(number), "active": true });
+    // The `_id` is in an event, and in its token, so that a batch of 16 MiB holds some hundred events.
+    let shares = (0..COUNT).map(|number| {
+        doc! { "_id": format!("{number}{}", "-".repeat(8_000)), "file_id": numbered(number), "active": true }
+    });
     let live = Live::new(SCHEMA, &[users(), ("shares", shares.collect())]).await;
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let facts = live.app.checker.facts().clone();
