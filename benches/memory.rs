@@ -1,5 +1,5 @@
 //! What a million remembered file facts take, by the growth of the whole process, and how long a hit takes; beside two
-//! well-kept caches with the same keys, the same facts and a budget of the same bytes.
+//! well-kept caches with the same keys, the same facts and a budget of the same bytes, and a map that is no cache.
 //!
 //! Each is measured in a process of its own, which this program starts. Measures no source and no wire.
 
@@ -35,7 +35,7 @@ const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
 
 /// Whose turn it is, in the process that measures.
 const CACHE: &str = "PERMCACHED_BENCH_CACHE";
-const CACHES: [&str; 4] = ["permcached", "permcached, no marks", "quick_cache", "moka"];
+const CACHES: [&str; 5] = ["permcached", "permcached, no marks", "dashmap", "quick_cache", "moka"];
 
 fn id(kind: u8, number: u32) -> [u8; 12] {
     let mut bytes = [kind; 12];
@@ -114,6 +114,12 @@ fn measure_one(cache: &str) {
             let memory = Memory::new(bytes_max);
             let get = |key: FactKey| memory.get(key.lookup, &key.id).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
+        }
+        "dashmap" => {
+            // No cache: it has neither a budget nor an eviction.
+            let map = dashmap::DashMap::with_hasher(RandomState::default());
+            let insert = |key, fact| drop(map.insert(key, fact));
+            measure(&files, insert, |key| map.get(&key).map(|fact| fact.clone()).is_some());
         }
         "moka" => {
             let cache = moka::sync::Cache::builder()
