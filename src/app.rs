@@ -6,7 +6,7 @@ use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::D
 
 use tokio::{
     net::TcpListener,
-    sync::{mpsc::UnboundedReceiver, watch},
+    sync::{mpsc::Receiver, watch},
     task::JoinSet,
 };
 
@@ -67,6 +67,9 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
+    /// Something that goes on for ever has ended.
+    #[error("a background task has ended: this is a bug, and the log says where")]
+    Task,
     /// The port cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -90,7 +93,7 @@ pub struct App {
 /// Who finds out what changes.
 enum Follower {
     /// The probes of the files.
-    Documents(UnboundedReceiver<Statement>),
+    Documents(Receiver<Statement>),
     /// A change stream.
     ChangeStream(Box<Feed>),
     /// Nobody: facts are believed for a time.
@@ -206,7 +209,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let mut app = App::open(read_schema(&config.schema)?, &config.source, config.settings).await?;
-    let _tasks = app.start().await?;
+    let mut tasks = app.start().await?;
     let unavailable = |source| AppError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
@@ -215,7 +218,13 @@ pub async fn run(
     }
     tracing::info!(%address, "ready");
     listening(address);
-    serve(listener, app.apis(REQUESTS_MAX), app.metrics, app.trouble, Limits::default(), stop).await?;
+    let apis = app.apis(REQUESTS_MAX);
+    let serving = serve(listener, apis, app.metrics, app.trouble, Limits::default(), stop);
+    tokio::select! {
+        served = serving => served?,
+        // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
+        Some(_) = tasks.join_next() => return Err(AppError::Task),
+    }
     tracing::info!("stopped");
     Ok(())
 }

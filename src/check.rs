@@ -383,7 +383,8 @@ impl Checker {
     ) -> Option<Checked> {
         let age_max = self.schema.permission(question.permission).stale_if_error?;
         let is_outage = match error {
-            CheckError::Unavailable(_) => true,
+            // That others broke off is none.
+            CheckError::Unavailable(error) => !matches!(error, SourceError::BrokenOff),
             // Too little time is no outage, unless there was none either for the probes that are sent all the while.
             CheckError::DeadlineExceeded => self.freshness.needed(arrived.minus(self.staleness_max)).is_none(),
             CheckError::ForeignToken { .. } | CheckError::FutureToken | CheckError::TooLarge => false,

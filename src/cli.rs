@@ -126,9 +126,11 @@ impl From<AppError> for Failure {
                 Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
             }
             AppError::Connect(ConnectError::NoDatabase) => Self::usage(error),
-            AppError::Connect(_) | AppError::Source(_) | AppError::Bind { .. } | AppError::Serve(_) => {
-                Self::no_answer(error)
-            }
+            AppError::Connect(_)
+            | AppError::Source(_)
+            | AppError::Task
+            | AppError::Bind { .. }
+            | AppError::Serve(_) => Self::no_answer(error),
         }
     }
 }

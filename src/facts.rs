@@ -8,13 +8,13 @@ mod memory;
 
 use std::{collections::HashMap, sync::Arc};
 
-use flight::{Flights, Landed, Seat};
+use flight::{Fare, Flights, Landed, Seat};
 pub use memory::Memory;
 use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
     fact::{Fact, FactKey},
-    freshness::{Freshness, Moment},
+    freshness::{Epoch, Freshness, Moment},
     question::{Id, LookupId, Tier},
     source::{Deadline, Source, SourceError},
     telemetry::Metrics,
@@ -76,8 +76,10 @@ impl Facts {
     /// The fact, if it is remembered and will do. Allocates nothing.
     #[must_use]
     pub fn remembered(&self, lookup: LookupId, id: &Id, need: Need) -> Option<Held> {
+        // Before the fact: what is found once another history has begun must not be taken for a part of it.
+        let epoch = self.freshness.epoch();
         let fact = self.memory.get(lookup, id)?;
-        let as_of = self.freshness.as_of(&fact, need.stamp)?;
+        let as_of = self.freshness.as_of(&fact, need.stamp, epoch)?;
         (as_of >= need.as_of).then_some(Held { fact, as_of, tier: Tier::Memory })
     }
 
@@ -90,9 +92,9 @@ impl Facts {
     ) -> Vec<(FactKey, Result<Held, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut wanted = keys;
-        for _ in 0..ATTEMPTS_MAX {
-            let (known, waits) = self.board(std::mem::take(&mut wanted), need, deadline, &mut results);
-            for Wait { mut landing, keys } in waits {
+        for attempt in 0..ATTEMPTS_MAX {
+            let boarded = self.board(std::mem::take(&mut wanted), need, deadline, attempt > 0, &mut results);
+            for Wait { mut landing, keys } in boarded.waits {
                 let landed = match timeout_at(deadline.instant(), landing.wait_for(Option::is_some)).await {
                     Ok(landed) => landed.ok().and_then(|landed| landed.clone()),
                     Err(_) => {
@@ -105,8 +107,9 @@ impl Facts {
                         // Its time was another's.
                         Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
-                        // Who started the flight did not know yet what this request knew when it joined.
-                        Some(Ok(fact)) if self.freshness.was_outdated(fact, known) => wanted.push(key),
+                        // Another history has begun, or who started the flight did not know yet what was known at the
+                        // joining.
+                        Some(Ok(fact)) if self.is_outdated(fact, boarded.epoch, boarded.known) => wanted.push(key),
                         Some(Ok(fact)) => results.push((key, Ok(Held::from(fact.clone())))),
                         // It broke off, or the fact turned out to be remembered.
                         None => wanted.push(key),
@@ -128,27 +131,36 @@ impl Facts {
         results
     }
 
-    /// Joins the flights that will bring what is wanted, and starts one for the rest. What turns out to be remembered goes to
-    /// `results`. Says the newest moment that was known before.
+    fn is_outdated(&self, fact: &Fact, epoch: Epoch, known: Moment) -> bool {
+        epoch != self.freshness.epoch() || self.freshness.is_outdated(fact, known)
+    }
+
+    /// Joins the flights that will bring what is wanted, and starts one for the rest. Who comes `again` was let down by what
+    /// it joined: it joins nothing that could do so again. What turns out to be remembered goes to `results`.
     fn board(
         &self,
         wanted: Vec<FactKey>,
         need: Need,
         deadline: Deadline,
+        again: bool,
         results: &mut Vec<(FactKey, Result<Held, SourceError>)>,
-    ) -> (Moment, Vec<Wait>) {
+    ) -> Boarded {
         let epoch = self.freshness.epoch();
         // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
         let known = self.freshness.newest();
         let at = known.max(need.as_of).max(need.stamp);
-        let mut own = self.flights.prepare(at);
+        let mut own = self.flights.prepare(at, epoch, deadline);
         let mut waits: HashMap<u64, Wait> = HashMap::new();
         let mut mine = Vec::new();
         for key in wanted {
             // A flight that reads an earlier moment than what is needed or known by now would bring what is outdated.
             let least = need.as_of.max(need.stamp).max(self.freshness.floor());
             let least = least.max(self.freshness.key_mark(key.lookup, &key.id));
-            match own.take_seat(&key, least) {
+            let fare = match again {
+                true => Fare { at: known.max(least), deadline: Some(deadline) },
+                false => Fare { at: least, deadline: None },
+            };
+            match own.take_seat(&key, fare) {
                 Seat::Own => mine.push(key),
                 Seat::Joined { number, landing } => {
                     self.metrics.joined();
@@ -183,8 +195,16 @@ impl Facts {
                 own.land(landed);
             });
         }
-        (known, waits)
+        Boarded { epoch, known, waits }
     }
+}
+
+/// What is waited for, and what was known when the waiting began.
+struct Boarded {
+    epoch: Epoch,
+    /// The newest moment.
+    known: Moment,
+    waits: Vec<Wait>,
 }
 
 /// A flight that is waited for, and what it is to bring.

@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use mongodb::Database;
 use stream::{Ended, Stream};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use crate::{
     bus::Bus,
@@ -27,7 +30,11 @@ const PATIENCE_MAX: Duration = Duration::from_secs(8);
 /// How long to wait before a stream that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many changes are kept that are later than what may be said of all: beyond that, the stream is read again from W.
+/// How long nothing is said of files that have not changed.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// How many changes are kept that are later than what may be said of all, as those of a transaction are. Beyond that, all
+/// facts are read again.
 const EARLY_MAX: usize = 100_000;
 
 /// Says what changes in MongoDB, for one or many instances.
@@ -75,10 +82,7 @@ impl Feed {
                     self.forget(at, epoch);
                     invalidated = Some(at);
                 }
-                Ended::Lost(error) => {
-                    tracing::warn!(%error, "changes were lost: all facts are read again");
-                    self.start_over(epoch).await;
-                }
+                Ended::Lost(error) => self.start_over(&error, epoch).await,
                 Ended::Failed(error) => {
                     if !has_complained {
                         tracing::warn!(%error, "changes cannot be followed: facts are believed for MAX_STALENESS");
@@ -98,9 +102,12 @@ impl Feed {
     }
 
     /// Goes on at a fresh probe: what was between is not known.
-    async fn start_over(&self, epoch: Epoch) {
+    async fn start_over(&self, why: &str, epoch: Epoch) {
         match self.prober.sent_since(LocalTime::now(), Deadline::after(PATIENCE_MAX)).await {
-            Ok(probe) => self.forget(probe.moment, epoch),
+            Ok(probe) => {
+                tracing::warn!(why, "changes were lost: all facts are read again");
+                self.forget(probe.moment, epoch);
+            }
             Err(_) => sleep(PAUSE).await,
         }
     }
@@ -112,26 +119,30 @@ impl Feed {
             Err(ended) => return ended,
         };
         let ended = self.say_all(&mut stream, from, epoch, patience).await;
-        stream.close(patience).await;
+        stream.close().await;
         ended
     }
 
     async fn say_all(&self, stream: &mut Stream, from: Moment, epoch: Epoch, patience: Duration) -> Ended {
         let mut said = from;
-        let mut changes: Vec<Change> = Vec::new();
+        // What was said early.
+        let mut early: Vec<Change> = Vec::new();
         let mut was_in_time = LocalTime::now();
         loop {
             let batch = match stream.next(patience).await {
                 Ok(batch) => batch,
                 Err(ended) => return ended,
             };
-            changes.extend(batch.changes);
             // Strictly before the batch's token, at whose moment more may come; and nothing that no probe has confirmed.
             let known = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
             let to = batch.token.previous().min(known).max(said);
-            // Later changes are said early, too, and said again until they are covered.
-            self.bus.say(Statement { from: said, to, changes: changes.clone() }, epoch);
-            changes.retain(|change| change.at > to);
+            // Later changes are said early, too, and said again when they are covered.
+            let mut changes = batch.changes;
+            early.extend(changes.iter().filter(|change| change.at > to).cloned());
+            if to > said {
+                changes.extend(early.extract_if(.., |change| change.at <= to));
+            }
+            self.bus.say(Statement { from: said, to, changes }, epoch);
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
@@ -140,21 +151,28 @@ impl Feed {
             if self.freshness.probed_before(now.minus(PATIENCE)).is_none_or(|probe| probe.moment <= said) {
                 was_in_time = now;
             }
-            let is_late = now.since(was_in_time) > patience;
-            if is_late || changes.len() > EARLY_MAX || epoch != self.freshness.epoch() {
+            if now.since(was_in_time) > patience || epoch != self.freshness.epoch() {
                 return Ended::Lagging;
+            }
+            if early.len() > EARLY_MAX {
+                return Ended::Lost("more changed at one moment than is kept".to_owned());
             }
         }
     }
 }
 
-/// Says what changes in files, which whoever probes them has found out.
-pub async fn follow_documents(
-    mut changes: mpsc::UnboundedReceiver<Statement>,
-    freshness: Arc<Freshness>,
-    bus: Arc<Bus>,
-) {
-    while let Some(statement) = changes.recv().await {
-        bus.say(statement, freshness.epoch());
+/// Says what changes in files, which whoever probes them has found out, and now and then that nothing has.
+pub async fn follow_documents(mut changes: mpsc::Receiver<Statement>, freshness: Arc<Freshness>, bus: Arc<Bus>) {
+    loop {
+        match timeout(SILENCE_MAX, changes.recv()).await {
+            Ok(Some(statement)) => bus.say(statement, freshness.epoch()),
+            Ok(None) => return,
+            Err(_) => {
+                let at = freshness.applied();
+                if freshness.needed(LocalTime::now().minus(SILENCE_MAX)).is_some() {
+                    bus.say(Statement { from: at, to: at, changes: Vec::new() }, freshness.epoch());
+                }
+            }
+        }
     }
 }

@@ -91,7 +91,7 @@ pub enum SourceError {
 }
 
 /// When a request's time is up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {

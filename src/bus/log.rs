@@ -29,9 +29,9 @@ pub struct News {
 /// What was said, and who listens.
 #[derive(Debug)]
 pub(super) struct Log {
-    /// Changes in the order in which they were told.
-    kept: VecDeque<Change>,
-    /// Every change later than this is kept.
+    /// Changes in the order in which they were told, each with up to where everything had been told before.
+    kept: VecDeque<(Moment, Change)>,
+    /// What was told to who had been told everything up to here, or later, is kept.
     from: Moment,
     /// Everything up to here has been told.
     to: Moment,
@@ -70,11 +70,11 @@ impl Log {
         if self.epoch != Some(epoch) || from > self.to {
             self.begin_at(from, epoch);
         }
-        self.to = self.to.max(to);
-        let told = std::mem::take(&mut self.early);
-        self.early = changes.iter().filter(|change| change.at > to).cloned().collect();
-        let fresh: Vec<Change> = changes.into_iter().filter(|change| !told.contains(change)).collect();
+        let fresh: Vec<Change> = changes.into_iter().filter(|change| !self.early.contains(change)).collect();
+        self.early.extend(fresh.iter().filter(|change| change.at > to).cloned());
+        self.early.retain(|change| change.at > to);
         self.keep(&fresh);
+        self.to = self.to.max(to);
         self.tell(News { changes: fresh, to: Some(self.to) });
     }
 
@@ -84,11 +84,11 @@ impl Log {
     }
 
     fn keep(&mut self, changes: &[Change]) {
-        self.kept.extend(changes.iter().cloned());
+        self.kept.extend(changes.iter().map(|change| (self.to, change.clone())));
         while self.kept.len() > CHANGES_MAX
-            && let Some(dropped) = self.kept.pop_front()
+            && let Some((told, dropped)) = self.kept.pop_front()
         {
-            self.from = self.from.max(dropped.at);
+            self.from = self.from.max(dropped.at).max(told.next());
         }
     }
 
@@ -105,7 +105,9 @@ impl Log {
         } else {
             (Vec::new(), since)
         };
-        changes.extend(self.kept.iter().filter(|change| change.at > after).cloned());
+        // A hint may be of a moment up to which everything had been told before.
+        let is_news = |(told, change): &&(Moment, Change)| change.at > after || *told >= after;
+        changes.extend(self.kept.iter().filter(is_news).map(|(_, change)| change.clone()));
         (Arc::new(News { changes, to: Some(self.to) }), self.listeners.subscribe())
     }
 }
@@ -143,7 +145,8 @@ impl Watched {
                 }
             },
         };
-        self.to = self.to.max(news.to.unwrap_or_default());
+        // It may go back, in another history.
+        self.to = news.to.unwrap_or(self.to);
         news
     }
 }
@@ -208,6 +211,20 @@ mod tests {
         say(&log, 10, 12, &[14], epoch);
         assert_eq!(Watched::new(&log, None).next().await, news(vec![change(14)], 12));
         assert_eq!(Watched::new(&log, Some(at(9))).next().await, news(vec![everything(12), change(14)], 12));
+    }
+
+    #[tokio::test]
+    async fn a_hint_of_a_moment_that_was_passed_already_is_told_again_to_who_comes_back() {
+        let (log, epoch) = begun(10);
+        let mut live = Watched::new(&log, None);
+        assert_eq!(live.next().await, news(vec![], 10));
+        say(&log, 10, 20, &[], epoch);
+        lock(&log).hint(vec![change(15)]);
+        assert_eq!(live.next().await, news(vec![], 20));
+        assert_eq!(live.next().await, Arc::new(News { changes: vec![change(15)], to: None }));
+        assert_eq!(Watched::new(&log, Some(at(20))).next().await, news(vec![change(15)], 20));
+        say(&log, 20, 21, &[], epoch);
+        assert_eq!(Watched::new(&log, Some(at(21))).next().await, news(vec![], 21), "told before that token was");
     }
 
     #[tokio::test]

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use crate::{
     fact::{Fact, FactKey},
-    freshness::Moment,
-    source::SourceError,
+    freshness::{Epoch, Moment},
+    source::{Deadline, SourceError},
 };
 
 /// What a flight brought.
@@ -38,7 +38,20 @@ struct Boarding {
     number: u64,
     /// X: the moment as of which, or later, it reads.
     at: Moment,
+    /// Which history that is a moment of.
+    epoch: Epoch,
+    /// When its time is up.
+    deadline: Deadline,
     landing: Landing,
+}
+
+/// What a flight must be to be joined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fare {
+    /// It reads as of this moment or later.
+    pub(super) at: Moment,
+    /// Its time is not up earlier.
+    pub(super) deadline: Option<Deadline>,
 }
 
 /// Who brings a fact.
@@ -63,11 +76,11 @@ pub(super) struct Flight {
 }
 
 impl Flights {
-    /// A flight that will read as of `at`.
-    pub(super) fn prepare(self: &Arc<Self>, at: Moment) -> Flight {
+    /// A flight that will read as of `at`, in `epoch`.
+    pub(super) fn prepare(self: &Arc<Self>, at: Moment, epoch: Epoch, deadline: Deadline) -> Flight {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (sender, landing) = watch::channel(None);
-        let boarding = Boarding { number, at, landing };
+        let boarding = Boarding { number, at, epoch, deadline, landing };
         Flight { flights: Arc::clone(self), boarding, landing: sender, seats: Vec::new() }
     }
 
@@ -76,11 +89,17 @@ impl Flights {
     }
 }
 
+impl Boarding {
+    fn will_do(&self, least: Fare, epoch: Epoch) -> bool {
+        self.epoch == epoch && self.at >= least.at && least.deadline.is_none_or(|deadline| self.deadline >= deadline)
+    }
+}
+
 impl Flight {
-    /// Finds who brings a fact as of `least` or later: a flight under way, or else this one.
-    pub(super) fn take_seat(&mut self, key: &FactKey, least: Moment) -> Seat {
+    /// Finds who brings a fact: a flight under way of the same history that will do, or else this one.
+    pub(super) fn take_seat(&mut self, key: &FactKey, least: Fare) -> Seat {
         match self.flights.seats.entry(key.clone()) {
-            Entry::Occupied(taken) if taken.get().at >= least => {
+            Entry::Occupied(taken) if taken.get().will_do(least, self.boarding.epoch) => {
                 let Boarding { number, landing, .. } = taken.get().clone();
                 Seat::Joined { number, landing }
             }
@@ -125,5 +144,40 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.free_seats();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::question::{Id, LookupId};
+
+    fn at(count: u64) -> Moment {
+        Moment::from_count(count)
+    }
+
+    #[test]
+    fn a_flight_is_joined_only_by_those_for_whom_it_will_do() {
+        let flights = Arc::new(Flights::default());
+        let key = FactKey { lookup: LookupId(0), id: Id::Integer(1) };
+        let (soon, late) = (Deadline::after(Duration::from_secs(1)), Deadline::after(Duration::from_secs(9)));
+        let mut first = flights.prepare(at(10), Epoch(0), soon);
+        let fare = |moment, deadline| Fare { at: at(moment), deadline };
+        assert!(matches!(first.take_seat(&key, fare(10, None)), Seat::Own));
+        let is_joined = |epoch, fare| {
+            let mut next = flights.prepare(at(20), epoch, late);
+            let is_joined = matches!(next.take_seat(&key, fare), Seat::Joined { .. });
+            // As it was.
+            next.leave_seat(&key);
+            first.flights.seats.insert(key.clone(), first.boarding.clone());
+            is_joined
+        };
+        assert!(is_joined(Epoch(0), fare(10, None)));
+        assert!(!is_joined(Epoch(0), fare(11, None)), "it reads an earlier moment");
+        assert!(!is_joined(Epoch(1), fare(5, None)), "its moments are of another history");
+        assert!(is_joined(Epoch(0), fare(10, Some(soon))));
+        assert!(!is_joined(Epoch(0), fare(10, Some(late))), "its time is up earlier");
     }
 }

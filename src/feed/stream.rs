@@ -17,6 +17,12 @@ use crate::{freshness::Moment, schema::Schema};
 /// How long the server waits for something to happen before it answers that nothing has.
 const AWAIT: Duration = Duration::from_millis(100);
 
+/// How many events come at once: so few that the server looks their documents up well within the patience of who waits.
+const EVENTS_MAX: i32 = 1_000;
+
+/// How long the server may take to forget a stream: a frozen one will not, and is not waited for.
+const CLOSE_TIME: Duration = Duration::from_millis(250);
+
 /// Errors after which what was between is not known: the history is gone, an event is too large to be delivered, or the
 /// stream says that it cannot go on.
 const LOST: [i32; 3] = [286, 10_334, 280];
@@ -85,7 +91,7 @@ impl Stream {
         let command = doc! {
             "aggregate": 1,
             "pipeline": stages,
-            "cursor": {},
+            "cursor": { "batchSize": EVENTS_MAX },
             "readConcern": { "level": "majority" },
             "collation": { "locale": "simple" },
         };
@@ -114,6 +120,7 @@ impl Stream {
         let command = doc! {
             "getMore": self.cursor,
             "collection": "$cmd.aggregate",
+            "batchSize": EVENTS_MAX,
             "maxTimeMS": i64::try_from(AWAIT.as_millis()).unwrap_or(i64::MAX),
         };
         let mut reply = in_time(patience, run(&self.database, command, &mut self.session)).await?;
@@ -122,10 +129,15 @@ impl Stream {
     }
 
     /// Lets the server forget the stream, where it is still there.
-    pub(super) async fn close(mut self, patience: Duration) {
+    pub(super) async fn close(self) {
         if self.cursor != 0 {
             let command = doc! { "killCursors": "$cmd.aggregate", "cursors": [self.cursor] };
-            if let Err(ended) = in_time(patience, run(&self.database, command, &mut self.session)).await {
+            // The driver refuses it a session.
+            let closing = async {
+                let reply = self.database.run_command(command).selection_criteria(primary()).await;
+                reply.map_err(|error| Ended::of(&error))
+            };
+            if let Err(ended) = in_time(CLOSE_TIME, closing).await {
                 tracing::debug!(?ended, "a change stream could not be closed");
             }
         }
@@ -165,9 +177,12 @@ fn cursor_of(reply: &mut Document) -> Result<Document, Ended> {
     }
 }
 
+fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
 async fn run(database: &Database, command: Document, session: &mut ClientSession) -> Result<Document, Ended> {
-    let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-    let reply = database.run_command(command).selection_criteria(primary).session(session).await;
+    let reply = database.run_command(command).selection_criteria(primary()).session(session).await;
     reply.map_err(|error| Ended::of(&error))
 }
 

@@ -95,11 +95,11 @@ impl Freshness {
     }
 
     /// The moment that a remembered fact is true as of, if it still counts: no mark, and not the floor, is later than what
-    /// it saw. `subjects` is what [`Freshness::subject_mark`] gave for who asks.
+    /// it saw. `subjects` is what [`Freshness::subject_mark`] gave for who asks; `epoch` is what it was before the fact was
+    /// found.
     #[must_use]
-    pub fn as_of(&self, fact: &Fact, subjects: Moment) -> Option<Moment> {
+    pub fn as_of(&self, fact: &Fact, subjects: Moment, epoch: Epoch) -> Option<Moment> {
         let stamp = fact.stamp();
-        let epoch = self.epoch();
         // Before the test: what is marked after it is later than this. The subject's mark was read even earlier, at the
         // request's arrival: one that came later is later than what the request may expect.
         let applied = self.applied();
@@ -107,12 +107,11 @@ impl Freshness {
         (counts && epoch == self.epoch()).then(|| stamp.max(applied))
     }
 
-    /// Whether something that was marked while `known` was the newest moment known says that a fact had changed since it was
-    /// read.
+    /// Whether a fact that was read as of an earlier moment than `known` has a later mark: that, or one that it covers, may
+    /// have been there when `known` was the newest moment.
     #[must_use]
-    pub fn was_outdated(&self, fact: &Fact, known: Moment) -> bool {
-        let mark = self.mark_of(fact);
-        fact.stamp() < mark && mark <= known
+    pub fn is_outdated(&self, fact: &Fact, known: Moment) -> bool {
+        fact.stamp() < known && fact.stamp() < self.mark_of(fact)
     }
 
     /// The last moment at which a fact may have changed, as far as marks say.

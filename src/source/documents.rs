@@ -29,6 +29,9 @@ use crate::{
 /// Documents by collection.
 pub type Collections = BTreeMap<String, Vec<Document>>;
 
+/// How many statements wait to be heard.
+const UNHEARD_MAX: usize = 16;
+
 /// The facts of a directory of documents, or of documents that never change.
 #[derive(Debug)]
 pub struct Documents {
@@ -37,9 +40,9 @@ pub struct Documents {
     /// Where they are read from, and what was found there last.
     files: Option<Files>,
     /// What reading them again has changed.
-    changes: mpsc::UnboundedSender<Statement>,
+    changes: mpsc::Sender<Statement>,
     /// Who hears it.
-    listener: Mutex<Option<mpsc::UnboundedReceiver<Statement>>>,
+    listener: Mutex<Option<mpsc::Receiver<Statement>>>,
     /// Why the files are not what is answered from.
     trouble: watch::Sender<Option<String>>,
 }
@@ -63,6 +66,12 @@ pub enum DocumentsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It was there before.
+    #[error("{} is gone: put it back, or start again without it", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
     },
     /// A line is not a document.
     #[error("{}:{line}: {what}", path.display())]
@@ -90,7 +99,7 @@ impl Documents {
     /// The facts of documents by collection. They never change.
     #[must_use]
     pub fn new(schema: &Arc<Schema>, collections: &Collections) -> Self {
-        let (changes, listener) = mpsc::unbounded_channel();
+        let (changes, listener) = mpsc::channel(UNHEARD_MAX);
         let first = Snapshot::new(schema, collections, Moment::from_count(1));
         Self {
             schema: Arc::clone(schema),
@@ -116,7 +125,7 @@ impl Documents {
 
     /// What changes from now on. For one listener; a second one gets nothing.
     #[must_use]
-    pub fn changes(&self) -> Option<mpsc::UnboundedReceiver<Statement>> {
+    pub fn changes(&self) -> Option<mpsc::Receiver<Statement>> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -141,7 +150,8 @@ impl Documents {
         tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
         let statement = Statement { from: before.revision, to: after.revision, changes };
-        let _nobody_listens = self.changes.send(statement);
+        // What is not heard shows as a gap in what is.
+        let _not_heard = self.changes.try_send(statement);
     }
 
     /// Looks at the files, and reads them if they have changed. Files that are broken change nothing but that they are said

@@ -32,8 +32,11 @@ use crate::{
     schema::{Lookup, Schema},
 };
 
-/// How many commands run at once, and so how many connections are used at most, monitoring apart.
+/// How many commands run at once, probes and the change stream apart, which wait for none of them.
 const COMMANDS_MAX: u32 = 64;
+
+/// How many connections there may be: one for each of these, for each probe under way, and some for the change stream.
+const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 16;
 
 /// How many keys one `find` asks for.
 const KEYS_MAX: usize = 20_000;
@@ -122,7 +125,7 @@ impl MongoDb {
         };
         let mut options = ClientOptions::parse(uri).await.map_err(wrong)?;
         options.app_name.get_or_insert_with(|| "permcached".to_owned());
-        options.max_pool_size.get_or_insert(COMMANDS_MAX);
+        options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
         options.server_selection_timeout.get_or_insert(SELECTION_TIME);
         options.connect_timeout.get_or_insert(PROBE_TIME);
         let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
@@ -176,10 +179,9 @@ impl MongoDb {
         Moment::from_count(self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1))
     }
 
-    /// Runs a command on the primary, within the deadline, and with a bounded number of others.
+    /// Runs a command on the primary, within the deadline.
     async fn command(&self, mut command: Document, deadline: Deadline) -> Result<Document, CommandError> {
         let run = async {
-            let _permit = self.permits.acquire().await;
             let left = deadline.left().as_millis();
             if left == 0 {
                 return Err(CommandError::TimedOut);
@@ -196,6 +198,13 @@ impl MongoDb {
             Err(CommandError::Passing(_)) => self.command(command, deadline).await,
             result => result,
         }
+    }
+
+    /// As [`MongoDb::read`], with a bounded number of others.
+    async fn read_in_turn(&self, command: Document, deadline: Deadline) -> Result<Document, CommandError> {
+        let permit = timeout_at(deadline.instant(), self.permits.acquire()).await;
+        let _permit = permit.map_err(|_| CommandError::TimedOut)?;
+        self.read(command, deadline).await
     }
 
     /// Reads the documents of these keys, in as few commands as they fit in.
@@ -254,11 +263,11 @@ impl MongoDb {
             command.insert("readConcern", doc! { "level": "local" });
         }
         let tick = self.tick();
-        let mut reply = self.read(command.clone(), deadline).await;
+        let mut reply = self.read_in_turn(command.clone(), deadline).await;
         if matches!(reply, Err(CommandError::UnknownMoment(_))) {
             // The node has not heard of the moment yet: a probe tells it.
             self.probe(deadline).await?;
-            reply = self.read(command, deadline).await;
+            reply = self.read_in_turn(command, deadline).await;
         }
         let collection = || lookup.collection.to_string();
         let failed = |source| SourceError::Find { collection: collection(), source };
@@ -377,8 +386,8 @@ impl CommandError {
     }
 
     fn of(error: mongodb::error::Error) -> Self {
-        /// Not the primary, not any more, or going down.
-        const PASSING: [i32; 8] = [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436, 10_058];
+        /// Not the primary, not any more, or going down; interrupted; no snapshot just then.
+        const PASSING: [i32; 10] = [91, 189, 246, 10_107, 11_600, 11_601, 11_602, 13_435, 13_436, 10_058];
         const TIMED_OUT: [i32; 2] = [50, 262];
         let code = match &*error.kind {
             ErrorKind::Command(command) => Some(command.code),

@@ -21,6 +21,9 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a probe may take: so long that a primary which is only slow still answers.
 const PROBE_TIME: Duration = Duration::from_secs(2);
 
+/// How long no probe may be answered before it is said.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
 /// How many probes are under way at once.
 const UNDERWAY_MAX: usize = 8;
 
@@ -52,21 +55,23 @@ impl Prober {
     pub async fn run(self) {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failed = false;
+        let (mut answered, mut is_silent, mut why) = (LocalTime::now(), false, None);
         loop {
             ticks.tick().await;
-            // One that does not answer does not keep the next one from being sent.
             let deadline = Deadline::after(PROBE_TIME);
-            let outcome = tokio::select! {
-                outcome = self.sent_since(LocalTime::now(), deadline) => outcome,
-                () = tokio::time::sleep(PROBE_INTERVAL) => continue,
-            };
-            match &outcome {
-                Err(error) if !failed => tracing::warn!(%error, "the source cannot be asked for its time"),
-                Ok(_) if failed => tracing::info!("the source answers again"),
-                _ => {}
+            tokio::select! {
+                outcome = self.sent_since(LocalTime::now(), deadline) => why = outcome.err(),
+                // One that does not answer does not keep the next one from being sent.
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
-            failed = outcome.is_err();
+            answered = answered.max(self.freshness.newest_probe().map_or(answered, |probe| probe.sent));
+            let was_silent = std::mem::replace(&mut is_silent, LocalTime::now().since(answered) > SILENCE_MAX);
+            match &why {
+                _ if was_silent && !is_silent => tracing::info!("the source answers again"),
+                _ if was_silent || !is_silent => {}
+                Some(error) => tracing::warn!(%error, "the source cannot be asked for its time"),
+                None => tracing::warn!("the source does not say what time it is"),
+            }
         }
     }
 

@@ -81,7 +81,7 @@ impl WatchService for WatchApi {
             watched: self.bus.watch(since),
             stopped: self.stopped.clone(),
             untold: VecDeque::new(),
-            silent_since: None,
+            told_at: None,
             _permit: permit,
         };
         Ok(Response::new(Box::pin(stream::unfold(Some(watcher), Watcher::next))))
@@ -96,7 +96,7 @@ struct Watcher {
     /// What was heard, and is to be told.
     untold: VecDeque<WatchResponse>,
     /// When something was told last.
-    silent_since: Option<Instant>,
+    told_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -106,7 +106,7 @@ impl Watcher {
         let mut this = this?;
         loop {
             if let Some(response) = this.untold.pop_front() {
-                this.silent_since = Some(Instant::now());
+                this.told_at = Some(Instant::now());
                 return Some((Ok(response), Some(this)));
             }
             let news = tokio::select! {
@@ -116,8 +116,8 @@ impl Watcher {
                     return Some((Err(ends), None));
                 }
             };
-            let is_silent = this.silent_since.is_some_and(|since| since.elapsed() < SILENCE_MAX);
-            if !news.changes.is_empty() || !is_silent {
+            let has_just_told = this.told_at.is_some_and(|told_at| told_at.elapsed() < SILENCE_MAX);
+            if !news.changes.is_empty() || !has_just_told {
                 this.untold = this.responses(&news);
             }
         }

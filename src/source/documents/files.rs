@@ -1,7 +1,7 @@
 //! The files that documents are read from, and whether they have changed.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +22,16 @@ const UNSETTLED: Duration = Duration::from_secs(1);
 pub(super) struct Files {
     directory: PathBuf,
     /// What was found when they were read last. Who looks at them holds the lock.
-    last: Arc<Mutex<Seen>>,
+    last: Arc<Mutex<Last>>,
+}
+
+/// What was found at one time and another.
+#[derive(Debug)]
+struct Last {
+    /// When they were read last, for better or worse.
+    seen: Seen,
+    /// The files there were when all of them could be read. One that is gone is no empty one.
+    there: BTreeSet<PathBuf>,
 }
 
 /// What tells one state of the files from another.
@@ -56,8 +65,8 @@ pub(super) enum Look {
 impl Files {
     /// Reads them for the first time.
     pub(super) fn open(directory: PathBuf, schema: &Schema) -> Result<(Self, Collections), Vec<DocumentsError>> {
-        let last = Seen::now(&directory, schema);
-        let collections = read(&directory, schema)?;
+        let mut last = Last { seen: Seen::now(&directory, schema), there: BTreeSet::new() };
+        let collections = last.read(&directory, schema)?;
         Ok((Self { directory, last: Arc::new(Mutex::new(last)) }, collections))
     }
 
@@ -67,16 +76,25 @@ impl Files {
         let (directory, schema) = (self.directory.clone(), Arc::clone(schema));
         let look = tokio::task::spawn_blocking(move || {
             let seen = Seen::now(&directory, &schema);
-            if seen == *last && !seen.is_unsettled {
+            if seen == last.seen && !seen.is_unsettled {
                 return Look::Same;
             }
-            *last = seen;
-            match read(&directory, &schema) {
+            last.seen = seen;
+            match last.read(&directory, &schema) {
                 Ok(collections) => Look::Changed(collections),
                 Err(errors) => Look::Broken(errors),
             }
         });
         look.await.unwrap_or(Look::Same)
+    }
+}
+
+impl Last {
+    /// Reads the files. One that is written meanwhile is read again at the next look, as it is not what was seen before.
+    fn read(&mut self, directory: &Path, schema: &Schema) -> Result<Collections, Vec<DocumentsError>> {
+        let collections = read(directory, schema, &self.there)?;
+        self.there = collections.keys().map(|name| path_of(directory, name)).collect();
+        Ok(collections)
     }
 }
 
@@ -113,7 +131,7 @@ fn path_of(directory: &Path, collection: &str) -> PathBuf {
     directory.join(format!("{collection}.jsonl"))
 }
 
-fn read(directory: &Path, schema: &Schema) -> Result<Collections, Vec<DocumentsError>> {
+fn read(directory: &Path, schema: &Schema, there: &BTreeSet<PathBuf>) -> Result<Collections, Vec<DocumentsError>> {
     let unreadable = |path: &Path, source| DocumentsError::Read { path: path.to_owned(), source };
     if let Err(error) = fs::read_dir(directory) {
         return Err(vec![unreadable(directory, error)]);
@@ -126,7 +144,11 @@ fn read(directory: &Path, schema: &Schema) -> Result<Collections, Vec<DocumentsE
             Ok(text) => {
                 collections.insert(name.to_owned(), read_lines(&path, &text, &mut errors));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if there.contains(&path) {
+                    errors.push(DocumentsError::Gone { path });
+                }
+            }
             Err(error) => errors.push(unreadable(&path, error)),
         }
     }

@@ -137,6 +137,21 @@ fn a_broken_file_keeps_the_last_good_documents_and_is_not_ready() {
     assert!(!sample.bob_reads(&["--fully-consistent"]));
 }
 
+/// As where an editor moves a file away before it writes the new one.
+#[test]
+fn a_file_that_is_gone_is_no_empty_one() {
+    let sample = Sample::serve();
+    let good = fs::read_to_string(sample.shares()).unwrap();
+    fs::remove_file(sample.shares()).unwrap();
+    assert!(sample.bob_reads(&["--fully-consistent"]), "what was there is kept");
+    let ready = sample.get("/readyz");
+    assert!(ready.contains(" 503 ") && ready.contains("shares.jsonl is gone"), "{ready}");
+    fs::write(sample.shares(), good).unwrap();
+    comes_about(|| sample.get("/readyz").contains(" 200 "));
+    sample.revoke();
+    assert!(!sample.bob_reads(&["--fully-consistent"]));
+}
+
 #[track_caller]
 fn comes_about(condition: impl Fn() -> bool) {
     let started = Instant::now();

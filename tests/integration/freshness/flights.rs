@@ -141,6 +141,23 @@ async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better
     assert_eq!(after.await.expect("no panic"), NO_GRANT);
 }
 
+/// As before; and the share changes once more while the flight is under way, so that its last change is later than what was
+/// known at the joining.
+#[tokio::test]
+async fn what_a_flight_brings_is_read_again_though_its_document_has_changed_since_too() {
+    let guest = Guest::new().await;
+    let asking = guest.asks_and_is_held().await;
+    let revoked = guest.revoke().await;
+    guest.live.heard(revoked).await;
+    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    guest.joined(2).await;
+    let elsewhere = guest.live.insert("shares", vec![share(50, 2)]).await;
+    guest.live.heard(elsewhere).await;
+    guest.gate.open();
+    assert_eq!(asking.await.expect("no panic"), GUEST);
+    assert_eq!(after.await.expect("no panic"), NO_GRANT);
+}
+
 #[tokio::test]
 async fn a_flight_that_reads_what_is_too_old_by_now_is_not_joined() {
     let guest = Guest::new().await;
@@ -229,4 +246,22 @@ async fn a_leader_for_whom_the_source_is_too_slow_fails_nobody_else() {
     let checked = follower.await.expect("no panic").expect("it has the time");
     assert_eq!(shown(&live.schema, checked.answer), GUEST);
     slow.off().await;
+}
+
+#[tokio::test]
+async fn who_was_let_down_by_a_leader_follows_none_with_less_time() {
+    let guest = Guest::new().await;
+    guest.gate.close(3, Closed::Waits);
+    let first = guest.asks(Demand::MinimizeLatency, Duration::from_millis(700));
+    guest.gate.wait_for(1).await;
+    let patient = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    guest.joined(2).await;
+    // It reads for itself, and whoever comes now may join it.
+    let second = guest.asks(Demand::FullyConsistent, TIME_MAX / 2);
+    guest.gate.wait_for(2).await;
+    assert_eq!(first.await.expect("no panic"), "deadline_exceeded");
+    guest.gate.wait_for(3).await;
+    (0..2).for_each(|_| guest.gate.open());
+    assert_eq!(patient.await.expect("no panic"), GUEST);
+    assert_eq!(second.await.expect("no panic"), GUEST);
 }

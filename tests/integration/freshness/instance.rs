@@ -43,7 +43,7 @@ fn a_gap_in_what_is_heard_counts_against_all_that_was_read_before_its_end() {
     let schema = schema("live.toml", SCHEMA);
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
     let (id, other) = (Id::Integer(1), Id::Integer(2));
-    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default());
+    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default(), freshness.epoch());
     freshness.begin_at(at(10));
     assert_eq!((as_of(9), as_of(10)), (None, Some(at(10))), "nothing is known of what was before");
     freshness.hear(&statement(10, 12, lookup, &other), freshness.epoch());
@@ -72,7 +72,7 @@ fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
     thread::scope(|scope| {
         scope.spawn(|| freshness.hear(&statement, freshness.epoch()));
         let fact = absent(lookup, &last, at(1));
-        while let Some(moment) = freshness.as_of(&fact, Moment::default()) {
+        while let Some(moment) = freshness.as_of(&fact, Moment::default(), freshness.epoch()) {
             assert_eq!(moment, at(1), "a fact of 1 that changed at 2");
         }
     });
@@ -99,7 +99,7 @@ fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says()
         start.wait();
         while !is_over.load(Ordering::Acquire) {
             let stamp = freshness.applied();
-            if let Some(moment) = freshness.as_of(&absent(lookup, &id, stamp), Moment::default()) {
+            if let Some(moment) = freshness.as_of(&absent(lookup, &id, stamp), Moment::default(), freshness.epoch()) {
                 assert_eq!(moment, stamp, "it changed at the next one");
             }
         }
@@ -114,7 +114,7 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     let freshness = Arc::new(Freshness::new(&schema));
     let bus = Bus::new(Arc::clone(&freshness));
     let id = Id::Integer(1);
-    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default());
+    let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default(), freshness.epoch());
     let probed = |moment, applied, epoch| {
         let mut forgot = 0;
         let probe = Probe { sent: LocalTime::now(), moment: at(moment) };
@@ -134,6 +134,8 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     assert_ne!(before, after);
     assert_eq!((freshness.applied(), freshness.floor(), freshness.newest()), (at(50), at(50), at(50)));
     assert_eq!(as_of(49), None, "what was read before counts for nothing");
+    let of_before = absent(lookup, &id, at(120));
+    assert_eq!(freshness.as_of(&of_before, Moment::default(), before), None, "nor what was found just before");
     assert_eq!(as_of(50), Some(at(50)), "no mark of the other history is left");
     assert!(freshness.worth(at(120)).is_some_and(|sent| freshness.worth(at(50)) == Some(sent)), "nor a probe");
     // What was under way in the other history is not heard in this one.
