@@ -156,9 +156,10 @@ impl Facts {
             // A flight that reads an earlier moment than what is needed or known by now would bring what is outdated.
             let least = need.as_of.max(need.stamp).max(self.freshness.floor());
             let least = least.max(self.freshness.key_mark(key.lookup, &key.id));
-            let fare = match again {
-                true => Fare { at: known.max(least), deadline: Some(deadline) },
-                false => Fare { at: least, deadline: None },
+            let fare = if again {
+                Fare { at: known.max(least), deadline: Some(deadline) }
+            } else {
+                Fare { at: least, deadline: None }
             };
             match own.take_seat(&key, fare) {
                 Seat::Own => mine.push(key),
