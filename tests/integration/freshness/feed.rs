@@ -52,6 +52,24 @@ async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
 }
 
 #[tokio::test]
+async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_something_changed() {
+    let (live, question) = guest("unconfirmed feed").await;
+    let _remembered = live.remembers(&question).await;
+    let failing = doc! { "failCommands": ["find"], "errorCode": 11_600 };
+    let failing = FailPoint::on(mongo(), "unconfirmed feed", "alwaysOn", failing).await;
+    let moment = set_active(&live, false).await;
+    let freshness = live.app.checker.freshness();
+    let (shares, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
+    // The stream has shown it, and it was said early.
+    until(|| freshness.key_mark(shares, &Id::ObjectId(id(1).bytes())) >= moment).await;
+    let confirmed = freshness.newest_probe().expect("there was one").moment;
+    assert!(freshness.applied() <= confirmed && confirmed < moment);
+    failing.off().await;
+    live.heard(moment).await;
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+}
+
+#[tokio::test]
 async fn a_stream_that_fails_is_opened_again_where_it_was() {
     let (live, question) = guest("failing feed").await;
     let _remembered = live.remembers(&question).await;
