@@ -145,7 +145,7 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let guest = Guest::new().await;
     let stream = guest.live(Arc::new(guest.primary().await), &guest.deposed().await).await;
     let split = Split { time: guest.primary().await, reads: guest.deposed().await };
-    let reads = guest.live(Arc::new(split), &guest.primary().await).await;
+    let reads = guest.live(Arc::new(split), &guest.deposed().await).await;
     let everything = guest.live(Arc::new(guest.deposed().await), &guest.deposed().await).await;
 
     let (moment, revoked) = guest.depose_and_revoke().await;

@@ -1,16 +1,22 @@
 //! Invalidation by call: what was remembered is read again, and the token covers it.
 
+use std::time::Duration;
+
+use bson::doc;
+use mongodb::event::command::CommandEvent;
 use permcached::{
-    check::Demand,
+    check::{Demand, Settings},
     invalidate::{Outdated, OutdatedDocument},
     question::{Question, Tier},
     source::Deadline,
 };
 
-use super::{GUEST, SCHEMA, USER, file, id, reads, share, users};
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
-    both::TIME_MAX,
-    live::{Live, at_least},
+    both::{TIME_MAX, shown},
+    live::{Live, at_least, until},
+    monitored::FailPoint,
+    servers::mongo,
 };
 
 async fn shared() -> (Live, Question) {
@@ -86,4 +92,27 @@ async fn what_is_not_outdated_is_remembered() {
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
     let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
     assert_eq!(checked.tier, Tier::Memory);
+}
+
+/// As its own event would, where no stream shows that: it is found by the keys that it has now.
+#[tokio::test]
+async fn an_outdated_document_that_was_not_there_before_is_found() {
+    let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
+    let (live, monitor) =
+        Live::named("deaf to documents", SCHEMA, &[users(), ("files", vec![file(1)])], settings).await;
+    let question = reads(&live, USER, 1);
+    let deaf = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
+    let deaf = FailPoint::on(mongo(), "deaf to documents", "alwaysOn", deaf).await;
+    assert_eq!(shown(&live.schema, live.remembers(&question).await), NO_GRANT);
+    let failed =
+        |event: &CommandEvent| matches!(event, CommandEvent::Failed(failed) if failed.command_name == "getMore");
+    until(|| monitor.take().iter().any(failed)).await;
+    live.insert("shares", vec![share(50, 1)]).await;
+    let collection = live.schema.collection_id("shares").expect("the schema names it");
+    let documents = vec![OutdatedDocument::new(collection, &id(50).to_hex())];
+    let outdated = Outdated::These { resources: Vec::new(), documents, subjects: Vec::new() };
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT, "nobody has said anything");
+    live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+    deaf.off().await;
 }
