@@ -94,6 +94,8 @@ impl Stream {
             "cursor": { "batchSize": EVENTS_MAX },
             "readConcern": { "level": "majority" },
             "collation": { "locale": "simple" },
+            // Whom nobody waits for any more leaves no cursor behind.
+            "maxTimeMS": i64::try_from(patience.as_millis()).unwrap_or(i64::MAX),
         };
         let opening = async {
             let session = database.client().start_session().causal_consistency(false).await;
