@@ -18,6 +18,7 @@ use permcached::{
     check::{Checker, Demand, Settings},
     question::{Answer, Question},
     source::{Deadline, mongodb::MongoDb},
+    telemetry::Metrics,
 };
 
 use crate::support::{
@@ -333,11 +334,13 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
     // So long that nothing is read again because it is too old by now, however busy the machine is.
     let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
-    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::default(), settings);
+    let metrics = Arc::<Metrics>::default();
+    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::clone(&metrics), settings);
+    let crowd = Asked { checker, metrics };
     let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
     monitor.take();
     let everybody = (0..ASKERS).map(|_| {
-        let (checker, asked) = (checker.clone(), asked.clone());
+        let (checker, asked) = (crowd.checker.clone(), asked.clone());
         tokio::spawn(async move {
             checker.check(&[asked], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
         })
@@ -357,4 +360,6 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     assert_eq!(keys.len(), distinct.len(), "each fact is loaded once: {keys:?}");
     // The file with its shares and the user; then three folders with theirs.
     assert_eq!(distinct.len(), 3 + 3 * 2, "{distinct:?}");
+    // Not because everybody came so late that memory served them: some waited for what another one was loading.
+    assert!(crowd.metric("permcached_flights_joined_total") > 0, "nobody waited for another");
 }
