@@ -1,4 +1,5 @@
-//! Faults: what is done to the nodes of a set while its instances are asked, and that they recover by themselves.
+//! Faults: what is done to the nodes of a set while its instances are asked, and that they recover by themselves: that they
+//! answer, remember and follow again.
 //!
 //! Whether what they answer meanwhile is right is not judged here.
 
@@ -6,14 +7,19 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bson::{Bson, Document, Timestamp, doc};
 use fastrand::Rng;
-use permcached::{app::App, check::Demand, freshness::Moment, question::Tier, source::Deadline};
+use permcached::{
+    check::{Checker, Demand},
+    freshness::{LocalTime, Moment},
+    question::Tier,
+    source::Deadline,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::run::{APP_NAME, REGISTERS_OF_A_KIND, Run};
 use crate::support::replica_set::{NODES, ReplicaSet};
 
 /// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
-/// did before: from MongoDB, and from memory.
+/// did before, from MongoDB and from memory, and has heard what was written by then.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(10);
 
 /// How long a request may take after a fault.
@@ -24,6 +30,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// How long the oplog may take to roll over, and the instances to notice that it has.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long streams fail at least before what they have not heard is taken for lost: far longer than a command of theirs that
+/// was under way when they began to fail.
+const OUTAGE_MIN: Duration = Duration::from_secs(3);
 
 /// What the oplog is filled with at once: a good part of what it holds.
 const FILLER_DOCUMENTS: usize = 16;
@@ -62,7 +72,7 @@ impl Fault {
     }
 
     /// Does it, for as long as `lasts` where it could be of any length, and undoes it. Says what else there is to know.
-    async fn inflict(self, set: &mut ReplicaSet, lasts: Duration, instances: &[App]) -> String {
+    async fn inflict(self, set: &mut ReplicaSet, lasts: Duration, run: &Run) -> String {
         let primary = set.primary().await;
         match self {
             Self::Killed => {
@@ -81,8 +91,8 @@ impl Fault {
             }
             Self::RolledOver => loop {
                 let primary = set.primary().await;
-                if let Some(noticed) = rolled_over(set, primary, instances).await {
-                    break noticed;
+                if let Some(what) = rolled_over(set, primary, run).await {
+                    break what;
                 }
             },
             Self::AllFrozen => {
@@ -122,7 +132,7 @@ impl fmt::Display for Suffered {
 /// Does something to the set and undoes it; waits until the instances have recovered, and the set.
 pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: Duration) {
     let started = Instant::now();
-    let note = fault.inflict(set, lasts, &run.instances).await;
+    let note = fault.inflict(set, lasts, run).await;
     set.primary().await;
     let recoveries = (0..run.instances.len()).map(|instance| recovered(run, instance));
     let recovered = futures::future::join_all(recoveries).await;
@@ -138,7 +148,8 @@ pub async fn suffer(run: &Arc<Run>, set: &mut ReplicaSet, fault: Fault, lasts: D
     run.tally().suffered(Suffered { fault, note, took: started.elapsed(), recovered });
 }
 
-/// How long it takes until one register of each kind is answered from MongoDB, and from memory.
+/// How long it takes until one register of each kind is answered from MongoDB and from memory, and the instance has heard
+/// all that was written by then.
 async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
     let registers = (0..run.registers.len()).step_by(REGISTERS_OF_A_KIND);
     let questions: Vec<_> = registers.map(|register| run.question(register, 0)).collect();
@@ -157,8 +168,24 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
                 sleep(POLL).await;
             }
         }
+        // What was just read is served from memory for a while though nothing is heard any more: that is looked at by itself.
+        hears(checker).await;
     };
     timeout(RECOVERY_MAX, recovering).await.ok().map(|()| started.elapsed())
+}
+
+/// Waits until an instance has heard everything up to a moment that MongoDB has only now reached.
+async fn hears(checker: &Checker) {
+    let began = LocalTime::now();
+    let now = loop {
+        if let Ok(probe) = checker.prober().sent_since(began, Deadline::after(REQUEST_TIME)).await {
+            break probe.moment;
+        }
+        sleep(POLL).await;
+    };
+    while checker.freshness().applied() < now {
+        sleep(POLL).await;
+    }
 }
 
 /// Waits for another primary.
@@ -185,17 +212,22 @@ async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> Stri
     format!("{elected}, lagged by {lag} s")
 }
 
-/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog. Nothing comes back
-/// where another primary was elected meanwhile, on which they do not fail.
-async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> Option<String> {
+/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog. That one of them
+/// does not notice then is a violation. Nothing comes back where another primary was elected meanwhile: on that one the
+/// streams do not fail, and its oplog may reach further back.
+async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<String> {
+    let elected = term(set, primary).await;
     let data = doc! { "appName": APP_NAME, "failCommands": ["aggregate", "getMore"], "errorCode": 8 };
     set.fail(primary, "failCommand", "alwaysOn", data).await;
-    let applied = || instances.iter().map(|instance| instance.checker.freshness().applied()).max().unwrap_or_default();
+    let instances = || run.instances.iter().map(|instance| instance.checker.freshness());
+    let applied = || instances().map(|freshness| freshness.applied()).max().unwrap_or_default();
     let filler = set.database(primary, "filler").collection::<Document>("filler");
     let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];
     let rolling = async {
         let mut filled = Ok(());
-        while filled.is_ok() && oldest(set, primary).await <= applied() {
+        // Of a stream that fails no command has lasted this long: what has been applied now stays as it is.
+        let surely = Instant::now() + OUTAGE_MIN;
+        while filled.is_ok() && (Instant::now() < surely || oldest(set, primary).await <= applied()) {
             filled = filler.insert_many(&documents).await.map(drop);
         }
         filled.and(filler.drop().await)
@@ -205,12 +237,26 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, instances: &[App]) -> Opt
     set.fail(primary, "failCommand", "off", doc! {}).await;
     rolled.ok()?;
     let noticing = async {
-        while instances.iter().any(|instance| instance.checker.freshness().floor() <= lost) {
+        while instances().any(|freshness| freshness.floor() <= lost) {
             sleep(POLL).await;
         }
     };
-    let noticed = timeout(PATIENCE, noticing).await;
-    Some(noticed.map_or("and went unnoticed", |()| "each instance's floor rose").to_owned())
+    let has_noticed = timeout(PATIENCE, noticing).await.is_ok();
+    // Whoever is elected between may still have what this one has lost.
+    let primary = set.primary().await;
+    if term(set, primary).await != elected {
+        return None;
+    }
+    if !has_noticed {
+        run.tally().violated(format!("the oplog rolled over, and went unnoticed: a floor is not above {lost:?}"));
+    }
+    Some(if has_noticed { "each instance's floor rose" } else { "and went unnoticed" }.to_owned())
+}
+
+/// How often a primary has been elected, as far as a node knows.
+async fn term(set: &ReplicaSet, node: usize) -> i64 {
+    let status = set.run(node, doc! { "replSetGetStatus": 1 }).await;
+    status.get_i64("term").expect("a set has terms")
 }
 
 /// The oldest moment of a node's oplog.
