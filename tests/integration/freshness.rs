@@ -8,6 +8,7 @@ mod deposed;
 mod documents;
 mod feed;
 mod flights;
+mod floods;
 mod instance;
 mod invalidation;
 mod moments;

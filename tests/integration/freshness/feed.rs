@@ -1,8 +1,12 @@
 //! The change stream when it is late, fails, or has lost what was between; and many changes at one of its moments.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bson::{Document, doc, oid::ObjectId};
+use mongodb::Database;
 use permcached::{
     check::{Demand, Settings},
     fact::FactKey,
@@ -11,14 +15,18 @@ use permcached::{
     question::{Id, Question, Tier},
     source::Deadline,
 };
+use tokio::time::{sleep, timeout};
 
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
     live::{Live, at_least, until},
-    monitored::FailPoint,
+    monitored::{FailPoint, commands},
     servers::mongo,
 };
+
+/// How long a server may take to forget cursors.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A guest's share of file 1; the application's own commands can be made to fail.
 async fn guest(app_name: &str) -> (Live, Question) {
@@ -97,13 +105,72 @@ async fn a_stream_that_does_not_answer_is_opened_again() {
     let (live, question) = guest("frozen feed").await;
     let _remembered = live.remembers(&question).await;
     let began = Instant::now();
-    let frozen = doc! { "blockConnection": true, "blockTimeMS": 6_000 };
+    let frozen = doc! { "blockConnection": true, "blockTimeMS": 15_000 };
     let frozen = stream_fails("frozen feed", doc! { "times": 1 }, frozen).await;
     let moment = set_active(&live, false).await;
     live.heard(moment).await;
-    assert!(began.elapsed() < Duration::from_secs(6), "it was not the stream that had stopped which said so");
+    assert!(began.elapsed() < Duration::from_secs(15), "it was not the stream that had stopped which said so");
     assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
     frozen.off().await;
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_again_leave_no_cursor_behind() {
+    let app_name = "reopened feed";
+    let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+    let (live, monitor) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
+    // Its own client, which nothing keeps from asking.
+    let server = mongo().database().await;
+    let (opened, current) = (Cell::new(0), Cell::new(0));
+    let look = || {
+        let events = monitor.take();
+        opened.set(opened.get() + commands(&events, "aggregate").len());
+        if let Some(last) = commands(&events, "getMore").last() {
+            current.set(last.get_i64("getMore").expect("an id"));
+        }
+    };
+    // The first one is open, and is not counted below.
+    let moment = set_active(&live, true).await;
+    live.heard(moment).await;
+    // Streams that fail, and one that does not answer in time.
+    let blocked = doc! { "blockConnection": true, "blockTimeMS": 1_500 };
+    for (times, data) in [(5_u8, doc! { "errorCode": 11_600 }), (1, blocked)] {
+        look();
+        let before = opened.get();
+        let failing = stream_fails(app_name, doc! { "times": i32::from(times) }, data).await;
+        until(|| {
+            look();
+            opened.get() >= before + usize::from(times)
+        })
+        .await;
+        failing.off().await;
+        let moment = set_active(&live, false).await;
+        live.heard(moment).await;
+        let alone = async {
+            while open_streams(&server, &live).await != [current.get()] {
+                sleep(Duration::from_millis(20)).await;
+                look();
+            }
+        };
+        let is_alone = timeout(PATIENCE, alone).await;
+        assert!(is_alone.is_ok(), "not {} alone: {:?}", current.get(), open_streams(&server, &live).await);
+    }
+}
+
+/// The cursors that a server holds for an application's streams.
+async fn open_streams(server: &Database, live: &Live) -> Vec<i64> {
+    let operations = vec![
+        doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
+        doc! { "$match": { "ns": live.full_name("$cmd.aggregate"), "cursor.cursorId": { "$exists": true } } },
+        // One may be shown twice: at rest, and at work.
+        doc! { "$group": { "_id": "$cursor.cursorId" } },
+    ];
+    let mut found = server.client().database("admin").aggregate(operations).await.expect("the command is right");
+    let mut cursors = Vec::new();
+    while found.advance().await.expect("an answer") {
+        cursors.push(found.deserialize_current().expect("a document").get_i64("_id").expect("an id"));
+    }
+    cursors
 }
 
 #[tokio::test]

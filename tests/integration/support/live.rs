@@ -21,8 +21,8 @@ use super::{
     servers::mongo,
 };
 
-/// How long a condition is waited for that should come about at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a condition is waited for: most should come about at once, and the longest in some seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running application.
 pub struct Live {

@@ -1,0 +1,68 @@
+//! More changes at once than a change stream shows in one go, or than are kept: W gets past them all the same.
+
+use bson::{Document, doc};
+use permcached::{check::Demand, question::Question};
+
+use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use crate::support::{both::shown, live::Live};
+
+/// So many that a change stream takes seconds to show them: longer than it may take to answer.
+const BULK: u32 = 60_000;
+
+/// So many that a transaction makes more changes at its one moment than are kept (`EARLY_MAX` of the feed is 100,000): each
+/// of these counts twice, as a document and as something that a key finds.
+const CROWD: u32 = 55_000;
+
+/// How many documents are put in at once.
+const INSERTED_AT_ONCE: usize = 20_000;
+
+/// A guest's share of file 1, which is remembered, among other shares that have these fields. They have been heard of.
+async fn guest_among(others: u32, fields: Document) -> (Live, Question) {
+    let live = Live::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])]).await;
+    let numbers: Vec<u32> = (0..others).collect();
+    for numbers in numbers.chunks(INSERTED_AT_ONCE) {
+        let numbered = |number: &u32| {
+            let mut other = doc! { "_id": i64::from(*number), "active": true };
+            other.extend(fields.clone());
+            other
+        };
+        let moment = live.insert("shares", numbers.iter().map(numbered).collect()).await;
+        live.heard(moment).await;
+    }
+    let question = reads(&live, USER, 1);
+    assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
+    (live, question)
+}
+
+#[tokio::test]
+async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
+    let (live, question) = guest_among(BULK, doc! {}).await;
+    // No transaction: each has a moment of its own, and the last of them is the command's.
+    let others = doc! { "q": { "_id": { "$ne": id(50) } }, "u": { "$set": { "active": false } }, "multi": true };
+    let moment = live.run(doc! { "update": "shares", "updates": [others] }).await;
+    live.heard(moment).await;
+    let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
+    live.heard(moment).await;
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+}
+
+#[tokio::test]
+async fn more_changes_at_one_moment_than_are_kept_count_against_all_that_is_remembered() {
+    let (live, question) = guest_among(CROWD, doc! { "file_id": id(2) }).await;
+    let freshness = live.app.checker.freshness();
+    assert_eq!(freshness.floor(), live.first_floor);
+    let mut session = live.database.client().start_session().await.expect("a session");
+    session.start_transaction().await.expect("a replica set has transactions");
+    let shares = live.database.collection::<Document>("shares");
+    shares.update_many(doc! {}, doc! { "$set": { "active": false } }).session(&mut session).await.expect("an update");
+    session.commit_transaction().await.expect("a commit");
+    let moment = live.transaction_time("shares").await;
+    live.heard(moment).await;
+    assert!(freshness.floor() > live.first_floor, "not all of it was kept, and nothing was dropped");
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    // It goes on.
+    let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": true } }).await;
+    live.heard(moment).await;
+    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+}
