@@ -13,22 +13,15 @@ const BULK: u32 = 60_000;
 /// of these counts twice, as a document and as something that a key finds.
 const CROWD: u32 = 55_000;
 
-/// How many documents are put in at once.
-const INSERTED_AT_ONCE: usize = 20_000;
-
-/// A guest's share of file 1, which is remembered, among other shares that have these fields. They have been heard of.
-async fn guest_among(others: u32, fields: Document) -> (Live, Question) {
-    let live = Live::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])]).await;
-    let numbers: Vec<u32> = (0..others).collect();
-    for numbers in numbers.chunks(INSERTED_AT_ONCE) {
-        let numbered = |number: &u32| {
-            let mut other = doc! { "_id": i64::from(*number), "active": true };
-            other.extend(fields.clone());
-            other
-        };
-        let moment = live.insert("shares", numbers.iter().map(numbered).collect()).await;
-        live.heard(moment).await;
-    }
+/// A guest's share of file 1, which is remembered, among other shares that have these fields.
+async fn guest_among(others: u32, fields: &Document) -> (Live, Question) {
+    let numbered = |number: u32| {
+        let mut other = doc! { "_id": i64::from(number), "active": true };
+        other.extend(fields.clone());
+        other
+    };
+    let shares = (0..others).map(numbered).chain([share(50, 1)]).collect();
+    let live = Live::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", shares)]).await;
     let question = reads(&live, USER, 1);
     assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
     (live, question)
@@ -36,7 +29,7 @@ async fn guest_among(others: u32, fields: Document) -> (Live, Question) {
 
 #[tokio::test]
 async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
-    let (live, question) = guest_among(BULK, doc! {}).await;
+    let (live, question) = guest_among(BULK, &doc! {}).await;
     // No transaction: each has a moment of its own, and the last of them is the command's.
     let others = doc! { "q": { "_id": { "$ne": id(50) } }, "u": { "$set": { "active": false } }, "multi": true };
     let moment = live.run(doc! { "update": "shares", "updates": [others] }).await;
@@ -49,7 +42,7 @@ async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
 
 #[tokio::test]
 async fn more_changes_at_one_moment_than_are_kept_count_against_all_that_is_remembered() {
-    let (live, question) = guest_among(CROWD, doc! { "file_id": id(2) }).await;
+    let (live, question) = guest_among(CROWD, &doc! { "file_id": id(2) }).await;
     let freshness = live.app.checker.freshness();
     assert_eq!(freshness.floor(), live.first_floor);
     let mut session = live.database.client().start_session().await.expect("a session");
