@@ -21,7 +21,7 @@ use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
     live::{Live, at_least, until},
-    monitored::{FailPoint, commands},
+    monitored::{FailPoint, Monitor, commands},
     servers::mongo,
 };
 
@@ -142,43 +142,70 @@ async fn a_stream_that_does_not_answer_is_opened_again() {
 
 #[tokio::test]
 async fn streams_that_are_opened_again_leave_no_cursor_behind() {
-    let app_name = "reopened feed";
-    let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
-    let (live, monitor) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
-    let (opened, current) = (Cell::new(0), Cell::new(0));
-    let look = || {
-        let events = monitor.take();
-        let streams = commands(&events, "aggregate").into_iter().filter(opens_a_stream).count();
-        opened.set(opened.get() + streams);
-        if let Some(last) = commands(&events, "getMore").last() {
-            current.set(last.get_i64("getMore").expect("an id"));
-        }
-    };
-    // The first one is open, and is not counted below.
-    let moment = set_active(&live, true).await;
-    live.heard(moment).await;
+    let streams = Streams::of("reopened feed").await;
     // Streams that fail, and one that does not answer.
     for (times, data) in [(5_u8, doc! { "errorCode": 11_600 }), (1, blocked())] {
-        look();
-        let before = opened.get();
-        let failing = stream_fails(app_name, doc! { "times": i32::from(times) }, data).await;
+        let failing = stream_fails("reopened feed", doc! { "times": i32::from(times) }, data).await;
+        streams.open_again(times.into()).await;
+        let_go(&streams.live.database).await;
+        failing.off().await;
+        streams.assert_one().await;
+    }
+}
+
+/// The streams of an application, of which there is one at a time.
+struct Streams {
+    live: Live,
+    monitor: Monitor,
+    /// How often one was opened since it was asked last.
+    opened: Cell<usize>,
+    /// The last cursor that was asked for more.
+    current: Cell<i64>,
+}
+
+impl Streams {
+    /// Those of an application whose first one is open.
+    async fn of(app_name: &str) -> Self {
+        let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
+        let (live, monitor) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
+        let streams = Self { live, monitor, opened: Cell::default(), current: Cell::default() };
+        streams.assert_one().await;
+        streams
+    }
+
+    /// Takes notice of what was sent since it was asked last.
+    fn look(&self) {
+        let events = self.monitor.take();
+        let opened = commands(&events, "aggregate").into_iter().filter(opens_a_stream).count();
+        self.opened.set(self.opened.get() + opened);
+        if let Some(last) = commands(&events, "getMore").last() {
+            self.current.set(last.get_i64("getMore").expect("an id"));
+        }
+    }
+
+    /// Waits until they were opened so often again.
+    async fn open_again(&self, times: usize) {
         until(|| {
-            look();
-            opened.get() >= before + usize::from(times)
+            self.look();
+            self.opened.get() >= times
         })
         .await;
-        let_go(&live.database).await;
-        failing.off().await;
-        let moment = set_active(&live, false).await;
-        live.heard(moment).await;
+    }
+
+    /// Waits until one is heard again, and the server has forgotten all others.
+    async fn assert_one(&self) {
+        let moment = set_active(&self.live, true).await;
+        self.live.heard(moment).await;
         let alone = async {
-            while open_streams(&live.database).await != [current.get()] {
+            self.look();
+            while open_streams(&self.live.database).await != [self.current.get()] {
                 sleep(Duration::from_millis(20)).await;
-                look();
+                self.look();
             }
         };
-        let is_alone = timeout(PATIENCE, alone).await;
-        assert!(is_alone.is_ok(), "not {} alone: {:?}", current.get(), open_streams(&live.database).await);
+        let is_alone = timeout(PATIENCE, alone).await.is_ok();
+        assert!(is_alone, "not {} alone: {:?}", self.current.get(), open_streams(&self.live.database).await);
+        self.opened.set(0);
     }
 }
 
