@@ -153,6 +153,21 @@ async fn streams_that_are_opened_again_leave_no_cursor_behind() {
     }
 }
 
+#[tokio::test]
+async fn an_opening_that_is_given_up_leaves_no_cursor_behind() {
+    let streams = Streams::of("slow feed").await;
+    // Longer than an opening is waited for after a stream that was heard.
+    let slow = doc! { "failCommands": ["aggregate"], "blockConnection": true, "blockTimeMS": 2_500 };
+    let slow = FailPoint::on(mongo(), "slow feed", doc! { "times": 1 }, slow).await;
+    let database = &streams.live.database;
+    let end = doc! { "killCursors": "$cmd.aggregate", "cursors": [streams.current.get()] };
+    database.run_command(end).await.expect("the command is right");
+    streams.open_again(2).await;
+    // Waits for what is blocked: then the server opens what nobody waits for any more.
+    slow.off().await;
+    streams.assert_one().await;
+}
+
 /// The streams of an application, of which there is one at a time.
 struct Streams {
     live: Live,
