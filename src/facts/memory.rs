@@ -180,3 +180,28 @@ impl Shard {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fact::FactKey, moment::Moment};
+
+    #[test]
+    fn while_a_table_grows_there_is_room_for_both() {
+        let hasher = RandomState::default();
+        let mut growths = 0;
+        for bytes_max in [2_000, 10_000, 33_333, 150_000] {
+            let mut shard = Shard::default();
+            for number in 0..5_000 {
+                let fact = Fact::absent(FactKey { lookup: LookupId(0), id: Id::Integer(number) }, Moment::default());
+                let before = shard.facts.allocation_size();
+                shard.insert(hash(&hasher, fact.lookup(), fact.id()), &fact, bytes_max, &hasher);
+                let after = shard.facts.allocation_size();
+                let copied = if after > before { before } else { 0 };
+                assert!(shard.facts_bytes + after + copied <= bytes_max, "{bytes_max}: {before}, {after}");
+                growths += usize::from(copied > 0);
+            }
+        }
+        assert!(growths > 10, "{growths}");
+    }
+}
