@@ -7,6 +7,7 @@ use crate::{
     fact::{DocumentId, FactKey, document_keys},
     freshness::{Change, Changed, Moment},
     schema::Schema,
+    source::mongodb::moment_of,
 };
 
 /// What one event says.
@@ -53,7 +54,7 @@ impl Event {
     /// Reads an event. One that makes no sense changes everything.
     pub(super) fn read(schema: &Schema, event: &Document) -> Option<Self> {
         let Some(Bson::Timestamp(time)) = event.get("clusterTime") else { return None };
-        let at = Moment::new(time.time, time.increment);
+        let at = moment_of(*time);
         let kind = event.get_str("operationType").unwrap_or_default();
         let changed = match kind {
             "insert" | "update" | "replace" | "delete" => of_document(schema, event, kind == "update"),

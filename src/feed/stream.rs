@@ -3,16 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Bson, Document, doc};
 use mongodb::{
     ClientSession, Database,
     error::{Error, ErrorKind},
-    options::{ReadPreference, SelectionCriteria},
 };
 use tokio::time::timeout;
 
 use super::event::{Event, pipeline};
-use crate::{freshness::Moment, schema::Schema};
+use crate::{
+    freshness::{Change, Moment},
+    schema::Schema,
+    source::mongodb::{primary, timestamp_of},
+};
 
 /// How long the server waits for something to happen before it answers that nothing has.
 const AWAIT: Duration = Duration::from_millis(100);
@@ -41,7 +44,7 @@ pub(super) struct Stream {
 #[derive(Debug)]
 pub(super) struct Batch {
     /// What changed.
-    pub(super) changes: Vec<crate::freshness::Change>,
+    pub(super) changes: Vec<Change>,
     /// The moment of the batch's token: whatever is earlier has been shown.
     pub(super) token: Moment,
     /// Where the stream ends by what happened.
@@ -82,10 +85,9 @@ impl Stream {
         from: Moment,
         patience: Duration,
     ) -> Result<Self, Ended> {
-        let start = Timestamp { time: from.seconds(), increment: from.increment() };
         let mut stages = vec![doc! { "$changeStream": {
             "fullDocument": "updateLookup",
-            "startAtOperationTime": start,
+            "startAtOperationTime": timestamp_of(from),
         } }];
         stages.extend(pipeline(schema));
         let command = doc! {
@@ -95,7 +97,7 @@ impl Stream {
             "readConcern": { "level": "majority" },
             "collation": { "locale": "simple" },
             // Whom nobody waits for any more leaves no cursor behind.
-            "maxTimeMS": i64::try_from(patience.as_millis()).unwrap_or(i64::MAX),
+            "maxTimeMS": millis(patience),
         };
         let opening = async {
             let session = database.client().start_session().causal_consistency(false).await;
@@ -123,7 +125,7 @@ impl Stream {
             "getMore": self.cursor,
             "collection": "$cmd.aggregate",
             "batchSize": EVENTS_MAX,
-            "maxTimeMS": i64::try_from(AWAIT.as_millis()).unwrap_or(i64::MAX),
+            "maxTimeMS": millis(AWAIT),
         };
         let mut reply = in_time(patience, run(&self.database, command, &mut self.session)).await?;
         let cursor = cursor_of(&mut reply)?;
@@ -179,8 +181,8 @@ fn cursor_of(reply: &mut Document) -> Result<Document, Ended> {
     }
 }
 
-fn primary() -> SelectionCriteria {
-    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn run(database: &Database, command: Document, session: &mut ClientSession) -> Result<Document, Ended> {

@@ -257,8 +257,7 @@ impl MongoDb {
         let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
         let mut command = find_command(lookup, keys, documents_max);
         if self.mode == Mode::ReplicaSet {
-            let after = Timestamp { time: at.seconds(), increment: at.increment() };
-            command.insert("readConcern", doc! { "level": "snapshot", "afterClusterTime": after });
+            command.insert("readConcern", doc! { "level": "snapshot", "afterClusterTime": timestamp_of(at) });
         } else {
             command.insert("readConcern", doc! { "level": "local" });
         }
@@ -276,7 +275,7 @@ impl MongoDb {
         let Some(Bson::Document(mut cursor)) = reply.remove("cursor") else { return Err(nonsense("no cursor")) };
         let stamp = match (self.mode, cursor.get("atClusterTime")) {
             (Mode::Standalone | Mode::Sharded, _) => tick,
-            (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => Moment::new(stamp.time, stamp.increment),
+            (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => moment_of(*stamp),
             // A collection that does not exist has no snapshot; it was empty at the moment asked for.
             (Mode::ReplicaSet, _) => at,
         };
@@ -334,7 +333,18 @@ fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::ServerSelection { .. })
 }
 
-fn primary() -> SelectionCriteria {
+/// The moment that MongoDB writes so.
+pub(crate) fn moment_of(time: Timestamp) -> Moment {
+    Moment::new(time.time, time.increment)
+}
+
+/// A moment as MongoDB writes it.
+pub(crate) fn timestamp_of(moment: Moment) -> Timestamp {
+    Timestamp { time: moment.seconds(), increment: moment.increment() }
+}
+
+/// Who is asked.
+pub(crate) fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
 }
 
@@ -430,7 +440,7 @@ impl Source for MongoDb {
         };
         let reply = self.read(command, deadline.at_most(PROBE_TIME)).await;
         match reply.map_err(|error| error.during(SourceError::Probe))?.get("operationTime") {
-            Some(Bson::Timestamp(time)) => Ok(Moment::new(time.time, time.increment)),
+            Some(Bson::Timestamp(time)) => Ok(moment_of(*time)),
             _ => Err(SourceError::Answer { collection, what: "no operationTime" }),
         }
     }

@@ -127,8 +127,8 @@ async fn a_flight_that_a_mark_of_the_key_has_overtaken_is_not_joined() {
     assert_eq!(after.await.expect("no panic"), NO_GRANT);
 }
 
-#[tokio::test]
-async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better() {
+/// Somebody hears that the share is gone, joins the flight that has read it, and waits while more happens.
+async fn hears_better_and_joins(meanwhile: impl AsyncFnOnce(&Guest)) {
     let guest = Guest::new().await;
     let asking = guest.asks_and_is_held().await;
     // That a share is gone does not say of which file.
@@ -136,26 +136,25 @@ async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better
     guest.live.heard(revoked).await;
     let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
     guest.joined(2).await;
+    meanwhile(&guest).await;
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
     assert_eq!(after.await.expect("no panic"), NO_GRANT);
 }
 
-/// As before; and the share changes once more while the flight is under way, so that its last change is later than what was
-/// known at the joining.
+#[tokio::test]
+async fn what_a_flight_brings_is_read_again_where_who_joined_it_had_heard_better() {
+    hears_better_and_joins(async |_| {}).await;
+}
+
+/// Its document's last change is later than what was known at the joining.
 #[tokio::test]
 async fn what_a_flight_brings_is_read_again_though_its_document_has_changed_since_too() {
-    let guest = Guest::new().await;
-    let asking = guest.asks_and_is_held().await;
-    let revoked = guest.revoke().await;
-    guest.live.heard(revoked).await;
-    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
-    guest.joined(2).await;
-    let elsewhere = guest.live.insert("shares", vec![share(50, 2)]).await;
-    guest.live.heard(elsewhere).await;
-    guest.gate.open();
-    assert_eq!(asking.await.expect("no panic"), GUEST);
-    assert_eq!(after.await.expect("no panic"), NO_GRANT);
+    hears_better_and_joins(async |guest| {
+        let elsewhere = guest.live.insert("shares", vec![share(50, 2)]).await;
+        guest.live.heard(elsewhere).await;
+    })
+    .await;
 }
 
 #[tokio::test]
