@@ -6,8 +6,10 @@ use bson::{Document, doc};
 use permcached::{
     app::App,
     check::{CheckError, Demand, Settings},
-    freshness::Moment,
-    question::{Question, Tier},
+    fact::FactKey,
+    facts::Need,
+    freshness::{LocalTime, Moment},
+    question::{Id, Question, Tier},
     source::{Deadline, mongodb::MongoDb},
     transport::proto::{self, permission_service_client::PermissionServiceClient},
 };
@@ -16,7 +18,7 @@ use tonic_types::StatusExt as _;
 
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
-    both::shown,
+    both::{TIME_MAX, shown},
     live::{Live, no_trouble},
     monitored::FailPoint,
     servers::mongo,
@@ -174,4 +176,36 @@ async fn nothing_that_failed_is_remembered() {
     failing.off().await;
     assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
     assert!(live.app.checker.freshness().newest() > Moment::default());
+}
+
+/// What is remembered lives by probes: they have their own way past finds that are slow, however many.
+#[tokio::test]
+async fn a_probe_waits_for_no_load() {
+    const LOADS: u8 = 100;
+    let (live, _) = guest("a guest of the crowd").await;
+    // Connected as it does by itself, with as many connections as it wants.
+    let uri = format!("{}&appName=crowd", mongo().uri());
+    let source = MongoDb::connect(Arc::clone(&live.schema), &uri, Some(live.database.name())).await;
+    let source = Arc::new(source.expect("mongod answers"));
+    let app = App::over(Arc::clone(&live.schema), source, Settings::default(), no_trouble());
+    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 5_000,
+    "namespace": live.full_name("shares") };
+    let slow = FailPoint::on(mongo(), "crowd", "alwaysOn", slow).await;
+    let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
+    let loads: Vec<_> = (0..LOADS)
+        .map(|number| {
+            let facts = app.checker.facts().clone();
+            let keys = vec![FactKey { lookup, id: Id::ObjectId([number; 12]) }];
+            tokio::spawn(async move { facts.load(keys, Need::default(), Deadline::after(TIME_MAX)).await })
+        })
+        .collect();
+    // Each load is spawned by a task of its own, and takes its turn when that runs first.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    let probed = app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+    assert!(probed.is_ok(), "{probed:?}");
+    assert!(loads.iter().all(|load| !load.is_finished()), "they are still under way");
+    loads.iter().for_each(tokio::task::JoinHandle::abort);
+    slow.off().await;
 }
