@@ -8,6 +8,7 @@ mod compile;
 mod condition;
 mod declaration;
 mod expression;
+mod fingerprint;
 mod mistake;
 mod node;
 mod order;

@@ -57,6 +57,17 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<FactKey>, SourceError>;
 }
 
+/// What tells a source from others, as far as can be told: sets of one name look alike but for their collections' UUIDs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name of the replica set, if it is one.
+    pub set: Option<String>,
+    /// The name of the database.
+    pub database: String,
+    /// The schema's collections, each with its UUID where it is there.
+    pub collections: Vec<(String, Option<[u8; 16]>)>,
+}
+
 /// Why facts could not be read. Never the absence of a document, which is a fact.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {

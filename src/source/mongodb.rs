@@ -24,7 +24,7 @@ use mongodb::{
 };
 use tokio::{sync::Semaphore, time::timeout_at};
 
-use super::{Deadline, Source, SourceError};
+use super::{Deadline, Identity, Source, SourceError};
 use crate::{
     fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys, id_to_bson},
     freshness::{Clock, Moment},
@@ -68,6 +68,7 @@ const UNKNOWN_MOMENT: i32 = 72;
 pub struct MongoDb {
     schema: Arc<Schema>,
     database: Database,
+    set: Option<String>,
     mode: Mode,
     permits: Semaphore,
     ticks: AtomicU64,
@@ -159,8 +160,19 @@ impl MongoDb {
             _ if hello.contains_key("setName") => Mode::ReplicaSet,
             _ => Mode::Standalone,
         };
+        let set = hello.get_str("setName").ok().map(str::to_owned);
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
-        Ok(Self { schema, database, mode, permits, ticks: AtomicU64::new(0) })
+        Ok(Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0) })
+    }
+
+    /// What tells it from others.
+    ///
+    /// # Errors
+    /// The driver's, where the database cannot be asked.
+    pub async fn identity(&self) -> Result<Identity, mongodb::error::Error> {
+        let uuids = inspect::uuids(&self.schema, &self.database).await?;
+        let collections = self.schema.collections().map(|name| (name.to_owned(), uuids.get(name).copied())).collect();
+        Ok(Identity { set: self.set.clone(), database: self.database.name().to_owned(), collections })
     }
 
     /// What the server can promise.

@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 use paths::{Found, Named};
 
 /// The modules in reading order: each uses only those above it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "question",
     "moment",
     "telemetry",
@@ -20,6 +20,7 @@ const ORDER: [&str; 17] = [
     "evaluate",
     "freshness",
     "source",
+    "link",
     "facts",
     "check",
     "bus",
@@ -68,6 +69,7 @@ const FENCES: [Fence; 6] = [
     Fence {
         names: &["redis", "fred", "deadpool_redis"],
         within: &[
+            ("link", "reaches it"),
             ("facts::redis", "keeps facts there"),
             ("bus::redis", "sends statements and hints over it"),
             ("feed::lease", "keeps the speaker's lease there"),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
-use mongodb::{Database, error::Error};
+use mongodb::{Database, error::Error, results::CollectionSpecification};
 
 use super::primary;
 use crate::schema::Schema;
@@ -107,6 +107,17 @@ pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding
         }
     }
     Ok(findings.into_iter().collect())
+}
+
+/// The UUIDs of those of the schema's collections that are there.
+pub(super) async fn uuids(schema: &Schema, database: &Database) -> Result<BTreeMap<String, [u8; 16]>, Error> {
+    let names: Vec<&str> = schema.collections().collect();
+    let listed = database.list_collections().filter(doc! { "name": { "$in": names } }).await?;
+    let uuid = |specification: CollectionSpecification| {
+        let uuid = specification.info.uuid.and_then(|uuid| uuid.bytes.try_into().ok());
+        uuid.map(|uuid| (specification.name, uuid))
+    };
+    Ok(listed.try_collect::<Vec<_>>().await?.into_iter().filter_map(uuid).collect())
 }
 
 async fn is_empty(database: &Database, collection: &str) -> Result<bool, Error> {

@@ -1,0 +1,176 @@
+//! The link to Redis: how a server or a cluster is named and reached, how soon it is given up, and that it is tried again
+//! for ever.
+//!
+//! Knows what things are called there (`names`), and nothing of what they say.
+
+mod names;
+mod server;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+pub use names::{FORMAT, Names};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+use server::Connection;
+pub use server::{Server, ServerError, Subscription};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// How long it may take to connect and be greeted.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// How long to wait after a link was lost before it is tried again: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// How long a link must have held for the next pause to be a short one.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Why Redis did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It was lost before, and is being tried again: nothing was asked.
+    #[error("Redis is out of reach")]
+    Down,
+    /// It did not answer in time.
+    #[error("Redis does not answer in time")]
+    TimedOut,
+    /// It is there, and refuses: it is full, or the user lacks a right.
+    #[error("Redis refuses: {0}")]
+    Refused(#[source] RedisError),
+    /// The link broke, or it cannot serve at all for now.
+    #[error("Redis fails: {0}")]
+    Failed(#[source] RedisError),
+}
+
+impl LinkError {
+    /// Whether there is no memory left for what was to be written.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code() == Some("OOM"))
+    }
+
+    fn of(error: RedisError) -> Self {
+        let kind = error.kind();
+        let refused = matches!(
+            kind,
+            ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::NoScript | ServerErrorKind::ResponseError)
+        );
+        if refused || error.code() == Some("OOM") { Self::Refused(error) } else { Self::Failed(error) }
+    }
+}
+
+/// A link to Redis with a circuit breaker: once a command is not answered in time, no other waits until Redis answers again.
+/// Clones share it.
+#[derive(Clone, Debug)]
+pub struct Link {
+    server: Arc<Server>,
+    /// The connection, while there is one that works.
+    connection: Arc<Mutex<Option<Numbered>>>,
+    up: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct Numbered {
+    number: u64,
+    connection: Connection,
+}
+
+impl Link {
+    /// A link that is not up yet: [`Link::run`] brings it up.
+    #[must_use]
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server, connection: Arc::default(), up: watch::Sender::new(false) }
+    }
+
+    /// Whether it is up, now and from now on.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    /// Whether it is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Runs a command, within so much time.
+    ///
+    /// # Errors
+    /// [`LinkError`]. After all but a refusal the link is down, until Redis answers again.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd, time: Duration) -> Result<T, LinkError> {
+        let Numbered { number, mut connection } = self.connection().clone().ok_or(LinkError::Down)?;
+        let error = match timeout(time, connection.query(command)).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => LinkError::of(error),
+            Err(_) => LinkError::TimedOut,
+        };
+        if !matches!(error, LinkError::Refused(_)) {
+            tracing::debug!(%error, "the link to Redis is lost");
+            self.lose(number);
+        }
+        Err(error)
+    }
+
+    /// Listens to channels, on a connection of its own.
+    ///
+    /// # Errors
+    /// Redis is out of reach, or the user may not listen.
+    pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, LinkError> {
+        let subscribing = self.server.subscribe(channels);
+        timeout(CONNECT_TIME, subscribing).await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::of)
+    }
+
+    /// Keeps the link up for ever. `told` hears when Redis has been reached, and, once for each time that it is lost, why.
+    pub async fn run(self, told: impl Fn(Result<(), &LinkError>) + Send) {
+        let [shortest, longest] = PAUSES;
+        let mut pause = shortest;
+        let mut is_told = false;
+        for number in 0.. {
+            let reaching = timeout(CONNECT_TIME, self.server.connect());
+            match reaching.await.unwrap_or(Err(LinkError::TimedOut)) {
+                Ok(connection) => {
+                    let since = Instant::now();
+                    told(Ok(()));
+                    self.hold(Numbered { number, connection }).await;
+                    is_told = false;
+                    if since.elapsed() > STABLE {
+                        pause = shortest;
+                    }
+                }
+                Err(error) if !is_told => {
+                    told(Err(&error));
+                    is_told = true;
+                }
+                Err(_) => {}
+            }
+            sleep(pause).await;
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    /// Lets a connection be used until it is lost.
+    async fn hold(&self, connection: Numbered) {
+        let mut up = self.up.subscribe();
+        *self.connection() = Some(connection);
+        self.up.send_replace(true);
+        let _sender_lives_in_self = up.wait_for(|up| !up).await;
+    }
+
+    /// Has a connection be used no more.
+    fn lose(&self, number: u64) {
+        let mut connection = self.connection();
+        if connection.as_ref().is_some_and(|current| current.number == number) {
+            *connection = None;
+            self.up.send_replace(false);
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Option<Numbered>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

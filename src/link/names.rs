@@ -1,0 +1,133 @@
+//! What things are called in Redis: so that different sources, schemas and versions never read each other's facts or
+//! statements, and instances over one database hear each other's hints whatever their version.
+//!
+//! Everything begins with `pc:`, which is what an ACL has to grant.
+
+use sha2::{Digest, Sha256};
+
+use crate::{fact::FactKey, question::Id, source::Identity};
+
+/// The version of how facts and statements are written. It goes up with every change to that.
+pub const FORMAT: u32 = 1;
+
+/// How many bytes of a hash tell the keys of facts apart, which are many and so have to be short: between a thousand
+/// different names the chance that two are one is less than one in a hundred million.
+const SPACE_BYTES: usize = 6;
+
+/// What the keys and channels of an instance are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// What the keys of facts begin with.
+    facts: Vec<u8>,
+    /// The key of the log.
+    pub log: String,
+    /// The key of the lease.
+    pub lease: String,
+    /// The channel of statements.
+    pub statements: String,
+    /// The channel of hints, which all versions hear.
+    pub hints: String,
+}
+
+impl Names {
+    /// The names for a source, by the [fingerprint](crate::schema::Schema::fingerprint) of the schema and the
+    /// [format](FORMAT).
+    #[must_use]
+    pub fn new(source: &Identity, fingerprint: [u8; 32], format: u32) -> Self {
+        let Identity { set, database, collections } = source;
+        let whole = Sha256::digest(format!("{:?}", (format, set, database, collections, fingerprint)));
+        let place = Sha256::digest(format!("{:?}", (set, database)));
+        let (space, place) = (hex(&whole), hex(&place));
+        let facts = b"pc:".iter().chain(whole.iter().take(SPACE_BYTES)).copied().collect();
+        Self {
+            facts,
+            log: format!("pc:log:{space}"),
+            lease: format!("pc:lease:{space}"),
+            statements: format!("pc:statements:{space}"),
+            hints: format!("pc:hints:{place}"),
+        }
+    }
+
+    /// The key of a fact. Different facts have different keys.
+    #[must_use]
+    pub fn fact(&self, key: &FactKey) -> Vec<u8> {
+        let mut name = self.facts.clone();
+        let FactKey { lookup, id } = key;
+        // The form and the lookup in as few bytes as they fit in; the id, whose length is the form's or all the rest.
+        let form: u32 = match id {
+            Id::ObjectId(_) => 0,
+            Id::Integer(_) => 1,
+            Id::Uuid(_) => 2,
+            Id::String(_) => 3,
+            Id::Digest(_) => 4,
+        };
+        let mut head = u32::from(lookup.0) << 3 | form;
+        while head >= 0x80 {
+            name.push(u8::try_from(head & 0x7f).unwrap_or(0) | 0x80);
+            head >>= 7;
+        }
+        name.push(u8::try_from(head).unwrap_or(0));
+        match id {
+            Id::ObjectId(bytes) => name.extend(bytes),
+            Id::Integer(number) => name.extend(number.to_be_bytes()),
+            Id::Uuid(bytes) | Id::Digest(bytes) => name.extend(bytes),
+            Id::String(text) => name.extend(text.as_bytes()),
+        }
+        name
+    }
+}
+
+/// The first 16 bytes, in hex: enough that no two are alike.
+fn hex(hash: &[u8]) -> String {
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::LookupId;
+
+    fn names(database: &str, uuid: Option<[u8; 16]>, fingerprint: u8, format: u32) -> Names {
+        let collections = vec![("files".to_owned(), uuid)];
+        let source = Identity { set: Some("rs0".to_owned()), database: database.to_owned(), collections };
+        Names::new(&source, [fingerprint; 32], format)
+    }
+
+    #[test]
+    fn only_hints_are_heard_across_versions_and_nothing_across_databases() {
+        let own = names("app", Some([1; 16]), 1, 1);
+        assert_eq!(own, names("app", Some([1; 16]), 1, 1));
+        for other in
+            [names("app", Some([2; 16]), 1, 1), names("app", Some([1; 16]), 2, 1), names("app", Some([1; 16]), 1, 2)]
+        {
+            assert_eq!(own.hints, other.hints);
+            assert_ne!(own.facts, other.facts);
+            assert_ne!(own.log, other.log);
+            assert_ne!(own.lease, other.lease);
+            assert_ne!(own.statements, other.statements);
+        }
+        assert_ne!(own.hints, names("other", Some([1; 16]), 1, 1).hints);
+    }
+
+    #[test]
+    fn different_facts_have_different_keys() {
+        let names = names("app", None, 1, 1);
+        let ids = [
+            Id::ObjectId([7; 12]),
+            Id::Integer(7),
+            Id::Uuid([7; 16]),
+            Id::Digest([7; 16]),
+            Id::String("\u{7}".repeat(12).into()),
+            Id::String("\u{7}".repeat(16).into()),
+        ];
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for lookup in [0, 1, 15, 16, 2_000] {
+            keys.extend(ids.iter().map(|id| names.fact(&FactKey { lookup: LookupId(lookup), id: id.clone() })));
+        }
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+        assert_eq!(names.fact(&FactKey { lookup: LookupId(15), id: Id::ObjectId([7; 12]) }).len(), 22);
+    }
+}

@@ -1,0 +1,59 @@
+//! What tells the facts of one schema from those of another.
+
+use sha2::{Digest, Sha256};
+
+use super::Schema;
+
+/// The version of the code that reads facts, and the keys of what changes, from documents. It goes up with every change after
+/// which the same documents make other facts: instances of the old and the new code then do not believe each other's.
+const READING_VERSION: u32 = 1;
+
+impl Schema {
+    /// A hash of all that facts depend on: what is looked up, how relations are read, and the numbers that stand for them.
+    /// Permissions are no part of it: they are computed from facts.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let Self { default_subject: _, subjects, resources, relations, permissions: _, lookups, collections } = self;
+        let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document)).collect();
+        let text = format!("{:?}", (READING_VERSION, subjects, resources, relations, lookups, collections));
+        Sha256::digest(text).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner_id" }
+hidden = { where = { hidden = true } }
+
+[resource.file.permissions]
+read = "owner"
+hide = "owner & hidden"
+"#;
+
+    fn fingerprint(text: &str) -> [u8; 32] {
+        Schema::parse("schema.toml", text).unwrap().fingerprint()
+    }
+
+    #[test]
+    fn it_is_of_what_facts_depend_on_and_of_nothing_else() {
+        let own = fingerprint(SCHEMA);
+        assert_eq!(own, fingerprint(SCHEMA));
+        assert_eq!(own, fingerprint(&SCHEMA.replace("owner & hidden", "hidden & owner")), "a permission");
+        assert_ne!(own, fingerprint(&SCHEMA.replace("owner_id", "creator_id")), "a field");
+        assert_ne!(own, fingerprint(&SCHEMA.replace("hidden = true", "hidden = 1")), "a condition");
+        assert_ne!(own, fingerprint(&SCHEMA.replace("\"files\"", "\"documents\"")), "a collection");
+        assert_ne!(own, fingerprint(&SCHEMA.replace("user]", "user]\nid = \"uuid\"")), "the form of ids");
+        assert_ne!(own, fingerprint(&SCHEMA.replace("owner & hidden", "owner & !hidden")), "what stands under a `!`");
+    }
+}
