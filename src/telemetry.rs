@@ -24,6 +24,8 @@ pub struct Metrics {
     seconds: Histogram,
     facts: Counter,
     joins: Counter,
+    repairs: Counter,
+    drops: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +59,14 @@ impl Default for Metrics {
             "Facts that were waited for while another request loaded them",
             joins.clone(),
         );
+        let repairs = Counter::default();
+        registry.register(
+            "bus_repairs",
+            "Gaps in what was heard from other instances, for which the log was read",
+            repairs.clone(),
+        );
+        let drops = Counter::default();
+        registry.register("bus_drops", "Statements and hints that were not believed", drops.clone());
         let counter = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
         Self {
             allowed: counter("allowed", ""),
@@ -66,6 +76,8 @@ impl Default for Metrics {
             seconds,
             facts,
             joins,
+            repairs,
+            drops,
             registry,
         }
     }
@@ -100,6 +112,16 @@ impl Metrics {
     /// Counts a fact that another request is loading.
     pub fn joined(&self) {
         self.joins.inc();
+    }
+
+    /// Counts a gap in what was heard from other instances.
+    pub fn repaired(&self) {
+        self.repairs.inc();
+    }
+
+    /// Counts something that was heard and not believed.
+    pub fn dropped(&self) {
+        self.drops.inc();
     }
 
     /// All metrics in the text format of Prometheus.
