@@ -6,7 +6,7 @@
 
 mod certificates;
 mod cluster;
-mod setbacks;
+pub mod setbacks;
 
 use std::{
     ffi::OsString,
@@ -19,7 +19,9 @@ use std::{
 
 pub use certificates::Certificates;
 pub use cluster::{Cluster, NODES};
-use redis::{Client, FromRedisValue, RedisResult, TlsCertificates, Value, from_redis_value};
+use redis::{
+    Client, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, TlsCertificates, Value, from_redis_value,
+};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task::block_in_place,
@@ -268,11 +270,12 @@ impl Redis {
     fn until_ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.try_run(&["PING"]) {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() >= deadline => return Err(self.server.failure("PING", &error)),
-                Err(_) => blocking(|| thread::sleep(POLL)),
+            let Err(error) = self.try_run(&["PING"]) else { return Ok(()) };
+            let is_loading = error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading);
+            if !is_loading || Instant::now() >= deadline {
+                return Err(self.server.failure("PING", &error));
             }
+            blocking(|| thread::sleep(POLL));
         }
     }
 }
