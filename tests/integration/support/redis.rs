@@ -1,5 +1,5 @@
-//! Real Redis servers: one that all tests share, and ones that a test has for itself and may harm: kill, freeze, set back.
-//! A Valkey does for a Redis.
+//! Real Redis servers: one that all tests share, and ones that a test has for itself and may harm: kill, freeze, set
+//! back. A Valkey does for a Redis.
 //!
 //! Nothing here needs a runtime, and within one of several threads nothing holds it up. It harms nothing by itself, and
 //! says nothing of what clients should see.
@@ -49,7 +49,8 @@ const VARIABLE: &str = "REDIS_SERVER";
 /// What servers say that know nothing of TLS: Valkey and newer ones, older ones.
 const WITHOUT_TLS: [&str; 2] = ["Failed finding TLS support", ">>> 'tls-"];
 
-/// The server that all tests of this binary share, started by the first to ask. Each has keys and channels of its own there.
+/// The server that all tests of this binary share, started by the first to ask. Each has keys and channels of its own
+/// there.
 #[track_caller]
 pub fn redis() -> &'static Redis {
     static REDIS: LazyLock<Result<Redis, String>> = LazyLock::new(|| Redis::try_start(&[], None, None));

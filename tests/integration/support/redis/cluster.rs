@@ -60,7 +60,8 @@ impl Cluster {
         self.nodes[node].kill();
     }
 
-    /// Starts a node again that has ended: empty, and with the slots that it had. [`Cluster::whole`] waits for the others.
+    /// Starts a node again that has ended: empty, and with the slots that it had. [`Cluster::whole`] waits until the
+    /// others know.
     #[track_caller]
     pub fn start_again(&mut self, node: usize) {
         self.nodes[node].start_again();

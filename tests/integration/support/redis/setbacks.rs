@@ -66,7 +66,7 @@ impl Redis {
     /// server that lacks whatever was written since [`Redis::promote`].
     ///
     /// This stands for a failover behind one address, as a proxy or a name makes it, where the replica had not been told
-    /// of the last writes: replication does not wait for it. The replica itself goes on elsewhere.
+    /// of the last writes: a primary does not wait for it. The replica itself goes on elsewhere.
     #[track_caller]
     pub fn fail_over_losing_writes(&mut self, replica: &Self) {
         assert_eq!(replica.info("replication", "role"), "master", "promoted first: who follows loses nothing");
