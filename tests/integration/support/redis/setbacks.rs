@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::{Redis, blocking, until};
+use super::{Redis, until};
 
 /// What a server held at some moment.
 #[derive(Debug)]
@@ -65,12 +65,12 @@ impl Redis {
     /// Ends it, and has what its replica holds served at its address. Clients see their connections break, and then a
     /// server that lacks whatever was written since [`Redis::promote`].
     ///
-    /// This stands for a failover behind one address, as a proxy or a name makes it, where the replica had not been told
+    /// This stands for a failover behind one address, as a proxy or a name makes it, where a replica had not been told
     /// of the last writes: a primary does not wait for it. The replica itself goes on elsewhere.
     #[track_caller]
     pub fn fail_over_losing_writes(&mut self, replica: &Self) {
         assert_eq!(replica.info("replication", "role"), "master", "promoted first: who follows loses nothing");
-        let dump = blocking(|| replica.dump());
+        let dump = replica.dump();
         self.restart_from(&dump);
     }
 }
