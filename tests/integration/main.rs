@@ -31,6 +31,7 @@ mod history;
 mod memory;
 mod model;
 mod mongodb;
+mod redis_servers;
 mod rules;
 mod standalone;
 mod support;

@@ -5,6 +5,7 @@ pub mod command;
 pub mod gated;
 pub mod live;
 pub mod monitored;
+pub mod redis;
 pub mod replica_set;
 pub mod servers;
 pub mod service;
