@@ -26,6 +26,7 @@ mod cold;
 mod conditions;
 mod contract;
 mod evaluator;
+mod fleet;
 mod freshness;
 mod history;
 mod memory;

@@ -2,6 +2,7 @@
 
 pub mod both;
 pub mod command;
+pub mod fleet;
 pub mod gated;
 pub mod live;
 pub mod monitored;
