@@ -104,8 +104,12 @@ impl Invalidator {
                 let mut changed: Vec<Changed> = subjects.iter().cloned().map(Changed::Subject).collect();
                 changed.extend(self.keys_of_resources(resources).into_iter().map(Changed::Key));
                 changed.extend(self.of_documents(documents, at, deadline, &mut hint).await?);
-                resources.iter().for_each(|resource| hint.add_resource(&self.schema, resource));
-                subjects.iter().for_each(|subject| hint.add_subject(&self.schema, subject));
+                for resource in resources {
+                    hint.add_resource(&self.schema, resource);
+                }
+                for subject in subjects {
+                    hint.add_subject(&self.schema, subject);
+                }
                 changed
             }
         };

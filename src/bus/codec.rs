@@ -95,7 +95,7 @@ pub(super) fn pieces(statement: Statement) -> Vec<(Moment, Vec<u8>)> {
                 todo.push(Statement { from, to: cut, changes });
             }
             (Some(_), _, Some(last)) if early.is_empty() => {
-                todo.push(Statement { from, to, changes: everything(last) })
+                todo.push(Statement { from, to, changes: everything(last) });
             }
             _ => {
                 todo.extend(in_halves(to, early));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
         fn the_pieces_of_a_statement_say_what_it_says_each_for_itself(whole in statements()) {

@@ -3,6 +3,8 @@
 //!
 //! Everything begins with `pc:`, which is what an ACL has to grant.
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 
 use crate::{fact::FactKey, question::Id, source::Identity};
@@ -79,7 +81,10 @@ impl Names {
 
 /// The first 16 bytes, in hex: enough that no two are alike.
 fn hex(hash: &[u8]) -> String {
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.iter().take(16).fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
