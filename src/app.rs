@@ -257,6 +257,12 @@ impl App {
         Ok(tasks)
     }
 
+    /// Whether this instance speaks for all.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_held())
+    }
+
     /// Leaves to others at once what this instance does for all.
     pub async fn retire(&self) {
         if let Some(lease) = &self.lease {

@@ -204,3 +204,117 @@ impl Documents {
         Some(changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::{LookupId, SubjectTypeId};
+
+    const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+
+[subject.link]
+id = "string"
+secret = true
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner_id" }
+guest = { collection = "shares", by = "file_id", field = "user_id" }
+link = { collection = "shares", by = "file_id", field = "token", subject = "link" }
+
+[resource.file.permissions]
+read = "owner | guest | link"
+"#;
+
+    fn schema(text: &str) -> Schema {
+        Schema::parse("schema.toml", text).unwrap()
+    }
+
+    fn hint(schema: &Schema) -> Hint {
+        let mut hint = Hint::nothing(Moment::new(1_763_900_000, 7));
+        let id = Id::ObjectId([7; 12]);
+        hint.add_resource(schema, &schema.read_resource("file", &id.to_string()).unwrap());
+        hint.add_subject(schema, &schema.read_subject("user", &id.to_string()).unwrap());
+        hint.add_subject(schema, &schema.read_subject("link", "s3cret").unwrap());
+        let shares = schema.collection_id("shares").unwrap();
+        let (lookup, _) = schema.lookups().find(|(_, lookup)| lookup.by.as_str() == "file_id").unwrap();
+        hint.add_documents(schema, shares, &[Id::Integer(5), id.clone()], &[FactKey { lookup, id }]);
+        hint
+    }
+
+    fn heard(bytes: &[u8], schema: &Schema) -> Vec<Changed> {
+        let hint = Hint::decode(bytes).unwrap();
+        assert_eq!(hint.at(), Moment::new(1_763_900_000, 7));
+        hint.changed(schema)
+    }
+
+    #[test]
+    fn the_same_schema_hears_what_was_said_and_no_secret_is_told() {
+        let schema = schema(SCHEMA);
+        let bytes = hint(&schema).encode();
+        assert!(!String::from_utf8_lossy(&bytes).contains("s3cret"));
+        let changed = heard(&bytes, &schema);
+        let id = Id::ObjectId([7; 12]);
+        let key = |lookup| Changed::Key(FactKey { lookup: LookupId(lookup), id: id.clone() });
+        let subject = |kind, id| Changed::Subject(Subject::Known { kind: SubjectTypeId(kind), id });
+        let number = |name: &str| schema.subjects().find(|(_, kind)| &*kind.name == name).unwrap().0.0;
+        for wanted in [
+            key(0),
+            key(1),
+            subject(number("user"), id.clone()),
+            subject(number("link"), Id::digest("s3cret")),
+            Changed::Document {
+                collection: schema.collection_id("shares").unwrap(),
+                id: DocumentId::Id(Id::Integer(5)),
+            },
+        ] {
+            assert!(changed.contains(&wanted), "{wanted:?} in {changed:?}");
+        }
+        assert!(!changed.contains(&Changed::Everything));
+    }
+
+    #[test]
+    fn another_schema_marks_its_own_lookups_or_everything() {
+        let own = schema(SCHEMA);
+        let bytes = hint(&own).encode();
+        let more = SCHEMA
+            .replace("link = {", "badge = { collection = \"badges\", by = \"file\", field = \"user\" }\nlink = {");
+        let more = schema(&more.replace("| link", "| link | badge"));
+        let badges = more.collection_id("badges").unwrap();
+        let of_badges =
+            |changed: &Changed| matches!(changed, Changed::Key(key) if more.lookup(key.lookup).collection_id == badges);
+        assert!(heard(&bytes, &more).iter().any(of_badges), "the resource is looked up there, too");
+        // Nobody has looked for what a document of the shares has there.
+        let other = schema(&SCHEMA.replace("by = \"file_id\"", "by = \"document_id\""));
+        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        // What has another form, or is not known to be the same.
+        let other = schema(&SCHEMA.replace("[resource.file]", "[resource.file]\nid = \"uuid\""));
+        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        let other = schema(&SCHEMA.replace("secret = true", ""));
+        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        // What it does not know is nothing to it.
+        let other = schema(&SCHEMA.replace("file", "paper").replace("files", "papers").replace("shares", "grants"));
+        assert!(heard(&bytes, &other).iter().all(|changed| matches!(changed, Changed::Subject(_))));
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_everything_and_what_is_too_long_too() {
+        let schema = schema(SCHEMA);
+        let later = br#"{"at":[1763900000,7],"relations":["file#owner"]}"#;
+        assert_eq!(heard(later, &schema), [Changed::Everything]);
+        let mut long = hint(&schema);
+        for number in 0..20_000 {
+            let shares = schema.collection_id("shares").unwrap();
+            long.add_documents(&schema, shares, &[Id::Integer(number)], &[]);
+        }
+        let bytes = long.encode();
+        assert!(bytes.len() < BYTES_MAX);
+        assert_eq!(heard(&bytes, &schema), [Changed::Everything]);
+        assert_eq!(Hint::decode(b"{}"), None);
+    }
+}

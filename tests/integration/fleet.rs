@@ -2,7 +2,10 @@
 //! (design section 5, points 3, 8 to 11 and 13).
 
 mod log;
+mod setbacks;
+mod speakers;
 mod together;
+mod versions;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::question::Question;

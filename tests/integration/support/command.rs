@@ -70,9 +70,15 @@ impl Serving {
     /// Serves the sample documents by their schema.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// As [`Serving::start`], with these variables.
+    #[track_caller]
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut all = vec!["serve", "--port", "0"];
         all.extend(arguments);
-        let mut process = command(&all, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = command(&all, variables).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

@@ -1,0 +1,159 @@
+//! Who speaks for all: one at a time, another one soon after it is gone, and two at once harm nobody.
+
+use std::sync::Arc;
+
+use bson::doc;
+use permcached::{
+    app::Sharing,
+    link::{FORMAT, Names, Server},
+    transport::proto::{CheckRequest, permission_service_client::PermissionServiceClient},
+};
+use tonic::transport::Endpoint;
+
+use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, USER, id, reads, share, shared_file};
+use crate::support::{
+    command::Serving,
+    fleet::{Fleet, Instance},
+    live::until,
+    redis::{Redis, redis},
+    servers::mongo,
+    service::{PATIENCE, resource, subject},
+};
+
+/// The place of the instance that speaks, once one does.
+async fn speaker(fleet: &Fleet) -> usize {
+    until(|| fleet.each().any(|live| live.app.speaks())).await;
+    fleet.each().position(|live| live.app.speaks()).expect("one speaks")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_speaker_that_is_killed_is_replaced_and_nothing_is_dropped() {
+    let mut fleet = Fleet::new(3, &redis().url(), SCHEMA, &shared_file()).await;
+    fleet.until_told().await;
+    let question = reads(&fleet.instances[0].live, FILE);
+    for left in [2, 1] {
+        fleet.remember(&question, GUEST).await;
+        let floors: Vec<_> = fleet.each().map(|live| live.app.checker.freshness().floor()).collect();
+        let place = speaker(&fleet).await;
+        // Its tasks end where they are; the lease stays as it was.
+        drop(fleet.instances.remove(place));
+        let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
+        fleet.notice(gone, &question, NO_GRANT).await;
+        fleet.until_followed_by(1).await;
+        speaker(&fleet).await;
+        assert_eq!(fleet.instances.len(), left);
+        for (live, floor) in fleet.each().zip(floors.iter().enumerate().filter(|(at, _)| *at != place)) {
+            assert_eq!(live.app.checker.freshness().floor(), *floor.1);
+        }
+        let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
+        fleet.notice(back, &question, GUEST).await;
+    }
+}
+
+/// An instance that shares all with the others but the lease.
+async fn with_another_lease(fleet: &Fleet, redis: &Redis) -> Instance {
+    let server = Server::parse(&redis.url()).expect("a URL of the test's own");
+    let start = fleet.start_over(Arc::clone(&fleet.schema), async |schema, mongodb| {
+        let identity = mongodb.identity().await.expect("mongod answers");
+        let mut names = Names::new(&identity, schema.fingerprint(), FORMAT);
+        names.lease.push_str(":another");
+        Sharing::new(server, names)
+    });
+    start.await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_speakers_say_the_same_and_harm_nobody() {
+    let mut fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
+    let other = with_another_lease(&fleet, redis()).await;
+    fleet.instances.push(other);
+    until(|| fleet.each().filter(|live| live.app.speaks()).count() == 2).await;
+    fleet.until_followed_by(2).await;
+    let question = reads(&fleet.instances[0].live, FILE);
+    for _ in 0..10 {
+        fleet.remember(&question, GUEST).await;
+        let gone = fleet.instances[1].live.delete("shares", doc! { "_id": id(SHARE) }).await;
+        fleet.notice(gone, &question, NO_GRANT).await;
+        let back = fleet.instances[1].live.insert("shares", vec![share(SHARE, FILE)]).await;
+        fleet.notice(back, &question, GUEST).await;
+    }
+    for live in fleet.each() {
+        assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+    }
+}
+
+/// A process of the built binary that serves the fleet's database.
+fn process(fleet: &Fleet, schema: &std::path::Path, redis: &Redis) -> Serving {
+    let database = fleet.database.name();
+    let (uri, url, schema) = (mongo().uri(), redis.url(), schema.display().to_string());
+    Serving::start_with(
+        &[],
+        &[
+            ("SCHEMA_FILE", &schema),
+            ("MONGODB_URI", &uri),
+            ("MONGODB_DATABASE", database),
+            ("REDIS_URL", &url),
+            ("RUST_LOG", "info,permcached=debug"),
+        ],
+    )
+}
+
+/// Whether a process says that the guest may read the file, from what it has.
+async fn allows(process: &Serving) -> bool {
+    let channel = Endpoint::from_shared(process.url()).expect("an address").timeout(PATIENCE).connect_lazy();
+    let request = CheckRequest {
+        subject: subject(&format!("user:{}", id(USER))),
+        permission: "read".to_owned(),
+        resource: resource(&format!("file:{}", id(FILE))),
+        consistency: None,
+    };
+    let response = PermissionServiceClient::new(channel).check(request).await.expect("an answer");
+    response.into_inner().answer.expect("an answer").allowed
+}
+
+async fn until_allows(process: &Serving, wanted: bool) {
+    let says = async { while allows(process).await != wanted {} };
+    tokio::time::timeout(PATIENCE, says).await.expect("it notices in the end");
+}
+
+const SPEAKS: &str = "this instance speaks for all";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
+    let redis = Redis::start(&[]);
+    // The database alone.
+    let fleet = Fleet::new(0, &redis.url(), SCHEMA, &shared_file()).await;
+    let schema = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(schema.path(), SCHEMA).unwrap();
+    let first = process(&fleet, schema.path(), &redis);
+    first.logged(SPEAKS);
+    let second = process(&fleet, schema.path(), &redis);
+    for process in [&first, &second] {
+        until_allows(process, true).await;
+    }
+    first.signal("STOP");
+    second.logged(SPEAKS);
+    let shares = fleet.database.collection::<bson::Document>("shares");
+    shares.delete_one(doc! { "_id": id(SHARE) }).await.expect("mongod answers");
+    until_allows(&second, false).await;
+    // Longer than the bound.
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    first.signal("CONT");
+    assert!(!allows(&first).await, "the bound has passed while it stood still");
+    shares.insert_one(share(SHARE, FILE)).await.expect("mongod answers");
+    for process in [&first, &second] {
+        until_allows(process, true).await;
+    }
+    shares.delete_one(doc! { "_id": id(SHARE) }).await.expect("mongod answers");
+    for process in [&first, &second] {
+        until_allows(process, false).await;
+    }
+    // One that is told to end leaves the office at once; one that is killed does not.
+    second.signal("TERM");
+    assert_eq!(second.exit_code(), Some(0));
+    first.logged(SPEAKS);
+    let third = process(&fleet, schema.path(), &redis);
+    until_allows(&third, false).await;
+    first.signal("KILL");
+    third.logged(SPEAKS);
+}

@@ -1,0 +1,144 @@
+//! Old and new side by side on one Redis: another schema or another format is another world, but for hints, which all of
+//! one database hear.
+
+use std::sync::Arc;
+
+use bson::doc;
+use permcached::{
+    app::{App, Sharing},
+    check::{Demand, Settings},
+    freshness::Clock,
+    invalidate::{Invalidated, Outdated, OutdatedDocument},
+    link::{FORMAT, Names, Server},
+    question::{Question, Subject},
+    source::{Deadline, mongodb::MongoDb},
+};
+
+use super::{FILE, GUEST, SCHEMA, USER, id, reads, shared_file};
+use crate::support::{
+    both::{TIME_MAX, fill, schema},
+    fleet::Fleet,
+    live::{Live, until},
+    redis::redis,
+    servers::standalone_mongo,
+};
+
+/// As the other, with one more way to share.
+fn newer() -> String {
+    let newer = SCHEMA
+        .replace("guest = {", "badge = { collection = \"badges\", by = \"file_id\", field = \"user_id\" }\nguest = {");
+    newer.replace("owner | guest", "owner | badge | guest")
+}
+
+/// Invalidates, and says that others were told.
+async fn invalidate(live: &Live, outdated: &Outdated) -> Invalidated {
+    let invalidated =
+        live.app.invalidator.invalidate(outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    assert!(invalidated.is_published);
+    invalidated
+}
+
+fn file(question: &Question) -> Outdated {
+    Outdated::These { resources: vec![question.resource.clone()], documents: vec![], subjects: vec![] }
+}
+
+fn subject(question: &Question) -> Outdated {
+    let subjects = vec![question.subject.clone()];
+    assert!(matches!(question.subject, Subject::Known { .. }));
+    Outdated::These { resources: vec![], documents: vec![], subjects }
+}
+
+fn document(live: &Live) -> Outdated {
+    let shares = live.schema.collection_id("shares").expect("it is in the schema");
+    let documents = vec![OutdatedDocument::new(shares, &id(super::SHARE).to_string())];
+    Outdated::These { resources: vec![], documents, subjects: vec![] }
+}
+
+/// Each says four things that the other hears: what it remembers is read again.
+async fn hear_each_other(one: &Live, other: &Live) {
+    for (teller, hearer) in [(one, other), (other, one)] {
+        let question = reads(hearer, FILE);
+        for outdated in [file(&reads(teller, FILE)), subject(&reads(teller, FILE)), document(teller), Outdated::All] {
+            hearer.remembers(&question).await;
+            let before = hearer.ask(&question, Demand::MinimizeLatency).await.expect("an answer").as_of;
+            let told = invalidate(teller, &outdated).await.token;
+            assert!(told.moment > before.moment);
+            // Without being asked for the token.
+            let marked = || {
+                let freshness = hearer.app.checker.freshness();
+                freshness.subject_mark(&question.subject) >= told.moment
+                    || freshness.floor() >= told.moment
+                    || hearer
+                        .schema
+                        .lookups_of(question.resource.kind)
+                        .any(|lookup| freshness.key_mark(lookup, &question.resource.id) >= told.moment)
+            };
+            until(marked).await;
+            assert_eq!(hearer.says(&question, Demand::MinimizeLatency).await, GUEST);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_schema_hears_the_same_hints_and_nothing_else() {
+    let fleet = Fleet::new(1, &redis().url(), SCHEMA, &shared_file()).await;
+    let new = Arc::new(schema("newer.toml", &newer()));
+    let new = fleet.start(new, &redis().url()).await.live;
+    let old = &fleet.instances[0].live;
+    // Each is alone with its own statements.
+    until(|| old.app.speaks() && new.app.speaks()).await;
+    hear_each_other(old, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_format_hears_the_same_hints_and_nothing_else() {
+    let fleet = Fleet::new(1, &redis().url(), SCHEMA, &shared_file()).await;
+    let server = Server::parse(&redis().url()).expect("a URL of the test's own");
+    let next = fleet.start_over(Arc::clone(&fleet.schema), async |schema, mongodb| {
+        let identity = mongodb.identity().await.expect("mongod answers");
+        Sharing::new(server, Names::new(&identity, schema.fingerprint(), FORMAT + 1))
+    });
+    let next = next.await.live;
+    let own = &fleet.instances[0].live;
+    until(|| own.app.speaks() && next.app.speaks()).await;
+    hear_each_other(own, &next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
+    let schema = Arc::new(schema("fleet.toml", SCHEMA));
+    let database = standalone_mongo().database().await;
+    let collections = shared_file().map(|(name, documents)| (name.to_owned(), documents)).into();
+    fill(&database, &schema, &collections).await;
+    let mut instances = Vec::new();
+    for _ in 0..2 {
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let server = Server::parse(&redis().url()).expect("a URL of the test's own");
+        let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
+        // Nothing is read again by itself while the test takes place.
+        let settings = Settings { staleness_max: std::time::Duration::from_mins(1), ..Settings::default() };
+        let app = App::over_mongodb(Arc::clone(&schema), source, settings, Some(sharing));
+        instances.push(Live::start(Arc::clone(&schema), database.clone(), app).await);
+    }
+    let [one, other] = instances.as_slice() else { panic!("there are two") };
+    let question = reads(one, FILE);
+    for live in &instances {
+        live.remembers(&question).await;
+    }
+    database
+        .collection::<bson::Document>("shares")
+        .delete_one(doc! { "user_id": id(USER) })
+        .await
+        .expect("it is there");
+    assert_eq!(other.says(&question, Demand::MinimizeLatency).await, GUEST, "nobody has told it");
+    let told = async {
+        // Until it listens, nobody hears it.
+        while other.says(&question, Demand::MinimizeLatency).await == GUEST {
+            let invalidated = invalidate(one, &file(&question)).await;
+            assert_eq!(invalidated.token.clock, Clock::Local);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(TIME_MAX, told).await.expect("it hears in the end");
+    assert_eq!(one.says(&question, Demand::MinimizeLatency).await, "denied NO_GRANT");
+}
