@@ -19,6 +19,9 @@ const CLIENT_TIME: Duration = Duration::from_secs(5);
 /// How long at least a cluster's client waits for one of its nodes, in milliseconds.
 const NODE_RETRY_MILLIS: u64 = 50;
 
+/// What a certificate in PEM format begins with.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// Where Redis is: one server, or some nodes of a cluster.
 #[derive(Clone)]
 pub struct Server {
@@ -55,7 +58,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`].
     pub fn parse(urls: &str) -> Result<Self, ServerError> {
-        let parse = |url: &str| url.into_connection_info().map_err(|_| ServerError::Url);
+        let parse = |url: &str| url.into_connection_info().map(plain).map_err(|_| ServerError::Url);
         let nodes = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(parse);
         let nodes: Vec<ConnectionInfo> = nodes.collect::<Result<_, _>>()?;
         match nodes.as_slice() {
@@ -77,7 +80,7 @@ impl Server {
             Some(password) => RedisConnectionInfo::default().set_password(password),
             None => RedisConnectionInfo::default(),
         };
-        let nodes = vec![node.set_redis_settings(login)];
+        let nodes = vec![plain(node.set_redis_settings(login))];
         Ok(Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } })
     }
 
@@ -86,6 +89,10 @@ impl Server {
     /// # Errors
     /// [`ServerError::Certificates`].
     pub fn with_authority(mut self, pem: Vec<u8>) -> Result<Self, ServerError> {
+        // The client makes no certificate of what is none, and does not say so.
+        if !pem.windows(CERTIFICATE.len()).any(|text| text == CERTIFICATE) {
+            return Err(ServerError::Certificates);
+        }
         self.certificates.root_cert = Some(pem);
         // The client is the one who knows what it can read.
         let over_tls = "rediss://127.0.0.1".into_connection_info().map_err(|_| ServerError::Url)?;
@@ -149,6 +156,12 @@ impl Server {
         connection.subscribe(channels).await?;
         Ok(Subscription(connection.into_on_message()))
     }
+}
+
+/// One that says nothing of its library: a right that no user needs then.
+fn plain(node: ConnectionInfo) -> ConnectionInfo {
+    let settings = node.redis_settings().clone().set_skip_set_lib_name();
+    node.set_redis_settings(settings)
 }
 
 /// Its addresses, without users and passwords.

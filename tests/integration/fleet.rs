@@ -2,6 +2,7 @@
 //! (design section 5, points 3, 8 to 11 and 13).
 
 mod log;
+mod secured;
 mod setbacks;
 mod speakers;
 mod together;

@@ -1,0 +1,137 @@
+//! Redis behind TLS, passwords and rights, and how it is configured: the built binary, by its environment.
+
+use std::path::Path;
+
+use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
+use crate::support::{
+    command::{command, run_with},
+    fleet::Fleet,
+    redis::{Certificates, Redis},
+    servers::mongo,
+};
+
+/// The lines of the log up to the one that says this, or until the process ends by itself.
+fn logged(variables: &[(&str, &str)], last: &str) -> Vec<String> {
+    use std::io::{BufRead as _, BufReader};
+    let mut command = command(&["serve", "--port", "0"], variables);
+    let mut process = command.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let stderr = BufReader::new(process.stderr.take().expect("it is piped"));
+    let mut lines = Vec::new();
+    for line in stderr.lines().map_while(Result::ok) {
+        let is_last = line.contains(last);
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    process.kill().expect("it can be killed");
+    process.wait().expect("it ends");
+    lines
+}
+
+/// What a process says of Redis at its start, with these variables for it.
+async fn says(redis: &[(&str, &str)], last: &str) -> String {
+    let fleet = Fleet::new(0, "redis://127.0.0.1", SCHEMA, &shared_file()).await;
+    let schema = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(schema.path(), SCHEMA).unwrap();
+    let (path, uri) = (schema.path().display().to_string(), mongo().uri());
+    let mut variables = vec![("SCHEMA_FILE", path.as_str()), ("MONGODB_URI", &uri)];
+    variables.push(("MONGODB_DATABASE", fleet.database.name()));
+    variables.extend(redis);
+    let lines = logged(&variables, last);
+    let said = lines.last().expect("it says something").clone();
+    let line: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(line["message"], last);
+    lines.concat()
+}
+
+const CONNECTED: &str = "✅ Redis cache connected";
+const NOT_CONFIGURED: &str = "ℹ️  Redis not configured (REDIS_URL not set), using memory cache";
+const UNAVAILABLE: &str = "Redis unavailable, using memory cache";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_three_lines_are_said_word_for_word_however_redis_is_named() {
+    says(&[], NOT_CONFIGURED).await;
+    let redis = Redis::with_password("pass-w0rd");
+    let port = redis.port().to_string();
+    says(&[("REDIS_URL", &redis.url())], CONNECTED).await;
+    says(&[("REDIS_URL", &redis.socket_url())], CONNECTED).await;
+    let parts = [("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", port.as_str())];
+    says(&[parts[0], parts[1], ("REDIS_PASSWORD", "pass-w0rd")], CONNECTED).await;
+    // What is wrong is said, and no secret.
+    for wrong in [vec![("REDIS_PASSWORD", "wr0ng-s3cret")], vec![]] {
+        let said = says(&[&parts[..], &wrong].concat(), UNAVAILABLE).await;
+        assert!(!said.contains("s3cret") && !said.contains("w0rd"), "{said}");
+    }
+    says(&[("REDIS_URL", "redis://127.0.0.1:1")], UNAVAILABLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_an_authority_of_its_own_is_trusted_by_that_alone() {
+    let Some(redis) = Redis::with_tls() else { return };
+    let url = redis.url();
+    let authority = redis.ca_file().expect("it has one").display().to_string();
+    says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)], CONNECTED).await;
+    says(&[("REDIS_URL", &url)], UNAVAILABLE).await;
+    let directory = tempfile::tempdir().unwrap();
+    let stranger = Certificates::new().write_authority(directory.path()).display().to_string();
+    says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &stranger)], UNAVAILABLE).await;
+    says(&[("REDIS_URL", &url.replace("rediss://", "redis://"))], UNAVAILABLE).await;
+}
+
+#[test]
+fn every_mistake_about_redis_is_listed_at_once_and_shows_no_password() {
+    let base = [("SCHEMA_FILE", "schema.toml"), ("MONGODB_URI", "mongodb://h/db")];
+    let cases: [(&[(&str, &str)], &[&str]); 6] = [
+        (&[("REDIS_URL", "http://u:s3cret@h")], &["REDIS_URL is not the URL of a Redis", "redis://", "rediss://"]),
+        (&[("REDIS_URL", "redis://h,unix:///s")], &["REDIS_URL names several servers"]),
+        (&[("REDIS_URL", ",")], &["REDIS_URL names no server"]),
+        (&[("REDIS_HOST", "h"), ("REDIS_PORT", "many"), ("PORT", "x")], &["REDIS_PORT is `many`", "PORT is `x`"]),
+        (
+            &[("REDIS_PORT", "1"), ("REDIS_PASSWORD", "s3cret")],
+            &["REDIS_PORT is set, but neither REDIS_URL nor REDIS_HOST", "REDIS_PASSWORD is set, but neither"],
+        ),
+        (&[("REDIS_URL", "rediss://h"), ("REDIS_CA_FILE", "Cargo.toml")], &["REDIS_CA_FILE is `Cargo.toml`", "PEM"]),
+    ];
+    for (variables, words) in cases {
+        let ended = run_with(&["serve"], &[&base[..], variables].concat());
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
+        for word in words {
+            assert!(ended.stderr.contains(word), "{word}: {ended:?}");
+        }
+        assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
+    }
+    let missing = [("REDIS_URL", "rediss://h"), ("REDIS_CA_FILE", "/nowhere.pem")];
+    let ended = run_with(&["serve"], &[&base[..], &missing].concat());
+    assert!(ended.stderr.contains("REDIS_CA_FILE is `/nowhere.pem`, which cannot be read"), "{ended:?}");
+}
+
+/// The rights that the manual lists.
+fn rules() -> String {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
+    let manual = std::fs::read_to_string(manual).expect("the manual is there");
+    let line = manual.lines().find_map(|line| line.strip_prefix("ACL SETUSER permcached on >PASSWORD "));
+    line.expect("the manual lists them").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_manual_lists_are_enough_and_none_is_too_many() {
+    use bson::doc;
+    let redis = Redis::start(&[]);
+    redis.set_user("permcached", "s3cret", &rules());
+    let url = redis.url_of("permcached", "s3cret");
+    let fleet = Fleet::new(2, &url, SCHEMA, &shared_file()).await;
+    fleet.until_told().await;
+    fleet.until_followed_by(1).await;
+    let question = reads(&fleet.instances[0].live, FILE);
+    fleet.remember(&question, GUEST).await;
+    let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
+    fleet.notice(gone, &question, NO_GRANT).await;
+    let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
+    fleet.notice(back, &question, GUEST).await;
+    // What it may do it did not fail to do: nothing was refused.
+    let refused: Vec<String> =
+        redis.read::<Vec<Vec<redis::Value>>>(&["ACL", "LOG"]).iter().map(|entry| format!("{entry:?}")).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(redis.read::<Vec<String>>(&["KEYS", "*"]).iter().filter(|key| !key.starts_with("pc:")).count(), 0);
+}
