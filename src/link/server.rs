@@ -105,7 +105,7 @@ impl Server {
     }
 
     fn client(&self, node: &ConnectionInfo) -> Result<Client, RedisError> {
-        if matches!(node.addr(), ConnectionAddr::TcpTls { .. }) {
+        if is_over_tls(node) {
             Client::build_with_tls(node.clone(), self.certificates.clone())
         } else {
             Client::open(node.clone())
@@ -121,11 +121,13 @@ impl Server {
 
     async fn open(&self) -> Result<Connection, RedisError> {
         if self.is_cluster() {
-            let builder = ClusterClient::builder(self.nodes.iter().cloned())
-                .certs(self.certificates.clone())
+            let mut builder = ClusterClient::builder(self.nodes.iter().cloned())
                 .connection_timeout(CLIENT_TIME)
                 .response_timeout(CLIENT_TIME)
                 .min_retry_wait(NODE_RETRY_MILLIS);
+            if self.nodes.iter().any(is_over_tls) {
+                builder = builder.certs(self.certificates.clone());
+            }
             return Ok(Connection::Cluster(builder.build()?.get_async_connection().await?));
         }
         let node = self.nodes.first().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -156,6 +158,10 @@ impl Server {
         connection.subscribe(channels).await?;
         Ok(Subscription(connection.into_on_message()))
     }
+}
+
+fn is_over_tls(node: &ConnectionInfo) -> bool {
+    matches!(node.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// One that says nothing of its library: a right that no user needs then.

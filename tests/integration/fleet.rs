@@ -1,6 +1,7 @@
 //! Many instances over one database and one Redis: what one hears all hear, and what goes wrong in Redis costs speed alone
 //! (design section 5, points 3, 8 to 11 and 13).
 
+mod cluster;
 mod log;
 mod secured;
 mod setbacks;
