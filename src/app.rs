@@ -11,12 +11,13 @@ use tokio::{
 };
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, Wire},
     check::{Checker, Settings},
     config::{Config, SourceConfig},
-    feed::{Feed, follow_documents},
+    feed::{Feed, Lease, follow_documents},
     freshness::Statement,
     invalidate::Invalidator,
+    link::{FORMAT, Link, LinkError, Names, Server},
     schema::{Mistakes, Schema},
     source::{
         Deadline, Source, SourceError,
@@ -88,6 +89,8 @@ pub struct App {
     /// Why not all is well with the source, while that is so.
     pub trouble: watch::Receiver<Option<String>>,
     follower: Follower,
+    sharing: Option<Sharing>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Who finds out what changes.
@@ -110,17 +113,49 @@ pub fn read_schema(path: &std::path::Path) -> Result<Schema, AppError> {
     Schema::parse(&path.display().to_string(), &text).map_err(AppError::Schema)
 }
 
+/// What the instances over one database share: a Redis, and what things are called there.
+pub struct Sharing {
+    names: Names,
+    /// For statements, hints and the lease, which do not wait behind facts.
+    link: Link,
+}
+
+impl Sharing {
+    /// Over a server or a cluster, by these names.
+    #[must_use]
+    pub fn new(server: Server, names: Names) -> Self {
+        Self { names, link: Link::new(Arc::new(server)) }
+    }
+
+    /// As [`Sharing::new`], by the names for a MongoDB and a schema.
+    ///
+    /// # Errors
+    /// [`ConnectError::Unreachable`].
+    pub async fn over(server: Server, schema: &Schema, mongodb: &MongoDb) -> Result<Self, ConnectError> {
+        let identity = mongodb.identity().await.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        Ok(Self::new(server, Names::new(&identity, schema.fingerprint(), FORMAT)))
+    }
+}
+
 impl App {
-    /// Reads the schema and opens the source. Says in the log what it finds there.
+    /// Reads the schema and opens the source, and what is shared with other instances. Says in the log what it finds there.
     ///
     /// # Errors
     /// [`AppError`].
-    pub async fn open(schema: Schema, source: &SourceConfig, settings: Settings) -> Result<Self, AppError> {
+    pub async fn open(
+        schema: Schema,
+        source: &SourceConfig,
+        redis: Option<&Server>,
+        settings: Settings,
+    ) -> Result<Self, AppError> {
         let schema = Arc::new(schema);
         match source {
             SourceConfig::Documents(directory) => {
                 let documents = Documents::read(&schema, directory).map_err(AppError::Documents)?;
                 report_documents(&documents);
+                if redis.is_some() {
+                    tracing::warn!("Redis is configured and not used: documents on disk are not shared");
+                }
                 let trouble = documents.trouble();
                 let changes = documents.changes();
                 let first = documents.revision();
@@ -131,16 +166,24 @@ impl App {
             SourceConfig::MongoDb { uri, database } => {
                 let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
                 report_database(&schema, &mongodb, settings).await?;
-                Ok(Self::over_mongodb(schema, mongodb, settings))
+                let sharing = match redis {
+                    Some(server) => Some(Sharing::over(server.clone(), &schema, &mongodb).await?),
+                    None => {
+                        tracing::info!("ℹ️  Redis not configured (REDIS_URL not set), using memory cache");
+                        None
+                    }
+                };
+                Ok(Self::over_mongodb(schema, mongodb, settings, sharing))
             }
         }
     }
 
     /// As [`App::open`], over a MongoDB that is open already.
     #[must_use]
-    pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb, settings: Settings) -> Self {
+    pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb, settings: Settings, sharing: Option<Sharing>) -> Self {
         let mongodb = Arc::new(mongodb);
-        let app = Self::over(Arc::clone(&schema), Arc::<MongoDb>::clone(&mongodb), settings, watch::channel(None).1);
+        let source = Arc::<MongoDb>::clone(&mongodb);
+        let app = Self::assemble(Arc::clone(&schema), source, settings, watch::channel(None).1, sharing);
         if mongodb.mode() == Mode::ReplicaSet { app.following(schema, &mongodb) } else { app }
     }
 
@@ -149,8 +192,10 @@ impl App {
     pub fn following(self, schema: Arc<Schema>, mongodb: &MongoDb) -> Self {
         let freshness = Arc::clone(self.checker.freshness());
         let (prober, bus) = (self.checker.prober().clone(), Arc::clone(&self.bus));
-        let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus };
-        Self { follower: Follower::ChangeStream(Box::new(feed)), ..self }
+        let lease = self.sharing.as_ref().map(|Sharing { names, link }| Lease::new(link.clone(), names.lease.clone()));
+        let lease = lease.map(Arc::new);
+        let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
+        Self { follower: Follower::ChangeStream(Box::new(feed)), lease, ..self }
     }
 
     /// As [`App::open`], over a source that is open already, and that nobody follows.
@@ -161,31 +206,62 @@ impl App {
         settings: Settings,
         trouble: watch::Receiver<Option<String>>,
     ) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        let checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
-        let bus = Arc::new(Bus::new(Arc::clone(checker.freshness())));
-        let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
-        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody }
+        Self::assemble(schema, source, settings, trouble, None)
     }
 
-    /// Starts what runs in the background: probes, and who finds out what changes. They end with the set.
+    fn assemble(
+        schema: Arc<Schema>,
+        source: Arc<dyn Source>,
+        settings: Settings,
+        trouble: watch::Receiver<Option<String>>,
+        sharing: Option<Sharing>,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
+        let mut bus = Bus::new(Arc::clone(checker.freshness()));
+        if let Some(Sharing { names, link }) = &sharing {
+            let wire = Wire::new(link.clone(), names.clone());
+            bus = bus.over(wire, Arc::clone(&schema), checker.prober().clone(), Arc::clone(&metrics));
+        }
+        let bus = Arc::new(bus);
+        let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
+        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody, sharing, lease: None }
+    }
+
+    /// Starts what runs in the background: probes, who finds out what changes, and what keeps in touch with other instances.
+    /// They end with the set.
     ///
     /// # Errors
     /// The source could not be asked for its time.
     pub async fn start(&mut self) -> Result<JoinSet<()>, AppError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.checker.prober().clone().run());
+        if let Some(Sharing { link, .. }) = &self.sharing {
+            tasks.spawn(link.clone().run(report_redis));
+            let bus = Arc::clone(&self.bus);
+            tasks.spawn(async move { bus.listen().await });
+        }
         match std::mem::replace(&mut self.follower, Follower::Nobody) {
             Follower::ChangeStream(feed) => {
                 feed.begin(Deadline::after(START_TIME)).await.map_err(AppError::Source)?;
                 tasks.spawn(feed.run());
+                if let Some(lease) = self.lease.clone() {
+                    tasks.spawn(async move { lease.run().await });
+                }
             }
             Follower::Documents(changes) => {
                 tasks.spawn(follow_documents(changes, Arc::clone(self.checker.freshness()), Arc::clone(&self.bus)));
             }
-            Follower::Nobody => {}
+            Follower::Nobody => self.bus.begin_hints(),
         }
         Ok(tasks)
+    }
+
+    /// Leaves to others at once what this instance does for all.
+    pub async fn retire(&self) {
+        if let Some(lease) = &self.lease {
+            lease.give_up().await;
+        }
     }
 
     /// All its services, for so many requests at once.
@@ -208,7 +284,8 @@ pub async fn run(
     listening: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
-    let mut app = App::open(read_schema(&config.schema)?, &config.source, config.settings).await?;
+    let schema = read_schema(&config.schema)?;
+    let mut app = App::open(schema, &config.source, config.redis.as_ref(), config.settings).await?;
     let mut tasks = app.start().await?;
     let unavailable = |source| AppError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(unavailable)?;
@@ -219,14 +296,23 @@ pub async fn run(
     tracing::info!(%address, "ready");
     listening(address);
     let apis = app.apis(REQUESTS_MAX);
-    let serving = serve(listener, apis, app.metrics, app.trouble, Limits::default(), stop);
+    let serving = serve(listener, apis, Arc::clone(&app.metrics), app.trouble.clone(), Limits::default(), stop);
     tokio::select! {
         served = serving => served?,
         // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
         Some(_) = tasks.join_next() => return Err(AppError::Task),
     }
+    app.retire().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says when Redis is reached and when it is not, in the words that operators look for.
+fn report_redis(reached: Result<(), &LinkError>) {
+    match reached {
+        Ok(()) => tracing::info!("✅ Redis cache connected"),
+        Err(error) => tracing::warn!(%error, "Redis unavailable, using memory cache"),
+    }
 }
 
 fn report_documents(documents: &Documents) {

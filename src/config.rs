@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::check::Settings;
+use crate::{check::Settings, link::Server};
 
 /// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
 /// more than what probes are kept for.
@@ -18,6 +18,9 @@ const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duratio
 
 /// The port that is served where none is named.
 pub const DEFAULT_PORT: u16 = 50_051;
+
+/// The port of a Redis that is named by its host alone.
+const DEFAULT_REDIS_PORT: u16 = 6_379;
 
 /// What the command line says. It goes before the environment.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,8 @@ pub struct Config {
     pub schema: PathBuf,
     /// Where facts come from.
     pub source: SourceConfig,
+    /// What instances share, if anything.
+    pub redis: Option<Server>,
     /// Where to listen.
     pub listen: SocketAddr,
     /// How old a fact may be, and how much is remembered.
@@ -139,8 +144,9 @@ impl Config {
         // Callers cannot authenticate yet: nobody but this machine may call unless the operator says so.
         let listen = SocketAddr::new(bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
         let settings = settings(environment, &mut wrong);
+        let redis = redis(environment, &mut wrong);
         match (schema, source) {
-            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, listen, settings }),
+            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, redis, listen, settings }),
             _ => Err(ConfigError(wrong)),
         }
     }
@@ -189,6 +195,41 @@ fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec
             None
         }
     }
+}
+
+fn redis(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<Server> {
+    let host = environment.get("REDIS_HOST");
+    let server = if let Some(urls) = environment.get("REDIS_URL") {
+        // What is said of it must not show it, as there may be a password in it.
+        Server::parse(&urls).map_err(|error| wrong.push(format!("REDIS_URL {error}"))).ok()?
+    } else if let Some(host) = host {
+        let port = match environment.get("REDIS_PORT").map(|text| (text.parse(), text)) {
+            None => Some(DEFAULT_REDIS_PORT),
+            Some((Ok(port @ 1..), _)) => Some(port),
+            Some((_, text)) => {
+                wrong.push(format!("REDIS_PORT is `{text}`: set it to a number from 1 to 65535, such as 6379"));
+                None
+            }
+        };
+        let password = environment.get("REDIS_PASSWORD");
+        let server = Server::at(&host, port?, password.as_deref());
+        server
+            .map_err(|_| wrong.push(format!("REDIS_HOST is `{host}`: set it to the name or address of a host")))
+            .ok()?
+    } else {
+        for name in ["REDIS_PORT", "REDIS_PASSWORD", "REDIS_CA_FILE"] {
+            if environment.get(name).is_some() {
+                wrong.push(format!(
+                    "{name} is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset {name}"
+                ));
+            }
+        }
+        return None;
+    };
+    let Some(path) = environment.get("REDIS_CA_FILE") else { return Some(server) };
+    let read = std::fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
+    let server = read.and_then(|pem| server.with_authority(pem).map_err(|error| error.to_string()));
+    server.map_err(|error| wrong.push(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
 }
 
 fn port(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<u16> {

@@ -3,10 +3,12 @@
 //! Judges nothing: what follows from a statement is `freshness`'s business.
 
 mod event;
+mod lease;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
 
+pub use lease::Lease;
 use mongodb::Database;
 use stream::{Ended, Stream};
 use tokio::{
@@ -30,6 +32,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(8);
 /// How long to wait before a stream that could not be opened is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether others still tell all that changes.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long nothing is said of files that have not changed.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
@@ -49,6 +54,8 @@ pub struct Feed {
     pub prober: Prober,
     /// Who carries what is said.
     pub bus: Arc<Bus>,
+    /// What chooses who speaks, where there are other instances.
+    pub lease: Option<Arc<Lease>>,
 }
 
 impl Feed {
@@ -57,29 +64,30 @@ impl Feed {
     /// # Errors
     /// The source could not be asked for its time.
     pub async fn begin(&self, deadline: Deadline) -> Result<(), SourceError> {
-        let probe = self.prober.sent_since(LocalTime::now(), deadline).await?;
-        self.bus.begin_at(probe.moment);
-        Ok(())
+        self.bus.begin(&self.prober, deadline).await
     }
 
-    /// Follows for ever, from W on, whatever happens to the stream.
+    /// Follows for ever, from W on, whatever happens to the stream; where others tell all that changes, waits until they do
+    /// not, or it is to speak for them.
     pub async fn run(self) {
         let mut patience = PATIENCE;
         let mut invalidated = None;
         let mut has_complained = false;
         loop {
+            let term = self.called_for().await;
             let epoch = self.freshness.epoch();
-            let from = self.freshness.applied();
+            let from = if term.is_some() { self.bus.take_over().await } else { self.freshness.applied() };
             // A stream that is opened at the moment at which it was invalidated would end there again.
             let open_at = if invalidated == Some(from) { from.next() } else { from };
-            let ended = self.follow(from, open_at, epoch, patience).await;
-            let has_moved = self.freshness.applied() > from;
+            let before = self.freshness.applied();
+            let ended = self.follow(Span { from, open_at, term }, epoch, patience).await;
+            let has_moved = self.freshness.applied() > before;
             patience = if has_moved { PATIENCE } else { PATIENCE_MAX.min(patience * 2) };
             has_complained &= !has_moved;
             match ended {
                 Ended::Invalidated(at) => {
                     tracing::warn!("a database was dropped or renamed: all facts are read again");
-                    self.forget(at, epoch);
+                    self.forget(at, epoch).await;
                     invalidated = Some(at);
                 }
                 Ended::Lost(error) => self.start_over(&error, epoch).await,
@@ -88,17 +96,55 @@ impl Feed {
                         tracing::warn!(%error, "changes cannot be followed: facts are believed for MAX_STALENESS");
                     }
                     has_complained = true;
+                    self.leave_to_others().await;
                     sleep(PAUSE).await;
                 }
-                Ended::Lagging => tracing::debug!("the change stream lags behind, and is opened anew"),
+                Ended::Lagging => {
+                    tracing::debug!("the change stream lags behind, and is opened anew");
+                    self.leave_to_others().await;
+                }
+                Ended::Relieved => {}
             }
         }
     }
 
+    /// Done when a stream is called for: by the lease, whose term it says, or as others do not tell all that changes.
+    async fn called_for(&self) -> Option<u64> {
+        let Some(lease) = &self.lease else { return None };
+        let mut held = lease.watch();
+        loop {
+            let term = *held.borrow_and_update();
+            if term.is_some() {
+                self.bus.set_followed(true);
+                return term;
+            }
+            if self.bus.tells_all() {
+                self.bus.set_followed(false);
+            } else {
+                // What was missed may be in the log; else the subscription may be deaf.
+                self.bus.catch_up().await;
+                if !self.bus.tells_all() {
+                    self.bus.listen_again();
+                    self.bus.set_followed(true);
+                    return None;
+                }
+            }
+            drop(timeout(LOOK, held.changed()).await);
+        }
+    }
+
+    /// Lets another instance speak, where this one cannot follow.
+    async fn leave_to_others(&self) {
+        if let Some(lease) = &self.lease {
+            lease.give_up().await;
+        }
+    }
+
     /// Says that anything may have changed up to a moment.
-    fn forget(&self, at: Moment, epoch: Epoch) {
+    async fn forget(&self, at: Moment, epoch: Epoch) {
         let changes = vec![Change { at, what: Changed::Everything }];
-        self.bus.say(Statement { from: self.freshness.applied(), to: at, changes }, epoch);
+        let statement = Statement { from: self.freshness.applied(), to: at, changes };
+        self.say(statement, self.lease.as_ref().is_some_and(|lease| lease.is_held()), epoch).await;
     }
 
     /// Goes on at a fresh probe: what was between is not known.
@@ -106,25 +152,36 @@ impl Feed {
         match self.prober.sent_since(LocalTime::now(), Deadline::after(PATIENCE_MAX)).await {
             Ok(probe) => {
                 tracing::warn!(why, "changes were lost: all facts are read again");
-                self.forget(probe.moment, epoch);
+                self.forget(probe.moment, epoch).await;
             }
             Err(_) => sleep(PAUSE).await,
         }
     }
 
+    /// Applies a statement, and says it to the others as well where this instance is to. Says whether they took it.
+    async fn say(&self, statement: Statement, to_all: bool, epoch: Epoch) -> bool {
+        if !to_all {
+            self.bus.say(statement, epoch);
+            return true;
+        }
+        self.bus.say(statement.clone(), epoch);
+        let published = self.bus.publish(statement).await;
+        published.inspect_err(|error| tracing::debug!(%error, "a statement could not be published")).is_ok()
+    }
+
     /// Says what a stream shows until it ends.
-    async fn follow(&self, from: Moment, open_at: Moment, epoch: Epoch, patience: Duration) -> Ended {
-        let mut stream = match Stream::open(&self.schema, &self.database, open_at, patience).await {
+    async fn follow(&self, span: Span, epoch: Epoch, patience: Duration) -> Ended {
+        let mut stream = match Stream::open(&self.schema, &self.database, span.open_at, patience).await {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
-        let ended = self.say_all(&mut stream, from, epoch, patience).await;
+        let ended = self.say_all(&mut stream, span, epoch, patience).await;
         stream.close().await;
         ended
     }
 
-    async fn say_all(&self, stream: &mut Stream, from: Moment, epoch: Epoch, patience: Duration) -> Ended {
-        let mut said = from;
+    async fn say_all(&self, stream: &mut Stream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
+        let mut said = span.from;
         // What was said early.
         let mut early: Vec<Change> = Vec::new();
         let mut was_in_time = LocalTime::now();
@@ -142,10 +199,20 @@ impl Feed {
             if to > said {
                 changes.extend(early.extract_if(.., |change| change.at <= to));
             }
-            self.bus.say(Statement { from: said, to, changes }, epoch);
+            // Who was relieved, or takes office, ends here: what is said to others must have no gap.
+            let term = self.lease.as_ref().and_then(|lease| *lease.watch().borrow());
+            let was_taken =
+                self.say(Statement { from: said, to, changes }, term.is_some() && term == span.term, epoch).await;
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
+            }
+            if !was_taken && let Some(lease) = &self.lease {
+                lease.release().await;
+                return Ended::Relieved;
+            }
+            if term.is_some() && term != span.term || term.is_none() && self.bus.tells_all() {
+                return Ended::Relieved;
             }
             let now = LocalTime::now();
             if self.freshness.probed_before(now.minus(PATIENCE)).is_none_or(|probe| probe.moment <= said) {
@@ -159,6 +226,17 @@ impl Feed {
             }
         }
     }
+}
+
+/// Where a stream begins, and for whom.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// From where on it is said what changes.
+    from: Moment,
+    /// The first moment that it shows.
+    open_at: Moment,
+    /// The term of office in which it is said to all.
+    term: Option<u64>,
 }
 
 /// Says what changes in files, which whoever probes them has found out, and now and then that nothing has.

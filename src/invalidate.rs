@@ -4,8 +4,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use tokio::time::timeout_at;
+
 use crate::{
-    bus::Bus,
+    bus::{Bus, Hint},
     fact::{DocumentId, FactKey},
     freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
     question::{CollectionId, Id, IdForm, Resource, Subject},
@@ -47,6 +49,15 @@ impl OutdatedDocument {
     }
 }
 
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalidated {
+    /// Covers everything that was acknowledged before.
+    pub token: Token,
+    /// Whether other instances were told.
+    pub is_published: bool,
+}
+
 /// Marks what is said to have changed.
 #[derive(Clone)]
 pub struct Invalidator {
@@ -80,21 +91,29 @@ impl Invalidator {
     ///
     /// # Errors
     /// The source could not be asked, or not in time. Nothing is marked then.
-    pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Token, SourceError> {
+    pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Invalidated, SourceError> {
         let epoch = self.prober.epoch();
         let at = self.prober.sent_since(LocalTime::now(), deadline).await?.moment;
+        let mut hint = Hint::nothing(at);
         let changed = match outdated {
-            Outdated::All => vec![Changed::Everything],
+            Outdated::All => {
+                hint = Hint::all(at);
+                vec![Changed::Everything]
+            }
             Outdated::These { resources, documents, subjects } => {
                 let mut changed: Vec<Changed> = subjects.iter().cloned().map(Changed::Subject).collect();
                 changed.extend(self.keys_of_resources(resources).into_iter().map(Changed::Key));
-                changed.extend(self.of_documents(documents, at, deadline).await?);
+                changed.extend(self.of_documents(documents, at, deadline, &mut hint).await?);
+                resources.iter().for_each(|resource| hint.add_resource(&self.schema, resource));
+                subjects.iter().for_each(|subject| hint.add_subject(&self.schema, subject));
                 changed
             }
         };
         let changes = changed.into_iter().map(|what| Change { at, what }).collect();
         self.bus.hint(changes, epoch);
-        Ok(Token { clock: self.clock(), moment: at })
+        let told = timeout_at(deadline.for_loading().instant(), self.bus.tell(&hint)).await;
+        let is_published = told.unwrap_or(false);
+        Ok(Invalidated { token: Token { clock: self.clock(), moment: at }, is_published })
     }
 
     /// Every key by which a resource's relations are looked up.
@@ -111,6 +130,7 @@ impl Invalidator {
         documents: &[OutdatedDocument],
         at: Moment,
         deadline: Deadline,
+        hint: &mut Hint,
     ) -> Result<Vec<Changed>, SourceError> {
         let mut changed = Vec::new();
         let collections: BTreeSet<CollectionId> = documents.iter().map(|document| document.collection).collect();
@@ -121,7 +141,8 @@ impl Invalidator {
                 let id = DocumentId::Id(id.clone());
                 Changed::Document { collection, id }
             }));
-            let keys = self.source.keys_of(collection, ids, at, deadline).await?;
+            let keys = self.source.keys_of(collection, ids.clone(), at, deadline).await?;
+            hint.add_documents(&self.schema, collection, &ids, &keys);
             changed.extend(keys.into_iter().map(Changed::Key));
         }
         Ok(changed)

@@ -158,7 +158,7 @@ impl Link {
         let mut up = self.up.subscribe();
         *self.connection() = Some(connection);
         self.up.send_replace(true);
-        let _sender_lives_in_self = up.wait_for(|up| !up).await;
+        drop(up.wait_for(|up| !up).await);
     }
 
     /// Has a connection be used no more.

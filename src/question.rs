@@ -152,6 +152,12 @@ impl Id {
         Self::Digest(half)
     }
 
+    /// The digest whose 32 lower-case hex digits these are.
+    #[must_use]
+    pub fn parse_digest(digits: &str) -> Option<Self> {
+        hex(digits).map(Self::Digest)
+    }
+
     /// How many bytes the id itself has: what it counts for in the bound on a fact.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -28,6 +28,8 @@ pub struct Metrics {
     shared_believed: Counter,
     shared_written: Counter,
     shared_unwritten: Family<ReasonLabels, Counter>,
+    repairs: Counter,
+    drops: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +84,14 @@ impl Default for Metrics {
             "Facts that were to be written to Redis and were not, by reason",
             shared_unwritten.clone(),
         );
+        let repairs = Counter::default();
+        registry.register(
+            "bus_repairs",
+            "Gaps in what was heard from other instances, for which the log was read",
+            repairs.clone(),
+        );
+        let drops = Counter::default();
+        registry.register("bus_drops", "Statements and hints that were not believed", drops.clone());
         let counter = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
         Self {
             allowed: counter("allowed", ""),
@@ -95,6 +105,8 @@ impl Default for Metrics {
             shared_believed,
             shared_written,
             shared_unwritten,
+            repairs,
+            drops,
             registry,
         }
     }
@@ -145,6 +157,16 @@ impl Metrics {
     /// Counts a fact that was not written to Redis.
     pub fn unwritten(&self, reason: &'static str) {
         self.shared_unwritten.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a gap in what was heard from other instances.
+    pub fn repaired(&self) {
+        self.repairs.inc();
+    }
+
+    /// Counts something that was heard and not believed.
+    pub fn dropped(&self) {
+        self.drops.inc();
     }
 
     /// All metrics in the text format of Prometheus.

@@ -138,7 +138,7 @@ impl Ask {
             Overrides { schema: self.schema.clone(), documents: self.documents.clone(), ..Overrides::default() };
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
         text::start_warnings()?;
-        let app = App::open(read_schema(&config.schema)?, &config.source, config.settings).await?;
+        let app = App::open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
         Ok(Service::InProcess(app.apis(REQUESTS_MAX).permissions))
     }
 

@@ -98,7 +98,7 @@ impl SchemaTest {
         let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
-        let app = App::open(schema, &source, Settings::default()).await?;
+        let app = App::open(schema, &source, None, Settings::default()).await?;
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());

@@ -62,6 +62,8 @@ pub(super) enum Ended {
     Failed(String),
     /// It answers, but from too long ago.
     Lagging,
+    /// Others tell all that changes, or this instance is to tell them.
+    Relieved,
 }
 
 impl Ended {

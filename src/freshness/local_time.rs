@@ -35,6 +35,12 @@ impl LocalTime {
         Self(self.0.saturating_sub(time))
     }
 
+    /// The time so much later.
+    #[must_use]
+    pub fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+
     /// How long it is since `earlier`; nothing if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{Deadline, Source, SourceError};
-use crate::freshness::{Epoch, Freshness, LocalTime, Probe};
+use crate::freshness::{Clock, Epoch, Freshness, LocalTime, Probe};
 
 /// How often a probe is sent, whether somebody waits for it or not.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -73,6 +73,12 @@ impl Prober {
                 None => tracing::warn!("the source does not say what time it is"),
             }
         }
+    }
+
+    /// Whose time it asks for.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.source.clock()
     }
 
     /// Which history its probes are of.

@@ -12,7 +12,7 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
-    invalidate::{Invalidator, Outdated, OutdatedDocument},
+    invalidate::{Invalidated, Invalidator, Outdated, OutdatedDocument},
     schema::Schema,
     source::SourceError,
 };
@@ -43,14 +43,15 @@ impl InvalidationService for InvalidationApi {
         let request = request.into_inner();
         let outdated = outdated(self.invalidator.schema(), &request).map_err(|wrong| status::invalid(&wrong))?;
         let invalidated = timeout_at(deadline.instant(), self.invalidator.invalidate(&outdated, deadline)).await;
-        let token = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
+        let invalidated = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => Status::deadline_exceeded("nothing was invalidated in time"),
             error => {
                 tracing::warn!(%error, "nothing was invalidated: the source cannot be read");
                 status::unavailable("nothing was invalidated: the source cannot be read")
             }
         })?;
-        Ok(Response::new(InvalidateResponse { token: token.to_string(), published: false }))
+        let Invalidated { token, is_published } = invalidated;
+        Ok(Response::new(InvalidateResponse { token: token.to_string(), published: is_published }))
     }
 }
 

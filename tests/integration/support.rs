@@ -2,9 +2,11 @@
 
 pub mod both;
 pub mod command;
+pub mod fleet;
 pub mod gated;
 pub mod live;
 pub mod monitored;
+pub mod redis;
 pub mod replica_set;
 pub mod servers;
 pub mod service;

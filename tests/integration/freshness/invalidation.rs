@@ -29,7 +29,8 @@ async fn shared() -> (Live, Question) {
 /// What is remembered is read again once it is said to be outdated, and then remembered again.
 async fn is_read_again(live: &Live, question: &Question, outdated: Outdated) {
     let _remembered = live.remembers(question).await;
-    let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    let token =
+        live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers").token;
     let checked = live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
     assert_eq!(checked.tier, Tier::Source, "{outdated:?}");
     assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");

@@ -62,7 +62,7 @@ async fn an_invalidation_has_it_read_again_at_once_and_its_token_reads_the_sourc
     delete_share(&live).await;
     let resource = question.resource.clone();
     let outdated = Outdated::These { resources: vec![resource], documents: Vec::new(), subjects: Vec::new() };
-    let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("a token");
+    let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("a token").token;
     assert_eq!(token.clock, Clock::Local);
     assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
     let checked = live.ask(&question, Demand::AtLeastAsFresh(token)).await.expect("an answer");

@@ -182,7 +182,7 @@ impl Run {
 /// An instance with a client of its own, and what it has running in the background.
 async fn start(schema: &Arc<Schema>, uri: &str, database: &Database) -> (App, JoinSet<()>) {
     let source = MongoDb::connect(Arc::clone(schema), uri, Some(database.name())).await.expect("the set is there");
-    let mut app = App::over_mongodb(Arc::clone(schema), source, Settings::default());
+    let mut app = App::over_mongodb(Arc::clone(schema), source, Settings::default(), None);
     let tasks = app.start().await.expect("the set says what time it is");
     (app, tasks)
 }

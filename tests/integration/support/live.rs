@@ -62,7 +62,7 @@ impl Live {
     /// Over a database that is there already.
     pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
-        let app = App::over_mongodb(Arc::clone(&schema), source, settings);
+        let app = App::over_mongodb(Arc::clone(&schema), source, settings, None);
         Self::start(schema, database, app).await
     }
 

@@ -90,7 +90,7 @@ pub fn standalone_mongo() -> &'static Mongo {
 
 /// Every test that needs a server says why it has none, not only the first.
 #[track_caller]
-fn started<T>(server: &'static Result<T, String>) -> &'static T {
+pub(super) fn started<T>(server: &'static Result<T, String>) -> &'static T {
     match server {
         Ok(server) => server,
         Err(why) => panic!("{why}"),
@@ -220,7 +220,7 @@ fn write_key(directory: &Path) -> PathBuf {
 pub(super) struct Server {
     name: &'static str,
     pub(super) port: u16,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// The shell around the server, which waits for its stdin to be closed.
     keeper: Child,
 }
@@ -233,11 +233,19 @@ impl Server {
         variable: &str,
         arguments: impl Fn(u16, &Path) -> Vec<OsString>,
     ) -> Result<Self, String> {
-        let program = find(name, variable)?;
+        Self::start_program(name, &find(&[name], variable)?, arguments)
+    }
+
+    /// As [`Server::start`], where the program has been found.
+    pub(super) fn start_program(
+        name: &'static str,
+        program: &Path,
+        arguments: impl Fn(u16, &Path) -> Vec<OsString>,
+    ) -> Result<Self, String> {
         let mut failure = String::new();
         for _ in 0..STARTS_MAX {
-            let server = Self::spawn(name, &program, &arguments)
-                .map_err(|error| format!("{name} cannot be started: {error}"))?;
+            let server =
+                Self::spawn(name, program, &arguments).map_err(|error| format!("{name} cannot be started: {error}"))?;
             match server.until_listening() {
                 Ok(()) => return Ok(server),
                 Err(why) => failure = why,
@@ -251,7 +259,7 @@ impl Server {
         program: &Path,
         arguments: impl Fn(u16, &Path) -> Vec<OsString>,
     ) -> std::io::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let directory = tempfile::Builder::new().prefix(&format!("permcached-{name}-")).tempdir()?;
         let keeper = Command::new("sh")
             .args(["-c", KEEPER])
@@ -333,18 +341,22 @@ impl Drop for Server {
     }
 }
 
-/// The server's program, or what to do about its absence.
-fn find(name: &str, variable: &str) -> Result<PathBuf, String> {
+/// A port of 127.0.0.1 that nobody has just now.
+pub(super) fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The server's program, by the first of its names that is found, or what to do about its absence.
+pub(super) fn find(names: &[&str], variable: &str) -> Result<PathBuf, String> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
         return if path.is_file() { Ok(path) } else { Err(format!("{variable}={}: no such file", path.display())) };
     }
-    let directories = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::var_os("PATH").unwrap_or_default();
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
-    env::split_paths(&directories)
-        .chain([fetched])
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            format!("no {name} found: run `make test`, which fetches one, or set {variable}=/path/to/{name}")
-        })
+    let directories: Vec<PathBuf> = env::split_paths(&on_path).chain([fetched]).collect();
+    let places = names.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name)));
+    places.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let name = names[0];
+        format!("no {name} found: run `make test`, which fetches one, or set {variable}=/path/to/{name}")
+    })
 }

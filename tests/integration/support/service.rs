@@ -65,7 +65,7 @@ impl Service {
     /// As [`Service::start`], with this long for requests to end after it was told to stop.
     pub async fn draining_within(drain_time: Duration) -> Self {
         let source = SourceConfig::Documents(DOCUMENTS.into());
-        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, Settings::default()).await.unwrap();
+        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, None, Settings::default()).await.unwrap();
         Self::serve(app.apis(1_024), app.metrics, Limits { drain_time, ..Limits::default() }).await
     }
 

@@ -1,0 +1,259 @@
+//! Statements as bytes, for instances of one schema and one version: the names of the key and the channel see to that.
+//!
+//! What is written here is versioned by `link::FORMAT`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fact::{DocumentId, FactKey},
+    freshness::{Change, Changed, Moment, Statement},
+    question::{CollectionId, Id, LookupId},
+};
+
+/// How many bytes one piece of a statement takes at most, so that the log stays small however much is said.
+pub(super) const PIECE_BYTES_MAX: usize = 4 * 1_024;
+
+#[derive(Serialize, Deserialize)]
+struct Said {
+    from: u64,
+    to: u64,
+    changes: Vec<SaidChange>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SaidChange {
+    /// How much later than the statement's `from`, which takes few bytes.
+    after: u64,
+    what: SaidChanged,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SaidChanged {
+    Everything,
+    Document { collection: u16, id: SaidId },
+    OddDocument { collection: u16, id: String },
+    Key { lookup: u16, id: SaidId },
+}
+
+#[derive(Serialize, Deserialize)]
+enum SaidId {
+    ObjectId([u8; 12]),
+    Integer(i64),
+    Uuid([u8; 16]),
+    String(String),
+    Digest([u8; 16]),
+}
+
+impl From<&Id> for SaidId {
+    fn from(id: &Id) -> Self {
+        match id {
+            Id::ObjectId(bytes) => Self::ObjectId(*bytes),
+            Id::Integer(number) => Self::Integer(*number),
+            Id::Uuid(bytes) => Self::Uuid(*bytes),
+            Id::String(text) => Self::String(text.to_string()),
+            Id::Digest(bytes) => Self::Digest(*bytes),
+        }
+    }
+}
+
+impl From<SaidId> for Id {
+    fn from(id: SaidId) -> Self {
+        match id {
+            SaidId::ObjectId(bytes) => Self::ObjectId(bytes),
+            SaidId::Integer(number) => Self::Integer(number),
+            SaidId::Uuid(bytes) => Self::Uuid(bytes),
+            SaidId::String(text) => Self::String(text.into()),
+            SaidId::Digest(bytes) => Self::Digest(bytes),
+        }
+    }
+}
+
+/// A statement as pieces, each a statement, whose bytes fit in the log: what changed in (from, to] is what changed in
+/// (from, between] and in (between, to]. Where even one moment's changes do not fit, everything changed at it.
+pub(super) fn pieces(statement: Statement) -> Vec<(Moment, Vec<u8>)> {
+    let mut pieces = Vec::new();
+    let mut todo = vec![statement];
+    while let Some(whole) = todo.pop() {
+        let bytes = encode(&whole);
+        if bytes.len() <= PIECE_BYTES_MAX {
+            pieces.push((whole.to, bytes));
+            continue;
+        }
+        let Statement { from, to, mut changes } = whole;
+        changes.sort_by_key(|change| change.at);
+        let early = changes.split_off(changes.partition_point(|change| change.at <= to));
+        let moment = |place: usize| changes.get(place).map(|change| change.at);
+        // The last of what is pushed comes first.
+        match (moment(0), moment(changes.len() / 2), moment(changes.len().saturating_sub(1))) {
+            (Some(first), Some(middle), Some(last)) if first < last => {
+                // No change is torn from others of its moment, and both parts have some.
+                let cut = if middle > first { middle.previous() } else { first };
+                let later = changes.split_off(changes.partition_point(|change| change.at <= cut));
+                let cut = cut.max(from);
+                todo.extend(in_halves(to, early));
+                todo.push(Statement { from: cut, to, changes: later });
+                todo.push(Statement { from, to: cut, changes });
+            }
+            (Some(_), _, Some(last)) if early.is_empty() => {
+                todo.push(Statement { from, to, changes: everything(last) })
+            }
+            _ => {
+                todo.extend(in_halves(to, early));
+                if !changes.is_empty() || from < to {
+                    todo.push(Statement { from, to, changes });
+                }
+            }
+        }
+    }
+    pieces
+}
+
+/// Changes later than `to` by themselves: as statements that cover nothing.
+fn in_halves(to: Moment, mut early: Vec<Change>) -> Vec<Statement> {
+    let half = early.split_off(early.len() / 2);
+    let changes = match (early.is_empty(), half.as_slice()) {
+        // One that is too large.
+        (true, [change]) => return vec![Statement { from: to, to, changes: everything(change.at) }],
+        _ => [half, early],
+    };
+    changes
+        .into_iter()
+        .filter(|changes| !changes.is_empty())
+        .map(|changes| Statement { from: to, to, changes })
+        .collect()
+}
+
+fn everything(at: Moment) -> Vec<Change> {
+    vec![Change { at, what: Changed::Everything }]
+}
+
+fn encode(statement: &Statement) -> Vec<u8> {
+    let Statement { from, to, changes } = statement;
+    let change = |Change { at, what }: &Change| {
+        let what = match what {
+            // Nothing in a stream changes a subject; who heard of one would have to read everything again.
+            Changed::Everything | Changed::Subject(_) => SaidChanged::Everything,
+            Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id) } => {
+                SaidChanged::Document { collection: *collection, id: id.into() }
+            }
+            Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(text) } => {
+                SaidChanged::OddDocument { collection: *collection, id: text.to_string() }
+            }
+            Changed::Key(FactKey { lookup: LookupId(lookup), id }) => {
+                SaidChanged::Key { lookup: *lookup, id: id.into() }
+            }
+        };
+        SaidChange { after: at.as_u64().wrapping_sub(from.as_u64()), what }
+    };
+    let said = Said { from: from.as_u64(), to: to.as_u64(), changes: changes.iter().map(change).collect() };
+    // Writing to memory does not fail; and what nobody can read changes everything for them.
+    postcard::to_allocvec(&said).unwrap_or_default()
+}
+
+/// The statement that bytes are; none if they are none.
+pub(super) fn decode(bytes: &[u8]) -> Option<Statement> {
+    let (Said { from, to, changes }, []) = postcard::take_from_bytes(bytes).ok()? else { return None };
+    let change = |SaidChange { after, what }| {
+        let what = match what {
+            SaidChanged::Everything => Changed::Everything,
+            SaidChanged::Document { collection, id } => {
+                Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id.into()) }
+            }
+            SaidChanged::OddDocument { collection, id } => {
+                Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(id.into()) }
+            }
+            SaidChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into() }),
+        };
+        Change { at: Moment::from_count(from.wrapping_add(after)), what }
+    };
+    let changes = changes.into_iter().map(change).collect();
+    Some(Statement { from: Moment::from_count(from), to: Moment::from_count(to), changes })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn moments() -> impl Strategy<Value = Moment> {
+        (0_u64..40).prop_map(Moment::from_count)
+    }
+
+    fn ids() -> impl Strategy<Value = Id> {
+        prop_oneof![
+            any::<[u8; 12]>().prop_map(Id::ObjectId),
+            any::<i64>().prop_map(Id::Integer),
+            any::<[u8; 16]>().prop_map(Id::Uuid),
+            any::<[u8; 16]>().prop_map(Id::Digest),
+            "[a-zé]{1,300}".prop_map(|text| Id::String(text.into())),
+        ]
+    }
+
+    fn changes() -> impl Strategy<Value = Change> {
+        let what = prop_oneof![
+            1 => Just(Changed::Everything),
+            20 => (0_u16..9, ids()).prop_map(|(collection, id)| Changed::Document {
+                collection: CollectionId(collection),
+                id: DocumentId::Id(id),
+            }),
+            2 => (0_u16..9, "[a-z]{1,6000}").prop_map(|(collection, text)| Changed::Document {
+                collection: CollectionId(collection),
+                id: DocumentId::Other(text.into()),
+            }),
+            20 => (0_u16..9, ids()).prop_map(|(lookup, id)| Changed::Key(FactKey { lookup: LookupId(lookup), id })),
+        ];
+        (moments(), what).prop_map(|(at, what)| Change { at, what })
+    }
+
+    fn statements() -> impl Strategy<Value = Statement> {
+        (moments(), moments(), prop::collection::vec(changes(), 0..200)).prop_map(|(one, other, changes)| Statement {
+            from: one.min(other),
+            to: one.max(other),
+            changes,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn the_pieces_of_a_statement_say_what_it_says_each_for_itself(whole in statements()) {
+            let pieces: Vec<Statement> = pieces(whole.clone())
+                .into_iter()
+                .map(|(to, bytes)| {
+                    assert!(bytes.len() <= PIECE_BYTES_MAX);
+                    let piece = decode(&bytes).expect("what was written can be read");
+                    assert_eq!(piece.to, to);
+                    piece
+                })
+                .collect();
+            // They cover what it covers, without a gap, in this order.
+            let covering: Vec<&Statement> = pieces.iter().filter(|piece| piece.from < piece.to).collect();
+            let covered = covering.iter().fold(whole.from, |to, piece| {
+                assert_eq!(piece.from, to);
+                piece.to
+            });
+            prop_assert_eq!(covered, whole.to);
+            for change in &whole.changes {
+                let everything = Change { at: change.at, what: Changed::Everything };
+                let says = |piece: &&Statement| piece.changes.contains(change) || piece.changes.contains(&everything);
+                // Whoever hears only the piece that covers its moment must hear of it there.
+                let cover = covering.iter().find(|piece| piece.from < change.at && change.at <= piece.to);
+                match cover {
+                    Some(piece) => prop_assert!(says(piece), "{:?} in {:?}", change, piece),
+                    None => prop_assert!(pieces.iter().any(|piece| says(&piece))),
+                }
+            }
+            for change in pieces.iter().flat_map(|piece| &piece.changes) {
+                let at_its_moment = |said: &Change| said.at == change.at;
+                prop_assert!(whole.changes.contains(change) || whole.changes.iter().any(at_its_moment));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_statement_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _none_or_some = decode(&bytes);
+        }
+    }
+}

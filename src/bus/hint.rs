@@ -1,0 +1,206 @@
+//! Hints as bytes: what somebody says is outdated, by the names of the schema, so that instances with another schema and of
+//! another version hear it too.
+//!
+//! What these make of it is theirs: each marks its own lookups.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fact::{DocumentId, FactKey},
+    freshness::{Changed, Moment},
+    question::{CollectionId, Id, IdForm, Resource, Subject},
+    schema::Schema,
+};
+
+/// How many bytes a hint has at most. One that would have more says that all is outdated.
+const BYTES_MAX: usize = 256 * 1_024;
+
+/// What is outdated, and up to when.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hint {
+    /// What was true before this moment, in seconds and an increment, is not believed any more.
+    at: (u32, u32),
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    resources: Vec<Named>,
+    #[serde(default)]
+    subjects: Vec<Named>,
+    #[serde(default)]
+    documents: Vec<Documents>,
+    /// What a later version says besides.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// A resource or a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Named {
+    #[serde(rename = "type")]
+    kind: String,
+    id: SaidId,
+}
+
+/// Documents of one collection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Documents {
+    collection: String,
+    ids: Vec<SaidId>,
+    /// The fields of which the documents' values are among the keys.
+    fields: Vec<String>,
+    /// Under which values of which of those fields they are found.
+    keys: Vec<(String, SaidId)>,
+}
+
+/// An id by the name of its form and as a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidId(String, String);
+
+/// The name of the form of digests, which no schema knows.
+const DIGEST: &str = "sha256";
+
+impl SaidId {
+    fn new(id: &Id) -> Self {
+        let form = match id {
+            Id::ObjectId(_) => IdForm::ObjectId.as_str(),
+            Id::Integer(_) => IdForm::Integer.as_str(),
+            Id::Uuid(_) => IdForm::Uuid.as_str(),
+            Id::String(_) => IdForm::String.as_str(),
+            Id::Digest(_) => DIGEST,
+        };
+        let text = id.to_string();
+        Self(form.to_owned(), text.strip_prefix("sha256:").filter(|_| form == DIGEST).unwrap_or(&text).to_owned())
+    }
+
+    fn digest(&self) -> Option<Id> {
+        (self.0 == DIGEST).then(|| Id::parse_digest(&self.1)).flatten()
+    }
+
+    /// The id in the form that it was written in.
+    fn read(&self) -> Option<Id> {
+        let form = IdForm::ALL.into_iter().find(|form| form.as_str() == self.0);
+        form.and_then(|form| Id::parse(&self.1, form, false).ok()).or_else(|| self.digest())
+    }
+}
+
+impl Hint {
+    /// That all is outdated.
+    #[must_use]
+    pub fn all(at: Moment) -> Self {
+        Self { all: true, ..Self::nothing(at) }
+    }
+
+    /// That nothing is, yet.
+    #[must_use]
+    pub fn nothing(at: Moment) -> Self {
+        Self { at: (at.seconds(), at.increment()), ..Self::default() }
+    }
+
+    /// Everything that is looked up by a resource.
+    pub fn add_resource(&mut self, schema: &Schema, resource: &Resource) {
+        let kind = schema.resource(resource.kind).name.to_string();
+        self.resources.push(Named { kind, id: SaidId::new(&resource.id) });
+    }
+
+    /// Everything that is looked at for a subject.
+    pub fn add_subject(&mut self, schema: &Schema, subject: &Subject) {
+        if let Subject::Known { kind, id } = subject {
+            let kind = schema.subject(*kind).name.to_string();
+            self.subjects.push(Named { kind, id: SaidId::new(id) });
+        }
+    }
+
+    /// Documents of a collection, and the keys under which they are found now.
+    pub fn add_documents(&mut self, schema: &Schema, collection: CollectionId, ids: &[Id], keys: &[FactKey]) {
+        let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
+        let keys = keys.iter().map(|FactKey { lookup, id }| (schema.lookup(*lookup).by.to_string(), SaidId::new(id)));
+        self.documents.push(Documents {
+            collection: schema.collection_name(collection).to_owned(),
+            ids: ids.iter().map(SaidId::new).collect(),
+            fields: lookups.map(|(_, lookup)| lookup.by.to_string()).collect(),
+            keys: keys.collect(),
+        });
+    }
+
+    /// Up to when.
+    #[must_use]
+    pub fn at(&self) -> Moment {
+        Moment::new(self.at.0, self.at.1)
+    }
+
+    /// What a schema makes of it. What cannot be told, as a later version or another schema said it, is everything.
+    #[must_use]
+    pub fn changed(&self, schema: &Schema) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        if self.all || !self.unknown.is_empty() {
+            return vec![Changed::Everything];
+        }
+        for Named { kind, id } in &self.resources {
+            // A type that is not known here is looked up nowhere here.
+            if schema.resources().any(|(_, known)| *known.name == **kind) {
+                match schema.read_resource(kind, &id.1) {
+                    Ok(Resource { kind, id }) => changed
+                        .extend(schema.lookups_of(kind).map(|lookup| Changed::Key(FactKey { lookup, id: id.clone() }))),
+                    Err(_) => return vec![Changed::Everything],
+                }
+            }
+        }
+        for Named { kind, id } in &self.subjects {
+            if let Some((kind, known)) = schema.subjects().find(|(_, known)| *known.name == **kind) {
+                let id = match id.digest() {
+                    Some(digest) => known.secret.then_some(digest),
+                    None => Id::parse(&id.1, known.id, known.secret).ok(),
+                };
+                match id {
+                    Some(id) => changed.push(Changed::Subject(Subject::Known { kind, id })),
+                    None => return vec![Changed::Everything],
+                }
+            }
+        }
+        for documents in &self.documents {
+            match documents.changed(schema) {
+                Some(of_documents) => changed.extend(of_documents),
+                None => return vec![Changed::Everything],
+            }
+        }
+        changed
+    }
+
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match serde_json::to_vec(self) {
+            Ok(bytes) if bytes.len() <= BYTES_MAX => bytes,
+            _ => serde_json::to_vec(&Self::all(self.at())).unwrap_or_default(),
+        }
+    }
+
+    /// The hint that bytes are, if they are one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Documents {
+    fn changed(&self, schema: &Schema) -> Option<Vec<Changed>> {
+        let Some(collection) = schema.collection_id(&self.collection) else { return Some(Vec::new()) };
+        let lookups = || schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
+        // Of another lookup nobody has looked for the documents' keys.
+        if lookups().any(|(_, lookup)| !self.fields.iter().any(|field| *field == lookup.by.as_str())) {
+            return None;
+        }
+        let mut changed = Vec::new();
+        for id in &self.ids {
+            changed.push(Changed::Document { collection, id: DocumentId::Id(id.read()?) });
+        }
+        for (field, id) in &self.keys {
+            let id = id.read()?;
+            let found = lookups().filter(|(_, lookup)| lookup.by.as_str() == field);
+            changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey { lookup, id: id.clone() })));
+        }
+        Some(changed)
+    }
+}

@@ -1,0 +1,261 @@
+//! The wire between instances: statements and hints over Redis pub/sub, with a bounded log of statements behind it (design
+//! section 5, point 8).
+//!
+//! Judges nothing: what it hears, it hands on.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+
+use super::codec;
+use crate::{
+    freshness::{Moment, Statement},
+    link::{Link, LinkError, Names, Subscription},
+};
+
+/// How long a command may take. Who speaks waits for it, and no request does but an `Invalidate`.
+const COMMAND_TIME: Duration = Duration::from_millis(250);
+
+/// How long a page of the log may take.
+const PAGE_TIME: Duration = Duration::from_secs(1);
+
+/// How many statements the log keeps at most, of at most 4 KiB each.
+const LOG_LENGTH_MAX: usize = 1_000;
+
+/// How long the log is kept when nobody speaks. Who starts later begins anew, as if there were none.
+const LOG_LIFE: Duration = Duration::from_mins(5);
+
+/// How many statements are read from the log at once.
+const PAGE: usize = 200;
+
+/// How long to wait before a subscription is tried again: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// How long nothing may be heard, where somebody speaks four times a second, before another subscription is tried.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Appends a statement to the log, unless the log has got there already, and publishes it in any case. Ids are handed on as
+/// texts: Lua's numbers cannot hold moments. A full server takes it nevertheless, as the log is bounded.
+const PUBLISH: &str = "#!lua flags=allow-oom
+local added = redis.pcall('XADD', KEYS[1], 'MAXLEN', ARGV[1], ARGV[2], 's', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[3])
+if type(added) ~= 'table' or not added.err then
+    return 1
+elseif string.find(added.err, 'equal or smaller') then
+    return 0
+end
+return added";
+
+/// Carries statements and hints between instances.
+#[derive(Debug)]
+pub struct Wire {
+    link: Link,
+    names: Names,
+    /// Whether this instance listens, as far as is known.
+    listens: AtomicBool,
+    /// Asks for another subscription.
+    again: Notify,
+    /// Whether there is somebody to hand things on to.
+    begun: watch::Sender<bool>,
+}
+
+/// What was heard.
+pub(super) enum Heard {
+    /// This instance listens from now on: what was said before may have been missed.
+    Listening,
+    /// A statement.
+    Statement(Statement),
+    /// A hint.
+    Hint(Vec<u8>),
+}
+
+impl Wire {
+    /// A wire that nobody listens to yet.
+    #[must_use]
+    pub fn new(link: Link, names: Names) -> Self {
+        Self { link, names, listens: AtomicBool::new(false), again: Notify::new(), begun: watch::Sender::new(false) }
+    }
+
+    /// Whether this instance listens, as far as is known.
+    pub(super) fn listens(&self) -> bool {
+        self.listens.load(Ordering::Acquire)
+    }
+
+    /// Waits until the link is up, for so long.
+    pub(super) async fn wait(&self, time: Duration) {
+        let mut up = self.link.watch();
+        drop(timeout(time, up.wait_for(|up| *up)).await);
+    }
+
+    /// Says a statement to all instances that listen, and to those that read the log. Says whether it stands in the log: if
+    /// not, the log had got further already.
+    pub(super) async fn publish(&self, statement: Statement) -> Result<bool, LinkError> {
+        let mut is_kept = true;
+        for (to, bytes) in codec::pieces(statement) {
+            let mut command = redis::cmd("EVAL");
+            command.arg(PUBLISH).arg(1).arg(&self.names.log);
+            command.arg(LOG_LENGTH_MAX).arg(entry(to)).arg(bytes);
+            command.arg(u64::try_from(LOG_LIFE.as_millis()).unwrap_or(u64::MAX)).arg(&self.names.statements);
+            is_kept &= self.link.query::<u8>(&command, COMMAND_TIME).await? == 1;
+        }
+        Ok(is_kept)
+    }
+
+    /// Says a hint to all instances that listen.
+    pub(super) async fn hint(&self, hint: Vec<u8>) -> Result<(), LinkError> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(&self.names.hints).arg(hint);
+        self.link.query::<()>(&command, COMMAND_TIME).await
+    }
+
+    /// The log from its beginning.
+    pub(super) fn log(&self) -> Pages<'_> {
+        self.log_after(Moment::default())
+    }
+
+    /// The log, but for what reaches no further than `after`.
+    pub(super) fn log_after(&self, after: Moment) -> Pages<'_> {
+        Pages { wire: self, after: Some(entry(after)) }
+    }
+
+    /// Up to where the log reaches; nothing where there is none.
+    pub(super) async fn log_end(&self) -> Result<Option<Moment>, LinkError> {
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(&self.names.log).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<(String, (String, Vec<u8>))> = self.link.query(&command, COMMAND_TIME).await?;
+        Ok(last.first().and_then(|(_, (_, bytes))| codec::decode(bytes)).map(|statement| statement.to))
+    }
+
+    /// Removes the log, which is of another history.
+    pub(super) async fn remove_log(&self) -> Result<(), LinkError> {
+        self.link.query::<()>(redis::cmd("DEL").arg(&self.names.log), COMMAND_TIME).await
+    }
+
+    /// Lets what is heard be handed on from now on.
+    pub(super) fn begin(&self) {
+        self.begun.send_replace(true);
+    }
+
+    /// Replaces the subscription, which seems to be deaf.
+    pub(super) fn listen_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// What is heard from now on.
+    pub(super) fn ear(&self) -> Ear<'_> {
+        Ear { wire: self, subscription: None, pause: Duration::ZERO, has_complained: false }
+    }
+}
+
+/// The log, page by page.
+pub(super) struct Pages<'a> {
+    wire: &'a Wire,
+    /// The last entry that was read; nothing at the end.
+    after: Option<String>,
+}
+
+impl Pages<'_> {
+    /// The next statements, in order; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Statement>>, LinkError> {
+        let Some(after) = self.after.take() else { return Ok(None) };
+        let mut command = redis::cmd("XRANGE");
+        command.arg(&self.wire.names.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(PAGE);
+        let page: Vec<(String, (String, Vec<u8>))> = self.wire.link.query(&command, PAGE_TIME).await?;
+        if page.len() == PAGE {
+            self.after = page.last().map(|(id, _)| id.clone());
+        }
+        Ok(Some(page.iter().filter_map(|(_, (_, bytes))| codec::decode(bytes)).collect()))
+    }
+}
+
+/// Who listens for ever, whatever happens to the subscription.
+pub(super) struct Ear<'a> {
+    wire: &'a Wire,
+    subscription: Option<Subscription>,
+    /// How long to wait before the next subscription.
+    pause: Duration,
+    has_complained: bool,
+}
+
+impl Ear<'_> {
+    /// What is heard next.
+    pub(super) async fn next(&mut self) -> Heard {
+        loop {
+            let Some(subscription) = &mut self.subscription else {
+                self.listen().await;
+                return Heard::Listening;
+            };
+            let heard = tokio::select! {
+                heard = subscription.next() => heard,
+                () = self.wire.again.notified() => None,
+                () = sleep(SILENCE_MAX) => None,
+            };
+            match heard {
+                Some((channel, bytes)) if channel == self.wire.names.hints => return Heard::Hint(bytes),
+                Some((_, bytes)) => {
+                    if let Some(statement) = codec::decode(&bytes) {
+                        return Heard::Statement(statement);
+                    }
+                }
+                // It is lost, or deaf, or nobody speaks. The next one begins before it ends: nothing is missed between.
+                None => match self.subscribe().await {
+                    Ok(next) => {
+                        self.subscription = Some(next);
+                        return Heard::Listening;
+                    }
+                    Err(_) => {
+                        self.wire.listens.store(false, Ordering::Release);
+                        self.subscription = None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Subscribes, however often it has to be tried.
+    async fn listen(&mut self) {
+        let [shortest, longest] = PAUSES;
+        loop {
+            sleep(self.pause).await;
+            match self.subscribe().await {
+                Ok(subscription) => {
+                    let mut begun = self.wire.begun.subscribe();
+                    drop(begun.wait_for(|begun| *begun).await);
+                    self.subscription = Some(subscription);
+                    self.wire.listens.store(true, Ordering::Release);
+                    (self.pause, self.has_complained) = (shortest, false);
+                    return;
+                }
+                Err(error) => {
+                    if matches!(error, LinkError::Refused(_)) && !self.has_complained {
+                        tracing::warn!(
+                            %error,
+                            remedy = "grant the user the channels `&pc:*`",
+                            "Redis does not let this instance listen: it follows MongoDB by itself"
+                        );
+                        self.has_complained = true;
+                    }
+                }
+            }
+            self.pause = longest.min(self.pause.max(shortest) * 2);
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, LinkError> {
+        let channels = [self.wire.names.statements.as_str(), self.wire.names.hints.as_str()];
+        let subscribed = self.wire.link.subscribe(&channels).await;
+        subscribed.inspect_err(|error| tracing::debug!(%error, "there is no subscription"))
+    }
+}
+
+/// The id of what reaches up to a moment in the log.
+fn entry(to: Moment) -> String {
+    format!("{}-{}", to.seconds(), to.increment())
+}

@@ -1,0 +1,61 @@
+//! Many instances over one database and one Redis: what one hears all hear, and what goes wrong in Redis costs speed alone
+//! (design section 5, points 3, 8 to 11 and 13).
+
+mod together;
+
+use bson::{Document, doc, oid::ObjectId};
+use permcached::question::Question;
+
+use crate::support::live::Live;
+
+const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+
+[resource.folder]
+collection = "folders"
+
+[resource.folder.relations]
+owner = { field = "owner_id" }
+
+[resource.folder.permissions]
+read = "owner"
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner_id" }
+folder = { field = "folder_id", resource = "folder" }
+guest = { collection = "shares", by = "file_id", field = "user_id" }
+
+[resource.file.permissions]
+read = "owner | guest | folder.read"
+"#;
+
+const USER: u8 = 101;
+const OWNER: u8 = 100;
+const FILE: u8 = 1;
+const SHARE: u8 = 51;
+
+const GUEST: &str = "allowed by file#guest";
+const NO_GRANT: &str = "denied NO_GRANT";
+
+fn id(number: u8) -> ObjectId {
+    ObjectId::from_bytes([number; 12])
+}
+
+fn share(number: u8, file: u8) -> Document {
+    doc! { "_id": id(number), "file_id": id(file), "user_id": id(USER) }
+}
+
+/// A file that is shared.
+fn shared_file() -> [(&'static str, Vec<Document>); 2] {
+    [("files", vec![doc! { "_id": id(FILE), "owner_id": id(OWNER) }]), ("shares", vec![share(SHARE, FILE)])]
+}
+
+/// Whether the guest may read a file.
+fn reads(live: &Live, file: u8) -> Question {
+    live.question(&format!("user:{}", id(USER)), "read", &format!("file:{}", id(file)))
+}

@@ -1,0 +1,26 @@
+//! Three instances act as one.
+
+use bson::doc;
+
+use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
+use crate::support::{fleet::Fleet, live::at_least, redis::redis};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_is_deleted_by_a_bare_write_is_denied_on_all_three_and_one_stream_is_open() {
+    let fleet = Fleet::new(3, &redis().url(), SCHEMA, &shared_file()).await;
+    fleet.until_told().await;
+    fleet.until_followed_by(1).await;
+    let [first, second, third] = [0, 1, 2].map(|place| &fleet.instances[place].live);
+    let question = reads(first, FILE);
+    fleet.remember(&question, GUEST).await;
+    let moment = first.delete("shares", doc! { "_id": id(SHARE) }).await;
+    fleet.notice(moment, &question, NO_GRANT).await;
+    fleet.remember(&question, NO_GRANT).await;
+    // A token from one is honoured by the others.
+    let back = second.insert("shares", vec![share(SHARE, FILE)]).await;
+    let seen = second.ask(&question, at_least(back)).await.expect("an answer");
+    for other in [first, third] {
+        assert_eq!(other.says(&question, at_least(seen.as_of.moment)).await, GUEST);
+    }
+    assert_eq!(fleet.followers().await, 1);
+}
