@@ -269,7 +269,7 @@ impl Facts {
             Some(Held { fact, as_of, tier: Tier::Redis })
         });
         let believed: Vec<Held> = believed.collect();
-        self.metrics.shared(keys.len(), believed.len());
+        self.metrics.believed_redis(believed.len());
         believed
     }
 }

@@ -143,10 +143,14 @@ impl Metrics {
         self.joins.inc();
     }
 
-    /// Counts facts that Redis was asked for, and those among them that still counted.
-    pub fn shared(&self, asked: usize, believed: usize) {
-        self.shared_asked.inc_by(u64::try_from(asked).unwrap_or(u64::MAX));
-        self.shared_believed.inc_by(u64::try_from(believed).unwrap_or(u64::MAX));
+    /// Counts facts that Redis is asked for.
+    pub fn asked_redis(&self, facts: usize) {
+        self.shared_asked.inc_by(u64::try_from(facts).unwrap_or(u64::MAX));
+    }
+
+    /// Counts facts from Redis that still counted.
+    pub fn believed_redis(&self, facts: usize) {
+        self.shared_believed.inc_by(u64::try_from(facts).unwrap_or(u64::MAX));
     }
 
     /// Counts a fact that was written to Redis.

@@ -105,6 +105,7 @@ impl SharedFacts {
         if !self.link.is_up() {
             return Vec::new();
         }
+        self.metrics.asked_redis(keys.len());
         join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_some(keys))).await.into_iter().flatten().collect()
     }
 
