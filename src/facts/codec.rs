@@ -1,6 +1,6 @@
 //! A fact as bytes, for Redis, and back: as few as there can be, as they are kept there by the million.
 //!
-//! The stamp comes first and then part after part, each in [postcard](https://postcard.jamesmunns.com/wire-format)'s format,
+//! The stamp comes first, then how many parts there are, and then those, each in [postcard](https://postcard.jamesmunns.com/wire-format)'s format,
 //! up to the end. The key is not among them: Redis finds the fact by it. Nothing that is read is trusted: what no fact could
 //! say is none. Whether it still counts is not known here.
 
@@ -18,9 +18,12 @@ pub const BYTES_MAX: usize = 64 * 1_024;
 
 /// What comes first.
 #[derive(Serialize, Deserialize)]
-struct Stamp {
-    seconds: u32,
+struct Head {
+    /// The stamp's seconds, in the four bytes that they take.
+    seconds: [u8; 4],
     increment: u32,
+    /// How many parts follow: a part that is missing might be the one that denies.
+    parts: u32,
 }
 
 /// A part of a fact. A relation is its place among those of the lookup.
@@ -81,8 +84,9 @@ enum Name<'a> {
 #[must_use]
 pub fn encode(schema: &Schema, fact: &Fact) -> Option<Vec<u8>> {
     let relations = &schema.lookup(fact.lookup()).relations;
-    let stamp = Stamp { seconds: fact.stamp().seconds(), increment: fact.stamp().increment() };
-    let mut bytes = postcard::to_extend(&stamp, Vec::with_capacity(40)).ok()?;
+    let (stamp, parts) = (fact.stamp(), u32::try_from(fact.parts().len()).ok()?);
+    let head = Head { seconds: stamp.seconds().to_be_bytes(), increment: stamp.increment(), parts };
+    let mut bytes = postcard::to_extend(&head, Vec::with_capacity(40)).ok()?;
     for part in fact.parts() {
         bytes = postcard::to_extend(&Piece::of(part, relations)?, bytes).ok()?;
         if bytes.len() > BYTES_MAX {
@@ -99,14 +103,17 @@ pub fn decode(schema: &Schema, key: FactKey, bytes: &[u8]) -> Option<Fact> {
         return None;
     }
     let relations = &schema.lookup(key.lookup).relations;
-    let (Stamp { seconds, increment }, mut rest) = postcard::take_from_bytes(bytes).ok()?;
+    let (head, mut rest) = postcard::take_from_bytes::<Head>(bytes).ok()?;
+    // No part is of less than a byte: that bounds what is made of those.
     let mut parts = Vec::new();
     while !rest.is_empty() {
         let (piece, after) = postcard::take_from_bytes::<Piece<'_>>(rest).ok()?;
         parts.push(piece.into_part(relations)?);
         rest = after;
     }
-    Fact::checked(schema, key, Moment::new(seconds, increment), &parts)
+    let stamp = Moment::new(u32::from_be_bytes(head.seconds), head.increment);
+    let is_whole = u32::try_from(parts.len()) == Ok(head.parts);
+    if is_whole { Fact::checked(schema, key, stamp, &parts) } else { None }
 }
 
 impl<'a> Piece<'a> {
@@ -215,6 +222,8 @@ impl<'a> Name<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use bson::{Bson, Document, doc, oid::ObjectId};
     use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -262,8 +271,10 @@ holder = { collection = "tuples", by = "object", field = "id", subject = ["user"
 read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | holder)"
 "#;
 
-    fn schema() -> Schema {
-        Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    fn schema() -> &'static Schema {
+        static COMPILED: LazyLock<Schema> =
+            LazyLock::new(|| Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|mistakes| panic!("{mistakes}")));
+        &COMPILED
     }
 
     fn at() -> Moment {
@@ -320,10 +331,10 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let collection = select(&["users", "teams", "files", "shares", "tuples"]);
         (collection, vec(document(), 0..5), any::<u64>()).prop_map(|(collection, documents, stamp)| {
             let schema = schema();
-            let key = key(&schema, collection);
+            let key = key(schema, collection);
             let found_max = if schema.lookup(key.lookup).is_by_id() { 1 } else { DOCUMENTS_MAX };
             let documents: Vec<&Document> = documents.iter().take(found_max).collect();
-            Fact::read(&schema, key, Moment::from_count(stamp), &documents)
+            Fact::read(schema, key, Moment::from_count(stamp), &documents)
         })
     }
 
@@ -356,13 +367,13 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         #[test]
         fn a_fact_that_was_read_comes_back_as_it_was(fact in fact()) {
             let schema = schema();
-            let bytes = encode(&schema, &fact).unwrap();
-            let decoded = decode(&schema, key_of(&fact), &bytes);
+            let bytes = encode(schema, &fact).unwrap();
+            let decoded = decode(schema, key_of(&fact), &bytes);
             prop_assert!(
                 decoded.as_ref().is_some_and(|decoded| decoded.says_the_same(&fact) && decoded.stamp() == fact.stamp()),
                 "{fact:?} {decoded:?}"
             );
-            assert_sound(&schema, &fact);
+            assert_sound(schema, &fact);
         }
 
         #[test]
@@ -371,7 +382,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             changes in vec((any::<u16>(), any::<u8>(), 0_u8..4), 1..4),
         ) {
             let schema = schema();
-            let mut bytes = encode(&schema, &fact).unwrap();
+            let mut bytes = encode(schema, &fact).unwrap();
             for (place, byte, kind) in changes {
                 let place = usize::from(place) % (bytes.len() + 1);
                 match kind {
@@ -381,9 +392,9 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
                     _ => bytes.iter_mut().skip(place).take(1).for_each(|there| *there = byte),
                 }
             }
-            if let Some(decoded) = decode(&schema, key_of(&fact), &bytes) {
-                assert_sound(&schema, &decoded);
-                let again = decode(&schema, key_of(&fact), &encode(&schema, &decoded).unwrap());
+            if let Some(decoded) = decode(schema, key_of(&fact), &bytes) {
+                assert_sound(schema, &decoded);
+                let again = decode(schema, key_of(&fact), &encode(schema, &decoded).unwrap());
                 prop_assert!(again.is_some_and(|again| again.says_the_same(&decoded)));
             }
         }
@@ -391,8 +402,8 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         #[test]
         fn any_bytes_at_all_are_a_sound_fact_or_none(bytes in vec(0_u8..16, 0..40), collection in select(&["files", "shares"])) {
             let schema = schema();
-            if let Some(decoded) = decode(&schema, key(&schema, collection), &bytes) {
-                assert_sound(&schema, &decoded);
+            if let Some(decoded) = decode(schema, key(schema, collection), &bytes) {
+                assert_sound(schema, &decoded);
             }
         }
     }
@@ -403,14 +414,16 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let id = |number| ObjectId::from_bytes([number; 12]);
         let file = doc! { "_id": id(7), "owner": id(1), "folder": id(2), "name": "a" };
         for increment in [1, 100, 10_000, 1_000_000] {
-            let fact = Fact::read(&schema, key(&schema, "files"), Moment::new(1_790_000_000, increment), &[&file]);
-            let bytes = encode(&schema, &fact).unwrap();
+            let fact = Fact::read(schema, key(schema, "files"), Moment::new(1_790_000_000, increment), &[&file]);
+            let bytes = encode(schema, &fact).unwrap();
             assert!(bytes.len() <= 36, "{}", bytes.len());
         }
     }
 
     fn bytes(pieces: &[Piece<'_>]) -> Vec<u8> {
-        let mut bytes = postcard::to_stdvec(&Stamp { seconds: at().seconds(), increment: at().increment() }).unwrap();
+        let parts = u32::try_from(pieces.len()).unwrap();
+        let head = Head { seconds: at().seconds().to_be_bytes(), increment: at().increment(), parts };
+        let mut bytes = postcard::to_stdvec(&head).unwrap();
         for piece in pieces {
             bytes = postcard::to_extend(piece, bytes).unwrap();
         }
@@ -444,7 +457,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         use Piece::{OverLimit, Silent};
         let schema = schema();
         let place = |collection: &str, name: &str| {
-            let relations = &schema.lookup(key(&schema, collection).lookup).relations;
+            let relations = &schema.lookup(key(schema, collection).lookup).relations;
             let place = relations.iter().position(|id| *schema.relation(*id).name == *name).unwrap();
             u16::try_from(place).unwrap()
         };
@@ -452,8 +465,8 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let (owner, deleted, reader) = (of_file("owner"), of_file("deleted"), of_file("reader"));
         let (guest, opener, holder) = (place("shares", "guest"), place("shares", "opener"), place("tuples", "holder"));
         let is_fact = |collection: &str, pieces: &[Piece<'_>]| {
-            let fact = decode(&schema, key(&schema, collection), &bytes(pieces));
-            fact.inspect(|fact| assert_sound(&schema, fact)).is_some()
+            let fact = decode(schema, key(schema, collection), &bytes(pieces));
+            fact.inspect(|fact| assert_sound(schema, fact)).is_some()
         };
         let text = "x".repeat(1_025);
         let string = |text| Leads::To(Name::String(text));
@@ -541,19 +554,25 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
     #[test]
     fn a_fact_holds_no_more_than_one_that_was_read() {
         let schema = schema();
-        let key = key(&schema, "shares");
+        let key = key(schema, "shares");
         let documents = |count: u16| -> Vec<Piece<'_>> {
             (0..count).map(|number| Piece::Document(Name::Integer(number.into()))).collect()
         };
-        assert!(decode(&schema, key.clone(), &bytes(&documents(1_000))).is_some());
-        assert!(decode(&schema, key.clone(), &bytes(&documents(1_001))).is_none());
+        assert!(decode(schema, key.clone(), &bytes(&documents(1_000))).is_some());
+        assert!(decode(schema, key.clone(), &bytes(&documents(1_001))).is_none());
         let other = "x".repeat(BYTES_MAX - 100);
-        assert!(decode(&schema, key.clone(), &bytes(&[Piece::OtherDocument(&other)])).is_some());
+        assert!(decode(schema, key.clone(), &bytes(&[Piece::OtherDocument(&other)])).is_some());
         let other = "x".repeat(BYTES_MAX);
-        assert!(decode(&schema, key.clone(), &bytes(&[Piece::OtherDocument(&other)])).is_none());
+        assert!(decode(schema, key.clone(), &bytes(&[Piece::OtherDocument(&other)])).is_none());
         // A text that says to be longer than all that there is.
-        let mut long = bytes(&[]);
-        long.extend([3, 0xff, 0xff, 0xff, 0xff, 0x0f, b'x']);
-        assert!(decode(&schema, key, &long).is_none());
+        let mut long = bytes(&[Piece::OtherDocument("")]);
+        long.pop();
+        long.extend([0xff, 0xff, 0xff, 0xff, 0x0f, b'x']);
+        assert!(decode(schema, key.clone(), &long).is_none());
+        // A part less than it says, and one more.
+        let whole = bytes(&documents(2));
+        assert!(decode(schema, key.clone(), &whole).is_some());
+        assert!(decode(schema, key.clone(), &whole[..whole.len() - 3]).is_none());
+        assert!(decode(schema, key, &[&*whole, &bytes(&documents(3))[whole.len()..]].concat()).is_none());
     }
 }
