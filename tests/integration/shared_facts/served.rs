@@ -110,6 +110,8 @@ async fn what_is_no_fact_is_as_good_as_nothing() {
         let believed = second.believed();
         let (said, _) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
         assert_eq!((said.as_str(), second.believed()), (GUEST, believed + 1), "only the file: {value:?}");
+        // What was read instead is written in its place.
+        until(|| raw::<Vec<u8>>(&world.url, &[b"GET", &share]) != value).await;
     }
     raw::<()>(&world.url, &[b"DEL", &share]);
     raw::<()>(&world.url, &[b"HSET", &share, b"a", b"b"]);
