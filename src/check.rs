@@ -19,7 +19,7 @@ pub use demand::Demand;
 use crate::{
     evaluate::{Tree, Verdict, evaluate, explain},
     fact::FactKey,
-    facts::{Facts, Memory, Need},
+    facts::{Facts, Memory, Need, SharedFacts},
     freshness::{Clock, Freshness, LocalTime, Moment, Token},
     question::{Answer, Millis, Question, Tier},
     schema::Schema,
@@ -145,6 +145,13 @@ impl Checker {
         let facts = Facts::new(Arc::clone(&source), Arc::clone(&freshness), Arc::clone(&memory), Arc::clone(&metrics));
         let prober = Prober::new(source, Arc::clone(&freshness), move || memory.clear());
         Self { schema, clock, facts, freshness, prober, metrics, staleness_max, now: wall_clock }
+    }
+
+    /// With facts in Redis, which other instances over the same source have read. For a source whose moments mean the same to
+    /// all of them.
+    #[must_use]
+    pub fn sharing(self, shared: Arc<SharedFacts>) -> Self {
+        Self { facts: self.facts.sharing(shared), ..self }
     }
 
     /// What it knows about freshness.

@@ -5,9 +5,12 @@
 //! stamp, and then its parts in one row. What is rare, such as times, is a part of its own; what the key says already, such
 //! as the `_id` of a document found by it, is not kept twice.
 //!
+//! What holds of the parts of every fact is stated once, in `sound`: what comes from elsewhere is held to it.
+//!
 //! Pure: documents come in, facts come out. Nothing here knows where documents are kept, or the time.
 
 mod read;
+mod sound;
 mod value;
 
 use std::{
@@ -54,7 +57,7 @@ struct Head {
 
 /// A fact's parts, in this order; the documents and the grants are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     /// There was more than a fact may hold: the only part there is.
     OverLimit,
     /// The document that the key names is there, and says nothing: the only part there is.
@@ -82,7 +85,7 @@ pub struct Grant {
     /// The relation.
     pub relation: RelationId,
     /// The document's place among the fact's.
-    document: u16,
+    pub(crate) document: u16,
     /// Whether the document can be relied on.
     pub certainty: Certainty,
     /// Whom or what it leads to.
@@ -90,11 +93,11 @@ pub struct Grant {
     /// Which of the relation's targets the grantee is of.
     pub target: u8,
     /// The place of its [`Window`] among the fact's parts, or [`UNBOUNDED`].
-    window: u16,
+    pub(crate) window: u16,
 }
 
 /// The place of no window.
-const UNBOUNDED: u16 = u16::MAX;
+pub(crate) const UNBOUNDED: u16 = u16::MAX;
 
 /// Whom or what a grant leads to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,6 +159,12 @@ impl Fact {
         Self::new(key, stamp, &[Part::OverLimit])
     }
 
+    /// The fact of these parts, if [`Fact::read`] could have made it of some documents: nothing else is known of where they
+    /// come from.
+    pub(crate) fn checked(schema: &Schema, key: FactKey, stamp: Moment, parts: &[Part]) -> Option<Self> {
+        sound::are_sound(schema, &key, parts).then(|| Self::new(key, stamp, parts))
+    }
+
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {
         let head = Head { id: key.id, stamp, lookup: key.lookup, is_used: AtomicBool::new(true) };
         Self(ThinArc::from_header_and_iter(head, parts.iter().cloned()))
@@ -165,7 +174,8 @@ impl Fact {
         &self.0.header.header
     }
 
-    fn parts(&self) -> &[Part] {
+    /// All that it says.
+    pub(crate) fn parts(&self) -> &[Part] {
         &self.0.slice
     }
 

@@ -1,15 +1,19 @@
-//! Facts that are remembered, and how others are fetched: memory, then one load per fact however many wait for it (design
-//! section 4).
+//! Facts that are remembered, and how others are fetched: memory, then one flight per fact however many wait for it, which
+//! asks Redis, where there is one, and the source for what Redis lacks (design section 4).
 //!
-//! Nothing that is remembered is trusted: each time it is read, `freshness` says whether it still counts.
+//! Nothing that is remembered is trusted, here or in Redis: each time it is read, `freshness` says whether it still counts,
+//! and for what is found in Redis again for each who waits for it.
 
+pub mod codec;
 mod flight;
 mod memory;
+mod redis;
 
 use std::{collections::HashMap, sync::Arc};
 
 use flight::{Fare, Flights, Landed, Seat};
 pub use memory::Memory;
+pub use redis::{ANSWER_TIME, Filling, SharedFacts};
 use tokio::{sync::watch, time::timeout_at};
 
 use crate::{
@@ -57,6 +61,7 @@ pub struct Facts {
     freshness: Arc<Freshness>,
     memory: Arc<Memory>,
     flights: Arc<Flights>,
+    shared: Option<Arc<SharedFacts>>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,7 +69,13 @@ impl Facts {
     /// Facts of a source, remembered in `memory`.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, freshness: Arc<Freshness>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
-        Self { source, freshness, memory, flights: Arc::default(), metrics }
+        Self { source, freshness, memory, flights: Arc::default(), shared: None, metrics }
+    }
+
+    /// With facts that others have read, in Redis, asked before the source is. Their stamps must mean the same to all.
+    #[must_use]
+    pub fn sharing(self, shared: Arc<SharedFacts>) -> Self {
+        Self { shared: Some(shared), ..self }
     }
 
     /// What is remembered, as far as it is known.
@@ -107,10 +118,10 @@ impl Facts {
                         // Its time was another's.
                         Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
-                        // Another history has begun, or who started the flight did not know yet what was known at the
-                        // joining.
-                        Some(Ok(fact)) if self.is_outdated(fact, boarded.epoch, boarded.known) => wanted.push(key),
-                        Some(Ok(fact)) => results.push((key, Ok(Held::from(fact.clone())))),
+                        Some(Ok(held)) => match self.claim(held, need, boarded.epoch, boarded.known) {
+                            Some(held) => results.push((key, Ok(held))),
+                            None => wanted.push(key),
+                        },
                         // It broke off, or the fact turned out to be remembered.
                         None => wanted.push(key),
                     }
@@ -131,8 +142,20 @@ impl Facts {
         results
     }
 
-    fn is_outdated(&self, fact: &Fact, epoch: Epoch, known: Moment) -> bool {
-        epoch != self.freshness.epoch() || self.freshness.is_outdated(fact, known)
+    /// What a flight brought, for one who has waited for it since `known` was the newest moment, in `epoch`: nothing, if
+    /// another history has begun or it does not cover what was known then. Who started the flight may have needed less.
+    fn claim(&self, held: &Held, need: Need, epoch: Epoch, known: Moment) -> Option<Held> {
+        let Held { fact, tier, .. } = held;
+        match tier {
+            Tier::Source => {
+                let is_outdated = epoch != self.freshness.epoch() || self.freshness.is_outdated(fact, known);
+                (!is_outdated).then(|| held.clone())
+            }
+            Tier::Redis | Tier::Memory => {
+                let as_of = self.freshness.as_of(fact, need.stamp, epoch).filter(|as_of| *as_of >= need.as_of)?;
+                Some(Held { fact: fact.clone(), as_of, tier: *tier })
+            }
+        }
     }
 
     /// Joins the flights that will bring what is wanted, and starts one for the rest. Who comes `again` was let down by what
@@ -149,7 +172,7 @@ impl Facts {
         // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
         let known = self.freshness.newest();
         let at = known.max(need.as_of).max(need.stamp);
-        let mut own = self.flights.prepare(at, epoch, deadline);
+        let mut own = self.flights.prepare(at, epoch, deadline, need);
         let mut waits: HashMap<u64, Wait> = HashMap::new();
         let mut mine = Vec::new();
         for key in wanted {
@@ -157,9 +180,11 @@ impl Facts {
             let least = need.as_of.max(need.stamp).max(self.freshness.floor());
             let least = least.max(self.freshness.key_mark(key.lookup, &key.id));
             let fare = if again {
-                Fare { at: known.max(least), deadline: Some(deadline) }
+                // What is found in Redis may be older than what the flight would read.
+                let need = self.shared.is_some().then_some(need);
+                Fare { at: known.max(least), deadline: Some(deadline), need }
             } else {
-                Fare { at: least, deadline: None }
+                Fare { at: least, deadline: None, need: None }
             };
             match own.take_seat(&key, fare) {
                 Seat::Own => mine.push(key),
@@ -184,19 +209,68 @@ impl Facts {
             let this = self.clone();
             // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
             tokio::spawn(async move {
-                let mut landed = Landed::default();
-                // Who has more time than this asks again, also where the source does not heed its deadline.
-                let load = this.source.load(mine, at, deadline.for_loading());
-                for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
-                    if let Ok(fact) = &result {
-                        this.memory.insert(fact, || epoch == this.freshness.epoch());
-                    }
-                    landed.insert(key, result);
-                }
+                let landed = this.fetch(mine, at, need, epoch, deadline).await;
                 own.land(landed);
             });
         }
         Boarded { epoch, known, waits }
+    }
+
+    /// Brings facts: from Redis what is there and will do, the rest from the source, read as of `at`. All of it is remembered
+    /// afterwards.
+    async fn fetch(&self, keys: Vec<FactKey>, at: Moment, need: Need, epoch: Epoch, deadline: Deadline) -> Landed {
+        let is_current = || epoch == self.freshness.epoch();
+        let mut landed = Landed::with_capacity(keys.len());
+        let mut wanted = keys;
+        if let Some(shared) = &self.shared {
+            for held in self.fetch_shared(shared, &wanted, need, epoch, deadline).await {
+                self.memory.insert(&held.fact, is_current);
+                landed.insert(FactKey { lookup: held.fact.lookup(), id: held.fact.id().clone() }, Ok(held));
+            }
+            wanted.retain(|key| !landed.contains_key(key));
+            if wanted.is_empty() {
+                return landed;
+            }
+        }
+        // Who has more time than this asks again, also where the source does not heed its deadline.
+        let load = self.source.load(wanted, at, deadline.for_loading());
+        for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
+            if let Ok(fact) = &result {
+                self.memory.insert(fact, is_current);
+                if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
+                    shared.fill(fact);
+                }
+            }
+            landed.insert(key, result.map(Held::from));
+        }
+        landed
+    }
+
+    /// Those of the facts that Redis has and that are what is needed.
+    async fn fetch_shared(
+        &self,
+        shared: &Arc<SharedFacts>,
+        keys: &[FactKey],
+        need: Need,
+        epoch: Epoch,
+        deadline: Deadline,
+    ) -> Vec<Held> {
+        let asking = tokio::spawn({
+            let (shared, keys) = (Arc::clone(shared), keys.to_vec());
+            async move { shared.get(&keys).await }
+        });
+        // Half of the time is the source's. Whether Redis answers at all is found out also when there is less than that takes.
+        let patience = deadline.at_most(deadline.left() / 2).instant();
+        let found = timeout_at(patience, asking).await.ok().and_then(Result::ok).unwrap_or_default();
+        // What is later may be of another history, or no fact of this source at all.
+        let newest = self.freshness.newest();
+        let believed = found.into_iter().filter(|fact| fact.stamp() <= newest).filter_map(|fact| {
+            let as_of = self.freshness.as_of(&fact, need.stamp, epoch).filter(|as_of| *as_of >= need.as_of)?;
+            Some(Held { fact, as_of, tier: Tier::Redis })
+        });
+        let believed: Vec<Held> = believed.collect();
+        self.metrics.believed_redis(believed.len());
+        believed
     }
 }
 

@@ -24,6 +24,10 @@ pub struct Metrics {
     seconds: Histogram,
     facts: Counter,
     joins: Counter,
+    shared_asked: Counter,
+    shared_believed: Counter,
+    shared_written: Counter,
+    shared_unwritten: Family<ReasonLabels, Counter>,
     repairs: Counter,
     drops: Counter,
 }
@@ -37,6 +41,11 @@ struct DecisionLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ErrorLabels {
     error: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 impl Default for Metrics {
@@ -59,6 +68,22 @@ impl Default for Metrics {
             "Facts that were waited for while another request loaded them",
             joins.clone(),
         );
+        let [shared_asked, shared_believed, shared_written] = [
+            ("redis_facts_asked", "Facts that Redis was asked for"),
+            ("redis_facts_believed", "Facts from Redis that still counted"),
+            ("redis_facts_written", "Facts written to Redis"),
+        ]
+        .map(|(name, help)| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        });
+        let shared_unwritten = Family::<ReasonLabels, Counter>::default();
+        registry.register(
+            "redis_facts_unwritten",
+            "Facts that were to be written to Redis and were not, by reason",
+            shared_unwritten.clone(),
+        );
         let repairs = Counter::default();
         registry.register(
             "bus_repairs",
@@ -76,6 +101,10 @@ impl Default for Metrics {
             seconds,
             facts,
             joins,
+            shared_asked,
+            shared_believed,
+            shared_written,
+            shared_unwritten,
             repairs,
             drops,
             registry,
@@ -112,6 +141,26 @@ impl Metrics {
     /// Counts a fact that another request is loading.
     pub fn joined(&self) {
         self.joins.inc();
+    }
+
+    /// Counts facts that Redis is asked for.
+    pub fn asked_redis(&self, facts: usize) {
+        self.shared_asked.inc_by(u64::try_from(facts).unwrap_or(u64::MAX));
+    }
+
+    /// Counts facts from Redis that still counted.
+    pub fn believed_redis(&self, facts: usize) {
+        self.shared_believed.inc_by(u64::try_from(facts).unwrap_or(u64::MAX));
+    }
+
+    /// Counts a fact that was written to Redis.
+    pub fn written(&self) {
+        self.shared_written.inc();
+    }
+
+    /// Counts a fact that was not written to Redis.
+    pub fn unwritten(&self, reason: &'static str) {
+        self.shared_unwritten.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a gap in what was heard from other instances.

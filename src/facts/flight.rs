@@ -14,13 +14,14 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use crate::{
-    fact::{Fact, FactKey},
+    fact::FactKey,
+    facts::{Held, Need},
     freshness::{Epoch, Moment},
     source::{Deadline, SourceError},
 };
 
 /// What a flight brought.
-pub(super) type Landed = HashMap<FactKey, Result<Fact, SourceError>>;
+pub(super) type Landed = HashMap<FactKey, Result<Held, SourceError>>;
 
 /// Tells when a flight has landed, and what it brought.
 pub(super) type Landing = watch::Receiver<Option<Arc<Landed>>>;
@@ -42,6 +43,8 @@ struct Boarding {
     epoch: Epoch,
     /// When its time is up.
     deadline: Deadline,
+    /// What was needed of the facts by who started it: what it finds in Redis will do for that, and perhaps for no more.
+    need: Need,
     landing: Landing,
 }
 
@@ -52,6 +55,8 @@ pub(super) struct Fare {
     pub(super) at: Moment,
     /// Its time is not up earlier.
     pub(super) deadline: Option<Deadline>,
+    /// Who started it needed as much.
+    pub(super) need: Option<Need>,
 }
 
 /// Who brings a fact.
@@ -76,11 +81,11 @@ pub(super) struct Flight {
 }
 
 impl Flights {
-    /// A flight that will read as of `at`, in `epoch`.
-    pub(super) fn prepare(self: &Arc<Self>, at: Moment, epoch: Epoch, deadline: Deadline) -> Flight {
+    /// A flight that will read as of `at`, in `epoch`, for who has this need.
+    pub(super) fn prepare(self: &Arc<Self>, at: Moment, epoch: Epoch, deadline: Deadline, need: Need) -> Flight {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (sender, landing) = watch::channel(None);
-        let boarding = Boarding { number, at, epoch, deadline, landing };
+        let boarding = Boarding { number, at, epoch, deadline, need, landing };
         Flight { flights: Arc::clone(self), boarding, landing: sender, seats: Vec::new() }
     }
 
@@ -91,7 +96,11 @@ impl Flights {
 
 impl Boarding {
     fn will_do(&self, least: Fare, epoch: Epoch) -> bool {
-        self.epoch == epoch && self.at >= least.at && least.deadline.is_none_or(|deadline| self.deadline >= deadline)
+        let has_need = |need: Need| self.need.as_of >= need.as_of && self.need.stamp >= need.stamp;
+        self.epoch == epoch
+            && self.at >= least.at
+            && least.deadline.is_none_or(|deadline| self.deadline >= deadline)
+            && least.need.is_none_or(has_need)
     }
 }
 
@@ -163,11 +172,12 @@ mod tests {
         let flights = Arc::new(Flights::default());
         let key = FactKey { lookup: LookupId(0), id: Id::Integer(1) };
         let (soon, late) = (Deadline::after(Duration::from_secs(1)), Deadline::after(Duration::from_secs(9)));
-        let mut first = flights.prepare(at(10), Epoch(0), soon);
-        let fare = |moment, deadline| Fare { at: at(moment), deadline };
+        let need = |as_of, stamp| Need { as_of: at(as_of), stamp: at(stamp) };
+        let mut first = flights.prepare(at(10), Epoch(0), soon, need(7, 3));
+        let fare = |moment, deadline| Fare { at: at(moment), deadline, need: None };
         assert!(matches!(first.take_seat(&key, fare(10, None)), Seat::Own));
         let is_joined = |epoch, fare| {
-            let mut next = flights.prepare(at(20), epoch, late);
+            let mut next = flights.prepare(at(20), epoch, late, Need::default());
             let is_joined = matches!(next.take_seat(&key, fare), Seat::Joined { .. });
             // As it was.
             next.leave_seat(&key);
@@ -179,5 +189,9 @@ mod tests {
         assert!(!is_joined(Epoch(1), fare(5, None)), "its moments are of another history");
         assert!(is_joined(Epoch(0), fare(10, Some(soon))));
         assert!(!is_joined(Epoch(0), fare(10, Some(late))), "its time is up earlier");
+        let needing = |need| Fare { need: Some(need), ..fare(10, None) };
+        assert!(is_joined(Epoch(0), needing(need(7, 3))));
+        assert!(!is_joined(Epoch(0), needing(need(8, 3))), "it was started for less");
+        assert!(!is_joined(Epoch(0), needing(need(7, 4))), "it was started for another subject");
     }
 }

@@ -34,6 +34,7 @@ mod model;
 mod mongodb;
 mod redis_servers;
 mod rules;
+mod shared_facts;
 mod standalone;
 mod support;
 mod transport;

@@ -1,0 +1,153 @@
+//! What holds of the parts of every fact, and is checked of those that were not read here: only a fact that
+//! [`Fact::read`](super::Fact::read) could have made, of some documents, is one.
+//!
+//! Cannot say whether such documents were ever there.
+
+use std::ops::Range;
+
+use super::{Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, FactKey, Grant, Grantee, Part, UNBOUNDED, Window};
+use crate::{
+    question::{ID_BYTES_MAX, Id, IdForm, RelationId},
+    schema::{Lookup, Relation, Schema, Target},
+};
+
+/// Whether these can be the parts of a key's fact.
+pub(super) fn are_sound(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool {
+    let lookup = schema.lookup(key.lookup);
+    match parts {
+        [] | [Part::OverLimit] => return true,
+        [Part::Silent] => return lookup.is_by_id(),
+        _ => {}
+    }
+    let count = |is_one: fn(&Part) -> bool| parts.iter().take_while(|part| is_one(part)).count();
+    let documents = count(|part| matches!(part, Part::Document(_)));
+    let grants_from = count(|part| matches!(part, Part::Document(_) | Part::Window(_)));
+    let sound = Sound { schema, lookup, parts, documents, windows: documents..grants_from };
+    sound.has_the_right_documents() && sound.has_the_right_grants() && sound.bytes(&key.id) <= FACT_BYTES_MAX
+}
+
+/// The parts of a fact: documents, then windows, then grants.
+struct Sound<'a> {
+    schema: &'a Schema,
+    lookup: &'a Lookup,
+    parts: &'a [Part],
+    documents: usize,
+    windows: Range<usize>,
+}
+
+impl Sound<'_> {
+    /// Named by the key alone, or else sorted, and not more than there may be.
+    fn has_the_right_documents(&self) -> bool {
+        let documents = self.parts.iter().map_while(|part| if let Part::Document(id) = part { Some(id) } else { None });
+        let is_short = |id: &DocumentId| match id {
+            DocumentId::Id(Id::Digest(_)) => false,
+            DocumentId::Id(id) => id.size() <= ID_BYTES_MAX,
+            DocumentId::Other(_) => true,
+        };
+        (self.documents == 0) == self.lookup.is_by_id()
+            && self.documents <= DOCUMENTS_MAX
+            && documents.clone().all(is_short)
+            && documents.is_sorted()
+    }
+
+    /// Sorted, each once, and each of one of the documents, relations and windows; and no window of none. Nothing stands
+    /// among them or after them.
+    fn has_the_right_grants(&self) -> bool {
+        let mut last: Option<(&Grant, Window)> = None;
+        let mut next_window = self.windows.start;
+        for part in self.parts.iter().skip(self.windows.end) {
+            let Part::Grant(grant) = part else { return false };
+            let Some(window) = self.window(grant, &mut next_window) else { return false };
+            let is_later = |(before, until): (&Grant, Window)| order(before, until) < order(grant, window);
+            if !self.is_sound(grant, window) || !last.is_none_or(is_later) {
+                return false;
+            }
+            last = Some((grant, window));
+        }
+        // What a key alone names is silent where it says nothing.
+        next_window == self.windows.end && (self.documents > 0 || last.is_some())
+    }
+
+    /// The grant's window, if it is the last one that a grant had or the one after that.
+    fn window(&self, grant: &Grant, next: &mut usize) -> Option<Window> {
+        if grant.window == UNBOUNDED {
+            return Some(Window::default());
+        }
+        let place = usize::from(grant.window);
+        if !self.windows.contains(&place) || place > *next || place + 1 < *next {
+            return None;
+        }
+        let window_at = |place: usize| match self.parts.get(place) {
+            Some(Part::Window(window)) => Some(*window),
+            _ => None,
+        };
+        let window = window_at(place).filter(|window| *window != Window::default())?;
+        if place == *next {
+            let before = place.checked_sub(1).and_then(window_at);
+            if before == Some(window) {
+                return None;
+            }
+            *next += 1;
+        }
+        Some(window)
+    }
+
+    fn is_sound(&self, grant: &Grant, window: Window) -> bool {
+        if !self.lookup.relations.contains(&grant.relation) {
+            return false;
+        }
+        let relation = self.schema.relation(grant.relation);
+        usize::from(grant.document) < self.documents.max(1)
+            && (relation.negated || grant.certainty != Certainty::Suspect)
+            && (relation.since.is_some() || window.since == Window::default().since)
+            && (relation.until.is_some() || window.until == Window::default().until)
+            && self.leads_somewhere(relation, grant)
+    }
+
+    /// Whether the relation can lead to the grantee.
+    fn leads_somewhere(&self, relation: &Relation, grant: &Grant) -> bool {
+        let Some(ids) = &relation.ids else {
+            return grant.target == 0 && matches!(grant.grantee, Grantee::Flag | Grantee::Unreadable);
+        };
+        let target = ids.targets.get(usize::from(grant.target));
+        match (&grant.grantee, target) {
+            (Grantee::Unreadable, None) => grant.target == 0,
+            (Grantee::Unreadable, Some(_)) => true,
+            (Grantee::Everyone, Some(Target::Subject(_))) => ids.wildcard,
+            (Grantee::Id(id), Some(target)) => self.has_form(id, *target),
+            (Grantee::Flag | Grantee::Everyone | Grantee::Id(_), _) => false,
+        }
+    }
+
+    fn has_form(&self, id: &Id, target: Target) -> bool {
+        let (form, is_secret) = match target {
+            Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
+            Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
+        };
+        match id {
+            Id::ObjectId(_) => form == IdForm::ObjectId,
+            Id::Integer(_) => form == IdForm::Integer,
+            Id::Uuid(_) => form == IdForm::Uuid,
+            Id::Digest(_) => form == IdForm::String && is_secret,
+            Id::String(text) => {
+                form == IdForm::String && !is_secret && (1..=ID_BYTES_MAX).contains(&text.len()) && **text != *"*"
+            }
+        }
+    }
+
+    /// How large the fact is, as far as that is bounded. A document that the key names counts as well.
+    fn bytes(&self, key: &Id) -> usize {
+        let sizes = self.parts.iter().map(|part| match part {
+            Part::Document(id) => id.size(),
+            Part::Grant(grant) => grant.size(),
+            Part::Window(_) | Part::Silent | Part::OverLimit => 0,
+        });
+        sizes.sum::<usize>() + if self.documents == 0 { key.size() + 4 } else { 0 }
+    }
+}
+
+/// What grants are sorted by.
+fn order(grant: &Grant, window: Window) -> (RelationId, u16, Certainty, &Grantee, u8, Window) {
+    let Grant { relation, document, certainty, grantee, target, window: _ } = grant;
+    (*relation, *document, *certainty, grantee, *target, window)
+}

@@ -1,0 +1,142 @@
+//! L2: facts that all instances share, in Redis. A plain store: one `MGET` for all that a round lacks, and a `SET` with a
+//! life for each fact that was read from the source (design section 5, point 10).
+//!
+//! Nothing here knows whether a fact still counts, and nothing that Redis says is believed further than that it could be a
+//! fact. No request waits for a write; and where Redis is down, slow or full, this does nothing at all.
+
+mod filling;
+mod room;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+pub use filling::Filling;
+use filling::Waiting;
+use futures::future::join_all;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::codec;
+use crate::{
+    fact::{Fact, FactKey},
+    link::{Link, LinkError, Names},
+    schema::Schema,
+    telemetry::Metrics,
+};
+
+/// What a request loses at most when Redis stops to answer. From then on the link is down, and nobody waits for it.
+pub const ANSWER_TIME: Duration = Duration::from_millis(50);
+
+/// How many keys one `MGET` has at most.
+const KEYS_MAX: usize = 20_000;
+
+/// How many bytes of facts wait to be written at most, as they are in memory.
+const QUEUE_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// Facts in Redis.
+#[derive(Debug)]
+pub struct SharedFacts {
+    link: Link,
+    names: Names,
+    schema: Arc<Schema>,
+    metrics: Arc<Metrics>,
+    /// Bounded by the bytes that may wait, each of which takes a permit of `room`.
+    queue: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
+    is_refusal_told: AtomicBool,
+}
+
+/// Why a fact was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unwritten {
+    /// Too many others waited.
+    QueueFull,
+    /// It takes more than [`codec::BYTES_MAX`].
+    TooLarge,
+    /// The link is down.
+    Down,
+    /// Redis is three quarters full.
+    NoRoom,
+    /// Redis has just refused others.
+    Paused,
+    /// Redis has no memory left.
+    OutOfMemory,
+    /// Redis refuses otherwise: mostly, as the user lacks a right.
+    Refused,
+    /// Redis failed.
+    Failed,
+}
+
+impl Unwritten {
+    /// The name in metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::TooLarge => "too_large",
+            Self::Down => "down",
+            Self::NoRoom => "no_room",
+            Self::Paused => "paused",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl SharedFacts {
+    /// Facts of a schema, over a link, under these names; and what writes them, which has to be run.
+    #[must_use]
+    pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, Filling) {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let is_refusal_told = AtomicBool::new(false);
+        let shared = Arc::new(Self { link, names, schema, metrics, queue, room, is_refusal_told });
+        let filling = Filling::new(&shared, waiting);
+        (shared, filling)
+    }
+
+    /// Those of the facts that Redis has, within [`ANSWER_TIME`]: none where it does not answer. Whether they count is not
+    /// known.
+    pub async fn get(&self, keys: &[FactKey]) -> Vec<Fact> {
+        if !self.link.is_up() {
+            return Vec::new();
+        }
+        self.metrics.asked_redis(keys.len());
+        join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_some(keys))).await.into_iter().flatten().collect()
+    }
+
+    async fn get_some(&self, keys: &[FactKey]) -> Vec<Fact> {
+        let mut command = redis::cmd("MGET");
+        for key in keys {
+            command.arg(self.names.fact(key));
+        }
+        match self.link.query::<Vec<Option<Vec<u8>>>>(&command, ANSWER_TIME).await {
+            Ok(values) => {
+                let found = keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
+                found.filter_map(|(key, value)| codec::decode(&self.schema, key.clone(), &value)).collect()
+            }
+            Err(error) => {
+                if matches!(error, LinkError::Refused(_)) && !self.is_refusal_told.swap(true, Ordering::Relaxed) {
+                    let remedy = "grant its user `+mget +set +info ~pc:*`";
+                    tracing::warn!(%error, remedy, "no facts can be read from Redis");
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Has a fact that was read from the source be written, if there is room among those that wait.
+    pub fn fill(&self, fact: &Fact) {
+        let permits = u32::try_from(fact.memory()).unwrap_or(u32::MAX);
+        match Arc::clone(&self.room).try_acquire_many_owned(permits) {
+            Ok(room) => {
+                let _nobody_writes = self.queue.send(Waiting { fact: fact.clone(), _room: room });
+            }
+            Err(_) => self.metrics.unwritten(Unwritten::QueueFull.as_str()),
+        }
+    }
+}
