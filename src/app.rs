@@ -14,8 +14,9 @@ use crate::{
     bus::{Bus, Wire},
     check::{Checker, Settings},
     config::{Config, SourceConfig},
+    facts::{Filling, SharedFacts},
     feed::{Feed, Lease, follow_documents},
-    freshness::Statement,
+    freshness::{Clock, Statement},
     invalidate::Invalidator,
     link::{FORMAT, Link, LinkError, Names, Server},
     schema::{Mistakes, Schema},
@@ -90,6 +91,7 @@ pub struct App {
     pub trouble: watch::Receiver<Option<String>>,
     follower: Follower,
     sharing: Option<Sharing>,
+    filling: Option<Filling>,
     lease: Option<Arc<Lease>>,
 }
 
@@ -118,13 +120,16 @@ pub struct Sharing {
     names: Names,
     /// For statements, hints and the lease, which do not wait behind facts.
     link: Link,
+    /// For facts: one that is slow with them is still good for statements.
+    facts: Link,
 }
 
 impl Sharing {
     /// Over a server or a cluster, by these names.
     #[must_use]
     pub fn new(server: Server, names: Names) -> Self {
-        Self { names, link: Link::new(Arc::new(server)) }
+        let server = Arc::new(server);
+        Self { names, link: Link::new(Arc::clone(&server)), facts: Link::new(server) }
     }
 
     /// As [`Sharing::new`], by the names for a MongoDB and a schema.
@@ -192,7 +197,8 @@ impl App {
     pub fn following(self, schema: Arc<Schema>, mongodb: &MongoDb) -> Self {
         let freshness = Arc::clone(self.checker.freshness());
         let (prober, bus) = (self.checker.prober().clone(), Arc::clone(&self.bus));
-        let lease = self.sharing.as_ref().map(|Sharing { names, link }| Lease::new(link.clone(), names.lease.clone()));
+        let lease =
+            self.sharing.as_ref().map(|Sharing { names, link, .. }| Lease::new(link.clone(), names.lease.clone()));
         let lease = lease.map(Arc::new);
         let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
         Self { follower: Follower::ChangeStream(Box::new(feed)), lease, ..self }
@@ -217,15 +223,23 @@ impl App {
         sharing: Option<Sharing>,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
+        let mut checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
+        let mut filling = None;
+        // Where moments are an instance's own, a fact's stamp means nothing to others.
+        if let Some(Sharing { names, facts, .. }) = sharing.as_ref().filter(|_| source.clock() == Clock::Cluster) {
+            let (names, link) = (names.clone(), facts.clone());
+            let (shared, fills) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::clone(&metrics));
+            checker = checker.sharing(shared);
+            filling = Some(fills);
+        }
         let mut bus = Bus::new(Arc::clone(checker.freshness()));
-        if let Some(Sharing { names, link }) = &sharing {
+        if let Some(Sharing { names, link, .. }) = &sharing {
             let wire = Wire::new(link.clone(), names.clone());
             bus = bus.over(wire, Arc::clone(&schema), checker.prober().clone(), Arc::clone(&metrics));
         }
         let bus = Arc::new(bus);
         let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
-        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody, sharing, lease: None }
+        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody, sharing, filling, lease: None }
     }
 
     /// Starts what runs in the background: probes, who finds out what changes, and what keeps in touch with other instances.
@@ -236,8 +250,12 @@ impl App {
     pub async fn start(&mut self) -> Result<JoinSet<()>, AppError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.checker.prober().clone().run());
-        if let Some(Sharing { link, .. }) = &self.sharing {
+        if let Some(Sharing { link, facts, .. }) = &self.sharing {
             tasks.spawn(link.clone().run(report_redis));
+            if let Some(filling) = self.filling.take() {
+                tasks.spawn(facts.clone().run(|_| {}));
+                tasks.spawn(filling.run());
+            }
             let bus = Arc::clone(&self.bus);
             tasks.spawn(async move { bus.listen().await });
         }

@@ -3,6 +3,8 @@
 
 mod cluster;
 mod log;
+mod neighbour;
+mod outage;
 mod secured;
 mod setbacks;
 mod speakers;

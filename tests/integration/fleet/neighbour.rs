@@ -1,0 +1,93 @@
+//! A small Redis without eviction that an application uses as well: whatever permcached is asked, the application's writes
+//! never fail.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use permcached::{check::Demand, source::Deadline};
+
+use super::{SCHEMA, USER, id, shared_file};
+use crate::support::{both::TIME_MAX, fleet::Fleet, redis::Redis};
+
+/// How many files are asked about: as many as there are in an application that is doing well.
+const FILES: usize = 1_000_000;
+
+/// How many at once: the most that a batch may have.
+const BATCH: usize = 10_000;
+
+/// How many sessions the application keeps, 1 KB each.
+const SESSIONS: u64 = 5_000;
+
+/// An application that keeps sessions and a queue until it is told to stop. It says what failed, and how much it wrote.
+fn application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<String> {
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let session = "s".repeat(1_000);
+    let mut failed = Vec::new();
+    for turn in 0_u64.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let writes = redis::pipe()
+            .cmd("SET")
+            .arg(format!("session:{}", turn % SESSIONS))
+            .arg(&session)
+            .arg("EX")
+            .arg(3_600)
+            .cmd("LPUSH")
+            .arg("queue")
+            .arg(&session)
+            .cmd("LTRIM")
+            .arg("queue")
+            .arg(0)
+            .arg(200)
+            .query::<(String, u64, String)>(&mut connection);
+        match writes {
+            Ok(_) => {
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => failed.push(error.to_string()),
+        }
+        // An application has other things to do.
+        thread::sleep(std::time::Duration::from_micros(200));
+    }
+    failed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_files_never_make_a_neighbours_write_fail() {
+    let redis = Arc::new(Redis::start(&["--maxmemory", "25mb", "--maxmemory-policy", "noeviction"]));
+    let fleet = Fleet::new(3, &redis.url(), SCHEMA, &shared_file()).await;
+    let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let neighbour = {
+        let (redis, is_over, written) = (Arc::clone(&redis), Arc::clone(&is_over), Arc::clone(&written));
+        thread::spawn(move || application(&redis, &is_over, &written))
+    };
+    let mut most = 0;
+    for (batch, place) in (0..FILES / BATCH).zip((0..3).cycle()) {
+        let live = &fleet.instances[place].live;
+        let questions: Vec<_> = (0..BATCH)
+            .map(|number| {
+                let file = format!("{:024x}", batch * BATCH + number);
+                live.question(&format!("user:{}", id(USER)), "read", &format!("file:{file}"))
+            })
+            .collect();
+        let answers = live.app.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await;
+        assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
+        most = most.max(redis.used_memory());
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let failed = neighbour.join().expect("it does not panic");
+    assert!(failed.is_empty(), "{} writes failed: {}", failed.len(), failed[0]);
+    let facts: u64 = redis.read(&["DBSIZE"]);
+    println!(
+        "{} writes of the neighbour, {facts} keys at the end, {most} bytes at most",
+        written.load(Ordering::Relaxed)
+    );
+    assert!(written.load(Ordering::Relaxed) > SESSIONS, "the neighbour wrote all that it keeps");
+    assert!(facts > 2 * SESSIONS, "facts were shared: {facts}");
+}
