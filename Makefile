@@ -12,9 +12,13 @@ run: ## serve the sample schema over the sample documents
 	cargo run --locked --release -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora \
 		--hints examples/fylora/hints.txt
 
-# Against real servers; those not on this machine are fetched into target/servers.
+# Against real servers; those not on this machine are fetched into target/servers. What has to do with Redis is tested on
+# Valkey as well, which many platforms run in its place.
 test: ## run all tests
-	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked && \
+		if [ -n "$$VALKEY_SERVER" ] && [ "$$VALKEY_SERVER" != "$$REDIS_SERVER" ]; then \
+			REDIS_SERVER=$$VALKEY_SERVER cargo test --locked --test integration -- fleet:: history:: redis_servers:: shared_facts::; \
+		fi
 
 # The smaller runs are among the tests already. Three minutes on two cores, and a gigabyte of memory.
 model: ## check the freshness protocol at length (docs/proof.md)
@@ -27,7 +31,7 @@ chaos: ## check what is answered while a replica set fails, for ten minutes (doc
 
 # Use a quiet machine: the numbers are only worth what else it is doing.
 bench: ## run the benchmarks
-	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && cargo bench --locked --benches
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked --benches
 
 # Warnings fail. The cheapest check first.
 lint: ## check format, lints and documentation
