@@ -1,8 +1,8 @@
-//! How long after a permission was taken away it is denied, while others ask: by a bare write to MongoDB alone, and with
-//! `Invalidate`; beside one direct read of the same document.
+//! How long after a permission was taken away it is denied on every one of three instances, while others ask each of them:
+//! by a bare write to MongoDB alone, and with `Invalidate` at one of them; beside one direct read of the same document.
 //!
-//! The application runs in this process, over a real replica set of one node on this machine, as in the tests. Measures no
-//! wire but that to MongoDB.
+//! The instances run in this process, each with clients of its own, over a Redis and a replica set on this machine: one of a
+//! single node, and one of three. Measures no wire but those to MongoDB and Redis.
 
 #![expect(
     unreachable_pub,
@@ -22,10 +22,14 @@ mod gated;
 mod live;
 #[path = "../tests/integration/support/monitored.rs"]
 mod monitored;
+#[path = "../tests/integration/support/replica_set.rs"]
+mod replica_set;
 #[path = "../tests/integration/support/servers.rs"]
 mod servers;
 
 use std::{
+    ffi::OsString,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -35,20 +39,30 @@ use std::{
 
 use bson::{Document, doc, oid::ObjectId};
 use live::Live;
+use mongodb::Client;
 use permcached::{
-    check::Demand,
+    app::{App, Sharing},
+    check::{Demand, Settings},
     invalidate::Outdated,
+    link::Server,
     question::{Answer, Question},
-    source::Deadline,
+    source::{Deadline, mongodb::MongoDb},
 };
 use tokio::{task::JoinSet, time::sleep};
 
 /// How many permissions are taken away in each way.
 const REVOCATIONS: u32 = 500;
 
-/// How many files others ask about, and how many ask.
+/// How many files others ask about.
 const FILES_ASKED: u32 = 200;
-const ASKERS: u32 = 2;
+
+/// How many instances there are, each with somebody who asks.
+const INSTANCES: u32 = 3;
+
+/// How long who asks warm questions waits between them, so that the machine has time for the rest.
+const BREATH: Duration = Duration::from_millis(1);
+
+const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
 
 /// A warm-up that measures the same and is not shown.
 const WARM_UP: u32 = 20;
@@ -87,18 +101,22 @@ async fn ask_on(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<AtomicU64>
         }
         let checked = live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
         assert!(matches!(checked.answer, Answer::Allowed { .. }), "nobody takes these away: {checked:?}");
-        asked.fetch_add(1, Ordering::Relaxed);
+        if asked.fetch_add(1, Ordering::Relaxed) % 1_000 == 999 {
+            sleep(BREATH).await;
+        }
         tokio::task::yield_now().await;
     }
 }
 
-/// Takes the guest's share of one file away, and waits until that is seen. Says how long it took from when the write was
-/// acknowledged, and how long one read of the share took before.
-async fn revoke(live: &Live, number: u32, invalidates: bool) -> (Duration, Duration) {
-    let question = reads(live, number);
-    let answer = live.remembers(&question).await;
-    assert!(matches!(answer, Answer::Allowed { .. }), "{answer:?}");
-    let shares = live.database.collection::<Document>("shares");
+/// Takes the guest's share of one file away, and waits until that is seen everywhere. Says how long it took from when the
+/// write was acknowledged, and how long one read of the share took before.
+async fn revoke(fleet: &[Arc<Live>], number: u32, invalidates: bool) -> (Duration, Duration) {
+    let question = reads(&fleet[0], number);
+    for live in fleet {
+        let answer = live.remembers(&question).await;
+        assert!(matches!(answer, Answer::Allowed { .. }), "{answer:?}");
+    }
+    let shares = fleet[0].database.collection::<Document>("shares");
     let share = doc! { "_id": id(4, number) };
     let started = Instant::now();
     let found = shares.find_one(share.clone()).await.expect("mongod answers");
@@ -109,16 +127,17 @@ async fn revoke(live: &Live, number: u32, invalidates: bool) -> (Duration, Durat
     if invalidates {
         let resources = vec![question.resource.clone()];
         let outdated = Outdated::These { resources, documents: Vec::new(), subjects: Vec::new() };
-        let invalidated = live.app.invalidator.invalidate(&outdated, Deadline::after(both::TIME_MAX)).await;
-        invalidated.expect("mongod answers");
+        let place = usize::try_from(number).expect("a few") % fleet.len();
+        let invalidated = fleet[place].app.invalidator.invalidate(&outdated, Deadline::after(both::TIME_MAX)).await;
+        assert!(invalidated.expect("mongod answers").is_published);
     }
-    loop {
-        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
-        if let Answer::Denied(_) = checked.answer {
-            return (acknowledged.elapsed(), read);
+    for live in fleet {
+        while let Answer::Allowed { .. } = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer").answer
+        {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
+    (acknowledged.elapsed(), read)
 }
 
 /// The middle, the 99th of a hundred and the last, in milliseconds.
@@ -133,20 +152,38 @@ fn print(name: &str, times: [f64; 3], of: [f64; 3]) {
     println!("{name:<30} {:>8.2} ms {:>8.2} ms {:>8.2} ms {ratio:>8.1}", times[0], times[1], times[2]);
 }
 
-#[tokio::main]
-async fn main() {
+/// The instances over a set and a Redis, with documents of their own.
+async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
+    let schema = Arc::new(both::schema("fylora-sharing.toml", SCHEMA));
     let all = documents(FILES_ASKED + WARM_UP + 2 * REVOCATIONS);
-    let live = Arc::new(Live::new(include_str!("../schemas/fylora-sharing.toml"), &all).await);
+    let all = all.into_iter().map(|(name, documents)| (name.to_owned(), documents)).collect();
+    let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
+    both::fill(&database, &schema, &all).await;
+    let mut fleet = Vec::new();
+    for _ in 0..INSTANCES {
+        let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        let server = Server::parse(redis).expect("the URL is our own");
+        let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
+        let app = App::over_mongodb(Arc::clone(&schema), source, Settings::default(), Some(sharing));
+        fleet.push(Arc::new(Live::start(Arc::clone(&schema), database, app).await));
+    }
+    live::until(|| fleet.iter().all(|live| live.app.bus.tells_all())).await;
+    fleet
+}
+
+async fn measure(name: &str, uri: &str, redis: &str) {
+    let fleet = fleet(uri, redis).await;
     let (is_over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut askers = JoinSet::new();
-    for _ in 0..ASKERS {
-        askers.spawn(ask_on(Arc::clone(&live), Arc::clone(&is_over), Arc::clone(&asked)));
+    for live in &fleet {
+        askers.spawn(ask_on(Arc::clone(live), Arc::clone(&is_over), Arc::clone(&asked)));
     }
     let (mut written, mut invalidated, mut read) = (Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();
     for number in 0..WARM_UP + 2 * REVOCATIONS {
         let invalidates = number % 2 == 1;
-        let (denied, one_read) = revoke(&live, FILES_ASKED + number, invalidates).await;
+        let (denied, one_read) = revoke(&fleet, FILES_ASKED + number, invalidates).await;
         if number >= WARM_UP {
             (if invalidates { &mut invalidated } else { &mut written }).push(denied);
             read.push(one_read);
@@ -158,9 +195,23 @@ async fn main() {
     is_over.store(true, Ordering::Relaxed);
     while askers.join_next().await.is_some_and(|asker| asker.is_ok()) {}
     let read = quantiles(read);
-    println!("{:<30} {:>11} {:>11} {:>11} {:>8}", "while others ask", "p50", "p99", "max", "ratio");
+    println!("{name:<30} {:>11} {:>11} {:>11} {:>8}", "p50", "p99", "max", "ratio");
     print("one direct read of the share", read, read);
-    print("write acknowledged to denied", quantiles(written), read);
+    print("acknowledged to denied on all", quantiles(written), read);
     print("the same with Invalidate", quantiles(invalidated), read);
-    println!("{REVOCATIONS} revocations each; the others asked {rate} warm questions a second");
+    println!("{REVOCATIONS} revocations each; {rate} warm questions a second were asked meanwhile\n");
+}
+
+#[tokio::main]
+async fn main() {
+    let redis = servers::find(&["redis-server", "valkey-server"], "REDIS_SERVER").unwrap_or_else(|why| panic!("{why}"));
+    let arguments = |port: u16, directory: &Path| -> Vec<OsString> {
+        let flags = format!("--port {port} --bind 127.0.0.1 --appendonly no --dir {}", directory.display());
+        flags.split_whitespace().map(OsString::from).chain(["--save".into(), "".into()]).collect()
+    };
+    let redis = servers::Server::start_program("redis-server", &redis, arguments).unwrap_or_else(|why| panic!("{why}"));
+    let url = format!("redis://127.0.0.1:{}", redis.port);
+    measure("a set of one node", &servers::mongo().uri(), &url).await;
+    let set = replica_set::ReplicaSet::start().await;
+    measure("a set of three nodes", &set.uri("revocation"), &url).await;
 }
