@@ -140,7 +140,7 @@ async fn that_redis_does_not_answer_is_found_out_also_by_who_has_no_time_to_wait
     let deadline = Deadline::after(Duration::from_millis(40));
     one.facts.load(vec![one.key.clone()], as_of(0), deadline).await;
     until(|| !one.link.is_up()).await;
-    assert_eq!(told(&one.load(as_of(13)).await), from(Tier::Source, 20));
+    assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, then or now");
 }
 
 #[tokio::test]
