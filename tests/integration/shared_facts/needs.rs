@@ -58,7 +58,8 @@ struct One {
     freshness: Arc<Freshness>,
     source: Arc<Empty>,
     key: FactKey,
-    _redis: Redis,
+    link: Link,
+    redis: Redis,
     _tasks: JoinSet<()>,
 }
 
@@ -81,11 +82,11 @@ impl One {
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().run(|_| ()));
         until(|| link.is_up()).await;
-        let (shared, filling) = SharedFacts::new(link, names, schema, Arc::clone(&metrics));
-        tasks.spawn(filling.run());
+        // Nothing is written: only who reads notices what becomes of Redis.
+        let (shared, _) = SharedFacts::new(link.clone(), names, schema, Arc::clone(&metrics));
         let (source, memory) = (Arc::new(Empty::default()), Arc::new(Memory::new(1 << 20)));
         let facts = Facts::new(Arc::<Empty>::clone(&source), Arc::clone(&freshness), memory, metrics).sharing(shared);
-        Self { facts, freshness, source, key, _redis: redis, _tasks: tasks }
+        Self { facts, freshness, source, key, link, redis, _tasks: tasks }
     }
 
     async fn load(&self, need: Need) -> Held {
@@ -130,6 +131,16 @@ async fn who_joined_and_needs_more_than_what_was_found_asks_again() {
         assert_eq!(told(&strict), from(Tier::Source, 20));
         assert_eq!(one.source.0.load(Ordering::Relaxed), 1);
     }
+}
+
+#[tokio::test]
+async fn that_redis_does_not_answer_is_found_out_also_by_who_has_no_time_to_wait_for_it() {
+    let one = One::new().await;
+    one.redis.freeze();
+    let deadline = Deadline::after(Duration::from_millis(40));
+    one.facts.load(vec![one.key.clone()], as_of(0), deadline).await;
+    until(|| !one.link.is_up()).await;
+    assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, then or now");
 }
 
 #[tokio::test]

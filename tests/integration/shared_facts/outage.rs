@@ -1,9 +1,7 @@
 //! Whatever is wrong with Redis: answers are as right as without it, and only the first to notice loses time.
 
-use std::time::Duration;
-
 use bson::doc;
-use permcached::{check::Demand, question::Tier, source::Deadline};
+use permcached::{check::Demand, question::Tier};
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id};
 use crate::support::{
@@ -40,27 +38,6 @@ async fn a_redis_that_freezes_costs_one_request_some_time_and_the_next_ones_noth
     instance.live.heard(read).await;
     let (said, checked) = instance.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
     assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Redis));
-}
-
-#[tokio::test]
-async fn that_redis_is_frozen_is_found_out_also_by_who_has_no_time_to_wait_for_it() {
-    let redis = Redis::start(&[]);
-    let world = World::new(&redis.url()).await;
-    let instance = world.join().await;
-    redis.freeze();
-    for file in 1..=5 {
-        let questions = [world.reads(file)];
-        let deadline = Deadline::after(Duration::from_millis(30));
-        instance.live.app.checker.check(&questions, Demand::MinimizeLatency, deadline).await;
-        if !instance.link.is_up() {
-            break;
-        }
-    }
-    let asked = instance.asked();
-    // Nobody asks meanwhile.
-    until(|| !instance.link.is_up()).await;
-    assert_eq!(instance.asked(), asked);
-    answers_are_right(&world, &instance).await;
 }
 
 #[tokio::test]
