@@ -54,6 +54,24 @@ fn document(live: &Live) -> Outdated {
     Outdated::These { resources: vec![], documents, subjects: vec![] }
 }
 
+/// What one has put into Redis the other does not find there, nor the other way round.
+async fn see_nothing_of_each_other(one: &Live, other: &Live) {
+    let metric = |live: &Live, name: &str| {
+        let text = live.app.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_redis_facts_{name}_total ")));
+        line.expect("it is counted").parse::<u64>().expect("a number")
+    };
+    for (writer, reader) in [(one, other), (other, one)] {
+        let question = reads(writer, FILE);
+        let read = writer.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        until(|| metric(writer, "written") >= 2).await;
+        reader.heard(read.as_of.moment).await;
+        reader.ask(&reads(reader, FILE), Demand::MinimizeLatency).await.expect("an answer");
+        assert!(metric(reader, "asked") >= 2);
+        assert_eq!(metric(reader, "believed"), 0);
+    }
+}
+
 /// Each says four things that the other hears: what it remembers is read again.
 async fn hear_each_other(one: &Live, other: &Live) {
     for (teller, hearer) in [(one, other), (other, one)] {
@@ -87,6 +105,7 @@ async fn another_schema_hears_the_same_hints_and_nothing_else() {
     let old = &fleet.instances[0].live;
     // Each is alone with its own statements.
     until(|| old.app.speaks() && new.app.speaks()).await;
+    see_nothing_of_each_other(old, &new).await;
     hear_each_other(old, &new).await;
 }
 
@@ -101,6 +120,7 @@ async fn another_format_hears_the_same_hints_and_nothing_else() {
     let next = next.await.live;
     let own = &fleet.instances[0].live;
     until(|| own.app.speaks() && next.app.speaks()).await;
+    see_nothing_of_each_other(own, &next).await;
     hear_each_other(own, &next).await;
 }
 
