@@ -125,28 +125,30 @@ impl Link {
         timeout(CONNECT_TIME, subscribing).await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::of)
     }
 
-    /// Keeps the link up for ever. `told` hears when Redis has been reached, and, once for each time that it is lost, why.
-    pub async fn run(self, told: impl Fn(Result<(), &LinkError>) + Send) {
+    /// Keeps the link up for ever. `tell` hears when Redis has been reached, and why it has not been: each once, until it is
+    /// the other. That it was lost and is back at once is told nobody.
+    pub async fn run(self, tell: impl Fn(Result<(), &LinkError>) + Send) {
         let [shortest, longest] = PAUSES;
         let mut pause = shortest;
-        let mut is_told = false;
+        let mut told = None;
         for number in 0.. {
             let reaching = timeout(CONNECT_TIME, self.server.connect());
             match reaching.await.unwrap_or(Err(LinkError::TimedOut)) {
                 Ok(connection) => {
                     let since = Instant::now();
-                    told(Ok(()));
+                    if told.replace(true) != Some(true) {
+                        tell(Ok(()));
+                    }
                     self.hold(Numbered { number, connection }).await;
-                    is_told = false;
                     if since.elapsed() > STABLE {
                         pause = shortest;
                     }
                 }
-                Err(error) if !is_told => {
-                    told(Err(&error));
-                    is_told = true;
+                Err(error) => {
+                    if told.replace(false) != Some(false) {
+                        tell(Err(&error));
+                    }
                 }
-                Err(_) => {}
             }
             sleep(pause).await;
             pause = longest.min(pause * 2);
