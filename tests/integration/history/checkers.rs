@@ -54,14 +54,14 @@ struct Request {
 /// Asks until the run ends.
 pub async fn check(run: Arc<Run>, index: usize) {
     let mut rng = Rng::with_seed(run.seed.wrapping_add(CHECKER_SEEDS + index as u64));
-    let instance = index % run.instances.len();
+    let instance = index % run.count();
     while !run.is_over() {
         let request = request(&run, &mut rng);
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
         let (asked, first) = (run.now(), wall());
-        let checker = &run.instances[instance].checker;
-        let results = checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
+        let asked_one = run.instance(instance);
+        let results = asked_one.app.checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
         let times = Times { asked, received: run.now(), wall: [first, wall()] };
         for (index, result) in results.into_iter().enumerate() {
             let objection = match result {

@@ -46,6 +46,14 @@ pub struct Judged {
     pub staleness_max: Duration,
 }
 
+/// What was answered while things of one kind were done, and until all had recovered.
+#[derive(Debug, Default)]
+struct Under {
+    answers: u64,
+    errors: u64,
+    staleness_max: Duration,
+}
+
 /// What a run saw.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -55,6 +63,9 @@ pub struct Tally {
     judged: BTreeMap<Mode, Judged>,
     errors: BTreeMap<&'static str, u64>,
     suffered: Vec<Suffered>,
+    /// What is being done.
+    suffers: Option<&'static str>,
+    under: BTreeMap<&'static str, Under>,
     violations: u64,
     shown: Vec<String>,
 }
@@ -72,10 +83,26 @@ impl Tally {
         judged.allowed += u64::from(matches!(shown, Shown::Allowed(_)));
         judged.from_memory += u64::from(tier == Tier::Memory);
         judged.staleness_max = judged.staleness_max.max(staleness);
+        if let Some(under) = self.under() {
+            under.answers += 1;
+            under.staleness_max = under.staleness_max.max(staleness);
+        }
+    }
+
+    fn under(&mut self) -> Option<&mut Under> {
+        self.suffers.map(|kind| self.under.entry(kind).or_default())
+    }
+
+    /// What is being done from now on.
+    pub fn suffers(&mut self, kind: Option<&'static str>) {
+        self.suffers = kind;
     }
 
     pub fn failed(&mut self, error: &CheckError) {
         *self.errors.entry(error.as_str()).or_default() += 1;
+        if let Some(under) = self.under() {
+            under.errors += 1;
+        }
     }
 
     pub fn suffered(&mut self, suffered: Suffered) {
@@ -119,6 +146,17 @@ impl fmt::Display for Tally {
         writeln!(f, "{} faults:", self.suffered.len())?;
         for suffered in &self.suffered {
             writeln!(f, "  {suffered}")?;
+        }
+        for (kind, Under { answers, errors, staleness_max }) in &self.under {
+            let of_kind = || self.suffered.iter().filter(|suffered| suffered.kind == *kind);
+            let recovered = of_kind().flat_map(|suffered| &suffered.recovered).max().copied().unwrap_or_default();
+            let settled = of_kind().filter_map(|suffered| suffered.settled).max();
+            let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
+            let count = of_kind().count();
+            writeln!(
+                f,
+                "{count:>4} × {kind}: {answers} answers, {errors} errors, at worst {staleness_max:.3?} stale; recovered within {recovered:.1?}{settled}"
+            )?;
         }
         let worst = self.judged.values().map(|judged| judged.staleness_max).max().unwrap_or_default();
         writeln!(f, "worst staleness: {worst:.3?}")?;

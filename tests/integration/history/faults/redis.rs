@@ -1,0 +1,180 @@
+//! What is done to the Redis that instances share: to the server, to its keys, to what may be said over it.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::{Instant, sleep};
+
+use super::POLL;
+use crate::support::redis::Redis;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisFault {
+    /// It is frozen and thawed.
+    Frozen,
+    /// It is killed, and started again with nothing.
+    Killed,
+    /// It is started again with what it held once.
+    SetBack,
+    /// A replica takes its place that lacks the last writes.
+    FailedOver,
+    /// All keys are removed, again and again.
+    Flushed,
+    /// The log is removed or cut short while subscriptions break, again and again.
+    Trimmed,
+    /// All connections break, again and again.
+    CutOff,
+    /// The lease is a stranger's.
+    Deposed,
+    /// The lease is taken away again and again, so that several speak.
+    Contended,
+    /// Nothing can be published.
+    Silenced,
+    /// What is said for a while is neither published nor in the log, and the log is gone: who only listens has missed it.
+    Unheard,
+    /// There is no memory left.
+    Full,
+}
+
+impl RedisFault {
+    pub(super) const ALL: [Self; 12] = [
+        Self::Frozen,
+        Self::Killed,
+        Self::SetBack,
+        Self::FailedOver,
+        Self::Flushed,
+        Self::Trimmed,
+        Self::CutOff,
+        Self::Deposed,
+        Self::Contended,
+        Self::Silenced,
+        Self::Unheard,
+        Self::Full,
+    ];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "Redis frozen",
+            Self::Killed => "Redis killed",
+            Self::SetBack => "Redis set back to an old dump",
+            Self::FailedOver => "Redis failed over, the last writes lost",
+            Self::Flushed => "Redis flushed",
+            Self::Trimmed => "the log trimmed",
+            Self::CutOff => "connections to Redis cut",
+            Self::Deposed => "a stranger has the lease",
+            Self::Contended => "the lease taken away",
+            Self::Silenced => "nothing published",
+            Self::Unheard => "statements lost",
+            Self::Full => "Redis full",
+        }
+    }
+
+    /// Does it, for as long as `lasts`, and undoes it. Says what else there is to know.
+    pub(super) async fn inflict(self, redis: &mut Redis, lasts: Duration) -> String {
+        match self {
+            Self::Frozen => {
+                redis.freeze();
+                sleep(lasts).await;
+                redis.thaw();
+            }
+            Self::Killed => {
+                redis.kill();
+                sleep(lasts).await;
+                redis.start_again();
+            }
+            Self::SetBack => {
+                let dump = redis.dump();
+                sleep(lasts).await;
+                redis.restart_from(&dump);
+            }
+            Self::FailedOver => {
+                let replica = Redis::replica_of(redis);
+                replica.promote();
+                sleep(lasts).await;
+                redis.fail_over_losing_writes(&replica);
+            }
+            Self::Flushed => again_and_again(lasts, || redis.flush()).await,
+            Self::Trimmed => {
+                let mut is_removed = false;
+                again_and_again(lasts, || {
+                    redis.kill_clients("pubsub");
+                    is_removed = !is_removed;
+                    if is_removed { remove(redis, "pc:log:*") } else { cut_short(redis) }
+                })
+                .await;
+            }
+            Self::CutOff => {
+                again_and_again(lasts, || ["pubsub", "normal"].map(|kind| cut(redis, kind))).await;
+            }
+            Self::Deposed => {
+                let life = lasts.as_millis().to_string();
+                for lease in keys(redis, "pc:lease:*") {
+                    redis.run(&["SET", &lease, "stranger", "PX", &life]);
+                }
+                sleep(lasts).await;
+            }
+            Self::Contended => again_and_again(lasts, || remove(redis, "pc:lease:*")).await,
+            Self::Silenced => {
+                redis.run(&["ACL", "SETUSER", "default", "-publish"]);
+                sleep(lasts).await;
+                redis.run(&["ACL", "SETUSER", "default", "+@all"]);
+            }
+            Self::Unheard => {
+                redis.run(&["ACL", "SETUSER", "default", "-publish", "-xadd"]);
+                sleep(lasts).await;
+                remove(redis, "pc:log:*");
+                redis.run(&["ACL", "SETUSER", "default", "+@all"]);
+            }
+            Self::Full => {
+                redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+                sleep(lasts).await;
+                redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+            }
+        }
+        format!("for {lasts:.1?}")
+    }
+
+    /// How long it lasts, at random. What is not heard must come again before the others notice that nobody speaks.
+    pub(super) fn lasts(self, rng: &mut Rng) -> Duration {
+        let millis = match self {
+            Self::Frozen => 2_500..6_000,
+            Self::Unheard => 200..1_000,
+            _ => 200..5_000,
+        };
+        Duration::from_millis(rng.u64(millis))
+    }
+}
+
+/// Does something until so much time is over.
+async fn again_and_again<T>(lasts: Duration, mut it: impl FnMut() -> T) {
+    let until = Instant::now() + lasts;
+    loop {
+        it();
+        if Instant::now() >= until {
+            return;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Cuts the connections of a kind: that over which it is asked may be among them.
+fn cut(redis: &Redis, kind: &str) -> bool {
+    redis.try_run(&["CLIENT", "KILL", "TYPE", kind]).is_ok()
+}
+
+fn keys(redis: &Redis, pattern: &str) -> Vec<String> {
+    redis.read(&["KEYS", pattern])
+}
+
+fn remove(redis: &Redis, pattern: &str) {
+    for key in keys(redis, pattern) {
+        redis.run(&["DEL", &key]);
+    }
+}
+
+fn cut_short(redis: &Redis) {
+    for log in keys(redis, "pc:log:*") {
+        redis.run(&["XTRIM", &log, "MAXLEN", "1"]);
+    }
+}
