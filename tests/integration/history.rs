@@ -20,7 +20,7 @@ mod writers;
 use std::{env, time::Duration};
 
 use fastrand::Rng;
-use faults::{Fault, NodeFault, RedisFault, Servers, at_random, settled, suffer};
+use faults::{Fault, InstanceFault, NodeFault, RedisFault, Servers, at_random, settled, suffer};
 use run::{Plan, Run};
 use tally::{Mode, Tally};
 use tokio::time::{Instant, sleep};
@@ -55,8 +55,16 @@ const NODE_FAULTS: [(NodeFault, Duration); 7] = [
 ];
 
 /// What the short form goes through where there is one.
-const FAULTS: [(Fault, Duration); 2] =
-    [(Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)), (Fault::Redis(RedisFault::Killed), BRIEFLY)];
+const FAULTS: [(Fault, Duration); 8] = [
+    (Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)),
+    (Fault::Redis(RedisFault::Unheard), BRIEFLY),
+    (Fault::Instance(InstanceFault::BornLate), BRIEFLY),
+    (Fault::Redis(RedisFault::Trimmed), BRIEFLY),
+    (Fault::Redis(RedisFault::Contended), BRIEFLY),
+    (Fault::Redis(RedisFault::Strange), BRIEFLY),
+    (Fault::Redis(RedisFault::Killed), BRIEFLY),
+    (Fault::Instance(InstanceFault::SpeakerEnded), BRIEFLY),
+];
 
 /// How long a fault lasts that only has to be noticed.
 const BRIEFLY: Duration = Duration::from_millis(700);

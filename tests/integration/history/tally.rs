@@ -19,11 +19,19 @@ pub enum Mode {
     AsOf,
     FullyConsistent,
     MaxAge,
+    /// As of an invalidation, or asked after one.
+    Invalidated,
 }
 
 impl Mode {
-    pub const ALL: [Self; 5] =
-        [Self::MinimizeLatency, Self::OperationTime, Self::AsOf, Self::FullyConsistent, Self::MaxAge];
+    pub const ALL: [Self; 6] = [
+        Self::MinimizeLatency,
+        Self::OperationTime,
+        Self::AsOf,
+        Self::FullyConsistent,
+        Self::MaxAge,
+        Self::Invalidated,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +40,7 @@ impl Mode {
             Self::AsOf => "at_least_as_fresh (as_of)",
             Self::FullyConsistent => "fully_consistent",
             Self::MaxAge => "max_age",
+            Self::Invalidated => "after an Invalidate",
         }
     }
 }
@@ -62,6 +71,8 @@ pub struct Tally {
     repeats: u64,
     judged: BTreeMap<Mode, Judged>,
     errors: BTreeMap<&'static str, u64>,
+    /// Invalidations: those that others were told of, those that they were not, those that failed.
+    invalidations: [u64; 3],
     suffered: Vec<Suffered>,
     /// What is being done.
     suffers: Option<&'static str>,
@@ -105,6 +116,12 @@ impl Tally {
         }
     }
 
+    /// An invalidation was published or not, or failed.
+    pub fn invalidated(&mut self, is_published: Option<bool>) {
+        let [published, unpublished, failed] = &mut self.invalidations;
+        *is_published.map_or(failed, |is_published| if is_published { published } else { unpublished }) += 1;
+    }
+
     pub fn suffered(&mut self, suffered: Suffered) {
         self.suffered.push(suffered);
     }
@@ -141,6 +158,8 @@ impl fmt::Display for Tally {
                 "  {answers:>8}  {mode}: {allowed} allowed, {from_memory} from memory, at worst {staleness_max:.3?} stale"
             )?;
         }
+        let [published, unpublished, failed] = self.invalidations;
+        writeln!(f, "invalidations: {published} published, {unpublished} not, {failed} failed")?;
         let errors: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} {error}")).collect();
         writeln!(f, "errors: {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
         writeln!(f, "{} faults:", self.suffered.len())?;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use permcached::freshness::Moment;
 use tokio::time::{Instant, sleep};
 
 use super::POLL;
-use crate::support::redis::Redis;
+use crate::{history::run::wall, support::redis::Redis};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,12 @@ pub enum RedisFault {
     Unheard,
     /// There is no memory left.
     Full,
+    /// Somebody says things of moments that never come, which then stand in the log too.
+    Strange,
 }
 
 impl RedisFault {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Frozen,
         Self::Killed,
         Self::SetBack,
@@ -51,6 +54,7 @@ impl RedisFault {
         Self::Silenced,
         Self::Unheard,
         Self::Full,
+        Self::Strange,
     ];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -67,6 +71,7 @@ impl RedisFault {
             Self::Silenced => "nothing published",
             Self::Unheard => "statements lost",
             Self::Full => "Redis full",
+            Self::Strange => "strange statements",
         }
     }
 
@@ -131,6 +136,7 @@ impl RedisFault {
                 sleep(lasts).await;
                 redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
             }
+            Self::Strange => again_and_again(lasts, || say_strange_things(redis)).await,
         }
         format!("for {lasts:.1?}")
     }
@@ -176,5 +182,27 @@ fn remove(redis: &Redis, pattern: &str) {
 fn cut_short(redis: &Redis) {
     for log in keys(redis, "pc:log:*") {
         redis.run(&["XTRIM", &log, "MAXLEN", "1"]);
+    }
+}
+
+/// Says that nothing else has changed until tomorrow, and that all is outdated then: in the bytes of statements and of hints.
+fn say_strange_things(redis: &Redis) {
+    let tomorrow = Moment::new(u32::try_from(wall() / 1_000).expect("it is before 2106") + 24 * 3_600, 1);
+    let statement = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
+    let statement = postcard::to_allocvec(&statement).expect("it fits into memory");
+    let statement: String = statement.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let hint = format!(r#"{{"at":[{},1],"all":true}}"#, tomorrow.seconds());
+    let channels = |pattern| redis.read::<Vec<String>>(&["PUBSUB", "CHANNELS", pattern]);
+    for channel in channels("pc:statements:*") {
+        redis.run(&["EVAL", &format!("return redis.call('PUBLISH', KEYS[1], '{statement}')"), "1", &channel]);
+    }
+    for channel in channels("pc:hints:*") {
+        redis.run(&["PUBLISH", &channel, &hint]);
+    }
+    for log in keys(redis, "pc:log:*") {
+        let script = format!("return redis.pcall('XADD', KEYS[1], ARGV[1], 's', '{statement}')");
+        let entry = format!("{}-{}", tomorrow.seconds(), tomorrow.increment());
+        // The log has got there already, from the second time on.
+        let _added_or_not = redis.try_run(&["EVAL", &script, "1", &log, &entry]);
     }
 }
