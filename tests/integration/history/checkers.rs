@@ -224,6 +224,7 @@ fn object(run: &Run, request: &Request, index: usize, times: &Times, checked: Ch
         }
         Verdict::Wrong(why) => {
             let (tier, as_of, age) = (checked.tier.as_str(), checked.as_of.moment.as_u64(), checked.age);
+            let shown = checked.answer;
             Some(format!("{shown:?} from {tier}, as of {as_of:#x}, age {age:?}: {why}"))
         }
     }
