@@ -55,12 +55,11 @@ const NODE_FAULTS: [(NodeFault, Duration); 7] = [
 ];
 
 /// What the short form goes through where there is one.
-const FAULTS: [(Fault, Duration); 8] = [
+const FAULTS: [(Fault, Duration); 7] = [
     (Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)),
-    (Fault::Redis(RedisFault::Unheard), BRIEFLY),
+    (Fault::Redis(RedisFault::Unheard), Duration::from_millis(400)),
     (Fault::Instance(InstanceFault::BornLate), BRIEFLY),
-    (Fault::Redis(RedisFault::Trimmed), BRIEFLY),
-    (Fault::Redis(RedisFault::Contended), BRIEFLY),
+    (Fault::Redis(RedisFault::Trimmed), Duration::from_millis(1_500)),
     (Fault::Redis(RedisFault::Strange), BRIEFLY),
     (Fault::Redis(RedisFault::Killed), BRIEFLY),
     (Fault::Instance(InstanceFault::SpeakerEnded), BRIEFLY),

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use permcached::freshness::Moment;
+use redis::{Client, cmd};
 use tokio::time::{Instant, sleep};
 
 use super::POLL;
 use crate::{history::run::wall, support::redis::Redis};
+
+/// How soon what was said is gone from a log that is trimmed.
+const TURN: Duration = Duration::from_millis(1);
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub enum RedisFault {
     FailedOver,
     /// All keys are removed, again and again.
     Flushed,
-    /// The log is removed or cut short while subscriptions break, again and again.
+    /// The log is removed or cut short so often that hardly anybody finds something there, while subscriptions break.
     Trimmed,
     /// All connections break, again and again.
     CutOff,
@@ -100,15 +104,7 @@ impl RedisFault {
                 redis.fail_over_losing_writes(&replica);
             }
             Self::Flushed => again_and_again(lasts, || redis.flush()).await,
-            Self::Trimmed => {
-                let mut is_removed = false;
-                again_and_again(lasts, || {
-                    redis.kill_clients("pubsub");
-                    is_removed = !is_removed;
-                    if is_removed { remove(redis, "pc:log:*") } else { cut_short(redis) }
-                })
-                .await;
-            }
+            Self::Trimmed => trimmed(redis, lasts).await,
             Self::CutOff => {
                 again_and_again(lasts, || ["pubsub", "normal"].map(|kind| cut(redis, kind))).await;
             }
@@ -179,9 +175,28 @@ fn remove(redis: &Redis, pattern: &str) {
     }
 }
 
-fn cut_short(redis: &Redis) {
-    for log in keys(redis, "pc:log:*") {
-        redis.run(&["XTRIM", &log, "MAXLEN", "1"]);
+/// What is said between a subscription's end and the next one's beginning is lost, as it is not in the log either.
+async fn trimmed(redis: &Redis, lasts: Duration) {
+    let logs = keys(redis, "pc:log:*");
+    let client = Client::open(redis.url()).expect("the URL is our own");
+    // A connection that stays: the log must be gone before anybody can read it.
+    let mut connection = client.get_connection().expect("it is there");
+    let mut run =
+        |command: &[&str]| cmd(command[0]).arg(&command[1..]).exec(&mut connection).expect("the command is right");
+    let until = Instant::now() + lasts;
+    let mut cut = Instant::now();
+    for turn in 0.. {
+        for log in &logs {
+            if turn % 2 == 0 { run(&["DEL", log]) } else { run(&["XTRIM", log, "MAXLEN", "1"]) }
+        }
+        if Instant::now() >= until {
+            return;
+        }
+        if cut.elapsed() >= POLL {
+            run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            cut = Instant::now();
+        }
+        sleep(TURN).await;
     }
 }
 
