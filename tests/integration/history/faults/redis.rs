@@ -13,6 +13,11 @@ use crate::{history::run::wall, support::redis::Redis};
 /// How soon what was said is gone from a log that is trimmed.
 const TURN: Duration = Duration::from_millis(1);
 
+/// For how long nobody may listen where subscriptions break, again and again, and for how long between: so shortly that those
+/// who listen have hardly begun to follow MongoDB by themselves.
+const DEAF: Duration = Duration::from_millis(30);
+const HEARING: Duration = Duration::from_millis(150);
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisFault {
@@ -183,18 +188,23 @@ async fn trimmed(redis: &Redis, lasts: Duration) {
     let mut connection = client.get_connection().expect("it is there");
     let mut run =
         |command: &[&str]| cmd(command[0]).arg(&command[1..]).exec(&mut connection).expect("the command is right");
-    let until = Instant::now() + lasts;
-    let mut cut = Instant::now();
+    let started = Instant::now();
+    let (mut is_barred, mut since) = (false, started);
     for turn in 0.. {
         for log in &logs {
             if turn % 2 == 0 { run(&["DEL", log]) } else { run(&["XTRIM", log, "MAXLEN", "1"]) }
         }
-        if Instant::now() >= until {
-            return;
-        }
-        if cut.elapsed() >= POLL {
+        let is_over = started.elapsed() >= lasts;
+        if is_barred && (is_over || since.elapsed() >= DEAF) {
+            run(&["ACL", "SETUSER", "default", "+@all"]);
+            (is_barred, since) = (false, Instant::now());
+        } else if !is_barred && since.elapsed() >= HEARING {
+            run(&["ACL", "SETUSER", "default", "-subscribe"]);
             run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-            cut = Instant::now();
+            (is_barred, since) = (true, Instant::now());
+        }
+        if is_over && !is_barred {
+            return;
         }
         sleep(TURN).await;
     }
