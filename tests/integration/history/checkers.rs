@@ -109,9 +109,14 @@ struct Times {
 /// What to ask, and how fresh the answers are to be.
 async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request {
     let mut asked = Vec::new();
-    for _ in 0..=rng.usize(..QUESTIONS_MAX) {
-        let register = rng.usize(..run.registers.len());
+    let is_hot = rng.bool();
+    for number in 0..=rng.usize(..QUESTIONS_MAX) {
+        let register = if is_hot && number == 0 { run.hot() } else { rng.usize(..run.registers.len()) };
         asked.push((register, interesting_place(run, register, rng)));
+    }
+    // What was acknowledged just now: nothing is missed sooner.
+    if is_hot && rng.bool() {
+        return Request { demanded: after_the_write(run, asked[0].0), asked };
     }
     let (mode, demand, bound) = match rng.u8(..100) {
         0..INVALIDATIONS_PERCENT => {
@@ -137,7 +142,11 @@ async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request
 
 /// With the token of the write that was acknowledged last, of a register or of some other one.
 fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
-    let register = if rng.bool() { register } else { rng.usize(..run.registers.len()) };
+    after_the_write(run, if rng.bool() { register } else { rng.usize(..run.registers.len()) })
+}
+
+/// With the token of the write of this register that was acknowledged last.
+fn after_the_write(run: &Run, register: usize) -> Demanded {
     let acknowledged = run.registers[register].history().writes().iter().rev().find_map(|write| write.acknowledged);
     let moment = acknowledged.map_or(Moment::default(), |(_, moment)| moment);
     let demand = Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });

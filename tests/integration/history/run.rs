@@ -7,7 +7,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -84,6 +84,8 @@ pub struct Run {
     pub wall_begun: Millis,
     begun: Instant,
     earlier: Mutex<VecDeque<Earlier>>,
+    /// Which register's write was acknowledged last.
+    hot: AtomicUsize,
     tally: Mutex<Tally>,
     over: AtomicBool,
 }
@@ -134,6 +136,7 @@ impl Run {
             wall_begun: wall(),
             begun: Instant::now(),
             earlier: Mutex::default(),
+            hot: AtomicUsize::default(),
             tally: Mutex::default(),
             over: AtomicBool::new(false),
         }
@@ -188,6 +191,16 @@ impl Run {
     pub async fn replace(&self, place: usize) {
         let next = Arc::new(Instance::start(&self.home).await);
         self.instances.write().expect("no panic before")[place] = next;
+    }
+
+    /// The register whose write was acknowledged last.
+    pub fn hot(&self) -> usize {
+        self.hot.load(Ordering::Relaxed)
+    }
+
+    /// A write of this register was acknowledged just now.
+    pub fn heat(&self, register: usize) {
+        self.hot.store(register, Ordering::Relaxed);
     }
 
     /// Keeps the token of an answer, for whoever asks next of whichever instance.

@@ -60,6 +60,7 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
         let (moment, repeats) = session.write_until_acknowledged(&command, crowd.as_ref()).await;
         let acknowledged = run.now();
         register.history().acknowledge(acknowledged, moment);
+        run.heat(index);
         run.tally().wrote(repeats);
         if rng.u8(..100) >= WITHOUT_REST_PERCENT {
             sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
