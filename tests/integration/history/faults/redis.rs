@@ -13,11 +13,6 @@ use crate::{history::run::wall, support::redis::Redis};
 /// How soon what was said is gone from a log that is trimmed.
 const TURN: Duration = Duration::from_millis(1);
 
-/// For how long nobody may listen where subscriptions break, again and again, and for how long between: so shortly that those
-/// who listen have hardly begun to follow MongoDB by themselves.
-const DEAF: Duration = Duration::from_millis(30);
-const HEARING: Duration = Duration::from_millis(150);
-
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisFault {
@@ -189,22 +184,17 @@ async fn trimmed(redis: &Redis, lasts: Duration) {
     let mut run =
         |command: &[&str]| cmd(command[0]).arg(&command[1..]).exec(&mut connection).expect("the command is right");
     let started = Instant::now();
-    let (mut is_barred, mut since) = (false, started);
+    let mut cut = started;
     for turn in 0.. {
         for log in &logs {
             if turn % 2 == 0 { run(&["DEL", log]) } else { run(&["XTRIM", log, "MAXLEN", "1"]) }
         }
-        let is_over = started.elapsed() >= lasts;
-        if is_barred && (is_over || since.elapsed() >= DEAF) {
-            run(&["ACL", "SETUSER", "default", "+@all"]);
-            (is_barred, since) = (false, Instant::now());
-        } else if !is_barred && since.elapsed() >= HEARING {
-            run(&["ACL", "SETUSER", "default", "-subscribe"]);
-            run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-            (is_barred, since) = (true, Instant::now());
-        }
-        if is_over && !is_barred {
+        if started.elapsed() >= lasts {
             return;
+        }
+        if cut.elapsed() >= POLL {
+            run(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            cut = Instant::now();
         }
         sleep(TURN).await;
     }
