@@ -84,13 +84,13 @@ impl Fault {
 
     /// Does it, for as long as `lasts` where it could be of any length, and undoes it. Says what else there is to know.
     async fn inflict(self, Servers { set, redis }: &mut Servers, lasts: Duration, run: &Run) -> String {
-        let shared = || "there is a Redis where it is to be harmed";
+        const SHARED: &str = "there is a Redis where it is to be harmed";
         match self {
             Self::Node(fault) => fault.inflict(set, lasts, run).await,
-            Self::Redis(fault) => fault.inflict(redis.as_mut().expect(shared()), lasts).await,
+            Self::Redis(fault) => fault.inflict(redis.as_mut().expect(SHARED), lasts).await,
             Self::Instance(fault) => fault.inflict(redis.as_mut(), lasts, run).await,
             Self::Both(node, other) => {
-                let redis = redis.as_mut().expect(shared());
+                let redis = redis.as_mut().expect(SHARED);
                 let (first, second) = tokio::join!(node.inflict(set, lasts, run), other.inflict(redis, lasts));
                 format!("{}: {first}; {}: {second}", node.as_str(), other.as_str())
             }
