@@ -32,7 +32,7 @@ const REST_MAX_MS: u64 = 12;
 
 /// How many requests in a hundred come after an invalidation. Few: what is said to be outdated is read again, whether or not
 /// its change was heard.
-const INVALIDATIONS_PERCENT: u8 = 2;
+const INVALIDATIONS_PERCENT: u8 = 4;
 
 /// The ages that are demanded, in milliseconds. The bound holds beyond it.
 const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
