@@ -25,8 +25,8 @@ model: ## check the freshness protocol at length (docs/proof.md)
 	cargo test --locked --test integration model:: -- --ignored --nocapture
 
 # The short form is among the tests already. CHAOS_SECONDS and CHAOS_SEED choose how long, and which writes, questions and faults.
-chaos: ## check what is answered while a replica set fails, for ten minutes (docs/proof.md)
-	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && \
+chaos: ## check what is answered while MongoDB and Redis fail, for ten minutes (docs/proof.md)
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD REDIS_SERVER && \
 		cargo test --locked --test integration history:: -- --ignored --nocapture
 
 # Use a quiet machine: the numbers are only worth what else it is doing.

@@ -6,16 +6,18 @@ use fastrand::Rng;
 use permcached::{
     check::{CheckError, Checked, Demand},
     freshness::{Clock, Moment, Token},
+    invalidate::{Invalidated, Outdated, OutdatedDocument},
     question::{Answer, Question},
     source::Deadline,
 };
 use tokio::time::sleep;
 
 use super::{
+    instances::Instance,
     judge::{Answered, Verdict, judge},
     kinds::PLACES,
     register::Shown,
-    run::{Earlier, Run, wall},
+    run::{Earlier, Register, Run, wall},
     tally::Mode,
 };
 
@@ -27,6 +29,10 @@ const QUESTIONS_MAX: usize = 3;
 
 /// How long a checker rests after a request, at most.
 const REST_MAX_MS: u64 = 12;
+
+/// How many requests in a hundred come after an invalidation. Few: what is said to be outdated is read again, whether or not
+/// its change was heard.
+const INVALIDATIONS_PERCENT: u8 = 4;
 
 /// The ages that are demanded, in milliseconds. The bound holds beyond it.
 const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
@@ -54,14 +60,14 @@ struct Request {
 /// Asks until the run ends.
 pub async fn check(run: Arc<Run>, index: usize) {
     let mut rng = Rng::with_seed(run.seed.wrapping_add(CHECKER_SEEDS + index as u64));
-    let instance = index % run.instances.len();
+    let instance = index % run.count();
     while !run.is_over() {
-        let request = request(&run, &mut rng);
+        let asked_one = run.instance(instance);
+        let request = request(&run, &asked_one, &mut rng).await;
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
         let (asked, first) = (run.now(), wall());
-        let checker = &run.instances[instance].checker;
-        let results = checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
+        let results = asked_one.app.checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
         let times = Times { asked, received: run.now(), wall: [first, wall()] };
         for (index, result) in results.into_iter().enumerate() {
             let objection = match result {
@@ -101,14 +107,22 @@ struct Times {
 }
 
 /// What to ask, and how fresh the answers are to be.
-fn request(run: &Run, rng: &mut Rng) -> Request {
+async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request {
     let mut asked = Vec::new();
-    for _ in 0..=rng.usize(..QUESTIONS_MAX) {
-        let register = rng.usize(..run.registers.len());
+    let is_hot = rng.bool();
+    for number in 0..=rng.usize(..QUESTIONS_MAX) {
+        let register = if is_hot && number == 0 { run.hot() } else { rng.usize(..run.registers.len()) };
         asked.push((register, interesting_place(run, register, rng)));
     }
+    // What was acknowledged just now: nothing is missed sooner.
+    if is_hot && rng.bool() {
+        return Request { demanded: after_the_write(run, asked[0].0), asked };
+    }
     let (mode, demand, bound) = match rng.u8(..100) {
-        0..40 => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
+        0..INVALIDATIONS_PERCENT => {
+            return Request { demanded: after_an_invalidation(run, asked_one, asked[0], rng).await, asked };
+        }
+        INVALIDATIONS_PERCENT..40 => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
         40..55 => return Request { demanded: after_a_write(run, asked[0].0, rng), asked },
         55..70 => match run.earlier(|count| rng.usize(..count)) {
             None => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
@@ -128,7 +142,11 @@ fn request(run: &Run, rng: &mut Rng) -> Request {
 
 /// With the token of the write that was acknowledged last, of a register or of some other one.
 fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
-    let register = if rng.bool() { register } else { rng.usize(..run.registers.len()) };
+    after_the_write(run, if rng.bool() { register } else { rng.usize(..run.registers.len()) })
+}
+
+/// With the token of the write of this register that was acknowledged last.
+fn after_the_write(run: &Run, register: usize) -> Demanded {
     let acknowledged = run.registers[register].history().writes().iter().rev().find_map(|write| write.acknowledged);
     let moment = acknowledged.map_or(Moment::default(), |(_, moment)| moment);
     let demand = Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });
@@ -139,6 +157,52 @@ fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
 fn after_an_answer(run: &Run, earlier: &Earlier) -> Demanded {
     let (demand, token) = (Demand::AtLeastAsFresh(earlier.token), Some(earlier.token.moment));
     Demanded { mode: Mode::AsOf, demand, bound: run.bound, token, seen_before: Some(earlier.seen) }
+}
+
+/// After an invalidation of what a register's answer depends on: with its token; without, where the one who is asked was told.
+/// Whatever was acknowledged before it must be seen.
+async fn after_an_invalidation(
+    run: &Run,
+    asked_one: &Arc<Instance>,
+    (register, place): (usize, u8),
+    rng: &mut Rng,
+) -> Demanded {
+    let seen = run.registers[register].history().acknowledged();
+    let told = if rng.u8(..4) == 0 { Arc::clone(asked_one) } else { run.instance(rng.usize(..run.count())) };
+    let outdated = outdated(run, register, place, rng);
+    let invalidated = told.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await;
+    run.tally().invalidated(invalidated.as_ref().ok().map(|invalidated| invalidated.is_published));
+    let minimal = Demanded {
+        mode: Mode::MinimizeLatency,
+        demand: Demand::MinimizeLatency,
+        bound: run.bound,
+        token: None,
+        seen_before: None,
+    };
+    let Ok(Invalidated { token, .. }) = invalidated else { return minimal };
+    run.keep(Earlier { register, place, token, seen });
+    let invalidated = Demanded { mode: Mode::Invalidated, seen_before: Some(seen), ..minimal };
+    if Arc::ptr_eq(&told, asked_one) {
+        return invalidated;
+    }
+    Demanded { demand: Demand::AtLeastAsFresh(token), token: Some(token.moment), ..invalidated }
+}
+
+/// What an answer depends on: its resource, its document, its subject, now and then all there is.
+fn outdated(run: &Run, register: usize, place: u8, rng: &mut Rng) -> Outdated {
+    let Question { subject, resource, .. } = run.question(register, place);
+    let Register { kind, number, .. } = &run.registers[register];
+    let (mut resources, mut documents, mut subjects) = (Vec::new(), Vec::new(), Vec::new());
+    match rng.u8(..50) {
+        0 => return Outdated::All,
+        1..20 => resources.push(resource),
+        20..35 => {
+            let collection = run.schema().collection_id(kind.collection()).expect("the schema names it");
+            documents.push(OutdatedDocument::new(collection, &number.to_string()));
+        }
+        _ => subjects.push(subject),
+    }
+    Outdated::These { resources, documents, subjects }
 }
 
 /// Mostly where the register grants, or granted just before: there an answer shows most.
@@ -169,6 +233,7 @@ fn object(run: &Run, request: &Request, index: usize, times: &Times, checked: Ch
         }
         Verdict::Wrong(why) => {
             let (tier, as_of, age) = (checked.tier.as_str(), checked.as_of.moment.as_u64(), checked.age);
+            let shown = checked.answer;
             Some(format!("{shown:?} from {tier}, as of {as_of:#x}, age {age:?}: {why}"))
         }
     }

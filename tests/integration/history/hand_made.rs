@@ -111,6 +111,27 @@ fn an_answer_is_wrong_that_goes_behind_the_one_whose_token_it_had() {
 }
 
 #[test]
+fn an_answer_is_wrong_that_does_not_see_what_an_invalidation_covers() {
+    let mut history = History::default();
+    assert_eq!(history.acknowledged(), 0);
+    history.begin(at(1_000_000), seconds(10));
+    assert_eq!(history.acknowledged(), 0, "it may not have taken effect yet");
+    history.acknowledge(seconds(11), Moment::from_count(10));
+    assert_eq!(history.acknowledged(), 1);
+    // Within the bound, and of an earlier moment than the write's: but the one who is asked was told.
+    let denied = |seen| {
+        let told = Answered {
+            token: Some(Moment::from_count(9)),
+            seen_before: Some(seen),
+            ..answered(Shown::Denied, seconds(12))
+        };
+        matches!(judge(&history, &told), Verdict::Right { .. })
+    };
+    assert!(denied(0));
+    assert!(!denied(1));
+}
+
+#[test]
 fn an_answer_is_wrong_that_no_state_explains() {
     // Of no write, of another place, of one that was not begun.
     assert!(wrong(answered(Shown::Allowed(Some(7)), seconds(22))).contains("no state"));

@@ -10,8 +10,11 @@ use super::register::State;
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
 
-/// How many documents are beside a register's own, to be changed in one transaction with it: all at one moment.
-const CROWD: usize = 200;
+/// How many documents are beside a register's own, to be changed in one transaction with it: all at one moment. Beside the first
+/// of each kind there are so many that a stream needs two batches, of which its own is in the second.
+fn crowd(number: usize) -> usize {
+    if number == 0 { 1_200 } else { 200 }
+}
 
 pub const SCHEMA: &str = r#"
 default_subject = "user"
@@ -141,7 +144,7 @@ impl Kind {
 /// of a kind a crowd of documents beside its own.
 pub fn first_documents(registers: usize) -> BTreeMap<String, Vec<Document>> {
     let of_crowds = |kind: Kind| {
-        let numbers = (0..registers).flat_map(|crowd| (0..CROWD).map(move |number| (crowd, number)));
+        let numbers = (0..registers).flat_map(|crowd| (0..self::crowd(crowd)).map(move |number| (crowd, number)));
         let document = |(crowd, number): (usize, usize)| doc! { "_id": format!("crowd{crowd}-{number}"), "crowd": crowd.to_string() };
         (kind.collection().to_owned(), numbers.map(document).collect::<Vec<_>>())
     };

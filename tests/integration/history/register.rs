@@ -80,6 +80,11 @@ impl History {
         self.0.last().expect("it begins with one")
     }
 
+    /// The last write that is known to be acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.0.iter().rposition(|write| write.acknowledged.is_some()).expect("the first one is")
+    }
+
     /// All writes, the oldest first.
     pub fn writes(&self) -> &[Write] {
         &self.0

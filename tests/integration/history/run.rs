@@ -6,34 +6,30 @@ use std::{
     collections::VecDeque,
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use mongodb::{Client, Database};
+use mongodb::Client;
 use permcached::{
-    app::App,
     check::Settings,
     freshness::Token,
     question::{Millis, Question},
     schema::Schema,
-    source::mongodb::MongoDb,
 };
 use tokio::task::JoinSet;
 
 use super::{
     checkers::check,
+    instances::{APP_NAME, Home, Instance},
     kinds::{Kind, SCHEMA, first_documents},
     register::History,
     tally::Tally,
     writers::write,
 };
 use crate::support::both::{fill, question, schema};
-
-/// The name of the instances' clients, by which fail points tell them from the writers.
-pub const APP_NAME: &str = "instance";
 
 /// How many registers there are of each kind, one kind after the other.
 pub const REGISTERS_OF_A_KIND: usize = 6;
@@ -50,6 +46,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many instances are asked.
     pub instances: usize,
+    /// The Redis that they share, if they do.
+    pub redis: Option<String>,
 }
 
 /// A document, and all that was ever written to it.
@@ -78,14 +76,16 @@ pub struct Earlier {
 /// What all who take part share.
 pub struct Run {
     pub seed: u64,
-    pub schema: Arc<Schema>,
     pub bound: Duration,
     pub registers: Vec<Register>,
-    pub instances: Vec<App>,
+    home: Home,
+    instances: RwLock<Vec<Arc<Instance>>>,
     /// When it began, by the wall clock.
     pub wall_begun: Millis,
     begun: Instant,
     earlier: Mutex<VecDeque<Earlier>>,
+    /// Which register's write was acknowledged last.
+    hot: AtomicUsize,
     tally: Mutex<Tally>,
     over: AtomicBool,
 }
@@ -102,14 +102,13 @@ impl Run {
         let client = Client::with_uri_str(uri_of("writers")).await.expect("the URI is our own");
         let database = client.database("history");
         fill(&database, &schema, &first_documents(REGISTERS_OF_A_KIND)).await;
+        let (uri, redis) = (uri_of(APP_NAME), plan.redis.clone());
+        let home = Home { schema, uri, database: database.name().to_owned(), redis };
         let mut instances = Vec::new();
-        let mut background = Vec::new();
         for _ in 0..plan.instances {
-            let (instance, tasks) = start(&schema, &uri_of(APP_NAME), &database).await;
-            instances.push(instance);
-            background.push(tasks);
+            instances.push(Arc::new(Instance::start(&home).await));
         }
-        let run = Arc::new(Self::new(plan, schema, instances));
+        let run = Arc::new(Self::new(plan, home, instances));
         let mut tasks = JoinSet::new();
         for register in 0..run.registers.len() {
             tasks.spawn(write(Arc::clone(&run), register, database.clone()));
@@ -125,18 +124,19 @@ impl Run {
         tally
     }
 
-    fn new(plan: &Plan, schema: Arc<Schema>, instances: Vec<App>) -> Self {
+    fn new(plan: &Plan, home: Home, instances: Vec<Arc<Instance>>) -> Self {
         let of_a_kind =
             |kind| (0..REGISTERS_OF_A_KIND).map(move |number| Register { kind, number, history: Mutex::default() });
         Self {
             seed: plan.seed,
-            schema,
             bound: Settings::default().staleness_max,
             registers: Kind::ALL.into_iter().flat_map(of_a_kind).collect(),
-            instances,
+            home,
+            instances: RwLock::new(instances),
             wall_begun: wall(),
             begun: Instant::now(),
             earlier: Mutex::default(),
+            hot: AtomicUsize::default(),
             tally: Mutex::default(),
             over: AtomicBool::new(false),
         }
@@ -160,7 +160,47 @@ impl Run {
     pub fn question(&self, register: usize, place: u8) -> Question {
         let Register { kind, number, .. } = &self.registers[register];
         let [subject, resource] = kind.question(*number, place);
-        question(&self.schema, &subject, "read", &resource)
+        question(self.schema(), &subject, "read", &resource)
+    }
+
+    pub fn schema(&self) -> &Schema {
+        &self.home.schema
+    }
+
+    /// Whether the instances share a Redis.
+    pub fn is_shared(&self) -> bool {
+        self.home.redis.is_some()
+    }
+
+    /// How many instances are asked.
+    pub fn count(&self) -> usize {
+        self.instances.read().expect("no panic before").len()
+    }
+
+    /// All instances that are asked now.
+    pub fn all(&self) -> Vec<Arc<Instance>> {
+        self.instances.read().expect("no panic before").clone()
+    }
+
+    /// One of the instances, as it is now.
+    pub fn instance(&self, place: usize) -> Arc<Instance> {
+        Arc::clone(&self.instances.read().expect("no panic before")[place])
+    }
+
+    /// Starts an instance in the place of another.
+    pub async fn replace(&self, place: usize) {
+        let next = Arc::new(Instance::start(&self.home).await);
+        self.instances.write().expect("no panic before")[place] = next;
+    }
+
+    /// The register whose write was acknowledged last.
+    pub fn hot(&self) -> usize {
+        self.hot.load(Ordering::Relaxed)
+    }
+
+    /// A write of this register was acknowledged just now.
+    pub fn heat(&self, register: usize) {
+        self.hot.store(register, Ordering::Relaxed);
     }
 
     /// Keeps the token of an answer, for whoever asks next of whichever instance.
@@ -177,14 +217,6 @@ impl Run {
         let earlier = self.earlier.lock().expect("no panic before");
         (!earlier.is_empty()).then(|| earlier[pick(earlier.len())])
     }
-}
-
-/// An instance with a client of its own, and what it has running in the background.
-async fn start(schema: &Arc<Schema>, uri: &str, database: &Database) -> (App, JoinSet<()>) {
-    let source = MongoDb::connect(Arc::clone(schema), uri, Some(database.name())).await.expect("the set is there");
-    let mut app = App::over_mongodb(Arc::clone(schema), source, Settings::default(), None);
-    let tasks = app.start().await.expect("the set says what time it is");
-    (app, tasks)
 }
 
 /// The time by the clock that expiries are compared with.

@@ -19,11 +19,19 @@ pub enum Mode {
     AsOf,
     FullyConsistent,
     MaxAge,
+    /// As of an invalidation, or asked after one.
+    Invalidated,
 }
 
 impl Mode {
-    pub const ALL: [Self; 5] =
-        [Self::MinimizeLatency, Self::OperationTime, Self::AsOf, Self::FullyConsistent, Self::MaxAge];
+    pub const ALL: [Self; 6] = [
+        Self::MinimizeLatency,
+        Self::OperationTime,
+        Self::AsOf,
+        Self::FullyConsistent,
+        Self::MaxAge,
+        Self::Invalidated,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +40,7 @@ impl Mode {
             Self::AsOf => "at_least_as_fresh (as_of)",
             Self::FullyConsistent => "fully_consistent",
             Self::MaxAge => "max_age",
+            Self::Invalidated => "after an Invalidate",
         }
     }
 }
@@ -46,6 +55,14 @@ pub struct Judged {
     pub staleness_max: Duration,
 }
 
+/// What was answered while things of one kind were done, and until all had recovered.
+#[derive(Debug, Default)]
+struct Under {
+    answers: u64,
+    errors: u64,
+    staleness_max: Duration,
+}
+
 /// What a run saw.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -54,7 +71,12 @@ pub struct Tally {
     repeats: u64,
     judged: BTreeMap<Mode, Judged>,
     errors: BTreeMap<&'static str, u64>,
+    /// Invalidations: those that others were told of, those that they were not, those that failed.
+    invalidations: [u64; 3],
     suffered: Vec<Suffered>,
+    /// What is being done.
+    suffers: Option<&'static str>,
+    under: BTreeMap<&'static str, Under>,
     violations: u64,
     shown: Vec<String>,
 }
@@ -72,10 +94,32 @@ impl Tally {
         judged.allowed += u64::from(matches!(shown, Shown::Allowed(_)));
         judged.from_memory += u64::from(tier == Tier::Memory);
         judged.staleness_max = judged.staleness_max.max(staleness);
+        if let Some(under) = self.under() {
+            under.answers += 1;
+            under.staleness_max = under.staleness_max.max(staleness);
+        }
+    }
+
+    fn under(&mut self) -> Option<&mut Under> {
+        self.suffers.map(|kind| self.under.entry(kind).or_default())
+    }
+
+    /// What is being done from now on.
+    pub fn suffers(&mut self, kind: Option<&'static str>) {
+        self.suffers = kind;
     }
 
     pub fn failed(&mut self, error: &CheckError) {
         *self.errors.entry(error.as_str()).or_default() += 1;
+        if let Some(under) = self.under() {
+            under.errors += 1;
+        }
+    }
+
+    /// An invalidation was published or not, or failed.
+    pub fn invalidated(&mut self, is_published: Option<bool>) {
+        let [published, unpublished, failed] = &mut self.invalidations;
+        *is_published.map_or(failed, |is_published| if is_published { published } else { unpublished }) += 1;
     }
 
     pub fn suffered(&mut self, suffered: Suffered) {
@@ -114,11 +158,24 @@ impl fmt::Display for Tally {
                 "  {answers:>8}  {mode}: {allowed} allowed, {from_memory} from memory, at worst {staleness_max:.3?} stale"
             )?;
         }
+        let [published, unpublished, failed] = self.invalidations;
+        writeln!(f, "invalidations: {published} published, {unpublished} not, {failed} failed")?;
         let errors: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} {error}")).collect();
         writeln!(f, "errors: {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
         writeln!(f, "{} faults:", self.suffered.len())?;
         for suffered in &self.suffered {
             writeln!(f, "  {suffered}")?;
+        }
+        for (kind, Under { answers, errors, staleness_max }) in &self.under {
+            let of_kind = || self.suffered.iter().filter(|suffered| suffered.kind == *kind);
+            let recovered = of_kind().flat_map(|suffered| &suffered.recovered).max().copied().unwrap_or_default();
+            let settled = of_kind().filter_map(|suffered| suffered.settled).max();
+            let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
+            let count = of_kind().count();
+            writeln!(
+                f,
+                "{count:>4} × {kind}: {answers} answers, {errors} errors, at worst {staleness_max:.3?} stale; recovered within {recovered:.1?}{settled}"
+            )?;
         }
         let worst = self.judged.values().map(|judged| judged.staleness_max).max().unwrap_or_default();
         writeln!(f, "worst staleness: {worst:.3?}")?;

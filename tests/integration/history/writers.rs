@@ -38,6 +38,10 @@ const SOON_MS: std::ops::Range<Millis> = 100..2_000;
 /// By when the others end, in milliseconds.
 const LATE_MS: Millis = 24 * 3_600 * 1_000;
 
+/// The transaction number before the first. The driver hands out sessions that it has used, with low numbers: a write under a
+/// number that was used is taken for a repetition, and acknowledged without being done.
+const FIRST_NUMBER: i64 = 1 << 32;
+
 /// Writes until the run ends.
 pub async fn write(run: Arc<Run>, index: usize, database: Database) {
     let register = &run.registers[index];
@@ -56,6 +60,7 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
         let (moment, repeats) = session.write_until_acknowledged(&command, crowd.as_ref()).await;
         let acknowledged = run.now();
         register.history().acknowledge(acknowledged, moment);
+        run.heat(index);
         run.tally().wrote(repeats);
         if rng.u8(..100) >= WITHOUT_REST_PERCENT {
             sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
@@ -87,7 +92,7 @@ struct Session {
 impl Session {
     async fn start(database: Database) -> Self {
         let session = database.client().start_session().causal_consistency(false).await.expect("a session");
-        Self { database, session, number: 0 }
+        Self { database, session, number: FIRST_NUMBER }
     }
 
     /// The moment that covers the write, and how often it was sent again. With `crowd` it is one transaction with that.
