@@ -22,7 +22,7 @@ use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 use bson::{doc, oid::ObjectId};
 use permcached::{
     fact::{Fact, FactKey},
-    facts::SharedFacts,
+    facts::{ANSWER_TIME, SharedFacts},
     freshness::Moment,
     link::{FORMAT, Link, Names, Server},
     question::{Id, LookupId},
@@ -109,7 +109,7 @@ async fn new() -> f64 {
     let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|mistakes| panic!("{mistakes}")));
     let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == "files").expect("there is one").0;
     let mut redis = Redis::start();
-    let link = Link::new(Arc::new(Server::parse(&url(redis.server.port)).expect("a URL")));
+    let link = Link::new(Arc::new(Server::parse(&url(redis.server.port)).expect("a URL")), ANSWER_TIME);
     let running = tokio::spawn(link.clone().run(|_| ()));
     link.watch().wait_for(|up| *up).await.expect("it is run");
     let collections = vec![("files".to_owned(), Some([1; 16]))];

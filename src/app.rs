@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    bus::{Bus, Wire},
+    bus::{Bus, COMMAND_TIME, Wire},
     check::{Checker, Settings},
     config::{Config, SourceConfig},
-    facts::{Filling, SharedFacts},
+    facts::{ANSWER_TIME, Filling, SharedFacts},
     feed::{Feed, Lease, follow_documents},
     freshness::{Clock, Statement},
     invalidate::Invalidator,
@@ -129,7 +129,8 @@ impl Sharing {
     #[must_use]
     pub fn new(server: Server, names: Names) -> Self {
         let server = Arc::new(server);
-        Self { names, link: Link::new(Arc::clone(&server)), facts: Link::new(server) }
+        let link = Link::new(Arc::clone(&server), COMMAND_TIME);
+        Self { names, link, facts: Link::new(server, ANSWER_TIME) }
     }
 
     /// As [`Sharing::new`], by the names for a MongoDB and a schema.

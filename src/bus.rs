@@ -19,7 +19,8 @@ use std::{
 pub use hint::Hint;
 use log::{Log, lock};
 pub use log::{News, Watched};
-pub use redis::Wire;
+pub use redis::{COMMAND_TIME, Published, Wire};
+use tokio::time::timeout;
 
 use self::redis::Heard;
 use crate::{
@@ -30,17 +31,22 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How many seconds a moment may be later than the newest probe's without being asked for.
+/// How many seconds a moment may be later than the newest probe's and be believed: probes are sent four times a second.
 const AHEAD_MAX: u32 = 5;
 
-/// How long a probe may take that is to confirm such a moment.
+/// How long a probe may take.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+
+/// How long nothing may be heard, where somebody speaks four times a second, before another subscription is tried; and where
+/// nobody does.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+const SILENCE_MAX_OF_HINTS: Duration = Duration::from_mins(1);
 
 /// How far the bus may be behind the instance's own probes before it is taken to be deaf.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long Redis may take to be reached when an instance starts.
-const START_TIME: Duration = Duration::from_secs(1);
+/// How long it may take to reach Redis and read the log, where that is waited for.
+const READING_TIME: Duration = Duration::from_secs(1);
 
 /// How often it is tried to append a moment to the log.
 const APPENDS_MAX: u32 = 4;
@@ -95,17 +101,21 @@ impl Bus {
     pub async fn begin(&self, prober: &Prober, deadline: Deadline) -> Result<(), SourceError> {
         let mut chain = Vec::new();
         if let Some(line) = &self.line {
-            line.wire.wait(START_TIME.min(deadline.left())).await;
-            chain = line.last_chain().await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "the log cannot be read");
-                Vec::new()
-            });
+            let reading = async {
+                line.wire.wait().await;
+                line.last_chain().await
+            };
+            match timeout(READING_TIME, reading).await {
+                Ok(Ok(read)) => chain = read,
+                Ok(Err(error)) => tracing::debug!(%error, "the log cannot be read"),
+                Err(_) => tracing::debug!("the log cannot be read in time"),
+            }
         }
         // After the log was read: whatever that reaches up to has happened by now, if it is of this source.
         let now = prober.sent_since(LocalTime::now(), deadline).await?.moment;
         let epoch = self.freshness.epoch();
         match chain.first() {
-            Some(first) if chain.iter().all(|statement| statement.to <= now) => self.begin_at(first.from),
+            Some(first) if chain.iter().all(|statement| latest(statement) <= now) => self.begin_at(first.from),
             _ => {
                 chain.clear();
                 self.begin_at(now);
@@ -128,11 +138,14 @@ impl Bus {
         }
     }
 
-    /// Says within this process what has changed, as seen in `epoch`. Who hears it by now has applied it.
-    pub fn say(&self, statement: Statement, epoch: Epoch) {
-        if self.freshness.hear(&statement, epoch) {
+    /// Says within this process what has changed, as seen in `epoch`: who hears it by now has applied it. Says whether that is
+    /// the history still.
+    pub fn say(&self, statement: Statement, epoch: Epoch) -> bool {
+        let is_current = self.freshness.hear(&statement, epoch);
+        if is_current {
             lock(&self.log).say(statement, epoch);
         }
+        is_current
     }
 
     /// Says within this process that this changed, as seen in `epoch`, and nothing about what else did.
@@ -152,24 +165,21 @@ impl Bus {
     ///
     /// # Errors
     /// They may not have heard it: who speaks must not go on as if they had.
-    pub async fn publish(&self, statement: Statement) -> Result<(), LinkError> {
+    pub async fn publish(&self, statement: Statement) -> Result<Published, LinkError> {
         match &self.line {
-            Some(line) => line.wire.publish(statement).await.map(drop),
-            None => Ok(()),
+            Some(line) => line.wire.publish(statement).await,
+            None => Ok(Published::Kept),
         }
     }
 
     /// Says to the other instances what is outdated, as far as they listen. Says whether Redis took it.
     pub async fn tell(&self, hint: &Hint) -> bool {
         let Some(line) = &self.line else { return false };
-        let told = async {
-            if line.prober.clock() == Clock::Cluster && hint.changed(&line.schema) == [Changed::Everything] {
-                line.keep_everything(hint.at()).await?;
-            }
-            line.wire.hint(hint.encode()).await
-        };
-        let told = told.await;
-        told.inspect_err(|error| tracing::warn!(%error, "other instances were not told what is outdated")).is_ok()
+        let told = line.wire.hint(hint.encode()).await;
+        let is_told =
+            told.inspect_err(|error| tracing::warn!(%error, "other instances were not told what is outdated"));
+        let is_all = line.prober.clock() == Clock::Cluster && hint.changed(&line.schema) == [Changed::Everything];
+        is_told.is_ok() && (!is_all || line.keep_everything(hint.at()).await)
     }
 
     /// Whether the other instances tell this one of all that changes, so that it need not follow the source itself.
@@ -194,20 +204,20 @@ impl Bus {
     /// Takes in what the log has and this instance has not heard.
     pub async fn catch_up(&self) {
         let Some(line) = &self.line else { return };
-        let mut pages = line.wire.log_after(self.freshness.applied());
-        loop {
-            match pages.next().await {
-                Ok(Some(page)) => {
-                    for statement in page {
-                        self.take_in(line, statement).await;
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "the log cannot be read");
-                    return;
+        let reading = async {
+            let mut pages = line.wire.log_after(self.freshness.applied());
+            while let Some(page) = pages.next().await? {
+                // What follows on what is not believed is not believed either.
+                if !page.into_iter().all(|statement| self.take_in(line, statement)) {
+                    break;
                 }
             }
+            Ok::<_, LinkError>(())
+        };
+        match timeout(READING_TIME, reading).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the log cannot be read"),
+            Err(_) => tracing::debug!("the log cannot be read in time"),
         }
     }
 
@@ -230,21 +240,26 @@ impl Bus {
                 let is_near = applied.seconds().saturating_sub(end.seconds()) <= RESAID_MAX;
                 if is_near { end } else { applied }
             }
-            Ok(Some(end)) if !self.has_come(line, end, 0).await => {
-                tracing::warn!("the log in Redis is of another history, and removed");
-                if let Err(error) = line.wire.remove_log().await {
-                    tracing::debug!(%error, "the log cannot be removed");
+            Ok(Some(end)) => {
+                let probe = line.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
+                if probe.is_ok_and(|probe| probe.moment < end) {
+                    tracing::warn!("the log in Redis is of another history, and removed");
+                    if let Err(error) = line.wire.remove_log().await {
+                        tracing::debug!(%error, "the log cannot be removed");
+                    }
                 }
                 applied
             }
-            _ => applied,
+            Ok(None) | Err(_) => applied,
         }
     }
 
     /// Listens for ever to what other instances say.
     pub async fn listen(&self) {
         let Some(line) = &self.line else { return };
-        let mut ear = line.wire.ear();
+        // Without change streams nobody speaks, and hints are rare.
+        let silence_max = if line.prober.clock() == Clock::Cluster { SILENCE_MAX } else { SILENCE_MAX_OF_HINTS };
+        let mut ear = line.wire.ear(silence_max);
         loop {
             self.hear(line, ear.next().await).await;
         }
@@ -259,29 +274,30 @@ impl Bus {
                     line.metrics.repaired();
                     self.catch_up().await;
                 }
-                self.take_in(line, statement).await;
+                self.take_in(line, statement);
             }
             Heard::Hint(bytes) => self.hear_hint(line, &bytes).await,
         }
     }
 
-    /// Applies what was heard, as far as it can be believed.
-    async fn take_in(&self, line: &Line, statement: Statement) {
+    /// Applies what was heard, if it can be believed. Says whether it can.
+    fn take_in(&self, line: &Line, statement: Statement) -> bool {
         let epoch = self.freshness.epoch();
-        let latest = statement.changes.iter().map(|change| change.at).fold(statement.to, Moment::max);
-        if !self.has_come(line, latest, AHEAD_MAX).await {
+        if !self.has_come(latest(&statement)) {
             line.metrics.dropped();
-            return;
+            return false;
         }
         let has_gap = statement.from > self.freshness.applied();
         if has_gap && line.is_followed.load(Ordering::Acquire) {
             // What has changed has changed; up to where, the own stream will tell.
             self.hint(statement.changes, epoch);
-            return;
+            return true;
         }
         let to = statement.to;
-        self.say(statement, epoch);
-        line.has_heard(to, epoch);
+        if self.say(statement, epoch) {
+            line.has_heard(to, epoch);
+        }
+        true
     }
 
     async fn hear_hint(&self, line: &Line, bytes: &[u8]) {
@@ -292,7 +308,7 @@ impl Bus {
         };
         // Ticks of another instance mean nothing here: it was outdated before this was heard.
         let at = if line.prober.clock() == Clock::Cluster {
-            self.has_come(line, hint.at(), AHEAD_MAX).await.then(|| hint.at())
+            self.has_come(hint.at()).then(|| hint.at())
         } else {
             line.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
         };
@@ -303,16 +319,18 @@ impl Bus {
         self.hint(hint.changed(&line.schema).into_iter().map(|what| Change { at, what }).collect(), epoch);
     }
 
-    /// Whether a moment is one of this source's, and no later than now: up to so many seconds after the newest probe's it is
-    /// taken to be.
-    async fn has_come(&self, line: &Line, moment: Moment, ahead_max: u32) -> bool {
+    /// Whether a moment is one of this source's, and no later than now: up to some seconds after the newest probe's it is taken
+    /// to be. Where the source cannot be asked, what is later than that is not waited for: the log will have it, and nothing
+    /// remembered is worth much by then.
+    fn has_come(&self, moment: Moment) -> bool {
         let newest = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
-        if moment <= newest || (ahead_max > 0 && moment.seconds() <= newest.seconds().saturating_add(ahead_max)) {
-            return true;
-        }
-        let probe = line.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
-        probe.is_ok_and(|probe| moment <= probe.moment)
+        moment.seconds() <= newest.seconds().saturating_add(AHEAD_MAX)
     }
+}
+
+/// The latest moment that a statement tells of.
+fn latest(statement: &Statement) -> Moment {
+    statement.changes.iter().map(|change| change.at).fold(statement.to, Moment::max)
 }
 
 impl Line {
@@ -332,17 +350,22 @@ impl Line {
     }
 
     /// Has it stand in the log that everything has changed, for those who start later. The log may have got past the moment:
-    /// then it is said of a later one.
-    async fn keep_everything(&self, mut at: Moment) -> Result<(), LinkError> {
+    /// then it is said of a later one. Says whether it does.
+    async fn keep_everything(&self, mut at: Moment) -> bool {
         for _ in 0..APPENDS_MAX {
             let changes = vec![Change { at, what: Changed::Everything }];
-            if self.wire.publish(Statement { from: at, to: at, changes }).await? {
-                break;
+            match self.wire.publish(Statement { from: at, to: at, changes }).await {
+                Ok(Published::Kept) => return true,
+                Ok(Published::Passed) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "who starts later is not told that all is outdated");
+                    return false;
+                }
             }
             let probe = self.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
             at = probe.map_or(at, |probe| probe.moment);
         }
-        Ok(())
+        false
     }
 
     fn has_heard(&self, to: Moment, epoch: Epoch) {

@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, Published},
     freshness::{Change, Changed, Epoch, Freshness, LocalTime, Moment, Statement},
+    link::LinkError,
     schema::Schema,
     source::{Deadline, Prober, SourceError},
 };
@@ -82,7 +83,12 @@ impl Feed {
             let before = self.freshness.applied();
             let ended = self.follow(Span { from, open_at, term }, epoch, patience).await;
             let has_moved = self.freshness.applied() > before;
-            patience = if has_moved { PATIENCE } else { PATIENCE_MAX.min(patience * 2) };
+            // Only a stream that did not get on is given more time.
+            if has_moved {
+                patience = PATIENCE;
+            } else if matches!(ended, Ended::Failed(_) | Ended::Lagging) {
+                patience = PATIENCE_MAX.min(patience * 2);
+            }
             has_complained &= !has_moved;
             match ended {
                 Ended::Invalidated(at) => {
@@ -144,7 +150,10 @@ impl Feed {
     async fn forget(&self, at: Moment, epoch: Epoch) {
         let changes = vec![Change { at, what: Changed::Everything }];
         let statement = Statement { from: self.freshness.applied(), to: at, changes };
-        self.say(statement, self.lease.as_ref().is_some_and(|lease| lease.is_held()), epoch).await;
+        let speaks = self.lease.as_ref().is_some_and(|lease| lease.is_held());
+        if self.say(statement, speaks, epoch).await.is_err() {
+            self.leave_to_others().await;
+        }
     }
 
     /// Goes on at a fresh probe: what was between is not known.
@@ -158,15 +167,20 @@ impl Feed {
         }
     }
 
-    /// Applies a statement, and says it to the others as well where this instance is to. Says whether they took it.
-    async fn say(&self, statement: Statement, to_all: bool, epoch: Epoch) -> bool {
-        if !to_all {
-            self.bus.say(statement, epoch);
-            return true;
+    /// Applies a statement, and says it to the others as well where this instance is to.
+    async fn say(&self, statement: Statement, to_all: bool, epoch: Epoch) -> Result<Published, LinkError> {
+        // What is of another history is not said to others either.
+        if !self.bus.say(statement.clone(), epoch) || !to_all {
+            return Ok(Published::Kept);
         }
-        self.bus.say(statement.clone(), epoch);
         let published = self.bus.publish(statement).await;
-        published.inspect_err(|error| tracing::debug!(%error, "a statement could not be published")).is_ok()
+        published.inspect_err(|error| match error {
+            LinkError::Refused(_) => {
+                let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
+                tracing::warn!(%error, remedy, "other instances are not told what changes");
+            }
+            _ => tracing::debug!(%error, "a statement could not be published"),
+        })
     }
 
     /// Says what a stream shows until it ends.
@@ -185,6 +199,7 @@ impl Feed {
         // What was said early.
         let mut early: Vec<Change> = Vec::new();
         let mut was_in_time = LocalTime::now();
+        let mut was_kept = was_in_time;
         loop {
             let batch = match stream.next(patience).await {
                 Ok(batch) => batch,
@@ -201,20 +216,31 @@ impl Feed {
             }
             // Who was relieved, or takes office, ends here: what is said to others must have no gap.
             let term = self.lease.as_ref().and_then(|lease| *lease.watch().borrow());
-            let was_taken =
-                self.say(Statement { from: said, to, changes }, term.is_some() && term == span.term, epoch).await;
+            let speaks = term.is_some() && term == span.term;
+            let published = self.say(Statement { from: said, to, changes }, speaks, epoch).await;
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
             }
-            if !was_taken && let Some(lease) = &self.lease {
+            let now = LocalTime::now();
+            if matches!(published, Ok(Published::Kept)) {
+                was_kept = now;
+            }
+            if published.is_err() {
+                self.leave_to_others().await;
+                return Ended::Relieved;
+            }
+            // What is not in the log cannot be repaired from it: somebody else is ahead, or it is of another history. The next
+            // term begins with finding that out.
+            if now.since(was_kept) > PATIENCE
+                && let Some(lease) = &self.lease
+            {
                 lease.release().await;
                 return Ended::Relieved;
             }
             if term.is_some() && term != span.term || term.is_none() && self.bus.tells_all() {
                 return Ended::Relieved;
             }
-            let now = LocalTime::now();
             if self.freshness.probed_before(now.minus(PATIENCE)).is_none_or(|probe| probe.moment <= said) {
                 was_in_time = now;
             }
@@ -243,7 +269,9 @@ struct Span {
 pub async fn follow_documents(mut changes: mpsc::Receiver<Statement>, freshness: Arc<Freshness>, bus: Arc<Bus>) {
     loop {
         match timeout(SILENCE_MAX, changes.recv()).await {
-            Ok(Some(statement)) => bus.say(statement, freshness.epoch()),
+            Ok(Some(statement)) => {
+                bus.say(statement, freshness.epoch());
+            }
             Ok(None) => return,
             Err(_) => {
                 let at = freshness.applied();

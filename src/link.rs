@@ -24,7 +24,7 @@ use tokio::{
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// How long to wait after a link was lost before it is tried again: at first, and at most.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// How long a link must have held for the next pause to be a short one.
 const STABLE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub enum LinkError {
     /// It did not answer in time.
     #[error("Redis does not answer in time")]
     TimedOut,
-    /// It is there, and refuses: it is full, or the user lacks a right.
+    /// It is there, and refuses: it is full, a replica, or the user lacks a right.
     #[error("Redis refuses: {0}")]
     Refused(#[source] RedisError),
     /// The link broke, or it cannot serve at all for now.
@@ -53,13 +53,24 @@ impl LinkError {
         matches!(self, Self::Refused(error) if error.code() == Some("OOM"))
     }
 
+    /// Whether it follows another one, and takes no writes.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly))
+    }
+
     fn of(error: RedisError) -> Self {
-        let kind = error.kind();
-        let refused = matches!(
-            kind,
-            ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::NoScript | ServerErrorKind::ResponseError)
-        );
-        if refused || error.code() == Some("OOM") { Self::Refused(error) } else { Self::Failed(error) }
+        let is_useless = match error.kind() {
+            // It is loading, or a cluster without one of its parts.
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
+            ) => true,
+            // It wants to know who asks.
+            ErrorKind::Extension => error.code() == Some("NOAUTH"),
+            ErrorKind::Server(_) => false,
+            _ => true,
+        };
+        if is_useless { Self::Failed(error) } else { Self::Refused(error) }
     }
 }
 
@@ -68,6 +79,8 @@ impl LinkError {
 #[derive(Clone, Debug)]
 pub struct Link {
     server: Arc<Server>,
+    /// How long Redis may take to answer before it is taken to be up: no longer than who asks it waits.
+    greeting_time: Duration,
     /// The connection, while there is one that works.
     connection: Arc<Mutex<Option<Numbered>>>,
     up: watch::Sender<bool>,
@@ -80,10 +93,11 @@ struct Numbered {
 }
 
 impl Link {
-    /// A link that is not up yet: [`Link::run`] brings it up.
+    /// A link that is not up yet: [`Link::run`] brings it up, once Redis has answered within `greeting_time`, which is no
+    /// longer than those who will ask it wait.
     #[must_use]
-    pub fn new(server: Arc<Server>) -> Self {
-        Self { server, connection: Arc::default(), up: watch::Sender::new(false) }
+    pub fn new(server: Arc<Server>, greeting_time: Duration) -> Self {
+        Self { server, greeting_time, connection: Arc::default(), up: watch::Sender::new(false) }
     }
 
     /// Whether it is up, now and from now on.
@@ -116,6 +130,14 @@ impl Link {
         Err(error)
     }
 
+    /// Gives the connection up for another one, as it leads to the wrong server.
+    pub fn renew(&self) {
+        let number = self.connection().as_ref().map(|connection| connection.number);
+        if let Some(number) = number {
+            self.lose(number);
+        }
+    }
+
     /// Listens to channels, on a connection of its own.
     ///
     /// # Errors
@@ -132,8 +154,7 @@ impl Link {
         let mut pause = shortest;
         let mut told = None;
         for number in 0.. {
-            let reaching = timeout(CONNECT_TIME, self.server.connect());
-            match reaching.await.unwrap_or(Err(LinkError::TimedOut)) {
+            match self.reach().await {
                 Ok(connection) => {
                     let since = Instant::now();
                     if told.replace(true) != Some(true) {
@@ -153,6 +174,15 @@ impl Link {
             sleep(pause).await;
             pause = longest.min(pause * 2);
         }
+    }
+
+    /// A connection that answers in time.
+    async fn reach(&self) -> Result<Connection, LinkError> {
+        let connecting = timeout(CONNECT_TIME, self.server.connect());
+        let mut connection = connecting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+        let greeting = timeout(self.greeting_time, connection.greet());
+        greeting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+        Ok(connection)
     }
 
     /// Lets a connection be used until it is lost.

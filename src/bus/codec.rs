@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How many bytes one piece of a statement takes at most, so that the log stays small however much is said.
-pub(super) const PIECE_BYTES_MAX: usize = 4 * 1_024;
+pub(super) const PIECE_BYTES_MAX: usize = 2 * 1_024;
 
 #[derive(Serialize, Deserialize)]
 struct Said {

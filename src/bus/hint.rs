@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many bytes a hint has at most. One that would have more says that all is outdated.
-const BYTES_MAX: usize = 256 * 1_024;
+const BYTES_MAX: usize = 64 * 1_024;
 
 /// What is outdated, and up to when.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

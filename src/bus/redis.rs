@@ -4,13 +4,14 @@
 //! Judges nothing: what it hears, it hands on.
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{sleep, timeout_at},
 };
 
 use super::codec;
@@ -20,12 +21,12 @@ use crate::{
 };
 
 /// How long a command may take. Who speaks waits for it, and no request does but an `Invalidate`.
-const COMMAND_TIME: Duration = Duration::from_millis(250);
+pub const COMMAND_TIME: Duration = Duration::from_millis(250);
 
 /// How long a page of the log may take.
 const PAGE_TIME: Duration = Duration::from_secs(1);
 
-/// How many statements the log keeps at most, of at most 4 KiB each.
+/// How many statements the log keeps at most, of at most 2 KiB each.
 const LOG_LENGTH_MAX: usize = 1_000;
 
 /// How long the log is kept when nobody speaks. Who starts later begins anew, as if there were none.
@@ -37,8 +38,12 @@ const PAGE: usize = 200;
 /// How long to wait before a subscription is tried again: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
-/// How long nothing may be heard, where somebody speaks four times a second, before another subscription is tried.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long a subscription must have lived for the next one to be tried at once.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// For how long what is still on its way to a subscription that was replaced is waited for, and how much of it.
+const REST_TIME: Duration = Duration::from_millis(50);
+const REST_MAX: usize = 1_000;
 
 /// Appends a statement to the log, unless the log has got there already, and publishes it in any case. Ids are handed on as
 /// texts: Lua's numbers cannot hold moments. A full server takes it nevertheless, as the log is bounded.
@@ -66,6 +71,15 @@ pub struct Wire {
     begun: watch::Sender<bool>,
 }
 
+/// What became of a statement that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It stands in the log.
+    Kept,
+    /// The log had got further already: only those heard it who listened just then.
+    Passed,
+}
+
 /// What was heard.
 pub(super) enum Heard {
     /// This instance listens from now on: what was said before may have been missed.
@@ -88,24 +102,25 @@ impl Wire {
         self.listens.load(Ordering::Acquire)
     }
 
-    /// Waits until the link is up, for so long.
-    pub(super) async fn wait(&self, time: Duration) {
+    /// Waits until the link is up.
+    pub(super) async fn wait(&self) {
         let mut up = self.link.watch();
-        drop(timeout(time, up.wait_for(|up| *up)).await);
+        drop(up.wait_for(|up| *up).await);
     }
 
-    /// Says a statement to all instances that listen, and to those that read the log. Says whether it stands in the log: if
-    /// not, the log had got further already.
-    pub(super) async fn publish(&self, statement: Statement) -> Result<bool, LinkError> {
-        let mut is_kept = true;
+    /// Says a statement to all instances that listen, and to those that read the log.
+    pub(super) async fn publish(&self, statement: Statement) -> Result<Published, LinkError> {
+        let mut published = Published::Kept;
         for (to, bytes) in codec::pieces(statement) {
             let mut command = redis::cmd("EVAL");
             command.arg(PUBLISH).arg(1).arg(&self.names.log);
             command.arg(LOG_LENGTH_MAX).arg(entry(to)).arg(bytes);
             command.arg(u64::try_from(LOG_LIFE.as_millis()).unwrap_or(u64::MAX)).arg(&self.names.statements);
-            is_kept &= self.link.query::<u8>(&command, COMMAND_TIME).await? == 1;
+            if self.link.query::<u8>(&command, COMMAND_TIME).await? == 0 {
+                published = Published::Passed;
+            }
         }
-        Ok(is_kept)
+        Ok(published)
     }
 
     /// Says a hint to all instances that listen.
@@ -149,8 +164,16 @@ impl Wire {
     }
 
     /// What is heard from now on.
-    pub(super) fn ear(&self) -> Ear<'_> {
-        Ear { wire: self, subscription: None, pause: Duration::ZERO, has_complained: false }
+    pub(super) fn ear(&self, silence_max: Duration) -> Ear<'_> {
+        Ear {
+            wire: self,
+            silence_max,
+            subscription: None,
+            since: Instant::now(),
+            rest: VecDeque::new(),
+            pause: Duration::ZERO,
+            has_complained: false,
+        }
     }
 }
 
@@ -178,7 +201,13 @@ impl Pages<'_> {
 /// Who listens for ever, whatever happens to the subscription.
 pub(super) struct Ear<'a> {
     wire: &'a Wire,
+    /// How long nothing may be heard before another subscription is tried.
+    silence_max: Duration,
     subscription: Option<Subscription>,
+    /// Since when there is this one.
+    since: Instant,
+    /// What the one before had not handed on yet.
+    rest: VecDeque<(String, Vec<u8>)>,
     /// How long to wait before the next subscription.
     pause: Duration,
     has_complained: bool,
@@ -188,35 +217,60 @@ impl Ear<'_> {
     /// What is heard next.
     pub(super) async fn next(&mut self) -> Heard {
         loop {
+            if let Some(heard) = self.rest.pop_front().and_then(|message| self.read(message)) {
+                return heard;
+            }
             let Some(subscription) = &mut self.subscription else {
                 self.listen().await;
                 return Heard::Listening;
             };
-            let heard = tokio::select! {
-                heard = subscription.next() => heard,
-                () = self.wire.again.notified() => None,
-                () = sleep(SILENCE_MAX) => None,
+            let (message, is_over) = tokio::select! {
+                message = subscription.next() => {
+                    let is_over = message.is_none();
+                    (message, is_over)
+                }
+                () = self.wire.again.notified() => (None, false),
+                () = sleep(self.silence_max) => (None, false),
             };
-            match heard {
-                Some((channel, bytes)) if channel == self.wire.names.hints => return Heard::Hint(bytes),
-                Some((_, bytes)) => {
-                    if let Some(statement) = codec::decode(&bytes) {
-                        return Heard::Statement(statement);
+            match message {
+                Some(message) => {
+                    if let Some(heard) = self.read(message) {
+                        return heard;
                     }
                 }
-                // It is lost, or deaf, or nobody speaks. The next one begins before it ends: nothing is missed between.
+                None if is_over => self.lose(),
+                // It is deaf, or nobody speaks. The next one begins before it ends, and what it still has is heard: so nothing
+                // is missed between.
                 None => match self.subscribe().await {
                     Ok(next) => {
-                        self.subscription = Some(next);
+                        if let Some(mut last) = self.subscription.replace(next) {
+                            let until = tokio::time::Instant::now() + REST_TIME;
+                            while self.rest.len() < REST_MAX
+                                && let Ok(Some(message)) = timeout_at(until, last.next()).await
+                            {
+                                self.rest.push_back(message);
+                            }
+                        }
                         return Heard::Listening;
                     }
-                    Err(_) => {
-                        self.wire.listens.store(false, Ordering::Release);
-                        self.subscription = None;
-                    }
+                    Err(_) => self.lose(),
                 },
             }
         }
+    }
+
+    fn read(&self, (channel, bytes): (String, Vec<u8>)) -> Option<Heard> {
+        if channel == self.wire.names.hints {
+            return Some(Heard::Hint(bytes));
+        }
+        codec::decode(&bytes).map(Heard::Statement)
+    }
+
+    fn lose(&mut self) {
+        tracing::debug!("the subscription is lost");
+        self.wire.listens.store(false, Ordering::Release);
+        self.subscription = None;
+        self.pause = if self.since.elapsed() > STABLE { Duration::ZERO } else { PAUSES[0].max(self.pause) };
     }
 
     /// Subscribes, however often it has to be tried.
@@ -229,8 +283,9 @@ impl Ear<'_> {
                     let mut begun = self.wire.begun.subscribe();
                     drop(begun.wait_for(|begun| *begun).await);
                     self.subscription = Some(subscription);
+                    self.since = Instant::now();
                     self.wire.listens.store(true, Ordering::Release);
-                    (self.pause, self.has_complained) = (shortest, false);
+                    self.has_complained = false;
                     return;
                 }
                 Err(error) => {

@@ -11,16 +11,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{freshness::LocalTime, link::Link};
+use crate::{
+    bus::COMMAND_TIME,
+    freshness::LocalTime,
+    link::{Link, LinkError},
+};
 
 /// How long the lease holds when it is not renewed.
 const LIFE: Duration = Duration::from_secs(1);
 
 /// How often it is renewed, or asked for.
 const INTERVAL: Duration = Duration::from_millis(250);
-
-/// How long Redis may take to answer.
-const COMMAND_TIME: Duration = Duration::from_millis(250);
 
 /// For how long who gave the lease up, as it could not speak, leaves it to others.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ impl Lease {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut terms = 0;
         let mut holds_until = None;
+        let mut is_refusal_told = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -109,7 +111,18 @@ impl Lease {
                 Ok(_) => {
                     self.held.send_replace(None);
                 }
-                Err(error) => tracing::debug!(%error, "the lease was neither given nor renewed"),
+                Err(error) => {
+                    // What this instance is connected to is a master no more.
+                    if error.is_read_only() {
+                        self.link.renew();
+                    }
+                    if matches!(error, LinkError::Refused(_)) && !is_refusal_told {
+                        is_refusal_told = true;
+                        let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
+                        tracing::warn!(%error, remedy, "this instance cannot speak for others");
+                    }
+                    tracing::debug!(%error, "the lease was neither given nor renewed");
+                }
             }
         }
     }

@@ -9,12 +9,15 @@ use redis::{
     aio::{ConnectionLike, MultiplexedConnection, PubSubStream},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
-
-use super::LinkError;
 
 /// How long the client itself waits for anything: longer than whoever asks it, so that only those decide.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
+
+/// How long a cluster's client waits for any one of its nodes: so much less than for all of it that one which is gone does
+/// not keep the others from being reached.
+const NODE_TIME: Duration = Duration::from_millis(300);
 
 /// How long at least a cluster's client waits for one of its nodes, in milliseconds.
 const NODE_RETRY_MILLIS: u64 = 50;
@@ -42,6 +45,14 @@ pub enum ServerError {
     /// There is none.
     #[error("names no server")]
     Nothing,
+    /// Some are reached over TLS, and others are not.
+    #[error(
+        "names some servers with rediss:// and others without: the nodes of a cluster are all reached over TLS, or none is"
+    )]
+    Mixed,
+    /// A certificate authority is of no use.
+    #[error("is of no use where no server is reached over TLS: write rediss:// in place of redis://, or leave it out")]
+    NoTls,
     /// A cluster's node is reached through a socket.
     #[error(
         "names several servers, and so a cluster, whose nodes are not reached through a socket: name them by host and port"
@@ -66,6 +77,7 @@ impl Server {
             [_, _, ..] if nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::Unix(_))) => {
                 Err(ServerError::Socket)
             }
+            all if all.iter().any(is_over_tls) && !all.iter().all(is_over_tls) => Err(ServerError::Mixed),
             _ => Ok(Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } }),
         }
     }
@@ -89,6 +101,9 @@ impl Server {
     /// # Errors
     /// [`ServerError::Certificates`].
     pub fn with_authority(mut self, pem: Vec<u8>) -> Result<Self, ServerError> {
+        if !self.nodes.iter().any(is_over_tls) {
+            return Err(ServerError::NoTls);
+        }
         // The client makes no certificate of what is none, and does not say so.
         if !pem.windows(CERTIFICATE.len()).any(|text| text == CERTIFICATE) {
             return Err(ServerError::Certificates);
@@ -112,18 +127,12 @@ impl Server {
         }
     }
 
-    /// A connection that answers.
-    pub(super) async fn connect(&self) -> Result<Connection, LinkError> {
-        let mut connection = self.open().await.map_err(LinkError::Failed)?;
-        connection.query::<()>(&redis::cmd("PING")).await.map_err(LinkError::Failed)?;
-        Ok(connection)
-    }
-
-    async fn open(&self) -> Result<Connection, RedisError> {
+    /// A connection of which it is not known whether it answers.
+    pub(super) async fn connect(&self) -> Result<Connection, RedisError> {
         if self.is_cluster() {
             let mut builder = ClusterClient::builder(self.nodes.iter().cloned())
-                .connection_timeout(CLIENT_TIME)
-                .response_timeout(CLIENT_TIME)
+                .connection_timeout(NODE_TIME)
+                .response_timeout(NODE_TIME)
                 .min_retry_wait(NODE_RETRY_MILLIS);
             if self.nodes.iter().any(is_over_tls) {
                 builder = builder.certs(self.certificates.clone());
@@ -187,6 +196,19 @@ pub(super) enum Connection {
 }
 
 impl Connection {
+    /// Has it answer. Of a cluster one node, as another may be gone.
+    pub(super) async fn greet(&mut self) -> Result<(), RedisError> {
+        let ping = redis::cmd("PING");
+        match self {
+            Self::One(connection) => connection.req_packed_command(&ping).await?.extract_error()?,
+            Self::Cluster(connection) => {
+                let to_any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+                connection.route_command(ping, to_any).await?.extract_error()?
+            }
+        };
+        Ok(())
+    }
+
     pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
         let value = match self {
             Self::One(connection) => connection.req_packed_command(command).await?,

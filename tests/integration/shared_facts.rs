@@ -16,7 +16,7 @@ use permcached::{
     app::App,
     check::{Checked, Demand, Settings},
     fact::{Fact, FactKey},
-    facts::{SharedFacts, codec},
+    facts::{ANSWER_TIME, SharedFacts, codec},
     freshness::Moment,
     link::{FORMAT, Link, Names, Server},
     question::{Id, LookupId, Question},
@@ -104,7 +104,7 @@ impl World {
         let source = MongoDb::open(Arc::clone(&self.schema), database.clone()).await.expect("mongod answers");
         let identity = source.identity().await.expect("mongod answers");
         let names = Names::new(&identity, self.schema.fingerprint(), FORMAT);
-        let link = Link::new(Arc::new(Server::parse(&self.url).expect("a URL of the test's own")));
+        let link = Link::new(Arc::new(Server::parse(&self.url).expect("a URL of the test's own")), ANSWER_TIME);
         let mut app = App::over_mongodb(Arc::clone(&self.schema), source, Settings::default(), None);
         let (schema, metrics) = (Arc::clone(&self.schema), Arc::clone(&app.metrics));
         let (shared, filling) = SharedFacts::new(link.clone(), names.clone(), schema, metrics);

@@ -173,6 +173,10 @@ impl Filling {
             _ => return,
         };
         self.room.pause(Instant::now());
+        // What this instance is connected to is a master no more.
+        if error.is_read_only() {
+            self.link.renew();
+        }
         if self.is_news(reason) {
             tracing::warn!(%error, remedy, "{what}");
         }

@@ -1,10 +1,12 @@
 //! A Redis Cluster: three masters, the log and the lease on one of them each, and one of them killed.
 
 use bson::doc;
+use permcached::check::Demand;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
     fleet::Fleet,
+    live::{Live, until},
     redis::{Cluster, NODES},
 };
 
@@ -17,6 +19,22 @@ async fn notices(fleet: &Fleet) {
     fleet.notice(back, &question, GUEST).await;
 }
 
+fn metric(live: &Live, name: &str) -> u64 {
+    let text = live.app.metrics.render();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_redis_facts_{name}_total ")));
+    line.expect("it is counted").parse().expect("a number")
+}
+
+/// Named by one of its nodes alone, it refuses what belongs to the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_taken_for_a_server_costs_speed_alone() {
+    let cluster = Cluster::start(&[]);
+    for node in 0..NODES {
+        let fleet = Fleet::new(2, &cluster.urls()[node], SCHEMA, &shared_file()).await;
+        notices(&fleet).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
     let mut cluster = Cluster::start(&[]);
@@ -24,6 +42,25 @@ async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
     fleet.until_told().await;
     fleet.until_followed_by(1).await;
     notices(&fleet).await;
+    // Facts spread over all masters, and all are found.
+    let [first, second] = [&fleet.instances[0], &fleet.instances[1]].map(|instance| &instance.live);
+    let questions: Vec<_> = (10..40).map(|file| reads(first, file)).collect();
+    for question in &questions {
+        first.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+    }
+    until(|| metric(first, "written") >= questions.len() as u64).await;
+    let now = first.ask(&questions[0], Demand::FullyConsistent).await.expect("an answer").as_of.moment;
+    second.heard(now).await;
+    for question in &questions {
+        second.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+    }
+    let believed = metric(second, "believed");
+    assert!(believed >= questions.len() as u64, "{believed} facts were found");
+    cluster.node(0).freeze();
+    notices(&fleet).await;
+    cluster.node(0).thaw();
+    cluster.whole();
+    fleet.until_told().await;
     for node in 0..NODES {
         cluster.kill(node);
         notices(&fleet).await;

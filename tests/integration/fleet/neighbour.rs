@@ -9,9 +9,10 @@ use std::{
     thread,
 };
 
-use permcached::{check::Demand, source::Deadline};
+use bson::{Document, doc, oid::ObjectId};
+use permcached::{check::Demand, invalidate::Outdated, source::Deadline};
 
-use super::{SCHEMA, USER, id, shared_file};
+use super::{SCHEMA, USER, id};
 use crate::support::{both::TIME_MAX, fleet::Fleet, redis::Redis};
 
 /// How many files are asked about: as many as there are in an application that is doing well.
@@ -20,8 +21,17 @@ const FILES: usize = 1_000_000;
 /// How many at once: the most that a batch may have.
 const BATCH: usize = 10_000;
 
+/// How many of them are there. All of these change at once, again and again: so the log is as large as it gets.
+const THERE: u32 = 20_000;
+
 /// How many sessions the application keeps, 1 KB each.
 const SESSIONS: u64 = 5_000;
+
+fn file_id(number: u32) -> ObjectId {
+    let mut bytes = [9; 12];
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
 
 /// An application that keeps sessions and a queue until it is told to stop. It says what failed, and how much it wrote.
 fn application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<String> {
@@ -61,7 +71,8 @@ fn application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_files_never_make_a_neighbours_write_fail() {
     let redis = Arc::new(Redis::start(&["--maxmemory", "25mb", "--maxmemory-policy", "noeviction"]));
-    let fleet = Fleet::new(3, &redis.url(), SCHEMA, &shared_file()).await;
+    let file = |number: u32| doc! { "_id": file_id(number), "owner_id": id(USER) };
+    let fleet = Fleet::new(3, &redis.url(), SCHEMA, &[("files", (0..THERE).map(file).collect())]).await;
     let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let neighbour = {
         let (redis, is_over, written) = (Arc::clone(&redis), Arc::clone(&is_over), Arc::clone(&written));
@@ -72,12 +83,18 @@ async fn a_million_files_never_make_a_neighbours_write_fail() {
         let live = &fleet.instances[place].live;
         let questions: Vec<_> = (0..BATCH)
             .map(|number| {
-                let file = format!("{:024x}", batch * BATCH + number);
+                let file = file_id((batch * BATCH + number) as u32);
                 live.question(&format!("user:{}", id(USER)), "read", &format!("file:{file}"))
             })
             .collect();
         let answers = live.app.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await;
         assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
+        if batch % 20 == 10 {
+            let files = fleet.database.collection::<Document>("files");
+            let owner = doc! { "$set": { "owner_id": ObjectId::new() } };
+            files.update_many(doc! {}, owner).await.expect("mongod answers");
+            live.app.invalidator.invalidate(&Outdated::All, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+        }
         most = most.max(redis.used_memory());
     }
     is_over.store(true, Ordering::Relaxed);

@@ -31,6 +31,15 @@ fn file(number: u16) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
+/// How many facts all of them have asked Redis for.
+fn asked_of_redis(fleet: &Fleet) -> u64 {
+    let count = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("permcached_redis_facts_asked_total "));
+        line.expect("it is counted").parse::<u64>().expect("a number")
+    };
+    fleet.each().map(|live| count(&live.app.metrics.render())).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
     let mut redis = Redis::start(&[]);
@@ -65,10 +74,17 @@ async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
     redis.start_again();
     fleet.until_told().await;
     redis.freeze();
+    // Who asks when it freezes waits; from then on nobody does.
+    sleep(ANSWER_TIME * 20).await;
+    let asked = asked_of_redis(&fleet);
     sleep(LOST / 2).await;
+    assert_eq!(asked_of_redis(&fleet), asked, "somebody waited for it again");
     redis.thaw();
     redis.kill();
+    sleep(ANSWER_TIME * 20).await;
+    let asked = asked_of_redis(&fleet);
     sleep(LOST / 2).await;
+    assert_eq!(asked_of_redis(&fleet), asked, "somebody waited for it again");
     redis.start_again();
     fleet.until_told().await;
     fleet.until_followed_by(1).await;

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use bson::doc;
+use permcached::{app::Sharing, check::Demand, link::Server, question::Tier};
+
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
     command::{command, run_with},
     fleet::Fleet,
+    live::until,
     redis::{Certificates, Redis},
     servers::mongo,
 };
@@ -77,12 +81,38 @@ async fn a_server_with_an_authority_of_its_own_is_trusted_by_that_alone() {
     let stranger = Certificates::new().write_authority(directory.path()).display().to_string();
     says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &stranger)], UNAVAILABLE).await;
     says(&[("REDIS_URL", &url.replace("rediss://", "redis://"))], UNAVAILABLE).await;
+    // Everything goes that way: statements, and facts.
+    let mut fleet = Fleet::new(0, &url, SCHEMA, &shared_file()).await;
+    let pem = std::fs::read(redis.ca_file().expect("it has one")).expect("it can be read");
+    let server = Server::parse(&url).and_then(|server| server.with_authority(pem)).expect("it is the server's");
+    for _ in 0..2 {
+        let instance = fleet.start_over(fleet.schema.clone(), async |schema, mongodb| {
+            Sharing::over(server.clone(), schema, mongodb).await.expect("mongod answers")
+        });
+        let instance = instance.await;
+        fleet.instances.push(instance);
+    }
+    fleet.until_told().await;
+    fleet.until_followed_by(1).await;
+    let [first, second] = [0, 1].map(|place| &fleet.instances[place].live);
+    let question = reads(first, FILE);
+    let read = first.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+    until(|| first.app.metrics.render().contains("permcached_redis_facts_written_total 2")).await;
+    second.heard(read.as_of.moment).await;
+    assert_eq!(second.ask(&question, Demand::MinimizeLatency).await.expect("an answer").tier, Tier::Redis);
+    let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
+    fleet.notice(gone, &question, NO_GRANT).await;
 }
 
 #[test]
 fn every_mistake_about_redis_is_listed_at_once_and_shows_no_password() {
     let base = [("SCHEMA_FILE", "schema.toml"), ("MONGODB_URI", "mongodb://h/db")];
-    let cases: [Case; 6] = [
+    let cases: [Case; 8] = [
+        (&[("REDIS_URL", "redis://h,rediss://i")], &["REDIS_URL names some servers with rediss://"]),
+        (
+            &[("REDIS_URL", "redis://h"), ("REDIS_CA_FILE", "Cargo.toml")],
+            &["REDIS_CA_FILE is `Cargo.toml`", "rediss://"],
+        ),
         (&[("REDIS_URL", "http://u:s3cret@h")], &["REDIS_URL is not the URL of a Redis", "redis://", "rediss://"]),
         (&[("REDIS_URL", "redis://h,unix:///s")], &["REDIS_URL names several servers"]),
         (&[("REDIS_URL", ",")], &["REDIS_URL names no server"]),
@@ -118,8 +148,7 @@ fn rules() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rights_that_the_manual_lists_are_enough_and_none_is_too_many() {
-    use bson::doc;
+async fn the_rights_that_the_manual_lists_are_enough() {
     let redis = Redis::start(&[]);
     redis.set_user("permcached", "s3cret", &rules());
     let url = redis.url_of("permcached", "s3cret");

@@ -194,13 +194,25 @@ async fn redis_down_from_the_start_and_there_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_redis_still_carries_what_is_said() {
-    for policy in ["noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-ttl"] {
+    let policies =
+        "noeviction allkeys-lru allkeys-lfu allkeys-random volatile-lru volatile-lfu volatile-random volatile-ttl";
+    for policy in policies.split(' ') {
         let redis = Redis::start(&["--maxmemory", "3mb", "--maxmemory-policy", policy]);
         let setting = Setting::new(&redis).await;
         // An application fills it to the brim, and goes on writing.
         let value = "x".repeat(1_000);
-        for key in 0..3_000 {
-            let _full = redis.try_run(&["SET", &format!("session:{key}"), &value, "EX", "1000"]);
+        let set = |key: u32| redis.try_run(&["SET", &format!("session:{key}"), &value, "EX", "1000"]);
+        let refused = (0..3_000).filter(|key| set(*key).is_err()).count();
+        let evicted: u64 = redis.info("stats", "evicted_keys").parse().expect("a number");
+        assert_eq!(
+            (refused > 0, evicted > 0),
+            (policy == "noeviction", policy != "noeviction"),
+            "{policy}: it is full"
+        );
+        if policy == "noeviction" {
+            // Over full, so that it refuses whatever it may refuse.
+            redis.run(&["CONFIG", "SET", "maxmemory", "1mb"]);
+            assert!(set(0).is_err());
         }
         setting.still_works().await;
         setting.is_as_before().await;

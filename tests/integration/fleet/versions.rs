@@ -7,7 +7,7 @@ use bson::doc;
 use permcached::{
     app::{App, Sharing},
     check::{Demand, Settings},
-    freshness::Clock,
+    freshness::{Clock, LocalTime},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
     link::{FORMAT, Names, Server},
     question::{Question, Subject},
@@ -142,6 +142,11 @@ async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
     }
     let [one, other] = instances.as_slice() else { panic!("there are two") };
     let question = reads(one, FILE);
+    // Its ticks are far ahead of those of the one that tells it.
+    for _ in 0..10_000 {
+        let probe = other.app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+        probe.expect("a tick takes no server");
+    }
     for live in &instances {
         live.remembers(&question).await;
     }

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use permcached::{
     fact::{Fact, FactKey},
-    facts::{Facts, Held, Memory, Need, SharedFacts, codec},
+    facts::{ANSWER_TIME, Facts, Held, Memory, Need, SharedFacts, codec},
     freshness::{Change, Changed, Clock, Freshness, LocalTime, Moment, Probe},
     link::{FORMAT, Link, Names, Server},
     question::{CollectionId, Id, Tier},
@@ -78,7 +78,7 @@ impl One {
         let bytes = codec::encode(&schema, &Fact::absent(key.clone(), at(12))).expect("it is small");
         raw::<()>(&redis.url(), &[b"SET", &names.fact(&key), &bytes]);
         let metrics = Arc::new(Metrics::default());
-        let link = Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL")));
+        let link = Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL")), ANSWER_TIME);
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().run(|_| ()));
         until(|| link.is_up()).await;

@@ -77,7 +77,7 @@ async fn a_replica_that_takes_no_writes_is_no_use_and_no_harm() {
     let world = World::new(&replica.url()).await;
     let instance = world.join().await;
     answers_are_right(&world, &instance).await;
-    until(|| instance.unwritten("failed") > 0).await;
+    until(|| instance.unwritten("refused") > 0).await;
     assert_eq!(instance.written(), 0);
     until(|| instance.link.is_up()).await;
 }
