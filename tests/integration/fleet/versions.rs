@@ -23,10 +23,10 @@ use crate::support::{
     servers::standalone_mongo,
 };
 
-/// As the other, with one more way to share.
+/// As the other, with one more way to share, in the same collections.
 fn newer() -> String {
     let newer = SCHEMA
-        .replace("guest = {", "badge = { collection = \"badges\", by = \"file_id\", field = \"user_id\" }\nguest = {");
+        .replace("guest = {", "badge = { collection = \"shares\", by = \"file_id\", field = \"badge_user_id\" }\nguest = {");
     newer.replace("owner | guest", "owner | badge | guest")
 }
 
