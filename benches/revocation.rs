@@ -46,6 +46,7 @@ use permcached::{
     invalidate::Outdated,
     link::Server,
     question::{Answer, Question},
+    schema::Schema,
     source::{Deadline, mongodb::MongoDb},
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -63,6 +64,9 @@ const INSTANCES: u32 = 3;
 const BREATH: Duration = Duration::from_millis(1);
 
 const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
+
+/// How many speakers are killed.
+const TAKEOVERS: u32 = 20;
 
 /// A warm-up that measures the same and is not shown.
 const WARM_UP: u32 = 20;
@@ -152,6 +156,16 @@ fn print(name: &str, times: [f64; 3], of: [f64; 3]) {
     println!("{name:<30} {:>8.2} ms {:>8.2} ms {:>8.2} ms {ratio:>8.1}", times[0], times[1], times[2]);
 }
 
+/// An instance over a set and a Redis.
+async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
+    let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
+    let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
+    let server = Server::parse(redis).expect("the URL is our own");
+    let sharing = Sharing::over(server, schema, &source).await.expect("mongod answers");
+    let app = App::over_mongodb(Arc::clone(schema), source, Settings::default(), Some(sharing));
+    Live::start(Arc::clone(schema), database, app).await
+}
+
 /// The instances over a set and a Redis, with documents of their own.
 async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
     let schema = Arc::new(both::schema("fylora-sharing.toml", SCHEMA));
@@ -161,15 +175,30 @@ async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
     both::fill(&database, &schema, &all).await;
     let mut fleet = Vec::new();
     for _ in 0..INSTANCES {
-        let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
-        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
-        let server = Server::parse(redis).expect("the URL is our own");
-        let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
-        let app = App::over_mongodb(Arc::clone(&schema), source, Settings::default(), Some(sharing));
-        fleet.push(Arc::new(Live::start(Arc::clone(&schema), database, app).await));
+        fleet.push(Arc::new(instance(uri, redis, &schema).await));
     }
     live::until(|| fleet.iter().all(|live| live.app.bus.tells_all())).await;
     fleet
+}
+
+/// How long it takes from the end of the one who speaks, who says nothing of it, until another one does.
+async fn take_over(uri: &str, redis: &str) {
+    let schema = Arc::new(both::schema("fylora-sharing.toml", SCHEMA));
+    let mut fleet = Vec::new();
+    let mut times = Vec::new();
+    for _ in 0..TAKEOVERS {
+        while fleet.len() < 3 {
+            fleet.push(instance(uri, redis, &schema).await);
+        }
+        live::until(|| fleet.iter().any(|live| live.app.speaks())).await;
+        let place = fleet.iter().position(|live| live.app.speaks()).expect("one speaks");
+        drop(fleet.remove(place));
+        let ended = Instant::now();
+        live::until(|| fleet.iter().any(|live| live.app.speaks())).await;
+        times.push(ended.elapsed());
+    }
+    let [p50, _, max] = quantiles(times);
+    println!("{TAKEOVERS} speakers were killed: another one spoke after {p50:.0} ms (p50), {max:.0} ms at most\n");
 }
 
 async fn measure(name: &str, uri: &str, redis: &str) {
@@ -212,6 +241,7 @@ async fn main() {
     let redis = servers::Server::start_program("redis-server", &redis, arguments).unwrap_or_else(|why| panic!("{why}"));
     let url = format!("redis://127.0.0.1:{}", redis.port);
     measure("a set of one node", &servers::mongo().uri(), &url).await;
+    take_over(&servers::mongo().uri(), &url).await;
     let set = replica_set::ReplicaSet::start().await;
     measure("a set of three nodes", &set.uri("revocation"), &url).await;
 }

@@ -25,8 +25,10 @@ use crate::support::{
 
 /// As the other, with one more way to share, in the same collections.
 fn newer() -> String {
-    let newer = SCHEMA
-        .replace("guest = {", "badge = { collection = \"shares\", by = \"file_id\", field = \"badge_user_id\" }\nguest = {");
+    let newer = SCHEMA.replace(
+        "guest = {",
+        "badge = { collection = \"shares\", by = \"file_id\", field = \"badge_user_id\" }\nguest = {",
+    );
     newer.replace("owner | guest", "owner | badge | guest")
 }
 
