@@ -192,6 +192,15 @@ async fn redis_down_from_the_start_and_there_later() {
     setting.dropped_nothing();
 }
 
+/// The second up to which the log reaches.
+fn log_end(redis: &Redis) -> u64 {
+    let keys: Vec<Vec<u8>> = redis.read(&["KEYS", "pc:log:*"]);
+    let Some(key) = keys.first() else { return 0 };
+    let key = String::from_utf8(key.clone()).expect("a name");
+    let last: Vec<(String, (String, Vec<u8>))> = redis.read(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
+    last.first().and_then(|(id, _)| id.split_once('-')).map_or(0, |(seconds, _)| seconds.parse().expect("a number"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_redis_still_carries_what_is_said() {
     let policies =
@@ -214,6 +223,10 @@ async fn a_full_redis_still_carries_what_is_said() {
             redis.run(&["CONFIG", "SET", "maxmemory", "1mb"]);
             assert!(set(0).is_err());
         }
+        setting.still_works().await;
+        // Somebody goes on to speak for longer than a lease lasts.
+        let end = log_end(&redis);
+        until(|| log_end(&redis) > end + 3).await;
         setting.still_works().await;
         setting.is_as_before().await;
     }
