@@ -26,7 +26,7 @@ use crate::{
         mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
     },
     telemetry::Metrics,
-    transport::{Apis, InvalidationApi, Limits, PermissionApi, ServeError, WatchApi, serve},
+    transport::{Apis, Callers, InvalidationApi, Limits, PermissionApi, ServeError, WatchApi, serve},
 };
 
 /// How many requests are handled at once; further ones are refused, with the time to try again.
@@ -315,13 +315,19 @@ pub async fn run(
     let unavailable = |source| AppError::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "callers are not authenticated: whoever reaches this port may ask for anybody");
+    match &config.callers {
+        Callers::Known(callers) => tracing::info!(tokens = callers.len(), "callers are authenticated"),
+        Callers::Anyone => tracing::warn!(
+            %address,
+            remedy = "set AUTH_TOKENS",
+            "CALLERS ARE NOT AUTHENTICATED: whoever reaches this port may ask for anybody"
+        ),
     }
     tracing::info!(%address, "ready");
     listening(address);
     let apis = app.apis(REQUESTS_MAX);
-    let serving = serve(listener, apis, Arc::clone(&app.metrics), app.trouble.clone(), Limits::default(), stop);
+    let (metrics, trouble) = (Arc::clone(&app.metrics), app.trouble.clone());
+    let serving = serve(listener, apis, config.callers.clone(), metrics, trouble, Limits::default(), stop);
     tokio::select! {
         served = serving => served?,
         // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.

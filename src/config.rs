@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{check::Settings, link::Server};
+use crate::{
+    check::Settings,
+    link::Server,
+    transport::{Caller, Callers, Scope},
+};
 
 /// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
 /// more than what probes are kept for.
@@ -46,6 +50,8 @@ pub struct Config {
     pub redis: Option<Server>,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Who may call.
+    pub callers: Callers,
     /// How old a fact may be, and how much is remembered.
     pub settings: Settings,
 }
@@ -141,12 +147,19 @@ impl Config {
             }
             address
         });
-        // Callers cannot authenticate yet: nobody but this machine may call unless the operator says so.
-        let listen = SocketAddr::new(bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
+        let (callers, default) = callers(environment, &mut wrong);
+        let bind = bind.unwrap_or(IpAddr::V4(default));
+        if default.is_loopback() && !bind.is_loopback() && wrong.is_empty() {
+            let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
+            wrong.push(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
+        }
+        let listen = SocketAddr::new(bind, port);
         let settings = settings(environment, &mut wrong);
         let redis = redis(environment, &mut wrong);
         match (schema, source) {
-            (Some(schema), Some(source)) if wrong.is_empty() => Ok(Self { schema, source, redis, listen, settings }),
+            (Some(schema), Some(source)) if wrong.is_empty() => {
+                Ok(Self { schema, source, redis, listen, callers, settings })
+            }
             _ => Err(ConfigError(wrong)),
         }
     }
@@ -195,6 +208,64 @@ fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec
             None
         }
     }
+}
+
+/// Who may call, and where to listen where that is not said.
+fn callers(environment: &impl Environment, wrong: &mut Vec<String>) -> (Callers, Ipv4Addr) {
+    let mut callers = Vec::new();
+    for (variable, default) in [("AUTH_TOKENS", Scope::Check), ("AUTH_ADMIN_TOKENS", Scope::Admin)] {
+        let text = environment.get(variable).unwrap_or_default();
+        let tokens = text.split(',').map(str::trim).filter(|token| !token.is_empty());
+        for (place, token) in (1..).zip(tokens) {
+            // What is said of it must not show it.
+            let mut refuse = |what: &str| wrong.push(format!("{variable}: token {place} {what}"));
+            let parts: Vec<&str> = token.split(':').collect();
+            let (name, secret, scope) = match *parts.as_slice() {
+                [secret] => ("caller", secret, default),
+                [name, secret] => (name, secret, default),
+                [name, secret, "check"] => (name, secret, Scope::Check),
+                [name, secret, "admin"] => (name, secret, Scope::Admin),
+                [_, _, _] => {
+                    refuse("has a scope that is neither check nor admin: write name:secret:scope");
+                    continue;
+                }
+                _ => {
+                    refuse("has too many parts: write name:secret:scope, with no colon in any of them");
+                    continue;
+                }
+            };
+            if name.is_empty() || secret.is_empty() {
+                refuse("lacks its name or its secret: write name:secret, or name:secret:scope");
+            } else if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+                refuse("holds a character that no header can carry: take letters, digits and signs of ASCII");
+            } else {
+                callers.push(Caller::new(name, secret, scope));
+            }
+        }
+    }
+    let is_open = match environment.get("ALLOW_ANONYMOUS").as_deref() {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            wrong.push(format!("ALLOW_ANONYMOUS is `{other}`: set it to true or false"));
+            false
+        }
+    };
+    match (callers.is_empty(), is_open) {
+        (false, true) => {
+            wrong.push("both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens".to_owned());
+            (Callers::Anyone, Ipv4Addr::LOCALHOST)
+        }
+        (false, false) => (Callers::Known(callers.into()), Ipv4Addr::UNSPECIFIED),
+        (true, true) => (Callers::Anyone, Ipv4Addr::UNSPECIFIED),
+        (true, false) => (Callers::Anyone, Ipv4Addr::LOCALHOST),
+    }
+}
+
+/// The token with which the commands call a server.
+#[must_use]
+pub fn own_token(environment: &impl Environment) -> Option<Secret> {
+    environment.get("AUTH_TOKEN").map(Secret)
 }
 
 fn redis(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<Server> {
@@ -306,8 +377,41 @@ mod tests {
         let environment = Fixed(&[("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d")]);
         let config = Config::read(&Overrides::default(), &environment).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
-        let overrides = Overrides { port: Some(1), bind: Some([0, 0, 0, 0].into()), ..Overrides::default() };
-        assert_eq!(Config::read(&overrides, &environment).unwrap().listen.to_string(), "0.0.0.0:1");
+        let everywhere = Overrides { port: Some(1), bind: Some([0, 0, 0, 0].into()), ..Overrides::default() };
+        let error = Config::read(&everywhere, &environment).unwrap_err().to_string();
+        assert!(error.contains("AUTH_TOKENS") && error.contains("ALLOW_ANONYMOUS"), "{error}");
+        for (name, value) in
+            [("AUTH_TOKENS", "backend:s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]
+        {
+            let set = Fixed(Box::leak(Box::new([("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d"), (name, value)])));
+            assert_eq!(Config::read(&everywhere, &set).unwrap().listen.to_string(), "0.0.0.0:1");
+            assert_eq!(Config::read(&Overrides::default(), &set).unwrap().listen.to_string(), "0.0.0.0:50051");
+        }
+    }
+
+    #[test]
+    fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
+        let environment = Fixed(&[
+            ("SCHEMA_FILE", "s.toml"),
+            ("DOCUMENTS_DIR", "d"),
+            ("AUTH_TOKENS", "good:s3cret, :s3cret,name:,a:s3cret:root,a:s3cret:check:more,s3\u{e9}cret"),
+            ("AUTH_ADMIN_TOKENS", "x:"),
+            ("ALLOW_ANONYMOUS", "yes"),
+        ]);
+        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
+        let wanted = [
+            "AUTH_TOKENS: token 2 lacks",
+            "AUTH_TOKENS: token 3 lacks",
+            "AUTH_TOKENS: token 4 has a scope",
+            "AUTH_TOKENS: token 5 has too many",
+            "AUTH_TOKENS: token 6 holds",
+            "AUTH_ADMIN_TOKENS: token 1 lacks",
+            "ALLOW_ANONYMOUS is `yes`",
+        ];
+        for words in wanted {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        assert!(!error.contains("cret"), "{error}");
     }
 
     #[test]

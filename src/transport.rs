@@ -2,6 +2,7 @@
 //!
 //! Knows no database and decides no permission.
 
+mod callers;
 mod convert;
 mod deadline;
 mod explanation;
@@ -12,6 +13,7 @@ mod server;
 mod status;
 mod watch;
 
+pub use callers::{Caller, Callers, Scope};
 pub use invalidation::InvalidationApi;
 pub use permission::PermissionApi;
 pub use server::{Apis, Limits, Readiness, ServeError, serve};

@@ -4,9 +4,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
-use super::{Ended, Failure, Outcome, remote::Server, text, tree};
+use super::{
+    Ended, Failure, Outcome,
+    remote::{Line, Server},
+    text, tree,
+};
 use crate::{
     app::{App, REQUESTS_MAX, read_schema},
     config::{Config, Overrides, ProcessEnvironment},
@@ -183,6 +187,6 @@ impl Service {
     }
 }
 
-fn client(server: &Server) -> PermissionServiceClient<Channel> {
-    PermissionServiceClient::new(server.endpoint.connect_lazy())
+fn client(server: &Server) -> PermissionServiceClient<Line> {
+    PermissionServiceClient::new(server.connect())
 }

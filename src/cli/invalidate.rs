@@ -47,7 +47,7 @@ impl Invalidate {
         let server = Server::named(self.server.as_deref(), TIME_MAX)?;
         let mut request = Request::new(request);
         request.set_timeout(TIME_MAX);
-        let response = InvalidationServiceClient::new(server.endpoint.connect_lazy()).invalidate(request).await;
+        let response = InvalidationServiceClient::new(server.connect()).invalidate(request).await;
         let response = response.map_err(|status| match status.code() {
             Code::InvalidArgument => Failure::usage(status.message()),
             _ => Failure::no_answer(server.complaint(&status)),

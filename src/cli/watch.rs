@@ -31,7 +31,7 @@ impl Watch {
             _ => Failure::no_answer(server.complaint(status)),
         };
         let since = self.since.map(|token| Freshness { moment: Some(freshness::Moment::Token(token)) });
-        let response = WatchServiceClient::new(server.endpoint.connect_lazy()).watch(WatchRequest { since }).await;
+        let response = WatchServiceClient::new(server.connect()).watch(WatchRequest { since }).await;
         let mut responses = response.map_err(|status| complaint(&status))?.into_inner();
         loop {
             match responses.message().await {

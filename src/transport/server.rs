@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use axum::middleware::from_fn_with_state;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tonic::{
     service::Routes,
@@ -22,6 +23,7 @@ use tonic_health::{
 };
 
 use super::{
+    callers::{Callers, admit},
     http,
     invalidation::InvalidationApi,
     permission::PermissionApi,
@@ -134,6 +136,7 @@ pub enum ServeError {
 pub async fn serve(
     listener: TcpListener,
     apis: Apis,
+    callers: Callers,
     metrics: Arc<Metrics>,
     trouble: watch::Receiver<Option<String>>,
     limits: Limits,
@@ -155,6 +158,8 @@ pub async fn serve(
         .add_service(invalidation)
         .add_service(watching);
     routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    // Before anything else looks at a request.
+    let routes = Routes::from(routes.into_axum_router().layer(from_fn_with_state(callers, admit)));
 
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
     let server = Server::builder()

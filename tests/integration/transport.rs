@@ -4,6 +4,7 @@
 
 mod answers;
 mod bad_input;
+mod callers;
 mod explain;
 mod faults;
 mod invalidation;

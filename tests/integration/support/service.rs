@@ -26,7 +26,7 @@ use permcached::{
     source::{Deadline, Source, SourceError, documents::Documents},
     telemetry::Metrics,
     transport::{
-        Apis, Limits, ServeError,
+        Apis, Callers, Limits, ServeError,
         proto::{Resource, Subject, permission_service_client::PermissionServiceClient},
         serve,
     },
@@ -64,9 +64,19 @@ impl Service {
 
     /// As [`Service::start`], with this long for requests to end after it was told to stop.
     pub async fn draining_within(drain_time: Duration) -> Self {
+        let app = Self::sample().await;
+        Self::serve(app.apis(1_024), Callers::Anyone, app.metrics, Limits { drain_time, ..Limits::default() }).await
+    }
+
+    /// As [`Service::start`], for these callers alone.
+    pub async fn guarded(callers: Callers) -> Self {
+        let app = Self::sample().await;
+        Self::serve(app.apis(1_024), callers, app.metrics, Limits::default()).await
+    }
+
+    async fn sample() -> App {
         let source = SourceConfig::Documents(DOCUMENTS.into());
-        let app = App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, None, Settings::default()).await.unwrap();
-        Self::serve(app.apis(1_024), app.metrics, Limits { drain_time, ..Limits::default() }).await
+        App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, None, Settings::default()).await.unwrap()
     }
 
     /// Over documents of the test's own.
@@ -90,7 +100,7 @@ impl Service {
 
     /// Over an application that runs already.
     pub async fn of(app: &App) -> Self {
-        Self::serve(app.apis(1_024), Arc::clone(&app.metrics), Limits::default()).await
+        Self::serve(app.apis(1_024), Callers::Anyone, Arc::clone(&app.metrics), Limits::default()).await
     }
 
     async fn with_source(
@@ -100,15 +110,15 @@ impl Service {
         settings: Settings,
     ) -> Self {
         let app = App::over(schema, source, settings, watch::channel(None).1);
-        Self::serve(app.apis(requests_max), app.metrics, Limits::default()).await
+        Self::serve(app.apis(requests_max), Callers::Anyone, app.metrics, Limits::default()).await
     }
 
-    async fn serve(apis: Apis, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    async fn serve(apis: Apis, callers: Callers, metrics: Arc<Metrics>, limits: Limits) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            serve(listener, apis, metrics, watch::channel(None).1, limits, async {
+            serve(listener, apis, callers, metrics, watch::channel(None).1, limits, async {
                 let _dropped = stopped.await;
             })
             .await

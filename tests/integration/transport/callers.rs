@@ -1,0 +1,124 @@
+//! Who may call what, over real sockets: tokens, scopes, and what takes neither.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use permcached::transport::{
+    Caller, Callers, Scope,
+    proto::{
+        BatchCheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, Question, WatchRequest,
+        invalidation_service_client::InvalidationServiceClient, permission_service_client::PermissionServiceClient,
+        watch_service_client::WatchServiceClient,
+    },
+};
+use tonic::{Code, Request, Status};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use super::{ALICE, ROADMAP, check, question};
+use crate::support::{
+    command::{Serving, run_with},
+    service::{DOCUMENTS, SCHEMA, Service},
+};
+
+async fn guarded() -> Service {
+    let known = [Caller::new("backend", "ch3ck", Scope::Check), Caller::new("operator", "adm1n", Scope::Admin)];
+    Service::guarded(Callers::Known(known.into())).await
+}
+
+fn bearing<T>(message: T, token: Option<&str>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    request
+}
+
+fn code<T>(result: Result<T, Status>) -> Code {
+    let Err(status) = result else { return Code::Ok };
+    assert!(!format!("{status:?}").contains("ch3ck") && !format!("{status:?}").contains("adm1n"), "{status:?}");
+    status.code()
+}
+
+/// What each method says to a caller with this token.
+async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
+    let mut permissions = PermissionServiceClient::new(service.channel());
+    let mut invalidation = InvalidationServiceClient::new(service.channel());
+    let mut watch = WatchServiceClient::new(service.channel());
+    let Question { subject, permission, resource } = question(ALICE, "read", ROADMAP);
+    let questions = vec![question(ALICE, "read", ROADMAP)];
+    let batch = BatchCheckRequest { questions, consistency: None };
+    let list = ListPermissionsRequest { subject: subject.clone(), resource: resource.clone(), consistency: None };
+    let explain = ExplainRequest { subject, permission, resource, consistency: None };
+    let all = InvalidateRequest { all: true, ..InvalidateRequest::default() };
+    [
+        code(permissions.check(bearing(check(ALICE, "read", ROADMAP), token)).await),
+        code(permissions.batch_check(bearing(batch, token)).await),
+        code(permissions.list_permissions(bearing(list, token)).await),
+        code(permissions.explain(bearing(explain, token)).await),
+        code(invalidation.invalidate(bearing(all, token)).await),
+        code(watch.watch(bearing(WatchRequest { since: None }, token)).await),
+    ]
+}
+
+#[tokio::test]
+async fn every_method_wants_a_token_and_some_want_the_scope_admin() {
+    use Code::{Ok, PermissionDenied as Denied, Unauthenticated as Unknown};
+    let service = guarded().await;
+    assert_eq!(codes(&service, None).await, [Unknown; 6]);
+    assert_eq!(codes(&service, Some("ch3ck ")).await, [Unknown; 6]);
+    assert_eq!(codes(&service, Some("ch3ck")).await, [Ok, Ok, Ok, Denied, Denied, Denied]);
+    assert_eq!(codes(&service, Some("adm1n")).await, [Ok; 6]);
+    let open = Service::start().await;
+    assert_eq!(codes(&open, None).await, [Ok; 6], "nobody is asked who it is where that is allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_take_no_token() {
+    let service = guarded().await;
+    let mut health = HealthClient::new(service.channel());
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    for (path, wanted) in [("/healthz", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "200 OK"), ("/else", "200 OK")] {
+        let mut stream = TcpStream::connect(service.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {wanted}")), "{path}: {answer}");
+        // A stranger to a path that is not there is refused like any other, in the words of gRPC.
+        assert_eq!(answer.contains("grpc-status: 16"), path == "/else", "{path}: {answer}");
+    }
+}
+
+#[test]
+fn the_commands_bear_the_token_of_the_environment_and_no_log_shows_any() {
+    let tokens = [("AUTH_TOKENS", "backend:ch3ck,backend:r0tated"), ("AUTH_ADMIN_TOKENS", "operator:adm1n")];
+    let serving = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &tokens);
+    assert_eq!(serving.address.ip().to_string(), "0.0.0.0");
+    let url = format!("http://127.0.0.1:{}", serving.address.port());
+    let asked = ["check", ALICE, "read", ROADMAP, "--server", &url];
+    let ended = run_with(&asked, &[]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said().contains("AUTH_TOKEN"), "{ended:?}");
+    for token in ["ch3ck", "r0tated", "adm1n"] {
+        assert_eq!(run_with(&asked, &[("AUTH_TOKEN", token)]).code, 0);
+    }
+    let all = ["invalidate", "--all", "--server", &url];
+    let ended = run_with(&all, &[("AUTH_TOKEN", "ch3ck")]);
+    assert!(ended.code == 3 && ended.said().contains("scope admin"), "{ended:?}");
+    assert_eq!(run_with(&all, &[("AUTH_TOKEN", "adm1n")]).code, 0);
+    assert_eq!(run_with(&["health", "--server", &url], &[]).code, 0);
+    serving.signal("TERM");
+    let mut logs = String::new();
+    loop {
+        let line = serving.logged_with("").to_string();
+        logs.push_str(&line);
+        if line.contains("stopped") {
+            break;
+        }
+    }
+    assert!(logs.contains("refused: this takes the scope admin") && logs.contains("operator"), "{logs}");
+    for secret in ["ch3ck", "r0tated", "adm1n"] {
+        assert!(!logs.contains(secret), "{logs}");
+    }
+}
