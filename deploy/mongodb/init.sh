@@ -4,7 +4,7 @@
 set -euo pipefail
 
 nodes=mongodb-1:27017,mongodb-2:27017,mongodb-3:27017
-set=mongodb://$nodes/Fylora?replicaSet=rs0
+uri=mongodb://$nodes/Fylora?replicaSet=rs0
 
 mongosh --quiet mongodb://mongodb-1:27017 --eval '
   try {
@@ -16,17 +16,17 @@ mongosh --quiet mongodb://mongodb-1:27017 --eval '
     print("rs0 was initiated")
   }'
 
-# The driver waits for a primary, up to half a minute.
-documents=$(mongosh --quiet "$set" --eval 'print(db.files.countDocuments({}, { maxTimeMS: 30000 }))')
+# The driver waits for a primary, up to half a minute. The users are imported last: whoever finds some finds all.
+documents=$(mongosh --quiet "$uri" --eval 'print(db.users.countDocuments({}, { maxTimeMS: 30000 }))')
 if [ "$documents" -gt 0 ]; then
   echo "the sample documents are there already"
   exit
 fi
 for file in /documents/*.jsonl; do
-  mongoimport --quiet --uri "$set" --collection "$(basename "$file" .jsonl)" --writeConcern majority "$file"
+  mongoimport --quiet --mode upsert --uri "$uri" --collection "$(basename "$file" .jsonl)" --writeConcern majority "$file"
 done
 # The indexes that the application creates for itself.
-mongosh --quiet "$set" --eval '
+mongosh --quiet "$uri" --eval '
   db.shares.createIndex({ file_id: 1 })
   db.shares.createIndex({ folder_id: 1 })
   db.temporaryaccesses.createIndex({ resource_id: 1 })'
