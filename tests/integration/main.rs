@@ -25,6 +25,7 @@ mod cli;
 mod cold;
 mod conditions;
 mod contract;
+mod deploy;
 mod evaluator;
 mod fleet;
 mod freshness;

@@ -1,0 +1,149 @@
+//! The files for deployment, as far as they can be checked without a platform: `compose.yaml` and `render.yaml` are what their
+//! schemas say, every variable that they or the manuals name is one that the configuration reads, and the manuals tell of the
+//! same things.
+//!
+//! That an image is built and answers, or that a platform takes these files, is not tried here.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use permcached::config::DEFAULT_PORT;
+use serde_json::Value;
+
+/// Variables that the configuration is about to read.
+const COMING: [&str; 3] = ["ALLOW_ANONYMOUS", "AUTH_ADMIN_TOKENS", "AUTH_TOKENS"];
+
+/// Words of the manuals in capitals that are no variables of permcached.
+const OTHERS: [(&str, &str); 5] = [
+    ("DEADLINE_EXCEEDED", "a status"),
+    ("INVALID_ARGUMENT", "a status"),
+    ("PERMISSION_DENIED", "a status"),
+    ("PERMCACHED_HOST", "the backend's own"),
+    ("PERMCACHED_TOKEN", "the backend's own"),
+];
+
+/// The manuals, in English and in French.
+const MANUALS: [&str; 2] = ["docs/render.md", "docs/render.fr.md"];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The objects of the manifest.
+fn manifest() -> Vec<Value> {
+    serde_saphyr::from_multiple(&read("deploy/kubernetes.yaml")).unwrap()
+}
+
+/// What is wrong with a document, by a schema.
+fn mistakes(document: &Value, schema: &str) -> Vec<String> {
+    let schema: Value = serde_json::from_str(&read(schema)).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+/// The texts under a key of each object of a list.
+fn texts(list: &Value, key: &str) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|object| object[key].as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether the configuration reads a variable, or soon will.
+fn is_read(name: &str) -> bool {
+    read("src/config.rs").contains(&format!("\"{name}\"")) || COMING.contains(&name)
+}
+
+#[test]
+fn compose_yaml_is_what_the_compose_specification_says() {
+    let compose = yaml("compose.yaml");
+    assert_eq!(mistakes(&compose, "deploy/schemas/compose-spec.json"), Vec::<String>::new());
+    let mut broken = compose;
+    broken["services"]["permcached"]["read_only"] = Value::from("perhaps");
+    assert_ne!(mistakes(&broken, "deploy/schemas/compose-spec.json"), Vec::<String>::new(), "the schema sees nothing");
+}
+
+#[test]
+fn render_yaml_is_what_render_takes() {
+    let blueprint = yaml("render.yaml");
+    assert_eq!(mistakes(&blueprint, "deploy/schemas/render.json"), Vec::<String>::new());
+    for (field, wrong) in [("maxShutdownDelaySeconds", Value::from(301)), ("healthCheckInterval", Value::from(10))] {
+        let mut broken = blueprint.clone();
+        broken["services"][0][field] = wrong;
+        assert_ne!(mistakes(&broken, "deploy/schemas/render.json"), Vec::<String>::new(), "{field} is not seen");
+    }
+    // What belongs together is in one region: the private network does not leave it.
+    let regions: BTreeSet<String> = texts(&blueprint["services"], "region").into_iter().collect();
+    assert_eq!(regions.len(), 1, "{regions:?}");
+}
+
+#[test]
+fn every_variable_of_the_files_is_read() {
+    let mut named: Vec<(&str, String)> = Vec::new();
+    let environment = yaml("compose.yaml")["services"]["permcached"]["environment"].clone();
+    named.extend(environment.as_object().unwrap().keys().map(|name| ("compose.yaml", name.clone())));
+    named.extend(
+        texts(&yaml("render.yaml")["services"][0]["envVars"], "key").into_iter().map(|name| ("render.yaml", name)),
+    );
+    for object in manifest().iter().filter(|object| object["kind"] == "Deployment") {
+        let container = &object["spec"]["template"]["spec"]["containers"][0];
+        named.extend(texts(&container["env"], "name").into_iter().map(|name| ("deploy/kubernetes.yaml", name)));
+    }
+    let image = read("Dockerfile");
+    let (_, runtime) = image.rsplit_once("\nFROM ").unwrap();
+    let variables = runtime.lines().filter_map(|line| line.strip_prefix("ENV ")?.split_once('='));
+    named.extend(variables.map(|(name, _)| ("Dockerfile", name.to_owned())));
+    assert!(named.len() > 20, "{named:?}");
+    for (file, name) in &named {
+        assert!(is_read(name), "{file} sets {name}, which nothing reads");
+    }
+}
+
+#[test]
+fn every_variable_of_the_manuals_is_read() {
+    for manual in MANUALS.into_iter().chain(["README.md", "docs/redis.md"]) {
+        let text = read(manual);
+        let words =
+            text.split(|letter: char| !(letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_'));
+        for word in words.filter(|word| word.trim_matches('_').contains('_')) {
+            let is_other = OTHERS.iter().any(|(other, _)| *other == word);
+            assert!(is_other || is_read(word), "{manual} names {word}, which nothing reads");
+        }
+    }
+}
+
+#[test]
+fn the_port_is_the_same_everywhere() {
+    let port = DEFAULT_PORT.to_string();
+    assert!(read("Dockerfile").contains(&format!("\nEXPOSE {port}\n")));
+    assert_eq!(yaml("compose.yaml")["services"]["permcached"]["environment"]["PORT"], Value::from(port.as_str()));
+    let variables = yaml("render.yaml")["services"][0]["envVars"].clone();
+    let set = variables.as_array().unwrap().iter().find(|variable| variable["key"] == "PORT").unwrap();
+    assert_eq!(set["value"], Value::from(port.as_str()));
+    let service = manifest().into_iter().find(|object| object["kind"] == "Service").unwrap();
+    assert_eq!(service["spec"]["ports"][0]["port"], Value::from(DEFAULT_PORT));
+}
+
+#[test]
+fn the_manuals_quote_the_log_and_keep_up_with_each_other() {
+    let app = read("src/app.rs");
+    let lines = [
+        "✅ Redis cache connected",
+        "ℹ️  Redis not configured (REDIS_URL not set), using memory cache",
+        "Redis unavailable, using memory cache",
+        "connected to a replica set: a change is seen at once",
+    ];
+    let shape = |text: &str| {
+        let starting = |with: &str| text.lines().filter(|line| line.starts_with(with)).count();
+        ["#", "|", "```", "- "].map(starting)
+    };
+    let [english, french] = MANUALS.map(read);
+    for line in lines {
+        assert!(app.contains(line), "nothing logs {line}");
+        for (manual, text) in MANUALS.iter().zip([&english, &french]) {
+            assert!(text.contains(line), "{manual} does not quote {line}");
+        }
+    }
+    assert_eq!(shape(&english), shape(&french), "headings, rows, fences and items of {MANUALS:?}");
+}
