@@ -6,7 +6,7 @@ use bson::doc;
 use permcached::{check::Demand, fact::Fact, fact::FactKey, freshness::Moment, question::Id};
 use tokio::time::sleep;
 
-use super::{FILE, GUEST, NO_GRANT, SHARE, World, id};
+use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id};
 use crate::support::{
     live::{at_least, until},
     redis::Redis,
@@ -16,6 +16,12 @@ const MIB: u64 = 1_024 * 1_024;
 
 /// How many values of 1 MiB a neighbour has.
 const NEIGHBOURS: u64 = 13;
+
+/// How many facts were not written, for whichever reason: on a busy machine one may be that Redis was too slow.
+fn unwritten(instance: &Instance) -> u64 {
+    let reasons = "queue_full too_large down no_room paused out_of_memory refused failed";
+    reasons.split(' ').map(|reason| instance.unwritten(reason)).sum()
+}
 
 #[tokio::test]
 async fn the_last_quarter_belongs_to_others() {
@@ -28,13 +34,13 @@ async fn the_last_quarter_belongs_to_others() {
         redis.run(&["SETRANGE", &format!("neighbour-{number}"), "1048575", "x"]);
     }
     let lookup = world.lookup("files");
-    for number in 0..40_000_i64 {
+    for number in 0..80_000_i64 {
         let key = FactKey { lookup, id: Id::Integer(number) };
         instance.shared.fill(&Fact::over_limit(key, Moment::new(1_790_000_000, 1)));
         if number % 500 == 0 {
             // The queue is bounded, too.
             let handled = |number| u64::try_from(number).unwrap();
-            until(|| instance.written() + instance.unwritten("no_room") >= handled(number)).await;
+            until(|| instance.written() + unwritten(&instance) >= handled(number)).await;
             assert!(redis.used_memory() < most + MIB / 2, "{}", redis.used_memory());
         }
     }
