@@ -5,6 +5,7 @@
 
 mod names;
 mod server;
+mod written;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,6 +20,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
+pub(crate) use written::WrittenId;
 
 /// How long it may take to connect and be greeted.
 const CONNECT_TIME: Duration = Duration::from_secs(1);

@@ -7,65 +7,46 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{DocumentId, FactKey},
     freshness::{Change, Changed, Moment, Statement},
-    question::{CollectionId, Id, LookupId},
+    link::WrittenId,
+    question::{CollectionId, LookupId},
 };
 
 /// How many bytes one piece of a statement takes at most, so that the log stays small however much is said.
 pub(super) const PIECE_BYTES_MAX: usize = 2 * 1_024;
 
 #[derive(Serialize, Deserialize)]
-struct Said {
+struct Said<'a> {
     from: u64,
     to: u64,
-    changes: Vec<SaidChange>,
+    #[serde(borrow)]
+    changes: Vec<SaidChange<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct SaidChange {
+struct SaidChange<'a> {
     /// How much later than the statement's `from`, which takes few bytes.
     after: u64,
-    what: SaidChanged,
+    #[serde(borrow)]
+    what: SaidChanged<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum SaidChanged {
+enum SaidChanged<'a> {
     Everything,
-    Document { collection: u16, id: SaidId },
-    OddDocument { collection: u16, id: String },
-    Key { lookup: u16, id: SaidId },
-}
-
-#[derive(Serialize, Deserialize)]
-enum SaidId {
-    ObjectId([u8; 12]),
-    Integer(i64),
-    Uuid([u8; 16]),
-    String(String),
-    Digest([u8; 16]),
-}
-
-impl From<&Id> for SaidId {
-    fn from(id: &Id) -> Self {
-        match id {
-            Id::ObjectId(bytes) => Self::ObjectId(*bytes),
-            Id::Integer(number) => Self::Integer(*number),
-            Id::Uuid(bytes) => Self::Uuid(*bytes),
-            Id::String(text) => Self::String(text.to_string()),
-            Id::Digest(bytes) => Self::Digest(*bytes),
-        }
-    }
-}
-
-impl From<SaidId> for Id {
-    fn from(id: SaidId) -> Self {
-        match id {
-            SaidId::ObjectId(bytes) => Self::ObjectId(bytes),
-            SaidId::Integer(number) => Self::Integer(number),
-            SaidId::Uuid(bytes) => Self::Uuid(bytes),
-            SaidId::String(text) => Self::String(text.into()),
-            SaidId::Digest(bytes) => Self::Digest(bytes),
-        }
-    }
+    Document {
+        collection: u16,
+        #[serde(borrow)]
+        id: WrittenId<'a>,
+    },
+    OddDocument {
+        collection: u16,
+        id: &'a str,
+    },
+    Key {
+        lookup: u16,
+        #[serde(borrow)]
+        id: WrittenId<'a>,
+    },
 }
 
 /// A statement as pieces, each a statement, whose bytes fit in the log: what changed in (from, to] is what changed in
@@ -129,25 +110,29 @@ fn everything(at: Moment) -> Vec<Change> {
 
 fn encode(statement: &Statement) -> Vec<u8> {
     let Statement { from, to, changes } = statement;
-    let change = |Change { at, what }: &Change| {
+    let changes = changes.iter().map(|change| SaidChange::of(change, *from)).collect();
+    let said = Said { from: from.as_u64(), to: to.as_u64(), changes };
+    // Writing to memory does not fail; and what nobody can read changes everything for them.
+    postcard::to_allocvec(&said).unwrap_or_default()
+}
+
+impl<'a> SaidChange<'a> {
+    fn of(Change { at, what }: &'a Change, from: Moment) -> Self {
         let what = match what {
             // Nothing in a stream changes a subject; who heard of one would have to read everything again.
             Changed::Everything | Changed::Subject(_) => SaidChanged::Everything,
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id) } => {
-                SaidChanged::Document { collection: *collection, id: id.into() }
+                SaidChanged::Document { collection: *collection, id: WrittenId::of(id) }
             }
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(text) } => {
-                SaidChanged::OddDocument { collection: *collection, id: text.to_string() }
+                SaidChanged::OddDocument { collection: *collection, id: text }
             }
             Changed::Key(FactKey { lookup: LookupId(lookup), id }) => {
-                SaidChanged::Key { lookup: *lookup, id: id.into() }
+                SaidChanged::Key { lookup: *lookup, id: WrittenId::of(id) }
             }
         };
-        SaidChange { after: at.as_u64().wrapping_sub(from.as_u64()), what }
-    };
-    let said = Said { from: from.as_u64(), to: to.as_u64(), changes: changes.iter().map(change).collect() };
-    // Writing to memory does not fail; and what nobody can read changes everything for them.
-    postcard::to_allocvec(&said).unwrap_or_default()
+        Self { after: at.as_u64().wrapping_sub(from.as_u64()), what }
+    }
 }
 
 /// The statement that bytes are; none if they are none.
@@ -157,12 +142,12 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Statement> {
         let what = match what {
             SaidChanged::Everything => Changed::Everything,
             SaidChanged::Document { collection, id } => {
-                Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id.into()) }
+                Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id.into_id()) }
             }
             SaidChanged::OddDocument { collection, id } => {
                 Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(id.into()) }
             }
-            SaidChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into() }),
+            SaidChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into_id() }),
         };
         Change { at: Moment::from_count(from.wrapping_add(after)), what }
     };
@@ -175,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::question::Id;
 
     fn moments() -> impl Strategy<Value = Moment> {
         (0_u64..40).prop_map(Moment::from_count)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{Certainty, DocumentId, Fact, FactKey, Grant, Grantee, Part, UNBOUNDED, Window},
     freshness::Moment,
+    link::WrittenId,
     question::{Id, Millis, RelationId},
     schema::Schema,
 };
@@ -45,7 +46,7 @@ enum Piece<'a> {
         window: Option<u16>,
     },
     #[serde(borrow)]
-    Document(Name<'a>),
+    Document(WrittenId<'a>),
     OtherDocument(&'a str),
     Window {
         since: Option<Millis>,
@@ -65,19 +66,10 @@ enum Sureness {
 #[derive(Serialize, Deserialize)]
 enum Leads<'a> {
     #[serde(borrow)]
-    To(Name<'a>),
+    To(WrittenId<'a>),
     Flag,
     Everyone,
     Unreadable,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Name<'a> {
-    ObjectId([u8; 12]),
-    Integer(i64),
-    Uuid([u8; 16]),
-    String(&'a str),
-    Digest([u8; 16]),
 }
 
 /// A fact as bytes; none if those are too many, or it is not of this schema.
@@ -121,7 +113,7 @@ impl<'a> Piece<'a> {
         Some(match part {
             Part::OverLimit => Self::OverLimit,
             Part::Silent => Self::Silent,
-            Part::Document(DocumentId::Id(id)) => Self::Document(Name::of(id)),
+            Part::Document(DocumentId::Id(id)) => Self::Document(WrittenId::of(id)),
             Part::Document(DocumentId::Other(text)) => Self::OtherDocument(text),
             Part::Window(Window { since, until }) => Self::Window {
                 since: Some(*since).filter(|since| *since != Window::default().since),
@@ -147,7 +139,7 @@ impl<'a> Piece<'a> {
                     Certainty::Suspect => Sureness::Suspect,
                 },
                 grantee: match grantee {
-                    Grantee::Id(id) => Leads::To(Name::of(id)),
+                    Grantee::Id(id) => Leads::To(WrittenId::of(id)),
                     Grantee::Flag => Leads::Flag,
                     Grantee::Everyone => Leads::Everyone,
                     Grantee::Unreadable => Leads::Unreadable,
@@ -195,28 +187,6 @@ impl<'a> Piece<'a> {
                 window: window.unwrap_or(UNBOUNDED),
             }),
         })
-    }
-}
-
-impl<'a> Name<'a> {
-    fn of(id: &'a Id) -> Self {
-        match id {
-            Id::ObjectId(bytes) => Self::ObjectId(*bytes),
-            Id::Integer(number) => Self::Integer(*number),
-            Id::Uuid(bytes) => Self::Uuid(*bytes),
-            Id::String(text) => Self::String(text),
-            Id::Digest(bytes) => Self::Digest(*bytes),
-        }
-    }
-
-    fn into_id(self) -> Id {
-        match self {
-            Self::ObjectId(bytes) => Id::ObjectId(bytes),
-            Self::Integer(number) => Id::Integer(number),
-            Self::Uuid(bytes) => Id::Uuid(bytes),
-            Self::String(text) => Id::String(text.into()),
-            Self::Digest(bytes) => Id::Digest(bytes),
-        }
     }
 }
 
@@ -435,7 +405,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
     }
 
     fn document_of(number: u8) -> Piece<'static> {
-        Piece::Document(Name::ObjectId([number; 12]))
+        Piece::Document(WrittenId::ObjectId([number; 12]))
     }
 
     fn until(millis: Millis) -> Piece<'static> {
@@ -469,10 +439,10 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             fact.inspect(|fact| assert_sound(schema, fact)).is_some()
         };
         let text = "x".repeat(1_025);
-        let string = |text| Leads::To(Name::String(text));
+        let string = |text| Leads::To(WrittenId::String(text));
         let sure = |relation, grantee| to(relation, 0, Sureness::Sure, grantee);
         let no = Window::default();
-        let (unbounded, empty) = (Piece::Window { since: None, until: None }, Name::String(""));
+        let (unbounded, empty) = (Piece::Window { since: None, until: None }, WrittenId::String(""));
         let cases: Vec<(bool, &str, Vec<Piece<'_>>)> = vec![
             (true, "files", vec![]),
             (true, "files", vec![Silent]),
@@ -487,8 +457,8 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             (true, "shares", vec![document_of(1), Piece::OtherDocument("1")]),
             (false, "shares", vec![Piece::OtherDocument("1"), document_of(1)]),
             (false, "shares", vec![document_of(2), document_of(1)]),
-            (false, "shares", vec![Piece::Document(Name::String(&text))]),
-            (false, "shares", vec![Piece::Document(Name::Digest([1; 16]))]),
+            (false, "shares", vec![Piece::Document(WrittenId::String(&text))]),
+            (false, "shares", vec![Piece::Document(WrittenId::Digest([1; 16]))]),
             (false, "shares", vec![plain(guest, 1)]),
             (false, "files", vec![document_of(7), plain(owner, 1)]),
             (false, "shares", vec![document_of(1), plain(guest, 1), document_of(2)]),
@@ -509,15 +479,15 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             (false, "files", vec![sure(owner, Leads::Flag)]),
             (true, "files", vec![sure(reader, Leads::Everyone)]),
             (false, "files", vec![sure(owner, Leads::Everyone)]),
-            (false, "files", vec![sure(owner, Leads::To(Name::Integer(1)))]),
-            (false, "files", vec![sure(owner, Leads::To(Name::Uuid([1; 16])))]),
+            (false, "files", vec![sure(owner, Leads::To(WrittenId::Integer(1)))]),
+            (false, "files", vec![sure(owner, Leads::To(WrittenId::Uuid([1; 16])))]),
             (false, "files", vec![sure(owner, string("x"))]),
             (true, "files", vec![odd(owner, 0, 0, None)]),
             (false, "files", vec![odd(owner, 0, 1, None)]),
             (false, "files", vec![odd(deleted, 0, 1, None)]),
             (true, "tuples", vec![document_of(1), odd(holder, 0, 2, None)]),
             (false, "tuples", vec![document_of(1), odd(holder, 0, 3, None)]),
-            (true, "shares", vec![document_of(1), sure(opener, Leads::To(Name::Digest([1; 16])))]),
+            (true, "shares", vec![document_of(1), sure(opener, Leads::To(WrittenId::Digest([1; 16])))]),
             (false, "shares", vec![document_of(1), sure(opener, string("secret"))]),
             (false, "shares", vec![document_of(1), sure(opener, Leads::To(empty))]),
             // Times.
@@ -556,7 +526,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let schema = schema();
         let key = key(schema, "shares");
         let documents = |count: u16| -> Vec<Piece<'_>> {
-            (0..count).map(|number| Piece::Document(Name::Integer(number.into()))).collect()
+            (0..count).map(|number| Piece::Document(WrittenId::Integer(number.into()))).collect()
         };
         assert!(decode(schema, key.clone(), &bytes(&documents(1_000))).is_some());
         assert!(decode(schema, key.clone(), &bytes(&documents(1_001))).is_none());
