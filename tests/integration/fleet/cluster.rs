@@ -5,6 +5,7 @@ use permcached::check::Demand;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
+    both::counted,
     fleet::Fleet,
     live::{Live, until},
     redis::{Cluster, NODES},
@@ -20,9 +21,7 @@ async fn notices(fleet: &Fleet) {
 }
 
 fn metric(live: &Live, name: &str) -> u64 {
-    let text = live.app.metrics.render();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_redis_facts_{name}_total ")));
-    line.expect("it is counted").parse().expect("a number")
+    counted(&live.app.metrics, &format!("permcached_redis_facts_{name}_total"))
 }
 
 /// Named by one of its nodes alone, it refuses what belongs to the others.

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::SCHEMA;
 use crate::support::{
-    both::{TIME_MAX, schema},
+    both::{TIME_MAX, counted, schema},
     live::until,
     redis::{Redis, redis},
     servers::mongo,
@@ -90,9 +90,7 @@ impl Party {
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let text = self.metrics.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_{name}_total ")));
-        line.expect("it is counted").parse().expect("a number")
+        counted(&self.metrics, &format!("permcached_{name}_total"))
     }
 }
 

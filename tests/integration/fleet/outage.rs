@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{SCHEMA, USER, id};
-use crate::support::{fleet::Fleet, redis::Redis};
+use crate::support::{both::counted, fleet::Fleet, redis::Redis};
 
 /// How long Redis is away, and how long it was not there at the start.
 const LOST: Duration = Duration::from_secs(30);
@@ -33,11 +33,7 @@ fn file(number: u16) -> ObjectId {
 
 /// How many facts all of them have asked Redis for.
 fn asked_of_redis(fleet: &Fleet) -> u64 {
-    let count = |text: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix("permcached_redis_facts_asked_total "));
-        line.expect("it is counted").parse::<u64>().expect("a number")
-    };
-    fleet.each().map(|live| count(&live.app.metrics.render())).sum()
+    fleet.each().map(|live| counted(&live.app.metrics, "permcached_redis_facts_asked_total")).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

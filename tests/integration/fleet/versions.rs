@@ -16,7 +16,7 @@ use permcached::{
 
 use super::{FILE, GUEST, SCHEMA, USER, id, reads, shared_file};
 use crate::support::{
-    both::{TIME_MAX, fill, schema},
+    both::{TIME_MAX, counted, fill, schema},
     fleet::Fleet,
     live::{Live, until},
     redis::redis,
@@ -61,11 +61,7 @@ fn document(live: &Live) -> Outdated {
 
 /// What one has put into Redis the other does not find there, nor the other way round.
 async fn see_nothing_of_each_other(one: &Live, other: &Live) {
-    let metric = |live: &Live, name: &str| {
-        let text = live.app.metrics.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_redis_facts_{name}_total ")));
-        line.expect("it is counted").parse::<u64>().expect("a number")
-    };
+    let metric = |live: &Live, name: &str| counted(&live.app.metrics, &format!("permcached_redis_facts_{name}_total"));
     for (writer, reader) in [(one, other), (other, one)] {
         let question = reads(writer, FILE);
         let read = writer.ask(&question, Demand::MinimizeLatency).await.expect("an answer");

@@ -95,11 +95,16 @@ impl Asked {
 
     /// What a metric counts, as `/metrics` shows it: the first line that begins so.
     pub fn metric(&self, line: &str) -> u64 {
-        let text = self.metrics.render();
-        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
-        let value = found.unwrap_or_else(|| panic!("no {line} in\n{text}"));
-        value.strip_suffix(".0").unwrap_or(value).parse().unwrap_or_else(|_| panic!("{line} {value}"))
+        counted(&self.metrics, line)
     }
+}
+
+/// What a metric counts, as `/metrics` shows it: the first line that begins so.
+pub fn counted(metrics: &Metrics, line: &str) -> u64 {
+    let text = metrics.render();
+    let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
+    let value = found.unwrap_or_else(|| panic!("no {line} in\n{text}"));
+    value.strip_suffix(".0").unwrap_or(value).parse().unwrap_or_else(|_| panic!("{line} {value}"))
 }
 
 /// The same documents behind both sources.
