@@ -222,7 +222,7 @@ impl Facts {
         let is_current = || epoch == self.freshness.epoch();
         let mut landed = Landed::with_capacity(keys.len());
         let mut wanted = keys;
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             for held in self.fetch_shared(shared, &wanted, need, epoch, deadline).await {
                 self.memory.insert(&held.fact, is_current);
                 landed.insert(FactKey { lookup: held.fact.lookup(), id: held.fact.id().clone() }, Ok(held));

@@ -215,7 +215,7 @@ impl Feed {
                 changes.extend(early.extract_if(.., |change| change.at <= to));
             }
             // Who was relieved, or takes office, ends here: what is said to others must have no gap.
-            let term = self.lease.as_ref().and_then(|lease| *lease.watch().borrow());
+            let term = self.lease.as_ref().and_then(|lease| lease.term());
             let speaks = term.is_some() && term == span.term;
             let published = self.say(Statement { from: said, to, changes }, speaks, epoch).await;
             said = to;

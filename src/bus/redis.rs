@@ -144,7 +144,7 @@ impl Wire {
     pub(super) async fn log_end(&self) -> Result<Option<Moment>, LinkError> {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(&self.names.log).arg("+").arg("-").arg("COUNT").arg(1);
-        let last: Vec<(String, (String, Vec<u8>))> = self.link.query(&command, COMMAND_TIME).await?;
+        let last: Entries = self.link.query(&command, COMMAND_TIME).await?;
         Ok(last.first().and_then(|(_, (_, bytes))| codec::decode(bytes)).map(|statement| statement.to))
     }
 
@@ -177,6 +177,9 @@ impl Wire {
     }
 }
 
+/// Entries of the log: the id, the name of the only field, and a statement.
+type Entries = Vec<(String, (String, Vec<u8>))>;
+
 /// The log, page by page.
 pub(super) struct Pages<'a> {
     wire: &'a Wire,
@@ -190,7 +193,7 @@ impl Pages<'_> {
         let Some(after) = self.after.take() else { return Ok(None) };
         let mut command = redis::cmd("XRANGE");
         command.arg(&self.wire.names.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(PAGE);
-        let page: Vec<(String, (String, Vec<u8>))> = self.wire.link.query(&command, PAGE_TIME).await?;
+        let page: Entries = self.wire.link.query(&command, PAGE_TIME).await?;
         if page.len() == PAGE {
             self.after = page.last().map(|(id, _)| id.clone());
         }

@@ -99,12 +99,15 @@ impl SharedFacts {
         (shared, filling)
     }
 
+    /// Whether there is any use in asking.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
     /// Those of the facts that Redis has, within [`ANSWER_TIME`]: none where it does not answer. Whether they count is not
     /// known.
     pub async fn get(&self, keys: &[FactKey]) -> Vec<Fact> {
-        if !self.link.is_up() {
-            return Vec::new();
-        }
         self.metrics.asked_redis(keys.len());
         join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_some(keys))).await.into_iter().flatten().collect()
     }

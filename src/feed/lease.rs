@@ -70,10 +70,16 @@ impl Lease {
         self.held.subscribe()
     }
 
+    /// Which term of office this is, while it is held.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        *self.held.borrow()
+    }
+
     /// Whether this instance speaks for all.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held.borrow().is_some()
+        self.term().is_some()
     }
 
     /// Asks for it and renews it, for ever.

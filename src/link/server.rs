@@ -78,7 +78,7 @@ impl Server {
                 Err(ServerError::Socket)
             }
             all if all.iter().any(is_over_tls) && !all.iter().all(is_over_tls) => Err(ServerError::Mixed),
-            _ => Ok(Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } }),
+            _ => Ok(Self::of(nodes)),
         }
     }
 
@@ -92,8 +92,11 @@ impl Server {
             Some(password) => RedisConnectionInfo::default().set_password(password),
             None => RedisConnectionInfo::default(),
         };
-        let nodes = vec![plain(node.set_redis_settings(login))];
-        Ok(Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } })
+        Ok(Self::of(vec![plain(node.set_redis_settings(login))]))
+    }
+
+    fn of(nodes: Vec<ConnectionInfo>) -> Self {
+        Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } }
     }
 
     /// With this certificate authority, in PEM format, in place of the system's.
