@@ -110,14 +110,15 @@ impl Wire {
 
     /// Says a statement to all instances that listen, and to those that read the log.
     pub(super) async fn publish(&self, statement: Statement) -> Result<Published, LinkError> {
-        let mut published = Published::Kept;
+        let mut published = Published::Passed;
         for (to, bytes) in codec::pieces(statement) {
             let mut command = redis::cmd("EVAL");
             command.arg(PUBLISH).arg(1).arg(&self.names.log);
             command.arg(LOG_LENGTH_MAX).arg(entry(to)).arg(bytes);
             command.arg(u64::try_from(LOG_LIFE.as_millis()).unwrap_or(u64::MAX)).arg(&self.names.statements);
-            if self.link.query::<u8>(&command, COMMAND_TIME).await? == 0 {
-                published = Published::Passed;
+            // Of several pieces those that only say early changes do not get the log any further.
+            if self.link.query::<u8>(&command, COMMAND_TIME).await? == 1 {
+                published = Published::Kept;
             }
         }
         Ok(published)
