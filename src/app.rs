@@ -2,13 +2,25 @@
 //!
 //! Decides nothing itself.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod vitals;
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
     sync::{mpsc::Receiver, watch},
     task::JoinSet,
+    time::sleep,
 };
+use vitals::Vitals;
 
 use crate::{
     bus::{Bus, COMMAND_TIME, Wire},
@@ -16,7 +28,7 @@ use crate::{
     config::{Config, SourceConfig},
     facts::{ANSWER_TIME, Filling, SharedFacts},
     feed::{Feed, Lease, follow_documents},
-    freshness::{Clock, Statement},
+    freshness::{Clock, LocalTime, Statement},
     invalidate::Invalidator,
     link::{FORMAT, Link, LinkError, Names, Server},
     schema::{Mistakes, Schema},
@@ -26,14 +38,14 @@ use crate::{
         mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
     },
     telemetry::Metrics,
-    transport::{Apis, Callers, InvalidationApi, Limits, PermissionApi, ServeError, WatchApi, serve},
+    transport::{Apis, Callers, Health, InvalidationApi, PermissionApi, ServeError, Serving, WatchApi, serve},
 };
-
-/// How many requests are handled at once; further ones are refused, with the time to try again.
-pub const REQUESTS_MAX: usize = 1_024;
 
 /// How long the source may take to say what time it is, at the start.
 const START_TIME: Duration = Duration::from_secs(5);
+
+/// How long to wait before a MongoDB that cannot be used yet is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why the application did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +89,13 @@ pub enum AppError {
     Serve(#[from] ServeError),
 }
 
+impl AppError {
+    /// Whether it may pass by itself, or by what others do.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Source(_) | Self::Connect(ConnectError::Unreachable(_) | ConnectError::NotInitiated))
+    }
+}
+
 /// Everything that answers, without a port.
 pub struct App {
     /// Answers questions.
@@ -90,6 +109,8 @@ pub struct App {
     /// Why not all is well with the source, while that is so.
     pub trouble: watch::Receiver<Option<String>>,
     follower: Follower,
+    /// Whether a change stream says what changes, its own or another instance's.
+    hears: bool,
     sharing: Option<Sharing>,
     filling: Option<Filling>,
     lease: Option<Arc<Lease>>,
@@ -154,6 +175,17 @@ impl App {
         redis: Option<&Server>,
         settings: Settings,
     ) -> Result<Self, AppError> {
+        Self::counting(schema, source, redis, settings, Arc::default()).await
+    }
+
+    /// As [`App::open`], with what is counted there already.
+    async fn counting(
+        schema: Schema,
+        source: &SourceConfig,
+        redis: Option<&Server>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AppError> {
         let schema = Arc::new(schema);
         match source {
             SourceConfig::Documents(directory) => {
@@ -165,7 +197,7 @@ impl App {
                 let trouble = documents.trouble();
                 let changes = documents.changes();
                 let first = documents.revision();
-                let app = Self::over(schema, Arc::new(documents), settings, trouble);
+                let app = Self::assemble(schema, Arc::new(documents), settings, trouble, None, metrics);
                 app.bus.begin_at(first);
                 Ok(Self { follower: changes.map_or(Follower::Nobody, Follower::Documents), ..app })
             }
@@ -179,7 +211,7 @@ impl App {
                         None
                     }
                 };
-                Ok(Self::over_mongodb(schema, mongodb, settings, sharing))
+                Ok(Self::reading(schema, mongodb, settings, sharing, metrics))
             }
         }
     }
@@ -187,9 +219,19 @@ impl App {
     /// As [`App::open`], over a MongoDB that is open already.
     #[must_use]
     pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb, settings: Settings, sharing: Option<Sharing>) -> Self {
+        Self::reading(schema, mongodb, settings, sharing, Arc::default())
+    }
+
+    fn reading(
+        schema: Arc<Schema>,
+        mongodb: MongoDb,
+        settings: Settings,
+        sharing: Option<Sharing>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mongodb = Arc::new(mongodb);
         let source = Arc::<MongoDb>::clone(&mongodb);
-        let app = Self::assemble(Arc::clone(&schema), source, settings, watch::channel(None).1, sharing);
+        let app = Self::assemble(Arc::clone(&schema), source, settings, watch::channel(None).1, sharing, metrics);
         if mongodb.mode() == Mode::ReplicaSet { app.following(schema, &mongodb) } else { app }
     }
 
@@ -202,7 +244,7 @@ impl App {
             self.sharing.as_ref().map(|Sharing { names, link, .. }| Lease::new(link.clone(), names.lease.clone()));
         let lease = lease.map(Arc::new);
         let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
-        Self { follower: Follower::ChangeStream(Box::new(feed)), lease, ..self }
+        Self { follower: Follower::ChangeStream(Box::new(feed)), hears: true, lease, ..self }
     }
 
     /// As [`App::open`], over a source that is open already, and that nobody follows.
@@ -213,7 +255,7 @@ impl App {
         settings: Settings,
         trouble: watch::Receiver<Option<String>>,
     ) -> Self {
-        Self::assemble(schema, source, settings, trouble, None)
+        Self::assemble(schema, source, settings, trouble, None, Arc::default())
     }
 
     fn assemble(
@@ -222,8 +264,8 @@ impl App {
         settings: Settings,
         trouble: watch::Receiver<Option<String>>,
         sharing: Option<Sharing>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        let metrics = Arc::new(Metrics::default());
         let mut checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
         let mut filling = None;
         // Where moments are an instance's own, a fact's stamp means nothing to others.
@@ -240,7 +282,18 @@ impl App {
         }
         let bus = Arc::new(bus);
         let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
-        Self { checker, invalidator, bus, metrics, trouble, follower: Follower::Nobody, sharing, filling, lease: None }
+        Self {
+            checker,
+            invalidator,
+            bus,
+            metrics,
+            trouble,
+            follower: Follower::Nobody,
+            hears: false,
+            sharing,
+            filling,
+            lease: None,
+        }
     }
 
     /// Starts what runs in the background: probes, who finds out what changes, and what keeps in touch with other instances.
@@ -260,6 +313,9 @@ impl App {
             let bus = Arc::clone(&self.bus);
             tasks.spawn(async move { bus.listen().await });
         }
+        // Nothing can be answered before that.
+        let first = self.checker.prober().sent_since(LocalTime::now(), Deadline::after(START_TIME));
+        first.await.map_err(AppError::Source)?;
         match std::mem::replace(&mut self.follower, Follower::Nobody) {
             Follower::ChangeStream(feed) => {
                 feed.begin(Deadline::after(START_TIME)).await.map_err(AppError::Source)?;
@@ -300,22 +356,119 @@ impl App {
     }
 }
 
-/// Serves until `stop` is done. `listening` is told the address once the port is open.
+/// Serves until `stop` is done. `ready` is told the address once questions can be answered.
+///
+/// The port opens when they can, or after the grace for that: then it says that they cannot, and why.
 ///
 /// # Errors
 /// [`AppError`].
 pub async fn run(
     config: &Config,
-    listening: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
-    let schema = read_schema(&config.schema)?;
-    let mut app = App::open(schema, &config.source, config.redis.as_ref(), config.settings).await?;
-    let mut tasks = app.start().await?;
-    let unavailable = |source| AppError::Bind { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(unavailable)?;
+    let metrics = Arc::<Metrics>::default();
+    let (tell, health) = watch::channel(Health::Starting("it has just begun".to_owned()));
+    let (offer, apis) = watch::channel(None);
+    let mut starting = pin!(start_patiently(config, &metrics, &tell));
+    let mut stop = pin!(stop);
+    let started = tokio::select! {
+        started = &mut starting => Some(started?),
+        () = sleep(config.startup_grace) => None,
+        () = &mut stop => return Ok(()),
+    };
+    let (listener, address) = bind(config.listen).await?;
+    let probes = match config.probes {
+        Some(address) => {
+            let (listener, address) = bind(address).await?;
+            tracing::info!(%address, "probes are answered");
+            Some(listener)
+        }
+        None => None,
+    };
+    report_callers(&config.callers, address);
+    let serving = Serving {
+        listener,
+        probes,
+        tls: config.tls.clone(),
+        callers: config.callers.clone(),
+        reflection: config.reflection,
+        limits: config.limits,
+        metrics: Arc::clone(&metrics),
+        health,
+        apis,
+    };
+    let running = OnceLock::new();
+    let working = async {
+        let (app, mut tasks) = match started {
+            Some(started) => started,
+            None => {
+                tracing::warn!(%address, "the port is open, and not ready: see above");
+                starting.await?
+            }
+        };
+        let app = running.get_or_init(|| app);
+        offer.send_replace(Some(app.apis(config.limits.requests_max)));
+        let vitals = Vitals::of(app);
+        tell.send_replace(vitals.health());
+        tracing::info!(%address, "ready");
+        ready(address);
+        tasks.spawn(vitals.follow(tell.clone()));
+        // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
+        let _ended = tasks.join_next().await;
+        Err(AppError::Task)
+    };
+    tokio::select! {
+        served = serve(serving, stop) => served?,
+        failed = working => return failed,
+    }
+    if let Some(app) = running.get() {
+        app.retire().await;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens and starts everything, and tries again for ever where what is missing may come.
+async fn start_patiently(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    tell: &watch::Sender<Health>,
+) -> Result<(App, JoinSet<()>), AppError> {
+    let mut said = String::new();
+    loop {
+        let started = async {
+            let schema = read_schema(&config.schema)?;
+            let Config { source, redis, settings, .. } = config;
+            let mut app = App::counting(schema, source, redis.as_ref(), *settings, Arc::clone(metrics)).await?;
+            let tasks = app.start().await?;
+            Ok::<_, AppError>((app, tasks))
+        };
+        match started.await {
+            Err(error) if error.may_pass() => {
+                tell.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
+                if said != error.to_string() {
+                    said = error.to_string();
+                    tracing::warn!(%error, "MongoDB cannot be used yet: it is tried again");
+                }
+                sleep(PAUSE).await;
+            }
+            started => return started,
+        }
+    }
+}
+
+/// Takes a port, and says which.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let unavailable = |source| AppError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
-    match &config.callers {
+    Ok((listener, address))
+}
+
+/// Says who may call.
+fn report_callers(callers: &Callers, address: SocketAddr) {
+    match callers {
         Callers::Known(callers) => tracing::info!(tokens = callers.len(), "callers are authenticated"),
         Callers::Anyone => tracing::warn!(
             %address,
@@ -323,19 +476,6 @@ pub async fn run(
             "CALLERS ARE NOT AUTHENTICATED: whoever reaches this port may ask for anybody"
         ),
     }
-    tracing::info!(%address, "ready");
-    listening(address);
-    let apis = app.apis(REQUESTS_MAX);
-    let (metrics, trouble) = (Arc::clone(&app.metrics), app.trouble.clone());
-    let serving = serve(listener, apis, config.callers.clone(), metrics, trouble, Limits::default(), stop);
-    tokio::select! {
-        served = serving => served?,
-        // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
-        Some(_) = tasks.join_next() => return Err(AppError::Task),
-    }
-    app.retire().await;
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// Says when Redis is reached and when it is not, in the words that operators look for.

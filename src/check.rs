@@ -178,6 +178,12 @@ impl Checker {
         &self.schema
     }
 
+    /// How old a fact may be where a request demands nothing else.
+    #[must_use]
+    pub fn staleness_max(&self) -> Duration {
+        self.staleness_max
+    }
+
     /// Whose time the tokens are that it gives and takes.
     #[must_use]
     pub fn clock(&self) -> Clock {

@@ -10,8 +10,10 @@ macro_rules! say {
 }
 
 mod ask;
+mod config;
 mod health;
 mod invalidate;
+mod options;
 mod remote;
 mod schema;
 mod schema_test;
@@ -54,6 +56,8 @@ enum Command {
     Invalidate(invalidate::Invalidate),
     /// Say what changes, as a running server hears of it: one change a line.
     Watch(watch::Watch),
+    /// Show what is configured and where that comes from, without secrets; and all that is wrong with it.
+    Config(config::ShowConfig),
     /// Ask a running server whether it serves: for container health checks.
     Health(health::Health),
 }
@@ -87,6 +91,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Schema(schema) => schema.run().await,
         Command::Invalidate(invalidate) => invalidate.run().await,
         Command::Watch(watch) => watch.run().await,
+        Command::Config(config) => config.run(),
         Command::Health(health) => health.run().await,
     };
     match ended {

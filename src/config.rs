@@ -1,6 +1,13 @@
-//! The configuration: environment variables, and the command line's options over them. The only reader of the environment.
+//! The configuration: options, environment variables and a file. The only reader of the environment.
 //!
 //! Every mistake is found before anything starts, and all of them are listed at once. Secrets are never shown.
+
+mod manual;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod tokens;
+pub mod variable;
 
 use std::{
     fmt,
@@ -10,34 +17,33 @@ use std::{
     time::Duration,
 };
 
+pub use manual::{effective, manual};
+use reader::Reader;
+pub use reader::{Environment, Overrides, ProcessEnvironment};
+use variable::{
+    AUTH_TOKEN, BIND_ADDRESS, CACHE_MAX_BYTES, CLIENT_CERT_FILE, CLIENT_KEY_FILE, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS,
+    MAX_CALLER_REQUESTS, MAX_CONNECTIONS, MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI,
+    OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE,
+    REDIS_HOST, REDIS_PASSWORD, REDIS_PORT, REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, SERVER_CA_FILE,
+    STARTUP_GRACE, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE, Variable,
+};
+
 use crate::{
     check::Settings,
     link::Server,
-    transport::{Caller, Callers, Scope},
+    telemetry::is_filter,
+    transport::{Callers, Limits, Tls, TlsFile, TlsFiles},
 };
 
 /// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
 /// more than what probes are kept for.
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
+/// What the grace at the start may be.
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(10);
+
 /// The port that is served where none is named.
 pub const DEFAULT_PORT: u16 = 50_051;
-
-/// The port of a Redis that is named by its host alone.
-const DEFAULT_REDIS_PORT: u16 = 6_379;
-
-/// What the command line says. It goes before the environment.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides {
-    /// The schema.
-    pub schema: Option<PathBuf>,
-    /// The directory of documents.
-    pub documents: Option<PathBuf>,
-    /// The port.
-    pub port: Option<u16>,
-    /// The address.
-    pub bind: Option<IpAddr>,
-}
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -50,10 +56,28 @@ pub struct Config {
     pub redis: Option<Server>,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to listen for probes alone, without TLS.
+    pub probes: Option<SocketAddr>,
+    /// What the port proves who it is with, if it speaks TLS.
+    pub tls: Option<Tls>,
     /// Who may call.
     pub callers: Callers,
+    /// Whether the port describes its services.
+    pub reflection: bool,
+    /// The bounds of the port.
+    pub limits: Limits,
+    /// How long the port stays closed at the start while the source cannot be reached.
+    pub startup_grace: Duration,
     /// How old a fact may be, and how much is remembered.
     pub settings: Settings,
+    /// How many remembered facts are compared with the source in a second.
+    pub observed_facts: u32,
+    /// Which share of the answers is logged.
+    pub logged_decisions: f64,
+    /// Where traces are sent, if they are.
+    pub traces: Option<String>,
+    /// What is logged: the syntax of `RUST_LOG`.
+    pub log_filter: String,
 }
 
 /// Where facts come from.
@@ -110,314 +134,265 @@ impl ConfigError {
     }
 }
 
-/// The variables that are read.
-pub trait Environment {
-    /// The value of a variable; none where it is unset or empty.
-    fn get(&self, name: &str) -> Option<String>;
-}
-
-/// The variables of this process.
-#[derive(Clone, Copy, Debug)]
-pub struct ProcessEnvironment;
-
-impl Environment for ProcessEnvironment {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
-    }
-}
-
 impl Config {
     /// Reads the configuration.
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its remedy.
     pub fn read(overrides: &Overrides, environment: &impl Environment) -> Result<Self, ConfigError> {
-        let mut wrong = Vec::new();
-        let schema = overrides.schema.clone().or_else(|| environment.get("SCHEMA_FILE").map(PathBuf::from));
-        if schema.is_none() {
-            wrong.push("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
-        }
-        let source = source(overrides, environment, &mut wrong);
-        let port = overrides.port.or_else(|| port(environment, &mut wrong)).unwrap_or(DEFAULT_PORT);
-        let bind = overrides.bind.or_else(|| {
-            let text = environment.get("BIND_ADDRESS")?;
-            let address = text.parse().ok();
-            if address.is_none() {
-                wrong.push(format!("BIND_ADDRESS is `{text}`: set it to an address, such as 127.0.0.1 or 0.0.0.0"));
-            }
-            address
-        });
-        let (callers, default) = callers(environment, &mut wrong);
-        let bind = bind.unwrap_or(IpAddr::V4(default));
-        if default.is_loopback() && !bind.is_loopback() && wrong.is_empty() {
-            let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
-            wrong.push(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
-        }
-        let listen = SocketAddr::new(bind, port);
-        let settings = settings(environment, &mut wrong);
-        let redis = redis(environment, &mut wrong);
-        match (schema, source) {
-            (Some(schema), Some(source)) if wrong.is_empty() => {
-                Ok(Self { schema, source, redis, listen, callers, settings })
-            }
-            _ => Err(ConfigError(wrong)),
-        }
+        let mut reader = Reader::new(overrides, environment);
+        let read = Self::read_all(&mut reader);
+        read.filter(|_| reader.is_right()).ok_or_else(|| ConfigError(reader.into_mistakes()))
     }
+
+    /// None only where a mistake is noted.
+    fn read_all(reader: &mut Reader<'_>) -> Option<Self> {
+        let schema = reader.path(&SCHEMA_FILE);
+        if schema.is_none() {
+            reader.refuse("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
+        }
+        let source = source(reader);
+        let port = port(reader);
+        let bind: Option<IpAddr> =
+            reader.parse(&BIND_ADDRESS, "an address, such as 127.0.0.1 or 0.0.0.0", |text| text.parse().ok());
+        let tokens = tokens::read(reader);
+        let bind = bind.unwrap_or(IpAddr::V4(tokens.bind));
+        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.is_right() {
+            let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
+            reader.refuse(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
+        }
+        let probes = probe_port(reader);
+        if let (Some(port @ 1..), Some(probes)) = (port, probes)
+            && port == probes
+        {
+            reader.refuse(format!("PROBE_PORT is {probes}, and so is PORT: set it to another number"));
+        }
+        let tls = tls(reader);
+        let reflection = reader.flag(&REFLECTION);
+        let limits = limits(reader);
+        let startup_grace = duration(reader, &STARTUP_GRACE, GRACE, "0s to 10m, such as 20s");
+        let settings = settings(reader);
+        let observed_facts = reader.number(&OBSERVED_FACTS, 0..=100);
+        let logged_decisions = reader.number(&LOG_DECISIONS, 0.0..=1.0);
+        let traces = traces(reader);
+        let redis = redis(reader);
+        let log_filter =
+            reader.parse(&RUST_LOG, "a level, such as info, or directives, such as permcached=debug", |text| {
+                is_filter(text).then(|| text.to_owned())
+            });
+        Some(Self {
+            schema: schema?,
+            source: source?,
+            redis,
+            listen: SocketAddr::new(bind, port?),
+            probes: probes.map(|port| SocketAddr::new(bind, port)),
+            tls,
+            callers: tokens.callers,
+            reflection: reflection?,
+            limits: limits?,
+            startup_grace: startup_grace?,
+            settings: settings?,
+            observed_facts: observed_facts?,
+            logged_decisions: logged_decisions?,
+            traces,
+            log_filter: log_filter?,
+        })
+    }
+}
+
+/// Reads a duration of a range, which is told as `wanted`.
+fn duration(
+    reader: &mut Reader<'_>,
+    variable: &Variable,
+    range: RangeInclusive<Duration>,
+    wanted: &str,
+) -> Option<Duration> {
+    let wanted = format!("a duration from {wanted}");
+    reader.parse(variable, &wanted, |text| humantime::parse_duration(text).ok().filter(|time| range.contains(time)))
 }
 
 /// The bounds of what is remembered.
-fn settings(environment: &impl Environment, wrong: &mut Vec<String>) -> Settings {
-    let mut settings = Settings::default();
-    if let Some(text) = environment.get("MAX_STALENESS") {
-        match humantime::parse_duration(&text) {
-            Ok(time) if STALENESS.contains(&time) => settings.staleness_max = time,
-            _ => wrong.push(format!("MAX_STALENESS is `{text}`: set it to a duration from 500ms to 1m, such as 2s")),
-        }
-    }
-    if let Some(text) = environment.get("CACHE_MAX_BYTES") {
-        match text.parse() {
-            Ok(bytes) => settings.memory_bytes_max = bytes,
-            Err(_) => {
-                wrong.push(format!("CACHE_MAX_BYTES is `{text}`: set it to a number of bytes, such as 67108864"));
-            }
-        }
-    }
-    settings
+fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
+    let staleness_max = duration(reader, &MAX_STALENESS, STALENESS, "500ms to 1m, such as 2s");
+    let memory_bytes_max =
+        reader.parse(&CACHE_MAX_BYTES, "a number of bytes, such as 67108864", |text| text.parse().ok());
+    Some(Settings { staleness_max: staleness_max?, memory_bytes_max: memory_bytes_max? })
 }
 
-fn source(overrides: &Overrides, environment: &impl Environment, wrong: &mut Vec<String>) -> Option<SourceConfig> {
-    if let Some(documents) = &overrides.documents {
-        return Some(SourceConfig::Documents(documents.clone()));
+/// The bounds of the port that may be set.
+fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
+    let requests_max = reader.number(&MAX_REQUESTS, 1..=100_000);
+    let caller_requests_max = reader.number(&MAX_CALLER_REQUESTS, 1..=100_000);
+    let connections_max = reader.number(&MAX_CONNECTIONS, 1..=1_000_000);
+    Some(Limits {
+        requests_max: requests_max?,
+        caller_requests_max: caller_requests_max?,
+        connections_max: connections_max?,
+        ..Limits::default()
+    })
+}
+
+fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {
+    let documents = reader.find(&DOCUMENTS_DIR);
+    if let Some((documents, reader::Origin::Option)) = documents {
+        return Some(SourceConfig::Documents(documents.into()));
     }
-    let documents = environment.get("DOCUMENTS_DIR").map(PathBuf::from);
-    let uri = ["MONGODB_URI", "MONGO_URI", "DB_URI"]
-        .into_iter()
-        .find_map(|name| environment.get(name).map(|uri| (name, uri)));
+    let uris = [&MONGODB_URI, &MONGO_URI, &DB_URI];
+    let uri = uris.into_iter().find_map(|variable| reader.text(variable).map(|uri| (variable.name, uri)));
+    let database = reader.text(&MONGODB_DATABASE);
     match (documents, uri) {
         (Some(_), Some((name, _))) => {
-            wrong.push(format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other"));
+            let mistake =
+                format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other");
+            reader.refuse(mistake);
             None
         }
-        (Some(documents), None) => Some(SourceConfig::Documents(documents)),
-        (None, Some((_, uri))) => {
-            Some(SourceConfig::MongoDb { uri: Secret(uri), database: environment.get("MONGODB_DATABASE") })
-        }
+        (Some((documents, _)), None) => Some(SourceConfig::Documents(documents.into())),
+        (None, Some((_, uri))) => Some(SourceConfig::MongoDb { uri: Secret(uri), database }),
         (None, None) => {
             let remedy = "set MONGODB_URI (or MONGO_URI, or DB_URI) for a database, or DOCUMENTS_DIR for files";
-            wrong.push(format!("no source of facts is named: {remedy}"));
+            reader.refuse(format!("no source of facts is named: {remedy}"));
             None
         }
     }
 }
 
-/// Who may call, and where to listen where that is not said.
-fn callers(environment: &impl Environment, wrong: &mut Vec<String>) -> (Callers, Ipv4Addr) {
-    let mut callers = Vec::new();
-    for (variable, default) in [("AUTH_TOKENS", Scope::Check), ("AUTH_ADMIN_TOKENS", Scope::Admin)] {
-        let text = environment.get(variable).unwrap_or_default();
-        let tokens = text.split(',').map(str::trim).filter(|token| !token.is_empty());
-        for (place, token) in (1..).zip(tokens) {
-            // What is said of it must not show it.
-            let mut refuse = |what: &str| wrong.push(format!("{variable}: token {place} {what}"));
-            let parts: Vec<&str> = token.split(':').collect();
-            let (name, secret, scope) = match *parts.as_slice() {
-                [secret] => ("caller", secret, default),
-                [name, secret] => (name, secret, default),
-                [name, secret, "check"] => (name, secret, Scope::Check),
-                [name, secret, "admin"] => (name, secret, Scope::Admin),
-                [_, _, _] => {
-                    refuse("has a scope that is neither check nor admin: write name:secret:scope");
-                    continue;
-                }
-                _ => {
-                    refuse("has too many parts: write name:secret:scope, with no colon in any of them");
-                    continue;
-                }
-            };
-            if name.is_empty() || secret.is_empty() {
-                refuse("lacks its name or its secret: write name:secret, or name:secret:scope");
-            } else if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-                refuse("holds a character that no header can carry: take letters, digits and signs of ASCII");
-            } else {
-                callers.push(Caller::new(name, secret, scope));
+/// What the port proves who it is with.
+fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
+    let (cert, key) = (reader.path(&TLS_CERT_FILE), reader.path(&TLS_KEY_FILE));
+    let client_ca = reader.path(&TLS_CLIENT_CA_FILE);
+    let (cert, key) = match (cert, key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => {
+            if client_ca.is_some() {
+                let remedy = "set TLS_CERT_FILE and TLS_KEY_FILE, or unset it";
+                reader.refuse(format!("TLS_CLIENT_CA_FILE is set, and the port speaks no TLS: {remedy}"));
             }
+            return None;
         }
-    }
-    let is_open = match environment.get("ALLOW_ANONYMOUS").as_deref() {
-        Some("true") => true,
-        None | Some("false") => false,
-        Some(other) => {
-            wrong.push(format!("ALLOW_ANONYMOUS is `{other}`: set it to true or false"));
-            false
+        (cert, _) => {
+            let (set, lacking) =
+                if cert.is_some() { (&TLS_CERT_FILE, &TLS_KEY_FILE) } else { (&TLS_KEY_FILE, &TLS_CERT_FILE) };
+            reader.refuse(format!("{} is set without {}: set both, or neither", set.name, lacking.name));
+            return None;
         }
     };
-    match (callers.is_empty(), is_open) {
-        (false, true) => {
-            wrong.push("both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens".to_owned());
-            (Callers::Anyone, Ipv4Addr::LOCALHOST)
-        }
-        (false, false) => (Callers::Known(callers.into()), Ipv4Addr::UNSPECIFIED),
-        (true, true) => (Callers::Anyone, Ipv4Addr::UNSPECIFIED),
-        (true, false) => (Callers::Anyone, Ipv4Addr::LOCALHOST),
-    }
+    let loaded = Tls::load(TlsFiles { cert, key, client_ca });
+    loaded
+        .map_err(|error| {
+            let variable = match error.file {
+                TlsFile::Cert => &TLS_CERT_FILE,
+                TlsFile::Key => &TLS_KEY_FILE,
+                TlsFile::ClientCa => &TLS_CLIENT_CA_FILE,
+            };
+            reader.refuse(format!("{} is {error}", variable.name));
+        })
+        .ok()
 }
 
-/// The token with which the commands call a server.
-#[must_use]
-pub fn own_token(environment: &impl Environment) -> Option<Secret> {
-    environment.get("AUTH_TOKEN").map(Secret)
+/// Where traces are sent.
+fn traces(reader: &mut Reader<'_>) -> Option<String> {
+    let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+    let mut endpoint = |variable| {
+        reader.parse(variable, "a URL, such as http://127.0.0.1:4317", |text| is_url(text).then(|| text.to_owned()))
+    };
+    let (own, general) = (endpoint(&OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), endpoint(&OTEL_EXPORTER_OTLP_ENDPOINT));
+    own.or(general)
 }
 
-fn redis(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<Server> {
-    let host = environment.get("REDIS_HOST");
-    let server = if let Some(urls) = environment.get("REDIS_URL") {
+fn redis(reader: &mut Reader<'_>) -> Option<Server> {
+    let host = reader.text(&REDIS_HOST);
+    let port = reader.text(&REDIS_PORT).is_some();
+    let password = reader.text(&REDIS_PASSWORD);
+    let authority = reader.text(&REDIS_CA_FILE);
+    let server = if let Some(urls) = reader.text(&REDIS_URL) {
         // What is said of it must not show it, as there may be a password in it.
-        Server::parse(&urls).map_err(|error| wrong.push(format!("REDIS_URL {error}"))).ok()?
+        Server::parse(&urls).map_err(|error| reader.refuse(format!("REDIS_URL {error}"))).ok()?
     } else if let Some(host) = host {
-        let port = match environment.get("REDIS_PORT").map(|text| (text.parse(), text)) {
-            None => Some(DEFAULT_REDIS_PORT),
-            Some((Ok(port @ 1..), _)) => Some(port),
-            Some((_, text)) => {
-                wrong.push(format!("REDIS_PORT is `{text}`: set it to a number from 1 to 65535, such as 6379"));
-                None
-            }
-        };
-        let password = environment.get("REDIS_PASSWORD");
+        let port = reader.number(&REDIS_PORT, 1..=u16::MAX);
         let server = Server::at(&host, port?, password.as_deref());
+        // A URL would be looked up as a name, for ever.
+        let Some(server) = server.ok().filter(|_| !host.contains(['/', '@', ' '])) else {
+            let wanted = "the name or address of a host, without redis:// and without a port";
+            reader.refuse(format!("REDIS_HOST is `{host}`: set it to {wanted}"));
+            return None;
+        };
         server
-            .map_err(|_| wrong.push(format!("REDIS_HOST is `{host}`: set it to the name or address of a host")))
-            .ok()?
     } else {
-        for name in ["REDIS_PORT", "REDIS_PASSWORD", "REDIS_CA_FILE"] {
-            if environment.get(name).is_some() {
-                wrong.push(format!(
-                    "{name} is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset {name}"
-                ));
+        for (variable, is_set) in
+            [(&REDIS_PORT, port), (&REDIS_PASSWORD, password.is_some()), (&REDIS_CA_FILE, authority.is_some())]
+        {
+            if is_set {
+                let name = variable.name;
+                let mistake = "is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset";
+                reader.refuse(format!("{name} {mistake} {name}"));
             }
         }
         return None;
     };
-    let Some(path) = environment.get("REDIS_CA_FILE") else { return Some(server) };
+    let Some(path) = authority else { return Some(server) };
     let read = std::fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
     let server = read.and_then(|pem| server.with_authority(pem).map_err(|error| error.to_string()));
-    server.map_err(|error| wrong.push(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
+    server.map_err(|error| reader.refuse(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
 }
 
-fn port(environment: &impl Environment, wrong: &mut Vec<String>) -> Option<u16> {
-    let text = environment.get("PORT")?;
-    let port = text.parse().ok();
-    if port.is_none() {
-        wrong.push(format!("PORT is `{text}`: set it to a number from 0 to 65535 (0 takes a free one)"));
-    }
-    port
+fn port(reader: &mut Reader<'_>) -> Option<u16> {
+    reader.parse(&PORT, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
 }
 
-/// The address of the service on this machine, for the commands that ask it.
-///
-/// # Errors
-/// PORT is no number.
-pub fn local_server(environment: &impl Environment) -> Result<String, ConfigError> {
-    let mut wrong = Vec::new();
-    let port = port(environment, &mut wrong).unwrap_or(DEFAULT_PORT);
-    if wrong.is_empty() { Ok(format!("http://127.0.0.1:{port}")) } else { Err(ConfigError(wrong)) }
+fn probe_port(reader: &mut Reader<'_>) -> Option<u16> {
+    reader.parse(&PROBE_PORT, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
 }
 
-/// What is logged: the syntax of `RUST_LOG`.
-#[must_use]
-pub fn log_filter(environment: &impl Environment) -> String {
-    environment.get("RUST_LOG").unwrap_or_else(|| "info".to_owned())
+/// What a command needs to call a server.
+#[derive(Clone, Debug)]
+pub struct Calling {
+    /// The service on this machine, as a URL.
+    pub local: String,
+    /// Where the service on this machine answers probes, as a URL.
+    pub local_probes: String,
+    /// The token to send.
+    pub token: Option<Secret>,
+    /// The authority of a server that has its own, as PEM.
+    pub authority: Option<Vec<u8>>,
+    /// The certificate and the key of who calls, as PEM.
+    pub identity: Option<(Vec<u8>, Secret)>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Fixed(&'static [(&'static str, &'static str)]);
-
-    impl Environment for Fixed {
-        fn get(&self, name: &str) -> Option<String> {
-            self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        }
+impl Calling {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(environment: &impl Environment) -> Result<Self, ConfigError> {
+        let overrides = Overrides::default();
+        let mut reader = Reader::new(&overrides, environment);
+        let port = port(&mut reader).unwrap_or(DEFAULT_PORT);
+        let is_tls = reader.text(&TLS_CERT_FILE).is_some();
+        let local = format!("{}://{}:{port}", if is_tls { "https" } else { "http" }, Ipv4Addr::LOCALHOST);
+        let local_probes = match probe_port(&mut reader) {
+            Some(port) => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
+            None => local.clone(),
+        };
+        let token = reader.text(&AUTH_TOKEN).map(Secret);
+        let authority = file(&mut reader, &SERVER_CA_FILE);
+        let (certificate, key) = (file(&mut reader, &CLIENT_CERT_FILE), file(&mut reader, &CLIENT_KEY_FILE));
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => String::from_utf8(key).ok().map(|key| (certificate, Secret(key))),
+            (None, None) => None,
+            _ => {
+                reader.refuse("CLIENT_CERT_FILE and CLIENT_KEY_FILE belong together: set both, or neither".to_owned());
+                None
+            }
+        };
+        let calling = Self { local, local_probes, token, authority, identity };
+        if reader.is_right() { Ok(calling) } else { Err(ConfigError(reader.into_mistakes())) }
     }
+}
 
-    #[test]
-    fn all_mistakes_are_listed_at_once() {
-        let environment = Fixed(&[
-            ("PORT", "many"),
-            ("BIND_ADDRESS", "everywhere"),
-            ("MAX_STALENESS", "1h"),
-            ("CACHE_MAX_BYTES", "64 MiB"),
-        ]);
-        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
-        for name in [
-            "SCHEMA_FILE",
-            "MONGODB_URI",
-            "PORT",
-            "BIND_ADDRESS",
-            "MAX_STALENESS is `1h`",
-            "CACHE_MAX_BYTES is `64 MiB`",
-        ] {
-            assert!(error.contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn each_name_of_the_connection_string_is_read() {
-        for name in ["MONGODB_URI", "MONGO_URI", "DB_URI"] {
-            let environment: &[_] = Box::leak(Box::new([("SCHEMA_FILE", "s.toml"), (name, "mongodb://u:pw@h/db")]));
-            let config = Config::read(&Overrides::default(), &Fixed(environment)).unwrap();
-            let SourceConfig::MongoDb { uri, .. } = &config.source else { panic!("{config:?}") };
-            assert_eq!(uri.reveal(), "mongodb://u:pw@h/db");
-            assert!(!format!("{config:?}").contains("pw"));
-        }
-    }
-
-    #[test]
-    fn listens_on_this_machine_alone_unless_told_otherwise() {
-        let environment = Fixed(&[("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d")]);
-        let config = Config::read(&Overrides::default(), &environment).unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
-        let everywhere = Overrides { port: Some(1), bind: Some([0, 0, 0, 0].into()), ..Overrides::default() };
-        let error = Config::read(&everywhere, &environment).unwrap_err().to_string();
-        assert!(error.contains("AUTH_TOKENS") && error.contains("ALLOW_ANONYMOUS"), "{error}");
-        for (name, value) in
-            [("AUTH_TOKENS", "backend:s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]
-        {
-            let set = Fixed(Box::leak(Box::new([("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d"), (name, value)])));
-            assert_eq!(Config::read(&everywhere, &set).unwrap().listen.to_string(), "0.0.0.0:1");
-            assert_eq!(Config::read(&Overrides::default(), &set).unwrap().listen.to_string(), "0.0.0.0:50051");
-        }
-    }
-
-    #[test]
-    fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
-        let environment = Fixed(&[
-            ("SCHEMA_FILE", "s.toml"),
-            ("DOCUMENTS_DIR", "d"),
-            ("AUTH_TOKENS", "good:s3cret, :s3cret,name:,a:s3cret:root,a:s3cret:check:more,s3\u{e9}cret"),
-            ("AUTH_ADMIN_TOKENS", "x:"),
-            ("ALLOW_ANONYMOUS", "yes"),
-        ]);
-        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
-        let wanted = [
-            "AUTH_TOKENS: token 2 lacks",
-            "AUTH_TOKENS: token 3 lacks",
-            "AUTH_TOKENS: token 4 has a scope",
-            "AUTH_TOKENS: token 5 has too many",
-            "AUTH_TOKENS: token 6 holds",
-            "AUTH_ADMIN_TOKENS: token 1 lacks",
-            "ALLOW_ANONYMOUS is `yes`",
-        ];
-        for words in wanted {
-            assert!(error.contains(words), "{words}: {error}");
-        }
-        assert!(!error.contains("s3"), "{error}");
-    }
-
-    #[test]
-    fn two_sources_are_one_too_many() {
-        let environment = Fixed(&[("SCHEMA_FILE", "s"), ("DOCUMENTS_DIR", "d"), ("DB_URI", "mongodb://h/db")]);
-        let error = Config::read(&Overrides::default(), &environment).unwrap_err().to_string();
-        assert!(error.contains("DOCUMENTS_DIR and DB_URI"), "{error}");
-    }
+/// The content of a file.
+fn file(reader: &mut Reader<'_>, variable: &Variable) -> Option<Vec<u8>> {
+    let path = reader.text(variable)?;
+    let read = std::fs::read(&path);
+    read.map_err(|error| reader.refuse(format!("{} is `{path}`, which cannot be read: {error}", variable.name))).ok()
 }

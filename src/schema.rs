@@ -293,6 +293,11 @@ impl Schema {
         entry!(self.permissions, id)
     }
 
+    /// All permissions.
+    pub fn permissions(&self) -> impl Iterator<Item = &Permission> {
+        self.permissions.iter()
+    }
+
     /// A lookup.
     #[must_use]
     pub fn lookup(&self, id: LookupId) -> &Lookup {

@@ -185,6 +185,12 @@ impl Metrics {
     }
 }
 
+/// Whether a text has the syntax of `RUST_LOG`.
+#[must_use]
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
+}
+
 /// Starts logging to standard error: pretty on a terminal, JSON otherwise. `filter` has the syntax of `RUST_LOG`.
 ///
 /// # Errors

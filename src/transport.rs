@@ -3,20 +3,25 @@
 //! Knows no database and decides no permission.
 
 mod callers;
+mod connections;
 mod convert;
 mod deadline;
 mod explanation;
+mod health;
 mod http;
 mod invalidation;
 mod permission;
 mod server;
 mod status;
+mod tls;
 mod watch;
 
 pub use callers::{Caller, Callers, Scope};
+pub use health::Health;
 pub use invalidation::InvalidationApi;
 pub use permission::PermissionApi;
-pub use server::{Apis, Limits, Readiness, ServeError, serve};
+pub use server::{Apis, Limits, ServeError, Serving, serve};
+pub use tls::{Tls, TlsError, TlsFile, TlsFiles};
 pub use watch::WatchApi;
 
 /// The messages and services of `proto/permcached/v1`, as generated.

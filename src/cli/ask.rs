@@ -12,8 +12,11 @@ use super::{
     text, tree,
 };
 use crate::{
-    app::{App, REQUESTS_MAX, read_schema},
-    config::{Config, Overrides, ProcessEnvironment},
+    app::{App, read_schema},
+    config::{
+        Config, Overrides, ProcessEnvironment,
+        variable::{DOCUMENTS_DIR, SCHEMA_FILE},
+    },
     transport::{
         PermissionApi,
         proto::{
@@ -139,11 +142,11 @@ impl Ask {
             return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =
-            Overrides { schema: self.schema.clone(), documents: self.documents.clone(), ..Overrides::default() };
+            Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref()).with(&DOCUMENTS_DIR, self.documents.as_ref());
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
         text::start_warnings()?;
         let app = App::open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
-        Ok(Service::InProcess(app.apis(REQUESTS_MAX).permissions))
+        Ok(Service::InProcess(app.apis(config.limits.requests_max).permissions))
     }
 
     /// The answer in a sentence.

@@ -11,14 +11,14 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// The server [default: this machine, at PORT or 50051]
+    /// The server [default: this machine, at PROBE_PORT, else PORT, else 50051]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 }
 
 impl Health {
     pub(super) async fn run(self) -> Ended {
-        let server = Server::named(self.server.as_deref(), TIME_MAX)?;
+        let server = Server::probed(self.server.as_deref(), TIME_MAX)?;
         let mut client = HealthClient::new(server.endpoint.clone().timeout(TIME_MAX).connect_lazy());
         match client.check(HealthCheckRequest::default()).await {
             Ok(response) if response.get_ref().status() == ServingStatus::Serving => {

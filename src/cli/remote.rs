@@ -1,16 +1,16 @@
 //! A server that a command asks: where it is, and what is said when it does not answer.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use super::Failure;
-use crate::config::{ProcessEnvironment, local_server, own_token};
+use crate::config::{Calling, ProcessEnvironment};
 
 /// A connection on which every request bears the caller's token.
 pub(super) type Line = InterceptedService<Channel, Bearer>;
@@ -40,18 +40,32 @@ pub(super) struct Server {
 impl Server {
     /// The server that was named, as a URL or host:port, or else the one on this machine. Connects to nothing yet.
     pub(super) fn named(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
-        let address = match name {
-            None => local_server(&ProcessEnvironment).map_err(Failure::usage)?,
-            Some(url) if url.contains("://") => url.to_owned(),
-            Some(address) => format!("http://{address}"),
+        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage)?;
+        Self::at(name.unwrap_or(&calling.local), &calling, time_max)
+    }
+
+    /// As [`Server::named`], or else where the one on this machine answers probes.
+    pub(super) fn probed(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
+        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage)?;
+        Self::at(name.unwrap_or(&calling.local_probes), &calling, time_max)
+    }
+
+    fn at(name: &str, calling: &Calling, time_max: Duration) -> Result<Self, Failure> {
+        let address = if name.contains("://") { name.to_owned() } else { format!("http://{name}") };
+        let wrong = |_| {
+            let remedy = "write http://host:port, https://host:port or host:port";
+            Failure::usage(format!("--server `{address}` is no address: {remedy}"))
         };
-        if !address.starts_with("http://") {
-            return Err(Failure::usage(format!("--server `{address}`: only http:// is spoken, not TLS")));
+        if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
+            return Err(wrong(()));
         }
-        let wrong =
-            |_| Failure::usage(format!("--server `{address}` is no address: write http://host:port, or host:port"));
-        let endpoint = Endpoint::from_shared(address.clone()).map_err(wrong)?.connect_timeout(time_max);
-        let token = own_token(&ProcessEnvironment).map(|token| format!("Bearer {}", token.reveal()).parse());
+        let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|_| wrong(()))?.connect_timeout(time_max);
+        if address.starts_with("https://") {
+            endpoint = endpoint.tls_config(tls(calling)).map_err(|error| {
+                Failure::usage(format!("SERVER_CA_FILE, CLIENT_CERT_FILE or CLIENT_KEY_FILE: {}", innermost(&error)))
+            })?;
+        }
+        let token = calling.token.as_ref().map(|token| format!("Bearer {}", token.reveal()).parse());
         let token =
             token.transpose().map_err(|_| Failure::usage("AUTH_TOKEN holds a character that no header can carry"))?;
         Ok(Self { address, endpoint, bearer: Bearer(token) })
@@ -67,7 +81,8 @@ impl Server {
         let Self { address, .. } = self;
         match status.code() {
             Code::Unavailable | Code::Unknown | Code::Cancelled => {
-                format!("no answer from {address}: {}", innermost(status))
+                let why = status.source().map_or_else(|| status.message().to_owned(), innermost);
+                format!("no answer from {address}: {why}")
             }
             Code::Unauthenticated => {
                 format!("{address}: {}: set AUTH_TOKEN to a token of the server's", status.message())
@@ -77,9 +92,21 @@ impl Server {
     }
 }
 
+/// Whom to believe, and who is calling.
+fn tls(calling: &Calling) -> ClientTlsConfig {
+    let tls = match &calling.authority {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match &calling.identity {
+        Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key.reveal())),
+        None => tls,
+    }
+}
+
 /// What went wrong first: "Connection refused" rather than "transport error".
-fn innermost(status: &Status) -> String {
-    let Some(mut error) = status.source() else { return status.message().to_owned() };
+fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }

@@ -15,7 +15,7 @@ use super::{Ended, Failure, Outcome, text};
 use crate::{
     app::{App, read_schema},
     check::{Checked, Demand, Settings},
-    config::{Config, Overrides, ProcessEnvironment, SourceConfig},
+    config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::{Answer, Millis, Question, Reason},
     schema::{Member, Schema, SubjectText, suggestion},
     source::Deadline,
@@ -129,7 +129,7 @@ impl SchemaTest {
             Some(directory) if !self.live => Ok(SourceConfig::Documents(directory)),
             None if !self.live => Err(Failure::usage("the file names no `documents`: give --documents DIR, or --live")),
             _ => {
-                let overrides = Overrides { schema: Some(tests.schema.clone()), ..Overrides::default() };
+                let overrides = Overrides::default().with(&SCHEMA_FILE, Some(&tests.schema));
                 Ok(Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?.source)
             }
         }

@@ -1,35 +1,21 @@
 //! `permcached serve`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Ended, Failure, Outcome, text::warn};
+use super::{Ended, Failure, Outcome, options::Options, text::warn};
 use crate::{
     app,
-    config::{Config, Overrides, ProcessEnvironment, log_filter},
+    config::{Config, ProcessEnvironment},
     telemetry::start_logs,
 };
 
-/// Options of `serve`. Each goes before the environment variable that it names.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// The schema [`SCHEMA_FILE`]
-    #[arg(long, value_name = "FILE")]
-    schema: Option<PathBuf>,
-    /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
-    #[arg(long, value_name = "DIR")]
-    documents: Option<PathBuf>,
-    /// The port, 0 for a free one [`PORT`, else 50051]
-    #[arg(long)]
-    port: Option<u16>,
-    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS")]
-    bind: Option<IpAddr>,
+    #[command(flatten)]
+    options: Options,
     /// When ready, print the commands of this file, with the server's address in place of {address}
     #[arg(long, value_name = "FILE")]
     hints: Option<PathBuf>,
@@ -37,21 +23,17 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Ended {
-        let Self { schema, documents, port, bind, hints } = self;
-        let overrides = Overrides { schema, documents, port, bind };
-        let config = Config::read(&overrides, &ProcessEnvironment);
-        let config = match start_logs(&log_filter(&ProcessEnvironment)) {
-            Ok(()) => config,
-            Err(error) => Err(config.err().unwrap_or_default().and(format!("RUST_LOG: {error}"))),
-        };
+        let config = Config::read(&self.options.overrides(), &ProcessEnvironment);
         let config = config.map_err(Failure::usage)?;
-        let listening = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
+        start_logs(&config.log_filter).map_err(Failure::no_answer)?;
+        let hints = self.hints;
+        let ready = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
             Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
             Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer)?;
-        app::run(&config, listening, stop).await?;
+        app::run(&config, ready, stop).await?;
         Ok(Outcome::Yes)
     }
 }

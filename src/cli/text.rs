@@ -19,6 +19,11 @@ pub(super) fn line(text: std::fmt::Arguments<'_>) {
     let _closed = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Text that ends its own lines. See [`line`].
+pub(super) fn all(text: &str) {
+    let _closed = write!(std::io::stdout(), "{text}");
+}
+
 /// Shows the warnings of what runs in this process: what is odd about documents, above all.
 pub(super) fn start_warnings() -> Result<(), Failure> {
     start_logs("warn").map_err(Failure::no_answer)

@@ -121,6 +121,10 @@ impl MongoDb {
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
         // What the driver says of a connection string may hold a piece of the password.
         let wrong = |error: mongodb::error::Error| {
+            // Its name may be found later.
+            if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
+                return ConnectError::Unreachable(Box::new(error));
+            }
             let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
             ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })
         };

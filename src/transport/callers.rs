@@ -2,7 +2,7 @@
 //!
 //! One place decides for every method: what is not known to need less needs the most. Health, reflection and HTTP need nothing.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -11,7 +11,10 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Status, body::Body};
+
+use super::{server::Limits, status};
 
 /// What begins the paths that take no token: probes, descriptions and metrics.
 const OPEN: [&str; 5] = ["/grpc.health.v1.", "/grpc.reflection.", "/healthz", "/readyz", "/metrics"];
@@ -111,18 +114,50 @@ impl Callers {
     }
 }
 
-/// Lets a request go on if its caller may send it. The caller is handed on with it.
-pub(super) async fn admit(State(callers): State<Callers>, mut request: Request, next: Next) -> Response {
-    let authorization = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
-    match callers.admit(request.uri().path(), authorization.as_deref()) {
-        Ok(caller) => {
-            if let Some(caller) = caller {
-                request.extensions_mut().insert(caller);
-            }
-            next.run(request).await
-        }
-        Err(status) => status.into_http::<Body>().map(axum::body::Body::new),
+/// Who may call, and how much of the port each has. Clones share it.
+#[derive(Clone)]
+pub(super) struct Admission {
+    callers: Callers,
+    /// What is left of each caller's requests, by name.
+    rooms: Arc<HashMap<Arc<str>, Semaphore>>,
+    request_time: Duration,
+}
+
+impl Admission {
+    pub(super) fn new(callers: Callers, limits: Limits) -> Self {
+        let names = match &callers {
+            Callers::Anyone => &[],
+            Callers::Known(callers) => &**callers,
+        };
+        let room = |caller: &Caller| (Arc::clone(&caller.name), Semaphore::new(limits.caller_requests_max));
+        let rooms = Arc::new(names.iter().map(room).collect());
+        Self { callers, rooms, request_time: limits.request_time }
     }
+}
+
+/// Lets a request go on if its caller may send it, and has not too many under way. The caller is handed on with it.
+pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
+    let authorization = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
+    let caller = match admission.callers.admit(request.uri().path(), authorization.as_deref()) {
+        Ok(caller) => caller,
+        Err(status) => return refusal(status),
+    };
+    let room = caller.as_ref().and_then(|caller| admission.rooms.get(&caller.name));
+    let Ok(_permit) = room.map(Semaphore::try_acquire).transpose() else {
+        return refusal(status::overloaded());
+    };
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    // Also the request itself has to arrive in that time, whatever it says of its own.
+    match timeout(admission.request_time, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time")),
+    }
+}
+
+fn refusal(status: Status) -> Response {
+    status.into_http::<Body>().map(axum::body::Body::new)
 }
 
 #[cfg(test)]

@@ -11,14 +11,15 @@ use axum::{
     routing::get,
 };
 
-use super::server::Readiness;
+use super::health::Current;
 use crate::telemetry::Metrics;
 
 /// The routes.
-pub(super) fn routes(readiness: Readiness, metrics: Arc<Metrics>) -> Router {
+pub(super) fn routes(current: Current, metrics: Arc<Metrics>) -> Router {
     let ready = move || {
-        let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        std::future::ready((status, readiness.describe()).into_response())
+        let health = current.now();
+        let status = if health.is_serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        std::future::ready((status, health.describe()).into_response())
     };
     let metrics = move || {
         let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];

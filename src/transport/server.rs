@@ -1,29 +1,33 @@
-//! The port: which services stand on it, their limits, and its life from ready to drained.
+//! What stands on the port: which services, for whom, with which limits; and its life from starting to drained.
 //!
-//! Binds nothing: it is handed a listener, and a future that says when to stop.
+//! Binds nothing: it is handed listeners, and a future that says when to stop.
 
 use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
+    future::{Future, pending},
+    pin::pin,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use axum::middleware::from_fn_with_state;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
+use axum::{
+    Router,
+    extract::Request,
+    http::{StatusCode, header::CONTENT_TYPE},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
 };
+use futures::future::OptionFuture;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tonic::service::Routes;
 use tonic_health::{
-    ServingStatus,
-    server::{HealthReporter, health_reporter},
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
 };
 
 use super::{
-    callers::{Callers, admit},
+    callers::{Admission, Callers, admit},
+    connections::{Answering, Port},
+    health::{Current, Health},
     http,
     invalidation::InvalidationApi,
     permission::PermissionApi,
@@ -33,6 +37,8 @@ use super::{
         permission_service_server::{PermissionServiceServer, SERVICE_NAME as PERMISSION},
         watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
     },
+    status,
+    tls::Tls,
     watch::WatchApi,
 };
 use crate::telemetry::Metrics;
@@ -45,10 +51,20 @@ const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
 pub struct Limits {
     /// The largest request, in bytes.
     pub message_bytes_max: usize,
+    /// How many requests are handled at once.
+    pub requests_max: usize,
+    /// How many of them one caller has.
+    pub caller_requests_max: usize,
+    /// How many connections there are at once.
+    pub connections_max: usize,
     /// How many requests one connection has open at once.
     pub streams_max: u32,
     /// How large the headers of a request are, in bytes.
     pub header_bytes_max: u32,
+    /// How long who connects may take to say what is spoken, and an HTTP/1.1 request's head to arrive.
+    pub greeting_time: Duration,
+    /// How long a request may take to arrive and be answered, or its stream to begin.
+    pub request_time: Duration,
     /// After what time a connection is closed, for callers to find new instances.
     pub connection_age: Duration,
     /// How long requests may take to end once the service stops.
@@ -59,54 +75,20 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes_max: 4 * 1_024 * 1_024,
+            requests_max: 1_024,
+            caller_requests_max: 768,
+            connections_max: 10_000,
             streams_max: 1_024,
             header_bytes_max: 16 * 1_024,
+            greeting_time: Duration::from_secs(10),
+            request_time: Duration::from_secs(10),
             connection_age: Duration::from_mins(10),
             drain_time: Duration::from_secs(4),
         }
     }
 }
 
-/// Whether requests are answered, as probes see it.
-#[derive(Clone, Debug)]
-pub struct Readiness {
-    state: Arc<AtomicU8>,
-    /// Why not all is well with the source, while that is so.
-    trouble: watch::Receiver<Option<String>>,
-}
-
-impl Readiness {
-    const READY: u8 = 1;
-    const DRAINING: u8 = 2;
-
-    fn new(trouble: watch::Receiver<Option<String>>) -> Self {
-        Self { state: Arc::default(), trouble }
-    }
-
-    /// Whether requests are answered, and from what the source has now.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.state.load(Ordering::Acquire) == Self::READY && self.trouble.borrow().is_none()
-    }
-
-    /// The state in a word, and why.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self.state.load(Ordering::Acquire) {
-            Self::READY => {
-                self.trouble.borrow().as_ref().map_or_else(|| "ready".to_owned(), |why| format!("degraded: {why}"))
-            }
-            Self::DRAINING => "draining".to_owned(),
-            _ => "starting".to_owned(),
-        }
-    }
-
-    fn set(&self, state: u8) {
-        self.state.store(state, Ordering::Release);
-    }
-}
-
-/// The services of the port.
+/// The services that need the application.
 #[derive(Clone)]
 pub struct Apis {
     /// Answers questions.
@@ -117,105 +99,131 @@ pub struct Apis {
     pub watch: WatchApi,
 }
 
+/// What is served, where and for whom.
+pub struct Serving {
+    /// The port.
+    pub listener: TcpListener,
+    /// A port for probes alone, without TLS.
+    pub probes: Option<TcpListener>,
+    /// With what the port proves who it is.
+    pub tls: Option<Tls>,
+    /// Who may call.
+    pub callers: Callers,
+    /// Whether the port describes its services.
+    pub reflection: bool,
+    /// Its bounds.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How the service is.
+    pub health: watch::Receiver<Health>,
+    /// The services, once there are any.
+    pub apis: watch::Receiver<Option<Apis>>,
+}
+
 /// Why the port cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The descriptions of the services cannot be offered.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The server failed.
-    #[error("the server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop` is done. `trouble` says why not all is well with the source, while that is so: requests are answered,
-/// but probes are told that the service is not ready. At the end it says so to probes, and lets open requests end.
+/// Serves until `stop` is done: probes and descriptions from the beginning, the services as soon as there are any. At the end
+/// it says so to probes and to those who watch, and lets open requests end.
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn serve(
-    listener: TcpListener,
-    apis: Apis,
-    callers: Callers,
-    metrics: Arc<Metrics>,
-    trouble: watch::Receiver<Option<String>>,
-    limits: Limits,
-    stop: impl Future<Output = ()> + Send,
-) -> Result<(), ServeError> {
-    let (mut health, health_service) = health_reporter();
-    // The reporter starts with the whole server as serving: it is not, yet.
-    health.set_service_status("", ServingStatus::NotServing).await;
-    let readiness = Readiness::new(trouble);
-    let permissions =
-        PermissionServiceServer::new(apis.permissions).max_decoding_message_size(limits.message_bytes_max);
-    let invalidation =
-        InvalidationServiceServer::new(apis.invalidation).max_decoding_message_size(limits.message_bytes_max);
-    let (stopping, mut stopped) = watch::channel(false);
-    let watching = WatchServiceServer::new(apis.watch.until(stopping.subscribe()));
-    let mut routes = Routes::from(http::routes(readiness.clone(), metrics))
-        .add_service(health_service)
-        .add_service(permissions)
-        .add_service(invalidation)
-        .add_service(watching);
-    routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-    // Before anything else looks at a request.
-    let routes = Routes::from(routes.into_axum_router().layer(from_fn_with_state(callers, admit)));
+pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+    let Serving { listener, probes, tls, callers, reflection, limits, metrics, health, mut apis } = serving;
+    let (drain, is_draining) = watch::channel(false);
+    let current = Current { health, is_draining: is_draining.clone() };
+    let admission = Admission::new(callers, limits);
+    let reporter = HealthReporter::new();
+    let front = || {
+        Routes::from(http::routes(current.clone(), Arc::clone(&metrics)))
+            .add_service(HealthServer::new(HealthService::from_health_reporter(reporter.clone())))
+    };
+    let described = if reflection { with_reflection(front())? } else { front() };
 
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
-    let server = Server::builder()
-        .accept_http1(true)
-        .max_concurrent_streams(limits.streams_max)
-        .http2_max_header_list_size(limits.header_bytes_max)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .max_connection_age(limits.connection_age)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, async move {
-            let _closed = stopped.wait_for(|stopped| *stopped).await;
-        });
-    tokio::pin!(server, stop);
+    let unready = current.clone();
+    let starting = described.clone().into_axum_router().fallback(move |request| refuse(unready.clone(), request));
+    let starting = guarded(starting, &admission);
+    let open: Arc<OnceLock<Router>> = Arc::default();
+    let answering: Answering = Arc::new({
+        let open = Arc::clone(&open);
+        move || open.get().unwrap_or(&starting).clone()
+    });
+    let opening = async {
+        if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
+            let services = with_apis(described, apis, limits, is_draining.clone());
+            let _once = open.set(guarded(services.into_axum_router(), &admission));
+        }
+        pending::<()>().await;
+    };
+    let following = async {
+        match &tls {
+            Some(tls) => tls.clone().follow().await,
+            None => pending().await,
+        }
+    };
+    let port = |listener, tls, answering| Port { listener, tls, limits, answering, is_draining: is_draining.clone() };
+    let probed = guarded(front().into_axum_router(), &admission);
+    let probes = probes.map(|listener| port(listener, None, Arc::new(move || probed.clone())).serve());
+    let main = port(listener, tls.clone(), answering).serve();
+    let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
+    let mut reporting = pin!(current.report(reporter, &SERVICES));
 
-    readiness.set(Readiness::READY);
+    // None but the last ends by itself. In this order: nobody is to find what is not there yet.
     tokio::select! {
-        result = &mut server => return Ok(result?),
-        () = &mut stop => {}
-        () = follow(&readiness, &mut health) => {}
+        biased;
+        () = &mut reporting => {}
+        () = opening => {}
+        _ = &mut ports => {}
+        () = following => {}
+        () = stop => {}
     }
-    readiness.set(Readiness::DRAINING);
-    for name in SERVICES {
-        health.set_service_status(name, ServingStatus::NotServing).await;
+    let _nobody_listens = drain.send(true);
+    if timeout(limits.drain_time, async { tokio::join!(ports, reporting) }).await.is_err() {
+        tracing::warn!("connections were still open when the time to drain was over");
     }
-    let _no_receivers = stopping.send(true);
-    // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
-    for name in SERVICES {
-        health.clear_service_status(name).await;
-    }
-    if let Ok(result) = timeout(limits.drain_time, server).await {
-        return Ok(result?);
-    }
-    tracing::warn!("connections were still open when the time to drain was over");
     Ok(())
 }
 
-/// Tells health what readiness is, for as long as it may change.
-async fn follow(readiness: &Readiness, health: &mut HealthReporter) {
-    let mut trouble = readiness.trouble.clone();
-    loop {
-        trouble.mark_unchanged();
-        let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in SERVICES {
-            health.set_service_status(name, status).await;
-        }
-        if trouble.changed().await.is_err() {
-            // There is nobody to report any.
-            std::future::pending::<()>().await;
-        }
-    }
+/// These services, and those of the application.
+fn with_apis(routes: Routes, apis: Apis, limits: Limits, is_draining: watch::Receiver<bool>) -> Routes {
+    let Apis { permissions, invalidation, watch } = apis;
+    let bytes_max = limits.message_bytes_max;
+    routes
+        .add_service(PermissionServiceServer::new(permissions).max_decoding_message_size(bytes_max))
+        .add_service(InvalidationServiceServer::new(invalidation).max_decoding_message_size(bytes_max))
+        .add_service(WatchServiceServer::new(watch.until(is_draining)).max_decoding_message_size(bytes_max))
 }
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // The details of errors: without them, tools show these as bytes.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+/// These services, described by both versions of the protocol for that.
+fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The details of errors: without them, tools show these as bytes.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
+}
+
+/// Before anything else looks at a request.
+fn guarded(router: Router, admission: &Admission) -> Router {
+    router.layer(from_fn_with_state(admission.clone(), admit))
+}
+
+/// What is said to who calls before there is anything to call.
+async fn refuse(current: Current, request: Request) -> Response {
+    let is_call =
+        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_call {
+        status::unavailable(&current.now().describe()).into_http()
+    } else {
+        StatusCode::NOT_FOUND.into_response()
+    }
 }

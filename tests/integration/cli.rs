@@ -1,6 +1,7 @@
 //! The command line as a person and a script meet it: the built binary, its words and its exit codes.
 
 mod ask;
+mod config;
 mod documents;
 mod explain;
 mod help;

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use permcached::config::DEFAULT_PORT;
+use permcached::config::{DEFAULT_PORT, variable::all};
 use serde_json::Value;
 
 /// Words of the manuals in capitals that are no variables of permcached.
@@ -49,7 +49,7 @@ fn texts(list: &Value, key: &str) -> Vec<String> {
 
 /// Whether the configuration reads a variable.
 fn is_read(name: &str) -> bool {
-    read("src/config.rs").contains(&format!("\"{name}\""))
+    all().any(|variable| variable.name == name)
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn what_the_question_is_asked_of_may_be_wrong_too() {
     let cases: [(&[&str], &str); 4] = [
         (&["--documents", "no/such/directory", "--schema", SCHEMA], "cannot read the documents in `no/such/directory`"),
         (&["--documents", DOCUMENTS, "--schema", "no-such.toml"], "cannot read the schema `no-such.toml`"),
-        (&["--server", "https://127.0.0.1:1"], "only http:// is spoken"),
+        (&["--server", "redis://127.0.0.1:1"], "is no address: write http://host:port, https://host:port"),
         (&["--server", "not an address"], "is no address: write http://host:port"),
     ];
     for (of, words) in cases {

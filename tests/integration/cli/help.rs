@@ -2,7 +2,7 @@
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["serve"],
     &["check"],
@@ -12,6 +12,7 @@ const COMMANDS: [&[&str]; 10] = [
     &["schema", "test"],
     &["invalidate"],
     &["watch"],
+    &["config"],
     &["health"],
 ];
 

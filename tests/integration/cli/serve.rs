@@ -38,7 +38,7 @@ fn every_mistake_of_the_configuration_is_listed_at_once() {
         "PORT is `many`",
         "BIND_ADDRESS is `everywhere`",
         "both DOCUMENTS_DIR and DB_URI",
-        "RUST_LOG",
+        "RUST_LOG is `a=b=c`",
     ] {
         assert!(ended.stderr.contains(words), "{words}: {ended:?}");
     }
@@ -58,19 +58,9 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_is_named_without_its_password() {
-    let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let uri = format!("mongodb://u:sekrit@{closed}/db?serverSelectionTimeoutMS=200");
-    let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", &uri)]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
-    assert!(
-        ended.stderr.contains("MongoDB does not answer") && ended.stderr.contains(&closed.to_string()),
-        "{ended:?}"
-    );
-    assert!(!ended.said().contains("sekrit"), "{ended:?}");
-
-    let nameless = format!("mongodb://u:sekrit@{closed}");
-    let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", &nameless)]);
+fn a_connection_string_without_a_database_is_told_without_its_password() {
+    let nameless = "mongodb://u:sekrit@127.0.0.1:1";
+    let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", nameless)]);
     assert!(ended.code != 0 && ended.stderr.contains("set MONGODB_DATABASE"), "{ended:?}");
     assert!(!ended.said().contains("sekrit"), "{ended:?}");
 }

@@ -26,7 +26,7 @@ use permcached::{
     source::{Deadline, Source, SourceError, documents::Documents},
     telemetry::Metrics,
     transport::{
-        Apis, Callers, Limits, ServeError,
+        Apis, Callers, Health, Limits, ServeError, Serving,
         proto::{Resource, Subject, permission_service_client::PermissionServiceClient},
         serve,
     },
@@ -118,7 +118,18 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            serve(listener, apis, callers, metrics, watch::channel(None).1, limits, async {
+            let serving = Serving {
+                listener,
+                probes: None,
+                tls: None,
+                callers,
+                reflection: true,
+                limits,
+                metrics,
+                health: watch::channel(Health::Ready).1,
+                apis: watch::channel(Some(apis)).1,
+            };
+            serve(serving, async {
                 let _dropped = stopped.await;
             })
             .await

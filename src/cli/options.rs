@@ -1,0 +1,41 @@
+//! The options of the commands that read the whole configuration.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Args;
+
+use crate::config::{
+    Overrides,
+    variable::{BIND_ADDRESS, CONFIG_FILE, DOCUMENTS_DIR, PORT, SCHEMA_FILE},
+};
+
+/// Each goes before the environment variable that it names.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The schema [`SCHEMA_FILE`]
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
+    #[arg(long, value_name = "DIR")]
+    documents: Option<PathBuf>,
+    /// A TOML file with variables; the environment goes before it [`CONFIG_FILE`]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The port, 0 for a free one [`PORT`, else 50051]
+    #[arg(long)]
+    port: Option<u16>,
+    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1, or with tokens 0.0.0.0]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+}
+
+impl Options {
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides::default()
+            .with(&SCHEMA_FILE, self.schema.as_ref())
+            .with(&DOCUMENTS_DIR, self.documents.as_ref())
+            .with(&CONFIG_FILE, self.config.as_ref())
+            .with(&PORT, self.port.map(|port| port.to_string()))
+            .with(&BIND_ADDRESS, self.bind.map(|address| address.to_string()))
+    }
+}

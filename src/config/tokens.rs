@@ -1,0 +1,60 @@
+//! Who may call, as AUTH_TOKENS and AUTH_ADMIN_TOKENS have it.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    reader::Reader,
+    variable::{ALLOW_ANONYMOUS, AUTH_ADMIN_TOKENS, AUTH_TOKENS},
+};
+use crate::transport::{Caller, Callers, Scope};
+
+/// Who may call, and where to listen where that is not said.
+pub(super) struct Tokens {
+    pub(super) callers: Callers,
+    pub(super) bind: Ipv4Addr,
+}
+
+/// Reads the tokens. What is said of one must not show it.
+pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
+    let mut callers = Vec::new();
+    for (variable, default) in [(&AUTH_TOKENS, Scope::Check), (&AUTH_ADMIN_TOKENS, Scope::Admin)] {
+        let text = reader.text(variable).unwrap_or_default();
+        let tokens = text.split(',').map(str::trim).filter(|token| !token.is_empty());
+        for (place, token) in (1..).zip(tokens) {
+            match parse(token, default) {
+                Ok(caller) => callers.push(caller),
+                Err(what) => reader.refuse(format!("{}: token {place} {what}", variable.name)),
+            }
+        }
+    }
+    let is_open = reader.flag(&ALLOW_ANONYMOUS).unwrap_or(false);
+    match (callers.is_empty(), is_open) {
+        (false, true) => {
+            let mistake = "both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens";
+            reader.refuse(mistake.to_owned());
+            Tokens { callers: Callers::Anyone, bind: Ipv4Addr::LOCALHOST }
+        }
+        (false, false) => Tokens { callers: Callers::Known(callers.into()), bind: Ipv4Addr::UNSPECIFIED },
+        (true, true) => Tokens { callers: Callers::Anyone, bind: Ipv4Addr::UNSPECIFIED },
+        (true, false) => Tokens { callers: Callers::Anyone, bind: Ipv4Addr::LOCALHOST },
+    }
+}
+
+fn parse(token: &str, default: Scope) -> Result<Caller, &'static str> {
+    let parts: Vec<&str> = token.split(':').collect();
+    let (name, secret, scope) = match *parts.as_slice() {
+        [secret] => ("caller", secret, default),
+        [name, secret] => (name, secret, default),
+        [name, secret, "check"] => (name, secret, Scope::Check),
+        [name, secret, "admin"] => (name, secret, Scope::Admin),
+        [_, _, _] => return Err("has a scope that is neither check nor admin: write name:secret:scope"),
+        _ => return Err("has too many parts: write name:secret:scope, with no colon in any of them"),
+    };
+    if name.is_empty() || secret.is_empty() {
+        Err("lacks its name or its secret: write name:secret, or name:secret:scope")
+    } else if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Err("holds a character that no header can carry: take letters, digits and signs of ASCII")
+    } else {
+        Ok(Caller::new(name, secret, scope))
+    }
+}
