@@ -18,13 +18,13 @@ pub(super) struct Options {
     /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// A TOML file with variables; the environment goes before it [`CONFIG_FILE`]
+    /// A TOML file with variables [`CONFIG_FILE`]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The port, 0 for a free one [`PORT`, else 50051]
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1, or with tokens 0.0.0.0]
+    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
 }

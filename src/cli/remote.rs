@@ -52,14 +52,14 @@ impl Server {
 
     fn at(name: &str, calling: &Calling, time_max: Duration) -> Result<Self, Failure> {
         let address = if name.contains("://") { name.to_owned() } else { format!("http://{name}") };
-        let wrong = |_| {
+        let wrong = || {
             let remedy = "write http://host:port, https://host:port or host:port";
             Failure::usage(format!("--server `{address}` is no address: {remedy}"))
         };
         if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
-            return Err(wrong(()));
+            return Err(wrong());
         }
-        let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|_| wrong(()))?.connect_timeout(time_max);
+        let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|_| wrong())?.connect_timeout(time_max);
         if address.starts_with("https://") {
             endpoint = endpoint.tls_config(tls(calling)).map_err(|error| {
                 Failure::usage(format!("SERVER_CA_FILE, CLIENT_CERT_FILE or CLIENT_KEY_FILE: {}", innermost(&error)))

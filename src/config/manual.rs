@@ -43,8 +43,8 @@ pub fn manual() -> String {
         let _infallible =
             write!(page, "\n## {}\n\n| variable | option | default | what |\n|---|---|---|---|\n", group.title);
         for Variable { name, option, default, what, .. } in group.variables {
-            let quoted = |text: &Option<&str>| text.map_or_else(String::new, |text| format!("`{text}`"));
-            let _infallible = writeln!(page, "| `{name}` | {} | {} | {what} |", quoted(option), quoted(default));
+            let quoted = |text: Option<&str>| text.map_or_else(String::new, |text| format!("`{text}`"));
+            let _infallible = writeln!(page, "| `{name}` | {} | {} | {what} |", quoted(*option), quoted(*default));
         }
     }
     page + POSTSCRIPT

@@ -183,7 +183,9 @@ impl<'a> Reader<'a> {
                     self.file.insert(variable.name.to_owned(), text);
                 }
                 None => {
-                    self.refuse(format!("{path}: `{key}` is neither a text, a number, true, false nor a list of texts"))
+                    self.refuse(format!(
+                        "{path}: `{key}` is neither a text, a number, true, false nor a list of texts"
+                    ));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Who may call, as AUTH_TOKENS and AUTH_ADMIN_TOKENS have it.
+//! Who may call, as `AUTH_TOKENS` and `AUTH_ADMIN_TOKENS` have it.
 
 use std::net::Ipv4Addr;
 

@@ -76,10 +76,8 @@ impl Current {
     pub(super) async fn report(mut self, mut reporter: HealthReporter, services: &[&str]) {
         let mut told = None;
         while !*self.is_draining.borrow() {
-            let status = match self.health.borrow_and_update().is_serving() {
-                true => ServingStatus::Serving,
-                false => ServingStatus::NotServing,
-            };
+            let is_serving = self.health.borrow_and_update().is_serving();
+            let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
             if told.replace(status) != Some(status) {
                 set(&reporter, services, status).await;
             }

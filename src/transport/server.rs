@@ -3,7 +3,7 @@
 //! Binds nothing: it is handed listeners, and a future that says when to stop.
 
 use std::{
-    future::{Future, pending},
+    future::{Future, pending, ready},
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -147,7 +147,8 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let described = if reflection { with_reflection(front())? } else { front() };
 
     let unready = current.clone();
-    let starting = described.clone().into_axum_router().fallback(move |request| refuse(unready.clone(), request));
+    let starting =
+        described.clone().into_axum_router().fallback(move |request: Request| ready(refuse(&unready, &request)));
     let starting = guarded(starting, &admission);
     let open: Arc<OnceLock<Router>> = Arc::default();
     let answering: Answering = Arc::new({
@@ -218,7 +219,7 @@ fn guarded(router: Router, admission: &Admission) -> Router {
 }
 
 /// What is said to who calls before there is anything to call.
-async fn refuse(current: Current, request: Request) -> Response {
+fn refuse(current: &Current, request: &Request) -> Response {
     let is_call =
         request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if is_call {

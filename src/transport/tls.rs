@@ -6,6 +6,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpStream,
+    sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tokio_rustls::{
@@ -58,7 +59,7 @@ pub struct TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: tokio::sync::watch::Sender<Arc<ServerConfig>>,
+    current: watch::Sender<(Contents, Arc<ServerConfig>)>,
 }
 
 impl fmt::Debug for Tls {
@@ -81,46 +82,43 @@ impl Tls {
     /// # Errors
     /// The first of the files that is of no use.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let config = files.read().and_then(|contents| files.compile(&contents))?;
-        Ok(Self { files, current: tokio::sync::watch::Sender::new(config) })
+        let contents = files.read()?;
+        let config = files.compile(&contents)?;
+        Ok(Self { files, current: watch::Sender::new((contents, config)) })
     }
 
     /// Greets who has connected, with the certificate of now.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let config = Arc::clone(&self.current.borrow());
+        let config = Arc::clone(&self.current.borrow().1);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Reads the files again for ever, now and then: what they hold counts for who connects from then on. What is of no use
-    /// leaves things as they are.
+    /// Looks at the files for ever, now and then: what they hold counts for who connects from then on. What is of no use leaves
+    /// things as they are.
     pub(super) async fn follow(self) {
-        let mut last = self.files.read().ok();
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complaint = String::new();
+        let mut complaint = None;
         loop {
             ticks.tick().await;
-            let read = match self.files.read() {
-                Ok(contents) if last.as_ref() == Some(&contents) => continue,
-                Ok(contents) => self.files.compile(&contents).map(|config| (contents, config)),
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok((contents, config)) => {
-                    tracing::info!("the certificate has changed, and counts from now on");
-                    last = Some(contents);
-                    self.current.send_replace(config);
-                    complaint.clear();
-                }
-                Err(error) => {
-                    let said = error.to_string();
-                    if said != complaint {
-                        tracing::warn!(%error, "the certificate has changed and is of no use: the one before still counts");
-                    }
-                    complaint = said;
-                }
+            let error = self.look().err().map(|error| error.to_string());
+            if error.is_some() && error != complaint {
+                tracing::warn!(error, "a certificate has changed and is of no use: the one before still counts");
             }
+            complaint = error;
         }
+    }
+
+    /// Reads the files again, and has them count if they have changed.
+    fn look(&self) -> Result<(), TlsError> {
+        let contents = self.files.read()?;
+        if contents == self.current.borrow().0 {
+            return Ok(());
+        }
+        let config = self.files.compile(&contents)?;
+        tracing::info!("a certificate has changed, and counts from now on");
+        self.current.send_replace((contents, config));
+        Ok(())
     }
 }
 
@@ -184,5 +182,54 @@ impl TlsFiles {
             TlsFile::ClientCa => self.client_ca.as_ref().unwrap_or(&self.cert),
         };
         TlsError { file, path: path.clone(), what: what.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+    use super::*;
+
+    #[test]
+    fn a_new_certificate_counts_and_a_broken_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        let write = || {
+            let CertifiedKey { cert: own, signing_key } =
+                generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(&cert, own.pem()).unwrap();
+            fs::write(&key, signing_key.serialize_pem()).unwrap();
+        };
+        write();
+        let tls = Tls::load(TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: None }).unwrap();
+        let current = || Arc::clone(&tls.current.borrow().1);
+        let first = current();
+        tls.look().unwrap();
+        assert!(Arc::ptr_eq(&first, &current()), "nothing has changed");
+        write();
+        tls.look().unwrap();
+        let second = current();
+        assert!(!Arc::ptr_eq(&first, &second), "it has changed");
+        fs::write(&key, "no key").unwrap();
+        let error = tls.look().unwrap_err();
+        assert_eq!((error.file, error.what.as_str()), (TlsFile::Key, "holds no private key as PEM"));
+        assert!(Arc::ptr_eq(&second, &current()), "the one before still counts");
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        let [one, other] = ["a", "b"].map(|name| generate_simple_self_signed([name.to_owned()]).unwrap());
+        fs::write(&cert, one.cert.pem()).unwrap();
+        fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+        let files = TlsFiles { cert, key, client_ca: None };
+        let error = Tls::load(files.clone()).unwrap_err();
+        assert!(error.file == TlsFile::Key && error.what.contains("not the key of the certificate"), "{error}");
+        fs::write(&files.cert, "").unwrap();
+        assert_eq!(Tls::load(files).unwrap_err().file, TlsFile::Cert);
     }
 }

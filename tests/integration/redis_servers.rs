@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use redis::{Client, ErrorKind, RedisError, cluster::ClusterClient};
 
-use crate::support::redis::{Certificates, Cluster, NODES, Redis, ask, redis, until};
+use crate::support::{
+    certificates::Certificates,
+    redis::{Cluster, NODES, Redis, ask, redis, until},
+};
 
 /// How long a server may take to answer, where it should.
 const SOON: Duration = Duration::from_secs(10);

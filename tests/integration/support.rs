@@ -1,6 +1,7 @@
 //! What the integration tests share, and no test of its own.
 
 pub mod both;
+pub mod certificates;
 pub mod command;
 pub mod fleet;
 pub mod gated;

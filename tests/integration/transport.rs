@@ -7,10 +7,13 @@ mod bad_input;
 mod callers;
 mod explain;
 mod faults;
+mod health;
 mod invalidation;
+mod limits;
 mod probes;
 mod random;
 mod reflection;
+mod tls;
 mod watch;
 
 use permcached::transport::proto::{Answer, CheckRequest, Consistency, Question, consistency::Requirement};

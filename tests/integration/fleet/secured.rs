@@ -7,10 +7,11 @@ use permcached::{app::Sharing, check::Demand, link::Server, question::Tier};
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
+    certificates::Certificates,
     command::{command, run_with},
     fleet::Fleet,
     live::until,
-    redis::{Certificates, Redis},
+    redis::Redis,
     servers::mongo,
 };
 

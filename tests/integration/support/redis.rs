@@ -4,7 +4,6 @@
 //! Nothing here needs a runtime, and within one of several threads nothing holds it up. It harms nothing by itself, and
 //! says nothing of what clients should see.
 
-mod certificates;
 mod cluster;
 pub mod setbacks;
 
@@ -17,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use certificates::Certificates;
 pub use cluster::{Cluster, NODES};
 use redis::{
     Client, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, TlsCertificates, Value, from_redis_value,
@@ -27,7 +25,10 @@ use tokio::{
     task::block_in_place,
 };
 
-use super::servers::{Server, find, started};
+use super::{
+    certificates::Certificates,
+    servers::{Server, find, started},
+};
 
 /// How long a server may take to answer. A frozen one never does.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -285,13 +286,25 @@ fn program() -> Result<PathBuf, String> {
     find(&NAMES, VARIABLE)
 }
 
+/// Writes certificates to a server's directory, and tells the server of them.
+fn over_tls(certificates: &Certificates, port: u16, directory: &Path) -> Vec<OsString> {
+    let [certificate, key] = certificates.server.write(directory, "server");
+    let authority = certificates.write_authority(directory);
+    let mut arguments: Vec<OsString> = vec!["--port".into(), "0".into()];
+    arguments.extend(["--tls-port".into(), port.to_string().into()]);
+    arguments.extend(["--tls-auth-clients".into(), "no".into()]);
+    arguments.extend(["--tls-ca-cert-file".into(), authority.into()]);
+    arguments.extend(["--tls-cert-file".into(), certificate.into(), "--tls-key-file".into(), key.into()]);
+    arguments
+}
+
 fn usual_arguments(port: u16, directory: &Path, certificates: Option<&Certificates>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = FLAGS.split_whitespace().map(OsString::from).collect();
     arguments.extend(["--save".into(), "".into()]);
     arguments.extend(["--dir".into(), directory.into()]);
     arguments.extend(["--unixsocket".into(), socket(directory).into()]);
     match certificates {
-        Some(certificates) => arguments.extend(certificates.arguments(port, directory)),
+        Some(certificates) => arguments.extend(over_tls(certificates, port, directory)),
         None => arguments.extend(["--port".into(), port.to_string().into()]),
     }
     arguments

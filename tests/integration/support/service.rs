@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -34,7 +35,7 @@ use permcached::{
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tonic::transport::{Channel, Endpoint};
@@ -49,6 +50,28 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A client of the service.
 pub type Client = PermissionServiceClient<Channel>;
 
+/// What is answered over HTTP.
+#[derive(Debug)]
+pub struct Http {
+    pub status: u16,
+    /// In lower case.
+    pub head: String,
+    pub body: String,
+}
+
+/// Sends these bytes and reads until the server closes.
+pub async fn exchange(address: SocketAddr, request: String) -> String {
+    let exchange = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    };
+    spawn_blocking(exchange).await.unwrap()
+}
+
 /// A running service.
 pub struct Service {
     pub address: SocketAddr,
@@ -59,19 +82,23 @@ pub struct Service {
 impl Service {
     /// Over the sample documents.
     pub async fn start() -> Self {
-        Self::draining_within(Limits::default().drain_time).await
+        Self::start_as(|_| {}).await
     }
 
     /// As [`Service::start`], with this long for requests to end after it was told to stop.
     pub async fn draining_within(drain_time: Duration) -> Self {
-        let app = Self::sample().await;
-        Self::serve(app.apis(1_024), Callers::Anyone, app.metrics, Limits { drain_time, ..Limits::default() }).await
+        Self::start_as(|serving| serving.limits.drain_time = drain_time).await
     }
 
     /// As [`Service::start`], for these callers alone.
     pub async fn guarded(callers: Callers) -> Self {
+        Self::start_as(|serving| serving.callers = callers).await
+    }
+
+    /// As [`Service::start`], with these changes to how it is served.
+    pub async fn start_as(change: impl FnOnce(&mut Serving)) -> Self {
         let app = Self::sample().await;
-        Self::serve(app.apis(1_024), callers, app.metrics, Limits::default()).await
+        Self::serve(app.apis(1_024), app.metrics, change).await
     }
 
     async fn sample() -> App {
@@ -83,11 +110,20 @@ impl Service {
     pub async fn over(schema: &str, collections: BTreeMap<String, Vec<Document>>) -> Self {
         let schema = Arc::new(Schema::parse("schema.toml", schema).unwrap());
         let source = Arc::new(Documents::new(&schema, &collections));
-        Self::with_source(schema, source, 1_024, Settings::default()).await
+        Self::of(&App::over(schema, source, Settings::default(), watch::channel(None).1)).await
     }
 
     /// Over the sample documents behind a fault, for so many requests at once.
     pub async fn faulty(fault: Fault, requests_max: usize) -> (Self, Arc<Faulty>) {
+        Self::faulty_as(fault, requests_max, |_| {}).await
+    }
+
+    /// As [`Service::faulty`], with these changes to how it is served.
+    pub async fn faulty_as(
+        fault: Fault,
+        requests_max: usize,
+        change: impl FnOnce(&mut Serving),
+    ) -> (Self, Arc<Faulty>) {
         let schema = Arc::new(read_schema(Path::new(SCHEMA)).unwrap());
         let documents = Documents::read(&schema, Path::new(DOCUMENTS)).unwrap();
         let source =
@@ -95,45 +131,34 @@ impl Service {
         let source = Arc::new(source);
         // Nothing is remembered and every request asks for the time: so that each meets the fault.
         let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
-        (Self::with_source(schema, source.clone(), requests_max, settings).await, source)
+        let app = App::over(schema, source.clone(), settings, watch::channel(None).1);
+        (Self::serve(app.apis(requests_max), app.metrics, change).await, source)
     }
 
     /// Over an application that runs already.
     pub async fn of(app: &App) -> Self {
-        Self::serve(app.apis(1_024), Callers::Anyone, Arc::clone(&app.metrics), Limits::default()).await
+        Self::serve(app.apis(1_024), Arc::clone(&app.metrics), |_| {}).await
     }
 
-    async fn with_source(
-        schema: Arc<Schema>,
-        source: Arc<dyn Source>,
-        requests_max: usize,
-        settings: Settings,
-    ) -> Self {
-        let app = App::over(schema, source, settings, watch::channel(None).1);
-        Self::serve(app.apis(requests_max), Callers::Anyone, app.metrics, Limits::default()).await
-    }
-
-    async fn serve(apis: Apis, callers: Callers, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    async fn serve(apis: Apis, metrics: Arc<Metrics>, change: impl FnOnce(&mut Serving)) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(async move {
-            let serving = Serving {
-                listener,
-                probes: None,
-                tls: None,
-                callers,
-                reflection: true,
-                limits,
-                metrics,
-                health: watch::channel(Health::Ready).1,
-                apis: watch::channel(Some(apis)).1,
-            };
-            serve(serving, async {
-                let _dropped = stopped.await;
-            })
-            .await
-        });
+        let mut serving = Serving {
+            listener,
+            probes: None,
+            tls: None,
+            callers: Callers::Anyone,
+            reflection: true,
+            limits: Limits::default(),
+            metrics,
+            health: watch::channel(Health::Ready).1,
+            apis: watch::channel(Some(apis)).1,
+        };
+        change(&mut serving);
+        let served = tokio::spawn(serve(serving, async {
+            let _dropped = stopped.await;
+        }));
         Self { address, stop: Some(stop), served }
     }
 
@@ -145,6 +170,15 @@ impl Service {
     /// A client with a connection of its own.
     pub fn client(&self) -> Client {
         PermissionServiceClient::new(self.channel())
+    }
+
+    /// Asks over HTTP/1.1.
+    pub async fn get(&self, path: &str) -> Http {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
+        let response = exchange(self.address, request).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Http { status, head: head.to_lowercase(), body: body.to_owned() }
     }
 
     /// Tells the service to stop, and goes on at once.

@@ -1,18 +1,13 @@
 //! What stands beside the calls: health over gRPC, probes and metrics over HTTP/1.1, and a stop that is none for callers.
 
-use std::{
-    collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::Write as _, net::TcpStream, time::Duration};
 
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{ALICE, ROADMAP, ZOE, ask, check};
-use crate::support::service::{Fault, PATIENCE, Service};
+use crate::support::service::{Fault, Http, PATIENCE, Service, exchange};
 
 const SERVICES: [&str; 2] = ["", "permcached.v1.PermissionService"];
 
@@ -36,39 +31,17 @@ async fn health_is_told_for_the_server_and_for_the_service() {
     }
 }
 
-/// Sends these bytes and reads until the server closes.
-async fn exchange(address: SocketAddr, request: String) -> String {
-    let exchange = move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response
-    };
-    spawn_blocking(exchange).await.unwrap()
-}
-
-async fn get(service: &Service, path: &str) -> (u16, String, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", service.address);
-    let response = exchange(service.address, request).await;
-    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head.to_lowercase(), body.to_owned())
-}
-
 #[tokio::test]
 async fn probes_and_metrics_are_on_the_same_port_over_http_1_1() {
     let service = Service::start().await;
-    let (status, _, body) = get(&service, "/healthz").await;
-    assert_eq!((status, body.as_str()), (200, "alive"));
-    let (status, _, body) = get(&service, "/readyz").await;
-    assert_eq!((status, body.as_str()), (200, "ready"));
-    let (status, head, _) = get(&service, "/metrics").await;
+    for (path, said) in [("/healthz", "alive"), ("/readyz", "ready")] {
+        let answered = service.get(path).await;
+        assert_eq!((answered.status, answered.body.as_str()), (200, said), "{path}");
+    }
+    let Http { status, head, .. } = service.get("/metrics").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
-    let (status, _, _) = get(&service, "/nothing").await;
-    assert_eq!(status, 404);
+    assert_eq!(service.get("/nothing").await.status, 404);
     let post = format!(
         "POST /healthz HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         service.address
@@ -112,7 +85,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 async fn metrics_count_what_was_answered() {
     let service = Service::start().await;
     let client = service.client();
-    let before = samples(&get(&service, "/metrics").await.2);
+    let before = samples(&service.get("/metrics").await.body);
     assert!(
         before
             .iter()
@@ -125,7 +98,7 @@ async fn metrics_count_what_was_answered() {
     ask(&client, check(ALICE, "write", ROADMAP)).await.unwrap();
     ask(&client, check(ZOE, "read", ROADMAP)).await.unwrap();
     ask(&client, check(ALICE, "read", "file:f11e0000000000000000000e")).await.unwrap();
-    let text = get(&service, "/metrics").await.2;
+    let text = service.get("/metrics").await.body;
     let after = samples(&text);
     for (labels, count) in [
         ("decision=\"allowed\",reason=\"\"", 2.0),
@@ -147,7 +120,7 @@ async fn metrics_count_what_could_not_be_answered() {
     ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap_err();
     source.set(Fault::LoadFails("users"));
     ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap_err();
-    let counted = samples(&get(&service, "/metrics").await.2);
+    let counted = samples(&service.get("/metrics").await.body);
     assert_eq!(counted.get("permcached_check_errors_total{error=\"unavailable\"}"), Some(&2.0), "{counted:?}");
     assert!(counted.iter().filter(|(name, _)| name.contains("decision=")).all(|(_, count)| *count == 0.0));
 }

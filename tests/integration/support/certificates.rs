@@ -1,0 +1,108 @@
+//! Certificates by an authority that is made for one test, and that nobody else believes: of a server on this machine, and of
+//! clients.
+//!
+//! They are valid for ever, unless a test asks for one that is not.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
+
+/// The names by which clients may call the server.
+const NAMES: [&str; 2] = ["127.0.0.1", "localhost"];
+
+/// A certificate and its key, as PEM.
+#[derive(Debug)]
+pub struct Certified {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Certified {
+    /// Writes both to a directory, by this name.
+    pub fn write(&self, directory: &Path, name: &str) -> [PathBuf; 2] {
+        let [certificate, key] = ["pem", "key"].map(|kind| directory.join(format!("{name}.{kind}")));
+        fs::write(&certificate, &self.certificate).expect("the directory is our own");
+        fs::write(&key, &self.key).expect("the directory is our own");
+        [certificate, key]
+    }
+}
+
+/// An authority, and what it has signed for a server.
+pub struct Certificates {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    pub server: Certified,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("certificates of the tests")
+    }
+}
+
+impl Certificates {
+    /// Makes new ones. Those of another authority do not do for them.
+    pub fn new() -> Self {
+        let mut params = named("An authority of the tests", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+        let server = signed(&authority, &named("A server of the tests", &NAMES));
+        Self { authority, server }
+    }
+
+    /// A client's certificate.
+    pub fn client(&self) -> Certified {
+        signed(&self.authority, &client())
+    }
+
+    /// As [`Certificates::client`], of a client who did not renew it.
+    pub fn expired_client(&self) -> Certified {
+        let mut params = client();
+        params.not_after = date_time_ymd(2020, 1, 1);
+        signed(&self.authority, &params)
+    }
+
+    /// The authority's certificate, as PEM.
+    pub fn authority(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// Where the authority's certificate is that was written to a directory.
+    pub fn authority_in(directory: &Path) -> PathBuf {
+        directory.join("ca.pem")
+    }
+
+    /// Writes the authority's certificate to a directory, for those who are to believe it.
+    pub fn write_authority(&self, directory: &Path) -> PathBuf {
+        let path = Self::authority_in(directory);
+        fs::write(&path, self.authority()).expect("the directory is our own");
+        path
+    }
+}
+
+fn signed(authority: &CertifiedIssuer<'static, KeyPair>, params: &CertificateParams) -> Certified {
+    let key = key();
+    let certificate = params.signed_by(&key, authority).expect("a certificate");
+    Certified { certificate: certificate.pem(), key: key.serialize_pem() }
+}
+
+fn client() -> CertificateParams {
+    let mut params = named("A client of the tests", &[]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn named(name: &str, hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(hosts).expect("names of hosts");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}

@@ -1,0 +1,127 @@
+//! Who takes too much, or too long, is let go of; and others do not notice.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use permcached::transport::{Caller, Callers, Scope};
+use tokio::task::spawn_blocking;
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+use super::{ALICE, ROADMAP, ask, check};
+use crate::support::service::{Fault, PATIENCE, Service};
+
+/// What HTTP/2 begins with, and no setting.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Says this, and then nothing more: done when the other side has closed, with what it said.
+async fn until_closed(address: SocketAddr, said: &'static [u8]) -> Vec<u8> {
+    let wait = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(said).unwrap();
+        let mut answered = Vec::new();
+        match stream.read_to_end(&mut answered) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is not closed"),
+        }
+        answered
+    };
+    spawn_blocking(wait).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_not_all_is_let_go_of() {
+    let service = Service::start_as(|serving| serving.limits.greeting_time = Duration::from_millis(200)).await;
+    for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
+        until_closed(service.address, said).await;
+    }
+    ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_says_nothing_to_a_port_with_tls_is_let_go_of() {
+    let certificates = crate::support::certificates::Certificates::new();
+    let directory = tempfile::tempdir().unwrap();
+    let [cert, key] = certificates.server.write(directory.path(), "server");
+    let files = permcached::transport::TlsFiles { cert, key, client_ca: None };
+    let service = Service::start_as(|serving| {
+        serving.tls = Some(permcached::transport::Tls::load(files).unwrap());
+        serving.limits.greeting_time = Duration::from_millis(200);
+    });
+    let service = service.await;
+    for said in [&b""[..], b"\x16\x03\x01"] {
+        until_closed(service.address, said).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_arrive_is_given_up() {
+    let service = Service::start_as(|serving| serving.limits.request_time = Duration::from_millis(200)).await;
+    let head = b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n\
+        connection: close\r\ncontent-length: 100\r\n\r\n\0";
+    let answered = until_closed(service.address, head).await;
+    let answered = String::from_utf8_lossy(&answered).to_lowercase();
+    assert!(answered.contains(&format!("grpc-status: {}", Code::DeadlineExceeded as i32)), "{answered}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let service = Service::start().await;
+    // A frame of 16 MiB, where no more than 16 KiB are announced.
+    let frame: &'static [u8] = Box::leak([PREFACE, b"\xff\xff\xff\0\0\0\0\0\x01"].concat().into_boxed_slice());
+    until_closed(service.address, frame).await;
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(64 * 1_024));
+    let answered = until_closed(service.address, Box::leak(head.into_bytes().into_boxed_slice())).await;
+    assert!(answered.starts_with(b"HTTP/1.1 431 ") || answered.is_empty(), "{}", String::from_utf8_lossy(&answered));
+    let mut request = Request::new(check(ALICE, "read", ROADMAP));
+    request.metadata_mut().insert("x-large", "x".repeat(64 * 1_024).parse().unwrap());
+    service.client().check(request).await.unwrap_err();
+    ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_at_once() {
+    let service = Service::start_as(|serving| serving.limits.connections_max = 2).await;
+    let first = service.client();
+    ask(&first, check(ALICE, "read", ROADMAP)).await.unwrap();
+    let second = TcpStream::connect(service.address).unwrap();
+    until_closed(service.address, b"").await;
+    ask(&first, check(ALICE, "read", ROADMAP)).await.unwrap();
+    drop(second);
+    // There is room again, once that is noticed.
+    let ready = async {
+        while ask(&service.client(), check(ALICE, "read", ROADMAP)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ready).await.expect("room");
+}
+
+#[tokio::test]
+async fn a_caller_with_too_many_requests_leaves_room_for_others() {
+    let known = [Caller::new("greedy", "gr33dy", Scope::Check), Caller::new("modest", "m0dest", Scope::Check)];
+    let (service, source) = Service::faulty_as(Fault::LoadHangs, 8, |serving| {
+        serving.callers = Callers::Known(known.into());
+        serving.limits.caller_requests_max = 2;
+    })
+    .await;
+    let call = |token: &str| {
+        let mut request = Request::new(check(ALICE, "read", ROADMAP));
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let mut client = service.client();
+        async move { client.check(request).await.map(|_| ()).map_err(|status| (status.code(), status)) }
+    };
+    let open: Vec<_> = (0..2).map(|_| tokio::spawn(call("gr33dy"))).collect();
+    source.reached_by(2).await;
+    let (code, status) = call("gr33dy").await.unwrap_err();
+    assert_eq!(code, Code::ResourceExhausted, "{status}");
+    assert!(status.get_error_details().retry_info().is_some(), "when to try again");
+    assert_eq!(call("m0dest").await.unwrap_err().0, Code::DeadlineExceeded, "it got to the source, which hangs");
+    for call in open {
+        assert_eq!(call.await.unwrap().unwrap_err().0, Code::DeadlineExceeded);
+    }
+}

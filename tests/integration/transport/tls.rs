@@ -1,0 +1,144 @@
+//! TLS on the port, over real sockets: for calls and probes, with clients' certificates, and beside a plain port for probes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use permcached::transport::{Tls, TlsFiles};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring::default_provider,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{ALICE, CONTRACT, ROADMAP, ask, check};
+use crate::support::{
+    certificates::{Certificates, Certified},
+    command::{Serving, run_with},
+    service::{Client, DOCUMENTS, PATIENCE, SCHEMA, Service},
+};
+
+/// A service with certificates, which asks for clients' own if that is wanted; and its port for probes.
+async fn secured(certificates: &Certificates, asks_clients: bool) -> (Service, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
+    let [cert, key] = certificates.server.write(directory.path(), "server");
+    let client_ca = asks_clients.then(|| certificates.write_authority(directory.path()));
+    let tls = Tls::load(TlsFiles { cert, key, client_ca }).unwrap();
+    let probes = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = probes.local_addr().unwrap();
+    let service = Service::start_as(|serving| {
+        serving.tls = Some(tls);
+        serving.probes = Some(probes);
+    });
+    (service.await, address)
+}
+
+fn channel(service: &Service, authority: &str, identity: Option<&Certified>) -> Channel {
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    if let Some(Certified { certificate, key }) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{}", service.address.port())).unwrap();
+    endpoint.tls_config(tls).unwrap().timeout(PATIENCE).connect_lazy()
+}
+
+/// Whether it did not come to a call: the client names what broke as it met it.
+fn is_refused<T>(asked: &Result<T, Status>) -> bool {
+    matches!(asked, Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown))
+}
+
+async fn read_roadmap(channel: Channel) -> Result<bool, Status> {
+    let answer = ask(&Client::new(channel), check(ALICE, "read", ROADMAP)).await?;
+    Ok(answer.allowed)
+}
+
+/// Asks over HTTP/1.1 and TLS, and says what comes back.
+async fn get(service: &Service, authority: &str, path: &str) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(service.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+#[tokio::test]
+async fn calls_and_probes_are_on_the_port_over_tls() {
+    let certificates = Certificates::new();
+    let (service, _) = secured(&certificates, false).await;
+    assert!(read_roadmap(channel(&service, &certificates.authority(), None)).await.unwrap());
+    let ready = get(&service, &certificates.authority(), "/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\nready"), "{ready}");
+    let plain = read_roadmap(service.channel()).await;
+    assert!(is_refused(&plain), "without TLS: {plain:?}");
+    let stranger = read_roadmap(channel(&service, &Certificates::new().authority(), None)).await;
+    assert!(is_refused(&stranger), "who believes another authority does not call: {stranger:?}");
+}
+
+#[tokio::test]
+async fn a_client_needs_a_certificate_of_the_authority_that_has_not_expired() {
+    let certificates = Certificates::new();
+    let (service, _) = secured(&certificates, true).await;
+    let authority = certificates.authority();
+    let asked = async |identity: Option<&Certified>| read_roadmap(channel(&service, &authority, identity)).await;
+    assert!(asked(Some(&certificates.client())).await.unwrap());
+    assert!(is_refused(&asked(None).await), "none at all");
+    assert!(is_refused(&asked(Some(&certificates.expired_client())).await), "one that has expired");
+    assert!(is_refused(&asked(Some(&Certificates::new().client())).await), "another authority's");
+}
+
+#[tokio::test]
+async fn the_port_for_probes_speaks_no_tls_and_answers_no_question() {
+    let certificates = Certificates::new();
+    let (_service, address) = secured(&certificates, true).await;
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(PATIENCE).connect_lazy();
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.get_ref().status(), ServingStatus::Serving);
+    let refused = read_roadmap(channel).await.unwrap_err();
+    assert_ne!(refused.code(), Code::Ok);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.contains("permcached_"), "{response}");
+}
+
+/// As an operator does it: by files and variables, and with the commands.
+#[test]
+fn serve_and_the_commands_speak_tls_as_they_are_configured() {
+    let certificates = Certificates::new();
+    let directory = tempfile::tempdir().unwrap();
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let [cert, key] = certificates.server.write(directory.path(), "server").map(text);
+    let [client_cert, client_key] = certificates.client().write(directory.path(), "client").map(text);
+    let authority = text(certificates.write_authority(directory.path()));
+    let files = [("TLS_CERT_FILE", &*cert), ("TLS_KEY_FILE", &*key), ("TLS_CLIENT_CA_FILE", &*authority)];
+    let variables = [files.as_slice(), &[("PROBE_PORT", "0")]].concat();
+    let server = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &variables);
+    let url = format!("https://localhost:{}", server.address.port());
+    let ask = |variables: &[(&str, &str)]| run_with(&["check", ALICE, "read", CONTRACT, "--server", &url], variables);
+    let own = [("CLIENT_CERT_FILE", &*client_cert), ("CLIENT_KEY_FILE", &*client_key)];
+    let known = ask(&[&own[..], &[("SERVER_CA_FILE", &*authority)]].concat());
+    assert!([0, 1].contains(&known.code), "{known:?}");
+    assert_eq!(ask(&[("SERVER_CA_FILE", &*authority)]).code, 3, "without a certificate");
+    assert_eq!(ask(&own).code, 3, "who does not know the authority");
+}
