@@ -11,7 +11,7 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// The server [default: this machine, at its port for probes, else PORT, else 50051]
+    /// The server [default: this machine, at PORT or 50051, or where it answers probes]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 }
