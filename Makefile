@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test model chaos bench lint
+.PHONY: help run test clients model chaos bench lint
 .DEFAULT_GOAL := help
 
 # Lists the targets: the words after `##` below.
@@ -19,6 +19,11 @@ test: ## run all tests
 		if [ -n "$$VALKEY_SERVER" ] && [ "$$VALKEY_SERVER" != "$$REDIS_SERVER" ]; then \
 			REDIS_SERVER=$$VALKEY_SERVER cargo test --locked --test integration -- fleet:: history:: redis_servers:: shared_facts::; \
 		fi
+
+# Wants Node.js, Go and Python, and their package registries the first time. Of one alone: scripts/test-clients --only go
+clients: ## run the snippets of docs/clients.md against real servers
+	cargo build --locked
+	scripts/test-clients
 
 # The smaller runs are among the tests already. Three minutes on two cores, and a gigabyte of memory.
 model: ## check the freshness protocol at length (docs/proof.md)

@@ -1,0 +1,35 @@
+// Calls what docs/clients.md has for Node.js: one question a line on stdin, one answer a line on stdout. `scripts/test-clients`
+// asks, and judges.
+import { createInterface } from 'node:readline'
+import grpc from '@grpc/grpc-js'
+import mongoose from 'mongoose'
+import { check, httpStatus, question, readable } from './permissions.mjs'
+import { checkSince, unshare } from './sharing.mjs'
+
+const mayRead = ({ user, file }) => question(user, 'read', 'file', file)
+
+const commands = {
+  async check(command) {
+    const asked = mayRead(command)
+    const { allowed, reason, grantedBy } = await (command.since ? checkSince(command.since, asked) : check(asked))
+    return { allowed, reason, granted_by: grantedBy }
+  },
+  async status(command) {
+    return { status: await httpStatus(mayRead(command)) }
+  },
+  async readable({ user, files }) {
+    const { allowed, unanswered } = await readable(user, files)
+    return { allowed, unanswered: Object.fromEntries([...unanswered].map(([id, { code }]) => [id, grpc.status[code]])) }
+  },
+  async unshare({ share }) {
+    return unshare(share)
+  },
+}
+
+await mongoose.connect(process.env.MONGODB_URI)
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line)
+  const answer = await commands[command.do](command).catch((error) => ({ error: grpc.status[error.code] ?? error.message }))
+  console.log(JSON.stringify(answer))
+}
+process.exit()
