@@ -11,7 +11,7 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// The server [default: this machine, at PORT or 50051, or where it answers probes]
+    /// The server [default: this machine, at `PROBE_PORT`, `PORT` or 50051]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 }

@@ -30,6 +30,7 @@ mod evaluator;
 mod fleet;
 mod freshness;
 mod history;
+mod lifecycle;
 mod memory;
 mod model;
 mod mongodb;

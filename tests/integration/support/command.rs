@@ -76,17 +76,30 @@ impl Serving {
     /// As [`Serving::start`], with these variables.
     #[track_caller]
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut all = vec!["serve", "--port", "0"];
+        Self::open(&[arguments, &["--port", "0"]].concat(), variables, "ready")
+    }
+
+    /// As [`Serving::start_with`], on a port that is among the arguments or variables, and as soon as the log says this with the
+    /// address.
+    #[track_caller]
+    pub fn open(arguments: &[&str], variables: &[(&str, &str)], message: &str) -> Self {
+        let mut serving = Self::begin(arguments, variables);
+        let line = serving.logged(message);
+        serving.address = line["address"].as_str().unwrap().parse().unwrap();
+        serving
+    }
+
+    /// As [`Serving::open`], whose port may not be open yet, and is not known.
+    #[track_caller]
+    pub fn begin(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut all = vec!["serve"];
         all.extend(arguments);
         let mut process = command(&all, variables).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let unknown = SocketAddr::from(([0; 4], 0));
-        let mut serving = Self { process, lines, address: unknown };
-        let ready = serving.logged("ready");
-        serving.address = ready["address"].as_str().unwrap().parse().unwrap();
-        serving
+        Self { process, lines, address: unknown }
     }
 
     /// Another command that runs until the test is over, and the lines that it prints.
@@ -125,6 +138,11 @@ impl Serving {
     /// The server's URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// All that it has logged and nobody has looked at, to its end.
+    pub fn rest(&self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     /// Sends it a signal, by name.

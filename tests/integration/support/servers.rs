@@ -125,6 +125,33 @@ impl Mongo {
         }
     }
 
+    /// A single-node replica set that a test has for itself, and may harm.
+    #[track_caller]
+    pub fn own() -> Self {
+        Self::start(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Ends it by `kill -9`.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// Starts it again once it has ended.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.server.start_again().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Stops all that it does, until [`Mongo::thaw`].
+    pub fn freeze(&self) {
+        self.server.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.server.signal("CONT");
+    }
+
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.server.port
@@ -342,7 +369,7 @@ impl Drop for Server {
 }
 
 /// A port of 127.0.0.1 that nobody has just now.
-pub(super) fn free_port() -> std::io::Result<u16> {
+pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

@@ -59,6 +59,15 @@ pub struct Http {
     pub body: String,
 }
 
+/// Asks over HTTP/1.1.
+pub async fn http(address: SocketAddr, path: &str) -> Http {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let response = exchange(address, request).await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Http { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
 /// Sends these bytes and reads until the server closes.
 pub async fn exchange(address: SocketAddr, request: String) -> String {
     let exchange = move || {
@@ -174,11 +183,7 @@ impl Service {
 
     /// Asks over HTTP/1.1.
     pub async fn get(&self, path: &str) -> Http {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
-        let response = exchange(self.address, request).await;
-        let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Http { status, head: head.to_lowercase(), body: body.to_owned() }
+        http(self.address, path).await
     }
 
     /// Tells the service to stop, and goes on at once.

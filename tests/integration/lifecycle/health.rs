@@ -1,0 +1,138 @@
+//! The states as they come about: the database is not there yet, goes and comes back; Redis goes and comes back; the end.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Streaming};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::{ask, endpoint, fill, schema, uri};
+use crate::support::{
+    command::Serving,
+    redis::Redis,
+    servers::Mongo,
+    service::{Http, http},
+};
+
+/// How long a state may take to come about.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until `/readyz` says this.
+async fn until_ready_says(serving: &Serving, wanted: &str) -> Http {
+    let mut last = None;
+    let comes_about = async {
+        loop {
+            let said = http(serving.address, "/readyz").await;
+            if said.body.starts_with(wanted) {
+                return said;
+            }
+            last = Some(said);
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, comes_about).await.unwrap_or_else(|_| panic!("not `{wanted}` but {last:?}"))
+}
+
+async fn watched(serving: &Serving) -> Streaming<HealthCheckResponse> {
+    let mut client = HealthClient::new(endpoint(serving).connect_lazy());
+    client.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
+}
+
+async fn told(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().map(|response| response.status())
+}
+
+async fn asked(serving: &Serving) -> ServingStatus {
+    let mut client = HealthClient::new(endpoint(serving).connect_lazy());
+    client.check(HealthCheckRequest::default()).await.unwrap().get_ref().status()
+}
+
+/// Nothing keeps the port from being opened but the database: so nobody is sent here who would not be answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_stays_closed_until_mongodb_is_there() {
+    let mut mongo = Mongo::own();
+    fill(&mongo).await;
+    mongo.kill();
+    let port = crate::support::servers::free_port().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (_directory, schema) = schema();
+    let (uri, port) = (uri(&mongo), port.to_string());
+    let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("PORT", &*port), ("STARTUP_GRACE", "10m")];
+    let serving = Serving::begin(&[], &variables);
+    let line = serving.logged("MongoDB cannot be used yet: it is tried again");
+    assert_eq!(line["level"], "WARN");
+    assert!(TcpStream::connect(address).is_err(), "the port is closed");
+    mongo.start_again();
+    serving.logged("ready");
+    ask(&tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn started_before_mongodb_and_then_all_four_states() {
+    let mut mongo = Mongo::own();
+    fill(&mongo).await;
+    mongo.kill();
+    let mut redis = Redis::start(&[]);
+    let (_directory, schema) = schema();
+    let (uri, url) = (uri(&mongo), redis.url());
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("REDIS_URL", &*url),
+        ("PORT", "0"),
+        ("STARTUP_GRACE", "0s"),
+        // So long that there is time to look at what is between.
+        ("MAX_STALENESS", "8s"),
+    ];
+    let serving = Serving::open(&[], &variables, "the port is open, and not ready: see above");
+    let channel = endpoint(&serving).connect_lazy();
+    let (serves, not) = (ServingStatus::Serving, ServingStatus::NotServing);
+
+    // Starting.
+    let mut watch = watched(&serving).await;
+    assert_eq!((told(&mut watch).await, asked(&serving).await), (Some(not), not));
+    let said = until_ready_says(&serving, "starting: MongoDB cannot be used").await;
+    assert_eq!((said.status, http(serving.address, "/healthz").await.status), (503, 200));
+    assert_eq!(ask(&channel, None).await.unwrap_err().code(), Code::Unavailable);
+
+    // Ready, on the same connections.
+    mongo.start_again();
+    assert_eq!(told(&mut watch).await, Some(serves));
+    assert_eq!(until_ready_says(&serving, "ready").await.status, 200);
+    ask(&channel, None).await.unwrap();
+
+    // Without MongoDB: as long as what is remembered counts, it still answers.
+    mongo.freeze();
+    assert_eq!(until_ready_says(&serving, "degraded: the source does not answer").await.status, 200);
+    assert_eq!(asked(&serving).await, serves);
+    ask(&channel, None).await.unwrap();
+    assert_eq!(told(&mut watch).await, Some(not));
+    assert_eq!(until_ready_says(&serving, "degraded: the source has not answered for so long").await.status, 503);
+    mongo.thaw();
+    assert_eq!(told(&mut watch).await, Some(serves));
+    until_ready_says(&serving, "ready").await;
+    ask(&channel, None).await.unwrap();
+
+    // Without Redis.
+    redis.kill();
+    assert_eq!(until_ready_says(&serving, "degraded: Redis is out of reach").await.status, 200);
+    assert_eq!(asked(&serving).await, serves);
+    ask(&channel, None).await.unwrap();
+    redis.start_again();
+    until_ready_says(&serving, "ready").await;
+
+    // Draining: told to who watches, then the port is closed. That Redis was away was told to nobody who watches.
+    serving.signal("TERM");
+    assert_eq!(told(&mut watch).await, Some(not));
+    assert_eq!(told(&mut watch).await, None);
+    let address = serving.address;
+    assert_eq!(serving.exit_code(), Some(0));
+    assert!(TcpStream::connect(address).is_err(), "the port is closed");
+}
