@@ -36,6 +36,7 @@ mod model;
 mod mongodb;
 mod redis_servers;
 mod rules;
+mod secrets;
 mod shared_facts;
 mod standalone;
 mod support;

@@ -1,0 +1,193 @@
+//! No secret is in a log, a metric or an error: passwords of connection strings, tokens of callers, ids of secret subjects.
+//!
+//! All is logged that can be, everything is asked for, rightly and wrongly, and then all that was said is searched.
+
+use std::time::Duration;
+
+use bson::{Document, doc, oid::ObjectId};
+use permcached::transport::proto::{
+    BatchCheckRequest, CheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, Question, Resource,
+    Subject, invalidation_service_client::InvalidationServiceClient,
+    permission_service_client::PermissionServiceClient,
+};
+use tokio::time::{sleep, timeout};
+use tonic::{Request, Response, Status, transport::Endpoint};
+
+use crate::support::{command::Serving, redis::Redis, servers::secured_mongo, service::http};
+
+const SCHEMA: &str = r#"
+    default_subject = "user"
+    [subject.user]
+    collection = "users"
+    [subject.link]
+    id = "string"
+    secret = true
+    [resource.file]
+    collection = "files"
+    [resource.file.relations]
+    owner = { field = "owner_id" }
+    link = { collection = "shares", by = "file_id", field = "token", subject = "link" }
+    [resource.file.permissions]
+    read = "owner | link"
+"#;
+
+/// Each is unlike anything else that is said.
+const MONGODB: &str = "s3cret0ofMongoDb";
+const REDIS: &str = "s3cret1ofRedis";
+const CHECK: &str = "s3cret2ofBackend";
+const ADMIN: &str = "s3cret3ofOperator";
+const WRONG: &str = "s3cret4ofStranger";
+const LINK: &str = "s3cret5ofLink";
+const NO_LINK: &str = "s3cret6ofNoLink";
+
+/// What they have in common, in any case: whatever is said is searched for this.
+const COMMON: &str = "s3cret";
+
+fn subject(kind: &str, id: &str) -> Option<Subject> {
+    Some(Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false })
+}
+
+fn file() -> Option<Resource> {
+    Some(Resource { r#type: "file".to_owned(), id: ObjectId::from_bytes([2; 12]).to_hex() })
+}
+
+fn bearing<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+/// What is said to a caller, whole.
+fn said<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> String {
+    match result {
+        Ok(response) => format!("{response:?}"),
+        Err(status) => format!("{status:?} {}", String::from_utf8_lossy(status.details())),
+    }
+}
+
+/// Asks everything that there is to ask, as this caller, for a link, and says what was answered.
+async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect_lazy();
+    let mut permissions = PermissionServiceClient::new(channel.clone());
+    let mut invalidation = InvalidationServiceClient::new(channel);
+    let mut all = Vec::new();
+    // A link, one of a type that is not there, one with a permission that is not there, a user by the link's id.
+    for (kind, permission) in [("link", "read"), ("lonk", "read"), ("link", "raed"), ("user", "read")] {
+        let (who, what) = (subject(kind, link), file());
+        let question = Question { subject: who.clone(), permission: permission.to_owned(), resource: what.clone() };
+        let Question { subject, permission, resource } = question.clone();
+        let check = CheckRequest { subject, permission, resource, consistency: None };
+        all.push(said(permissions.check(bearing(check, token)).await));
+        let batch = BatchCheckRequest { questions: vec![question.clone()], consistency: None };
+        all.push(said(permissions.batch_check(bearing(batch, token)).await));
+        let Question { subject, permission, resource } = question;
+        let explain = ExplainRequest { subject, permission, resource, consistency: None };
+        all.push(said(permissions.explain(bearing(explain, token)).await));
+        let list = ListPermissionsRequest { subject: who.clone(), resource: what, consistency: None };
+        all.push(said(permissions.list_permissions(bearing(list, token)).await));
+        let subjects = who.into_iter().collect();
+        let invalidate = InvalidateRequest { subjects, ..InvalidateRequest::default() };
+        all.push(said(invalidation.invalidate(bearing(invalidate, token)).await));
+    }
+    all
+}
+
+/// Waits until all that is configured is in use.
+async fn until_ready(serving: &Serving) {
+    let ready = async {
+        while http(serving.address, "/readyz").await.body != "ready" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, ready).await.expect("Redis and MongoDB are used");
+}
+
+#[track_caller]
+fn assert_silent(what: &str, said: &[String]) {
+    for text in said {
+        assert!(!text.to_lowercase().contains(COMMON), "{what}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_a_log_a_metric_or_an_error() {
+    let mongo = secured_mongo();
+    let database = mongo.database().await;
+    let command = doc! { "createUser": "reader", "pwd": MONGODB, "roles": ["read"], "mechanisms": ["SCRAM-SHA-256"] };
+    database.run_command(command).await.unwrap();
+    let id = |number: u8| ObjectId::from_bytes([number; 12]);
+    let insert = async |collection: &str, document: Document| {
+        database.collection::<Document>(collection).insert_one(document).await.unwrap();
+    };
+    insert("users", doc! { "_id": id(1) }).await;
+    insert("files", doc! { "_id": id(2), "owner_id": id(1) }).await;
+    insert("shares", doc! { "_id": id(3), "file_id": id(2), "token": LINK }).await;
+    let redis = Redis::with_password(REDIS);
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.toml");
+    std::fs::write(&schema, SCHEMA).unwrap();
+    let schema = schema.display().to_string();
+    let uri = mongo.uri_of("reader", MONGODB, database.name());
+    let (backend, operator, url) = (format!("backend:{CHECK}"), format!("operator:{ADMIN}"), redis.url());
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("MONGODB_DATABASE", database.name()),
+        ("REDIS_URL", &*url),
+        ("AUTH_TOKENS", &*backend),
+        ("AUTH_ADMIN_TOKENS", &*operator),
+        ("MAX_STALENESS", "500ms"),
+        ("LOG_DECISIONS", "1"),
+        // All that permcached itself can say. What the libraries beneath trace is theirs: h2 traces whole headers.
+        ("RUST_LOG", "debug,permcached=trace"),
+    ];
+    let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
+    until_ready(&serving).await;
+
+    let mut answers = Vec::new();
+    for token in [CHECK, ADMIN, WRONG] {
+        for link in [LINK, NO_LINK] {
+            answers.extend(ask_all(&serving.url(), token, link).await);
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.contains("allowed: true")), "a link is allowed: {answers:?}");
+    assert!(answers.iter().any(|answer| answer.contains("Unauthenticated")), "{answers:?}");
+    // What breaks is told in other words.
+    drop(redis);
+    insert("shares", doc! { "_id": id(4), "file_id": id(2), "token": NO_LINK }).await;
+    answers.extend(ask_all(&serving.url(), ADMIN, LINK).await);
+    database.run_command(doc! { "dropUser": "reader" }).await.unwrap();
+    answers.extend(ask_all(&serving.url(), ADMIN, NO_LINK).await);
+    for path in ["/metrics", "/readyz", "/nothing"] {
+        answers.push(format!("{:?}", http(serving.address, path).await));
+    }
+    assert_silent("an answer", &answers);
+    serving.signal("TERM");
+    let logged = serving.rest();
+    assert!(logged.len() > 50, "{logged:?}");
+    assert_silent("the log", &logged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_wrong_is_not_shown() {
+    let uri = secured_mongo().uri_of("nobody", MONGODB, "admin");
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.toml");
+    std::fs::write(&schema, SCHEMA).unwrap();
+    let schema = schema.display().to_string();
+    let redis = Redis::with_password("another");
+    let url = redis.url_of("", REDIS);
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("MONGODB_DATABASE", "any"),
+        ("REDIS_URL", &*url),
+        ("RUST_LOG", "debug,permcached=trace"),
+        ("PORT", "0"),
+    ];
+    let serving = Serving::begin(&[], &variables);
+    let line = serving.logged("MongoDB cannot be used yet: it is tried again");
+    assert_silent("the log", &[line.to_string()]);
+    serving.signal("TERM");
+    assert_silent("the log", &serving.rest());
+}
