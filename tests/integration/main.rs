@@ -38,6 +38,7 @@ mod rules;
 mod shared_facts;
 mod standalone;
 mod support;
+mod telemetry;
 mod transport;
 mod tuple_models;
 mod wrong_types;
