@@ -424,3 +424,27 @@ impl Hearing {
         Present::new(&self.streams)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As where a start is tried again.
+    #[test]
+    fn what_is_shown_again_takes_the_place_of_what_was_there() {
+        let metrics = Metrics::default();
+        for value in [1.0, 2.0] {
+            metrics.show(Reading::new("permcached_shown", "A value", Kind::Gauge).of(move || Some(value)));
+            metrics.show_commands(&Commands::default());
+            metrics.show_hearing(&Hearing::default());
+        }
+        let text = metrics.render();
+        assert!(text.contains("\npermcached_shown 2.0\n") && !text.contains("permcached_shown 1.0"), "{text}");
+        let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{text}");
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+    }
+}

@@ -16,7 +16,10 @@ use serde_json::Value;
 use tonic::{Code, Request};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::service::{Service, resource, subject};
+use crate::support::{
+    command::{Serving, run},
+    service::{DOCUMENTS, SCHEMA, Service, resource, subject},
+};
 
 /// How many calls make a flood: far more than lines are let through while they are made.
 const FLOOD: usize = 400;
@@ -120,4 +123,11 @@ async fn decisions_are_logged_as_often_as_that_is_asked_for_and_no_secret_with_t
             assert!(line["age_ms"].is_u64() && line["tier"].is_string(), "{line}");
         }
     }
+}
+
+#[test]
+fn the_variable_says_how_many_decisions_are_logged() {
+    let serving = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &[("LOG_DECISIONS", "1")]);
+    assert_eq!(run(&["check", "user:a11ce0000000000000000001", "read", ROADMAP, "--server", &serving.url()]).code, 0);
+    assert_eq!(serving.logged("decided")["decision"], "allowed");
 }
