@@ -2,6 +2,7 @@
 //!
 //! Decides nothing itself.
 
+mod readings;
 mod vitals;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use readings::{links, show_state, speaker};
 use tokio::{
     net::TcpListener,
     sync::{mpsc::Receiver, watch},
@@ -108,6 +110,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Why not all is well with the source, while that is so.
     pub trouble: watch::Receiver<Option<String>>,
+    /// Which share of the answers is logged, from 0 to 1.
+    pub logged_decisions: f64,
     follower: Follower,
     /// Whether a change stream says what changes, its own or another instance's.
     hears: bool,
@@ -231,6 +235,7 @@ impl App {
     ) -> Self {
         let mongodb = Arc::new(mongodb);
         let source = Arc::<MongoDb>::clone(&mongodb);
+        metrics.show_commands(mongodb.commands());
         let app = Self::assemble(Arc::clone(&schema), source, settings, watch::channel(None).1, sharing, metrics);
         if mongodb.mode() == Mode::ReplicaSet { app.following(schema, &mongodb) } else { app }
     }
@@ -243,6 +248,9 @@ impl App {
         let lease =
             self.sharing.as_ref().map(|Sharing { names, link, .. }| Lease::new(link.clone(), names.lease.clone()));
         let lease = lease.map(Arc::new);
+        if let Some(lease) = &lease {
+            self.metrics.show(speaker(Arc::clone(lease)));
+        }
         let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
         Self { follower: Follower::ChangeStream(Box::new(feed)), hears: true, lease, ..self }
     }
@@ -281,6 +289,11 @@ impl App {
             bus = bus.over(wire, Arc::clone(&schema), checker.prober().clone(), Arc::clone(&metrics));
         }
         let bus = Arc::new(bus);
+        metrics.show_hearing(bus.hearing());
+        show_state(&metrics, &checker);
+        if let Some(Sharing { link, facts, .. }) = &sharing {
+            metrics.show(links(link.clone(), facts.clone()));
+        }
         let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
         Self {
             checker,
@@ -288,6 +301,7 @@ impl App {
             bus,
             metrics,
             trouble,
+            logged_decisions: 0.0,
             follower: Follower::Nobody,
             hears: false,
             sharing,
@@ -349,7 +363,8 @@ impl App {
     #[must_use]
     pub fn apis(&self, requests_max: usize) -> Apis {
         Apis {
-            permissions: PermissionApi::new(self.checker.clone(), requests_max),
+            permissions: PermissionApi::new(self.checker.clone(), requests_max)
+                .logging_decisions(self.logged_decisions),
             invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max),
             watch: WatchApi::new(self.checker.clone(), Arc::clone(&self.bus)),
         }
@@ -441,6 +456,7 @@ async fn start_patiently(
             let schema = read_schema(&config.schema)?;
             let Config { source, redis, settings, .. } = config;
             let mut app = App::counting(schema, source, redis.as_ref(), *settings, Arc::clone(metrics)).await?;
+            app.logged_decisions = config.logged_decisions;
             let tasks = app.start().await?;
             Ok::<_, AppError>((app, tasks))
         };

@@ -13,7 +13,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use hint::Hint;
@@ -28,7 +28,7 @@ use crate::{
     link::LinkError,
     schema::Schema,
     source::{Deadline, Prober, SourceError},
-    telemetry::Metrics,
+    telemetry::{Hearing, Metrics, Seldom, Via},
 };
 
 /// How many seconds a moment may be later than the newest probe's and be believed: probes are sent four times a second.
@@ -51,6 +51,9 @@ const READING_TIME: Duration = Duration::from_secs(1);
 /// How often it is tried to append a moment to the log.
 const APPENDS_MAX: u32 = 4;
 
+/// Keeps an outage from flooding the log.
+static UNTOLD: Seldom = Seldom::per_second(10);
+
 /// How many seconds the log may be behind for who speaks next to say again what has happened since.
 const RESAID_MAX: u32 = 60;
 
@@ -59,6 +62,7 @@ pub struct Bus {
     freshness: Arc<Freshness>,
     log: Arc<Mutex<Log>>,
     line: Option<Line>,
+    hearing: Hearing,
 }
 
 /// What goes on between instances, as this one sees it.
@@ -77,7 +81,7 @@ impl Bus {
     /// A bus to one instance.
     #[must_use]
     pub fn new(freshness: Arc<Freshness>) -> Self {
-        Self { freshness, log: Arc::default(), line: None }
+        Self { freshness, log: Arc::default(), line: None, hearing: Hearing::default() }
     }
 
     /// A bus to all instances on a wire.
@@ -85,6 +89,12 @@ impl Bus {
     pub fn over(self, wire: Wire, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
         let (heard, is_followed) = (Mutex::default(), AtomicBool::new(false));
         Self { line: Some(Line { wire, schema, prober, metrics, heard, is_followed }), ..self }
+    }
+
+    /// What is counted of what is heard.
+    #[must_use]
+    pub fn hearing(&self) -> &Hearing {
+        &self.hearing
     }
 
     /// Begins to carry at a moment of which nothing is known before it.
@@ -176,8 +186,11 @@ impl Bus {
     pub async fn tell(&self, hint: &Hint) -> bool {
         let Some(line) = &self.line else { return false };
         let told = line.wire.hint(hint.encode()).await;
-        let is_told =
-            told.inspect_err(|error| tracing::warn!(%error, "other instances were not told what is outdated"));
+        let is_told = told.inspect_err(|error| {
+            if let Some(suppressed) = UNTOLD.admit() {
+                tracing::warn!(%error, suppressed, "other instances were not told what is outdated");
+            }
+        });
         let is_all = line.prober.clock() == Clock::Cluster && hint.changed(&line.schema) == [Changed::Everything];
         is_told.is_ok() && (!is_all || line.keep_everything(hint.at()).await)
     }
@@ -269,12 +282,15 @@ impl Bus {
         match heard {
             Heard::Listening => self.catch_up().await,
             Heard::Statement(statement) => {
+                let (began, tells_changes) = (Instant::now(), !statement.changes.is_empty());
                 // What is missing between may be in the log.
                 if statement.from > self.freshness.applied() {
                     line.metrics.repaired();
                     self.catch_up().await;
                 }
-                self.take_in(line, statement);
+                if self.take_in(line, statement) && tells_changes {
+                    self.hearing.took(Via::Bus, began.elapsed());
+                }
             }
             Heard::Hint(bytes) => self.hear_hint(line, &bytes).await,
         }
@@ -302,6 +318,7 @@ impl Bus {
 
     async fn hear_hint(&self, line: &Line, bytes: &[u8]) {
         let epoch = self.freshness.epoch();
+        let began = Instant::now();
         let Some(hint) = Hint::decode(bytes) else {
             line.metrics.dropped();
             return;
@@ -317,6 +334,7 @@ impl Bus {
             return;
         };
         self.hint(hint.changed(&line.schema).into_iter().map(|what| Change { at, what }).collect(), epoch);
+        self.hearing.took(Via::Bus, began.elapsed());
     }
 
     /// Whether a moment is one of this source's, and no later than now: up to some seconds after the newest probe's it is taken

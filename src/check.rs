@@ -15,6 +15,7 @@ use std::{
 pub use at_hand::AtHand;
 use at_hand::Watched;
 pub use demand::Demand;
+use tracing::Instrument as _;
 
 use crate::{
     evaluate::{Tree, Verdict, evaluate, explain},
@@ -24,7 +25,7 @@ use crate::{
     question::{Answer, Millis, Question, Tier},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
-    telemetry::Metrics,
+    telemetry::{Metrics, SPANS, Seldom, Work},
 };
 
 /// How many facts one request holds at most.
@@ -35,6 +36,9 @@ const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// For how long questions are still evaluated in a round that begins when the time is up.
 const LAST_TURN: Duration = Duration::from_millis(5);
+
+/// Keeps an outage from flooding the log.
+static FAILURES: Seldom = Seldom::per_second(10);
 
 /// For how long questions are evaluated before the runtime's other tasks get their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
@@ -172,9 +176,15 @@ impl Checker {
         &self.facts
     }
 
+    /// What its work is counted in.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// The schema that it answers by.
     #[must_use]
-    pub fn schema(&self) -> &Schema {
+    pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
 
@@ -211,22 +221,21 @@ impl Checker {
         let started = Instant::now();
         let arrived = LocalTime::now();
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
-        let mut rounds = 0;
-        let mut facts = 0;
+        let mut work = Work::default();
         match self.begin(questions, demand, arrived, deadline).await {
             Ok(mut request) => {
                 self.answer_all(questions, &mut results, &mut request, &now).await;
-                (rounds, facts) = (request.rounds, request.loaded);
+                work = request.work();
             }
             Err(error) => results.fill_with(|| Some(Err(error.clone()))),
         }
-        self.metrics.worked(rounds, facts, started.elapsed());
+        self.metrics.worked(work, started.elapsed());
         let checked = questions.iter().zip(results).map(|(question, result)| match result {
             Some(Ok(checked)) => Ok(checked),
             Some(Err(error)) => self.stale_answer(question, demand, arrived, now(), &error).ok_or(error),
             None => Err(CheckError::DeadlineExceeded),
         });
-        checked.inspect(|result| self.count(result)).collect()
+        checked.inspect(|result| self.note(result)).collect()
     }
 
     /// Evaluates and loads in turn until each question has its result.
@@ -271,6 +280,7 @@ impl Checker {
         demand: Demand,
         deadline: Deadline,
     ) -> Result<Explained, CheckError> {
+        let started = Instant::now();
         let mut request = self.begin(std::slice::from_ref(question), demand, LocalTime::now(), deadline).await?;
         loop {
             let now = (self.now)();
@@ -282,6 +292,7 @@ impl Checker {
                 None => {
                     let answer = self.try_answer(question, &request, now, &mut Missing::default());
                     let checked = answer.unwrap_or(Err(CheckError::DeadlineExceeded))?;
+                    self.metrics.worked(request.work(), started.elapsed());
                     return Ok(Explained { checked, tree, facts: request.at_hand });
                 }
             }
@@ -305,7 +316,7 @@ impl Checker {
         let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
         let need = Need { as_of, stamp: marks.max().unwrap_or_default() };
         let at_hand = AtHand::new(self.schema.lookup_count());
-        Ok(Request { need, arrived, deadline, rounds: 0, loaded: 0, at_hand, failed: HashMap::new() })
+        Ok(Request { need, arrived, deadline, rounds: 0, fetched: 0, at_hand, failed: HashMap::new() })
     }
 
     /// The moment as of which each fact must be true to be no older than demanded.
@@ -415,9 +426,9 @@ impl Checker {
         }
     }
 
-    fn count(&self, result: &Result<Checked, CheckError>) {
+    fn note(&self, result: &Result<Checked, CheckError>) {
         match result {
-            Ok(checked) => self.metrics.answered(&checked.answer),
+            Ok(checked) => self.metrics.aged(checked.age),
             Err(error) => self.metrics.failed(error.as_str()),
         }
     }
@@ -460,7 +471,7 @@ struct Request {
     arrived: LocalTime,
     deadline: Deadline,
     rounds: u32,
-    loaded: u64,
+    fetched: u64,
     at_hand: AtHand,
     failed: HashMap<FactKey, SourceError>,
 }
@@ -485,16 +496,21 @@ impl Request {
         })
     }
 
+    fn work(&self) -> Work {
+        Work { rounds: self.rounds, remembered: self.at_hand.remembered(), fetched: self.fetched }
+    }
+
     async fn load(&mut self, facts: &Facts, missing: Missing) {
         self.rounds += 1;
         let mut keys = missing.keys;
         keys.truncate(self.at_hand.room());
+        self.fetched += u64::try_from(keys.len()).unwrap_or(u64::MAX);
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
+        let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = keys.len());
         let had_failed = !self.failed.is_empty();
-        for (key, result) in facts.load(keys, self.need, self.deadline).await {
+        for (key, result) in facts.load(keys, self.need, self.deadline).instrument(span).await {
             match result {
                 Ok(held) => {
-                    self.loaded += 1;
                     self.at_hand.insert(key, held);
                 }
                 Err(error) => {
@@ -503,8 +519,10 @@ impl Request {
             }
         }
         // Once for each request, however many questions it has.
-        if let Some(error) = self.failed.values().next().filter(|_| !had_failed) {
-            tracing::warn!(%error, facts = self.failed.len(), "facts could not be read");
+        if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
+            && let Some(suppressed) = FAILURES.admit()
+        {
+            tracing::warn!(%error, facts = self.failed.len(), suppressed, "facts could not be read");
         }
     }
 }

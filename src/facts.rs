@@ -14,7 +14,11 @@ use std::{collections::HashMap, sync::Arc};
 use flight::{Fare, Flights, Landed, Seat};
 pub use memory::Memory;
 pub use redis::{ANSWER_TIME, Filling, SharedFacts};
-use tokio::{sync::watch, time::timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::Instrument as _;
 
 use crate::{
     fact::{Fact, FactKey},
@@ -80,7 +84,7 @@ impl Facts {
 
     /// What is remembered, as far as it is known.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 
@@ -105,7 +109,8 @@ impl Facts {
         let mut wanted = keys;
         for attempt in 0..ATTEMPTS_MAX {
             let boarded = self.board(std::mem::take(&mut wanted), need, deadline, attempt > 0, &mut results);
-            for Wait { mut landing, keys } in boarded.waits {
+            for Wait { mut landing, keys, is_joined } in boarded.waits {
+                let began = Instant::now();
                 let landed = match timeout_at(deadline.instant(), landing.wait_for(Option::is_some)).await {
                     Ok(landed) => landed.ok().and_then(|landed| landed.clone()),
                     Err(_) => {
@@ -113,6 +118,9 @@ impl Facts {
                         continue;
                     }
                 };
+                if is_joined {
+                    self.metrics.waited(began.elapsed());
+                }
                 for key in keys {
                     match landed.as_ref().and_then(|landed| landed.get(&key)) {
                         // Its time was another's.
@@ -190,7 +198,8 @@ impl Facts {
                 Seat::Own => mine.push(key),
                 Seat::Joined { number, landing } => {
                     self.metrics.joined();
-                    waits.entry(number).or_insert_with(|| Wait { landing, keys: Vec::new() }).keys.push(key);
+                    let wait = waits.entry(number);
+                    wait.or_insert_with(|| Wait { landing, keys: Vec::new(), is_joined: true }).keys.push(key);
                 }
             }
         }
@@ -205,13 +214,14 @@ impl Facts {
         });
         let mut waits: Vec<Wait> = waits.into_values().collect();
         if !mine.is_empty() {
-            waits.push(Wait { landing: own.landing(), keys: mine.clone() });
+            waits.push(Wait { landing: own.landing(), keys: mine.clone(), is_joined: false });
             let this = self.clone();
             // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
-            tokio::spawn(async move {
+            let flight = async move {
                 let landed = this.fetch(mine, at, need, epoch, deadline).await;
                 own.land(landed);
-            });
+            };
+            tokio::spawn(flight.in_current_span());
         }
         Boarded { epoch, known, waits }
     }
@@ -233,8 +243,11 @@ impl Facts {
             }
         }
         // Who has more time than this asks again, also where the source does not heed its deadline.
+        let asked = wanted.len();
         let load = self.source.load(wanted, at, deadline.for_loading());
-        for (key, result) in timeout_at(deadline.instant(), load).await.unwrap_or_default() {
+        let loaded = timeout_at(deadline.instant(), load).await.unwrap_or_default();
+        self.metrics.asked_source(asked, loaded.iter().filter(|(_, result)| result.is_ok()).count());
+        for (key, result) in loaded {
             if let Ok(fact) = &result {
                 self.memory.insert(fact, is_current);
                 if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
@@ -255,10 +268,11 @@ impl Facts {
         epoch: Epoch,
         deadline: Deadline,
     ) -> Vec<Held> {
-        let asking = tokio::spawn({
+        let asking = {
             let (shared, keys) = (Arc::clone(shared), keys.to_vec());
             async move { shared.get(&keys).await }
-        });
+        };
+        let asking = tokio::spawn(asking.in_current_span());
         // Half of the time is the source's. Whether Redis answers at all is found out also when there is less than that takes.
         let patience = deadline.at_most(deadline.left() / 2).instant();
         let found = timeout_at(patience, asking).await.ok().and_then(Result::ok).unwrap_or_default();
@@ -269,7 +283,7 @@ impl Facts {
             Some(Held { fact, as_of, tier: Tier::Redis })
         });
         let believed: Vec<Held> = believed.collect();
-        self.metrics.believed_redis(believed.len());
+        self.metrics.asked_redis(keys.len(), believed.len());
         believed
     }
 }
@@ -286,4 +300,6 @@ struct Boarded {
 struct Wait {
     landing: watch::Receiver<Option<Arc<Landed>>>,
     keys: Vec<FactKey>,
+    /// Whether another request started it.
+    is_joined: bool,
 }

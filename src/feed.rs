@@ -6,7 +6,10 @@ mod event;
 mod lease;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use lease::Lease;
 use mongodb::Database;
@@ -22,6 +25,7 @@ use crate::{
     link::LinkError,
     schema::Schema,
     source::{Deadline, Prober, SourceError},
+    telemetry::Via,
 };
 
 /// How far the stream may lag behind the instance's own probes, and how long it may take to answer, before it is opened anew.
@@ -151,7 +155,7 @@ impl Feed {
         let changes = vec![Change { at, what: Changed::Everything }];
         let statement = Statement { from: self.freshness.applied(), to: at, changes };
         let speaks = self.lease.as_ref().is_some_and(|lease| lease.is_held());
-        if self.say(statement, speaks, epoch).await.is_err() {
+        if self.say(statement, Instant::now(), speaks, epoch).await.is_err() {
             self.leave_to_others().await;
         }
     }
@@ -167,10 +171,20 @@ impl Feed {
         }
     }
 
-    /// Applies a statement, and says it to the others as well where this instance is to.
-    async fn say(&self, statement: Statement, to_all: bool, epoch: Epoch) -> Result<Published, LinkError> {
+    /// Applies a statement that was `heard` just now, and says it to the others as well where this instance is to.
+    async fn say(
+        &self,
+        statement: Statement,
+        heard: Instant,
+        to_all: bool,
+        epoch: Epoch,
+    ) -> Result<Published, LinkError> {
+        let is_current = self.bus.say(statement.clone(), epoch);
+        if !statement.changes.is_empty() {
+            self.bus.hearing().took(Via::Stream, heard.elapsed());
+        }
         // What is of another history is not said to others either.
-        if !self.bus.say(statement.clone(), epoch) || !to_all {
+        if !is_current || !to_all {
             return Ok(Published::Kept);
         }
         let published = self.bus.publish(statement).await;
@@ -189,7 +203,9 @@ impl Feed {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
+        let followed = self.bus.hearing().follow();
         let ended = self.say_all(&mut stream, span, epoch, patience).await;
+        drop(followed);
         stream.close().await;
         ended
     }
@@ -205,6 +221,7 @@ impl Feed {
                 Ok(batch) => batch,
                 Err(ended) => return ended,
             };
+            let heard = Instant::now();
             // Strictly before the batch's token, at whose moment more may come; and nothing that no probe has confirmed.
             let known = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
             let to = batch.token.previous().min(known).max(said);
@@ -217,7 +234,7 @@ impl Feed {
             // Who was relieved, or takes office, ends here: what is said to others must have no gap.
             let term = self.lease.as_ref().and_then(|lease| lease.term());
             let speaks = term.is_some() && term == span.term;
-            let published = self.say(Statement { from: said, to, changes }, speaks, epoch).await;
+            let published = self.say(Statement { from: said, to, changes }, heard, speaks, epoch).await;
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);

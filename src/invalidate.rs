@@ -2,7 +2,7 @@
 //!
 //! For what changes where no stream shows it, and for who wants a token that covers it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use tokio::time::timeout_at;
 
@@ -13,6 +13,7 @@ use crate::{
     question::{CollectionId, Id, IdForm, Resource, Subject},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
+    telemetry::Via,
 };
 
 /// What is to be read again.
@@ -92,6 +93,7 @@ impl Invalidator {
     /// # Errors
     /// The source could not be asked, or not in time. Nothing is marked then.
     pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Invalidated, SourceError> {
+        let began = Instant::now();
         let epoch = self.prober.epoch();
         let at = self.prober.sent_since(LocalTime::now(), deadline).await?.moment;
         let mut hint = Hint::nothing(at);
@@ -117,6 +119,7 @@ impl Invalidator {
         self.bus.hint(changes, epoch);
         let told = timeout_at(deadline.for_loading().instant(), self.bus.tell(&hint)).await;
         let is_published = told.unwrap_or(false);
+        self.bus.hearing().took(Via::Call, began.elapsed());
         Ok(Invalidated { token: Token { clock: self.clock(), moment: at }, is_published })
     }
 

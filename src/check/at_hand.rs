@@ -18,6 +18,8 @@ pub struct AtHand {
     by_lookup: Box<[FrozenMap<Id, Box<Held>, foldhash::fast::RandomState>]>,
     facts: Cell<usize>,
     bytes: Cell<usize>,
+    /// How many of the facts were remembered.
+    remembered: Cell<u64>,
 }
 
 impl AtHand {
@@ -25,7 +27,7 @@ impl AtHand {
     #[must_use]
     pub fn new(lookups: usize) -> Self {
         let by_lookup = (0..lookups).map(|_| FrozenMap::default()).collect();
-        Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0) }
+        Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0), remembered: Cell::new(0) }
     }
 
     /// A fact, and where it came from.
@@ -48,6 +50,11 @@ impl AtHand {
         self.facts.update(|count| count + 1);
         self.bytes.update(|bytes| bytes + held.fact.memory() + size_of::<Held>() + id.size());
         Some(facts.insert(id, Box::new(held)))
+    }
+
+    /// How many of the facts were remembered, and had not to be fetched.
+    pub(super) fn remembered(&self) -> u64 {
+        self.remembered.get()
     }
 
     /// How many more facts it may hold.
@@ -111,6 +118,7 @@ impl<'a> Watched<'a> {
             return None;
         }
         let held = self.remembered.remembered(lookup, id, self.need)?;
+        self.at_hand.remembered.update(|count| count + 1);
         self.at_hand.keep(lookup, id.clone(), held)
     }
 }

@@ -9,7 +9,7 @@ use super::{Ended, Failure, Outcome, options::Options, text::warn};
 use crate::{
     app,
     config::{Config, ProcessEnvironment},
-    telemetry::start_logs,
+    telemetry::start_recording,
 };
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ impl Serve {
     pub(super) async fn run(self) -> Ended {
         let config = Config::read(&self.options.overrides(), &ProcessEnvironment);
         let config = config.map_err(Failure::usage)?;
-        start_logs(&config.log_filter).map_err(Failure::no_answer)?;
+        let recording = start_recording(&config.log_filter, config.traces.as_deref()).map_err(Failure::no_answer)?;
         let hints = self.hints;
         let ready = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
             Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
@@ -33,7 +33,9 @@ impl Serve {
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer)?;
-        app::run(&config, ready, stop).await?;
+        let served = app::run(&config, ready, stop).await;
+        recording.end().await;
+        served?;
         Ok(Outcome::Yes)
     }
 }

@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 
 use super::Failure;
-use crate::{telemetry::start_logs, transport::proto::DESCRIPTORS};
+use crate::{telemetry::start_recording, transport::proto::DESCRIPTORS};
 
 /// Whether standard output is read by a person.
 pub(super) fn is_terminal() -> bool {
@@ -26,7 +26,7 @@ pub(super) fn all(text: &str) {
 
 /// Shows the warnings of what runs in this process: what is odd about documents, above all.
 pub(super) fn start_warnings() -> Result<(), Failure> {
-    start_logs("warn").map_err(Failure::no_answer)
+    start_recording("warn", None).map(drop).map_err(Failure::no_answer)
 }
 
 /// Says something that does not stop the command.

@@ -71,7 +71,8 @@ impl Memory {
     /// Forgets everything that is remembered when this is called.
     pub fn clear(&self) {
         for shard in &self.shards {
-            *write(shard) = Shard::default();
+            let mut shard = write(shard);
+            *shard = Shard { evictions: shard.evictions, ..Shard::default() };
         }
     }
 
@@ -85,6 +86,18 @@ impl Memory {
     #[must_use]
     pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| read(shard).facts.len()).sum()
+    }
+
+    /// How many facts had to go for others since the beginning.
+    #[must_use]
+    pub fn evictions(&self) -> usize {
+        self.shards.iter().map(|shard| read(shard).evictions).sum()
+    }
+
+    /// How many bytes may be in use.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.shard_bytes_max * SHARDS
     }
 
     fn shard(&self, hash: u64) -> Option<&RwLock<Shard>> {
@@ -122,6 +135,8 @@ struct Shard {
     facts_bytes: usize,
     /// The slot that is looked at next when something has to go.
     hand: usize,
+    /// How many facts had to go.
+    evictions: usize,
 }
 
 impl Shard {
@@ -174,6 +189,7 @@ impl Shard {
             {
                 self.facts_bytes -= there.get().memory();
                 there.remove();
+                self.evictions += 1;
                 return true;
             }
         }

@@ -19,13 +19,14 @@ pub use filling::Filling;
 use filling::Waiting;
 use futures::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::codec;
 use crate::{
     fact::{Fact, FactKey},
     link::{Link, LinkError, Names},
     schema::Schema,
-    telemetry::Metrics,
+    telemetry::{Metrics, SPANS},
 };
 
 /// What a request loses at most when Redis stops to answer. From then on the link is down, and nobody waits for it.
@@ -72,6 +73,18 @@ enum Unwritten {
 }
 
 impl Unwritten {
+    /// Each of them.
+    const ALL: [Self; 8] = [
+        Self::QueueFull,
+        Self::TooLarge,
+        Self::Down,
+        Self::NoRoom,
+        Self::Paused,
+        Self::OutOfMemory,
+        Self::Refused,
+        Self::Failed,
+    ];
+
     /// The name in metrics.
     fn as_str(self) -> &'static str {
         match self {
@@ -91,6 +104,9 @@ impl SharedFacts {
     /// Facts of a schema, over a link, under these names; and what writes them, which has to be run.
     #[must_use]
     pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, Filling) {
+        for reason in Unwritten::ALL {
+            metrics.may_leave_unwritten(reason.as_str());
+        }
         let (queue, waiting) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
         let is_refusal_told = AtomicBool::new(false);
@@ -108,16 +124,16 @@ impl SharedFacts {
     /// Those of the facts that Redis has, within [`ANSWER_TIME`]: none where it does not answer. Whether they count is not
     /// known.
     pub async fn get(&self, keys: &[FactKey]) -> Vec<Fact> {
-        self.metrics.asked_redis(keys.len());
         join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_some(keys))).await.into_iter().flatten().collect()
     }
 
     async fn get_some(&self, keys: &[FactKey]) -> Vec<Fact> {
+        let span = tracing::trace_span!(target: SPANS, "redis MGET", otel.kind = "client", db.system = "redis", facts = keys.len());
         let mut command = redis::cmd("MGET");
         for key in keys {
             command.arg(self.names.fact(key));
         }
-        match self.link.query::<Vec<Option<Vec<u8>>>>(&command, ANSWER_TIME).await {
+        match self.link.query::<Vec<Option<Vec<u8>>>>(&command, ANSWER_TIME).instrument(span).await {
             Ok(values) => {
                 let found = keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
                 found.filter_map(|(key, value)| codec::decode(&self.schema, key.clone(), &value)).collect()

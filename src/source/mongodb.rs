@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use mongodb::{
     options::{ClientOptions, ReadPreference, SelectionCriteria},
 };
 use tokio::{sync::Semaphore, time::timeout_at};
+use tracing::{Instrument as _, Span, trace_span};
 
 use super::{Deadline, Identity, Source, SourceError};
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     freshness::{Clock, Moment},
     question::{CollectionId, Id, LookupId},
     schema::{Lookup, Schema},
+    telemetry::{Commands, SPANS},
 };
 
 /// How many commands run at once, probes and the change stream apart, which wait for none of them.
@@ -72,6 +74,7 @@ pub struct MongoDb {
     mode: Mode,
     permits: Semaphore,
     ticks: AtomicU64,
+    commands: Commands,
 }
 
 /// What the server can promise.
@@ -166,7 +169,7 @@ impl MongoDb {
         };
         let set = hello.get_str("setName").ok().map(str::to_owned);
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
-        Ok(Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0) })
+        Ok(Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() })
     }
 
     /// What tells it from others.
@@ -189,6 +192,12 @@ impl MongoDb {
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// What is counted of its commands.
+    #[must_use]
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     fn tick(&self) -> Moment {
@@ -220,7 +229,10 @@ impl MongoDb {
     async fn read_in_turn(&self, command: Document, deadline: Deadline) -> Result<Document, CommandError> {
         let permit = timeout_at(deadline.instant(), self.permits.acquire()).await;
         let _permit = permit.map_err(|_| CommandError::TimedOut)?;
-        self.read(command, deadline).await
+        let (_present, began) = (self.commands.begin(), Instant::now());
+        let reply = self.read(command, deadline).await;
+        self.commands.took("find", began.elapsed());
+        reply
     }
 
     /// Reads the documents of these keys, in as few commands as they fit in.
@@ -237,7 +249,11 @@ impl MongoDb {
         while let Some(mut keys) = todo.pop() {
             let found = match room.load(Ordering::Relaxed) {
                 0 => Err(SourceError::TooMuch),
-                _ => self.find_once(self.schema.lookup(lookup), &keys, at, deadline).await,
+                _ => {
+                    let found = self.schema.lookup(lookup);
+                    let span = find_span(found, keys.len());
+                    self.find_once(found, &keys, at, deadline).instrument(span).await
+                }
             };
             match found {
                 Ok(Some(found)) => {
@@ -364,6 +380,19 @@ pub(crate) fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
 }
 
+/// The span of a find, without the keys.
+fn find_span(lookup: &Lookup, keys: usize) -> Span {
+    trace_span!(
+        target: SPANS,
+        "mongodb find",
+        otel.kind = "client",
+        db.system = "mongodb",
+        db.operation.name = "find",
+        db.collection.name = &*lookup.collection,
+        keys,
+    )
+}
+
 fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document {
     let keys: Vec<Bson> = keys.iter().map(id_to_bson).collect();
     let mut filter = doc! { lookup.by.as_str(): { "$in": keys } };
@@ -454,7 +483,10 @@ impl Source for MongoDb {
             "singleBatch": true,
             "readConcern": { "level": "linearizable" },
         };
-        let reply = self.read(command, deadline.at_most(PROBE_TIME)).await;
+        let span = trace_span!(target: SPANS, "mongodb probe", otel.kind = "client", db.system = "mongodb");
+        let began = Instant::now();
+        let reply = self.read(command, deadline.at_most(PROBE_TIME)).instrument(span).await;
+        self.commands.took("probe", began.elapsed());
         match reply.map_err(|error| error.during(SourceError::Probe))?.get("operationTime") {
             Some(Bson::Timestamp(time)) => Ok(moment_of(*time)),
             _ => Err(SourceError::Answer { collection, what: "no operationTime" }),

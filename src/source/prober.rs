@@ -11,6 +11,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout_at},
 };
+use tracing::Instrument as _;
 
 use super::{Deadline, Source, SourceError};
 use crate::freshness::{Clock, Epoch, Freshness, LocalTime, Probe};
@@ -122,10 +123,11 @@ impl Prober {
         let sent = Sent { at: LocalTime::now(), outcome };
         underway.push(sent.clone());
         let (this, at) = (self.clone(), sent.at);
-        tokio::spawn(async move {
+        let probe = async move {
             let outcome = this.send(at).await;
             let _nobody_waits = landed.send(Some(outcome));
-        });
+        };
+        tokio::spawn(probe.in_current_span());
         sent
     }
 

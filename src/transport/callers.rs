@@ -15,6 +15,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Status, body::Body};
 
 use super::{server::Limits, status};
+use crate::telemetry::Seldom;
 
 /// What begins the paths that take no token: probes, descriptions and metrics.
 const OPEN: [&str; 5] = ["/grpc.health.v1.", "/grpc.reflection.", "/healthz", "/readyz", "/metrics"];
@@ -25,6 +26,9 @@ const CHECKS: [&str; 3] = [
     "/permcached.v1.PermissionService/BatchCheck",
     "/permcached.v1.PermissionService/ListPermissions",
 ];
+
+/// Keeps those who are refused from flooding the log. Calls that take the scope admin are all logged.
+static REFUSALS: Seldom = Seldom::per_second(10);
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,11 +104,16 @@ impl Callers {
             return Err(Status::unauthenticated("no token: send `authorization: Bearer <token>`"));
         };
         let Some(caller) = Self::find(callers, authorization) else {
+            if let Some(suppressed) = REFUSALS.admit() {
+                tracing::warn!(suppressed, "refused: a token that is not known");
+            }
             return Err(Status::unauthenticated("the token is not one of AUTH_TOKENS or AUTH_ADMIN_TOKENS"));
         };
         let needed = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
         if caller.scope < needed {
-            tracing::warn!(caller = &*caller.name, path, "refused: this takes the scope admin");
+            if let Some(suppressed) = REFUSALS.admit() {
+                tracing::warn!(caller = &*caller.name, path, suppressed, "refused: this takes the scope admin");
+            }
             return Err(Status::permission_denied("this takes a token with the scope admin"));
         }
         if needed == Scope::Admin {

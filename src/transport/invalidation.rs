@@ -15,7 +15,11 @@ use crate::{
     invalidate::{Invalidated, Invalidator, Outdated, OutdatedDocument},
     schema::Schema,
     source::SourceError,
+    telemetry::Seldom,
 };
+
+/// Keeps an outage from flooding the log.
+static FAILURES: Seldom = Seldom::per_second(10);
 
 /// How many things one request names at most.
 const NAMED_MAX: usize = 10_000;
@@ -46,7 +50,9 @@ impl InvalidationService for InvalidationApi {
         let invalidated = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => Status::deadline_exceeded("nothing was invalidated in time"),
             error => {
-                tracing::warn!(%error, "nothing was invalidated: the source cannot be read");
+                if let Some(suppressed) = FAILURES.admit() {
+                    tracing::warn!(%error, suppressed, "nothing was invalidated: the source cannot be read");
+                }
                 status::unavailable("nothing was invalidated: the source cannot be read")
             }
         })?;

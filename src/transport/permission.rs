@@ -17,6 +17,7 @@ use super::{
         batch_check_response::{self, result::Outcome},
         permission_service_server::PermissionService,
     },
+    record::Record,
     status::{self, Violation},
 };
 use crate::{
@@ -36,6 +37,7 @@ const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 pub struct PermissionApi {
     checker: Checker,
     permits: Arc<Semaphore>,
+    record: Record,
 }
 
 /// What every handler needs before it can ask.
@@ -50,7 +52,14 @@ impl PermissionApi {
     /// A service that handles at most `requests_max` requests at once, and refuses more.
     #[must_use]
     pub fn new(checker: Checker, requests_max: usize) -> Self {
-        Self { checker, permits: Arc::new(Semaphore::new(requests_max)) }
+        let record = Record::new(Arc::clone(checker.schema()), checker.metrics());
+        Self { checker, permits: Arc::new(Semaphore::new(requests_max)), record }
+    }
+
+    /// With so many of all answers in the log, by chance: none at 0, each at 1.
+    #[must_use]
+    pub fn logging_decisions(self, part: f64) -> Self {
+        Self { record: self.record.logging(part), ..self }
     }
 
     /// Takes a place for a request, and reads its demand; adds what is wrong with that to `violations`.
@@ -102,17 +111,18 @@ fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>)
 #[tonic::async_trait]
 impl PermissionService for PermissionApi {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let (metadata, _, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
+        let (metadata, extensions, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let checked = self.ask_one(&question, &admitted).await?;
+        self.record.of(&extensions).answered(&question, &checked);
         Ok(Response::new(CheckResponse { answer: Some(self.answer(&checked)) }))
     }
 
     async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
-        let (metadata, _, BatchCheckRequest { questions, consistency }) = request.into_parts();
+        let (metadata, extensions, BatchCheckRequest { questions, consistency }) = request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
@@ -143,6 +153,7 @@ impl PermissionService for PermissionApi {
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.failed(error));
         }
+        self.record.of(&extensions).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
         let mut room = ErrorRoom(ERROR_BYTES_MAX);
         let result = |refused: Option<Status>| {
@@ -166,13 +177,14 @@ impl PermissionService for PermissionApi {
         &self,
         request: Request<ListPermissionsRequest>,
     ) -> Result<Response<ListPermissionsResponse>, Status> {
-        let (metadata, _, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
+        let (metadata, extensions, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         let schema = self.checker.schema();
         let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
         let questions = valid(questions, violations)?;
         let checked = self.checker.check(&questions, admitted.demand, admitted.deadline).await;
+        self.record.of(&extensions).answered_all(&questions, &checked);
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
             let checked = checked.map_err(|error| admitted.failed(&error))?;
             let permission = schema.permission(question.permission).name.to_string();
@@ -182,13 +194,15 @@ impl PermissionService for PermissionApi {
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
-        let (metadata, _, ExplainRequest { subject, permission, resource, consistency }) = request.into_parts();
+        let (metadata, extensions, ExplainRequest { subject, permission, resource, consistency }) =
+            request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.demand, admitted.deadline).await;
         let explained = explained.map_err(|error| admitted.failed(&error))?;
+        self.record.of(&extensions).answered(&question, &explained.checked);
         Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))
     }
 }

@@ -30,6 +30,7 @@ use super::{
     health::{Current, Health},
     http,
     invalidation::InvalidationApi,
+    observed::{methods, observe},
     permission::PermissionApi,
     proto::{
         DESCRIPTORS,
@@ -41,7 +42,7 @@ use super::{
     tls::Tls,
     watch::WatchApi,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Calls, Kind, Metrics, Reading};
 
 /// What health is told of: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
@@ -138,7 +139,8 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let Serving { listener, probes, tls, callers, reflection, limits, metrics, health, mut apis } = serving;
     let (drain, is_draining) = watch::channel(false);
     let current = Current { health, is_draining: is_draining.clone() };
-    let admission = Admission::new(callers, limits);
+    metrics.show(state(&current));
+    let gate = Gate { admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
     let reporter = HealthReporter::new();
     let front = || {
         Routes::from(http::routes(current.clone(), Arc::clone(&metrics)))
@@ -149,7 +151,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let unready = current.clone();
     let starting =
         described.clone().into_axum_router().fallback(move |request: Request| ready(refuse(&unready, &request)));
-    let starting = guarded(starting, &admission);
+    let starting = gate.before(starting);
     let open: Arc<OnceLock<Router>> = Arc::default();
     let answering: Answering = Arc::new({
         let open = Arc::clone(&open);
@@ -158,7 +160,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let opening = async {
         if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
             let services = with_apis(described, apis, limits, is_draining.clone());
-            let _once = open.set(guarded(services.into_axum_router(), &admission));
+            let _once = open.set(gate.before(services.into_axum_router()));
         }
         pending::<()>().await;
     };
@@ -169,7 +171,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         }
     };
     let port = |listener, tls, answering| Port { listener, tls, limits, answering, is_draining: is_draining.clone() };
-    let probed = guarded(front().into_axum_router(), &admission);
+    let probed = gate.before(front().into_axum_router());
     let probes = probes.map(|listener| port(listener, None, Arc::new(move || probed.clone())).serve());
     let main = port(listener, tls.clone(), answering).serve();
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
@@ -213,9 +215,27 @@ fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
     Ok(routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
 }
 
-/// Before anything else looks at a request.
-fn guarded(router: Router, admission: &Admission) -> Router {
-    router.layer(from_fn_with_state(admission.clone(), admit))
+/// What each request comes through before anything else looks at it.
+struct Gate {
+    admission: Admission,
+    calls: Calls,
+}
+
+impl Gate {
+    /// What is refused is counted as well.
+    fn before(&self, router: Router) -> Router {
+        let admitted = router.layer(from_fn_with_state(self.admission.clone(), admit));
+        admitted.layer(from_fn_with_state(self.calls.clone(), observe))
+    }
+}
+
+/// How the service is, as metrics show it.
+fn state(current: &Current) -> Reading {
+    let reading = Reading::new("permcached_health", "1 for the state that the service is in", Kind::Gauge);
+    Health::STATES.iter().fold(reading, |reading, state| {
+        let current = current.clone();
+        reading.with("state", state, move || Some(f64::from(u8::from(current.now().state() == *state))))
+    })
 }
 
 /// What is said to who calls before there is anything to call.

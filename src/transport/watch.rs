@@ -20,6 +20,7 @@ use crate::{
     check::Checker,
     freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
     question::Subject,
+    telemetry::Present,
 };
 
 /// How many watch at once.
@@ -83,6 +84,7 @@ impl WatchService for WatchApi {
             untold: VecDeque::new(),
             told_at: None,
             _permit: permit,
+            _present: self.checker.metrics().watcher(),
         };
         Ok(Response::new(Box::pin(stream::unfold(Some(watcher), Watcher::next))))
     }
@@ -98,6 +100,7 @@ struct Watcher {
     /// When something was told last.
     told_at: Option<Instant>,
     _permit: OwnedSemaphorePermit,
+    _present: Present,
 }
 
 impl Watcher {

@@ -39,7 +39,7 @@ struct Fence {
     within: &'static [(&'static str, &'static str)],
 }
 
-const FENCES: [Fence; 6] = [
+const FENCES: [Fence; 7] = [
     Fence {
         names: &[
             "tonic",
@@ -74,6 +74,17 @@ const FENCES: [Fence; 6] = [
             ("bus::redis", "sends statements and hints over it"),
             ("feed::lease", "keeps the speaker's lease there"),
         ],
+    },
+    Fence {
+        names: &[
+            "prometheus_client",
+            "tracing_subscriber",
+            "tracing_opentelemetry",
+            "opentelemetry",
+            "opentelemetry_sdk",
+            "opentelemetry_otlp",
+        ],
+        within: &[("telemetry", "records what is done")],
     },
     Fence { names: &["clap"], within: &[("cli", "it is the command line"), ("main", "calls it")] },
     Fence { names: &["std::env"], within: &[("config", "is the only reader of the environment")] },

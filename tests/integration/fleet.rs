@@ -16,7 +16,7 @@ use permcached::question::Question;
 
 use crate::support::live::Live;
 
-const SCHEMA: &str = r#"
+pub const SCHEMA: &str = r#"
 default_subject = "user"
 
 [subject.user]
@@ -42,28 +42,28 @@ guest = { collection = "shares", by = "file_id", field = "user_id" }
 read = "owner | guest | folder.read"
 "#;
 
-const USER: u8 = 101;
-const OWNER: u8 = 100;
-const FILE: u8 = 1;
-const SHARE: u8 = 51;
+pub const USER: u8 = 101;
+pub const OWNER: u8 = 100;
+pub const FILE: u8 = 1;
+pub const SHARE: u8 = 51;
 
-const GUEST: &str = "allowed by file#guest";
-const NO_GRANT: &str = "denied NO_GRANT";
+pub const GUEST: &str = "allowed by file#guest";
+pub const NO_GRANT: &str = "denied NO_GRANT";
 
-fn id(number: u8) -> ObjectId {
+pub fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-fn share(number: u8, file: u8) -> Document {
+pub fn share(number: u8, file: u8) -> Document {
     doc! { "_id": id(number), "file_id": id(file), "user_id": id(USER) }
 }
 
 /// A file that is shared.
-fn shared_file() -> [(&'static str, Vec<Document>); 2] {
+pub fn shared_file() -> [(&'static str, Vec<Document>); 2] {
     [("files", vec![doc! { "_id": id(FILE), "owner_id": id(OWNER) }]), ("shares", vec![share(SHARE, FILE)])]
 }
 
 /// Whether the guest may read a file.
-fn reads(live: &Live, file: u8) -> Question {
+pub fn reads(live: &Live, file: u8) -> Question {
     live.question(&format!("user:{}", id(USER)), "read", &format!("file:{}", id(file)))
 }

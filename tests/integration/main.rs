@@ -40,6 +40,7 @@ mod secrets;
 mod shared_facts;
 mod standalone;
 mod support;
+mod telemetry;
 mod transport;
 mod tuple_models;
 mod wrong_types;

@@ -26,7 +26,7 @@ use permcached::{
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{
-    both::{fill, schema, shown},
+    both::{asked_of, fill, found_in, schema, shown},
     live::{Live, until},
     monitored::{Monitor, commands, level},
     servers::mongo,
@@ -165,11 +165,11 @@ impl Instance {
     }
 
     fn asked(&self) -> u64 {
-        self.counted("permcached_redis_facts_asked_total")
+        asked_of(&self.live.app.metrics, "redis")
     }
 
     fn believed(&self) -> u64 {
-        self.counted("permcached_redis_facts_believed_total")
+        found_in(&self.live.app.metrics, "redis")
     }
 
     /// How many finds of documents there were since it was asked last.

@@ -5,7 +5,7 @@ use permcached::check::Demand;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
-    both::counted,
+    both::{counted, found_in},
     fleet::Fleet,
     live::{Live, until},
     redis::{Cluster, NODES},
@@ -20,8 +20,8 @@ async fn notices(fleet: &Fleet) {
     fleet.notice(back, &question, GUEST).await;
 }
 
-fn metric(live: &Live, name: &str) -> u64 {
-    counted(&live.app.metrics, &format!("permcached_redis_facts_{name}_total"))
+fn written(live: &Live) -> u64 {
+    counted(&live.app.metrics, "permcached_redis_facts_written_total")
 }
 
 /// Named by one of its nodes alone, it refuses what belongs to the others.
@@ -47,13 +47,13 @@ async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
     for question in &questions {
         first.ask(question, Demand::MinimizeLatency).await.expect("an answer");
     }
-    until(|| metric(first, "written") >= questions.len() as u64).await;
+    until(|| written(first) >= questions.len() as u64).await;
     let now = first.ask(&questions[0], Demand::FullyConsistent).await.expect("an answer").as_of.moment;
     second.heard(now).await;
     for question in &questions {
         second.ask(question, Demand::MinimizeLatency).await.expect("an answer");
     }
-    let believed = metric(second, "believed");
+    let believed = found_in(&second.app.metrics, "redis");
     assert!(believed >= questions.len() as u64, "{believed} facts were found");
     cluster.node(0).freeze();
     notices(&fleet).await;

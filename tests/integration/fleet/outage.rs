@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{SCHEMA, USER, id};
-use crate::support::{both::counted, fleet::Fleet, redis::Redis};
+use crate::support::{both::asked_of, fleet::Fleet, redis::Redis};
 
 /// How long Redis is away, and how long it was not there at the start.
 const LOST: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ fn file(number: u16) -> ObjectId {
 
 /// How many facts all of them have asked Redis for.
 fn asked_of_redis(fleet: &Fleet) -> u64 {
-    fleet.each().map(|live| counted(&live.app.metrics, "permcached_redis_facts_asked_total")).sum()
+    fleet.each().map(|live| asked_of(&live.app.metrics, "redis")).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]

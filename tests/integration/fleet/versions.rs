@@ -16,7 +16,7 @@ use permcached::{
 
 use super::{FILE, GUEST, SCHEMA, USER, id, reads, shared_file};
 use crate::support::{
-    both::{TIME_MAX, counted, fill, schema},
+    both::{TIME_MAX, asked_of, counted, fill, found_in, schema},
     fleet::Fleet,
     live::{Live, until},
     redis::redis,
@@ -61,15 +61,15 @@ fn document(live: &Live) -> Outdated {
 
 /// What one has put into Redis the other does not find there, nor the other way round.
 async fn see_nothing_of_each_other(one: &Live, other: &Live) {
-    let metric = |live: &Live, name: &str| counted(&live.app.metrics, &format!("permcached_redis_facts_{name}_total"));
+    let written = |live: &Live| counted(&live.app.metrics, "permcached_redis_facts_written_total");
     for (writer, reader) in [(one, other), (other, one)] {
         let question = reads(writer, FILE);
         let read = writer.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
-        until(|| metric(writer, "written") >= 2).await;
+        until(|| written(writer) >= 2).await;
         reader.heard(read.as_of.moment).await;
         reader.ask(&reads(reader, FILE), Demand::MinimizeLatency).await.expect("an answer");
-        assert!(metric(reader, "asked") >= 2);
-        assert_eq!(metric(reader, "believed"), 0);
+        assert!(asked_of(&reader.app.metrics, "redis") >= 2);
+        assert_eq!(found_in(&reader.app.metrics, "redis"), 0);
     }
 }
 

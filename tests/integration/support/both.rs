@@ -107,6 +107,16 @@ pub fn counted(metrics: &Metrics, line: &str) -> u64 {
     value.strip_suffix(".0").unwrap_or(value).parse().unwrap_or_else(|_| panic!("{line} {value}"))
 }
 
+/// How many facts were found in a tier.
+pub fn found_in(metrics: &Metrics, tier: &str) -> u64 {
+    counted(metrics, &format!("permcached_facts_found_total{{tier=\"{tier}\"}}"))
+}
+
+/// How many facts a tier was asked for.
+pub fn asked_of(metrics: &Metrics, tier: &str) -> u64 {
+    found_in(metrics, tier) + counted(metrics, &format!("permcached_facts_missed_total{{tier=\"{tier}\"}}"))
+}
+
 /// The same documents behind both sources.
 pub struct Both {
     pub schema: Arc<Schema>,

@@ -84,6 +84,7 @@ pub async fn exchange(address: SocketAddr, request: String) -> String {
 /// A running service.
 pub struct Service {
     pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
 }
@@ -108,6 +109,13 @@ impl Service {
     pub async fn start_as(change: impl FnOnce(&mut Serving)) -> Self {
         let app = Self::sample().await;
         Self::serve(app.apis(1_024), app.metrics, change).await
+    }
+
+    /// As [`Service::start`], with so many of all answers in the log.
+    pub async fn logging(part: f64) -> Self {
+        let mut app = Self::sample().await;
+        app.logged_decisions = part;
+        Self::of(&app).await
     }
 
     async fn sample() -> App {
@@ -153,6 +161,7 @@ impl Service {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
+        let counted = Arc::clone(&metrics);
         let mut serving = Serving {
             listener,
             probes: None,
@@ -168,7 +177,7 @@ impl Service {
         let served = tokio::spawn(serve(serving, async {
             let _dropped = stopped.await;
         }));
-        Self { address, stop: Some(stop), served }
+        Self { address, metrics: counted, stop: Some(stop), served }
     }
 
     /// A connection of its own. No call over it takes longer than the tests' patience.

@@ -1,0 +1,107 @@
+//! Logs to standard error, and the beginning and end of all that is recorded there and elsewhere.
+
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::traces::Spans;
+
+/// What is recorded, from its beginning to its end.
+#[derive(Debug)]
+pub struct Recording(Option<Spans>);
+
+impl Recording {
+    /// Sends what is left of traces, within a second.
+    pub async fn end(self) {
+        if let Some(spans) = self.0 {
+            // It blocks, and what sends needs the runtime meanwhile.
+            drop(tokio::task::spawn_blocking(move || spans.end()).await);
+        }
+    }
+}
+
+/// Whether a text has the syntax of `RUST_LOG`.
+#[must_use]
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
+}
+
+/// Starts logging to standard error: pretty on a terminal, JSON otherwise. `filter` has the syntax of `RUST_LOG`. Traces are
+/// sent to this URL, where there is one.
+///
+/// # Errors
+/// What is wrong with the filter, or with where traces are to be sent.
+pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let spans = traces.map(Spans::begin).transpose()?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::io::stderr().is_terminal() {
+        lines.with_target(false).with_filter(filter).boxed()
+    } else {
+        lines.json().flatten_event(true).with_filter(filter).boxed()
+    };
+    let registry = tracing_subscriber::registry().with(lines).with(spans.as_ref().map(Spans::layer));
+    registry.try_init().map_err(|error| error.to_string())?;
+    Ok(Recording(spans))
+}
+
+/// Lets so many lines of one kind through in a second, so that who floods the service does not flood its log. Counts the
+/// others.
+#[derive(Debug)]
+pub struct Seldom {
+    lines_max: u32,
+    second: Mutex<Second>,
+}
+
+#[derive(Debug)]
+struct Second {
+    began: Option<Instant>,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl Seldom {
+    /// So many lines a second.
+    #[must_use]
+    pub const fn per_second(lines_max: u32) -> Self {
+        Self { lines_max, second: Mutex::new(Second { began: None, lines: 0, suppressed: 0 }) }
+    }
+
+    /// Whether a line may be written now: then how many were not since the last one.
+    pub fn admit(&self) -> Option<u64> {
+        self.admit_at(Instant::now())
+    }
+
+    fn admit_at(&self, now: Instant) -> Option<u64> {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
+            second.began = Some(now);
+            second.lines = 0;
+        }
+        if second.lines == self.lines_max {
+            second.suppressed += 1;
+            return None;
+        }
+        second.lines += 1;
+        Some(std::mem::take(&mut second.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_a_second_and_the_next_one_says_how_many_there_were_besides() {
+        let seldom = Seldom::per_second(2);
+        let start = Instant::now();
+        let at = |millis| seldom.admit_at(start + Duration::from_millis(millis));
+        assert_eq!([at(0), at(10), at(20), at(999)], [Some(0), Some(0), None, None]);
+        assert_eq!([at(1_000), at(1_001), at(1_002)], [Some(2), Some(0), None]);
+        assert_eq!(at(9_000), Some(1));
+    }
+}

@@ -1,0 +1,450 @@
+//! Everything that is counted and timed, and how it is shown. `docs/metrics.md` says what each metric means.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{
+    calls::{CallMetrics, Calls, Method},
+    decisions::{DecisionLabels, Decisions},
+    reading::{Kind, Reading},
+};
+use crate::question::Tier;
+
+/// Up to how many seconds each bucket reaches, for what may take from microseconds to seconds.
+const SECONDS: [f64; 13] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// Up to how many seconds each bucket of an age reaches.
+const AGES: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 15.0, 60.0];
+
+/// Everything that is counted. One for each process; clones of its parts count into the same.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What other modules have, by what it is about.
+    elsewhere: Mutex<BTreeMap<&'static str, Registry>>,
+    calls: CallMetrics,
+    decisions: Family<DecisionLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
+    rounds: Histogram,
+    seconds: Histogram,
+    age: Histogram,
+    found: [Counter; TIERS.len()],
+    missed: [Counter; TIERS.len()],
+    joins: Counter,
+    flight_wait: Histogram,
+    shared_written: Counter,
+    shared_unwritten: Family<ReasonLabels, Counter>,
+    repairs: Counter,
+    drops: Counter,
+    watchers: Gauge,
+}
+
+/// Every tier, fastest first.
+const TIERS: [Tier; 3] = [Tier::Memory, Tier::Redis, Tier::Source];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    error: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    tier: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ViaLabels {
+    via: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CommandLabels {
+    command: &'static str,
+}
+
+/// What a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How often facts were loaded.
+    pub rounds: u32,
+    /// How many facts were remembered and would do.
+    pub remembered: u64,
+    /// How many had to be fetched.
+    pub fetched: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let all = &mut registry;
+        let calls = CallMetrics::register(all);
+        let decisions = Family::default();
+        let help = "Answers given, by what was asked, what was answered and who asked";
+        all.register("permcached_decisions", help, decisions.clone());
+        let errors = Family::default();
+        all.register("permcached_check_errors", "Questions that could not be answered, by error", errors.clone());
+        let rounds = Histogram::new([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 16.0, 32.0]);
+        all.register("permcached_check_rounds", "Rounds of loading facts that a request took", rounds.clone());
+        let seconds = seconds(all, "permcached_check", "Time that a request's checks took", SECONDS);
+        let age = self::seconds(all, "permcached_answer_age", "How old the oldest fact of an answer may be", AGES);
+        let found = by_tier(all, "permcached_facts_found", "Facts that were looked for in a tier and found there");
+        let missed = by_tier(all, "permcached_facts_missed", "Facts that were looked for in a tier and not to be had");
+        let joins =
+            counter(all, "permcached_flights_joined", "Facts that were waited for while another request loaded them");
+        let help = "Time that a request waited for what another request loaded";
+        let flight_wait = self::seconds(all, "permcached_flight_wait", help, SECONDS);
+        let shared_written = counter(all, "permcached_redis_facts_written", "Facts written to Redis");
+        let shared_unwritten = Family::default();
+        let help = "Facts that were to be written to Redis and were not, by reason";
+        all.register("permcached_redis_facts_unwritten", help, shared_unwritten.clone());
+        let help = "Gaps in what was heard from other instances, for which the log was read";
+        let repairs = counter(all, "permcached_bus_repairs", help);
+        let drops = counter(all, "permcached_bus_drops", "Statements and hints that were not believed");
+        let watchers = Gauge::default();
+        all.register("permcached_watchers", "Calls of Watch that are open", watchers.clone());
+        let build = Reading::new("permcached_build_info", "Which version this is", Kind::Gauge);
+        all.register_collector(Box::new(build.with("version", env!("CARGO_PKG_VERSION"), || Some(1.0))));
+        register_process(all);
+        Self {
+            registry,
+            elsewhere: Mutex::default(),
+            calls,
+            decisions,
+            errors,
+            rounds,
+            seconds,
+            age,
+            found,
+            missed,
+            joins,
+            flight_wait,
+            shared_written,
+            shared_unwritten,
+            repairs,
+            drops,
+            watchers,
+        }
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+/// A histogram of seconds. The name is given without its unit.
+fn seconds(registry: &mut Registry, name: &str, help: &str, buckets: impl IntoIterator<Item = f64>) -> Histogram {
+    let histogram = Histogram::new(buckets);
+    registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+    histogram
+}
+
+fn by_tier(registry: &mut Registry, name: &str, help: &str) -> [Counter; TIERS.len()] {
+    let family = Family::<TierLabels, Counter>::default();
+    registry.register(name, help, family.clone());
+    TIERS.map(|tier| family.get_or_create_owned(&TierLabels { tier: tier.as_str() }))
+}
+
+/// What is known of the process, by the names that all exporters give it.
+fn register_process(registry: &mut Registry) {
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let help = "When the process began, in seconds since 1970";
+    let started = Reading::new("process_start_time_seconds", help, Kind::Gauge).of(move || Some(started));
+    let help = "Memory of the process that is in use, in bytes";
+    let memory = Reading::new("process_resident_memory_bytes", help, Kind::Gauge).of(resident_bytes);
+    let help = "Time of processors that the process has taken";
+    let processors = Reading::new("process_cpu_seconds", help, Kind::Counter).of(|| Some(processor_seconds()));
+    for reading in [started, memory, processors] {
+        registry.register_collector(Box::new(reading));
+    }
+}
+
+/// What the kernel says that the process takes, where it is one that says so.
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))?;
+    Some(kibibytes.parse::<f64>().ok()? * 1_024.0)
+}
+
+fn processor_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default().as_secs_f64()
+}
+
+impl Metrics {
+    /// What counts the calls of a port with these methods.
+    #[must_use]
+    pub fn calls(&self, methods: impl IntoIterator<Item = Method>) -> Calls {
+        Calls::new(&self.calls, methods)
+    }
+
+    /// What counts answers by these permissions: of each the resource's type and its name, in the order of their numbers.
+    #[must_use]
+    pub fn decisions(&self, permissions: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Decisions {
+        Decisions::new(self.decisions.clone(), permissions)
+    }
+
+    /// Shows values that live elsewhere, in place of earlier ones of that name.
+    pub fn show(&self, reading: Reading) {
+        let mut registry = Registry::default();
+        let name = reading.name();
+        registry.register_collector(Box::new(reading));
+        self.put(name, registry);
+    }
+
+    /// Shows what is counted of a MongoDB, in place of an earlier one.
+    pub fn show_commands(&self, commands: &Commands) {
+        let Commands { seconds, in_progress } = commands;
+        let help = "Time that a command took in MongoDB";
+        let mut registry = Registry::default();
+        registry.register_with_unit("permcached_mongodb_command", help, Unit::Seconds, seconds.clone());
+        let help = "Finds that run in MongoDB, of 64 at most";
+        registry.register("permcached_mongodb_finds_in_progress", help, in_progress.clone());
+        self.put("mongodb", registry);
+    }
+
+    /// Shows what is counted of what is heard, in place of what was heard earlier.
+    pub fn show_hearing(&self, hearing: &Hearing) {
+        let Hearing { delay, streams } = hearing;
+        let help = "Time from a change being heard of to facts being outdated by it";
+        let mut registry = Registry::default();
+        registry.register_with_unit("permcached_invalidation_delay", help, Unit::Seconds, delay.clone());
+        let help = "Change streams that this instance follows";
+        registry.register("permcached_change_streams", help, streams.clone());
+        self.put("hearing", registry);
+    }
+
+    /// Counts questions that could not be answered.
+    pub fn failed(&self, error: &'static str) {
+        self.errors.get_or_create(&ErrorLabels { error }).inc();
+    }
+
+    /// Counts a request's work.
+    pub fn worked(&self, work: Work, time: Duration) {
+        let Work { rounds, remembered, fetched } = work;
+        self.rounds.observe(f64::from(rounds));
+        self.seconds.observe(time.as_secs_f64());
+        let ([found, ..], [missed, ..]) = (&self.found, &self.missed);
+        found.inc_by(remembered);
+        missed.inc_by(fetched);
+    }
+
+    /// Notes the age of what an answer rests on.
+    pub fn aged(&self, age: Duration) {
+        self.age.observe(age.as_secs_f64());
+    }
+
+    /// Counts facts that Redis was asked for, of which so many were found there and would do.
+    pub fn asked_redis(&self, asked: usize, found: usize) {
+        let ([_, all_found, _], [_, all_missed, _]) = (&self.found, &self.missed);
+        all_found.inc_by(count(found));
+        all_missed.inc_by(count(asked.saturating_sub(found)));
+    }
+
+    /// Counts facts that the source was asked for, of which so many were read.
+    pub fn asked_source(&self, asked: usize, found: usize) {
+        let ([.., all_found], [.., all_missed]) = (&self.found, &self.missed);
+        all_found.inc_by(count(found));
+        all_missed.inc_by(count(asked.saturating_sub(found)));
+    }
+
+    /// Counts a fact that another request is loading.
+    pub fn joined(&self) {
+        self.joins.inc();
+    }
+
+    /// Notes how long what another request loaded was waited for.
+    pub fn waited(&self, time: Duration) {
+        self.flight_wait.observe(time.as_secs_f64());
+    }
+
+    /// Counts a fact that was written to Redis.
+    pub fn written(&self) {
+        self.shared_written.inc();
+    }
+
+    /// Shows a reason for which facts are not written to Redis before there is any.
+    pub fn may_leave_unwritten(&self, reason: &'static str) {
+        drop(self.shared_unwritten.get_or_create(&ReasonLabels { reason }));
+    }
+
+    /// Counts a fact that was not written to Redis.
+    pub fn unwritten(&self, reason: &'static str) {
+        self.shared_unwritten.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a gap in what was heard from other instances.
+    pub fn repaired(&self) {
+        self.repairs.inc();
+    }
+
+    /// Counts something that was heard and not believed.
+    pub fn dropped(&self) {
+        self.drops.inc();
+    }
+
+    /// Counts one who watches for as long as what is returned is kept.
+    #[must_use]
+    pub fn watcher(&self) -> Present {
+        Present::new(&self.watchers)
+    }
+
+    /// All metrics in the text format of `OpenMetrics`.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let elsewhere = self.elsewhere();
+        let mut all = std::iter::once(&self.registry).chain(elsewhere.values());
+        if all.try_for_each(|registry| encode_registry(&mut text, registry)).is_err() {
+            text.clear();
+        }
+        let _infallible = encode_eof(&mut text);
+        text
+    }
+
+    fn put(&self, about: &'static str, registry: Registry) {
+        self.elsewhere().insert(about, registry);
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<&'static str, Registry>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(facts: usize) -> u64 {
+    u64::try_from(facts).unwrap_or(u64::MAX)
+}
+
+/// Counts in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Present(Gauge);
+
+impl Present {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is counted of a MongoDB. Clones count into the same.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    seconds: Family<CommandLabels, Histogram, fn() -> Histogram>,
+    in_progress: Gauge,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self { seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)), in_progress: Gauge::default() }
+    }
+}
+
+impl Commands {
+    /// Counts a find as in progress for as long as what is returned is kept.
+    #[must_use]
+    pub fn begin(&self) -> Present {
+        Present::new(&self.in_progress)
+    }
+
+    /// Notes how long a command took.
+    pub fn took(&self, command: &'static str, time: Duration) {
+        self.seconds.get_or_create(&CommandLabels { command }).observe(time.as_secs_f64());
+    }
+}
+
+/// How it was heard that something changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// In this instance's change stream.
+    Stream,
+    /// From another instance.
+    Bus,
+    /// By a call of `Invalidate`.
+    Call,
+}
+
+impl Via {
+    /// The name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Bus => "bus",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// What is counted of what is heard about changes. Clones count into the same.
+#[derive(Clone, Debug)]
+pub struct Hearing {
+    delay: Family<ViaLabels, Histogram, fn() -> Histogram>,
+    streams: Gauge,
+}
+
+impl Default for Hearing {
+    fn default() -> Self {
+        Self { delay: Family::new_with_constructor(|| Histogram::new(SECONDS)), streams: Gauge::default() }
+    }
+}
+
+impl Hearing {
+    /// Notes how long it took from hearing of changes to marking them.
+    pub fn took(&self, via: Via, time: Duration) {
+        self.delay.get_or_create(&ViaLabels { via: via.as_str() }).observe(time.as_secs_f64());
+    }
+
+    /// Counts a change stream for as long as what is returned is kept.
+    #[must_use]
+    pub fn follow(&self) -> Present {
+        Present::new(&self.streams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As where a start is tried again.
+    #[test]
+    fn what_is_shown_again_takes_the_place_of_what_was_there() {
+        let metrics = Metrics::default();
+        for value in [1.0, 2.0] {
+            metrics.show(Reading::new("permcached_shown", "A value", Kind::Gauge).of(move || Some(value)));
+            metrics.show_commands(&Commands::default());
+            metrics.show_hearing(&Hearing::default());
+        }
+        let text = metrics.render();
+        assert!(text.contains("\npermcached_shown 2.0\n") && !text.contains("permcached_shown 1.0"), "{text}");
+        let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{text}");
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+    }
+}

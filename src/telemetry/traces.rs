@@ -1,0 +1,117 @@
+//! Traces over OTLP, off unless they are asked for: what a call did, from its arrival to the database.
+//!
+//! All spans have one target and the finest level, so that where traces are off no span is ever made: what that costs is one
+//! look at a number. No span carries an id, a token or a value of a document.
+
+use std::{sync::OnceLock, time::Duration};
+
+use opentelemetry::{
+    Key, KeyValue,
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::TracerProvider as _,
+};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+use tracing::{Span, field::Empty, level_filters::LevelFilter, trace_span};
+use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
+use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
+
+/// The target of every span.
+pub const SPANS: &str = "permcached::span";
+
+/// How long it may take to send what is left at the end.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Sends spans. What the standard variables say, but for where to, is read by OpenTelemetry's own library.
+#[derive(Debug)]
+pub struct Spans(SdkTracerProvider);
+
+impl Spans {
+    /// Begins to send to a URL.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub(super) fn begin(endpoint: &str) -> Result<Self, String> {
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
+        let exporter = exporter.map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))?;
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let mut resource = Resource::builder().with_attribute(version);
+        if is_nameless(&Resource::builder().build()) {
+            resource = resource.with_service_name("permcached");
+        }
+        let resource = resource.build();
+        Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+    }
+
+    /// What makes spans of what goes on.
+    pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
+    where
+        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let layer: OpenTelemetryLayer<S, SdkTracer> =
+            tracing_opentelemetry::layer().with_tracer(self.0.tracer("permcached"));
+        let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
+        layer.with_filter(Targets::new().with_target(SPANS, LevelFilter::TRACE))
+    }
+
+    /// Sends what is left, as far as that takes no longer than a second. Blocks.
+    pub(super) fn end(&self) {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIME) {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// Whether neither `OTEL_SERVICE_NAME` nor `OTEL_RESOURCE_ATTRIBUTES` names the service: the library has a name for that.
+fn is_nameless(resource: &Resource) -> bool {
+    let name = resource.get(&Key::from_static_str("service.name"));
+    name.is_none_or(|name| name.as_str().starts_with("unknown_service"))
+}
+
+/// Where a call comes from, as its headers say: the W3C's `traceparent` and `tracestate`.
+struct Parent<'a>([(&'static str, Option<&'a str>); 2]);
+
+impl Extractor for Parent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| *name == key).and_then(|(_, value)| *value)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+/// The span of a call, within the trace that its `traceparent` and `tracestate` name. None where traces are off.
+#[must_use]
+pub fn call_span<'a>(
+    service: &str,
+    method: &str,
+    traceparent: impl FnOnce() -> Option<&'a str>,
+    tracestate: impl FnOnce() -> Option<&'a str>,
+) -> Span {
+    static PROPAGATOR: OnceLock<TraceContextPropagator> = OnceLock::new();
+    let span = trace_span!(
+        target: SPANS,
+        "call",
+        otel.name = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.grpc.status_code = Empty,
+    );
+    if !span.is_disabled() {
+        span.record("otel.name", format!("{service}/{method}"));
+        let parent = Parent([("traceparent", traceparent()), ("tracestate", tracestate())]);
+        let context = PROPAGATOR.get_or_init(TraceContextPropagator::new).extract(&parent);
+        if let Err(error) = span.set_parent(context) {
+            tracing::debug!(%error, "a call's trace is not known");
+        }
+    }
+    span
+}

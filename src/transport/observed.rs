@@ -1,0 +1,142 @@
+//! The outermost layer of the port: each call of gRPC is counted and timed from its arrival to its last byte and, where traces
+//! are on, is a span. What is no call passes through untouched.
+//!
+//! Decides nothing, and reads of a call its path, its status and where it comes from.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    http::{
+        HeaderMap,
+        header::{CONTENT_TYPE, HeaderName},
+    },
+    middleware::Next,
+    response::Response,
+};
+use http_body::{Frame, SizeHint};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tracing::{Instrument as _, Span};
+
+use super::proto::DESCRIPTORS;
+use crate::telemetry::{Call, Calls, Method, call_span};
+
+/// Where a call's status stands, after its last message or in place of any.
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Every method that stands on the port.
+pub(super) fn methods() -> Vec<Method> {
+    let described = [
+        DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let files = described.into_iter().filter_map(|bytes| FileDescriptorSet::decode(bytes).ok());
+    let methods = files.flat_map(|files| files.file).flat_map(|file| {
+        let package = file.package().to_owned();
+        file.service.into_iter().flat_map(move |service| {
+            let name = format!("{package}.{}", service.name());
+            service.method.into_iter().map(move |method| Method {
+                service: name.clone(),
+                name: method.name().to_owned(),
+                is_client_streaming: method.client_streaming(),
+                is_server_streaming: method.server_streaming(),
+            })
+        })
+    });
+    methods.collect()
+}
+
+/// Counts a call, and hands it on.
+pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: Next) -> Response {
+    let Some(mut observed) = Observed::begin(&calls, &request) else { return next.run(request).await };
+    let span = observed.span.clone();
+    let response = next.run(request).instrument(span).await;
+    observed.read(response.headers());
+    response.map(|body| Body::new(ObservedBody { body, observed }))
+}
+
+/// A call that goes on.
+struct Observed {
+    call: Call,
+    span: Span,
+}
+
+impl Observed {
+    /// A call that arrives; none where the request is no call.
+    fn begin(calls: &Calls, request: &Request) -> Option<Self> {
+        let kind = request.headers().get(CONTENT_TYPE)?;
+        if !kind.as_bytes().starts_with(b"application/grpc") {
+            return None;
+        }
+        let call = calls.begin(request.uri().path());
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let span = call_span(call.service(), call.method(), || header("traceparent"), || header("tracestate"));
+        Some(Self { call, span })
+    }
+
+    /// Notes the status, where these are the headers that have it.
+    fn read(&mut self, headers: &HeaderMap) {
+        let Some(status) = headers.get(STATUS) else { return };
+        match status.to_str().ok().and_then(|status| status.parse().ok()) {
+            Some(code) => self.call.end(code),
+            None => self.call.end_unknown(),
+        }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        if self.span.is_disabled() {
+            return;
+        }
+        // Who is gone has canceled it.
+        let code = self.call.code().unwrap_or(1);
+        self.span.record("rpc.grpc.status_code", code);
+        // By OpenTelemetry's conventions these are the server's fault, and others are the caller's.
+        if matches!(code, 2 | 4 | 12 | 13 | 14 | 15) {
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+/// The body of a response, whose end is the call's.
+struct ObservedBody {
+    body: Body,
+    observed: Observed,
+}
+
+impl HttpBody for ObservedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.observed.read(trailers);
+                }
+            }
+            Some(Err(_)) | None => self.observed.call.end_unknown(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,108 @@
+//! Answers by who asked for what, and where their facts came from.
+
+use std::sync::Arc;
+
+use bson::doc;
+use permcached::{
+    check::Demand,
+    transport::{
+        Caller, Callers, Scope,
+        proto::{BatchCheckRequest, CheckRequest, ListPermissionsRequest, Question},
+    },
+};
+use tonic::Request;
+
+use crate::{
+    fleet::{FILE, GUEST, SCHEMA, SHARE, id, reads, shared_file},
+    support::{
+        both::{asked_of, counted, found_in},
+        fleet::Fleet,
+        live::{Live, until},
+        redis::redis,
+        service::{Service, resource, subject},
+    },
+};
+
+const ALICE: &str = "user:a11ce0000000000000000001";
+const ZOE: &str = "user:20e000000000000000000006";
+const ROADMAP: &str = "file:f11e00000000000000000001";
+
+fn question(who: &str) -> Question {
+    Question { subject: subject(who), permission: "read".to_owned(), resource: resource(ROADMAP) }
+}
+
+fn bearing<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn answers_count_for_who_asked() {
+    let known = [Caller::new("web", "w3b", Scope::Check), Caller::new("jobs", "j0bs", Scope::Check)];
+    let service = Service::guarded(Callers::Known(known.into())).await;
+    let mut client = service.client();
+    let Question { subject: who, permission, resource } = question(ALICE);
+    let check = CheckRequest { subject: who.clone(), permission, resource: resource.clone(), consistency: None };
+    client.check(bearing(check.clone(), "w3b")).await.unwrap();
+    client.check(bearing(check.clone(), "w3b")).await.unwrap();
+    client.check(bearing(check.clone(), "j0bs")).await.unwrap();
+    client.check(check).await.unwrap_err();
+    // One of these is none that can be answered.
+    let questions = vec![question(ALICE), question(ZOE), Question::default()];
+    client.batch_check(bearing(BatchCheckRequest { questions, consistency: None }, "j0bs")).await.unwrap();
+    let read = "resource_type=\"file\",permission=\"read\"";
+    let count = |labels: &str| counted(&service.metrics, &format!("permcached_decisions_total{{{read},{labels}}}"));
+    assert_eq!(count("decision=\"allowed\",reason=\"\",caller=\"web\""), 2);
+    assert_eq!(count("decision=\"allowed\",reason=\"\",caller=\"jobs\""), 2);
+    assert_eq!(count("decision=\"denied\",reason=\"NO_GRANT\",caller=\"jobs\""), 1);
+    let sum = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with("permcached_decisions_total{"));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    assert_eq!(sum(&service.metrics.render()), 5);
+    let list = ListPermissionsRequest { subject: who, resource, consistency: None };
+    let listed = client.list_permissions(bearing(list, "web3")).await;
+    assert!(listed.is_err());
+    let list = ListPermissionsRequest {
+        subject: subject(ALICE),
+        resource: crate::support::service::resource(ROADMAP),
+        consistency: None,
+    };
+    let listed = client.list_permissions(bearing(list, "w3b")).await.unwrap().into_inner().permissions.len() as u64;
+    assert!(listed > 2);
+    assert_eq!(sum(&service.metrics.render()), 5 + listed);
+}
+
+/// The fact of the file and the one of its shares, for each of the instances.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fact_that_a_request_needs_is_found_in_one_tier() {
+    let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
+    fleet.until_told().await;
+    let [first, second] = [&fleet.instances[0].live, &fleet.instances[1].live];
+    let tiers = |live: &Live| {
+        let metrics = &live.app.metrics;
+        ["memory", "redis", "source"].map(|tier| (asked_of(metrics, tier), found_in(metrics, tier)))
+    };
+    let question = reads(first, FILE);
+    let loaded = first.ask(&question, Demand::MinimizeLatency).await.unwrap();
+    assert_eq!(tiers(first), [(2, 0), (2, 0), (2, 2)], "a cold one comes from the source");
+    until(|| counted(&first.app.metrics, "permcached_redis_facts_written_total") == 2).await;
+    second.heard(loaded.as_of.moment).await;
+    assert_eq!(second.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(tiers(second), [(2, 0), (2, 2), (0, 0)], "what another has read comes from Redis");
+    let batch = vec![question.clone(); 5];
+    let deadline = permcached::source::Deadline::after(crate::support::both::TIME_MAX);
+    let answers = second.app.checker.check(&batch, Demand::MinimizeLatency, deadline).await;
+    assert!(answers.iter().all(Result::is_ok));
+    // A request holds what it has found: five questions need two facts.
+    assert_eq!(tiers(second), [(4, 2), (2, 2), (0, 0)], "and is remembered");
+    let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
+    second.heard(gone).await;
+    second.says(&question, Demand::MinimizeLatency).await;
+    assert_eq!(tiers(second)[0], (6, 3), "what has changed is missed, and the other is not");
+    let metrics = Arc::clone(&second.app.metrics);
+    assert_eq!(counted(&metrics, "permcached_memory_facts"), 2);
+    assert!(counted(&metrics, "permcached_memory_bytes") > 0);
+    assert_eq!(counted(&metrics, "permcached_memory_bytes_max"), 64 * 1_024 * 1_024);
+}
