@@ -13,7 +13,12 @@ use permcached::transport::proto::{
 use tokio::time::{sleep, timeout};
 use tonic::{Request, Response, Status, transport::Endpoint};
 
-use crate::support::{command::Serving, redis::Redis, servers::secured_mongo, service::http};
+use crate::support::{
+    command::Serving,
+    redis::Redis,
+    servers::secured_mongo,
+    service::{PATIENCE, http},
+};
 
 const SCHEMA: &str = r#"
     default_subject = "user"
