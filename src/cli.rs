@@ -53,7 +53,7 @@ enum Command {
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
-    /// Draw questions from a database for load tests, and see that a server answers them as expected.
+    /// Draw questions from a database, for load tests, or verify the answers to them.
     Questions(questions::QuestionsCommand),
     /// Have a running server read facts again, and print a token for what was written.
     Invalidate(invalidate::Invalidate),
