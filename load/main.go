@@ -1,7 +1,7 @@
 // Command load runs the load tests of permcached with ghz, checks every answer, and writes a report with plots.
 //
 // Without -server it starts all that it needs on this machine, and fills a database; with it, it asks a server that is there
-// already, and changes nothing. README.md beside this file says what is run; ../docs/load.md says what came of it.
+// already, and changes nothing there. README.md beside this file says what is run; ../docs/load.md says what came of it.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&s.out, "out", "../target/load", "the `directory` of the report, and of all that leads to it")
 	flag.StringVar(&s.schema, "schema", "../schemas/fylora-sharing.toml", "the schema, without -server")
 	flag.StringVar(&s.server, "server", "", "ask this server, as `host:port`, with the token in AUTH_TOKEN")
-	flag.StringVar(&s.questions, "questions", "", "with -server: the `directory` that `permcached questions write` has written")
+	flag.StringVar(&s.questions, "questions", "", "with -server: a `directory` that permcached questions write has written (default: they are drawn, from MONGODB_URI by SCHEMA_FILE)")
 	flag.StringVar(&s.runs, "runs", "", "which runs, by name (default all; warm,batch with -server)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -51,25 +51,32 @@ func (s *settings) main(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []*string{&s.configurations, &s.out, &s.schema, &s.permcached, &s.ghz} {
-		// Paths are used in other directories than this one; a bare name is looked for on the PATH.
-		if strings.ContainsRune(*path, filepath.Separator) || path == &s.configurations {
-			if *path, err = filepath.Abs(*path); err != nil {
-				return err
-			}
+	// They are used in other directories than this one. A bare name of a program is looked for on the PATH.
+	for _, path := range []*string{&s.configurations, &s.out, &s.schema, &s.permcached, &s.ghz, &s.questions} {
+		isName := path == &s.permcached || path == &s.ghz
+		if *path == "" || isName && !strings.ContainsRune(*path, filepath.Separator) {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
 		}
 	}
 	if err := os.MkdirAll(s.out, 0o755); err != nil {
 		return err
 	}
 	target := &target{ghz: s.ghz, configurations: s.configurations, address: s.server, token: os.Getenv("AUTH_TOKEN")}
-	if s.server == "" {
+	switch {
+	case s.server == "":
 		stack, err := s.startStack(ctx)
 		if err != nil {
 			return err
 		}
 		defer stack.stop()
 		target.stack, target.address, target.token, target.admin = stack, stack.address, stack.token, stack.admin
+	case s.questions == "":
+		if err := s.drawQuestions(ctx, os.Environ()); err != nil {
+			return err
+		}
 	}
 	if target.questions, err = readQuestions(s.permcached, s.questions); err != nil {
 		return err
@@ -80,9 +87,9 @@ func (s *settings) main(ctx context.Context) error {
 	}
 	report := newReport(s.server, len(target.questions.answers), s.versions(ctx))
 	for _, kind := range chosen {
-		result, err := target.run(ctx, kind, s.out)
-		if err != nil {
-			return err
+		result := target.run(ctx, kind, s.out)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		fmt.Println(result.sentence())
 		report.results = append(report.results, result)
@@ -113,11 +120,19 @@ func (s *settings) startStack(ctx context.Context) (_ *stack, err error) {
 	if err := seed(ctx, stack.client.Database(databaseName)); err != nil {
 		return nil, fmt.Errorf("the database cannot be filled: %w", err)
 	}
-	s.questions = filepath.Join(s.out, "questions")
-	if err := writeQuestions(ctx, s.permcached, s.questions, questionCount, stack.sourceEnvironment()); err != nil {
-		return nil, fmt.Errorf("no questions were drawn: %w", err)
+	if err := s.drawQuestions(ctx, stack.sourceEnvironment()); err != nil {
+		return nil, err
 	}
 	return stack, stack.serve(ctx, s.permcached)
+}
+
+// drawQuestions draws them from the database, and by the schema, that the environment names.
+func (s *settings) drawQuestions(ctx context.Context, environment []string) error {
+	s.questions = filepath.Join(s.out, "questions")
+	if err := writeQuestions(ctx, s.permcached, s.questions, questionCount, environment); err != nil {
+		return fmt.Errorf("no questions were drawn: %w", err)
+	}
+	return nil
 }
 
 // chosen are the runs, in their order. Those that write, or make a server forget, are for servers of our own.
@@ -140,9 +155,6 @@ func (s *settings) chosen() ([]kind, error) {
 	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("-runs %s: there is no such run", s.runs)
-	}
-	if s.server != "" && s.questions == "" {
-		return nil, errors.New("-server wants -questions: `permcached questions write --out DIR` makes them")
 	}
 	return chosen, nil
 }

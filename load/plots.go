@@ -43,13 +43,22 @@ func ladder(results []*result) template.HTML {
 		d.line("mark", p95, y-13, p95, y+13)
 		d.text("value", "middle", p95, y-17, "p95 "+short(quantile(all, 0.95)))
 		d.text("tick", "middle", place(0.5), y+24, short(quantile(all, 0.5)))
-		if distance := goal - p95; distance > 240 {
-			times := float64(goalP95) / float64(quantile(all, 0.95))
-			d.line("distance", p95+8, y-22, goal-6, y-22)
-			d.text("tick", "end", goal-10, y-26, fmt.Sprintf("%.0f times below the goal", times))
-		}
+		times := float64(goalP95) / float64(quantile(all, 0.95))
+		d.text("tick", "end", right-8, y-12, distance(times))
 	}
 	return d.done("For each run, where its latencies lie, and how far its 95th percentile is below the goal")
+}
+
+// distance says how far below the goal something is, or above it.
+func distance(times float64) string {
+	switch {
+	case times >= 10:
+		return fmt.Sprintf("%.0f times below", times)
+	case times > 1:
+		return fmt.Sprintf("%.1f times below", times)
+	default:
+		return "missed"
+	}
 }
 
 // percentiles draws each run's latency over the part of its calls that took no longer, the rare ones drawn apart.
@@ -141,7 +150,7 @@ func overTime(results []*result) template.HTML {
 			continue
 		}
 		base := top + row*float64(at) + row - 26
-		y := scale{from: 0, to: max(slices.Max(rates), goalRate*1.2), start: base, end: base - row + 36}
+		y := scale{from: 0, to: max(slices.Max(rates), goalRate*1.1), start: base, end: base - row + 36}
 		if r.batched {
 			y.to = slices.Max(rates) * 1.1
 		}
@@ -154,7 +163,9 @@ func overTime(results []*result) template.HTML {
 		d.area(r.Name, points, base)
 		if r.paced {
 			d.line("goal", left, y.at(goalRate), right, y.at(goalRate))
-			d.text("goal-text", "end", right, y.at(goalRate)-6, fmt.Sprintf("goal: %s a second", thousands(uint64(goalRate))))
+			if at == 0 {
+				d.text("goal-text", "end", right, 10, fmt.Sprintf("goal: %s a second", thousands(uint64(goalRate))))
+			}
 		}
 		d.text("name", "end", left-16, base-24, r.Title)
 		d.text("tick", "end", left-16, base-8, fmt.Sprintf("%s calls/s", thousands(uint64(math.Round(r.ghz.Rps)))))

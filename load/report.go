@@ -29,6 +29,11 @@ func (r *report) failed() bool {
 	return slices.ContainsFunc(r.results, func(result *result) bool { return len(result.Problems) > 0 })
 }
 
+// hasRoom is whether each paced run could have taken twice as long and still met the goal.
+func (r *report) hasRoom() bool {
+	return !slices.ContainsFunc(r.results, func(result *result) bool { return result.paced && result.quantile(0.95) > goalP95/2 })
+}
+
 // section is one plot, with what it says.
 type section struct {
 	Title, Text string
@@ -62,7 +67,7 @@ func (r *report) write(path string) error {
 	}
 	defer file.Close()
 	err = layout.Execute(file, map[string]any{
-		"Failed": r.failed(), "Results": r.tiles(), "Sections": r.sections(), "Answers": r.answers(), "Facts": r.Facts,
+		"Failed": r.failed(), "HasRoom": r.hasRoom(), "Results": r.tiles(), "Sections": r.sections(), "Answers": r.answers(), "Facts": r.Facts,
 		"Questions": thousands(r.questions), "Server": r.server, "Calls": thousands(r.calls()),
 		"When": started.UTC().Format("2 January 2006, 15:04 UTC"), "Took": time.Since(started).Round(time.Second).String(),
 	})
@@ -124,12 +129,12 @@ func (r *report) sections() []section {
 		sections = append(sections, section{Title: title, Text: text, Legend: names, Plot: plot})
 	}
 	if len(singles) > 0 {
-		add("The goal, and the distance to it", fmt.Sprintf("%s calls a second, 95 of 100 of them within %s. The dark bar holds the faster half of a run’s calls, the light one 99 of 100; the dot is the slowest call of all.", thousands(uint64(goalRate)), tickText(milliseconds(goalP95))), nil, ladder(singles))
+		add("The goal, and the distance to it", fmt.Sprintf("%s calls a second, 95 of 100 of them within %s. The dark bar holds the faster half of a run’s calls, the light one 99 of 100; the dot is the slowest call of all. To the right: how far its 95th percentile is below the goal.", thousands(uint64(goalRate)), tickText(milliseconds(goalP95))), nil, ladder(singles))
 		add("How long calls took", "The part of a run’s calls that took no longer. To the right stand the rare ones: each mark is ten times rarer than the one before.", names, percentiles(singles))
 		add("How latencies are spread", "Each run on the same scale; its most frequent latency is the peak.", nil, ridges(singles))
 	}
 	if all := of(func(*result) bool { return true }); len(all) > 0 {
-		add("Calls over time", fmt.Sprintf("Calls begun in each half second, as a rate. Where a run is paced, it should lie on the goal."), nil, overTime(all))
+		add("Calls over time", "Calls begun in each half second, as a rate. Where a run is paced, it should lie on the goal.", nil, overTime(all))
 	}
 	if looked := of(func(r *result) bool { return len(r.sampled) > 1 }); len(looked) > 0 {
 		add("Where facts came from", "Facts that were read from MongoDB or found in Redis, a second. All others were remembered in the process; where there is nothing to see, all were.", []legend{{"mongodb", "MongoDB"}, {"redis", "Redis"}}, tiers(looked))

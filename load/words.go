@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -15,8 +16,14 @@ func thousands[N int | uint64](number N) string {
 	return text
 }
 
+// none stands for the latency of no call at all.
+const none = time.Duration(math.MaxInt64)
+
 // short writes a duration with two or three digits: 0.84 ms, 12.3 ms, 1.20 s.
 func short(d time.Duration) string {
+	if d == none {
+		return "–"
+	}
 	ms := float64(d) / float64(time.Millisecond)
 	switch {
 	case ms >= 1_000:
