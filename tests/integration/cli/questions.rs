@@ -3,12 +3,14 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use bson::{doc, oid::ObjectId};
 use mongodb::Database;
 use permcached::transport::proto::DESCRIPTORS;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::{BOB, CONTRACT};
 use crate::{
     rules::sample,
     support::{
@@ -19,13 +21,18 @@ use crate::{
     },
 };
 
-const COUNT: usize = 400;
+const COUNT: usize = 2_000;
 
-/// A database with the sample documents.
+/// How many people nobody has shared anything with: so many that chance finds hardly anybody else.
+const STRANGERS: usize = 500;
+
+/// A database with the sample documents, and with strangers.
 async fn database() -> Database {
     let schema = shipped_schema("fylora-sharing.toml");
     let database = mongo().database().await;
     fill(&database, &schema, &sample(&schema)).await;
+    let strangers = (0..STRANGERS).map(|_| doc! { "_id": ObjectId::new() });
+    database.collection("users").insert_many(strangers).await.unwrap();
     database
 }
 
@@ -39,6 +46,10 @@ fn write(database: &Database, seed: &str, out: &Path) -> Ended {
 
 fn read(directory: &Path, name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(directory.join(name)).unwrap()).unwrap()
+}
+
+fn id_of(object: &str) -> &str {
+    object.split_once(':').unwrap().1
 }
 
 fn texts<'a>(objects: &'a [Value], pointer: &str) -> BTreeSet<&'a str> {
@@ -60,7 +71,7 @@ async fn what_is_drawn_is_answered_as_expected() {
     let verify = || run(&["questions", "verify", path, "--server", &url]);
     let verified = verify();
     assert_eq!(verified.code, 0, "{verified:?}");
-    assert!(verified.stdout.ends_with(": 400 as expected, 0 not\n"), "{verified:?}");
+    assert!(verified.stdout.ends_with(": 2000 as expected, 0 not\n"), "{verified:?}");
 
     // One wrong expectation of each kind is found, and no more.
     let mut expected = read(directory.path(), "expected.json");
@@ -75,7 +86,7 @@ async fn what_is_drawn_is_answered_as_expected() {
     for words in [
         "expected denied NO_GRANT, got allowed",
         "expected denied EXPIRED, got denied NO_GRANT",
-        ": 398 as expected, 2 not",
+        ": 1998 as expected, 2 not",
     ] {
         assert_eq!(verified.stdout.matches(words).count(), 1, "{words}: {verified:?}");
     }
@@ -114,10 +125,14 @@ async fn every_permission_is_asked_about_and_no_secret_is_told() {
     }
     assert_eq!(texts(questions, "/subject/type"), BTreeSet::from(["user"]));
     assert!(questions.iter().any(|question| question["subject"]["anonymous"] == true));
-    // Those whom a share names, folders above included, ask: by chance alone, hardly anybody would be let in.
+    // Half are asked by somebody whom the resource names. By chance alone, next to nobody would be let in.
     let expected = read(directory.path(), "expected.json");
     let allowed = expected.as_array().unwrap().iter().filter(|answer| answer["allowed"] == true).count();
-    assert!((COUNT / 10..COUNT * 9 / 10).contains(&allowed), "{allowed}");
+    assert!((COUNT / 10..COUNT / 2).contains(&allowed), "{allowed}");
+    // A folder three above the contract is shared with him.
+    let of_contract: Vec<Value> =
+        questions.iter().filter(|question| question["resource"]["id"] == id_of(CONTRACT)).cloned().collect();
+    assert!(texts(&of_contract, "/subject/id").contains(id_of(BOB)), "{of_contract:?}");
 
     let secrets = documents.values().flatten().filter_map(|document| {
         document.get_str("public_token").or_else(|_| document.get_str("access_code")).ok().map(str::to_owned)
