@@ -149,8 +149,8 @@ func (s *settings) chosen() ([]kind, error) {
 		default:
 			continue
 		}
-		if s.server != "" && (kind.cold || kind.mixed) {
-			return nil, fmt.Errorf("the run %s makes a server forget, or writes into its database: leave it out with -server", kind.Name)
+		if s.server != "" && (kind.cold || kind.restarted || kind.mixed) {
+			return nil, fmt.Errorf("the run %s makes a server forget or start anew, or writes into its database: leave it out with -server", kind.Name)
 		}
 	}
 	if len(chosen) == 0 {

@@ -27,11 +27,13 @@ type kind struct {
 	batched           bool
 	paced             bool // at the application's goal, and judged by it
 	cold              bool // everything remembered is forgotten first
+	restarted         bool // permcached is started anew first
 	mixed             bool // others revoke and grant meanwhile
 }
 
 var kinds = []kind{
 	{Name: "cold", Title: "Cold", What: "Nothing is remembered at the start, in memory or in Redis: each question reads what it needs from MongoDB.", paced: true, cold: true},
+	{Name: "restart", Title: "After a restart", What: "permcached has just been started: its memory is empty, and Redis has what was read before.", paced: true, restarted: true},
 	{Name: "warm", Title: "Warm", What: "The same questions again, at the application’s goal.", paced: true},
 	{Name: "mixed", Title: "With revocations", What: "The same pace, while shares of other files are granted and revoked, and asked about at once.", paced: true, mixed: true},
 	{Name: "fast", Title: "Flat out", What: "No pace: 64 questions at a time, the next as soon as one is answered. ghz and all servers share this machine, so this is no limit of permcached’s."},
@@ -89,6 +91,11 @@ func (t *target) run(ctx context.Context, kind kind, directory string) *result {
 func (t *target) measure(ctx context.Context, r *result, directory string) error {
 	if r.cold {
 		if err := t.forget(ctx); err != nil {
+			return err
+		}
+	}
+	if r.restarted {
+		if err := t.stack.restart(ctx, t.questions.permcached); err != nil {
 			return err
 		}
 	}

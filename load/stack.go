@@ -93,6 +93,14 @@ func (s *stack) serve(ctx context.Context, permcached string) error {
 	})
 }
 
+// restart ends permcached, which was started last, and starts it again.
+func (s *stack) restart(ctx context.Context, permcached string) error {
+	last := len(s.processes) - 1
+	end(s.processes[last])
+	s.processes = s.processes[:last]
+	return s.serve(ctx, permcached)
+}
+
 // sourceEnvironment is what permcached needs to read the database.
 func (s *stack) sourceEnvironment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "SCHEMA_FILE=" + s.schema, "MONGODB_URI=" + s.mongoURI}
@@ -122,13 +130,17 @@ func (s *stack) stop() {
 		_ = s.client.Disconnect(context.Background())
 	}
 	for at := len(s.processes) - 1; at >= 0; at-- {
-		process := s.processes[at]
-		_ = process.Process.Signal(syscall.SIGTERM)
-		overdue := time.AfterFunc(stopMax, func() { _ = process.Process.Kill() })
-		_ = process.Wait()
-		overdue.Stop()
+		end(s.processes[at])
 	}
 	_ = os.RemoveAll(s.scratch)
+}
+
+// end has a process end, by force where it takes too long.
+func end(process *exec.Cmd) {
+	_ = process.Process.Signal(syscall.SIGTERM)
+	overdue := time.AfterFunc(stopMax, func() { _ = process.Process.Kill() })
+	defer overdue.Stop()
+	_ = process.Wait()
 }
 
 // server is the program that a variable names, or else the one on the PATH.

@@ -228,5 +228,5 @@ async fn the_configurations_of_ghz_ask_what_the_protocol_has() {
         }
         names.insert(entry.file_stem().unwrap().to_str().unwrap().to_owned());
     }
-    assert_eq!(names, ["batch", "cold", "fast", "mixed", "warm"].map(str::to_owned).into());
+    assert_eq!(names, ["batch", "cold", "fast", "mixed", "restart", "warm"].map(str::to_owned).into());
 }
