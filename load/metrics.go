@@ -88,6 +88,8 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 			read.fromRedis += uint64(value)
 		}
 	}
+	// What requests were brought is counted wherever it came from.
+	read.fromMongoDB -= min(read.fromMongoDB, read.fromRedis)
 	if err := lines.Err(); err != nil {
 		return read, err
 	}
