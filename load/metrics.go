@@ -74,22 +74,23 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 		if err != nil {
 			continue
 		}
+		labels := map[string]string{}
+		for _, pair := range label.FindAllStringSubmatch(parts[2], -1) {
+			labels[pair[1]] = pair[2]
+		}
 		switch parts[1] {
 		case "permcached_decisions_total":
 			decisionsSeen = true
-			labels := map[string]string{}
-			for _, pair := range label.FindAllStringSubmatch(parts[2], -1) {
-				labels[pair[1]] = pair[2]
-			}
 			read.decisions[answer(labels["decision"] == "allowed", labels["reason"])] += uint64(value)
-		case "permcached_facts_loaded_total":
-			read.fromMongoDB += uint64(value)
-		case "permcached_redis_facts_believed_total":
-			read.fromRedis += uint64(value)
+		case "permcached_facts_found_total":
+			switch labels["tier"] {
+			case "source":
+				read.fromMongoDB += uint64(value)
+			case "redis":
+				read.fromRedis += uint64(value)
+			}
 		}
 	}
-	// What requests were brought is counted wherever it came from.
-	read.fromMongoDB -= min(read.fromMongoDB, read.fromRedis)
 	if err := lines.Err(); err != nil {
 		return read, err
 	}
