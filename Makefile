@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos bench lint
+.PHONY: help run test clients model chaos bench load lint
 .DEFAULT_GOAL := help
 
 # Lists the targets: the words after `##` below.
@@ -37,6 +37,14 @@ chaos: ## check what is answered while MongoDB and Redis fail, for ten minutes (
 # Use a quiet machine: the numbers are only worth what else it is doing.
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked --benches
+
+# Go is needed besides. ghz is installed into target/load, where the report will be.
+load: ## run the load tests, and write a report with plots (docs/load.md)
+	cargo build --locked --release
+	GOBIN=$(CURDIR)/target/load/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cd load && \
+		go build -o ../target/load/bin/load . && \
+		../target/load/bin/load -ghz ../target/load/bin/ghz -permcached ../target/release/permcached
 
 # Warnings fail. The cheapest check first.
 lint: ## check format, lints and documentation

@@ -14,6 +14,7 @@ mod config;
 mod health;
 mod invalidate;
 mod options;
+mod questions;
 mod remote;
 mod schema;
 mod schema_test;
@@ -52,6 +53,8 @@ enum Command {
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
+    /// Draw questions from a database, for load tests, or verify the answers to them.
+    Questions(questions::QuestionsCommand),
     /// Have a running server read facts again, and print a token for what was written.
     Invalidate(invalidate::Invalidate),
     /// Say what changes, as a running server hears of it: one change a line.
@@ -89,6 +92,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Check(ask) => ask.check().await,
         Command::Explain(ask) => ask.explain().await,
         Command::Schema(schema) => schema.run().await,
+        Command::Questions(questions) => questions.run().await,
         Command::Invalidate(invalidate) => invalidate.run().await,
         Command::Watch(watch) => watch.run().await,
         Command::Config(config) => config.run(),

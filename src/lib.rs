@@ -10,6 +10,7 @@ pub mod fact;
 pub mod evaluate;
 pub mod freshness;
 pub mod source;
+pub mod sample;
 pub mod link;
 pub mod facts;
 pub mod check;

@@ -4,6 +4,7 @@
 //! Reads only: the `read` role on the database is enough. Remembers no document.
 
 mod inspect;
+mod sample;
 
 use std::{
     collections::HashMap,

@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 use paths::{Found, Named};
 
 /// The modules in reading order: each uses only those above it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "question",
     "moment",
     "telemetry",
@@ -20,6 +20,7 @@ const ORDER: [&str; 18] = [
     "evaluate",
     "freshness",
     "source",
+    "sample",
     "link",
     "facts",
     "check",
@@ -56,6 +57,7 @@ const FENCES: [Fence; 7] = [
             ("cli::ask", "asks a service that runs"),
             ("cli::invalidate", "asks a service that runs"),
             ("cli::watch", "asks a service that runs"),
+            ("cli::questions::verify", "asks a service that runs"),
             ("cli::remote", "reaches a service that runs"),
             ("cli::health", "asks a service that runs"),
             ("cli::text", "shows messages as JSON"),

@@ -6,6 +6,7 @@ mod documents;
 mod explain;
 mod help;
 mod hints;
+mod questions;
 mod schema;
 mod serve;
 

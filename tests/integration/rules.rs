@@ -232,7 +232,7 @@ fn examples() -> PathBuf {
 }
 
 /// The sample documents, as `mongoimport` would read them.
-fn sample(schema: &Schema) -> Collections {
+pub fn sample(schema: &Schema) -> Collections {
     let read_line = |line: &str| -> Document {
         let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
         json.try_into().unwrap()

@@ -2,7 +2,7 @@
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 14] = [
     &[],
     &["serve"],
     &["check"],
@@ -10,6 +10,9 @@ const COMMANDS: [&[&str]; 11] = [
     &["schema"],
     &["schema", "check"],
     &["schema", "test"],
+    &["questions"],
+    &["questions", "write"],
+    &["questions", "verify"],
     &["invalidate"],
     &["watch"],
     &["config"],

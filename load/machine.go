@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+)
+
+// fact is something about the machine or the programs, for who reads the report.
+type fact struct{ Name, Value string }
+
+// versions says what the tests ran on.
+func (s *settings) versions(ctx context.Context) []fact {
+	facts := []fact{
+		{"Machine", fmt.Sprintf("%s, %d cores, %s", processor(), runtime.NumCPU(), runtime.GOOS)},
+		{"permcached", firstLine(ctx, s.permcached, "--version")},
+		{"ghz", firstLine(ctx, s.ghz, "--version")},
+	}
+	if s.server == "" {
+		facts = append(facts,
+			fact{"MongoDB", firstLine(ctx, server("MONGOD", "mongod"), "--version")},
+			fact{"Redis", firstLine(ctx, server("REDIS_SERVER", "redis-server"), "--version")},
+			fact{"Documents", thousands(documents)})
+	}
+	return facts
+}
+
+// processor is its name, where Linux tells.
+func processor() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if name, value, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+func firstLine(ctx context.Context, program string, arguments ...string) string {
+	said, err := exec.CommandContext(ctx, program, arguments...).CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+	return line
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// How often a run looks at the counters.
+const sampleEvery = 500 * time.Millisecond
+
+// counters is what the server has counted since it started.
+type counters struct {
+	at        time.Time
+	decisions tally
+	// How many facts were read from MongoDB, and how many from Redis.
+	fromMongoDB, fromRedis uint64
+}
+
+// tally counts answers: "allowed", or "denied" with the reason.
+type tally map[string]uint64
+
+func (t tally) total() uint64 {
+	var total uint64
+	for _, count := range t {
+		total += count
+	}
+	return total
+}
+
+// since is what was counted after an earlier look.
+func (t tally) since(earlier tally) tally {
+	grown := tally{}
+	for answer, count := range t {
+		if more := count - earlier[answer]; more != 0 {
+			grown[answer] = more
+		}
+	}
+	return grown
+}
+
+var (
+	metricLine = regexp.MustCompile(`^(\w+)(?:\{(.*)\})? (\S+)$`)
+	label      = regexp.MustCompile(`(\w+)="([^"]*)"`)
+)
+
+// readCounters asks the server's /metrics. Labels other than the decision and its reason are summed over.
+func readCounters(ctx context.Context, address string) (counters, error) {
+	read := counters{decisions: tally{}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return read, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return read, err
+	}
+	defer response.Body.Close()
+	read.at = time.Now()
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 1<<20)
+	decisionsSeen := false
+	for lines.Scan() {
+		parts := metricLine.FindStringSubmatch(lines.Text())
+		if parts == nil {
+			continue
+		}
+		value, err := strconv.ParseFloat(parts[3], 64)
+		if err != nil {
+			continue
+		}
+		labels := map[string]string{}
+		for _, pair := range label.FindAllStringSubmatch(parts[2], -1) {
+			labels[pair[1]] = pair[2]
+		}
+		switch parts[1] {
+		case "permcached_decisions_total":
+			decisionsSeen = true
+			read.decisions[answer(labels["decision"] == "allowed", labels["reason"])] += uint64(value)
+		case "permcached_facts_found_total":
+			switch labels["tier"] {
+			case "source":
+				read.fromMongoDB += uint64(value)
+			case "redis":
+				read.fromRedis += uint64(value)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return read, err
+	}
+	if !decisionsSeen {
+		return read, fmt.Errorf("%s: /metrics has no permcached_decisions_total", address)
+	}
+	return read, nil
+}
+
+// answer is how an answer is counted.
+func answer(allowed bool, reason string) string {
+	if allowed {
+		return "allowed"
+	}
+	return strings.TrimSpace("denied " + reason)
+}
+
+// watch looks at the counters until the context ends.
+func watch(ctx context.Context, address string) []counters {
+	var seen []counters
+	every := time.NewTicker(sampleEvery)
+	defer every.Stop()
+	for {
+		if now, err := readCounters(ctx, address); err == nil {
+			seen = append(seen, now)
+		}
+		select {
+		case <-ctx.Done():
+			return seen
+		case <-every.C:
+		}
+	}
+}

@@ -1,0 +1,117 @@
+//! `permcached questions`: files of questions from a live database, with the answers that they should have, and whether a
+//! running server gives those. The files are what load tests ask from.
+
+mod files;
+mod verify;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use self::files::{Expected, Files};
+use super::{Ended, Failure, Outcome, text};
+use crate::{
+    app::{App, AppError, read_schema},
+    check::{Checker, Demand, Settings},
+    config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
+    question::Question,
+    sample::{Sample, draw},
+    source::{Deadline, mongodb::MongoDb},
+};
+
+/// How many questions are asked at once, and stand in one batch.
+const BATCH: usize = 1_000;
+
+/// How long such a batch may take here, where nothing is remembered yet.
+const BATCH_TIME: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Args)]
+pub(super) struct QuestionsCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Draw questions from the database that `MONGODB_URI` names, and write them with the expected answers.
+    Write(Write),
+    /// Ask a running server all questions of a directory, and compare its answers with the expected ones.
+    Verify(verify::Verify),
+}
+
+#[derive(Debug, Args)]
+struct Write {
+    /// The schema [`SCHEMA_FILE`]
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// How many questions
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// The same seed over the same documents draws the same questions
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to: check.json and batch.json for ghz, and expected.json
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl QuestionsCommand {
+    pub(super) async fn run(self) -> Ended {
+        match self.command {
+            Command::Write(write) => write.run().await,
+            Command::Verify(verify) => verify.run().await,
+        }
+    }
+}
+
+impl Write {
+    async fn run(self) -> Ended {
+        text::start_warnings()?;
+        let overrides = Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref());
+        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        let SourceConfig::MongoDb { uri, database } = &config.source else {
+            return Err(Failure::usage(
+                "questions are drawn from a database: unset DOCUMENTS_DIR, and set MONGODB_URI",
+            ));
+        };
+        let schema = Arc::new(read_schema(&config.schema)?);
+        let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await;
+        let mongodb = mongodb.map_err(AppError::Connect)?;
+        let count = usize::try_from(self.count).map_err(Failure::usage)?;
+        let Sample { questions, missing } =
+            draw(&schema, &mongodb, count, self.seed).await.map_err(Failure::no_answer)?;
+        if questions.is_empty() {
+            let remedy = "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema";
+            return Err(Failure::usage(format!("the database has none of the schema's resources: {remedy}")));
+        }
+        for kind in missing {
+            text::warn(&format!("nothing is asked about `{}`: the database has none", schema.resource(kind).name));
+        }
+        for (_, subject) in schema.subjects().filter(|(_, subject)| subject.secret) {
+            text::warn(&format!("nobody asks as `{}`: its ids are secret, and would stand in a file", subject.name));
+        }
+        let app = App::over_mongodb(Arc::clone(&schema), mongodb, Settings::default(), None);
+        let expected = answers(&app.checker, &questions).await?;
+        let allowed = expected.iter().filter(|expected| expected.allowed).count();
+        let asked = questions.iter().map(|question| files::asked(&schema, question)).collect();
+        Files { asked, expected }.write(&self.out)?;
+        say!(
+            "{}: {} questions: {allowed} allowed, {} denied",
+            self.out.display(),
+            questions.len(),
+            questions.len() - allowed
+        );
+        Ok(Outcome::Yes)
+    }
+}
+
+/// What each should be answered, by what the database says now.
+async fn answers(checker: &Checker, questions: &[Question]) -> Result<Vec<Expected>, Failure> {
+    let mut expected = Vec::with_capacity(questions.len());
+    for batch in questions.chunks(BATCH) {
+        for checked in checker.check(batch, Demand::FullyConsistent, Deadline::after(BATCH_TIME)).await {
+            expected.push(Expected::of(&checked.map_err(Failure::no_answer)?.answer));
+        }
+    }
+    Ok(expected)
+}

@@ -1,0 +1,200 @@
+//! Questions worth asking, drawn from a live database: about resources that are there, by subjects that they name, and by
+//! others. For load tests, which would otherwise measure how fast strangers are denied what does not exist.
+//!
+//! Answers nothing, and knows no format. Subjects of secret types are left out: what is drawn ends up in a file.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use fastrand::Rng;
+
+use crate::{
+    fact::{Fact, FactKey, Grant, Grantee},
+    question::{Id, IdForm, PermissionId, Question, Resource, ResourceTypeId, Subject, SubjectTypeId},
+    schema::{Owner, Schema, Target},
+    source::{Deadline, Source, SourceError, mongodb::MongoDb},
+};
+
+/// How many resources of a type are drawn at most, and how many subjects.
+const DRAWN_MAX: usize = 50_000;
+
+/// How many resources' facts are read at once.
+const CHUNK: usize = 500;
+
+/// How many edges and sets in a row are followed from a resource, to find whom it names.
+const STEPS_MAX: usize = 8;
+
+/// How many subjects of a resource are found at most, and how many other resources are looked at for them.
+const NAMED_MAX: usize = 64;
+
+/// One question in so many is nobody's in particular.
+const ANONYMOUS_EVERY: usize = 50;
+
+/// How long one read of facts may take.
+const LOAD_TIME: Duration = Duration::from_secs(30);
+
+/// What was drawn.
+#[derive(Debug)]
+pub struct Sample {
+    /// The questions: every permission of every type in turn, about the drawn resources of the type in turn. Half are asked
+    /// by a subject that the resource, or what lies above it, names, where there is one; the others by any.
+    pub questions: Vec<Question>,
+    /// The resource types of which the database has nothing.
+    pub missing: Vec<ResourceTypeId>,
+}
+
+/// A subject that can be told from others.
+type Known = (SubjectTypeId, Id);
+
+/// A permission and the resources that it can be asked of.
+struct Turns<'a> {
+    permission: PermissionId,
+    resources: &'a [Resource],
+}
+
+/// Draws so many questions; none where the database has no resource. The same documents and the same seed give the same ones.
+///
+/// # Errors
+/// What the database says.
+pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) -> Result<Sample, SourceError> {
+    let mut random = Rng::with_seed(seed);
+    let (mut drawn, mut missing) = (Vec::new(), Vec::new());
+    for (kind, resource) in schema.resources() {
+        let Some(lookup) = resource.document.or_else(|| schema.lookups_of(kind).next()) else { continue };
+        let ids = source.sample(lookup, count.min(DRAWN_MAX), &mut random).await?;
+        let ids = ids.into_iter().filter(|id| has_form(id, resource.id));
+        let resources: Vec<Resource> = ids.map(|id| Resource { kind, id }).collect();
+        if resources.is_empty() {
+            missing.push(kind);
+        } else {
+            drawn.push((kind, resources));
+        }
+    }
+    let others = others(schema, source, count, &mut random).await?;
+
+    let turns = drawn.iter().flat_map(|(kind, resources)| {
+        schema.public_permissions(*kind).map(move |permission| Turns { permission, resources })
+    });
+    let asked = take_turns(&turns.collect::<Vec<_>>(), count);
+    let mut questions = Vec::with_capacity(asked.len());
+    for chunk in asked.chunks(CHUNK) {
+        let resources: Vec<&Resource> = chunk.iter().map(|(_, resource)| *resource).collect();
+        let named = named(schema, source, &resources).await?;
+        for ((permission, resource), named) in chunk.iter().zip(&named) {
+            let is_anonymous = questions.len() % ANONYMOUS_EVERY == ANONYMOUS_EVERY - 1;
+            let subject = if is_anonymous { Subject::Anonymous } else { choose(named, &others, &mut random) };
+            questions.push(Question { subject, permission: *permission, resource: (*resource).clone() });
+        }
+    }
+    Ok(Sample { questions, missing })
+}
+
+/// So many permissions with a resource each. Those of one type go through its resources together, so that none is asked about
+/// again before all have been.
+fn take_turns<'a>(turns: &[Turns<'a>], count: usize) -> Vec<(PermissionId, &'a Resource)> {
+    let mut places: HashMap<ResourceTypeId, usize> = HashMap::new();
+    let asked = turns.iter().cycle().take(count).filter_map(|Turns { permission, resources }| {
+        let place = places.entry(resources.first()?.kind).or_default();
+        let resource = resources.get(*place % resources.len())?;
+        *place += 1;
+        Some((*permission, resource))
+    });
+    asked.collect()
+}
+
+/// Subjects of every type that has documents and is not secret, whatever they have to do with.
+async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rng) -> Result<Vec<Known>, SourceError> {
+    let mut others = Vec::new();
+    for (kind, subject) in schema.subjects().filter(|(_, subject)| !subject.secret) {
+        let Some(gate) = subject.gate else { continue };
+        let ids = source.sample(schema.relation(gate).lookup, count.min(DRAWN_MAX), random).await?;
+        others.extend(ids.into_iter().filter(|id| has_form(id, subject.id)).map(|id| (kind, id)));
+    }
+    Ok(others)
+}
+
+/// Who asks: somebody named, or anybody, with the same chance.
+fn choose(named: &BTreeSet<Known>, others: &[Known], random: &mut Rng) -> Subject {
+    let is_named = others.is_empty() || !named.is_empty() && random.bool();
+    let chosen = if is_named { random.choice(named) } else { random.choice(others) };
+    chosen.map_or(Subject::Anonymous, |(kind, id)| Subject::Known { kind: *kind, id: id.clone() })
+}
+
+/// For each resource, the subjects that its facts name, and those of the resources and sets that it leads to.
+async fn named(
+    schema: &Schema,
+    source: &MongoDb,
+    resources: &[&Resource],
+) -> Result<Vec<BTreeSet<Known>>, SourceError> {
+    let at = source.probe(Deadline::after(LOAD_TIME)).await?;
+    let mut named = vec![BTreeSet::new(); resources.len()];
+    let mut seen: Vec<BTreeSet<(ResourceTypeId, Id)>> = vec![BTreeSet::new(); resources.len()];
+    let start = (0..).zip(resources).map(|(place, resource): (usize, _)| (place, (*resource).clone()));
+    let mut reached: Vec<(usize, Resource)> = start.collect();
+    for _ in 0..STEPS_MAX {
+        let keys: BTreeSet<FactKey> = reached.iter().flat_map(|(_, resource)| keys_of(schema, resource)).collect();
+        if keys.is_empty() {
+            break;
+        }
+        let loaded = source.load(keys.into_iter().collect(), at, Deadline::after(LOAD_TIME)).await;
+        let loaded = loaded.into_iter().map(|(key, fact)| fact.map(|fact| (key, fact)));
+        let facts = loaded.collect::<Result<HashMap<FactKey, Fact>, _>>()?;
+        for (place, resource) in std::mem::take(&mut reached) {
+            let (Some(named), Some(seen)) = (named.get_mut(place), seen.get_mut(place)) else { continue };
+            for (target, id) in leads_of(schema, &resource, &facts) {
+                match target {
+                    Target::Subject(kind) if named.len() < NAMED_MAX && !schema.subject(kind).secret => {
+                        named.insert((kind, id));
+                    }
+                    Target::Subject(_) => {}
+                    Target::Set(kind, _) | Target::Resource(kind) => {
+                        if seen.len() < NAMED_MAX && seen.insert((kind, id.clone())) {
+                            reached.push((place, Resource { kind, id }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// The facts of a resource.
+fn keys_of(schema: &Schema, resource: &Resource) -> impl Iterator<Item = FactKey> {
+    schema.lookups_of(resource.kind).map(|lookup| FactKey { lookup, id: resource.id.clone() })
+}
+
+/// Whom and what the facts of a resource lead to.
+fn leads_of(schema: &Schema, resource: &Resource, facts: &HashMap<FactKey, Fact>) -> Vec<(Target, Id)> {
+    let lead = |grant: &Grant| match &grant.grantee {
+        Grantee::Id(id) => {
+            let ids = schema.relation(grant.relation).ids.as_ref()?;
+            Some((*ids.targets.get(usize::from(grant.target))?, id.clone()))
+        }
+        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable => None,
+    };
+    let keys: BTreeSet<FactKey> = keys_of(schema, resource).collect();
+    let mut leads = Vec::new();
+    for (key, fact) in keys.iter().filter_map(|key| Some((key, facts.get(key)?))) {
+        let relations = schema.lookup(key.lookup).relations.iter();
+        for relation in relations.filter(|relation| schema.relation(**relation).owner == Owner::Resource(resource.kind))
+        {
+            leads.extend(fact.grants(*relation).filter_map(lead));
+        }
+    }
+    leads
+}
+
+/// Whether an id is one that a request can name. A document may have an `_id` of another form than its type says.
+fn has_form(id: &Id, form: IdForm) -> bool {
+    let own = match id {
+        Id::ObjectId(_) => IdForm::ObjectId,
+        Id::Integer(_) => IdForm::Integer,
+        Id::Uuid(_) => IdForm::Uuid,
+        Id::String(_) => IdForm::String,
+        Id::Digest(_) => return false,
+    };
+    own == form && Id::parse(&id.to_string(), form, false).is_ok()
+}

@@ -1,0 +1,60 @@
+//! Keys drawn from a collection, for who wants questions about what is there.
+//!
+//! Reads keys alone, by their index where there is one; the documents themselves stay where they are.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bson::{Document, doc};
+use fastrand::Rng;
+use futures::TryStreamExt;
+
+use super::{MongoDb, primary};
+use crate::{
+    fact::document_keys,
+    question::{Id, LookupId},
+    source::SourceError,
+};
+
+/// How many documents are looked at, in the order of their keys.
+const DOCUMENTS_MAX: i64 = 1_000_000;
+
+impl MongoDb {
+    /// At most so many different keys by which a lookup finds documents: of its first million documents, each with the same
+    /// chance. The same documents and the same state of `random` give the same keys in the same order.
+    ///
+    /// # Errors
+    /// [`SourceError::Find`].
+    pub async fn sample(&self, lookup: LookupId, count: usize, random: &mut Rng) -> Result<Vec<Id>, SourceError> {
+        let lookup = self.schema.lookup(lookup);
+        let failed = |error: mongodb::error::Error| SourceError::Find {
+            collection: lookup.collection.to_string(),
+            source: Arc::new(error),
+        };
+        let mut keys_only = doc! { lookup.by.as_str(): 1 };
+        if !lookup.is_by_id() {
+            keys_only.insert("_id", 0);
+        }
+        let collection = self.database.collection::<Document>(&lookup.collection);
+        let find =
+            collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
+        let mut documents = find.selection_criteria(primary()).await.map_err(failed)?;
+        // A reservoir: the key at place n stays with a chance of count in n.
+        let (mut drawn, mut known) = (Vec::new(), HashSet::new());
+        while let Some(document) = documents.try_next().await.map_err(failed)? {
+            let mut keys = Vec::new();
+            document_keys(&lookup.by, &document, &mut |key| keys.push(key));
+            for key in keys {
+                if !known.insert(key.clone()) {
+                    continue;
+                }
+                if drawn.len() < count {
+                    drawn.push(key);
+                } else if let Some(place) = drawn.get_mut(random.usize(..known.len())) {
+                    *place = key;
+                }
+            }
+        }
+        random.shuffle(&mut drawn);
+        Ok(drawn)
+    }
+}
