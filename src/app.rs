@@ -429,6 +429,9 @@ pub async fn run(
         tracing::info!(%address, "ready");
         ready(address);
         tasks.spawn(vitals.follow(tell.clone()));
+        if config.observed_facts > 0 && app.hears {
+            tasks.spawn(app.checker.facts().clone().observe_all(config.observed_facts));
+        }
         // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
         let _ended = tasks.join_next().await;
         Err(AppError::Task)

@@ -7,6 +7,7 @@
 pub mod codec;
 mod flight;
 mod memory;
+mod observer;
 mod redis;
 
 use std::{collections::HashMap, sync::Arc};

@@ -68,6 +68,18 @@ impl Memory {
         }
     }
 
+    /// Any fact, each about as likely as any other; none where nothing is remembered.
+    #[must_use]
+    pub fn any(&self) -> Option<Fact> {
+        let first = fastrand::usize(..SHARDS);
+        let shards = self.shards.iter().cycle().skip(first).take(SHARDS);
+        shards.map(read).find_map(|shard| {
+            let slots = shard.facts.num_buckets();
+            let from = fastrand::usize(..slots.max(1));
+            (from..slots).chain(0..from).find_map(|slot| shard.facts.get_bucket(slot).cloned())
+        })
+    }
+
     /// Forgets everything that is remembered when this is called.
     pub fn clear(&self) {
         for shard in &self.shards {

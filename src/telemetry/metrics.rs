@@ -42,6 +42,8 @@ pub struct Metrics {
     age: Histogram,
     found: [Counter; TIERS.len()],
     missed: [Counter; TIERS.len()],
+    observed: Counter,
+    stale: [Counter; TIERS.len()],
     joins: Counter,
     flight_wait: Histogram,
     shared_written: Counter,
@@ -106,6 +108,10 @@ impl Default for Metrics {
         let age = self::seconds(all, "permcached_answer_age", "How old the oldest fact of an answer may be", AGES);
         let found = by_tier(all, "permcached_facts_found", "Facts that were looked for in a tier and found there");
         let missed = by_tier(all, "permcached_facts_missed", "Facts that were looked for in a tier and not to be had");
+        let help = "Remembered facts that the observer compared with the source";
+        let observed = counter(all, "permcached_observed_facts", help);
+        let help = "Facts that were believed though the source said otherwise, by where they were found";
+        let stale = by_tier(all, "permcached_stale_facts", help);
         let joins =
             counter(all, "permcached_flights_joined", "Facts that were waited for while another request loaded them");
         let help = "Time that a request waited for what another request loaded";
@@ -133,6 +139,8 @@ impl Default for Metrics {
             age,
             found,
             missed,
+            observed,
+            stale,
             joins,
             flight_wait,
             shared_written,
@@ -264,6 +272,18 @@ impl Metrics {
         let ([.., all_found], [.., all_missed]) = (&self.found, &self.missed);
         all_found.inc_by(count(found));
         all_missed.inc_by(count(asked.saturating_sub(found)));
+    }
+
+    /// Counts a remembered fact that was compared with the source.
+    pub fn observed(&self) {
+        self.observed.inc();
+    }
+
+    /// Counts a fact that was believed though the source said otherwise.
+    pub fn found_stale(&self, tier: Tier) {
+        if let Some((_, counter)) = TIERS.iter().zip(&self.stale).find(|(known, _)| **known == tier) {
+            counter.inc();
+        }
     }
 
     /// Counts a fact that another request is loading.

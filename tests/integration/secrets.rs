@@ -48,12 +48,12 @@ const NO_LINK: &str = "s3cret6ofNoLink";
 /// What they have in common, in any case: whatever is said is searched for this.
 const COMMON: &str = "s3cret";
 
-fn subject(kind: &str, id: &str) -> Option<Subject> {
-    Some(Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false })
+fn subject(kind: &str, id: &str) -> Subject {
+    Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false }
 }
 
-fn file() -> Option<Resource> {
-    Some(Resource { r#type: "file".to_owned(), id: ObjectId::from_bytes([2; 12]).to_hex() })
+fn file() -> Resource {
+    Resource { r#type: "file".to_owned(), id: ObjectId::from_bytes([2; 12]).to_hex() }
 }
 
 fn bearing<T>(message: T, token: &str) -> Request<T> {
@@ -78,7 +78,7 @@ async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
     let mut all = Vec::new();
     // A link, one of a type that is not there, one with a permission that is not there, a user by the link's id.
     for (kind, permission) in [("link", "read"), ("lonk", "read"), ("link", "raed"), ("user", "read")] {
-        let (who, what) = (subject(kind, link), file());
+        let (who, what) = (Some(subject(kind, link)), Some(file()));
         let question = Question { subject: who.clone(), permission: permission.to_owned(), resource: what.clone() };
         let Question { subject, permission, resource } = question.clone();
         let check = CheckRequest { subject, permission, resource, consistency: None };

@@ -5,6 +5,7 @@
 
 mod full;
 mod needs;
+mod observer;
 mod outage;
 mod served;
 

@@ -1,0 +1,85 @@
+//! The observer: compares remembered facts with the source, a few a second, and counts those that are believed and wrong.
+//!
+//! Freshness rests on a protocol that was checked in a model and by faults; this looks whether it holds where it runs. A
+//! fact that was changed a moment ago is no mistake: it is one only if it still counts, as of a moment at which the source
+//! says otherwise. Whatever the cause, such a fact is believed no more.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::{Facts, SharedFacts};
+use crate::{
+    fact::{Fact, FactKey},
+    freshness::{Change, Changed, Epoch, Moment},
+    question::Tier,
+    source::Deadline,
+};
+
+/// How long the source may take to say what the truth is.
+const READ_TIME: Duration = Duration::from_secs(2);
+
+/// How long it may take until everything has been heard that was before the truth was read: longer than a quiet MongoDB
+/// waits before it writes a moment down, which is ten seconds.
+const HEARING_TIME: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether that is so.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Facts {
+    /// Compares so many facts a second with the source, for ever. One that is not plainly right may take longer.
+    pub async fn observe_all(self, per_second: u32) {
+        let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.observe().await;
+        }
+    }
+
+    /// Compares a remembered fact, and what Redis has of it, with the source.
+    async fn observe(&self) {
+        let Some(remembered) = self.memory.any() else { return };
+        let epoch = self.freshness.epoch();
+        let key = FactKey { lookup: remembered.lookup(), id: remembered.id().clone() };
+        // No earlier than what is compared with it.
+        let at = self.freshness.newest().max(remembered.stamp());
+        let mut held = vec![(Tier::Memory, remembered)];
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
+            held.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
+        }
+        let read = self.source.load(vec![key.clone()], at, Deadline::after(READ_TIME)).await;
+        let Some((_, Ok(truth))) = read.into_iter().next() else { return };
+        self.metrics.observed();
+        for (tier, fact) in held {
+            if !fact.says_the_same(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
+                self.metrics.found_stale(tier);
+                tracing::error!(
+                    tier = tier.as_str(),
+                    lookup = key.lookup.index(),
+                    "A FACT IS BELIEVED THAT IS NOT WHAT THE SOURCE SAYS: it is read again, and this is a bug, or somebody has written to Redis"
+                );
+                // What was read before is outdated from now on, also what Redis has.
+                self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key.clone()) }], epoch);
+                self.memory.insert(&truth, || epoch == self.freshness.epoch());
+            }
+        }
+    }
+
+    /// Whether a fact is taken to be true as of a moment, once everything before that has been heard.
+    async fn still_counts(&self, fact: &Fact, moment: Moment, epoch: Epoch) -> bool {
+        let until = Instant::now() + HEARING_TIME;
+        while self.freshness.applied() < moment {
+            if Instant::now() > until {
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+        self.freshness.as_of(fact, Moment::default(), epoch).is_some_and(|as_of| as_of >= moment)
+    }
+}
+
+/// What Redis has of a fact, if it is not of the future: that is not believed.
+async fn in_redis(shared: &Arc<SharedFacts>, key: &FactKey, newest: Moment) -> Option<Fact> {
+    shared.get(std::slice::from_ref(key)).await.into_iter().find(|fact| fact.stamp() <= newest)
+}

@@ -1,0 +1,79 @@
+//! The observer: a fact that somebody has changed in Redis is found, counted and believed no more; what is right, or was just
+//! outdated, is not.
+
+use std::time::Duration;
+
+use bson::doc;
+use permcached::check::Demand;
+use tokio::time::{sleep, timeout};
+
+use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, raw};
+use crate::support::redis::Redis;
+
+/// How long the observer may take to come by each of a few facts.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn stale(instance: &Instance, tier: &str) -> u64 {
+    instance.counted(&format!("permcached_stale_facts_total{{tier=\"{tier}\"}}"))
+}
+
+async fn comes_about(what: &str, condition: impl Fn() -> bool) {
+    let comes = async {
+        while !condition() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    let (first, second) = (world.join().await, world.join().await);
+    // Nobody but the owner may read file 2; file 1 is shared with the guest.
+    let observing = tokio::spawn(second.live.app.checker.facts().clone().observe_all(100));
+    let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
+    second.live.heard(read).await;
+    // What is found for the one file's key is put under the other's.
+    let [shared, unshared] = [FILE, 2].map(|file| first.names.fact(&world.key("shares", file)));
+    let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
+    raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
+    let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
+    assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
+    comes_about("it is found in memory", || stale(&second, "memory") > 0).await;
+    // From then on, what MongoDB says.
+    let right = async {
+        while second.live.says(&world.reads(2), Demand::MinimizeLatency).await != NO_GRANT {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, right).await.expect("it is read again");
+    let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
+    assert_eq!(said, NO_GRANT, "nor is what Redis has believed again");
+    observing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_right_or_was_just_changed_is_not_counted() {
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    let instance = world.join().await;
+    let observing = tokio::spawn(instance.live.app.checker.facts().clone().observe_all(100));
+    for round in 0..20_u8 {
+        for file in 1..=5 {
+            instance.live.ask(&world.reads(file), Demand::MinimizeLatency).await.unwrap();
+        }
+        let share = doc! { "_id": id(SHARE) };
+        if round % 2 == 0 {
+            instance.live.delete("shares", share).await;
+        } else {
+            let again = doc! { "_id": id(SHARE), "file_id": id(FILE), "user_id": id(super::USER) };
+            world.database.collection("shares").insert_one(again).await.unwrap();
+        }
+        let before = instance.counted("permcached_observed_facts_total");
+        comes_about("it observes", || instance.counted("permcached_observed_facts_total") > before + 5).await;
+    }
+    assert_eq!((stale(&instance, "memory"), stale(&instance, "redis")), (0, 0));
+    observing.abort();
+}
