@@ -29,6 +29,7 @@ use tokio::{
 use tower_service::Service as _;
 
 use super::{server::Limits, tls::Tls};
+use crate::telemetry::Seldom;
 
 /// How much HTTP/2 begins with. Who has said less by the time to greet is not served.
 const GREETING_BYTES: usize = 24;
@@ -38,6 +39,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long to wait where no connection can be accepted, as there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whoever reaches the port can cause these lines.
+static UNGREETED: Seldom = Seldom::per_second(10);
 
 /// Who answers requests: for each anew, as that may change.
 pub(super) type Answering = Arc<dyn Fn() -> Router + Send + Sync>;
@@ -103,7 +107,11 @@ impl Connection {
         let Some(tls) = tls else { return self.hold(stream).await };
         match timeout(self.limits.greeting_time, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.hold(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a client could not be greeted over TLS"),
+            Ok(Err(error)) => {
+                if let Some(suppressed) = UNGREETED.admit() {
+                    tracing::warn!(%error, suppressed, "a client could not be greeted over TLS");
+                }
+            }
             Err(_) => {}
         }
     }

@@ -124,3 +124,13 @@ fn types(file: &FileDescriptorProto) -> Vec<String> {
     }
     names
 }
+
+#[tokio::test]
+async fn it_can_be_switched_off() {
+    let service = Service::start_as(|serving| serving.reflection = false).await;
+    let mut client = tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(service.channel());
+    let requests = tokio_stream::iter([tonic_reflection::pb::v1::ServerReflectionRequest::default()]);
+    let refused = client.server_reflection_info(requests).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    super::ask(&service.client(), super::check(super::ALICE, "read", super::ROADMAP)).await.unwrap();
+}
