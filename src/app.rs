@@ -2,6 +2,7 @@
 //!
 //! Decides nothing itself.
 
+pub mod doctor;
 mod readings;
 mod vitals;
 

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod ask;
 mod config;
+mod doctor;
 mod health;
 mod invalidate;
 mod options;
@@ -61,6 +62,9 @@ enum Command {
     Watch(watch::Watch),
     /// Show what is configured and where that comes from, without secrets; and all that is wrong with it.
     Config(config::ShowConfig),
+    /// Try everything that is configured, as serve would use it, and say what is wrong, each with its remedy.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// Ask a running server whether it serves: for container health checks.
     Health(health::Health),
 }
@@ -96,6 +100,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Invalidate(invalidate) => invalidate.run().await,
         Command::Watch(watch) => watch.run().await,
         Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run().await,
         Command::Health(health) => health.run().await,
     };
     match ended {

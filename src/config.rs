@@ -126,6 +126,12 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
+    /// Each mistake, with its remedy.
+    #[must_use]
+    pub fn mistakes(&self) -> &[String] {
+        &self.0
+    }
+
     /// One more mistake, found elsewhere.
     #[must_use]
     pub fn and(mut self, mistake: String) -> Self {

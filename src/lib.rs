@@ -5,6 +5,7 @@
 pub mod question;
 pub mod moment;
 pub mod telemetry;
+pub mod diagnosis;
 pub mod schema;
 pub mod fact;
 pub mod evaluate;

@@ -3,6 +3,7 @@
 //!
 //! Knows what things are called there (`names`), and nothing of what they say.
 
+mod examine;
 mod names;
 mod server;
 mod written;
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use examine::examine;
 pub use names::{FORMAT, Names};
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
 use server::Connection;

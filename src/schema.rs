@@ -19,6 +19,7 @@ mod soundness;
 use std::{collections::BTreeMap, time::Duration};
 
 pub use condition::{Comparison, Condition, Test};
+pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, suggestion};
 pub(crate) use path::End;
 pub use path::Path;

@@ -118,7 +118,18 @@ impl Server {
         tried.map(|_| self).map_err(|_| ServerError::Certificates)
     }
 
-    fn is_cluster(&self) -> bool {
+    /// Its addresses, without users and passwords.
+    pub(super) fn addresses(&self) -> String {
+        self.nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The name of the user.
+    pub(super) fn user(&self) -> &str {
+        self.nodes.first().and_then(|node| node.redis_settings().username()).unwrap_or("default")
+    }
+
+    /// Whether several nodes are named.
+    pub(super) fn is_cluster(&self) -> bool {
         self.nodes.len() > 1
     }
 

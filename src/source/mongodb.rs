@@ -3,6 +3,8 @@
 //!
 //! Reads only: the `read` role on the database is enough. Remembers no document.
 
+mod connect;
+mod examine;
 mod inspect;
 mod sample;
 
@@ -17,11 +19,14 @@ use std::{
 
 use async_trait::async_trait;
 use bson::{Bson, Document, Timestamp, doc};
+use connect::Greeting;
+pub use connect::ConnectError;
+pub use examine::examine;
 pub use inspect::{Finding, inspect};
 use mongodb::{
-    Client, Database,
+    Database,
     error::ErrorKind,
-    options::{ClientOptions, ReadPreference, SelectionCriteria},
+    options::{ReadPreference, SelectionCriteria},
 };
 use tokio::{sync::Semaphore, time::timeout_at};
 use tracing::{Instrument as _, Span, trace_span};
@@ -38,9 +43,6 @@ use crate::{
 /// How many commands run at once, probes and the change stream apart, which wait for none of them.
 const COMMANDS_MAX: u32 = 64;
 
-/// How many connections there may be: one for each of these, for each probe under way, and some for the change stream.
-const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 16;
-
 /// How many keys one `find` asks for.
 const KEYS_MAX: usize = 20_000;
 
@@ -55,13 +57,6 @@ const LOAD_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// How long a probe may take, whatever the request's deadline.
 const PROBE_TIME: Duration = Duration::from_secs(5);
-
-/// How long a command waits for a server that is within reach, unless the connection string says otherwise: less than a
-/// request may take, so that its answer can be that there is none.
-const SELECTION_TIME: Duration = Duration::from_secs(1);
-
-/// The first version of the wire protocol with reads at a snapshot outside of transactions: MongoDB 5.0.
-const SNAPSHOTS: i32 = 13;
 
 /// The error that a node gives which has not heard of the moment it is asked for.
 const UNKNOWN_MOMENT: i32 = 72;
@@ -90,87 +85,30 @@ pub enum Mode {
     Sharded,
 }
 
-/// Why MongoDB cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The connection string is wrong.
-    #[error("the connection string is wrong: {0}")]
-    Uri(String),
-    /// Neither the connection string nor the configuration names a database.
-    #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
-    NoDatabase,
-    /// It is a member of a replica set that is not there yet.
-    #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
-    NotInitiated,
-    /// It cannot read at a snapshot.
-    #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
-    TooOld,
-    /// It does not answer.
-    #[error("MongoDB does not answer: {0}")]
-    Unreachable(#[source] Box<mongodb::error::Error>),
-}
-
-impl ConnectError {
-    /// Why a server could not be greeted. One that waits to be initiated is no primary, so that the driver never gets to it.
-    fn of_hello(error: mongodb::error::Error) -> Self {
-        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(Box::new(error)) }
-    }
-}
-
 impl MongoDb {
     /// Connects. The database is the one named, else the one in the connection string.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
-        // What the driver says of a connection string may hold a piece of the password.
-        let wrong = |error: mongodb::error::Error| {
-            // Its name may be found later.
-            if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
-                return ConnectError::Unreachable(Box::new(error));
-            }
-            let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
-            ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })
-        };
-        let mut options = ClientOptions::parse(uri).await.map_err(wrong)?;
-        options.app_name.get_or_insert_with(|| "permcached".to_owned());
-        options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
-        options.server_selection_timeout.get_or_insert(SELECTION_TIME);
-        options.connect_timeout.get_or_insert(PROBE_TIME);
-        let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
-        let name = name.ok_or(ConnectError::NoDatabase)?;
-        let client = Client::with_options(options).map_err(wrong)?;
-        // At the start there is more time than that.
-        let deadline = Deadline::after(PROBE_TIME);
-        loop {
-            match Self::open(Arc::clone(&schema), client.database(&name)).await {
-                Err(ConnectError::Unreachable(error)) if is_out_of_reach(&error) && !deadline.is_over() => {}
-                result => return result,
-            }
-        }
+        let (options, name) = connect::options(uri, database).await?;
+        let database = connect::database(uri, options, &name)?;
+        let greeting = connect::reach(&database).await?;
+        Ok(Self::greeted(schema, database, greeting))
     }
 
     /// Uses a database of a client that is there already.
     ///
     /// # Errors
-    /// [`ConnectError::Unreachable`].
+    /// [`ConnectError`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
-        let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
-        let hello = hello.map_err(ConnectError::of_hello)?;
-        if hello.get_bool("isreplicaset").unwrap_or(false) {
-            return Err(ConnectError::NotInitiated);
-        }
-        if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS {
-            return Err(ConnectError::TooOld);
-        }
-        let mode = match hello.get_str("msg") {
-            Ok("isdbgrid") => Mode::Sharded,
-            _ if hello.contains_key("setName") => Mode::ReplicaSet,
-            _ => Mode::Standalone,
-        };
-        let set = hello.get_str("setName").ok().map(str::to_owned);
+        let greeting = connect::greet(&database).await?;
+        Ok(Self::greeted(schema, database, greeting))
+    }
+
+    fn greeted(schema: Arc<Schema>, database: Database, Greeting { mode, set, .. }: Greeting) -> Self {
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
-        Ok(Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() })
+        Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() }
     }
 
     /// What tells it from others.
@@ -335,6 +273,29 @@ impl MongoDb {
         }
     }
 
+    /// A linearizable read: a node that only believes itself primary cannot answer it, and the answer's `operationTime`
+    /// covers every write acknowledged before it was sent.
+    async fn probe_in(&self, collection: &str, deadline: Deadline) -> Result<Moment, SourceError> {
+        if self.mode != Mode::ReplicaSet {
+            return Ok(self.tick());
+        }
+        let command = doc! {
+            "find": collection,
+            "filter": { "_id": Bson::Null },
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": { "level": "linearizable" },
+        };
+        let span = trace_span!(target: SPANS, "mongodb probe", otel.kind = "client", db.system = "mongodb");
+        let began = Instant::now();
+        let reply = self.read(command, deadline.at_most(PROBE_TIME)).instrument(span).await;
+        self.commands.took("probe", began.elapsed());
+        match reply.map_err(|error| error.during(SourceError::Probe))?.get("operationTime") {
+            Some(Bson::Timestamp(time)) => Ok(moment_of(*time)),
+            _ => Err(SourceError::Answer { collection: collection.to_owned(), what: "no operationTime" }),
+        }
+    }
+
     /// Sorts documents by key. A key that no document has is a fact too.
     fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut by_key: HashMap<Id, Vec<&Document>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
@@ -359,11 +320,6 @@ impl MongoDb {
 struct Found {
     documents: Vec<Document>,
     stamp: Moment,
-}
-
-/// Whether no server that would do was found in time.
-fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
-    matches!(*error.kind, ErrorKind::ServerSelection { .. })
 }
 
 /// The moment that MongoDB writes so.
@@ -470,28 +426,8 @@ impl Source for MongoDb {
         }
     }
 
-    /// A linearizable read: a node that only believes itself primary cannot answer it, and the answer's `operationTime`
-    /// covers every write acknowledged before it was sent.
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        if self.mode != Mode::ReplicaSet {
-            return Ok(self.tick());
-        }
-        let collection = self.schema.collections().next().unwrap_or("permcached").to_owned();
-        let command = doc! {
-            "find": &collection,
-            "filter": { "_id": Bson::Null },
-            "limit": 1,
-            "singleBatch": true,
-            "readConcern": { "level": "linearizable" },
-        };
-        let span = trace_span!(target: SPANS, "mongodb probe", otel.kind = "client", db.system = "mongodb");
-        let began = Instant::now();
-        let reply = self.read(command, deadline.at_most(PROBE_TIME)).instrument(span).await;
-        self.commands.took("probe", began.elapsed());
-        match reply.map_err(|error| error.during(SourceError::Probe))?.get("operationTime") {
-            Some(Bson::Timestamp(time)) => Ok(moment_of(*time)),
-            _ => Err(SourceError::Answer { collection, what: "no operationTime" }),
-        }
+        self.probe_in(self.schema.collections().next().unwrap_or("permcached"), deadline).await
     }
 
     async fn load(

@@ -15,6 +15,7 @@ const ORDER: [&str; 19] = [
     "question",
     "moment",
     "telemetry",
+    "diagnosis",
     "schema",
     "fact",
     "evaluate",

@@ -67,11 +67,15 @@ impl Finding {
             }
             Self::Unsuitable { .. } => "name the collection that it is made of".to_owned(),
             Self::NoIndex { collection, field } => {
-                let quoted = |text: &str| Bson::String(text.to_owned()).into_relaxed_extjson().to_string();
                 format!("db.getCollection({}).createIndex({{ {}: 1 }})", quoted(collection), quoted(field))
             }
         }
     }
+}
+
+/// A text as the shell has it.
+pub(super) fn quoted(text: &str) -> String {
+    Bson::String(text.to_owned()).into_relaxed_extjson().to_string()
 }
 
 /// Looks at the collections and indexes that the schema needs.

@@ -2,7 +2,7 @@
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &[],
     &["serve"],
     &["check"],
@@ -16,6 +16,7 @@ const COMMANDS: [&[&str]; 14] = [
     &["invalidate"],
     &["watch"],
     &["config"],
+    &["doctor"],
     &["health"],
 ];
 

@@ -1,0 +1,108 @@
+//! A configuration examined, part by part, without serving it: `permcached doctor`.
+//!
+//! Looks; changes nothing, and takes no port.
+
+use std::{path::Path, sync::Arc};
+
+use super::read_schema;
+use crate::{
+    config::{Config, SourceConfig},
+    diagnosis::{Diagnosis, Subject},
+    link,
+    schema::Schema,
+    source::{documents::Documents, mongodb},
+    transport::{Callers, Scope},
+};
+
+/// Examines everything that is configured, in the order in which one would look; `tell` hears of each part once it has been
+/// examined.
+pub async fn examine(config: &Config, tell: impl Fn(Vec<Diagnosis>)) {
+    let (schema, diagnosis) = schema(&config.schema);
+    tell(vec![diagnosis, callers(config)]);
+    if config.tls.is_some() {
+        tell(vec![Diagnosis::fine(Subject::Tls, "the port's certificate and its key can be read, and belong together")]);
+    }
+    match &config.source {
+        SourceConfig::Documents(directory) => {
+            tell(documents(schema.as_ref(), directory));
+            if config.redis.is_some() {
+                let unused = "it is configured and not used: documents on disk are not shared";
+                tell(vec![Diagnosis::warning(Subject::Redis, unused, "unset REDIS_URL and REDIS_HOST")]);
+            }
+        }
+        SourceConfig::MongoDb { uri, database } => {
+            tell(mongodb::examine(schema.as_ref(), uri.reveal(), database.as_deref()).await);
+            tell(match &config.redis {
+                Some(server) => link::examine(server).await,
+                None => vec![Diagnosis::fine(Subject::Redis, "none is configured: one instance needs none")],
+            });
+        }
+    }
+}
+
+fn schema(path: &Path) -> (Option<Arc<Schema>>, Diagnosis) {
+    match read_schema(path) {
+        Ok(schema) => {
+            let types = schema.resources().count();
+            let (lookups, collections) = (schema.lookup_count(), schema.collections().count());
+            let message = format!(
+                "`{}`: {types} types of resources, {lookups} lookups in {collections} collections",
+                path.display()
+            );
+            (Some(Arc::new(schema)), Diagnosis::fine(Subject::Schema, message))
+        }
+        Err(error) => {
+            let message = error.to_string();
+            let remedy = format!("permcached schema check {}", path.display());
+            (None, Diagnosis::wrong(Subject::Schema, message.trim_end(), remedy))
+        }
+    }
+}
+
+fn callers(config: &Config) -> Diagnosis {
+    match &config.callers {
+        Callers::Known(callers) => {
+            let admins = callers.iter().filter(|caller| caller.scope == Scope::Admin).count();
+            let message = format!("{} tokens may call, {admins} of them with the scope admin", callers.len());
+            Diagnosis::fine(Subject::Callers, message)
+        }
+        Callers::Anyone if config.listen.ip().is_loopback() => Diagnosis::warning(
+            Subject::Callers,
+            format!("there are no tokens, so {} is listened on: nobody can call but this machine", config.listen),
+            "AUTH_TOKENS=\"backend:$(openssl rand -hex 32)\"",
+        ),
+        Callers::Anyone => Diagnosis::warning(
+            Subject::Callers,
+            format!("whoever reaches {} may ask for anybody", config.listen),
+            "AUTH_TOKENS=\"backend:$(openssl rand -hex 32)\", and unset ALLOW_ANONYMOUS",
+        ),
+    }
+}
+
+fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
+    let Some(schema) = schema else {
+        return vec![Diagnosis::skipped(Subject::Documents, "as the schema does not say which")];
+    };
+    let place = directory.display();
+    let documents = match Documents::read(schema, directory) {
+        Ok(documents) => documents,
+        Err(errors) => {
+            let remedy = format!("mongoexport --collection=NAME --out={place}/NAME.jsonl, once more");
+            let wrong = |error: &dyn ToString| Diagnosis::wrong(Subject::Documents, error.to_string(), remedy.clone());
+            return errors.iter().map(|error| wrong(error)).collect();
+        }
+    };
+    let counts = documents.counts();
+    let total: usize = counts.values().flatten().sum();
+    let mut diagnoses = vec![Diagnosis::fine(Subject::Documents, format!("{total} documents can be read in {place}"))];
+    for (collection, count) in counts {
+        let what = match count {
+            None => "has no file, and is taken to be empty",
+            Some(0) => "is empty",
+            Some(_) => continue,
+        };
+        let remedy = format!("mongoexport --collection={collection} --out={place}/{collection}.jsonl");
+        diagnoses.push(Diagnosis::warning(Subject::Documents, format!("the collection `{collection}` {what}"), remedy));
+    }
+    diagnoses
+}

@@ -1,0 +1,184 @@
+//! MongoDB examined: what is wrong with the way to it, with the database, and with what the user may do there; each with
+//! its remedy.
+//!
+//! Asks what the service asks, and changes nothing. Every step has its time, so that a server that hangs is a diagnosis too.
+
+mod clock;
+mod collections;
+mod rights;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bson::doc;
+use mongodb::{Database, error::ErrorKind, options::ClientOptions};
+use tokio::time::timeout;
+
+use super::{
+    ConnectError, Finding, Mode, MongoDb,
+    connect::{self, Greeting},
+    inspect::{inspect, quoted},
+};
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    schema::Schema,
+};
+
+/// How long one step may take.
+const STEP_TIME: Duration = Duration::from_secs(10);
+
+/// From how long a round trip on there is something to gain.
+const FAR: Duration = Duration::from_millis(50);
+
+/// How many round trips are timed: the shortest tells how far it is.
+const ROUND_TRIPS: usize = 3;
+
+/// Where MongoDB is, and as whom it is asked: all of the connection string that may be shown.
+struct Address {
+    hosts: String,
+    /// The user's name, and the database where that is kept.
+    login: Option<(String, String)>,
+}
+
+impl Address {
+    fn of(options: &ClientOptions) -> Self {
+        let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let login = options.credential.as_ref().and_then(|credential| {
+            let source = credential.source.as_deref().or(options.default_database.as_deref()).unwrap_or("admin");
+            credential.username.clone().map(|name| (name, source.to_owned()))
+        });
+        Self { hosts, login }
+    }
+
+    /// Whether users are made in Atlas, and not by commands.
+    fn is_atlas(&self) -> bool {
+        self.hosts.contains(".mongodb.net")
+    }
+}
+
+/// Examines the MongoDB of a connection string, in the order in which one would look. Without a schema its collections are not
+/// known.
+pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&str>) -> Vec<Diagnosis> {
+    let opened = async {
+        let (options, name) = connect::options(uri, database).await?;
+        let address = Address::of(&options);
+        Ok((address, connect::database(uri, options, &name)?))
+    };
+    let (address, database) = match timeout(STEP_TIME, opened).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => return vec![unusable(&error, None)],
+        Err(_) => return vec![silent("the names in its connection string are not found in time")],
+    };
+    let greeting = match timeout(STEP_TIME, connect::reach(&database)).await {
+        Ok(Ok(greeting)) => greeting,
+        Ok(Err(error)) => return vec![unusable(&error, Some(&address))],
+        Err(_) => return vec![silent(&format!("{} does not answer in time", address.hosts))],
+    };
+    let mut diagnoses = near(&database, &address).await;
+    diagnoses.push(kind(&greeting));
+    let (is_there, named) = collections::database(&database).await;
+    diagnoses.push(named);
+    match schema {
+        None => diagnoses.push(Diagnosis::skipped(
+            Subject::MongoDb,
+            "collections, indexes and rights, as the schema does not say which",
+        )),
+        Some(schema) => {
+            let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
+            let source = MongoDb::greeted(Arc::clone(schema), database, greeting);
+            rights::examine(&source, schema, &unsuitable, &address, &mut diagnoses).await;
+        }
+    }
+    diagnoses
+}
+
+/// How far it is, which version it has, and what time it takes it to be.
+async fn near(database: &Database, address: &Address) -> Vec<Diagnosis> {
+    let mut nearest: Option<(Duration, Diagnosis)> = None;
+    for _ in 0..ROUND_TRIPS {
+        let asked = Instant::now();
+        let Ok(Ok(greeting)) = timeout(STEP_TIME, connect::greet(database)).await else { continue };
+        let took = asked.elapsed();
+        if nearest.as_ref().is_none_or(|(least, _)| took < *least) {
+            nearest = Some((took, clock::examine(greeting.time, took)));
+        }
+    }
+    let Some((took, clock)) = nearest else {
+        return vec![silent(&format!("{} has answered once, and does not any more", address.hosts))];
+    };
+    let build = timeout(STEP_TIME, database.run_command(doc! { "buildInfo": 1 })).await;
+    let version = build.ok().and_then(Result::ok);
+    let version = version.as_ref().and_then(|build| build.get_str("version").ok());
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let message = format!("{} answers in {:.1} ms{version}", address.hosts, took.as_secs_f64() * 1_000.0);
+    let reached = if took < FAR {
+        Diagnosis::fine(Subject::MongoDb, message)
+    } else {
+        let remedy = "run permcached in the same region as the database: whatever is not remembered takes as long as that";
+        Diagnosis::warning(Subject::MongoDb, message, remedy)
+    };
+    vec![reached, clock]
+}
+
+/// What follows from what kind of server it is.
+fn kind(greeting: &Greeting) -> Diagnosis {
+    match (greeting.mode, greeting.set.as_deref()) {
+        (Mode::ReplicaSet, set) => {
+            let set = set.unwrap_or_default();
+            Diagnosis::fine(Subject::MongoDb, format!("it is the replica set `{set}`, which tells what changes"))
+        }
+        (Mode::Standalone, _) => Diagnosis::warning(
+            Subject::MongoDb,
+            "it is a single server, which does not tell what changes: every fact is read again once it is as old as MAX_STALENESS",
+            "start it as `mongod --replSet rs0 …`, then once in mongosh: rs.initiate()",
+        ),
+        (Mode::Sharded, _) => Diagnosis::warning(
+            Subject::MongoDb,
+            "it is a sharded cluster: every fact is read again once it is as old as MAX_STALENESS, which is not promised, as a shard may answer from the past",
+            "keep these collections in a replica set, where that matters",
+        ),
+    }
+}
+
+/// Why it cannot be used at all.
+fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
+    let wrong = |message: &str, remedy: &str| Diagnosis::wrong(Subject::MongoDb, message, remedy);
+    let said = error.to_string();
+    match error {
+        ConnectError::Uri(_) => wrong(&said, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
+        ConnectError::NoDatabase => wrong(&said, "MONGODB_DATABASE=NAME"),
+        ConnectError::NotInitiated => {
+            wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
+        }
+        ConnectError::TooOld => wrong(&said, "run MongoDB 5.0 or newer"),
+        ConnectError::Unreachable(error) => match (&*error.kind, address) {
+            (ErrorKind::Authentication { .. }, Some(address)) => refused(address),
+            (kind, _) => silent(&format!("it does not answer: {kind}")),
+        },
+    }
+}
+
+/// It does not let the user in.
+fn refused(address: &Address) -> Diagnosis {
+    let (name, source) = address.login.as_ref().map_or(("", ""), |(name, source)| (name, source));
+    let remedy = if address.is_atlas() {
+        format!("in Atlas: Database Access, edit `{name}`, set a new password and put it, percent-encoded, into MONGODB_URI")
+    } else {
+        let command = format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name));
+        format!("{command}, if the password is lost; it is percent-encoded in MONGODB_URI")
+    };
+    let message = format!(
+        "{} does not let `{name}` in: there is no such user in `{source}`, or the password is another one",
+        address.hosts
+    );
+    Diagnosis::wrong(Subject::MongoDb, message, remedy)
+}
+
+/// Nobody answers.
+fn silent(message: &str) -> Diagnosis {
+    let remedy = "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it \
+                  (`nc -vz HOST 27017`); Atlas lets in who is under Network Access";
+    Diagnosis::wrong(Subject::MongoDb, message, remedy)
+}

@@ -1,0 +1,96 @@
+//! The database and the schema's collections in it: whether they are there, or others that were probably meant.
+
+use std::collections::BTreeSet;
+
+use mongodb::Database;
+use tokio::time::timeout;
+
+use super::{Finding, STEP_TIME, inspect};
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    schema::{Schema, nearest},
+};
+
+/// How many names are listed at most.
+const NAMES_MAX: usize = 12;
+
+/// Databases that are MongoDB's own.
+const INTERNAL: [&str; 3] = ["admin", "config", "local"];
+
+/// Whether the database is there, as far as can be known, and what there is to say of its name.
+pub(super) async fn database(database: &Database) -> (bool, Diagnosis) {
+    let name = database.name();
+    let listed = timeout(STEP_TIME, database.client().list_database_names()).await;
+    let Ok(Ok(names)) = listed else {
+        let unknown = format!("whether there is a database `{name}`, as the user may not list databases");
+        return (true, Diagnosis::skipped(Subject::MongoDb, unknown));
+    };
+    if names.iter().any(|other| other == name) {
+        return (true, Diagnosis::fine(Subject::MongoDb, format!("the database is `{name}`")));
+    }
+    let others = names.iter().map(String::as_str).filter(|other| !INTERNAL.contains(other));
+    let remedy = match nearest(name, others.clone()) {
+        Some(meant) => format!("MONGODB_DATABASE={meant}"),
+        None => {
+            let listed: Vec<&str> = others.take(NAMES_MAX).collect();
+            let known = if listed.is_empty() { String::new() } else { format!("; there is {}", listed.join(", ")) };
+            format!("MONGODB_DATABASE=NAME, with the name as the application has it{known}")
+        }
+    };
+    let message = format!("there is no database `{name}` that the user may see: names of databases are case-sensitive");
+    (false, Diagnosis::wrong(Subject::MongoDb, message, remedy))
+}
+
+/// Looks for the collections and their indexes. Returns those of which changes cannot be followed.
+pub(super) async fn examine(
+    schema: &Schema,
+    database: &Database,
+    is_there: bool,
+    diagnoses: &mut Vec<Diagnosis>,
+) -> BTreeSet<String> {
+    let count = schema.collections().count();
+    if !is_there {
+        diagnoses.push(Diagnosis::skipped(Subject::MongoDb, "collections and indexes, as there is no database"));
+        return BTreeSet::new();
+    }
+    let findings = match timeout(STEP_TIME, inspect(schema, database)).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => {
+            let message = format!("collections and indexes, which the server does not list: {}", error.kind);
+            diagnoses.push(Diagnosis::skipped(Subject::MongoDb, message));
+            return BTreeSet::new();
+        }
+        Err(_) => {
+            diagnoses.push(Diagnosis::skipped(Subject::MongoDb, "collections and indexes, which take too long to list"));
+            return BTreeSet::new();
+        }
+    };
+    if findings.is_empty() {
+        let message = format!("all {count} collections of the schema are there, and the indexes of their lookups");
+        diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
+    }
+    let missing = findings.iter().filter(|finding| matches!(finding, Finding::Missing { .. })).count();
+    let listed = timeout(STEP_TIME, database.list_collection_names()).await;
+    let names = listed.ok().and_then(Result::ok).unwrap_or_default();
+    let others: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| schema.collections().all(|known| known != *name)).collect();
+    diagnoses.extend(findings.iter().map(|finding| judge(finding, &others, missing == count)));
+    let unsuitable = |finding| if let Finding::Unsuitable { collection, .. } = finding { Some(collection) } else { None };
+    findings.into_iter().filter_map(unsuitable).collect()
+}
+
+/// How bad it is. A collection that is missing may come; not so where another was probably meant, or all are missing.
+fn judge(finding: &Finding, others: &[&str], all_are_missing: bool) -> Diagnosis {
+    let (message, remedy) = (finding.message(), finding.remedy());
+    let warning = |message, remedy| Diagnosis::warning(Subject::MongoDb, message, remedy);
+    let wrong = |message, remedy| Diagnosis::wrong(Subject::MongoDb, message, remedy);
+    match finding {
+        Finding::Missing { collection } => match nearest(collection, others.iter().copied()) {
+            Some(meant) => wrong(message, format!("collection = \"{meant}\", in the schema in place of \"{collection}\"")),
+            None if all_are_missing => wrong(message, remedy),
+            None => warning(message, remedy),
+        },
+        Finding::Unsuitable { .. } => wrong(message, remedy),
+        Finding::Empty { .. } | Finding::NoIndex { .. } => warning(message, remedy),
+    }
+}

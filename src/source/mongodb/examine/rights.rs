@@ -1,0 +1,105 @@
+//! What the user may do, found out by doing it: a find at a snapshot in each collection, and a change stream.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bson::doc;
+use mongodb::{
+    Database,
+    error::{Error, ErrorKind},
+};
+use tokio::time::timeout;
+
+use super::{Address, Mode, MongoDb, STEP_TIME, quoted};
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    question::Id,
+    schema::{Lookup, Schema},
+    source::{Deadline, SourceError},
+};
+
+/// The errors of who has no right to something: with a login, and without.
+const UNAUTHORIZED: [i32; 2] = [13, 8_000];
+
+/// Reads as the service reads.
+pub(super) async fn examine(
+    source: &MongoDb,
+    schema: &Arc<Schema>,
+    unsuitable: &BTreeSet<String>,
+    address: &Address,
+    diagnoses: &mut Vec<Diagnosis>,
+) {
+    let mut refused = Vec::new();
+    let mut others = Vec::new();
+    let names = schema.collections().filter(|name| !unsuitable.contains(*name));
+    for name in names {
+        match read(source, schema, name).await {
+            Ok(()) => {}
+            Err(error) if is_unauthorized(&error) => refused.push(format!("read `{name}`")),
+            Err(error) => others.push(error.to_string()),
+        }
+    }
+    let is_read = refused.is_empty() && others.is_empty();
+    if source.mode() == Mode::ReplicaSet {
+        match timeout(STEP_TIME, source.database().watch()).await {
+            Ok(Ok(_stream)) => {
+                let message = "a change stream can be opened: what changes is known at once";
+                diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
+            }
+            Ok(Err(error)) if is_unauthorized_by(&error) => refused.push("open a change stream".to_owned()),
+            Ok(Err(error)) => others.push(format!("a change stream cannot be opened: {}", error.kind)),
+            Err(_) => others.push("a change stream is not opened in time".to_owned()),
+        }
+    }
+    if is_read {
+        diagnoses.push(Diagnosis::fine(Subject::MongoDb, "the user may read each collection"));
+    }
+    let remedy = "see the log of mongod; `db.adminCommand({ replSetGetStatus: 1 })` says how its set is";
+    diagnoses.extend(others.into_iter().map(|message| Diagnosis::wrong(Subject::MongoDb, message, remedy)));
+    if !refused.is_empty() {
+        let message = format!("the user may not {}", refused.join(", "));
+        let remedy = grant(source.database(), address).await;
+        diagnoses.push(Diagnosis::wrong(Subject::MongoDb, message, remedy));
+    }
+}
+
+/// One find, at a snapshot after a probe where there are any.
+async fn read(source: &MongoDb, schema: &Schema, name: &str) -> Result<(), SourceError> {
+    let Some(collection) = schema.collection_id(name) else { return Ok(()) };
+    let deadline = Deadline::after(STEP_TIME);
+    let at = source.probe_in(name, deadline).await?;
+    let nobody = [Id::ObjectId([0; 12])];
+    source.find_once(&Lookup::by_id(name, collection), &nobody, at, deadline).await.map(drop)
+}
+
+fn is_unauthorized(error: &SourceError) -> bool {
+    let (SourceError::Probe(source) | SourceError::Find { source, .. }) = error else { return false };
+    source.downcast_ref::<Error>().is_some_and(is_unauthorized_by)
+}
+
+fn is_unauthorized_by(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code))
+}
+
+/// What lets the user do it.
+async fn grant(database: &Database, address: &Address) -> String {
+    let name = database.name();
+    let status = timeout(STEP_TIME, database.run_command(doc! { "connectionStatus": 1 })).await;
+    let status = status.ok().and_then(Result::ok).unwrap_or_default();
+    let users = status.get_document("authInfo").and_then(|info| info.get_array("authenticatedUsers"));
+    let user = users.ok().and_then(|users| users.first()).and_then(|user| user.as_document());
+    let login = user.and_then(|user| Some((user.get_str("user").ok()?, user.get_str("db").ok()?)));
+    match login {
+        Some((user, _)) if address.is_atlas() => {
+            format!("in Atlas: Database Access, edit `{user}`, Specific Privileges: `read` on `{name}`")
+        }
+        Some((user, source)) => {
+            let role = format!("{{ role: \"read\", db: {} }}", quoted(name));
+            format!("db.getSiblingDB({}).grantRolesToUser({}, [{role}])", quoted(source), quoted(user))
+        }
+        None => format!(
+            "db.getSiblingDB({}).createUser({{ user: \"permcached\", pwd: passwordPrompt(), roles: [\"read\"] }}); \
+             then name the user in MONGODB_URI",
+            quoted(name)
+        ),
+    }
+}
