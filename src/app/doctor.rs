@@ -20,7 +20,10 @@ pub async fn examine(config: &Config, tell: impl Fn(Vec<Diagnosis>)) {
     let (schema, diagnosis) = schema(&config.schema);
     tell(vec![diagnosis, callers(config)]);
     if config.tls.is_some() {
-        tell(vec![Diagnosis::fine(Subject::Tls, "the port's certificate and its key can be read, and belong together")]);
+        tell(vec![Diagnosis::fine(
+            Subject::Tls,
+            "the port's certificate and its key can be read, and belong together",
+        )]);
     }
     match &config.source {
         SourceConfig::Documents(directory) => {

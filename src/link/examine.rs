@@ -60,7 +60,8 @@ fn reached(addresses: &str, took: Duration) -> Diagnosis {
     if took < SLOW {
         Diagnosis::fine(Subject::Redis, message)
     } else {
-        let remedy = "run it in the same region: who asks for a fact does not wait longer than 50 ms, and reads MongoDB";
+        let remedy =
+            "run it in the same region: who asks for a fact does not wait longer than 50 ms, and reads MongoDB";
         Diagnosis::warning(Subject::Redis, message, remedy)
     }
 }
@@ -77,9 +78,11 @@ fn unreachable(error: &LinkError, addresses: &str) -> Diagnosis {
             "REDIS_URL='redis://USER:PASSWORD@HOST:6379', percent-encoded, or REDIS_PASSWORD beside REDIS_HOST; \
              `redis-cli -h HOST --askpass ping` tries a password",
         ),
-        LinkError::Failed(error) if error.code() == Some("NOPERM") => {
-            Diagnosis::wrong(Subject::Redis, format!("{addresses} refuses even a PING: {error}"), commands::grant("default"))
-        }
+        LinkError::Failed(error) if error.code() == Some("NOPERM") => Diagnosis::wrong(
+            Subject::Redis,
+            format!("{addresses} refuses even a PING: {error}"),
+            commands::grant("default"),
+        ),
         error => Diagnosis::wrong(
             Subject::Redis,
             format!("{addresses} cannot be reached: {error}"),

@@ -19,8 +19,8 @@ use std::{
 
 use async_trait::async_trait;
 use bson::{Bson, Document, Timestamp, doc};
-use connect::Greeting;
 pub use connect::ConnectError;
+use connect::Greeting;
 pub use examine::examine;
 pub use inspect::{Finding, inspect};
 use mongodb::{

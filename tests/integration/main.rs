@@ -26,6 +26,7 @@ mod cold;
 mod conditions;
 mod contract;
 mod deploy;
+mod doctor;
 mod evaluator;
 mod fleet;
 mod freshness;

@@ -2,7 +2,7 @@
 //! `mongodb/keys.rs`, what goes wrong in `mongodb/faults.rs`, what is said about the database in `mongodb/inspection.rs`.
 
 mod faults;
-mod inspection;
+pub mod inspection;
 mod keys;
 
 use std::sync::Arc;

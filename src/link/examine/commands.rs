@@ -61,7 +61,10 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
         diagnoses.push(Diagnosis::wrong(Subject::Redis, message, grant(server.user())));
     }
     if !full.is_empty() {
-        let message = format!("it is full, and refuses {}: no facts are kept there, and the application's writes fail too", full.join(", "));
+        let message = format!(
+            "it is full, and refuses {}: no facts are kept there, and the application's writes fail too",
+            full.join(", ")
+        );
         let remedy = "redis-cli CONFIG SET maxmemory 256mb, or what the machine has; or, where nothing must be kept: \
                       redis-cli CONFIG SET maxmemory-policy allkeys-lru";
         diagnoses.push(Diagnosis::wrong(Subject::Redis, message, remedy));
@@ -105,7 +108,10 @@ mod tests {
         assert!(RIGHTS.split(' ').all(|right| manual.contains(right)), "{RIGHTS}");
         let line = manual.lines().find(|line| line.starts_with("ACL SETUSER")).expect("it has one");
         let granted = line.split(' ').filter(|word| word.starts_with('+'));
-        assert_eq!(granted.collect::<Vec<_>>(), RIGHTS.split(' ').filter(|word| word.starts_with('+')).collect::<Vec<_>>());
+        assert_eq!(
+            granted.collect::<Vec<_>>(),
+            RIGHTS.split(' ').filter(|word| word.starts_with('+')).collect::<Vec<_>>()
+        );
         for (name, _) in commands("pc:x") {
             assert!(RIGHTS.contains(&format!("+{}", name.to_lowercase())), "{name}");
         }

@@ -59,9 +59,11 @@ fn version(info: &str) -> Diagnosis {
     let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
     let message = format!("it is {name} {version}");
     match major {
-        Some(major) if major < VERSION_MIN => {
-            Diagnosis::wrong(Subject::Redis, message, "run Redis 7.0 or newer, or Valkey: an older one cannot run the scripts")
-        }
+        Some(major) if major < VERSION_MIN => Diagnosis::wrong(
+            Subject::Redis,
+            message,
+            "run Redis 7.0 or newer, or Valkey: an older one cannot run the scripts",
+        ),
         _ => Diagnosis::fine(Subject::Redis, message),
     }
 }
@@ -103,11 +105,13 @@ fn memory(info: &str) -> Diagnosis {
         (_, Some(0)) => Diagnosis::fine(Subject::Redis, "it has no maxmemory, and takes what it needs"),
         (Some(used), Some(max)) => {
             let percent = used.saturating_mul(100) / max.max(1);
-            let message = format!("{percent} % of its {} MiB are used; maxmemory-policy is {policy}", max / 1_024 / 1_024);
+            let message =
+                format!("{percent} % of its {} MiB are used; maxmemory-policy is {policy}", max / 1_024 / 1_024);
             if used < max / 4 * 3 {
                 return Diagnosis::fine(Subject::Redis, message);
             }
-            let remedy = format!("redis-cli CONFIG SET maxmemory {}; or give permcached a Redis of its own", doubled(max));
+            let remedy =
+                format!("redis-cli CONFIG SET maxmemory {}; or give permcached a Redis of its own", doubled(max));
             let message = format!("{message}: facts are written up to 75 %, and now not at all");
             Diagnosis::warning(Subject::Redis, message, remedy)
         }

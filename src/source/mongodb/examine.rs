@@ -116,7 +116,8 @@ async fn near(database: &Database, address: &Address) -> Vec<Diagnosis> {
     let reached = if took < FAR {
         Diagnosis::fine(Subject::MongoDb, message)
     } else {
-        let remedy = "run permcached in the same region as the database: whatever is not remembered takes as long as that";
+        let remedy =
+            "run permcached in the same region as the database: whatever is not remembered takes as long as that";
         Diagnosis::warning(Subject::MongoDb, message, remedy)
     };
     vec![reached, clock]
@@ -164,9 +165,12 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
 fn refused(address: &Address) -> Diagnosis {
     let (name, source) = address.login.as_ref().map_or(("", ""), |(name, source)| (name, source));
     let remedy = if address.is_atlas() {
-        format!("in Atlas: Database Access, edit `{name}`, set a new password and put it, percent-encoded, into MONGODB_URI")
+        format!(
+            "in Atlas: Database Access, edit `{name}`, set a new password and put it, percent-encoded, into MONGODB_URI"
+        )
     } else {
-        let command = format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name));
+        let command =
+            format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name));
         format!("{command}, if the password is lost; it is percent-encoded in MONGODB_URI")
     };
     let message = format!(

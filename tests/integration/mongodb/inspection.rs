@@ -23,12 +23,23 @@ use crate::support::{
 };
 
 /// A document in each collection that the schema reads, and every index.
-async fn full(database: &Database, schema: &Schema) {
+pub async fn full(database: &Database, schema: &Schema) {
     let mut collections = small_fylora();
     for name in schema.collections() {
         collections.entry(name.to_owned()).or_insert_with(|| vec![doc! { "_id": 1 }]);
     }
     fill(database, schema, &collections).await;
+}
+
+/// Runs a remedy that makes an index, as the shell would.
+pub async fn make_index(database: &Database, remedy: &str, name: &str) {
+    let (collection, rest) = remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
+    let collection: String = serde_json::from_str(collection).unwrap();
+    let key: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(rest.strip_suffix(')').unwrap()).unwrap();
+    let key = Document::try_from(key).unwrap();
+    let command = doc! { "createIndexes": collection, "indexes": [{ "key": key, "name": name }] };
+    database.run_command(command).await.unwrap();
 }
 
 async fn findings(database: &Database, schema: &Schema) -> Vec<Finding> {
@@ -102,16 +113,7 @@ async fn a_missing_index_is_named_with_the_command_that_makes_it() {
     assert_eq!(found[0].remedy(), "db.getCollection(\"shares\").createIndex({ \"file_id\": 1 })");
     // The remedy helps: as the shell would, once for each.
     for (number, finding) in found.into_iter().enumerate() {
-        let remedy = finding.remedy();
-        let (collection, rest) =
-            remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
-        let collection: String = serde_json::from_str(collection).unwrap();
-        let key: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(rest.strip_suffix(')').unwrap()).unwrap();
-        let key = Document::try_from(key).unwrap();
-        let command =
-            doc! { "createIndexes": collection, "indexes": [{ "key": key, "name": format!("remedy {number}") }] };
-        database.run_command(command).await.unwrap();
+        make_index(&database, &finding.remedy(), &format!("remedy {number}")).await;
     }
     assert_eq!(findings(&database, &schema).await, []);
 }

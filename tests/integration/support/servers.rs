@@ -165,7 +165,21 @@ impl Mongo {
         client.database(&name)
     }
 
+    /// One that is to be a replica set, and has not been told to begin.
+    #[track_caller]
+    pub fn uninitiated() -> Self {
+        Self::spawn(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     fn start(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
+        let mongo = Self::spawn(set_name, secured)?;
+        // Whoever asks may be inside a runtime, where another cannot run: hence the thread.
+        thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
+            .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
+        Ok(mongo)
+    }
+
+    fn spawn(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
         let server = Server::start("mongod", "MONGOD", |port, directory| {
             let mut arguments = mongod_arguments(port, directory);
             if let Some(set_name) = set_name {
@@ -176,11 +190,7 @@ impl Mongo {
             }
             arguments
         })?;
-        let mongo = Self { server, set_name, secured };
-        // Whoever asks may be inside a runtime, where another cannot run: hence the thread.
-        thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
-            .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
-        Ok(mongo)
+        Ok(Self { server, set_name, secured })
     }
 
     /// Makes the replica set, if it is to be one, and waits until writes are taken.

@@ -26,7 +26,8 @@ fn judge(ahead: i64, off: i64) -> Diagnosis {
     let least = ahead.saturating_abs().saturating_sub(off);
     let difference = humantime::format_duration(Duration::from_millis(ahead.unsigned_abs()));
     let side = if ahead < 0 { "behind" } else { "ahead of" };
-    let message = format!("this machine's clock is {difference} {side} the server's: expiries are compared with this one");
+    let message =
+        format!("this machine's clock is {difference} {side} the server's: expiries are compared with this one");
     let remedy = "timedatectl set-ntp true, on the machine whose clock is wrong";
     if least >= WRONG_MS {
         Diagnosis::wrong(Subject::MongoDb, message, remedy)

@@ -1,0 +1,167 @@
+//! `permcached doctor` at set-ups that are broken, one way each: it names what is wrong, the remedy helps, the exit code says
+//! so to scripts, and no password is shown.
+
+mod mongodb;
+mod redis;
+
+use std::{fs, net::TcpListener};
+
+use serde_json::Value;
+
+use crate::support::{
+    command::{Ended, run_with},
+    service::{DOCUMENTS, SCHEMA},
+};
+
+/// The password in each set-up that has one, whether it is the right one or not.
+const SECRET: &str = "s3cret";
+
+/// What was found.
+#[derive(Debug)]
+struct Found {
+    code: i32,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug)]
+struct Finding {
+    subject: String,
+    verdict: String,
+    message: String,
+    remedy: String,
+}
+
+impl Found {
+    /// The only finding that says this.
+    #[track_caller]
+    fn finding(&self, words: &str) -> &Finding {
+        let mut saying = self.findings.iter().filter(|finding| finding.message.contains(words));
+        let finding = saying.next().unwrap_or_else(|| panic!("nothing says `{words}`: {self:#?}"));
+        assert!(saying.next().is_none(), "several say `{words}`: {self:#?}");
+        finding
+    }
+
+    /// What to do about the only finding that says this, which is of that verdict.
+    #[track_caller]
+    fn remedy(&self, verdict: &str, words: &str) -> &str {
+        let finding = self.finding(words);
+        assert_eq!(finding.verdict, verdict, "{self:#?}");
+        &finding.remedy
+    }
+
+    /// All is well: nothing is wrong.
+    #[track_caller]
+    fn assert_well(&self) {
+        assert_eq!(self.code, 0, "{self:#?}");
+        assert!(self.findings.iter().all(|finding| finding.verdict != "wrong"), "{self:#?}");
+    }
+
+    /// One thing is wrong, and nothing else.
+    #[track_caller]
+    fn assert_only_wrong(&self, words: &str) -> &str {
+        assert_eq!(self.code, 1, "{self:#?}");
+        assert_eq!(self.findings.iter().filter(|finding| finding.verdict == "wrong").count(), 1, "{self:#?}");
+        self.remedy("wrong", words)
+    }
+}
+
+/// Runs it with these arguments and variables. Whatever it finds, it shows no password, and people read the same as programs.
+#[track_caller]
+fn doctor_with(arguments: &[&str], variables: &[(&str, &str)]) -> Found {
+    let run = |more: &[&str]| {
+        let ended = run_with(&[&["doctor"], arguments, more].concat(), variables);
+        assert!(!ended.said().contains(SECRET), "{ended:?}");
+        assert_eq!(ended.stderr, "", "{ended:?}");
+        ended
+    };
+    let Ended { code, stdout, .. } = run(&["--json"]);
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let finding = |finding: &Value| Finding {
+        subject: text(&finding["subject"]),
+        verdict: text(&finding["verdict"]),
+        message: text(&finding["message"]),
+        remedy: text(&finding["remedy"]),
+    };
+    let findings: Vec<Finding> = json["findings"].as_array().unwrap().iter().map(finding).collect();
+    for Finding { verdict, remedy, .. } in &findings {
+        assert_eq!(remedy.is_empty(), matches!(verdict.as_str(), "ok" | "skipped"), "{findings:#?}");
+    }
+    Found { code, findings }
+}
+
+/// As [`doctor_with`], with the shipped schema.
+#[track_caller]
+fn doctor(variables: &[(&str, &str)]) -> Found {
+    doctor_with(&["--schema", SCHEMA], variables)
+}
+
+#[test]
+fn documents_are_read_and_a_line_a_check_is_printed() {
+    let arguments = ["doctor", "--schema", SCHEMA, "--documents", DOCUMENTS];
+    let tokens = ("AUTH_TOKENS", "backend:s3cret,operator:s3cret2:admin");
+    let ended = run_with(&arguments, &[tokens]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(lines[0].starts_with("ok      configuration: "), "{ended:?}");
+    assert!(
+        lines[1].starts_with(&format!("ok      schema: `{SCHEMA}`: 4 types of resources, 8 lookups in 7 ")),
+        "{ended:?}"
+    );
+    assert_eq!(lines[2], "ok      callers: 2 tokens may call, 1 of them with the scope admin");
+    assert!(lines[3].starts_with("ok      documents: ") && lines[3].ends_with(DOCUMENTS), "{ended:?}");
+    assert_eq!(lines[4..], ["", "all is well, no warnings"]);
+    assert!(!ended.said().contains(SECRET), "{ended:?}");
+
+    // Whoever may call is worth a word, and stops nothing.
+    let open = run_with(&arguments, &[("ALLOW_ANONYMOUS", "true"), ("REDIS_HOST", "cache")]);
+    assert_eq!(open.code, 0, "{open:?}");
+    let warned = "warning callers: whoever reaches 0.0.0.0:50051 may ask for anybody\n    remedy: AUTH_TOKENS=";
+    assert!(
+        open.stdout.contains(warned) && open.stdout.contains("warning Redis: it is configured and not"),
+        "{open:?}"
+    );
+    assert!(open.stdout.ends_with("\nall is well, 2 warnings\n"), "{open:?}");
+}
+
+#[test]
+fn documents_that_are_broken_or_missing_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("files.jsonl"), "{").unwrap();
+    let documents = directory.path().to_str().unwrap();
+    let arguments = ["--schema", SCHEMA, "--documents", documents];
+    let found = doctor_with(&arguments, &[]);
+    assert!(found.assert_only_wrong("files.jsonl").contains("mongoexport"), "{found:#?}");
+    fs::write(directory.path().join("files.jsonl"), "").unwrap();
+    let found = doctor_with(&arguments, &[]);
+    found.assert_well();
+    assert!(found.remedy("warning", "`files` is empty").contains("mongoexport --collection=files"));
+    assert!(found.remedy("warning", "`notes` has no file").contains("notes.jsonl"));
+}
+
+#[test]
+fn a_wrong_configuration_is_the_first_finding_with_all_its_mistakes() {
+    let found = doctor_with(&[], &[("PORT", "many"), ("REDIS_URL", "http://:s3cret@cache")]);
+    assert_eq!(found.code, 2, "{found:#?}");
+    for words in ["no schema is named: set SCHEMA_FILE", "PORT is `many`", "REDIS_URL is not", "no source of facts"] {
+        assert_eq!(found.finding(words).subject, "configuration");
+        assert!(found.remedy("wrong", words).starts_with("permcached config"));
+    }
+    assert_eq!(found.findings.len(), 4, "{found:#?}");
+}
+
+#[test]
+fn a_broken_schema_does_not_hide_what_else_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("broken.toml");
+    fs::write(&file, "default_subject = \"user\"\n[subject.usr]\ncollection = \"users\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    // Somebody listens there, and says nothing.
+    let mute = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let uri = format!("mongodb://u:s3cret@{}/app", mute.local_addr().unwrap());
+    let found = doctor_with(&["--schema", file], &[("MONGODB_URI", &uri)]);
+    assert_eq!(found.code, 1, "{found:#?}");
+    assert_eq!(found.remedy("wrong", "did you mean `usr`?"), format!("permcached schema check {file}"));
+    assert_eq!(found.finding("did you mean").subject, "schema");
+    assert!(found.remedy("wrong", "it does not answer").contains("Network Access"), "{found:#?}");
+}
