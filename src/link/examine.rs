@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::{LinkError, Server, server::Connection};
 use crate::diagnosis::{Diagnosis, Subject};
 
-/// How long one step may take.
-const STEP_TIME: Duration = Duration::from_secs(5);
+/// How long one step may take: less than the client itself waits.
+const STEP_TIME: Duration = Duration::from_secs(3);
 
 /// From how long an answer on nobody waits for it, as for a fact.
 const SLOW: Duration = Duration::from_millis(50);
@@ -26,21 +26,20 @@ const ROUND_TRIPS: usize = 3;
 
 /// Examines a server or a cluster, in the order in which one would look.
 pub async fn examine(server: &Server) -> Vec<Diagnosis> {
-    let addresses = server.addresses();
     let mut connection = match reach(server).await {
         Ok(connection) => connection,
-        Err(error) => return vec![unreachable(&error, &addresses)],
+        Err(error) => return vec![unreachable(&error, server)],
     };
     let mut took = Duration::MAX;
     for _ in 0..ROUND_TRIPS {
         let asked = Instant::now();
         match timeout(STEP_TIME, connection.greet()).await {
             Ok(Ok(())) => took = took.min(asked.elapsed()),
-            Ok(Err(error)) => return vec![unreachable(&LinkError::Failed(error), &addresses)],
-            Err(_) => return vec![unreachable(&LinkError::TimedOut, &addresses)],
+            Ok(Err(error)) => return vec![unreachable(&LinkError::Failed(error), server)],
+            Err(_) => return vec![unreachable(&LinkError::TimedOut, server)],
         }
     }
-    let mut diagnoses = vec![reached(&addresses, took)];
+    let mut diagnoses = vec![reached(&server.addresses(), took)];
     server::examine(&mut connection, server, &mut diagnoses).await;
     commands::examine(&mut connection, server, &mut diagnoses).await;
     diagnoses
@@ -67,7 +66,8 @@ fn reached(addresses: &str, took: Duration) -> Diagnosis {
 }
 
 /// Why it cannot be used at all.
-fn unreachable(error: &LinkError, addresses: &str) -> Diagnosis {
+fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
+    let addresses = server.addresses();
     let is_login = |error: &RedisError| {
         error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
     };
@@ -81,7 +81,7 @@ fn unreachable(error: &LinkError, addresses: &str) -> Diagnosis {
         LinkError::Failed(error) if error.code() == Some("NOPERM") => Diagnosis::wrong(
             Subject::Redis,
             format!("{addresses} refuses even a PING: {error}"),
-            commands::grant("default"),
+            commands::grant(server.user()),
         ),
         error => Diagnosis::wrong(
             Subject::Redis,

@@ -65,16 +65,12 @@ impl Found {
     }
 }
 
-/// Runs it with these arguments and variables. Whatever it finds, it shows no password, and people read the same as programs.
+/// Runs it with these arguments and variables. Whatever it finds, it shows no password, and a remedy for all that is not well.
 #[track_caller]
 fn doctor_with(arguments: &[&str], variables: &[(&str, &str)]) -> Found {
-    let run = |more: &[&str]| {
-        let ended = run_with(&[&["doctor"], arguments, more].concat(), variables);
-        assert!(!ended.said().contains(SECRET), "{ended:?}");
-        assert_eq!(ended.stderr, "", "{ended:?}");
-        ended
-    };
-    let Ended { code, stdout, .. } = run(&["--json"]);
+    let Ended { code, stdout, stderr } = run_with(&[&["doctor", "--json"], arguments].concat(), variables);
+    assert_eq!(stderr, "", "{stdout}");
+    assert!(!stdout.contains(SECRET), "{stdout}");
     let json: Value = serde_json::from_str(&stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let finding = |finding: &Value| Finding {

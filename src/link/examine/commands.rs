@@ -27,7 +27,8 @@ pub(super) fn grant(user: &str) -> String {
 
 /// Tries each command.
 pub(super) async fn examine(connection: &mut Connection, server: &Server, diagnoses: &mut Vec<Diagnosis>) {
-    let name = format!("pc:doctor:{:032x}", fastrand::u128(..));
+    // In braces, so that in a cluster what is made of it is in the same part.
+    let name = format!("pc:doctor:{{{:032x}}}", fastrand::u128(..));
     let mut lacking = Vec::new();
     let mut full = Vec::new();
     let mut others = Vec::new();
@@ -92,8 +93,7 @@ fn commands(name: &str) -> Vec<(&'static str, Cmd)> {
         command("XREVRANGE", &[&log, "+", "-"]),
         command("EVAL", &[SCRIPT, "1", name]),
         command("PUBLISH", &[name, "1"]),
-        command("DEL", &[name]),
-        command("DEL", &[&log]),
+        command("DEL", &[name, &log]),
     ]
 }
 

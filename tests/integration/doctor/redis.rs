@@ -65,7 +65,7 @@ async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
     redis.set_user("guest", SECRET, "~other:* +ping +info +get +set");
     let url = redis.url_of("guest", SECRET);
     let found = examined(&[("REDIS_URL", &url)]).await;
-    let lacking = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, DEL, SUBSCRIBE";
+    let lacking = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
     let remedy = found.assert_only_wrong(lacking).to_owned();
     let command: Vec<&str> = remedy.strip_prefix("redis-cli ").unwrap().split(' ').collect();
     redis.run(&command);
