@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 use paths::{Found, Named};
 
 /// The modules in reading order: each uses only those above it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "question",
     "moment",
     "telemetry",
