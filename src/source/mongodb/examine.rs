@@ -71,12 +71,21 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
         Ok(Err(error)) => return vec![unusable(&error, None)],
         Err(_) => return vec![silent("the names in its connection string are not found in time")],
     };
+    let client = database.client().clone();
+    let diagnoses = look(schema, database, &address).await;
+    // What the driver still does in the background, such as closing a cursor, is not to outlive the runtime.
+    let _hangs = timeout(STEP_TIME, client.shutdown()).await;
+    diagnoses
+}
+
+/// Examines a database, once it is known where that is.
+async fn look(schema: Option<&Arc<Schema>>, database: Database, address: &Address) -> Vec<Diagnosis> {
     let greeting = match timeout(STEP_TIME, connect::reach(&database)).await {
         Ok(Ok(greeting)) => greeting,
-        Ok(Err(error)) => return vec![unusable(&error, Some(&address))],
+        Ok(Err(error)) => return vec![unusable(&error, Some(address))],
         Err(_) => return vec![silent(&format!("{} does not answer in time", address.hosts))],
     };
-    let mut diagnoses = near(&database, &address).await;
+    let mut diagnoses = near(&database, address).await;
     diagnoses.push(kind(&greeting));
     let (is_there, named) = collections::database(&database).await;
     diagnoses.push(named);
@@ -88,7 +97,7 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
         Some(schema) => {
             let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
             let source = MongoDb::greeted(Arc::clone(schema), database, greeting);
-            rights::examine(&source, schema, &unsuitable, &address, &mut diagnoses).await;
+            rights::examine(&source, schema, &unsuitable, address, &mut diagnoses).await;
         }
     }
     diagnoses
