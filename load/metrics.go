@@ -64,8 +64,10 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 	read.at = time.Now()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 1<<20)
-	decisionsSeen := false
+	isPermcached := false
 	for lines.Scan() {
+		// Decisions are not there before the first one.
+		isPermcached = isPermcached || strings.HasPrefix(lines.Text(), "permcached_build_info{")
 		parts := metricLine.FindStringSubmatch(lines.Text())
 		if parts == nil {
 			continue
@@ -80,7 +82,6 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 		}
 		switch parts[1] {
 		case "permcached_decisions_total":
-			decisionsSeen = true
 			read.decisions[answer(labels["decision"] == "allowed", labels["reason"])] += uint64(value)
 		case "permcached_facts_found_total":
 			switch labels["tier"] {
@@ -94,8 +95,8 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 	if err := lines.Err(); err != nil {
 		return read, err
 	}
-	if !decisionsSeen {
-		return read, fmt.Errorf("%s: /metrics has no permcached_decisions_total", address)
+	if !isPermcached {
+		return read, fmt.Errorf("%s: /metrics is not that of permcached", address)
 	}
 	return read, nil
 }
