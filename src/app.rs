@@ -16,10 +16,11 @@ use std::{
     time::Duration,
 };
 
-use readings::{links, show_state, speaker};
+use readings::{reached, show_state, speaker};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc::Receiver, watch},
+    sync::{Semaphore, mpsc::Receiver, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -117,6 +118,8 @@ pub struct App {
     /// Whether a change stream says what changes, its own or another instance's.
     hears: bool,
     sharing: Option<Sharing>,
+    /// The links that are in use, by what they carry.
+    links: Vec<(&'static str, Link)>,
     filling: Option<Filling>,
     lease: Option<Arc<Lease>>,
 }
@@ -276,6 +279,7 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> Self {
         let mut checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
+        let mut links: Vec<_> = sharing.iter().map(|Sharing { link, .. }| ("statements", link.clone())).collect();
         let mut filling = None;
         // Where moments are an instance's own, a fact's stamp means nothing to others.
         if let Some(Sharing { names, facts, .. }) = sharing.as_ref().filter(|_| source.clock() == Clock::Cluster) {
@@ -283,6 +287,7 @@ impl App {
             let (shared, fills) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::clone(&metrics));
             checker = checker.sharing(shared);
             filling = Some(fills);
+            links.push(("facts", facts.clone()));
         }
         let mut bus = Bus::new(Arc::clone(checker.freshness()));
         if let Some(Sharing { names, link, .. }) = &sharing {
@@ -292,8 +297,8 @@ impl App {
         let bus = Arc::new(bus);
         metrics.show_hearing(bus.hearing());
         show_state(&metrics, &checker);
-        if let Some(Sharing { link, facts, .. }) = &sharing {
-            metrics.show(links(link.clone(), facts.clone()));
+        if !links.is_empty() {
+            metrics.show(reached(&links));
         }
         let invalidator = Invalidator::new(schema, source, checker.prober().clone(), Arc::clone(&bus));
         Self {
@@ -306,6 +311,7 @@ impl App {
             follower: Follower::Nobody,
             hears: false,
             sharing,
+            links,
             filling,
             lease: None,
         }
@@ -363,10 +369,11 @@ impl App {
     /// All its services, for so many requests at once.
     #[must_use]
     pub fn apis(&self, requests_max: usize) -> Apis {
+        let permits = Arc::new(Semaphore::new(requests_max));
         Apis {
-            permissions: PermissionApi::new(self.checker.clone(), requests_max)
+            permissions: PermissionApi::new(self.checker.clone(), Arc::clone(&permits))
                 .logging_decisions(self.logged_decisions),
-            invalidation: InvalidationApi::new(self.invalidator.clone(), requests_max),
+            invalidation: InvalidationApi::new(self.invalidator.clone(), permits),
             watch: WatchApi::new(self.checker.clone(), Arc::clone(&self.bus)),
         }
     }
@@ -393,6 +400,7 @@ pub async fn run(
         () = sleep(config.startup_grace) => None,
         () = &mut stop => return Ok(()),
     };
+    allow_descriptors();
     let (listener, address) = bind(config.listen).await?;
     let probes = match config.probes {
         Some(address) => {
@@ -426,12 +434,13 @@ pub async fn run(
         let app = running.get_or_init(|| app);
         offer.send_replace(Some(app.apis(config.limits.requests_max)));
         let vitals = Vitals::of(app);
-        tell.send_replace(vitals.health());
+        vitals.tell(&tell);
         tracing::info!(%address, "ready");
         ready(address);
         tasks.spawn(vitals.follow(tell.clone()));
         if config.observed_facts > 0 && app.hears {
-            tasks.spawn(app.checker.facts().clone().observe_all(config.observed_facts));
+            let facts = app.checker.facts().clone();
+            tasks.spawn(facts.observe_all(Arc::clone(app.checker.schema()), config.observed_facts));
         }
         // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
         let _ended = tasks.join_next().await;
@@ -476,6 +485,13 @@ async fn start_patiently(
             started => return started,
         }
     }
+}
+
+/// Has as many connections be open as the system allows: what a process may open by itself is mostly a thousand.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    tracing::debug!(?limit, ?raised, "descriptors");
 }
 
 /// Takes a port, and says which.

@@ -32,7 +32,7 @@ use crate::{
     check::Settings,
     link::Server,
     telemetry::is_filter,
-    transport::{Callers, Limits, Tls, TlsFile, TlsFiles},
+    transport::{Callers, Limits, Tls, TlsError, TlsFile, TlsFiles},
 };
 
 /// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
@@ -161,9 +161,11 @@ impl Config {
         let port = port(reader);
         let bind: Option<IpAddr> =
             reader.parse(&BIND_ADDRESS, "an address, such as 127.0.0.1 or 0.0.0.0", |text| text.parse().ok());
+        let before = reader.mistakes();
         let tokens = tokens::read(reader);
         let bind = bind.unwrap_or(IpAddr::V4(tokens.bind));
-        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.is_right() {
+        // Where something is wrong with the tokens, it is not known that there are none.
+        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.mistakes() == before {
             let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
             reader.refuse(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
         }
@@ -228,8 +230,11 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
 /// The bounds of the port that may be set.
 fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let requests_max = reader.number(&MAX_REQUESTS, 1..=100_000);
-    let caller_requests_max = reader.number(&MAX_CALLER_REQUESTS, 1..=100_000);
     let connections_max = reader.number(&MAX_CONNECTIONS, 1..=1_000_000);
+    let caller_requests_max = match reader.text(&MAX_CALLER_REQUESTS) {
+        None => requests_max.map(|all| (all - all / 4).max(1)),
+        Some(_) => reader.number(&MAX_CALLER_REQUESTS, 1..=requests_max.unwrap_or(100_000)),
+    };
     Some(Limits {
         requests_max: requests_max?,
         caller_requests_max: caller_requests_max?,
@@ -284,16 +289,17 @@ fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
         }
     };
     let loaded = Tls::load(TlsFiles { cert, key, client_ca });
-    loaded
-        .map_err(|error| {
+    let refuse = |errors: Vec<TlsError>| {
+        for error in errors {
             let variable = match error.file {
                 TlsFile::Cert => &TLS_CERT_FILE,
                 TlsFile::Key => &TLS_KEY_FILE,
                 TlsFile::ClientCa => &TLS_CLIENT_CA_FILE,
             };
             reader.refuse(format!("{} is {error}", variable.name));
-        })
-        .ok()
+        }
+    };
+    loaded.map_err(refuse).ok()
 }
 
 /// Where traces are sent.
@@ -320,7 +326,8 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
         // A URL would be looked up as a name, for ever.
         let Some(server) = server.ok().filter(|_| !host.contains(['/', '@', ' '])) else {
             let wanted = "the name or address of a host, without redis:// and without a port";
-            reader.refuse(format!("REDIS_HOST is `{host}`: set it to {wanted}"));
+            // Whoever pastes a URL there pastes a password.
+            reader.refuse(format!("REDIS_HOST is not the name of a host: set it to {wanted}"));
             return None;
         };
         server

@@ -38,12 +38,14 @@ pub(super) fn speaker(lease: Arc<Lease>) -> Reading {
     Reading::new("permcached_speaker", help, Kind::Gauge).of(move || Some(truth(lease.is_held())))
 }
 
-/// Whether Redis is reached.
-pub(super) fn links(statements: Link, facts: Link) -> Reading {
+/// Whether Redis is reached, by each of these links.
+pub(super) fn reached(links: &[(&'static str, Link)]) -> Reading {
     let help = "1 while Redis answers, 0 while it is given up and tried again";
     let reading = Reading::new("permcached_redis_up", help, Kind::Gauge);
-    let reading = reading.with("link", "statements", move || Some(truth(statements.is_up())));
-    reading.with("link", "facts", move || Some(truth(facts.is_up())))
+    links.iter().fold(reading, |reading, (carries, link)| {
+        let link = link.clone();
+        reading.with("link", carries, move || Some(truth(link.is_up())))
+    })
 }
 
 fn truth(is_true: bool) -> f64 {

@@ -45,7 +45,7 @@ impl Vitals {
             answers_for: stale.fold(app.checker.staleness_max(), Duration::max),
             trouble: app.trouble.clone(),
             hears: app.hears,
-            links: app.sharing.iter().flat_map(|sharing| [sharing.link.clone(), sharing.facts.clone()]).collect(),
+            links: app.links.iter().map(|(_, link)| link.clone()).collect(),
         }
     }
 
@@ -58,16 +58,21 @@ impl Vitals {
                 _ = ticks.tick() => {}
                 Ok(()) = self.trouble.changed() => {}
             }
-            let health = self.health();
-            tell.send_if_modified(|before| {
-                let has_changed = *before != health;
-                if has_changed {
-                    report(&health);
-                    *before = health;
-                }
-                has_changed
-            });
+            self.tell(&tell);
         }
+    }
+
+    /// Says how it is now, if that is not what was said before.
+    pub(super) fn tell(&self, tell: &watch::Sender<Health>) {
+        let health = self.health();
+        tell.send_if_modified(|before| {
+            let has_changed = *before != health;
+            if has_changed {
+                report(before, &health);
+                *before = health;
+            }
+            has_changed
+        });
     }
 
     /// How it is.
@@ -98,9 +103,11 @@ impl Vitals {
     }
 }
 
-fn report(health: &Health) {
-    match health {
-        Health::Ready => tracing::info!("all is well again"),
+fn report(before: &Health, health: &Health) {
+    match (before, health) {
+        // That it is ready is said where it is.
+        (Health::Starting(_), Health::Ready) => {}
+        (_, Health::Ready) => tracing::info!("all is well again"),
         _ => tracing::warn!(health = health.describe(), "not all is well"),
     }
 }

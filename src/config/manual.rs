@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    reader::{Environment, Origin, Overrides, Reader},
+    reader::{Environment, Origin, Overrides, Reader, shown},
     variable::{GROUPS, Variable, all},
 };
 
@@ -60,7 +60,7 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
         let set = reader.find(variable);
         let default = || variable.default.map(|default| (default.to_owned(), Origin::Default));
         let Some((value, origin)) = set.or_else(default) else { continue };
-        let value = if variable.is_secret { "(hidden)" } else { &value };
+        let value = shown(variable, &value);
         let _infallible = writeln!(lines, "{:width$}  {value}  ({})", variable.name, origin.as_str());
     }
     lines

@@ -85,6 +85,11 @@ impl<'a> Reader<'a> {
         self.wrong
     }
 
+    /// How much is wrong so far.
+    pub(super) fn mistakes(&self) -> usize {
+        self.wrong.len()
+    }
+
     /// Whether nothing is wrong so far.
     pub(super) fn is_right(&self) -> bool {
         self.wrong.is_empty()
@@ -134,7 +139,7 @@ impl<'a> Reader<'a> {
         let Some(text) = self.text(variable) else { return variable.default.and_then(parse) };
         let value = parse(&text);
         if value.is_none() {
-            self.refuse(format!("{} is `{text}`: set it to {wanted}", variable.name));
+            self.refuse(format!("{} is `{}`: set it to {wanted}", variable.name, shown(variable, &text)));
         }
         value
     }
@@ -190,6 +195,11 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// A value as it may be shown: what is before an `@` may be a password, wherever it was put.
+pub(super) fn shown<'a>(variable: &Variable, text: &'a str) -> &'a str {
+    if variable.is_secret || text.contains('@') { "(hidden)" } else { text }
 }
 
 /// A value as the environment would have it.

@@ -47,8 +47,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("BIND_ADDRESS", "everywhere", "BIND_ADDRESS is `everywhere`: set it to an address"),
     ("PROBE_PORT", "65536", "PROBE_PORT is `65536`: set it to a number from 0 to 65535"),
     ("TLS_CERT_FILE", "/nowhere/cert.pem", "TLS_CERT_FILE is `/nowhere/cert.pem`, which cannot be read"),
-    ("TLS_CLIENT_CA_FILE", "/nowhere/ca.pem", ""),
-    ("TLS_KEY_FILE", "/nowhere/key.pem", ""),
+    ("TLS_CLIENT_CA_FILE", "/nowhere/ca.pem", "TLS_CLIENT_CA_FILE is `/nowhere/ca.pem`, which cannot be read"),
+    ("TLS_KEY_FILE", "/nowhere/key.pem", "TLS_KEY_FILE is `/nowhere/key.pem`, which cannot be read"),
     ("REFLECTION", "no", "REFLECTION is `no`: set it to true or false"),
     ("STARTUP_GRACE", "1d", "STARTUP_GRACE is `1d`: set it to a duration from 0s to 10m"),
     ("AUTH_TOKENS", "a:b:c:d", "AUTH_TOKENS: token 1 has too many parts"),
@@ -89,17 +89,38 @@ fn what_lacks_another_is_told() {
         ("TLS_CERT_FILE", "c.pem", "TLS_CERT_FILE is set without TLS_KEY_FILE"),
         ("TLS_CLIENT_CA_FILE", "ca.pem", "TLS_CLIENT_CA_FILE is set, and the port speaks no TLS"),
         ("REDIS_URL", "http://:s3cret@redis", "REDIS_URL is not the URL of a Redis"),
-        ("REDIS_HOST", "redis://cache", "REDIS_HOST is `redis://cache`: set it to the name or address of a host"),
+        (
+            "REDIS_HOST",
+            "redis://:s3cret@cache",
+            "REDIS_HOST is not the name of a host: set it to the name or address of a host",
+        ),
         ("REDIS_PORT", "6379", "REDIS_PORT is set, but neither REDIS_URL nor REDIS_HOST"),
         ("REDIS_PASSWORD", "s3cret", "REDIS_PASSWORD is set, but neither REDIS_URL nor REDIS_HOST"),
         ("REDIS_CA_FILE", "ca.pem", "REDIS_CA_FILE is set, but neither REDIS_URL nor REDIS_HOST"),
         ("PROBE_PORT", "50051", "PROBE_PORT is 50051, and so is PORT"),
+        ("MAX_CALLER_REQUESTS", "1025", "MAX_CALLER_REQUESTS is `1025`: set it to a number from 1 to 1024"),
+        ("AUTH_TOKENS", " , ", "AUTH_TOKENS names nobody"),
+        ("AUTH_TOKENS", "a:s3cret,b:s3cret", "AUTH_TOKENS: token 2 has the secret of another"),
+        ("BIND_ADDRESS", "0.0.0.0", "0.0.0.0 is to be listened on, and callers are not authenticated"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:s3cret@c", "OTEL_EXPORTER_OTLP_ENDPOINT is `(hidden)`: set it to a URL"),
     ] {
         let said = Fixed::right(&[(name, value)]).mistakes();
         assert!(said.contains(wanted) && said.lines().count() == 2 && !said.contains("s3cret"), "{name}: {said}");
     }
     let said = Fixed::right(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).mistakes();
     assert!(said.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{said}");
+    let files =
+        [("TLS_CERT_FILE", "/nowhere/c"), ("TLS_KEY_FILE", "/nowhere/k"), ("TLS_CLIENT_CA_FILE", "/nowhere/ca")];
+    let said = Fixed::right(&files).mistakes();
+    assert!(
+        files.iter().all(|(name, path)| said.contains(&format!("{name} is `{path}`, which cannot be read"))),
+        "{said}"
+    );
+    let both = [("AUTH_TOKENS", "s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret")];
+    assert!(Fixed::right(&both).mistakes().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
+    // Whatever else is wrong.
+    let said = Fixed::of(&[("BIND_ADDRESS", "0.0.0.0")]).mistakes();
+    assert!(said.contains("no schema is named") && said.contains("0.0.0.0 is to be listened on"), "{said}");
     let said = Fixed::of(&[("SCHEMA_FILE", "s")]).mistakes();
     assert!(said.contains("no source of facts is named: set MONGODB_URI"), "{said}");
 }
@@ -153,7 +174,7 @@ fn every_value_counts() {
         ("AUTH_TOKENS", "backend:s3cret", "backend:(hidden):check"),
         ("AUTH_ADMIN_TOKENS", "operator:s3cret", "operator:(hidden):admin"),
         ("ALLOW_ANONYMOUS", "true", "0.0.0.0:50051"),
-        ("MAX_REQUESTS", "5", "requests_max: 5"),
+        ("MAX_REQUESTS", "8", "requests_max: 8, caller_requests_max: 6"),
         ("MAX_CALLER_REQUESTS", "6", "caller_requests_max: 6"),
         ("MAX_CONNECTIONS", "7", "connections_max: 7"),
         ("REDIS_URL", "redis://:s3cret@cache:1", "cache:1"),
@@ -190,7 +211,7 @@ fn a_file_says_what_nothing_else_says() {
     };
     write(
         "schema_file = 's.toml'\ndocuments_dir = 'd'\nport = 1\nlog_decisions = 0.5\nreflection = false\nmax_requests = 9\n\
-         auth_tokens = ['a:s3cret', 'b:s3cret']",
+         auth_tokens = ['a:s3cret', 'b:s3cret2']",
     );
     let config = read(&[("PORT", "2")]).unwrap();
     assert_eq!((config.listen.port(), config.limits.requests_max, config.reflection), (2, 9, false));

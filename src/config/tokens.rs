@@ -17,11 +17,25 @@ pub(super) struct Tokens {
 /// Reads the tokens. What is said of one must not show it.
 pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
     let mut callers = Vec::new();
-    for (variable, default) in [(&AUTH_TOKENS, Scope::Check), (&AUTH_ADMIN_TOKENS, Scope::Admin)] {
-        let text = reader.text(variable).unwrap_or_default();
-        let tokens = text.split(',').map(str::trim).filter(|token| !token.is_empty());
+    let mut secrets: Vec<String> = Vec::new();
+    let unnamed = [(&AUTH_TOKENS, "caller", Scope::Check), (&AUTH_ADMIN_TOKENS, "admin", Scope::Admin)];
+    for (variable, name, scope) in unnamed {
+        let Some(text) = reader.text(variable) else { continue };
+        let tokens: Vec<&str> = text.split(',').map(str::trim).filter(|token| !token.is_empty()).collect();
+        if tokens.is_empty() {
+            reader.refuse(format!("{} names nobody: write name:secret, or unset it", variable.name));
+        }
         for (place, token) in (1..).zip(tokens) {
-            match parse(token, default) {
+            let parsed = parse(token, name, scope).and_then(|(name, secret, scope)| {
+                let is_another = secrets.iter().any(|other| *other == secret);
+                secrets.push(secret.to_owned());
+                if is_another {
+                    Err("has the secret of another: give each its own")
+                } else {
+                    Ok(Caller::new(name, secret, scope))
+                }
+            });
+            match parsed {
                 Ok(caller) => callers.push(caller),
                 Err(what) => reader.refuse(format!("{}: token {place} {what}", variable.name)),
             }
@@ -40,11 +54,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
     }
 }
 
-fn parse(token: &str, default: Scope) -> Result<Caller, &'static str> {
+/// The name, the secret and the scope of a token, with what counts where it does not say them.
+fn parse<'a>(token: &'a str, name: &'a str, scope: Scope) -> Result<(&'a str, &'a str, Scope), &'static str> {
     let parts: Vec<&str> = token.split(':').collect();
     let (name, secret, scope) = match *parts.as_slice() {
-        [secret] => ("caller", secret, default),
-        [name, secret] => (name, secret, default),
+        [secret] => (name, secret, scope),
+        [name, secret] => (name, secret, scope),
         [name, secret, "check"] => (name, secret, Scope::Check),
         [name, secret, "admin"] => (name, secret, Scope::Admin),
         [_, _, _] => return Err("has a scope that is neither check nor admin: write name:secret:scope"),
@@ -55,6 +70,6 @@ fn parse(token: &str, default: Scope) -> Result<Caller, &'static str> {
     } else if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         Err("holds a character that no header can carry: take letters, digits and signs of ASCII")
     } else {
-        Ok(Caller::new(name, secret, scope))
+        Ok((name, secret, scope))
     }
 }

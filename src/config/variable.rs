@@ -68,7 +68,7 @@ variables! {
     "Freshness and memory" {
         MAX_STALENESS = "2s": "how old what an answer rests on may be, from `500ms` to `1m`";
         CACHE_MAX_BYTES = "67108864": "how many bytes of memory remembered facts take at most, with their tables";
-        OBSERVED_FACTS = "1": "how many remembered facts are compared with MongoDB in a second, from `0` to `100`: what is found wrong is counted as `permcached_stale_facts_total`";
+        OBSERVED_FACTS = "1": "how many remembered facts are compared with MongoDB in a second, from `0` to `100`, where a change stream is followed: what is found wrong is counted as `permcached_stale_facts_total`";
     }
     "The port" {
         PORT ["--port"] = "50051": "the port; `0` takes a free one";
@@ -87,7 +87,7 @@ variables! {
     }
     "Limits" {
         MAX_REQUESTS = "1024": "how many requests are handled at once, from `1` to `100000`; more are refused as `RESOURCE_EXHAUSTED`";
-        MAX_CALLER_REQUESTS = "768": "how many of them one caller has, so that others have room";
+        MAX_CALLER_REQUESTS: "how many of them one caller has, so that others have room: three quarters where it is not set";
         MAX_CONNECTIONS = "10000": "how many connections are open at once, from `1` to `1000000`; more are closed at once";
     }
     "Several instances" {

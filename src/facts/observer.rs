@@ -13,7 +13,9 @@ use crate::{
     fact::{Fact, FactKey},
     freshness::{Change, Changed, Epoch, Moment},
     question::Tier,
+    schema::Schema,
     source::Deadline,
+    telemetry::Seldom,
 };
 
 /// How long the source may take to say what the truth is.
@@ -23,24 +25,28 @@ const READ_TIME: Duration = Duration::from_secs(2);
 /// waits before it writes a moment down, which is ten seconds.
 const HEARING_TIME: Duration = Duration::from_secs(15);
 
+/// Keeps what is wrong everywhere from flooding the log.
+static WRONG: Seldom = Seldom::per_second(1);
+
 /// How often it is looked whether that is so.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Facts {
     /// Compares so many facts a second with the source, for ever. One that is not plainly right may take longer.
-    pub async fn observe_all(self, per_second: u32) {
+    pub async fn observe_all(self, schema: Arc<Schema>, per_second: u32) {
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.observe().await;
+            self.observe(&schema).await;
         }
     }
 
     /// Compares a remembered fact, and what Redis has of it, with the source.
-    async fn observe(&self) {
-        let Some(remembered) = self.memory.any() else { return };
+    async fn observe(&self, schema: &Schema) {
+        // Before the facts: what is found once another history has begun is not a part of this one.
         let epoch = self.freshness.epoch();
+        let Some(remembered) = self.memory.any() else { return };
         let key = FactKey { lookup: remembered.lookup(), id: remembered.id().clone() };
         // No earlier than what is compared with it.
         let at = self.freshness.newest().max(remembered.stamp());
@@ -51,17 +57,30 @@ impl Facts {
         let read = self.source.load(vec![key.clone()], at, Deadline::after(READ_TIME)).await;
         let Some((_, Ok(truth))) = read.into_iter().next() else { return };
         self.metrics.observed();
+        let mut is_wrong = false;
         for (tier, fact) in held {
             if !fact.says_the_same(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
+                is_wrong = true;
                 self.metrics.found_stale(tier);
-                tracing::error!(
-                    tier = tier.as_str(),
-                    lookup = key.lookup.index(),
-                    "A FACT IS BELIEVED THAT IS NOT WHAT THE SOURCE SAYS: it is read again, and this is a bug, or somebody has written to Redis"
-                );
-                // What was read before is outdated from now on, also what Redis has.
-                self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key.clone()) }], epoch);
-                self.memory.insert(&truth, || epoch == self.freshness.epoch());
+                if let Some(suppressed) = WRONG.admit() {
+                    let lookup = schema.lookup(key.lookup);
+                    let (collection, field) = (&*lookup.collection, lookup.by.as_str());
+                    tracing::error!(
+                        tier = tier.as_str(),
+                        collection,
+                        field,
+                        suppressed,
+                        "A FACT IS BELIEVED THAT IS NOT WHAT MONGODB SAYS: it is read again; see docs/metrics.md, PermcachedStaleFacts"
+                    );
+                }
+            }
+        }
+        if is_wrong {
+            // Whatever was read before is outdated from now on; and others find the truth where they found something else.
+            self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key) }], epoch);
+            self.memory.insert(&truth, || epoch == self.freshness.epoch());
+            if let Some(shared) = self.shared.as_ref().filter(|_| epoch == self.freshness.epoch()) {
+                shared.fill(&truth);
             }
         }
     }

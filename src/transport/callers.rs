@@ -6,16 +6,20 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{server::Limits, status};
 use crate::telemetry::Seldom;
+
+/// The name of who is not asked for a token.
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// What begins the paths that take no token: probes, descriptions and metrics.
 const OPEN: [&str; 5] = ["/grpc.health.v1.", "/grpc.reflection.", "/healthz", "/readyz", "/metrics"];
@@ -96,30 +100,38 @@ impl Callers {
 
     /// Whether a request to this path may go on, and as whose.
     fn admit(&self, path: &str, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
-        let Self::Known(callers) = self else { return Ok(None) };
         if OPEN.iter().any(|open| path.starts_with(open)) {
             return Ok(None);
         }
-        let Some(authorization) = authorization else {
-            return Err(Status::unauthenticated("no token: send `authorization: Bearer <token>`"));
-        };
-        let Some(caller) = Self::find(callers, authorization) else {
-            if let Some(suppressed) = REFUSALS.admit() {
-                tracing::warn!(suppressed, "refused: a token that is not known");
-            }
-            return Err(Status::unauthenticated("the token is not one of AUTH_TOKENS or AUTH_ADMIN_TOKENS"));
-        };
         let needed = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
-        if caller.scope < needed {
+        let caller = self.known(authorization)?;
+        let name = caller.as_ref().map_or(ANONYMOUS, |caller| &*caller.name);
+        if caller.as_ref().is_some_and(|caller| caller.scope < needed) {
             if let Some(suppressed) = REFUSALS.admit() {
-                tracing::warn!(caller = &*caller.name, path, suppressed, "refused: this takes the scope admin");
+                tracing::warn!(caller = name, path, suppressed, "refused: this takes the scope admin");
             }
             return Err(Status::permission_denied("this takes a token with the scope admin"));
         }
         if needed == Scope::Admin {
-            tracing::info!(caller = &*caller.name, path, "an admin call");
+            tracing::info!(caller = name, path, "an admin call");
         }
-        Ok(Some(caller))
+        Ok(caller)
+    }
+
+    /// Who it is that sends this `authorization`, where that has to be known.
+    fn known(&self, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
+        let Self::Known(callers) = self else { return Ok(None) };
+        let Some(authorization) = authorization else {
+            return Err(Status::unauthenticated("no token: send `authorization: Bearer <token>`"));
+        };
+        let caller = Self::find(callers, authorization);
+        if caller.is_none()
+            && let Some(suppressed) = REFUSALS.admit()
+        {
+            tracing::warn!(suppressed, "refused: a token that is not known");
+        }
+        let unknown = || Status::unauthenticated("the token is not one of AUTH_TOKENS or AUTH_ADMIN_TOKENS");
+        caller.map(Some).ok_or_else(unknown)
     }
 }
 
@@ -129,6 +141,8 @@ pub(super) struct Admission {
     callers: Callers,
     /// What is left of each caller's requests, by name.
     rooms: Arc<HashMap<Arc<str>, Semaphore>>,
+    /// What is left of the requests of those who are not known.
+    others: Arc<Semaphore>,
     request_time: Duration,
 }
 
@@ -140,20 +154,25 @@ impl Admission {
         };
         let room = |caller: &Caller| (Arc::clone(&caller.name), Semaphore::new(limits.caller_requests_max));
         let rooms = Arc::new(names.iter().map(room).collect());
-        Self { callers, rooms, request_time: limits.request_time }
+        let others = Arc::new(Semaphore::new(limits.requests_max));
+        Self { callers, rooms, others, request_time: limits.request_time }
+    }
+
+    fn room(&self, caller: Option<&Caller>) -> &Semaphore {
+        caller.and_then(|caller| self.rooms.get(&caller.name)).unwrap_or(&self.others)
     }
 }
 
 /// Lets a request go on if its caller may send it, and has not too many under way. The caller is handed on with it.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
+    let is_call = is_call(&request);
     let authorization = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
     let caller = match admission.callers.admit(request.uri().path(), authorization.as_deref()) {
         Ok(caller) => caller,
-        Err(status) => return refusal(status),
+        Err(status) => return refusal(status, is_call),
     };
-    let room = caller.as_ref().and_then(|caller| admission.rooms.get(&caller.name));
-    let Ok(_permit) = room.map(Semaphore::try_acquire).transpose() else {
-        return refusal(status::overloaded());
+    let Ok(_permit) = admission.room(caller.as_ref()).try_acquire() else {
+        return refusal(status::overloaded(), is_call);
     };
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
@@ -161,18 +180,32 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
     // Also the request itself has to arrive in that time, whatever it says of its own.
     match timeout(admission.request_time, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time")),
+        Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time"), is_call),
     }
 }
 
-fn refusal(status: Status) -> Response {
-    status.into_http::<Body>().map(axum::body::Body::new)
+/// Whether a request is a call of gRPC.
+pub(super) fn is_call(request: &Request) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// A refusal as who asks understands it: who probes must not take it for a yes.
+fn refusal(status: Status, is_call: bool) -> Response {
+    if is_call {
+        return status.into_http::<Body>().map(axum::body::Body::new);
+    }
+    let code = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (code, status.message().to_owned()).into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use tonic::Code;
-
     use super::*;
 
     fn callers() -> Callers {

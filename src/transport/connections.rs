@@ -24,7 +24,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tower_service::Service as _;
 
@@ -39,6 +39,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long to wait where no connection can be accepted, as there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that nobody can be told on that they are too many.
+static UNHEARD: Seldom = Seldom::per_second(1);
 
 /// Whoever reaches the port can cause these lines.
 static UNGREETED: Seldom = Seldom::per_second(10);
@@ -71,13 +74,20 @@ impl Port {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::debug!(%error, "a connection could not be accepted");
+                    if let Some(suppressed) = UNHEARD.admit() {
+                        tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                    }
                     sleep(PAUSE).await;
                     continue;
                 }
             };
             // One more than there is room for is closed at once.
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                if let Some(suppressed) = UNHEARD.admit() {
+                    tracing::warn!(suppressed, "a connection was closed: there are MAX_CONNECTIONS already");
+                }
+                continue;
+            };
             let connection = Connection {
                 limits: self.limits,
                 answering: self.answering.clone(),
@@ -105,7 +115,12 @@ impl Connection {
     async fn greet(self, stream: TcpStream, tls: Option<Tls>) {
         let _slower_at_worst = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.hold(stream).await };
-        match timeout(self.limits.greeting_time, tls.accept(stream)).await {
+        let mut is_draining = self.is_draining.clone();
+        let greeted = tokio::select! {
+            greeted = timeout(self.limits.greeting_time, tls.accept(stream)) => greeted,
+            _ = is_draining.wait_for(|is_draining| *is_draining) => return,
+        };
+        match greeted {
             Ok(Ok(stream)) => self.hold(stream).await,
             Ok(Err(error)) => {
                 if let Some(suppressed) = UNGREETED.admit() {
@@ -127,6 +142,7 @@ impl Connection {
         let mut greeted = pin!(sleep(self.limits.greeting_time));
         // Not all of those who came at once are to leave at once.
         let mut old = pin!(sleep(self.limits.connection_age.mul_f64(0.9 + 0.2 * fastrand::f64())));
+        let mut gone = pin!(sleep(self.limits.connection_age * 2));
         let (mut has_greeted, mut is_ending) = (false, false);
         loop {
             tokio::select! {
@@ -142,14 +158,13 @@ impl Connection {
                         return;
                     }
                 }
-                () = &mut old, if !is_ending => {
+                () = leave(&mut old, &mut self.is_draining), if !is_ending => {
                     is_ending = true;
                     connection.as_mut().graceful_shutdown();
+                    gone.as_mut().reset(Instant::now() + self.limits.farewell_time);
                 }
-                _ = self.is_draining.wait_for(|is_draining| *is_draining), if !is_ending => {
-                    is_ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+                // Who watches comes back; who only keeps it open does not count.
+                () = &mut gone, if is_ending => return,
             }
         }
     }
@@ -169,6 +184,14 @@ impl Connection {
             .max_header_list_size(self.limits.header_bytes_max)
             .keep_alive_interval(PING_INTERVAL);
         builder
+    }
+}
+
+/// Done when a connection is to end: it is old, or the service stops.
+async fn leave(old: &mut Pin<&mut Sleep>, is_draining: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        () = old => {}
+        _ = is_draining.wait_for(|is_draining| *is_draining) => {}
     }
 }
 

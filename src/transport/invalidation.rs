@@ -32,10 +32,10 @@ pub struct InvalidationApi {
 }
 
 impl InvalidationApi {
-    /// A service that handles at most `requests_max` requests at once, and refuses more.
+    /// A service that takes a permit for each request, and refuses those for which none is left.
     #[must_use]
-    pub fn new(invalidator: Invalidator, requests_max: usize) -> Self {
-        Self { invalidator, permits: Arc::new(Semaphore::new(requests_max)) }
+    pub fn new(invalidator: Invalidator, permits: Arc<Semaphore>) -> Self {
+        Self { invalidator, permits }
     }
 }
 

@@ -49,11 +49,11 @@ struct Admitted<'a> {
 }
 
 impl PermissionApi {
-    /// A service that handles at most `requests_max` requests at once, and refuses more.
+    /// A service that takes a permit for each request, and refuses those for which none is left.
     #[must_use]
-    pub fn new(checker: Checker, requests_max: usize) -> Self {
+    pub fn new(checker: Checker, permits: Arc<Semaphore>) -> Self {
         let record = Record::new(Arc::clone(checker.schema()), checker.metrics());
-        Self { checker, permits: Arc::new(Semaphore::new(requests_max)), record }
+        Self { checker, permits, record }
     }
 
     /// With so many of all answers in the log, by chance: none at 0, each at 1.

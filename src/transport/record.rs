@@ -6,16 +6,13 @@ use std::{fmt, sync::Arc};
 
 use tonic::Extensions;
 
-use super::callers::Caller;
+use super::callers::{ANONYMOUS, Caller};
 use crate::{
     check::{CheckError, Checked},
     question::{Answer, Id, Question, Subject},
     schema::Schema,
     telemetry::{Decisions, DecisionsOfCaller, Metrics},
 };
-
-/// The name of who is not asked for a token.
-const ANONYMOUS: &str = "anonymous";
 
 /// Records answers.
 #[derive(Clone)]

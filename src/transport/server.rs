@@ -12,20 +12,20 @@ use std::{
 use axum::{
     Router,
     extract::Request,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::StatusCode,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
 use futures::future::OptionFuture;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 
 use super::{
-    callers::{Admission, Callers, admit},
+    callers::{Admission, Callers, admit, is_call},
     connections::{Answering, Port},
     health::{Current, Health},
     http,
@@ -46,6 +46,9 @@ use crate::telemetry::{Calls, Kind, Metrics, Reading};
 
 /// What health is told of: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
+
+/// The largest request of those who need no token.
+const OPEN_BYTES_MAX: usize = 4 * 1_024;
 
 /// Bounds of the port. The defaults are those of the manual.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,8 @@ pub struct Limits {
     pub request_time: Duration,
     /// After what time a connection is closed, for callers to find new instances.
     pub connection_age: Duration,
+    /// How long its requests and streams may go on after that.
+    pub farewell_time: Duration,
     /// How long requests may take to end once the service stops.
     pub drain_time: Duration,
 }
@@ -84,7 +89,8 @@ impl Default for Limits {
             greeting_time: Duration::from_secs(10),
             request_time: Duration::from_secs(10),
             connection_age: Duration::from_mins(10),
-            drain_time: Duration::from_secs(4),
+            farewell_time: Duration::from_secs(30),
+            drain_time: Duration::from_secs(3),
         }
     }
 }
@@ -140,17 +146,22 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let (drain, is_draining) = watch::channel(false);
     let current = Current { health, is_draining: is_draining.clone() };
     metrics.show(state(&current));
+    metrics.show(serves(&current));
     let gate = Gate { admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
     let reporter = HealthReporter::new();
     let front = || {
-        Routes::from(http::routes(current.clone(), Arc::clone(&metrics)))
-            .add_service(HealthServer::new(HealthService::from_health_reporter(reporter.clone())))
+        Routes::from(http::routes(current.clone(), Arc::clone(&metrics))).add_service(
+            HealthServer::new(HealthService::from_health_reporter(reporter.clone()))
+                .max_decoding_message_size(OPEN_BYTES_MAX),
+        )
     };
     let described = if reflection { with_reflection(front())? } else { front() };
 
     let unready = current.clone();
-    let starting =
-        described.clone().into_axum_router().fallback(move |request: Request| ready(refuse(&unready, &request)));
+    let starting = described
+        .clone()
+        .into_axum_router()
+        .fallback(move |request: Request| ready(nothing(&request, || status::unavailable(&unready.now().describe()))));
     let starting = gate.before(starting);
     let open: Arc<OnceLock<Router>> = Arc::default();
     let answering: Answering = Arc::new({
@@ -160,7 +171,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let opening = async {
         if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
             let services = with_apis(described, apis, limits, is_draining.clone());
-            let _once = open.set(gate.before(services.into_axum_router()));
+            let _once = open.set(gate.before(complete(services)));
         }
         pending::<()>().await;
     };
@@ -171,7 +182,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         }
     };
     let port = |listener, tls, answering| Port { listener, tls, limits, answering, is_draining: is_draining.clone() };
-    let probed = gate.before(front().into_axum_router());
+    let probed = gate.before(complete(front()));
     let probes = probes.map(|listener| port(listener, None, Arc::new(move || probed.clone())).serve());
     let main = port(listener, tls.clone(), answering).serve();
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
@@ -212,7 +223,15 @@ fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
             // The details of errors: without them, tools show these as bytes.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
+    let v1 = reflection().build_v1()?.max_decoding_message_size(OPEN_BYTES_MAX);
+    let v1alpha = reflection().build_v1alpha()?.max_decoding_message_size(OPEN_BYTES_MAX);
+    Ok(routes.add_service(v1).add_service(v1alpha))
+}
+
+/// With an answer to calls of what is not there.
+fn complete(routes: Routes) -> Router {
+    let unknown = |request: Request| ready(nothing(&request, || Status::unimplemented("there is no such method here")));
+    routes.into_axum_router().fallback(unknown)
 }
 
 /// What each request comes through before anything else looks at it.
@@ -229,6 +248,14 @@ impl Gate {
     }
 }
 
+/// Whether questions are to be sent here, as metrics show it.
+fn serves(current: &Current) -> Reading {
+    let help = "1 while questions are to be sent here, as gRPC health says it";
+    let current = current.clone();
+    Reading::new("permcached_serving", help, Kind::Gauge)
+        .of(move || Some(f64::from(u8::from(current.now().is_serving()))))
+}
+
 /// How the service is, as metrics show it.
 fn state(current: &Current) -> Reading {
     let reading = Reading::new("permcached_health", "1 for the state that the service is in", Kind::Gauge);
@@ -238,13 +265,7 @@ fn state(current: &Current) -> Reading {
     })
 }
 
-/// What is said to who calls before there is anything to call.
-fn refuse(current: &Current, request: &Request) -> Response {
-    let is_call =
-        request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_call {
-        status::unavailable(&current.now().describe()).into_http()
-    } else {
-        StatusCode::NOT_FOUND.into_response()
-    }
+/// What is said where nothing is: to a call, this status.
+fn nothing(request: &Request, status: impl FnOnce() -> Status) -> Response {
+    if is_call(request) { status().into_http() } else { StatusCode::NOT_FOUND.into_response() }
 }

@@ -15,7 +15,7 @@ use tokio_rustls::{
         self, RootCertStore, ServerConfig,
         crypto::ring::default_provider,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::{VerifierBuilderError, WebPkiClientVerifier},
+        server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
     },
     server::TlsStream,
 };
@@ -80,10 +80,10 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// The first of the files that is of no use.
-    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    /// Each file that cannot be read; else the first that is of no use.
+    pub fn load(files: TlsFiles) -> Result<Self, Vec<TlsError>> {
         let contents = files.read()?;
-        let config = files.compile(&contents)?;
+        let config = files.compile(&contents).map_err(|error| vec![error])?;
         Ok(Self { files, current: watch::Sender::new((contents, config)) })
     }
 
@@ -101,7 +101,7 @@ impl Tls {
         let mut complaint = None;
         loop {
             ticks.tick().await;
-            let error = self.look().err().map(|error| error.to_string());
+            let error = self.look().err().and_then(|errors| errors.first().map(ToString::to_string));
             if error.is_some() && error != complaint {
                 tracing::warn!(error, "a certificate has changed and is of no use: the one before still counts");
             }
@@ -110,12 +110,12 @@ impl Tls {
     }
 
     /// Reads the files again, and has them count if they have changed.
-    fn look(&self) -> Result<(), TlsError> {
+    fn look(&self) -> Result<(), Vec<TlsError>> {
         let contents = self.files.read()?;
         if contents == self.current.borrow().0 {
             return Ok(());
         }
-        let config = self.files.compile(&contents)?;
+        let config = self.files.compile(&contents).map_err(|error| vec![error])?;
         tracing::info!("a certificate has changed, and counts from now on");
         self.current.send_replace((contents, config));
         Ok(())
@@ -123,15 +123,18 @@ impl Tls {
 }
 
 impl TlsFiles {
-    fn read(&self) -> Result<Contents, TlsError> {
-        let read = |file, path: &PathBuf| {
-            std::fs::read(path).map_err(|error| self.wrong(file, format!("cannot be read: {error}")))
+    fn read(&self) -> Result<Contents, Vec<TlsError>> {
+        let mut errors = Vec::new();
+        let mut read = |file, path: &PathBuf| {
+            let read = std::fs::read(path).map_err(|error| self.wrong(file, format!("cannot be read: {error}")));
+            read.map_err(|error| errors.push(error)).unwrap_or_default()
         };
-        Ok(Contents {
-            cert: read(TlsFile::Cert, &self.cert)?,
-            key: read(TlsFile::Key, &self.key)?,
-            client_ca: self.client_ca.as_ref().map(|path| read(TlsFile::ClientCa, path)).transpose()?,
-        })
+        let contents = Contents {
+            cert: read(TlsFile::Cert, &self.cert),
+            key: read(TlsFile::Key, &self.key),
+            client_ca: self.client_ca.as_ref().map(|path| read(TlsFile::ClientCa, path)),
+        };
+        if errors.is_empty() { Ok(contents) } else { Err(errors) }
     }
 
     fn compile(&self, contents: &Contents) -> Result<Arc<ServerConfig>, TlsError> {
@@ -162,6 +165,11 @@ impl TlsFiles {
             error => self.wrong(TlsFile::Cert, format!("cannot be used: {error}")),
         });
         let mut config = config?;
+        if contents.client_ca.is_some() {
+            // Who comes back without a full greeting would not be asked for a certificate again, though it may have expired.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -214,7 +222,7 @@ mod tests {
         let second = current();
         assert!(!Arc::ptr_eq(&first, &second), "it has changed");
         fs::write(&key, "no key").unwrap();
-        let error = tls.look().unwrap_err();
+        let [error]: [TlsError; 1] = tls.look().unwrap_err().try_into().unwrap();
         assert_eq!((error.file, error.what.as_str()), (TlsFile::Key, "holds no private key as PEM"));
         assert!(Arc::ptr_eq(&second, &current()), "the one before still counts");
     }
@@ -227,9 +235,10 @@ mod tests {
         fs::write(&cert, one.cert.pem()).unwrap();
         fs::write(&key, other.signing_key.serialize_pem()).unwrap();
         let files = TlsFiles { cert, key, client_ca: None };
-        let error = Tls::load(files.clone()).unwrap_err();
+        let [error]: [TlsError; 1] = Tls::load(files.clone()).unwrap_err().try_into().unwrap();
         assert!(error.file == TlsFile::Key && error.what.contains("not the key of the certificate"), "{error}");
         fs::write(&files.cert, "").unwrap();
-        assert_eq!(Tls::load(files).unwrap_err().file, TlsFile::Cert);
+        let [error]: [TlsError; 1] = Tls::load(files).unwrap_err().try_into().unwrap();
+        assert_eq!(error.file, TlsFile::Cert);
     }
 }

@@ -15,7 +15,7 @@ use super::{ask, endpoint, fill, schema, uri};
 use crate::support::{
     command::Serving,
     redis::Redis,
-    servers::Mongo,
+    servers::{Mongo, standalone_mongo},
     service::{Http, http},
 };
 
@@ -24,10 +24,14 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `/readyz` says this.
 async fn until_ready_says(serving: &Serving, wanted: &str) -> Http {
+    until_ready_says_at(serving.address, wanted).await
+}
+
+async fn until_ready_says_at(address: SocketAddr, wanted: &str) -> Http {
     let mut last = None;
     let comes_about = async {
         loop {
-            let said = http(serving.address, "/readyz").await;
+            let said = http(address, "/readyz").await;
             if said.body.starts_with(wanted) {
                 return said;
             }
@@ -72,6 +76,70 @@ async fn the_port_stays_closed_until_mongodb_is_there() {
     ask(&tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(), None)
         .await
         .unwrap();
+}
+
+/// With variables alone, as an operator sets them: what no other test of a process does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_configured_is_what_happens() {
+    let mongo = Mongo::own();
+    fill(&mongo).await;
+    let probes = crate::support::servers::free_port().unwrap();
+    let (_directory, schema) = schema();
+    let (uri, port) = (uri(&mongo), probes.to_string());
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("PROBE_PORT", &*port),
+        ("AUTH_TOKENS", "backend:a-token"),
+        ("MAX_CALLER_REQUESTS", "1"),
+        ("MAX_CONNECTIONS", "3"),
+        ("MAX_STALENESS", "1s"),
+        ("OBSERVED_FACTS", "100"),
+    ];
+    let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
+    let probes = SocketAddr::from((Ipv4Addr::LOCALHOST, probes));
+    assert_eq!(http(probes, "/readyz").await.body, "ready");
+    let channel = endpoint(&serving).connect_lazy();
+    ask(&channel, Some("a-token")).await.unwrap();
+    // It observes.
+    let observed = async {
+        loop {
+            let metrics = http(probes, "/metrics").await.body;
+            let count = metrics.lines().find_map(|line| line.strip_prefix("permcached_observed_facts_total "));
+            if count.is_some_and(|count| count != "0") {
+                return metrics;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let metrics = timeout(PATIENCE, observed).await.expect("facts are observed");
+    assert!(metrics.contains("permcached_stale_facts_total{tier=\"memory\"} 0"), "{metrics}");
+    // One call of a caller at a time: the first waits for a MongoDB that does not answer.
+    mongo.freeze();
+    until_ready_says_at(probes, "degraded: the source has not answered").await;
+    let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token")))).await;
+    let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
+    assert!(codes.contains(&Code::ResourceExhausted) && !codes.iter().all(|code| *code == codes[0]), "{codes:?}");
+    mongo.thaw();
+    // One connection is open, and there is room for two more.
+    let mut open: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(serving.address).unwrap()).collect();
+    let line = serving.logged("a connection was closed: there are MAX_CONNECTIONS already");
+    assert_eq!(line["level"], "WARN");
+    open.clear();
+    serving.signal("TERM");
+    assert_eq!(serving.exit_code(), Some(0));
+}
+
+/// With Redis, where moments are this instance's own and so nothing but statements could go through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_server_with_redis_is_ready() {
+    let redis = Redis::start(&[]);
+    let (_directory, schema) = schema();
+    let (uri, url) = (standalone_mongo().uri(), redis.url());
+    let variables =
+        [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("MONGODB_DATABASE", "lifecycle"), ("REDIS_URL", &*url)];
+    let serving = Serving::start_with(&[], &variables);
+    until_ready_says(&serving, "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,14 @@
 //! The observer: a fact that somebody has changed in Redis is found, counted and believed no more; what is right, or was just
 //! outdated, is not.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bson::doc;
 use permcached::check::Demand;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, raw};
 use crate::support::redis::Redis;
@@ -15,6 +18,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 fn stale(instance: &Instance, tier: &str) -> u64 {
     instance.counted(&format!("permcached_stale_facts_total{{tier=\"{tier}\"}}"))
+}
+
+/// An instance's observer, at its fastest.
+fn observing(instance: &Instance) -> JoinHandle<()> {
+    let checker = &instance.live.app.checker;
+    tokio::spawn(checker.facts().clone().observe_all(Arc::clone(checker.schema()), 100))
 }
 
 async fn comes_about(what: &str, condition: impl Fn() -> bool) {
@@ -32,7 +41,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
     // Nobody but the owner may read file 2; file 1 is shared with the guest.
-    let observing = tokio::spawn(second.live.app.checker.facts().clone().observe_all(100));
+    let task = observing(&second);
     let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
     second.live.heard(read).await;
     // What is found for the one file's key is put under the other's.
@@ -41,7 +50,10 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
     let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
     assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
-    comes_about("it is found in memory", || stale(&second, "memory") > 0).await;
+    comes_about("it is found", || stale(&second, "memory") > 0 && stale(&second, "redis") > 0).await;
+    // What others find in Redis from then on is the truth as well.
+    let is_right = || raw::<Vec<u8>>(&world.url, &[b"GET", &unshared]) != bytes;
+    comes_about("Redis has the truth", is_right).await;
     // From then on, what MongoDB says.
     let right = async {
         while second.live.says(&world.reads(2), Demand::MinimizeLatency).await != NO_GRANT {
@@ -51,7 +63,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     timeout(PATIENCE, right).await.expect("it is read again");
     let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
     assert_eq!(said, NO_GRANT, "nor is what Redis has believed again");
-    observing.abort();
+    task.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +71,7 @@ async fn what_is_right_or_was_just_changed_is_not_counted() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let instance = world.join().await;
-    let observing = tokio::spawn(instance.live.app.checker.facts().clone().observe_all(100));
+    let task = observing(&instance);
     for round in 0..20_u8 {
         for file in 1..=5 {
             instance.live.ask(&world.reads(file), Demand::MinimizeLatency).await.unwrap();
@@ -75,5 +87,5 @@ async fn what_is_right_or_was_just_changed_is_not_counted() {
         comes_about("it observes", || instance.counted("permcached_observed_facts_total") > before + 5).await;
     }
     assert_eq!((stale(&instance, "memory"), stale(&instance, "redis")), (0, 0));
-    observing.abort();
+    task.abort();
 }

@@ -9,6 +9,7 @@ use std::{
 use permcached::transport::{Caller, Callers, Scope};
 use tokio::task::spawn_blocking;
 use tonic::{Code, Request};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use super::{ALICE, ROADMAP, ask, check};
@@ -124,4 +125,26 @@ async fn a_caller_with_too_many_requests_leaves_room_for_others() {
     for call in open {
         assert_eq!(call.await.unwrap().unwrap_err().0, Code::DeadlineExceeded);
     }
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_whoever_keeps_a_stream_open() {
+    let service = Service::start_as(|serving| {
+        serving.limits.connection_age = Duration::from_millis(100);
+        serving.limits.farewell_time = Duration::from_millis(200);
+    });
+    let service = service.await;
+    let mut health = HealthClient::new(service.channel());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let ended = async { while watch.message().await.is_ok_and(|message| message.is_some()) {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("an end");
+}
+
+/// Who needs no token gets no more memory than a probe takes.
+#[tokio::test]
+async fn what_needs_no_token_is_small() {
+    let service = Service::start().await;
+    let mut health = HealthClient::new(service.channel());
+    let large = HealthCheckRequest { service: "x".repeat(5 * 1_024) };
+    assert_eq!(health.check(large).await.unwrap_err().code(), Code::OutOfRange);
 }

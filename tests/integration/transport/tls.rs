@@ -10,9 +10,9 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore,
+        ClientConfig, HandshakeKind, RootCertStore,
         crypto::ring::default_provider,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     },
 };
 use tonic::{
@@ -148,4 +148,32 @@ fn serve_and_the_commands_speak_tls_as_they_are_configured() {
     let why = || server.logged("a client could not be greeted over TLS")["error"].to_string();
     let whys = [why(), why(), why()];
     assert!(whys.iter().any(|why| why.to_lowercase().contains("expired")), "{whys:?}");
+}
+
+/// Who came back without a full greeting would not be asked for its certificate again.
+#[tokio::test]
+async fn no_client_with_a_certificate_is_greeted_in_short() {
+    let certificates = Certificates::new();
+    let (service, _) = secured(&certificates, true).await;
+    let Certified { certificate, key } = certificates.client();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificates.authority().as_bytes()).unwrap()).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+        .unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    for round in 0..3 {
+        let stream = TcpStream::connect(service.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "round {round}");
+    }
 }
