@@ -4,52 +4,41 @@
 
 pub mod doctor;
 mod readings;
+mod reports;
+mod run;
 mod vitals;
 
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    pin::pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use readings::{reached, show_state, speaker};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use reports::{report_database, report_documents, report_redis};
+pub use run::run;
 use tokio::{
-    net::TcpListener,
     sync::{Semaphore, mpsc::Receiver, watch},
     task::JoinSet,
-    time::sleep,
 };
-use vitals::Vitals;
 
 use crate::{
     bus::{Bus, COMMAND_TIME, Wire},
     check::{Checker, Settings},
-    config::{Config, SourceConfig},
+    config::SourceConfig,
     facts::{ANSWER_TIME, Filling, SharedFacts},
     feed::{Feed, Lease, follow_documents},
     freshness::{Clock, LocalTime, Statement},
     invalidate::Invalidator,
-    link::{FORMAT, Link, LinkError, Names, Server},
+    link::{FORMAT, Link, Names, Server},
     schema::{Mistakes, Schema},
     source::{
         Deadline, Source, SourceError,
         documents::{Documents, DocumentsError},
-        mongodb::{ConnectError, Finding, Mode, MongoDb, inspect},
+        mongodb::{ConnectError, Finding, Mode, MongoDb},
     },
     telemetry::Metrics,
-    transport::{Apis, Callers, Health, InvalidationApi, PermissionApi, ServeError, Serving, WatchApi, serve},
+    transport::{Apis, InvalidationApi, PermissionApi, ServeError, WatchApi},
 };
 
 /// How long the source may take to say what time it is, at the start.
 const START_TIME: Duration = Duration::from_secs(5);
-
-/// How long to wait before a MongoDB that cannot be used yet is tried again.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why the application did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +80,6 @@ pub enum AppError {
     /// The port cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
-}
-
-impl AppError {
-    /// Whether it may pass by itself, or by what others do.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::Source(_) | Self::Connect(ConnectError::Unreachable(_) | ConnectError::NotInitiated))
-    }
 }
 
 /// Everything that answers, without a port.
@@ -377,192 +359,4 @@ impl App {
             watch: WatchApi::new(self.checker.clone(), Arc::clone(&self.bus)),
         }
     }
-}
-
-/// Serves until `stop` is done. `ready` is told the address once questions can be answered.
-///
-/// The port opens when they can, or after the grace for that: then it says that they cannot, and why.
-///
-/// # Errors
-/// [`AppError`].
-pub async fn run(
-    config: &Config,
-    ready: impl FnOnce(SocketAddr),
-    stop: impl Future<Output = ()> + Send,
-) -> Result<(), AppError> {
-    let metrics = Arc::<Metrics>::default();
-    let (tell, health) = watch::channel(Health::Starting("it has just begun".to_owned()));
-    let (offer, apis) = watch::channel(None);
-    let mut starting = pin!(start_patiently(config, &metrics, &tell));
-    let mut stop = pin!(stop);
-    let started = tokio::select! {
-        started = &mut starting => Some(started?),
-        () = sleep(config.startup_grace) => None,
-        () = &mut stop => return Ok(()),
-    };
-    allow_descriptors();
-    let (listener, address) = bind(config.listen).await?;
-    let probes = match config.probes {
-        Some(address) => {
-            let (listener, address) = bind(address).await?;
-            tracing::info!(%address, "probes are answered");
-            Some(listener)
-        }
-        None => None,
-    };
-    report_callers(&config.callers, address);
-    let serving = Serving {
-        listener,
-        probes,
-        tls: config.tls.clone(),
-        callers: config.callers.clone(),
-        reflection: config.reflection,
-        limits: config.limits,
-        metrics: Arc::clone(&metrics),
-        health,
-        apis,
-    };
-    let running = OnceLock::new();
-    let working = async {
-        let (app, mut tasks) = match started {
-            Some(started) => started,
-            None => {
-                tracing::warn!(%address, "the port is open, and not ready: see above");
-                starting.await?
-            }
-        };
-        let app = running.get_or_init(|| app);
-        offer.send_replace(Some(app.apis(config.limits.requests_max)));
-        let vitals = Vitals::of(app);
-        vitals.tell(&tell);
-        tracing::info!(%address, "ready");
-        ready(address);
-        tasks.spawn(vitals.follow(tell.clone()));
-        if config.observed_facts > 0 && app.hears {
-            let facts = app.checker.facts().clone();
-            tasks.spawn(facts.observe_all(Arc::clone(app.checker.schema()), config.observed_facts));
-        }
-        // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
-        let _ended = tasks.join_next().await;
-        Err(AppError::Task)
-    };
-    tokio::select! {
-        served = serve(serving, stop) => served?,
-        failed = working => return failed,
-    }
-    if let Some(app) = running.get() {
-        app.retire().await;
-    }
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Opens and starts everything, and tries again for ever where what is missing may come.
-async fn start_patiently(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    tell: &watch::Sender<Health>,
-) -> Result<(App, JoinSet<()>), AppError> {
-    let mut said = String::new();
-    loop {
-        let started = async {
-            let schema = read_schema(&config.schema)?;
-            let Config { source, redis, settings, .. } = config;
-            let mut app = App::counting(schema, source, redis.as_ref(), *settings, Arc::clone(metrics)).await?;
-            app.logged_decisions = config.logged_decisions;
-            let tasks = app.start().await?;
-            Ok::<_, AppError>((app, tasks))
-        };
-        match started.await {
-            Err(error) if error.may_pass() => {
-                tell.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
-                if said != error.to_string() {
-                    said = error.to_string();
-                    tracing::warn!(%error, "MongoDB cannot be used yet: it is tried again");
-                }
-                sleep(PAUSE).await;
-            }
-            started => return started,
-        }
-    }
-}
-
-/// Has as many connections be open as the system allows: what a process may open by itself is mostly a thousand.
-fn allow_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    tracing::debug!(?limit, ?raised, "descriptors");
-}
-
-/// Takes a port, and says which.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let unavailable = |source| AppError::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unavailable)?;
-    let address = listener.local_addr().map_err(unavailable)?;
-    Ok((listener, address))
-}
-
-/// Says who may call.
-fn report_callers(callers: &Callers, address: SocketAddr) {
-    match callers {
-        Callers::Known(callers) => tracing::info!(tokens = callers.len(), "callers are authenticated"),
-        Callers::Anyone => tracing::warn!(
-            %address,
-            remedy = "set AUTH_TOKENS",
-            "CALLERS ARE NOT AUTHENTICATED: whoever reaches this port may ask for anybody"
-        ),
-    }
-}
-
-/// Says when Redis is reached and when it is not, in the words that operators look for.
-fn report_redis(reached: Result<(), &LinkError>) {
-    match reached {
-        Ok(()) => tracing::info!("✅ Redis cache connected"),
-        Err(error) => tracing::warn!(%error, "Redis unavailable, using memory cache"),
-    }
-}
-
-fn report_documents(documents: &Documents) {
-    for (collection, count) in documents.counts() {
-        match count {
-            None => tracing::warn!(collection, "there is no file for this collection: it is taken to be empty"),
-            Some(0) => tracing::warn!(collection, "this collection is empty"),
-            Some(documents) => tracing::debug!(collection, documents, "read"),
-        }
-    }
-    let total: usize = documents.counts().values().flatten().sum();
-    tracing::info!(documents = total, "documents are in memory");
-}
-
-/// Says what the database is, what follows from that, and what is wrong with it.
-async fn report_database(schema: &Schema, mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
-    let database = mongodb.database().name();
-    let bound = humantime::format_duration(settings.staleness_max);
-    match mongodb.mode() {
-        Mode::ReplicaSet => tracing::info!(database, %bound, "connected to a replica set: a change is seen at once"),
-        Mode::Standalone => tracing::warn!(
-            database,
-            %bound,
-            remedy = "run mongod with --replSet, and rs.initiate() once",
-            "MongoDB is a single server, which does not tell what changes: every fact is read again once it is as old as the bound, and tokens read the database"
-        ),
-        Mode::Sharded => tracing::warn!(
-            database,
-            %bound,
-            "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound, which is not promised, as a shard may answer from the past"
-        ),
-    }
-    let findings = match inspect(schema, mongodb.database()).await {
-        Ok(findings) => findings,
-        Err(error) => {
-            tracing::warn!(%error, remedy = "grant the `read` role on the database", "the database cannot be inspected");
-            return Ok(());
-        }
-    };
-    let (unsuitable, others): (Vec<_>, Vec<_>) =
-        findings.into_iter().partition(|finding| matches!(finding, Finding::Unsuitable { .. }));
-    for finding in others {
-        tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
-    }
-    if unsuitable.is_empty() { Ok(()) } else { Err(AppError::Unsuitable(unsuitable)) }
 }

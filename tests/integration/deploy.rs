@@ -124,7 +124,7 @@ fn the_port_is_the_same_everywhere() {
 
 #[test]
 fn the_manuals_quote_the_log_and_keep_up_with_each_other() {
-    let app = read("src/app.rs");
+    let app = read("src/app.rs") + &read("src/app/reports.rs");
     let lines = [
         "✅ Redis cache connected",
         "ℹ️  Redis not configured (REDIS_URL not set), using memory cache",

@@ -1,0 +1,80 @@
+//! What is said in the log of what was found at the start: words that operators look for, and manuals quote.
+
+use std::net::SocketAddr;
+
+use super::AppError;
+use crate::{
+    check::Settings,
+    link::LinkError,
+    schema::Schema,
+    source::{
+        documents::Documents,
+        mongodb::{Finding, Mode, MongoDb, inspect},
+    },
+    transport::Callers,
+};
+
+/// Says who may call.
+pub(super) fn report_callers(callers: &Callers, address: SocketAddr) {
+    match callers {
+        Callers::Known(callers) => tracing::info!(tokens = callers.len(), "callers are authenticated"),
+        Callers::Anyone => tracing::warn!(
+            %address,
+            remedy = "set AUTH_TOKENS",
+            "CALLERS ARE NOT AUTHENTICATED: whoever reaches this port may ask for anybody"
+        ),
+    }
+}
+
+/// Says when Redis is reached and when it is not, in the words that operators look for.
+pub(super) fn report_redis(reached: Result<(), &LinkError>) {
+    match reached {
+        Ok(()) => tracing::info!("✅ Redis cache connected"),
+        Err(error) => tracing::warn!(%error, "Redis unavailable, using memory cache"),
+    }
+}
+
+pub(super) fn report_documents(documents: &Documents) {
+    for (collection, count) in documents.counts() {
+        match count {
+            None => tracing::warn!(collection, "there is no file for this collection: it is taken to be empty"),
+            Some(0) => tracing::warn!(collection, "this collection is empty"),
+            Some(documents) => tracing::debug!(collection, documents, "read"),
+        }
+    }
+    let total: usize = documents.counts().values().flatten().sum();
+    tracing::info!(documents = total, "documents are in memory");
+}
+
+/// Says what the database is, what follows from that, and what is wrong with it.
+pub(super) async fn report_database(schema: &Schema, mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
+    let database = mongodb.database().name();
+    let bound = humantime::format_duration(settings.staleness_max);
+    match mongodb.mode() {
+        Mode::ReplicaSet => tracing::info!(database, %bound, "connected to a replica set: a change is seen at once"),
+        Mode::Standalone => tracing::warn!(
+            database,
+            %bound,
+            remedy = "run mongod with --replSet, and rs.initiate() once",
+            "MongoDB is a single server, which does not tell what changes: every fact is read again once it is as old as the bound, and tokens read the database"
+        ),
+        Mode::Sharded => tracing::warn!(
+            database,
+            %bound,
+            "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound, which is not promised, as a shard may answer from the past"
+        ),
+    }
+    let findings = match inspect(schema, mongodb.database()).await {
+        Ok(findings) => findings,
+        Err(error) => {
+            tracing::warn!(%error, remedy = "grant the `read` role on the database", "the database cannot be inspected");
+            return Ok(());
+        }
+    };
+    let (unsuitable, others): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| matches!(finding, Finding::Unsuitable { .. }));
+    for finding in others {
+        tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
+    }
+    if unsuitable.is_empty() { Ok(()) } else { Err(AppError::Unsuitable(unsuitable)) }
+}
