@@ -71,7 +71,7 @@ fn callers(config: &Config) -> Diagnosis {
         }
         Callers::Anyone if config.listen.ip().is_loopback() => Diagnosis::warning(
             Subject::Callers,
-            format!("there are no tokens, so {} is listened on: nobody can call but this machine", config.listen),
+            format!("there are no tokens, so {} would be listened on: nobody can call but this machine", config.listen),
             "AUTH_TOKENS=\"backend:$(openssl rand -hex 32)\"",
         ),
         Callers::Anyone => Diagnosis::warning(

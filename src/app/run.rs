@@ -22,6 +22,9 @@ use crate::{
 /// How long to wait before a MongoDB that cannot be used yet is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// What is known at the beginning.
+const BEGUN: &str = "it has just begun";
+
 impl AppError {
     /// Whether it may pass by itself, or by what others do.
     fn may_pass(&self) -> bool {
@@ -41,7 +44,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let metrics = Arc::<Metrics>::default();
-    let (tell, health) = watch::channel(Health::Starting("it has just begun".to_owned()));
+    let (tell, health) = watch::channel(Health::Starting(BEGUN.to_owned()));
     let (offer, apis) = watch::channel(None);
     let mut starting = pin!(start_patiently(config, &metrics, &tell));
     let mut stop = pin!(stop);
@@ -77,7 +80,14 @@ pub async fn run(
         let (app, mut tasks) = match started {
             Some(started) => started,
             None => {
-                tracing::warn!(%address, "the port is open, and not ready: see above");
+                tell.send_if_modified(|health| {
+                    let is_unknown = *health == Health::Starting(BEGUN.to_owned());
+                    if is_unknown {
+                        *health = Health::Starting("MongoDB has not answered yet".to_owned());
+                    }
+                    is_unknown
+                });
+                tracing::warn!(%address, why = tell.borrow().describe(), "the port is open, and not ready");
                 starting.await?
             }
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tonic::{Code, Request};
 
 use super::{Ended, Failure, Outcome, remote::Server};
@@ -14,7 +14,11 @@ use crate::transport::proto::{
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(
+    arg_required_else_help = true,
+    override_usage = "permcached invalidate [OPTIONS]",
+    group = ArgGroup::new("outdated").args(["all", "resource", "document", "subject"]).required(true).multiple(true),
+)]
 pub(super) struct Invalidate {
     /// Read everything again, as after a backup was restored
     #[arg(long, conflicts_with_all = ["resource", "document", "subject"])]

@@ -24,7 +24,7 @@ pub(super) struct Options {
     /// The port, 0 for a free one [`PORT`, else 50051]
     #[arg(long)]
     port: Option<u16>,
-    /// The address to listen on [`BIND_ADDRESS`, else 127.0.0.1]
+    /// The address to listen on [`BIND_ADDRESS`, else 0.0.0.0 with tokens and 127.0.0.1 without]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<IpAddr>,
 }

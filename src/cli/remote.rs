@@ -80,14 +80,30 @@ impl Server {
     pub(super) fn complaint(&self, status: &Status) -> String {
         let Self { address, .. } = self;
         match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled => {
-                let why = status.source().map_or_else(|| status.message().to_owned(), innermost);
-                format!("no answer from {address}: {why}")
-            }
+            // What broke on the way has a source; what the server says has none.
+            _ if let Some(source) = status.source() => self.unreached(&innermost(source)),
             Code::Unauthenticated => {
                 format!("{address}: {}: set AUTH_TOKEN to a token of the server's", status.message())
             }
-            code => format!("{address}: {code}: {}", status.message()),
+            Code::Unimplemented => {
+                format!("{address}: {}: is this the port for probes, or an older server?", status.message())
+            }
+            _ => format!("{address}: {}", status.message()),
+        }
+    }
+
+    /// What is said where there was no answer, with what is mostly the cause.
+    fn unreached(&self, why: &str) -> String {
+        let Self { address, .. } = self;
+        let causes = [
+            ("UnknownIssuer", "set SERVER_CA_FILE to its certificate authority"),
+            ("CaUsedAsEndEntity", "its certificate is an authority's: have it sign another one, for the server"),
+            ("CertificateRequired", "set CLIENT_CERT_FILE and CLIENT_KEY_FILE"),
+            ("http2 error", "if it speaks TLS, write https://"),
+        ];
+        match causes.iter().find(|(sign, _)| why.contains(sign)) {
+            Some((_, remedy)) => format!("no answer from {address}: {why}: {remedy}"),
+            None => format!("no answer from {address}: {why}"),
         }
     }
 }

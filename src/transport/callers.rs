@@ -195,8 +195,8 @@ fn refusal(status: Status, is_call: bool) -> Response {
         return status.into_http::<Body>().map(axum::body::Body::new);
     }
     let code = match status.code() {
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        // Whatever there is for who asks without gRPC takes no token.
+        Code::Unauthenticated | Code::PermissionDenied => return StatusCode::NOT_FOUND.into_response(),
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -22,7 +22,7 @@ return redis.call('GET', KEYS[1])";
 
 /// What lets a user do all that permcached does, and leaves other rights and the password as they are.
 pub(super) fn grant(user: &str) -> String {
-    format!("redis-cli ACL SETUSER {user} {RIGHTS}")
+    format!("in redis-cli: ACL SETUSER {user} {RIGHTS}")
 }
 
 /// Tries each command.

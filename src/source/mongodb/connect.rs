@@ -36,7 +36,7 @@ pub enum ConnectError {
     #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
     TooOld,
     /// It does not answer.
-    #[error("MongoDB does not answer: {0}")]
+    #[error("MongoDB does not answer, or does not let us in: {}", .0.kind)]
     Unreachable(#[source] Box<mongodb::error::Error>),
 }
 

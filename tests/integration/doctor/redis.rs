@@ -67,7 +67,7 @@ async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
     let found = examined(&[("REDIS_URL", &url)]).await;
     let lacking = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
     let remedy = found.assert_only_wrong(lacking).to_owned();
-    let command: Vec<&str> = remedy.strip_prefix("redis-cli ").unwrap().split(' ').collect();
+    let command: Vec<&str> = remedy.strip_prefix("in redis-cli: ").unwrap().split(' ').collect();
     redis.run(&command);
     examined(&[("REDIS_URL", &url)]).await.assert_well();
     assert_eq!(redis.read::<u64>(&["DBSIZE"]), 0, "something is left");

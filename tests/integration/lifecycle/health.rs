@@ -159,7 +159,7 @@ async fn started_before_mongodb_and_then_all_four_states() {
         // So long that there is time to look at what is between.
         ("MAX_STALENESS", "8s"),
     ];
-    let serving = Serving::open(&[], &variables, "the port is open, and not ready: see above");
+    let serving = Serving::open(&[], &variables, "the port is open, and not ready");
     let channel = endpoint(&serving).connect_lazy();
     let (serves, not) = (ServingStatus::Serving, ServingStatus::NotServing);
 

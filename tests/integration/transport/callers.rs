@@ -80,7 +80,7 @@ async fn probes_take_no_token() {
     let mut health = HealthClient::new(service.channel());
     health.check(HealthCheckRequest::default()).await.unwrap();
     for (path, wanted) in
-        [("/healthz", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "200 OK"), ("/else", "401 Unauthorized")]
+        [("/healthz", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "200 OK"), ("/else", "404 Not Found")]
     {
         let mut stream = TcpStream::connect(service.address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
