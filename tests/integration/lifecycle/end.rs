@@ -86,7 +86,9 @@ async fn sigterm_under_load_fails_no_call_that_was_accepted() {
         let (began, status) = timeout(END_MAX, caller).await.expect("it is refused").unwrap();
         assert!(began > told, "a call that was under way failed: {status:?}");
     }
-    serving.logged("stopped");
+    let said = serving.rest();
+    assert!(said.iter().any(|line| line.contains("stopped")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("still open")), "not all ended by itself: {said:?}");
     assert_eq!(serving.exit_code(), Some(0));
     assert!(told.elapsed() < END_MAX, "it took {:?}", told.elapsed());
     drop(idle);
