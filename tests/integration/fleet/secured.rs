@@ -8,7 +8,7 @@ use permcached::{app::Sharing, check::Demand, link::Server, question::Tier};
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
     certificates::Certificates,
-    command::{command, run_with},
+    command::{command, run_with, schema_file},
     fleet::Fleet,
     live::until,
     redis::Redis,
@@ -37,9 +37,8 @@ fn logged(variables: &[(&str, &str)], last: &str) -> Vec<String> {
 /// What a process says of Redis at its start, with these variables for it.
 async fn says(redis: &[(&str, &str)], last: &str) -> String {
     let fleet = Fleet::new(0, "redis://127.0.0.1", SCHEMA, &shared_file()).await;
-    let schema = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(schema.path(), SCHEMA).unwrap();
-    let (path, uri) = (schema.path().display().to_string(), mongo().uri());
+    let (_directory, path) = schema_file(SCHEMA);
+    let uri = mongo().uri();
     let mut variables = vec![("SCHEMA_FILE", path.as_str()), ("MONGODB_URI", &uri)];
     variables.push(("MONGODB_DATABASE", fleet.database.name()));
     variables.extend(redis);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bson::doc;
+use futures::future::join_all;
 use permcached::{
     app::Sharing,
     link::{FORMAT, Names, Server},
@@ -12,12 +13,12 @@ use tonic::transport::Endpoint;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, USER, id, reads, share, shared_file};
 use crate::support::{
-    command::Serving,
+    command::{Serving, schema_file},
     fleet::{Fleet, Instance},
     live::until,
     redis::{Redis, redis},
     servers::mongo,
-    service::{PATIENCE, resource, subject},
+    service::{PATIENCE, http, resource, subject},
 };
 
 /// The place of the instance that speaks, once one does.
@@ -83,18 +84,12 @@ async fn two_speakers_say_the_same_and_harm_nobody() {
 }
 
 /// A process of the built binary that serves the fleet's database.
-fn process(fleet: &Fleet, schema: &std::path::Path, redis: &Redis) -> Serving {
+fn process(fleet: &Fleet, schema: &str, redis: &Redis) -> Serving {
     let database = fleet.database.name();
-    let (uri, url, schema) = (mongo().uri(), redis.url(), schema.display().to_string());
+    let (uri, url) = (mongo().uri(), redis.url());
     Serving::start_with(
         &[],
-        &[
-            ("SCHEMA_FILE", &schema),
-            ("MONGODB_URI", &uri),
-            ("MONGODB_DATABASE", database),
-            ("REDIS_URL", &url),
-            ("RUST_LOG", "info,permcached=debug"),
-        ],
+        &[("SCHEMA_FILE", schema), ("MONGODB_URI", &uri), ("MONGODB_DATABASE", database), ("REDIS_URL", &url)],
     )
 }
 
@@ -116,23 +111,35 @@ async fn until_allows(process: &Serving, wanted: bool) {
     tokio::time::timeout(PATIENCE, says).await.expect("it notices in the end");
 }
 
-const SPEAKS: &str = "this instance speaks for all";
+/// Waits until one of these processes speaks for all, and no other one of them.
+async fn until_one_speaks(processes: &[&Serving]) {
+    let one_speaks = async {
+        loop {
+            let says = processes.iter().map(|process| http(process.address, "/metrics"));
+            let speak = join_all(says).await.iter().filter(|says| says.body.contains("\npermcached_speaker 1")).count();
+            if speak == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, one_speaks).await.expect("it comes about in the end");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     let redis = Redis::start(&[]);
     // The database alone.
     let fleet = Fleet::new(0, &redis.url(), SCHEMA, &shared_file()).await;
-    let schema = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(schema.path(), SCHEMA).unwrap();
-    let first = process(&fleet, schema.path(), &redis);
-    first.logged(SPEAKS);
-    let second = process(&fleet, schema.path(), &redis);
+    let (_directory, schema) = schema_file(SCHEMA);
+    let first = process(&fleet, &schema, &redis);
+    until_one_speaks(&[&first]).await;
+    let second = process(&fleet, &schema, &redis);
     for process in [&first, &second] {
         until_allows(process, true).await;
     }
     first.signal("STOP");
-    second.logged(SPEAKS);
+    until_one_speaks(&[&second]).await;
     let shares = fleet.database.collection::<bson::Document>("shares");
     shares.delete_one(doc! { "_id": id(SHARE) }).await.expect("mongod answers");
     until_allows(&second, false).await;
@@ -140,6 +147,7 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     first.signal("CONT");
     assert!(!allows(&first).await, "the bound has passed while it stood still");
+    until_one_speaks(&[&first, &second]).await;
     shares.insert_one(share(SHARE, FILE)).await.expect("mongod answers");
     for process in [&first, &second] {
         until_allows(process, true).await;
@@ -151,9 +159,9 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     // One that is told to end leaves the office at once; one that is killed does not.
     second.signal("TERM");
     assert_eq!(second.exit_code(), Some(0));
-    first.logged(SPEAKS);
-    let third = process(&fleet, schema.path(), &redis);
+    until_one_speaks(&[&first]).await;
+    let third = process(&fleet, &schema, &redis);
     until_allows(&third, false).await;
     first.signal("KILL");
-    third.logged(SPEAKS);
+    until_one_speaks(&[&third]).await;
 }
