@@ -158,7 +158,7 @@ impl Config {
             reader.refuse("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
         }
         let source = source(reader);
-        let port = port(reader);
+        let port = port(reader, &PORT);
         let bind: Option<IpAddr> =
             reader.parse(&BIND_ADDRESS, "an address, such as 127.0.0.1 or 0.0.0.0", |text| text.parse().ok());
         let before = reader.mistakes();
@@ -169,7 +169,7 @@ impl Config {
             let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
             reader.refuse(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
         }
-        let probes = probe_port(reader);
+        let probes = self::port(reader, &PROBE_PORT);
         if let (Some(port @ 1..), Some(probes)) = (port, probes)
             && port == probes
         {
@@ -349,12 +349,8 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
     server.map_err(|error| reader.refuse(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
 }
 
-fn port(reader: &mut Reader<'_>) -> Option<u16> {
-    reader.parse(&PORT, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
-}
-
-fn probe_port(reader: &mut Reader<'_>) -> Option<u16> {
-    reader.parse(&PROBE_PORT, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
+fn port(reader: &mut Reader<'_>, variable: &Variable) -> Option<u16> {
+    reader.parse(variable, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
 }
 
 /// What a command needs to call a server.
@@ -380,10 +376,10 @@ impl Calling {
     pub fn read(environment: &impl Environment) -> Result<Self, ConfigError> {
         let overrides = Overrides::default();
         let mut reader = Reader::new(&overrides, environment);
-        let port = port(&mut reader).unwrap_or(DEFAULT_PORT);
+        let port = port(&mut reader, &PORT).unwrap_or(DEFAULT_PORT);
         let is_tls = reader.text(&TLS_CERT_FILE).is_some();
         let local = format!("{}://{}:{port}", if is_tls { "https" } else { "http" }, Ipv4Addr::LOCALHOST);
-        let local_probes = match probe_port(&mut reader) {
+        let local_probes = match self::port(&mut reader, &PROBE_PORT) {
             Some(port) => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
             None => local.clone(),
         };

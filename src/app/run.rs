@@ -22,9 +22,6 @@ use crate::{
 /// How long to wait before a MongoDB that cannot be used yet is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What is known at the beginning.
-const BEGUN: &str = "it has just begun";
-
 impl AppError {
     /// Whether it may pass by itself, or by what others do.
     fn may_pass(&self) -> bool {
@@ -44,7 +41,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let metrics = Arc::<Metrics>::default();
-    let (tell, health) = watch::channel(Health::Starting(BEGUN.to_owned()));
+    let (tell, health) = watch::channel(Health::Starting("the source has not answered yet".to_owned()));
     let (offer, apis) = watch::channel(None);
     let mut starting = pin!(start_patiently(config, &metrics, &tell));
     let mut stop = pin!(stop);
@@ -80,13 +77,6 @@ pub async fn run(
         let (app, mut tasks) = match started {
             Some(started) => started,
             None => {
-                tell.send_if_modified(|health| {
-                    let is_unknown = *health == Health::Starting(BEGUN.to_owned());
-                    if is_unknown {
-                        *health = Health::Starting("MongoDB has not answered yet".to_owned());
-                    }
-                    is_unknown
-                });
                 tracing::warn!(%address, why = tell.borrow().describe(), "the port is open, and not ready");
                 starting.await?
             }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderValue, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Code, Status, body::Body};
 
-use super::{server::Limits, status};
+use super::{http::is_call, server::Limits, status};
 use crate::telemetry::Seldom;
 
 /// The name of who is not asked for a token.
@@ -166,8 +166,8 @@ impl Admission {
 /// Lets a request go on if its caller may send it, and has not too many under way. The caller is handed on with it.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let is_call = is_call(&request);
-    let authorization = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
-    let caller = match admission.callers.admit(request.uri().path(), authorization.as_deref()) {
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let caller = match admission.callers.admit(request.uri().path(), authorization) {
         Ok(caller) => caller,
         Err(status) => return refusal(status, is_call),
     };
@@ -182,11 +182,6 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         Ok(response) => response,
         Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time"), is_call),
     }
-}
-
-/// Whether a request is a call of gRPC.
-pub(super) fn is_call(request: &Request) -> bool {
-    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// A refusal as who asks understands it: who probes must not take it for a yes.

@@ -3,6 +3,7 @@
 //! Knows nothing of what is asked on them.
 
 use std::{
+    future::pending,
     io,
     pin::{Pin, pin},
     sync::{
@@ -24,7 +25,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tower_service::Service as _;
 
@@ -139,33 +140,30 @@ impl Connection {
         let service = service_fn(move |request| answering().call(request));
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(stream, service));
-        let mut greeted = pin!(sleep(self.limits.greeting_time));
-        // Not all of those who came at once are to leave at once.
-        let mut old = pin!(sleep(self.limits.connection_age.mul_f64(0.9 + 0.2 * fastrand::f64())));
-        let mut gone = pin!(sleep(self.limits.connection_age * 2));
-        let (mut has_greeted, mut is_ending) = (false, false);
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(error, "a connection broke");
-                    }
-                    return;
-                }
-                () = &mut greeted, if !has_greeted => {
-                    has_greeted = true;
-                    if read.load(Ordering::Relaxed) < GREETING_BYTES {
-                        return;
-                    }
-                }
-                () = leave(&mut old, &mut self.is_draining), if !is_ending => {
-                    is_ending = true;
-                    connection.as_mut().graceful_shutdown();
-                    gone.as_mut().reset(Instant::now() + self.limits.farewell_time);
-                }
-                // Who watches comes back; who only keeps it open does not count.
-                () = &mut gone, if is_ending => return,
+        let silent = async {
+            sleep(self.limits.greeting_time).await;
+            if read.load(Ordering::Relaxed) >= GREETING_BYTES {
+                pending::<()>().await;
             }
+        };
+        // Not all of those who came at once are to leave at once.
+        let old = sleep(self.limits.connection_age.mul_f64(0.9 + 0.2 * fastrand::f64()));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = silent => return,
+            () = old => None,
+            _ = self.is_draining.wait_for(|is_draining| *is_draining) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                // Who watches comes back; who only keeps it open does not count.
+                timeout(self.limits.farewell_time, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a connection broke");
         }
     }
 
@@ -184,14 +182,6 @@ impl Connection {
             .max_header_list_size(self.limits.header_bytes_max)
             .keep_alive_interval(PING_INTERVAL);
         builder
-    }
-}
-
-/// Done when a connection is to end: it is old, or the service stops.
-async fn leave(old: &mut Pin<&mut Sleep>, is_draining: &mut watch::Receiver<bool>) {
-    tokio::select! {
-        () = old => {}
-        _ = is_draining.wait_for(|is_draining| *is_draining) => {}
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::Request,
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
@@ -13,6 +14,11 @@ use axum::{
 
 use super::health::Current;
 use crate::telemetry::Metrics;
+
+/// Whether a request is a call of gRPC, and not HTTP alone.
+pub(super) fn is_call(request: &Request) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
 
 /// The routes.
 pub(super) fn routes(current: Current, metrics: Arc<Metrics>) -> Router {

@@ -11,10 +11,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{
-        HeaderMap,
-        header::{CONTENT_TYPE, HeaderName},
-    },
+    http::{HeaderMap, header::HeaderName},
     middleware::Next,
     response::Response,
 };
@@ -23,7 +20,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tracing::{Instrument as _, Span};
 
-use super::proto::DESCRIPTORS;
+use super::{http::is_call, proto::DESCRIPTORS};
 use crate::telemetry::{Call, Calls, Method, call_span};
 
 /// Where a call's status stands, after its last message or in place of any.
@@ -71,8 +68,7 @@ struct Observed {
 impl Observed {
     /// A call that arrives; none where the request is no call.
     fn begin(calls: &Calls, request: &Request) -> Option<Self> {
-        let kind = request.headers().get(CONTENT_TYPE)?;
-        if !kind.as_bytes().starts_with(b"application/grpc") {
+        if !is_call(request) {
             return None;
         }
         let call = calls.begin(request.uri().path());

@@ -25,10 +25,10 @@ use tonic_health::{
 };
 
 use super::{
-    callers::{Admission, Callers, admit, is_call},
+    callers::{Admission, Callers, admit},
     connections::{Answering, Port},
     health::{Current, Health},
-    http,
+    http::{self, is_call},
     invalidation::InvalidationApi,
     observed::{methods, observe},
     permission::PermissionApi,

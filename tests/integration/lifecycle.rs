@@ -49,15 +49,6 @@ fn uri(mongo: &Mongo) -> String {
     mongo.uri().replace("/?", &format!("/{DATABASE}?"))
 }
 
-/// The schema in a file, which lives as long as the directory.
-fn schema() -> (tempfile::TempDir, String) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("schema.toml");
-    std::fs::write(&path, SCHEMA).unwrap();
-    let path = path.display().to_string();
-    (directory, path)
-}
-
 /// A question that is allowed, with this token.
 fn question(token: Option<&str>) -> Request<CheckRequest> {
     let mut request = Request::new(CheckRequest {

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Request, Response, Status, transport::Endpoint};
 
 use crate::support::{
-    command::Serving,
+    command::{Serving, schema_file},
     redis::Redis,
     servers::secured_mongo,
     service::{PATIENCE, http},
@@ -128,10 +128,7 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     insert("files", doc! { "_id": id(2), "owner_id": id(1) }).await;
     insert("shares", doc! { "_id": id(3), "file_id": id(2), "token": LINK }).await;
     let redis = Redis::with_password(REDIS);
-    let directory = tempfile::tempdir().unwrap();
-    let schema = directory.path().join("schema.toml");
-    std::fs::write(&schema, SCHEMA).unwrap();
-    let schema = schema.display().to_string();
+    let (_directory, schema) = schema_file(SCHEMA);
     let uri = mongo.uri_of("reader", MONGODB, database.name());
     let (backend, operator, url) = (format!("backend:{CHECK}"), format!("operator:{ADMIN}"), redis.url());
     let variables = [
@@ -176,10 +173,7 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_is_wrong_is_not_shown() {
     let uri = secured_mongo().uri_of("nobody", MONGODB, "admin");
-    let directory = tempfile::tempdir().unwrap();
-    let schema = directory.path().join("schema.toml");
-    std::fs::write(&schema, SCHEMA).unwrap();
-    let schema = schema.display().to_string();
+    let (_directory, schema) = schema_file(SCHEMA);
     let redis = Redis::with_password("another");
     let url = redis.url_of("", REDIS);
     let variables = [

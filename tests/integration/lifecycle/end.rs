@@ -17,9 +17,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{DATABASE, ask, endpoint, fill, schema, uri};
+use super::{DATABASE, SCHEMA, ask, endpoint, fill, uri};
 use crate::support::{
-    command::Serving,
+    command::{Serving, schema_file},
     redis::Redis,
     servers::{Mongo, free_port},
 };
@@ -36,7 +36,7 @@ const CALLERS: usize = 32;
 async fn sigterm_under_load_fails_no_call_that_was_accepted() {
     let mongo = Mongo::own();
     fill(&mongo).await;
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let uri = uri(&mongo);
     let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("AUTH_ADMIN_TOKENS", TOKEN)];
     let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
@@ -114,7 +114,7 @@ async fn insist(channel: &Channel) -> Result<(), tonic::Status> {
 async fn a_rolling_restart_of_three_instances_fails_no_call() {
     let (mongo, redis) = (Mongo::own(), Redis::start(&[]));
     fill(&mongo).await;
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let (uri, url) = (uri(&mongo), redis.url());
     let start = |port: u16| {
         let port = port.to_string();

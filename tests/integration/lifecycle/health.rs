@@ -11,9 +11,9 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{ask, endpoint, fill, schema, uri};
+use super::{SCHEMA, ask, endpoint, fill, uri};
 use crate::support::{
-    command::Serving,
+    command::{Serving, schema_file},
     redis::Redis,
     servers::{Mongo, standalone_mongo},
     service::{Http, http},
@@ -64,7 +64,7 @@ async fn the_port_stays_closed_until_mongodb_is_there() {
     mongo.kill();
     let port = crate::support::servers::free_port().unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let (uri, port) = (uri(&mongo), port.to_string());
     let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("PORT", &*port), ("STARTUP_GRACE", "10m")];
     let serving = Serving::begin(&[], &variables);
@@ -84,7 +84,7 @@ async fn what_is_configured_is_what_happens() {
     let mongo = Mongo::own();
     fill(&mongo).await;
     let probes = crate::support::servers::free_port().unwrap();
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let (uri, port) = (uri(&mongo), probes.to_string());
     let variables = [
         ("SCHEMA_FILE", &*schema),
@@ -134,7 +134,7 @@ async fn what_is_configured_is_what_happens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_server_with_redis_is_ready() {
     let redis = Redis::start(&[]);
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let (uri, url) = (standalone_mongo().uri(), redis.url());
     let variables =
         [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("MONGODB_DATABASE", "lifecycle"), ("REDIS_URL", &*url)];
@@ -148,7 +148,7 @@ async fn started_before_mongodb_and_then_all_four_states() {
     fill(&mongo).await;
     mongo.kill();
     let mut redis = Redis::start(&[]);
-    let (_directory, schema) = schema();
+    let (_directory, schema) = schema_file(SCHEMA);
     let (uri, url) = (uri(&mongo), redis.url());
     let variables = [
         ("SCHEMA_FILE", &*schema),

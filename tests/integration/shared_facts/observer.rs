@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, raw};
-use crate::support::redis::Redis;
+use crate::support::{live::until, redis::Redis};
 
 /// How long the observer may take to come by each of a few facts.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -24,15 +24,6 @@ fn stale(instance: &Instance, tier: &str) -> u64 {
 fn observing(instance: &Instance) -> JoinHandle<()> {
     let checker = &instance.live.app.checker;
     tokio::spawn(checker.facts().clone().observe_all(Arc::clone(checker.schema()), 100))
-}
-
-async fn comes_about(what: &str, condition: impl Fn() -> bool) {
-    let comes = async {
-        while !condition() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,10 +41,10 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
     let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
     assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
-    comes_about("it is found", || stale(&second, "memory") > 0 && stale(&second, "redis") > 0).await;
+    until(|| stale(&second, "memory") > 0 && stale(&second, "redis") > 0).await;
     // What others find in Redis from then on is the truth as well.
     let is_right = || raw::<Vec<u8>>(&world.url, &[b"GET", &unshared]) != bytes;
-    comes_about("Redis has the truth", is_right).await;
+    until(is_right).await;
     // From then on, what MongoDB says.
     let right = async {
         while second.live.says(&world.reads(2), Demand::MinimizeLatency).await != NO_GRANT {
@@ -84,7 +75,7 @@ async fn what_is_right_or_was_just_changed_is_not_counted() {
             world.database.collection("shares").insert_one(again).await.unwrap();
         }
         let before = instance.counted("permcached_observed_facts_total");
-        comes_about("it observes", || instance.counted("permcached_observed_facts_total") > before + 5).await;
+        until(|| instance.counted("permcached_observed_facts_total") > before + 5).await;
     }
     assert_eq!((stale(&instance, "memory"), stale(&instance, "redis")), (0, 0));
     task.abort();

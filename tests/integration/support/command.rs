@@ -29,6 +29,15 @@ impl Ended {
     }
 }
 
+/// A schema in a file, which lives as long as the directory.
+pub fn schema_file(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("schema.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    (directory, path)
+}
+
 /// A command with these arguments, and none of the variables that it reads but these.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, transport::Endpoint};
 use crate::{
     fleet::{FILE, SCHEMA, USER, id, shared_file},
     support::{
-        command::Serving,
+        command::{Serving, schema_file},
         servers::mongo,
         service::{PATIENCE, resource, subject},
     },
@@ -80,10 +80,8 @@ async fn one_trace_leads_from_a_call_to_the_database() {
     for (name, documents) in shared_file() {
         database.collection::<bson::Document>(name).insert_many(documents).await.unwrap();
     }
-    let directory = tempfile::tempdir().unwrap();
-    let schema = directory.path().join("schema.toml");
-    std::fs::write(&schema, SCHEMA).unwrap();
-    let (schema, uri, endpoint) = (schema.display().to_string(), mongo().uri(), format!("http://{collector}"));
+    let (_directory, schema) = schema_file(SCHEMA);
+    let (uri, endpoint) = (mongo().uri(), format!("http://{collector}"));
     let name = database.name().to_owned();
     let serving = spawn_blocking(move || {
         let variables = [

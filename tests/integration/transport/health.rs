@@ -19,7 +19,7 @@ async fn told(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatu
     timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().map(|response| response.status())
 }
 
-/// What is not told once more though nothing has changed.
+/// And what has not changed is not told once more.
 #[tokio::test]
 async fn the_states_are_told_as_they_come_and_none_is_latched() {
     let (tell, health) = watch::channel(Health::Starting("MongoDB is not there".to_owned()));

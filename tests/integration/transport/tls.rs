@@ -25,7 +25,7 @@ use super::{ALICE, CONTRACT, ROADMAP, ask, check};
 use crate::support::{
     certificates::{Certificates, Certified},
     command::{Serving, run_with},
-    service::{Client, DOCUMENTS, PATIENCE, SCHEMA, Service},
+    service::{Client, DOCUMENTS, PATIENCE, SCHEMA, Service, http},
 };
 
 /// A service with certificates, which asks for clients' own if that is wanted; and its port for probes.
@@ -62,23 +62,34 @@ async fn read_roadmap(channel: Channel) -> Result<bool, Status> {
     Ok(answer.allowed)
 }
 
-/// Asks over HTTP/1.1 and TLS, and says what comes back.
-async fn get(service: &Service, authority: &str, path: &str) -> String {
+/// Who believes this authority, and comes with this certificate, if any.
+fn connector(authority: &str, identity: Option<&Certified>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some(Certified { certificate, key }) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Asks over HTTP/1.1 and TLS, and says what comes back, and how the greeting went.
+async fn get(service: &Service, connector: &TlsConnector, path: &str) -> (String, Option<HandshakeKind>) {
     let stream = TcpStream::connect(service.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
-    response
+    (response, stream.get_ref().1.handshake_kind())
 }
 
 #[tokio::test]
@@ -86,7 +97,7 @@ async fn calls_and_probes_are_on_the_port_over_tls() {
     let certificates = Certificates::new();
     let (service, _) = secured(&certificates, false).await;
     assert!(read_roadmap(channel(&service, &certificates.authority(), None)).await.unwrap());
-    let ready = get(&service, &certificates.authority(), "/readyz").await;
+    let (ready, _) = get(&service, &connector(&certificates.authority(), None), "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\nready"), "{ready}");
     let plain = read_roadmap(service.channel()).await;
     assert!(is_refused(&plain), "without TLS: {plain:?}");
@@ -115,11 +126,8 @@ async fn the_port_for_probes_speaks_no_tls_and_answers_no_question() {
     assert_eq!(health.get_ref().status(), ServingStatus::Serving);
     let refused = read_roadmap(channel).await.unwrap_err();
     assert_ne!(refused.code(), Code::Ok);
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    assert!(response.starts_with("HTTP/1.1 200 ") && response.contains("permcached_"), "{response}");
+    let metrics = http(address, "/metrics").await;
+    assert!(metrics.status == 200 && metrics.body.contains("permcached_"), "{metrics:?}");
 }
 
 /// As an operator does it: by files and variables, and with the commands.
@@ -155,25 +163,10 @@ fn serve_and_the_commands_speak_tls_as_they_are_configured() {
 async fn no_client_with_a_certificate_is_greeted_in_short() {
     let certificates = Certificates::new();
     let (service, _) = secured(&certificates, true).await;
-    let Certified { certificate, key } = certificates.client();
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(certificates.authority().as_bytes()).unwrap()).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
-        .unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
+    let connector = connector(&certificates.authority(), Some(&certificates.client()));
     for round in 0..3 {
-        let stream = TcpStream::connect(service.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut stream = connector.connect(name, stream).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
+        let (response, greeting) = get(&service, &connector, "/healthz").await;
         assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
-        assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "round {round}");
+        assert_eq!(greeting, Some(HandshakeKind::Full), "round {round}");
     }
 }
