@@ -235,6 +235,7 @@ impl Feed {
             let term = self.lease.as_ref().and_then(|lease| lease.term());
             let speaks = term.is_some() && term == span.term;
             let published = self.say(Statement { from: said, to, changes }, heard, speaks, epoch).await;
+            let is_within_a_moment = batch.has_events && to == said;
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
@@ -258,7 +259,9 @@ impl Feed {
             if term.is_some() && term != span.term || term.is_none() && self.bus.tells_all() {
                 return Ended::Relieved;
             }
-            if self.freshness.probed_before(now.minus(PATIENCE)).is_none_or(|probe| probe.moment <= said) {
+            // A large transaction is all at one moment: while more of it comes, the stream gets on.
+            let is_behind = self.freshness.probed_before(now.minus(PATIENCE)).is_some_and(|probe| probe.moment > said);
+            if !is_behind || is_within_a_moment {
                 was_in_time = now;
             }
             if now.since(was_in_time) > patience || epoch != self.freshness.epoch() {

@@ -43,6 +43,8 @@ pub(super) struct Stream {
 /// What a stream showed at once.
 #[derive(Debug)]
 pub(super) struct Batch {
+    /// Whether anything has happened.
+    pub(super) has_events: bool,
     /// What changed.
     pub(super) changes: Vec<Change>,
     /// The moment of the batch's token: whatever is earlier has been shown.
@@ -154,7 +156,8 @@ impl Stream {
         self.cursor = cursor.get_i64("id").map_err(|_| nonsense("an id"))?;
         let Some(Bson::Array(events)) = cursor.remove(name) else { return Err(nonsense("a batch")) };
         let token = cursor.get_document("postBatchResumeToken").ok().and_then(moment_of);
-        let mut batch = Batch { changes: Vec::new(), token: Moment::default(), invalidated: None };
+        let has_events = !events.is_empty();
+        let mut batch = Batch { has_events, changes: Vec::new(), token: Moment::default(), invalidated: None };
         for event in events {
             let Bson::Document(event) = event else { return Err(nonsense("documents")) };
             let event = Event::read(&self.schema, &event).ok_or_else(|| nonsense("moments"))?;
