@@ -42,9 +42,9 @@ pub(super) struct Ask {
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
     server: Option<String>,
     /// Answer without a server, from this directory of <collection>.jsonl
-    #[arg(long, value_name = "DIR", requires = "schema")]
+    #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// The schema, with --documents
+    /// The schema, with --documents [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE", requires = "documents")]
     schema: Option<PathBuf>,
     /// See everything that was written before the question

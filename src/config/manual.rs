@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
+    Config,
     reader::{Environment, Origin, Overrides, Reader, shown},
-    variable::{GROUPS, Variable, all},
+    variable::{BIND_ADDRESS, GROUPS, MAX_CALLER_REQUESTS, Variable, all},
 };
 
 /// What the page says before its tables.
@@ -50,18 +51,30 @@ pub fn manual() -> String {
     page + POSTSCRIPT
 }
 
-/// What counts for each variable, a line each: its value or that it is hidden, and where that comes from.
+/// What counts for each variable, a line each: its value or that it is hidden, and where that comes from. What follows from
+/// other variables is there where nothing is wrong with them.
 #[must_use]
 pub fn effective(overrides: &Overrides, environment: &impl Environment) -> String {
+    let config = Config::read(overrides, environment).ok();
     let mut reader = Reader::new(overrides, environment);
     let width = all().map(|variable| variable.name.len()).max().unwrap_or_default();
     let mut lines = String::new();
     for variable in all() {
         let set = reader.find(variable);
-        let default = || variable.default.map(|default| (default.to_owned(), Origin::Default));
+        let default = || variable.default.map(str::to_owned).or_else(|| derived(variable, config.as_ref()?));
+        let default = || default().map(|default| (default, Origin::Default));
         let Some((value, origin)) = set.or_else(default) else { continue };
         let value = shown(variable, &value);
         let _infallible = writeln!(lines, "{:width$}  {value}  ({})", variable.name, origin.as_str());
     }
     lines
+}
+
+/// The default of a variable that has one by what others are set to.
+fn derived(variable: &Variable, config: &Config) -> Option<String> {
+    match *variable {
+        BIND_ADDRESS => Some(config.listen.ip().to_string()),
+        MAX_CALLER_REQUESTS => Some(config.limits.caller_requests_max.to_string()),
+        _ => None,
+    }
 }

@@ -13,7 +13,11 @@ use std::{
 };
 
 use bson::doc;
-use mongodb::{Database, error::ErrorKind, options::ClientOptions};
+use mongodb::{
+    Database,
+    error::ErrorKind,
+    options::{ClientOptions, ServerAddress},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -32,12 +36,17 @@ const STEP_TIME: Duration = Duration::from_secs(10);
 /// From how long a round trip on there is something to gain.
 const FAR: Duration = Duration::from_millis(50);
 
+/// Where MongoDB listens unless told otherwise.
+const DEFAULT_PORT: u16 = 27_017;
+
 /// How many round trips are timed: the shortest tells how far it is.
 const ROUND_TRIPS: usize = 3;
 
 /// Where MongoDB is, and as whom it is asked: all of the connection string that may be shown.
 struct Address {
     hosts: String,
+    /// The command that tries whether it is reached at all.
+    trial: String,
     /// The user's name, and the database where that is kept.
     login: Option<(String, String)>,
 }
@@ -49,7 +58,12 @@ impl Address {
             let source = credential.source.as_deref().or(options.default_database.as_deref()).unwrap_or("admin");
             credential.username.clone().map(|name| (name, source.to_owned()))
         });
-        Self { hosts, login }
+        let trial = match options.hosts.first() {
+            Some(ServerAddress::Tcp { host, port }) => format!("nc -vz {host} {}", port.unwrap_or(DEFAULT_PORT)),
+            Some(ServerAddress::Unix { path }) => format!("nc -vzU {}", path.display()),
+            _ => format!("nc -vz HOST {DEFAULT_PORT}"),
+        };
+        Self { hosts, trial, login }
     }
 
     /// Whether users are made in Atlas, and not by commands.
@@ -69,7 +83,7 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
     let (address, database) = match timeout(STEP_TIME, opened).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return vec![unusable(&error, None)],
-        Err(_) => return vec![silent("the names in its connection string are not found in time")],
+        Err(_) => return vec![silent("the names in its connection string are not found in time", None)],
     };
     look(schema, database, &address).await
 }
@@ -79,7 +93,7 @@ async fn look(schema: Option<&Arc<Schema>>, database: Database, address: &Addres
     let greeting = match timeout(STEP_TIME, connect::reach(&database)).await {
         Ok(Ok(greeting)) => greeting,
         Ok(Err(error)) => return vec![unusable(&error, Some(address))],
-        Err(_) => return vec![silent(&format!("{} does not answer in time", address.hosts))],
+        Err(_) => return vec![silent(&format!("{} does not answer in time", address.hosts), Some(address))],
     };
     let mut diagnoses = near(&database, address).await;
     diagnoses.push(kind(&greeting));
@@ -111,7 +125,7 @@ async fn near(database: &Database, address: &Address) -> Vec<Diagnosis> {
         }
     }
     let Some((took, clock)) = nearest else {
-        return vec![silent(&format!("{} has answered once, and does not any more", address.hosts))];
+        return vec![silent(&format!("{} has answered once, and does not any more", address.hosts), Some(address))];
     };
     let build = timeout(STEP_TIME, database.run_command(doc! { "buildInfo": 1 })).await;
     let version = build.ok().and_then(Result::ok);
@@ -161,7 +175,7 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
         ConnectError::TooOld => wrong(&said, "run MongoDB 5.0 or newer"),
         ConnectError::Unreachable(error) => match (&*error.kind, address) {
             (ErrorKind::Authentication { .. }, Some(address)) => refused(address),
-            (kind, _) => silent(&format!("it does not answer: {kind}")),
+            (kind, _) => silent(&format!("it does not answer: {kind}"), address),
         },
     }
 }
@@ -186,8 +200,11 @@ fn refused(address: &Address) -> Diagnosis {
 }
 
 /// Nobody answers.
-fn silent(message: &str) -> Diagnosis {
-    let remedy = "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it \
-                  (`nc -vz HOST 27017`); Atlas lets in who is under Network Access";
+fn silent(message: &str, address: Option<&Address>) -> Diagnosis {
+    let trial = address.map(|address| format!(" (`{}`)", address.trial)).unwrap_or_default();
+    let remedy = format!(
+        "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it{trial}; \
+         Atlas lets in who is under Network Access"
+    );
     Diagnosis::wrong(Subject::MongoDb, message, remedy)
 }

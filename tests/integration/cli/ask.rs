@@ -57,6 +57,8 @@ fn check_ends_with_0_for_yes_and_1_for_no_in_process_and_from_a_server() {
     }
     let by_port = run_with(&["check", BOB, "read", CONTRACT], &[("PORT", &server.address.port().to_string())]);
     assert_eq!(by_port.code, 0, "{by_port:?}");
+    let by_schema = run_with(&["check", BOB, "read", CONTRACT, "--documents", DOCUMENTS], &[("SCHEMA_FILE", SCHEMA)]);
+    assert_eq!(by_schema.code, 0, "{by_schema:?}");
     let health = run(&["health", "--server", &url]);
     assert_eq!((health.code, health.stdout.as_str()), (0, "serving\n"));
 }
@@ -84,7 +86,7 @@ fn a_wrong_question_ends_with_2_and_says_what_is_right() {
     }
     let usage: [&[&str]; 5] = [
         &["check", BOB, "read"],
-        &["check", BOB, "read", CONTRACT, "--documents", DOCUMENTS],
+        &["check", BOB, "read", CONTRACT, "--schema", SCHEMA],
         &["check", BOB, "read", CONTRACT, "--token", "t", "--fully-consistent"],
         &["chekc", BOB, "read", CONTRACT],
         &[],
@@ -99,7 +101,8 @@ fn a_wrong_question_ends_with_2_and_says_what_is_right() {
 #[test]
 fn what_the_question_is_asked_of_may_be_wrong_too() {
     let ask = ["check", BOB, "read", CONTRACT];
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
+        (&["--documents", DOCUMENTS], "no schema is named: set SCHEMA_FILE, or give --schema FILE"),
         (&["--documents", "no/such/directory", "--schema", SCHEMA], "cannot read the documents in `no/such/directory`"),
         (&["--documents", DOCUMENTS, "--schema", "no-such.toml"], "cannot read the schema `no-such.toml`"),
         (&["--server", "redis://127.0.0.1:1"], "is no address: write http://host:port, https://host:port"),

@@ -31,6 +31,8 @@ fn what_counts_is_shown_without_secrets_and_with_all_mistakes() {
         ("REDIS_PASSWORD", "(hidden)  (file)".to_owned()),
         ("AUTH_TOKENS", "(hidden)  (environment)".to_owned()),
         ("MAX_REQUESTS", "1024  (default)".to_owned()),
+        ("MAX_CALLER_REQUESTS", "768  (default)".to_owned()),
+        ("BIND_ADDRESS", "0.0.0.0  (default)".to_owned()),
     ] {
         let line = ended.stdout.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
         assert!(line.ends_with(&format!("  {rest}")), "{name}: {ended:?}");

@@ -29,7 +29,7 @@ use crate::support::{
 const BLOCKED: Duration = Duration::from_secs(15);
 
 /// How long a server may take to forget cursors.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A guest's share of file 1; the application's own commands can be made to fail.
 async fn guest(app_name: &str) -> (Live, Question) {

@@ -36,7 +36,7 @@ use crate::support::{
 const HANDED_OVER: Duration = Duration::from_millis(5);
 
 /// How much later than its deadline an answer may come on a busy machine.
-const LATE_MAX: Duration = Duration::from_secs(1);
+const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A checker over a small Fylora, by a client whose commands alone can be made to fail.
 struct Fylora {
@@ -161,10 +161,10 @@ async fn a_node_that_has_not_heard_of_the_moment_is_told_by_a_probe() {
 #[tokio::test]
 async fn a_slow_server_is_given_up_at_the_deadline() {
     let fylora = Fylora::new("faults-slow").await;
-    let deadline = Duration::from_secs(1);
+    let deadline = Duration::from_secs(2);
     // So that connections are there.
     fylora.shown(fylora.ask(TIME_MAX).await.0);
-    let slow = doc! { "blockConnection": true, "blockTimeMS": 2_500 };
+    let slow = doc! { "blockConnection": true, "blockTimeMS": 10_000 };
     let point = fylora.shares_fail("alwaysOn", slow.clone()).await;
     let (owner, stranger, time) = fylora.ask(deadline).await;
     point.off().await;
@@ -203,8 +203,8 @@ async fn a_server_out_of_reach_is_unavailable_within_the_deadline_and_never_deni
     assert!(checked.iter().all(Result::is_ok), "{checked:?}");
 
     proxy.cut();
-    // The service's own deadline is 2 s, Fylora's are of a tenth of that.
-    let deadline = Duration::from_secs(2);
+    // The service's own deadline is 2 s, Fylora's are of a tenth of that; a busy machine has more.
+    let deadline = Duration::from_secs(5);
     for _ in 0..2 {
         let (checked, time) = check(deadline).await;
         assert!(checked.iter().all(|checked| matches!(checked, Err(CheckError::Unavailable(_)))), "{checked:?}");

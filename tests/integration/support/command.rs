@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// How a command ended, and what it said.
 #[derive(Debug)]

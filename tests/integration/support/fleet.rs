@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How long a fleet may take for what it does by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// An instance, and what it asked MongoDB.
 pub struct Instance {

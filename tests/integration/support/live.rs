@@ -22,7 +22,7 @@ use super::{
 };
 
 /// How long a condition is waited for: most should come about at once, and the longest in some seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A running application.
 pub struct Live {

@@ -45,7 +45,7 @@ pub const SCHEMA: &str = "schemas/fylora-sharing.toml";
 /// The documents that go with it.
 pub const DOCUMENTS: &str = "examples/fylora";
 /// How long anything may take that should take no time.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A client of the service.
 pub type Client = PermissionServiceClient<Channel>;
