@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bson::doc;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Streaming};
 use tonic_health::pb::{
@@ -14,6 +15,7 @@ use tonic_health::pb::{
 use super::{SCHEMA, ask, endpoint, fill, uri};
 use crate::support::{
     command::{Serving, schema_file},
+    monitored::FailPoint,
     redis::Redis,
     servers::{Mongo, standalone_mongo},
     service::{Http, http},
@@ -90,7 +92,8 @@ async fn what_is_configured_is_what_happens() {
         ("SCHEMA_FILE", &*schema),
         ("MONGODB_URI", &*uri),
         ("PROBE_PORT", &*port),
-        ("AUTH_TOKENS", "backend:a-token"),
+        ("AUTH_TOKENS", "backend:a-token,worker:b-token,cron:c-token"),
+        ("MAX_REQUESTS", "2"),
         ("MAX_CALLER_REQUESTS", "1"),
         ("MAX_CONNECTIONS", "3"),
         ("MAX_STALENESS", "1s"),
@@ -120,6 +123,11 @@ async fn what_is_configured_is_what_happens() {
     let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token")))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert!(codes.contains(&Code::ResourceExhausted) && !codes.iter().all(|code| *code == codes[0]), "{codes:?}");
+    // Two of all callers.
+    let tokens = ["a-token", "b-token", "c-token"];
+    let calls = futures::future::join_all(tokens.map(|token| ask(&channel, Some(token)))).await;
+    let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == Code::ResourceExhausted).count(), 1, "{codes:?}");
     mongo.thaw();
     // One connection is open, and there is room for two more.
     let mut open: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(serving.address).unwrap()).collect();
@@ -128,6 +136,46 @@ async fn what_is_configured_is_what_happens() {
     open.clear();
     serving.signal("TERM");
     assert_eq!(serving.exit_code(), Some(0));
+}
+
+/// As long as one permission may be answered from what is older than the bound, its callers are not sent away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_stale_while_mongodb_is_away_counts_as_an_answer() {
+    let mongo = Mongo::own();
+    fill(&mongo).await;
+    let stale = SCHEMA.replace("read = \"owner\"", "read = { is = \"owner\", stale_if_error = \"8s\" }");
+    let (_directory, schema) = schema_file(&stale);
+    let uri = uri(&mongo);
+    let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("MAX_STALENESS", "500ms")];
+    let serving = Serving::start_with(&[], &variables);
+    let channel = endpoint(&serving).connect_lazy();
+    ask(&channel, None).await.unwrap();
+    mongo.freeze();
+    // Only then is the bound over.
+    assert_eq!(until_ready_says(&serving, "degraded: the source does not answer").await.status, 200);
+    ask(&channel, None).await.unwrap();
+    assert_eq!(until_ready_says(&serving, "degraded: the source has not answered for so long").await.status, 503);
+    assert_eq!(ask(&channel, None).await.unwrap_err().code(), Code::Unavailable);
+    mongo.thaw();
+    until_ready_says(&serving, "ready").await;
+}
+
+/// MongoDB answers, but its change stream does not: what is remembered is believed for the bound, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hears_of_no_changes_says_so_and_serves() {
+    let mongo = Mongo::own();
+    fill(&mongo).await;
+    let (_directory, schema) = schema_file(SCHEMA);
+    let uri = format!("{}&appName=deaf", uri(&mongo));
+    let serving = Serving::start_with(&[], &[("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri)]);
+    let channel = endpoint(&serving).connect_lazy();
+    let fails = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 43 };
+    let failing = FailPoint::on(&mongo, "deaf", "alwaysOn", fails).await;
+    assert_eq!(until_ready_says(&serving, "degraded: nothing says what changes").await.status, 200);
+    assert_eq!(asked(&serving).await, ServingStatus::Serving);
+    ask(&channel, None).await.unwrap();
+    failing.off().await;
+    until_ready_says(&serving, "ready").await;
 }
 
 /// With Redis, where moments are this instance's own and so nothing but statements could go through it.
