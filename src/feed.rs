@@ -222,6 +222,7 @@ impl Feed {
                 Err(ended) => return ended,
             };
             let heard = Instant::now();
+            let is_within_a_moment = batch.has_events && batch.token.previous() <= said;
             // Strictly before the batch's token, at whose moment more may come; and nothing that no probe has confirmed.
             let known = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
             let to = batch.token.previous().min(known).max(said);
@@ -235,7 +236,6 @@ impl Feed {
             let term = self.lease.as_ref().and_then(|lease| lease.term());
             let speaks = term.is_some() && term == span.term;
             let published = self.say(Statement { from: said, to, changes }, heard, speaks, epoch).await;
-            let is_within_a_moment = batch.has_events && to == said;
             said = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
@@ -259,7 +259,7 @@ impl Feed {
             if term.is_some() && term != span.term || term.is_none() && self.bus.tells_all() {
                 return Ended::Relieved;
             }
-            // A large transaction is all at one moment: while more of it comes, the stream gets on.
+            // A large transaction is all of one moment: while more of it comes, the stream gets on.
             let is_behind = self.freshness.probed_before(now.minus(PATIENCE)).is_some_and(|probe| probe.moment > said);
             if !is_behind || is_within_a_moment {
                 was_in_time = now;

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    Config,
+    limits,
     reader::{Environment, Origin, Overrides, Reader, shown},
+    tokens,
     variable::{BIND_ADDRESS, GROUPS, MAX_CALLER_REQUESTS, Variable, all},
 };
 
@@ -52,18 +53,16 @@ pub fn manual() -> String {
 }
 
 /// What counts for each variable, a line each: its value or that it is hidden, and where that comes from. What follows from
-/// other variables is there where nothing is wrong with them.
+/// other variables is there unless something is wrong with them.
 #[must_use]
 pub fn effective(overrides: &Overrides, environment: &impl Environment) -> String {
-    let config = Config::read(overrides, environment).ok();
     let mut reader = Reader::new(overrides, environment);
     let width = all().map(|variable| variable.name.len()).max().unwrap_or_default();
     let mut lines = String::new();
     for variable in all() {
         let set = reader.find(variable);
-        let default = || variable.default.map(str::to_owned).or_else(|| derived(variable, config.as_ref()?));
-        let default = || default().map(|default| (default, Origin::Default));
-        let Some((value, origin)) = set.or_else(default) else { continue };
+        let mut default = || variable.default.map(str::to_owned).or_else(|| derived(variable, &mut reader));
+        let Some((value, origin)) = set.or_else(|| default().map(|value| (value, Origin::Default))) else { continue };
         let value = shown(variable, &value);
         let _infallible = writeln!(lines, "{:width$}  {value}  ({})", variable.name, origin.as_str());
     }
@@ -71,10 +70,12 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
 }
 
 /// The default of a variable that has one by what others are set to.
-fn derived(variable: &Variable, config: &Config) -> Option<String> {
-    match *variable {
-        BIND_ADDRESS => Some(config.listen.ip().to_string()),
-        MAX_CALLER_REQUESTS => Some(config.limits.caller_requests_max.to_string()),
-        _ => None,
-    }
+fn derived(variable: &Variable, reader: &mut Reader<'_>) -> Option<String> {
+    let before = reader.mistakes();
+    let value = match *variable {
+        BIND_ADDRESS => tokens::read(reader).bind.to_string(),
+        MAX_CALLER_REQUESTS => limits(reader)?.caller_requests_max.to_string(),
+        _ => return None,
+    };
+    (reader.mistakes() == before).then_some(value)
 }

@@ -45,8 +45,8 @@ const ROUND_TRIPS: usize = 3;
 /// Where MongoDB is, and as whom it is asked: all of the connection string that may be shown.
 struct Address {
     hosts: String,
-    /// The command that tries whether it is reached at all.
-    trial: String,
+    /// The commands that try whether each of them is reached at all.
+    trials: String,
     /// The user's name, and the database where that is kept.
     login: Option<(String, String)>,
 }
@@ -58,12 +58,13 @@ impl Address {
             let source = credential.source.as_deref().or(options.default_database.as_deref()).unwrap_or("admin");
             credential.username.clone().map(|name| (name, source.to_owned()))
         });
-        let trial = match options.hosts.first() {
-            Some(ServerAddress::Tcp { host, port }) => format!("nc -vz {host} {}", port.unwrap_or(DEFAULT_PORT)),
-            Some(ServerAddress::Unix { path }) => format!("nc -vzU {}", path.display()),
-            _ => format!("nc -vz HOST {DEFAULT_PORT}"),
+        let trial = |host: &ServerAddress| match host {
+            ServerAddress::Tcp { host, port } => Some(format!("nc -vz {host} {}", port.unwrap_or(DEFAULT_PORT))),
+            ServerAddress::Unix { path } => Some(format!("nc -vzU {}", path.display())),
+            _ => None,
         };
-        Self { hosts, trial, login }
+        let trials = options.hosts.iter().filter_map(trial).collect::<Vec<_>>().join("; ");
+        Self { hosts, trials, login }
     }
 
     /// Whether users are made in Atlas, and not by commands.
@@ -201,9 +202,9 @@ fn refused(address: &Address) -> Diagnosis {
 
 /// Nobody answers.
 fn silent(message: &str, address: Option<&Address>) -> Diagnosis {
-    let trial = address.map(|address| format!(" (`{}`)", address.trial)).unwrap_or_default();
+    let trials = address.map(|address| format!(" (`{}`)", address.trials)).unwrap_or_default();
     let remedy = format!(
-        "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it{trial}; \
+        "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it{trials}; \
          Atlas lets in who is under Network Access"
     );
     Diagnosis::wrong(Subject::MongoDb, message, remedy)

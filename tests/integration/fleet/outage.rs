@@ -89,7 +89,7 @@ async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
     for (requests, slowest, served) in askers.join_all().await {
         println!("{requests} requests, {served} of them served from Redis, the slowest took {slowest:?}");
         // The first one that a frozen Redis meets waits that long; the rest is what MongoDB takes on a busy machine.
-        assert!(slowest < ANSWER_TIME + Duration::from_secs(2), "{slowest:?}");
+        assert!(slowest < ANSWER_TIME + Duration::from_secs(10), "{slowest:?}");
         asked += requests;
         from_redis += served;
     }

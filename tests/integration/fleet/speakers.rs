@@ -156,7 +156,7 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     for process in [&first, &second] {
         until_allows(process, false).await;
     }
-    // One that is told to end leaves the office at once; one that is killed does not.
+    // One that is told to end leaves the office, and one that is killed has it for no longer than its lease.
     second.signal("TERM");
     assert_eq!(second.exit_code(), Some(0));
     until_one_speaks(&[&first]).await;

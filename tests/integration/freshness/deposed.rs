@@ -30,6 +30,9 @@ const BOUND: Duration = Duration::from_millis(900);
 /// How long a read may take that cannot succeed.
 const READ_TIME: Duration = Duration::from_secs(2);
 
+/// How long streams may take to be opened anew.
+const PATIENCE: Duration = Duration::from_secs(45);
+
 /// What keeps a node from hearing of writes.
 const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
 
@@ -111,6 +114,15 @@ impl Guest {
         (live, question)
     }
 
+    /// How many streams were opened on the node so far: nothing else is an aggregation.
+    async fn opened_streams(&self) -> i64 {
+        let node = self.set.database(self.node, "admin");
+        let status = node.run_command(doc! { "serverStatus": 1 }).await.expect("the node answers");
+        let commands = status.get_document("metrics").and_then(|metrics| metrics.get_document("commands"));
+        let aggregations = commands.and_then(|commands| commands.get_document("aggregate"));
+        aggregations.and_then(|aggregations| aggregations.get_i64("total")).expect("a count")
+    }
+
     /// The node is primary no more, and hears of nothing; then the share is deleted.
     async fn depose_and_revoke(&self) -> (Moment, Instant) {
         for stall in STALLS {
@@ -149,6 +161,7 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let everything = guest.live(Arc::new(guest.deposed().await), &guest.deposed().await).await;
 
     let (moment, revoked) = guest.depose_and_revoke().await;
+    let opened = guest.opened_streams().await;
     // Where it is all that an instance has, it cannot say what time it is: there is no answer.
     let (live, question) = &everything;
     let ended = ends_in_time(live, question, revoked).await;
@@ -164,6 +177,13 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let asked = asked.await.remove(0);
     assert!(matches!(asked, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{asked:?}");
 
+    // Though it answers, it is behind: the streams of both instances that know the time are opened anew, again and again.
+    let anew = async {
+        while guest.opened_streams().await < opened + 4 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, anew).await.expect("they are opened anew in the end");
     for stall in STALLS {
         guest.set.fail(guest.node, stall, "off", doc! {}).await;
     }

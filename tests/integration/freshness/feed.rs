@@ -77,11 +77,13 @@ async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
     let (live, question) = guest("late feed").await;
     let _remembered = live.remembers(&question).await;
     let late = stream_fails("late feed", "alwaysOn", doc! { "blockConnection": true, "blockTimeMS": 700 }).await;
+    let mut was_late = false;
     for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
         let moment = set_active(&live, active).await;
-        assert!(live.app.checker.freshness().applied() < moment, "the feed is late");
+        was_late |= live.app.checker.freshness().applied() < moment;
         assert_eq!(live.says(&question, at_least(moment)).await, wanted);
     }
+    assert!(was_late, "the feed is late");
     late.off().await;
 }
 
@@ -130,8 +132,8 @@ async fn a_stream_that_fails_is_opened_again_where_it_was() {
 async fn a_stream_that_does_not_answer_is_opened_again() {
     let (live, question) = guest("frozen feed").await;
     let _remembered = live.remembers(&question).await;
-    let began = Instant::now();
     let frozen = stream_fails("frozen feed", doc! { "times": 1 }, blocked()).await;
+    let began = Instant::now();
     let moment = set_active(&live, false).await;
     live.heard(moment).await;
     assert!(began.elapsed() < BLOCKED, "it was not the stream that had stopped which said so");
@@ -159,6 +161,8 @@ async fn an_opening_that_is_given_up_leaves_no_cursor_behind() {
     // Longer than an opening is waited for after a stream that was heard.
     let slow = doc! { "failCommands": ["aggregate"], "blockConnection": true, "blockTimeMS": 2_500 };
     let slow = FailPoint::on(mongo(), "slow feed", doc! { "times": 1 }, slow).await;
+    // It may have been opened anew while others had their turn.
+    streams.look();
     let database = &streams.live.database;
     let end = doc! { "killCursors": "$cmd.aggregate", "cursors": [streams.current.get()] };
     database.run_command(end).await.expect("the command is right");

@@ -155,7 +155,8 @@ async fn what_may_be_stale_while_mongodb_is_away_counts_as_an_answer() {
     assert_eq!(until_ready_says(&serving, "degraded: the source does not answer").await.status, 200);
     ask(&channel, None).await.unwrap();
     assert_eq!(until_ready_says(&serving, "degraded: the source has not answered for so long").await.status, 503);
-    assert_eq!(ask(&channel, None).await.unwrap_err().code(), Code::Unavailable);
+    let code = ask(&channel, None).await.unwrap_err().code();
+    assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded), "{code:?}");
     mongo.thaw();
     until_ready_says(&serving, "ready").await;
 }

@@ -3,9 +3,12 @@
 //!
 //! The reading itself, and its moments, are MongoDB's.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,7 +18,13 @@ use permcached::{
     question::{CollectionId, Id},
     source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+
+/// How long loads are waited for.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// What becomes of a load that comes while the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +65,8 @@ impl Gated {
     /// Waits until so many loads stand at the gate.
     pub async fn wait_for(&self, loads: usize) {
         let mut waiting = self.waiting.subscribe();
-        waiting.wait_for(|waiting| *waiting >= loads).await.expect("the gate is there");
+        let stand = waiting.wait_for(|waiting| *waiting >= loads);
+        timeout(PATIENCE, stand).await.expect("they come in the end").expect("the gate is there");
     }
 
     /// Lets one of them pass.

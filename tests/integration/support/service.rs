@@ -95,9 +95,13 @@ impl Service {
         Self::start_as(|_| {}).await
     }
 
-    /// As [`Service::start`], with this long for requests to end after it was told to stop.
+    /// As [`Service::start`], with this long for requests to end after it was told to stop, and for connections to end or begin.
     pub async fn draining_within(drain_time: Duration) -> Self {
-        Self::start_as(|serving| serving.limits.drain_time = drain_time).await
+        Self::start_as(|serving| {
+            let limits = Limits { drain_time, farewell_time: drain_time, greeting_time: drain_time, ..serving.limits };
+            serving.limits = limits;
+        })
+        .await
     }
 
     /// As [`Service::start`], for these callers alone.

@@ -135,7 +135,12 @@ async fn an_old_connection_ends_whoever_keeps_a_stream_open() {
     });
     let service = service.await;
     let mut health = HealthClient::new(service.channel());
-    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    // It may end just then.
+    let mut watch = loop {
+        if let Ok(watch) = health.watch(HealthCheckRequest::default()).await {
+            break watch.into_inner();
+        }
+    };
     let ended = async { while watch.message().await.is_ok_and(|message| message.is_some()) {} };
     tokio::time::timeout(PATIENCE, ended).await.expect("an end");
 }
