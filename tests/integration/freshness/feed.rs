@@ -51,14 +51,13 @@ fn blocked() -> Document {
     doc! { "blockConnection": true, "blockTimeMS": time }
 }
 
-/// Ends the commands of a database's streams that are blocked: whoever sets a fail point next would wait for them.
-async fn let_go(database: &Database) {
+/// Ends the commands on a database that are blocked: whoever sets a fail point next would wait for them.
+pub(super) async fn let_go(database: &Database) {
     let admin = database.client().database("admin");
     // Of what is blocked the server does not say for how long it runs: it has not begun.
     let command = doc! {
         "currentOp": 1,
         "command.$db": database.name(),
-        "command.getMore": { "$exists": true },
         "microsecs_running": { "$exists": false },
     };
     let operations = admin.run_command(command).await.expect("the command is right");

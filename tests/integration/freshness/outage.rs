@@ -16,7 +16,7 @@ use permcached::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
+use super::{GUEST, NO_GRANT, SCHEMA, USER, feed::let_go, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
     live::{Live, no_trouble},
@@ -188,7 +188,7 @@ async fn a_probe_waits_for_no_load() {
     let source = MongoDb::connect(Arc::clone(&live.schema), &uri, Some(live.database.name())).await;
     let source = Arc::new(source.expect("mongod answers"));
     let app = App::over(Arc::clone(&live.schema), source, Settings::default(), no_trouble());
-    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 5_000,
+    let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 30_000,
     "namespace": live.full_name("shares") };
     let slow = FailPoint::on(mongo(), "crowd", "alwaysOn", slow).await;
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
@@ -207,5 +207,6 @@ async fn a_probe_waits_for_no_load() {
     assert!(probed.is_ok(), "{probed:?}");
     assert!(loads.iter().all(|load| !load.is_finished()), "they are still under way");
     loads.iter().for_each(tokio::task::JoinHandle::abort);
+    let_go(&live.database).await;
     slow.off().await;
 }
