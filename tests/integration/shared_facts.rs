@@ -28,7 +28,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{
     both::{asked_of, fill, found_in, schema, shown},
-    live::{Live, until},
+    live::{Live, in_the_end, until},
     monitored::{Monitor, commands, level},
     servers::mongo,
 };
@@ -145,9 +145,15 @@ impl World {
 impl Instance {
     /// What is answered where nothing is remembered, in words, with the rest of the answer.
     async fn says_anew(&self, question: &Question, demand: Demand) -> (String, Checked) {
-        self.live.app.checker.facts().memory().clear();
-        let checked = self.live.ask(question, demand).await.expect("an answer");
+        let checked = self.live.ask_anew(question, demand).await.expect("an answer");
         (shown(&self.live.schema, checked.answer), checked)
+    }
+
+    /// As [`Instance::says_anew`], and hears of what was read for it: the next may find that in Redis.
+    async fn says_and_hears(&self, question: &Question) -> (String, Checked) {
+        let (said, checked) = self.says_anew(question, Demand::MinimizeLatency).await;
+        self.live.heard(checked.as_of.moment).await;
+        (said, checked)
     }
 
     /// A counter's value.
@@ -158,7 +164,7 @@ impl Instance {
     }
 
     fn written(&self) -> u64 {
-        self.counted("permcached_redis_facts_written_total")
+        self.live.written()
     }
 
     fn unwritten(&self, reason: &str) -> u64 {
@@ -178,20 +184,48 @@ impl Instance {
         commands(&self.monitor.take(), "find").iter().filter(|find| level(find) != "linearizable").count()
     }
 
-    /// Has the facts of a file be read from the source and written, and says as of when. Where that takes the machine too
-    /// long, again.
+    /// Has the facts of a file be written, and says as of when.
     async fn fills(&self, question: &Question) -> Moment {
-        let before = self.written();
+        self.live.fills(question).await
+    }
+
+    /// Asks anew, again and again, until something comes about: Redis may have been too slow for it at first.
+    async fn asks_until(&self, question: &Question, condition: impl Fn() -> bool) {
+        let asking = async {
+            while !condition() {
+                self.says_anew(question, Demand::MinimizeLatency).await;
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        in_the_end(asking).await;
+    }
+
+    /// What comes of an attempt, as [`in_time`].
+    async fn in_time<T>(&self, attempt: impl AsyncFn() -> T) -> T {
+        in_time(async || while_up(&self.link, attempt()).await).await
+    }
+}
+
+/// What comes of the first attempt in which Redis was always in time. A busy machine may be too slow for it: that is no mistake,
+/// and all is attempted again.
+async fn in_time<T>(attempt: impl AsyncFn() -> Option<T>) -> T {
+    let attempts = async {
         loop {
-            let (_, checked) = self.says_anew(question, Demand::MinimizeLatency).await;
-            for _ in 0..100 {
-                if self.written() >= before + 2 {
-                    return checked.as_of.moment;
-                }
-                sleep(Duration::from_millis(5)).await;
+            if let Some(came) = attempt().await {
+                return came;
             }
         }
-    }
+    };
+    in_the_end(Box::pin(attempts)).await
+}
+
+/// What comes of something, if the link is up from its beginning to its end: each time that Redis is too slow, it is lost.
+async fn while_up<T>(link: &Link, something: impl Future<Output = T>) -> Option<T> {
+    let mut link = link.watch();
+    link.wait_for(|up| *up).await.expect("there is a link");
+    let came = something.await;
+    let is_held = !link.has_changed().expect("there is a link");
+    is_held.then_some(came)
 }
 
 /// Runs a command with bytes in it, on a connection of its own.

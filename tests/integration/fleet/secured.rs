@@ -3,36 +3,19 @@
 use std::path::Path;
 
 use bson::doc;
-use permcached::{app::Sharing, check::Demand, link::Server, question::Tier};
+use permcached::{app::Sharing, link::Server};
 
-use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
+use super::{
+    FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file,
+    together::{shared_files, take_from_redis},
+};
 use crate::support::{
     certificates::Certificates,
-    command::{command, run_with, schema_file},
+    command::{Serving, run_with, schema_file},
     fleet::Fleet,
-    live::until,
     redis::Redis,
     servers::mongo,
 };
-
-/// The lines of the log up to the one that says this, or until the process ends by itself.
-fn logged(variables: &[(&str, &str)], last: &str) -> Vec<String> {
-    use std::io::{BufRead as _, BufReader};
-    let mut command = command(&["serve", "--port", "0"], variables);
-    let mut process = command.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
-    let stderr = BufReader::new(process.stderr.take().expect("it is piped"));
-    let mut lines = Vec::new();
-    for line in stderr.lines().map_while(Result::ok) {
-        let is_last = line.contains(last);
-        lines.push(line);
-        if is_last {
-            break;
-        }
-    }
-    process.kill().expect("it can be killed");
-    process.wait().expect("it ends");
-    lines
-}
 
 /// What a process says of Redis at its start, with these variables for it.
 async fn says(redis: &[(&str, &str)], last: &str) -> String {
@@ -42,10 +25,7 @@ async fn says(redis: &[(&str, &str)], last: &str) -> String {
     let mut variables = vec![("SCHEMA_FILE", path.as_str()), ("MONGODB_URI", &uri)];
     variables.push(("MONGODB_DATABASE", fleet.database.name()));
     variables.extend(redis);
-    let lines = logged(&variables, last);
-    let said = lines.last().expect("it says something").clone();
-    let line: serde_json::Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!(line["message"], last);
+    let lines = Serving::begin(&["--port", "0"], &variables).lines_to(last);
     lines.concat()
 }
 
@@ -82,7 +62,7 @@ async fn a_server_with_an_authority_of_its_own_is_trusted_by_that_alone() {
     says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &stranger)], UNAVAILABLE).await;
     says(&[("REDIS_URL", &url.replace("rediss://", "redis://"))], UNAVAILABLE).await;
     // Everything goes that way: statements, and facts.
-    let mut fleet = Fleet::new(0, &url, SCHEMA, &shared_file()).await;
+    let mut fleet = Fleet::new(0, &url, SCHEMA, &shared_files()).await;
     let pem = std::fs::read(redis.ca_file().expect("it has one")).expect("it can be read");
     let server = Server::parse(&url).and_then(|server| server.with_authority(pem)).expect("it is the server's");
     for _ in 0..2 {
@@ -94,13 +74,10 @@ async fn a_server_with_an_authority_of_its_own_is_trusted_by_that_alone() {
     }
     fleet.until_told().await;
     fleet.until_followed_by(1).await;
-    let [first, second] = [0, 1].map(|place| &fleet.instances[place].live);
-    let question = reads(first, FILE);
-    let read = first.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
-    until(|| first.app.metrics.render().contains("permcached_redis_facts_written_total 2")).await;
-    second.heard(read.as_of.moment).await;
-    assert_eq!(second.ask(&question, Demand::MinimizeLatency).await.expect("an answer").tier, Tier::Redis);
-    let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
+    let [first, second] = [0, 1].map(|place| &fleet.instances[place]);
+    take_from_redis(first, &[second]).await;
+    let question = reads(&first.live, FILE);
+    let gone = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     fleet.notice(gone, &question, NO_GRANT).await;
 }
 

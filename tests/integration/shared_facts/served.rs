@@ -9,22 +9,36 @@ use crate::support::{
     redis::Redis,
 };
 
+/// How often Redis was asked for facts.
+fn reads_of(redis: &Redis) -> u64 {
+    let stats = redis.info("commandstats", "cmdstat_mget");
+    let calls = stats.strip_prefix("calls=").and_then(|calls| calls.split(',').next()?.parse().ok());
+    calls.unwrap_or_else(|| panic!("it says how often: {stats}"))
+}
+
 #[tokio::test]
 async fn what_one_instance_has_read_another_does_not_ask_mongodb_for() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
-    let read = first.fills(&world.reads(FILE)).await;
-    second.live.heard(read).await;
-    second.finds();
-    let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
-    assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Redis));
-    assert_eq!((second.asked(), second.believed(), second.finds()), (2, 2, 0));
-    let stats = redis.info("commandstats", "cmdstat_mget");
-    assert!(stats.starts_with("calls=2,"), "one for each of the two rounds: {stats}");
+    let counts = || [second.asked(), second.believed(), reads_of(&redis), second.written()];
+    let attempt = async || {
+        // What the second wrote in an attempt before, it must not find in this one.
+        redis.flush();
+        let read = first.fills(&world.reads(FILE)).await;
+        second.live.heard(read).await;
+        second.finds();
+        let before = counts();
+        let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+        (said, checked.tier, second.finds(), before, counts())
+    };
+    let (said, tier, finds, before, after) = second.in_time(attempt).await;
+    assert_eq!((said.as_str(), tier, finds), (GUEST, Tier::Redis, 0));
+    let [asked, believed, reads, written] = before;
+    assert_eq!(after, [asked + 2, believed + 2, reads + 1, written], "two facts at once, which are there already");
     // From now on it is remembered.
     assert_eq!(second.live.ask(&world.reads(FILE), Demand::MinimizeLatency).await.unwrap().tier, Tier::Memory);
-    assert_eq!(second.written(), 0, "it is there already");
+    assert_eq!(second.written(), written, "it is there already");
 }
 
 #[tokio::test]
@@ -51,7 +65,7 @@ async fn a_late_fill_that_replaces_a_newer_one_is_not_believed() {
     first.live.heard(revoked).await;
     let (said, _) = first.says_anew(&world.reads(FILE), at_least(revoked)).await;
     assert_eq!(said, NO_GRANT);
-    until(|| raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
+    first.asks_until(&world.reads(FILE), || raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
     raw::<()>(&world.url, &[b"SET", &key, &late]);
     second.live.heard(revoked).await;
     let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
@@ -98,18 +112,23 @@ async fn what_is_no_fact_is_as_good_as_nothing() {
     let (file, share) = (name("files"), name("shares"));
     let values: [Vec<u8>; 2] = [raw(&world.url, &[b"GET", &file]), raw(&world.url, &[b"GET", &share])];
     let [of_file, of_share] = &values;
-    let believed = second.believed();
-    let (said, _) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
-    assert_eq!((said.as_str(), second.believed()), (GUEST, believed + 2), "as they are they are believed");
+    let says_and_believes = async || {
+        let before = second.believed();
+        let (said, _) = second.says_and_hears(&world.reads(FILE)).await;
+        (said, second.believed() - before)
+    };
+    let told = second.in_time(says_and_believes).await;
+    assert_eq!(told, (GUEST.to_owned(), 2), "as they are they are believed");
     let mut values = vec![b"".to_vec(), b"x".to_vec(), br#"{"canRead":true}"#.to_vec(), vec![0xff; 100_000]];
     values.push(of_file.clone());
     values.push([of_share.as_slice(), &[0]].concat());
     values.extend((7..of_share.len()).map(|length| of_share[..length].to_vec()));
     for value in values {
-        raw::<()>(&world.url, &[b"SET", &share, &value]);
-        let believed = second.believed();
-        let (said, _) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
-        assert_eq!((said.as_str(), second.believed()), (GUEST, believed + 1), "only the file: {value:?}");
+        let attempt = async || {
+            raw::<()>(&world.url, &[b"SET", &share, &value]);
+            says_and_believes().await
+        };
+        assert_eq!(second.in_time(attempt).await, (GUEST.to_owned(), 1), "only the file: {value:?}");
         // What was read instead is written in its place.
         until(|| raw::<Vec<u8>>(&world.url, &[b"GET", &share]) != value).await;
     }

@@ -136,12 +136,32 @@ impl Serving {
     #[track_caller]
     fn next_line(&self, wanted: &str, is_wanted: impl Fn(&str) -> bool) -> serde_json::Value {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{wanted}`"));
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            let (_, line) = self.line(wanted);
             if line["message"].as_str().is_some_and(&is_wanted) {
                 return line;
             }
         }
+    }
+
+    /// All lines of the log that nobody has looked at, to the one that says this.
+    #[track_caller]
+    pub fn lines_to(&self, message: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let (text, line) = self.line(message);
+            lines.push(text);
+            if line["message"] == message {
+                return lines;
+            }
+        }
+    }
+
+    /// The next line of the log, as it is and as JSON, while one that says `wanted` is waited for.
+    #[track_caller]
+    fn line(&self, wanted: &str) -> (String, serde_json::Value) {
+        let text = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{wanted}`"));
+        let line = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+        (text, line)
     }
 
     /// The server's URL.

@@ -12,10 +12,14 @@ use permcached::{
     schema::Schema,
     source::{Deadline, mongodb::MongoDb},
 };
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::{
-    both::{TIME_MAX, fill, question, shown},
+    both::{TIME_MAX, counted, fill, found_in, question, shown},
     gated::Gated,
     monitored::Monitor,
     servers::mongo,
@@ -23,6 +27,9 @@ use super::{
 
 /// How long a condition is waited for: most should come about at once, and the longest in some seconds.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// How long Redis may take to be given what was read, or to be given up.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// A running application.
 pub struct Live {
@@ -114,7 +121,50 @@ impl Live {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, remembered).await.expect("it is remembered in the end")
+        timeout(PATIENCE, remembered).await.expect("it is remembered in the end")
+    }
+
+    /// What is answered where nothing is remembered, once all that was read for it is written to Redis or given up.
+    pub async fn ask_anew(&self, question: &Question, demand: Demand) -> Result<Checked, CheckError> {
+        self.app.checker.facts().memory().clear();
+        let read = || found_in(&self.app.metrics, "source");
+        let before = [read(), self.handled()];
+        let checked = self.ask(question, demand).await;
+        let is_settled = || self.handled() - before[1] >= read() - before[0];
+        let _where_it_can = timeout(SETTLING, until(is_settled)).await;
+        checked
+    }
+
+    /// How many facts were written to Redis, or could not be, for whichever reason.
+    pub fn handled(&self) -> u64 {
+        let metrics = self.app.metrics.render();
+        let unwritten = metrics.lines().filter(|line| line.starts_with("permcached_redis_facts_unwritten_total{"));
+        let values = unwritten.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()));
+        self.written() + values.map(|value| value.expect("a counter's value")).sum::<u64>()
+    }
+
+    /// How many facts were written to Redis.
+    pub fn written(&self) -> u64 {
+        counted(&self.app.metrics, "permcached_redis_facts_written_total")
+    }
+
+    /// Has both facts of a question be written to Redis, unless it has them, and says as of when: who has heard that may
+    /// find them there. Where Redis is too slow for that, again.
+    pub async fn fills(&self, question: &Question) -> Moment {
+        let there = || self.written() + found_in(&self.app.metrics, "redis");
+        let filled = async {
+            let mut latest = Moment::default();
+            loop {
+                let before = there();
+                let checked = self.ask_anew(question, Demand::MinimizeLatency).await.expect("an answer");
+                latest = latest.max(checked.as_of.moment);
+                if there() >= before + 2 {
+                    return latest;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        in_the_end(filled).await
     }
 
     /// Waits until the feed has said everything up to a moment.
@@ -146,7 +196,7 @@ impl Live {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, stands).await.expect("a find comes there in the end");
+        timeout(PATIENCE, stands).await.expect("a find comes there in the end");
     }
 
     /// The moment of the last transaction that changed a collection.
@@ -202,7 +252,12 @@ pub async fn until(condition: impl Fn() -> bool) {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, comes_about).await.expect("it comes about in the end");
+    in_the_end(comes_about).await;
+}
+
+/// What comes of something that may take as long as [`until`] waits.
+pub async fn in_the_end<T>(something: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, something).await.expect("it comes about in the end")
 }
 
 /// When a command was done.
