@@ -38,8 +38,11 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     // What is found for the one file's key is put under the other's.
     let [shared, unshared] = [FILE, 2].map(|file| first.names.fact(&world.key("shares", file)));
     let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
-    raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
-    let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
+    let corrupted = async || {
+        raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
+        second.says_anew(&world.reads(2), Demand::MinimizeLatency).await
+    };
+    let (said, _) = second.in_time(corrupted).await;
     assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
     until(|| stale(&second, "memory") > 0 && stale(&second, "redis") > 0).await;
     // What others find in Redis from then on is the truth as well.
