@@ -25,13 +25,9 @@ use super::{
 };
 use crate::support::{redis::Redis, replica_set::ReplicaSet};
 
-/// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
-/// did before, from MongoDB and from memory, and has heard what was written by then.
-pub const RECOVERY_MAX: Duration = Duration::from_secs(10);
-
-/// How long it may take until one instance speaks for all again. Who could not speak leaves it to others for five seconds, and
-/// Redis is tried again once a second.
-const SETTLED_MAX: Duration = Duration::from_secs(15);
+/// How much longer than the recovery it may take until one instance speaks for all again. Who could not speak leaves it to
+/// others for five seconds.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// How long it is looked who follows: a stream is asked ten times a second.
 const LOOK: Duration = Duration::from_millis(500);
@@ -56,8 +52,8 @@ impl Servers {
     }
 
     /// Three instances that share the Redis.
-    pub fn plan(&self, seed: u64) -> Plan {
-        Plan { seed, instances: INSTANCES, redis: self.redis.as_ref().map(Redis::url) }
+    pub fn plan(&self, seed: u64, recovery_max: Duration) -> Plan {
+        Plan { seed, instances: INSTANCES, redis: self.redis.as_ref().map(Redis::url), recovery_max }
     }
 }
 
@@ -128,10 +124,11 @@ pub async fn suffer(run: &Arc<Run>, servers: &mut Servers, fault: Fault, lasts: 
     let recoveries = futures::future::join_all((0..run.count()).map(|instance| recovered(run, instance)));
     let (recovered, settled) = tokio::join!(recoveries, settled(run));
     for (instance, _) in recovered.iter().enumerate().filter(|(_, time)| time.is_none()) {
-        run.tally().violated(format!("instance {instance} has not recovered after {RECOVERY_MAX:?}: {kind}, {note}"));
+        let time = run.recovery_max;
+        run.tally().violated(format!("instance {instance} has not recovered after {time:?}: {kind}, {note}"));
     }
     if let Err(streams) = &settled {
-        run.tally().violated(format!("{streams:?} follow after {SETTLED_MAX:?}, and not one for all: {kind}, {note}"));
+        run.tally().violated(format!("{streams:?} follow MongoDB still, and not one for all: {kind}, {note}"));
     }
     run.tally().suffers(None);
     servers.set.whole().await;
@@ -163,7 +160,7 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
         // What was just read is served from memory for a while though nothing is heard any more: that is looked at by itself.
         hears(checker).await;
     };
-    timeout(RECOVERY_MAX, recovering).await.ok().map(|()| started.elapsed())
+    timeout(run.recovery_max, recovering).await.ok().map(|()| started.elapsed())
 }
 
 /// Waits until an instance has heard everything up to a moment that MongoDB has only now reached.
@@ -192,7 +189,7 @@ pub async fn settled(run: &Run) -> Result<Option<Duration>, Vec<usize>> {
         let took = started.elapsed();
         match followers.len() {
             1 => return Ok(Some(took.saturating_sub(LOOK))),
-            _ if took > SETTLED_MAX => return Err(followers),
+            _ if took > run.recovery_max + PAUSE => return Err(followers),
             _ => {}
         }
     }

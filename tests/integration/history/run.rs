@@ -48,6 +48,9 @@ pub struct Plan {
     pub instances: usize,
     /// The Redis that they share, if they do.
     pub redis: Option<String>,
+    /// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
+    /// did before, from MongoDB and from memory, and has heard what was written by then.
+    pub recovery_max: Duration,
 }
 
 /// A document, and all that was ever written to it.
@@ -77,6 +80,7 @@ pub struct Earlier {
 pub struct Run {
     pub seed: u64,
     pub bound: Duration,
+    pub recovery_max: Duration,
     pub registers: Vec<Register>,
     home: Home,
     instances: RwLock<Vec<Arc<Instance>>>,
@@ -129,6 +133,7 @@ impl Run {
             |kind| (0..REGISTERS_OF_A_KIND).map(move |number| Register { kind, number, history: Mutex::default() });
         Self {
             seed: plan.seed,
+            recovery_max: plan.recovery_max,
             bound: Settings::default().staleness_max,
             registers: Kind::ALL.into_iter().flat_map(of_a_kind).collect(),
             home,
