@@ -308,8 +308,8 @@ fn what_counts_is_shown_without_secrets() {
     // That two sources are named here is another matter.
     assert!(line("BIND_ADDRESS").ends_with("0.0.0.0  (default)"), "{shown}");
     // Nobody knows what follows from what is wrong.
-    let shown = effective(&Overrides::default(), &Fixed::right(&[("AUTH_TOKENS", "a:b:c:d"), ("MAX_REQUESTS", "0")]));
-    assert!(!shown.contains("BIND_ADDRESS") && !shown.contains("MAX_CALLER_REQUESTS"), "{shown}");
+    let wrong = effective(&Overrides::default(), &Fixed::right(&[("AUTH_TOKENS", "a:b:c:d"), ("MAX_REQUESTS", "0")]));
+    assert!(!wrong.contains("BIND_ADDRESS") && !wrong.contains("MAX_CALLER_REQUESTS"), "{wrong}");
     for name in ["MONGODB_URI", "AUTH_TOKENS", "REDIS_PASSWORD"] {
         assert!(line(name).ends_with("(hidden)  (environment)"), "{shown}");
     }

@@ -21,7 +21,7 @@ use permcached::{
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{fill, schema, shown},
-    live::{Live, no_trouble, operation_time},
+    live::{Live, in_the_end, no_trouble, operation_time},
     replica_set::ReplicaSet,
 };
 
@@ -29,9 +29,6 @@ const BOUND: Duration = Duration::from_millis(900);
 
 /// How long a read may take that cannot succeed.
 const READ_TIME: Duration = Duration::from_secs(2);
-
-/// How long streams may take to be opened anew.
-const PATIENCE: Duration = Duration::from_secs(45);
 
 /// What keeps a node from hearing of writes.
 const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
@@ -183,7 +180,7 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, anew).await.expect("they are opened anew in the end");
+    in_the_end(anew).await;
     for stall in STALLS {
         guest.set.fail(guest.node, stall, "off", doc! {}).await;
     }

@@ -3,12 +3,9 @@
 //!
 //! The reading itself, and its moments, are MongoDB's.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -18,13 +15,9 @@ use permcached::{
     question::{CollectionId, Id},
     source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::sync::{Semaphore, watch};
 
-/// How long loads are waited for.
-const PATIENCE: Duration = Duration::from_secs(45);
+use super::live::in_the_end;
 
 /// What becomes of a load that comes while the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +58,7 @@ impl Gated {
     /// Waits until so many loads stand at the gate.
     pub async fn wait_for(&self, loads: usize) {
         let mut waiting = self.waiting.subscribe();
-        let stand = waiting.wait_for(|waiting| *waiting >= loads);
-        timeout(PATIENCE, stand).await.expect("they come in the end").expect("the gate is there");
+        in_the_end(waiting.wait_for(|waiting| *waiting >= loads)).await.expect("the gate is there");
     }
 
     /// Lets one of them pass.

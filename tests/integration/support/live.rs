@@ -260,6 +260,16 @@ pub async fn in_the_end<T>(something: impl Future<Output = T>) -> T {
     timeout(PATIENCE, something).await.expect("it comes about in the end")
 }
 
+/// Attempts something until it succeeds, ten times at most: where only a machine that was too busy excuses a failure.
+pub async fn in_one_attempt(attempt: impl AsyncFn() -> bool) {
+    for _ in 0..10 {
+        if attempt().await {
+            return;
+        }
+    }
+    panic!("no attempt succeeds");
+}
+
 /// When a command was done.
 pub fn operation_time(reply: &Document) -> Moment {
     let time = reply.get_timestamp("operationTime").expect("a replica set says when");

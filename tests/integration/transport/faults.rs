@@ -12,7 +12,10 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::{ALICE, ROADMAP, ZOE, ask, check, question};
-use crate::support::service::{Client, Fault, PATIENCE, Service, resource, subject};
+use crate::support::{
+    live::in_one_attempt,
+    service::{Client, Fault, PATIENCE, Service, resource, subject},
+};
 
 /// The three calls that have one status, all with this question.
 async fn statuses(client: &Client, request: &CheckRequest, timeout: Option<Duration>) -> Vec<Result<(), Status>> {
@@ -187,13 +190,7 @@ async fn in_a_batch_a_failing_source_spoils_only_what_needs_it() {
 #[tokio::test]
 async fn one_request_too_many_is_refused_and_a_cancelled_one_frees_its_place() {
     // On a busy machine the deadline of the first may be over by then.
-    const TRIES: usize = 10;
-    for _ in 0..TRIES {
-        if is_freed_by_the_cancelling().await {
-            return;
-        }
-    }
-    panic!("the place is freed by the deadline");
+    in_one_attempt(is_freed_by_the_cancelling).await;
 }
 
 /// Whether a place is free before the time of the request that had it is over.
