@@ -19,7 +19,7 @@ use std::{
 use bson::{Document, doc, oid::ObjectId};
 use criterion::Criterion;
 use permcached::{
-    check::AtHand,
+    check::RequestFacts,
     evaluate::{Verdict, evaluate},
     freshness::Moment,
     question::{Answer, Question},
@@ -82,8 +82,8 @@ fn documents() -> BTreeMap<String, Vec<Document>> {
 }
 
 /// Brings every fact to hand that the question needs.
-fn at_hand(schema: &Schema, source: &Documents, question: &Question) -> AtHand {
-    let mut facts = AtHand::new(schema.lookup_count());
+fn request_facts(schema: &Schema, source: &Documents, question: &Question) -> RequestFacts {
+    let mut facts = RequestFacts::new(schema.lookup_count());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     loop {
         let mut missing = Vec::new();
@@ -164,7 +164,7 @@ fn main() {
         let file = id(2, 1);
         let subject = SubjectText::Known { kind: "user", id: &user.to_hex() };
         let question = schema.question(subject, "read", "file", &file.to_hex()).expect("the question is valid");
-        let facts = at_hand(&schema, &source, &question);
+        let facts = request_facts(&schema, &source, &question);
         let mut missing = Vec::new();
         let mut ask = || evaluate(&schema, black_box(&question), &facts, black_box(NOW), &mut missing);
         let allocations = allocation_counter::measure(|| {

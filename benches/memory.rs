@@ -22,7 +22,7 @@ use bson::{doc, oid::ObjectId};
 use foldhash::fast::RandomState;
 use permcached::{
     fact::{Fact, FactKey},
-    facts::{Facts, Memory, Need},
+    facts::{Facts, FreshnessRequirement, Memory},
     freshness::{Freshness, Moment},
     question::{Id, LookupId},
     schema::Schema,
@@ -106,8 +106,8 @@ fn measure_one(cache: &str) {
             freshness.begin_at(Moment::from_count(1));
             let source = Arc::new(Documents::new(&schema, &std::collections::BTreeMap::new()));
             let facts = Facts::new(source, freshness, Arc::clone(&memory), Arc::default());
-            let need = Need { as_of: Moment::from_count(1), stamp: Moment::default() };
-            let get = |key: FactKey| facts.remembered(key.lookup, &key.id, need).is_some();
+            let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
+            let get = |key: FactKey| facts.remembered(key.lookup, &key.id, requirement).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
         }
         "permcached, no marks" => {

@@ -106,7 +106,7 @@ fn old() -> f64 {
 
 /// How many bytes each fact takes.
 async fn new() -> f64 {
-    let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|mistakes| panic!("{mistakes}")));
+    let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|errors| panic!("{errors}")));
     let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == "files").expect("there is one").0;
     let mut redis = Redis::start();
     let link = Link::new(Arc::new(Server::parse(&url(redis.server.port)).expect("a URL")), ANSWER_TIME);
@@ -115,8 +115,8 @@ async fn new() -> f64 {
     let collections = vec![("files".to_owned(), Some([1; 16]))];
     let identity = Identity { set: Some("rs0".to_owned()), database: "app".to_owned(), collections };
     let names = Names::new(&identity, schema.fingerprint(), FORMAT);
-    let (shared, filling) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::new(Metrics::default()));
-    let filling = tokio::spawn(filling.run());
+    let (shared, writer) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::new(Metrics::default()));
+    let writer = tokio::spawn(writer.run());
     let before = redis.used_memory();
     for first in (0..KEYS).step_by(usize::try_from(BATCH).expect("a small number")) {
         for number in first..first + BATCH {
@@ -128,7 +128,7 @@ async fn new() -> f64 {
     }
     let each = each(&mut redis, before);
     running.abort();
-    filling.abort();
+    writer.abort();
     each
 }
 

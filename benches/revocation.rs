@@ -42,7 +42,7 @@ use live::Live;
 use mongodb::Client;
 use permcached::{
     app::{App, Sharing},
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     invalidate::Outdated,
     link::Server,
     question::{Answer, Question},
@@ -103,7 +103,7 @@ async fn ask_on(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<AtomicU64>
         if is_over.load(Ordering::Relaxed) {
             return;
         }
-        let checked = live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+        let checked = live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
         assert!(matches!(checked.answer, Answer::Allowed { .. }), "nobody takes these away: {checked:?}");
         if asked.fetch_add(1, Ordering::Relaxed) % 1_000 == 999 {
             sleep(BREATH).await;
@@ -136,7 +136,8 @@ async fn revoke(fleet: &[Arc<Live>], number: u32, invalidates: bool) -> (Duratio
         assert!(invalidated.expect("mongod answers").is_published);
     }
     for live in fleet {
-        while let Answer::Allowed { .. } = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer").answer
+        while let Answer::Allowed { .. } =
+            live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer").answer
         {
             tokio::task::yield_now().await;
         }
@@ -177,7 +178,7 @@ async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
     for _ in 0..INSTANCES {
         fleet.push(Arc::new(instance(uri, redis, &schema).await));
     }
-    live::until(|| fleet.iter().all(|live| live.app.bus.tells_all())).await;
+    live::until(|| fleet.iter().all(|live| live.app.bus.covers_all_changes())).await;
     fleet
 }
 
@@ -190,11 +191,11 @@ async fn take_over(uri: &str, redis: &str) {
         while fleet.len() < 3 {
             fleet.push(instance(uri, redis, &schema).await);
         }
-        live::until(|| fleet.iter().any(|live| live.app.speaks())).await;
-        let place = fleet.iter().position(|live| live.app.speaks()).expect("one speaks");
+        live::until(|| fleet.iter().any(|live| live.app.is_leader())).await;
+        let place = fleet.iter().position(|live| live.app.is_leader()).expect("one speaks");
         drop(fleet.remove(place));
         let ended = Instant::now();
-        live::until(|| fleet.iter().any(|live| live.app.speaks())).await;
+        live::until(|| fleet.iter().any(|live| live.app.is_leader())).await;
         times.push(ended.elapsed());
     }
     let [p50, _, max] = quantiles(times);

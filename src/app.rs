@@ -3,31 +3,31 @@
 //! Decides nothing itself.
 
 pub mod doctor;
-mod readings;
+mod sampled_metrics;
 mod reports;
 mod run;
-mod vitals;
+mod health_monitor;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use readings::{reached, show_state, speaker};
 use reports::{report_database, report_documents, report_redis};
 pub use run::run;
+use sampled_metrics::{leader, reached, show_state};
 use tokio::{
     sync::{Semaphore, mpsc::Receiver, watch},
     task::JoinSet,
 };
 
 use crate::{
-    bus::{Bus, COMMAND_TIME, Wire},
+    bus::{Bus, COMMAND_TIME, RedisChannel},
     check::{Checker, Settings},
     config::SourceConfig,
-    facts::{ANSWER_TIME, Filling, SharedFacts},
+    facts::{ANSWER_TIME, RedisWriter, SharedFacts},
     feed::{Feed, Lease, follow_documents},
-    freshness::{Clock, LocalTime, Statement},
+    freshness::{ChangeBatch, Clock, LocalTime},
     invalidate::Invalidator,
     link::{FORMAT, Link, Names, Server},
-    schema::{Mistakes, Schema},
+    schema::{Schema, SchemaErrors},
     source::{
         Deadline, Source, SourceError,
         documents::{Documents, DocumentsError},
@@ -53,7 +53,7 @@ pub enum AppError {
     },
     /// The schema is wrong.
     #[error("{0}")]
-    Schema(Mistakes),
+    Schema(SchemaErrors),
     /// The documents are wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Documents(Vec<DocumentsError>),
@@ -98,18 +98,18 @@ pub struct App {
     pub logged_decisions: f64,
     follower: Follower,
     /// Whether a change stream says what changes, its own or another instance's.
-    hears: bool,
+    follows_changes: bool,
     sharing: Option<Sharing>,
     /// The links that are in use, by what they carry.
     links: Vec<(&'static str, Link)>,
-    filling: Option<Filling>,
+    writer: Option<RedisWriter>,
     lease: Option<Arc<Lease>>,
 }
 
 /// Who finds out what changes.
 enum Follower {
     /// The probes of the files.
-    Documents(Receiver<Statement>),
+    Documents(Receiver<ChangeBatch>),
     /// A change stream.
     ChangeStream(Box<Feed>),
     /// Nobody: facts are believed for a time.
@@ -235,10 +235,10 @@ impl App {
             self.sharing.as_ref().map(|Sharing { names, link, .. }| Lease::new(link.clone(), names.lease.clone()));
         let lease = lease.map(Arc::new);
         if let Some(lease) = &lease {
-            self.metrics.show(speaker(Arc::clone(lease)));
+            self.metrics.show(leader(Arc::clone(lease)));
         }
         let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
-        Self { follower: Follower::ChangeStream(Box::new(feed)), hears: true, lease, ..self }
+        Self { follower: Follower::ChangeStream(Box::new(feed)), follows_changes: true, lease, ..self }
     }
 
     /// As [`App::open`], over a source that is open already, and that nobody follows.
@@ -262,22 +262,22 @@ impl App {
     ) -> Self {
         let mut checker = Checker::new(Arc::clone(&schema), Arc::clone(&source), Arc::clone(&metrics), settings);
         let mut links: Vec<_> = sharing.iter().map(|Sharing { link, .. }| ("statements", link.clone())).collect();
-        let mut filling = None;
+        let mut writer = None;
         // Where moments are an instance's own, a fact's stamp means nothing to others.
         if let Some(Sharing { names, facts, .. }) = sharing.as_ref().filter(|_| source.clock() == Clock::Cluster) {
             let (names, link) = (names.clone(), facts.clone());
             let (shared, fills) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::clone(&metrics));
             checker = checker.sharing(shared);
-            filling = Some(fills);
+            writer = Some(fills);
             links.push(("facts", facts.clone()));
         }
         let mut bus = Bus::new(Arc::clone(checker.freshness()));
         if let Some(Sharing { names, link, .. }) = &sharing {
-            let wire = Wire::new(link.clone(), names.clone());
-            bus = bus.over(wire, Arc::clone(&schema), checker.prober().clone(), Arc::clone(&metrics));
+            let channel = RedisChannel::new(link.clone(), names.clone());
+            bus = bus.over(channel, Arc::clone(&schema), checker.prober().clone(), Arc::clone(&metrics));
         }
         let bus = Arc::new(bus);
-        metrics.show_hearing(bus.hearing());
+        metrics.show_change_metrics(bus.change_metrics());
         show_state(&metrics, &checker);
         if !links.is_empty() {
             metrics.show(reached(&links));
@@ -291,10 +291,10 @@ impl App {
             trouble,
             logged_decisions: 0.0,
             follower: Follower::Nobody,
-            hears: false,
+            follows_changes: false,
             sharing,
             links,
-            filling,
+            writer,
             lease: None,
         }
     }
@@ -309,9 +309,9 @@ impl App {
         tasks.spawn(self.checker.prober().clone().run());
         if let Some(Sharing { link, facts, .. }) = &self.sharing {
             tasks.spawn(link.clone().run(report_redis));
-            if let Some(filling) = self.filling.take() {
+            if let Some(writer) = self.writer.take() {
                 tasks.spawn(facts.clone().run(|_| {}));
-                tasks.spawn(filling.run());
+                tasks.spawn(writer.run());
             }
             let bus = Arc::clone(&self.bus);
             tasks.spawn(async move { bus.listen().await });
@@ -330,14 +330,14 @@ impl App {
             Follower::Documents(changes) => {
                 tasks.spawn(follow_documents(changes, Arc::clone(self.checker.freshness()), Arc::clone(&self.bus)));
             }
-            Follower::Nobody => self.bus.begin_hints(),
+            Follower::Nobody => self.bus.begin_hints_only(),
         }
         Ok(tasks)
     }
 
     /// Whether this instance speaks for all.
     #[must_use]
-    pub fn speaks(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_held())
     }
 

@@ -18,17 +18,17 @@ use std::{
 
 pub use hint::Hint;
 use log::{Log, lock};
-pub use log::{News, Watched};
-pub use redis::{COMMAND_TIME, Published, Wire};
+pub use log::{Subscription, Update};
+pub use redis::{COMMAND_TIME, Published, RedisChannel};
 use tokio::time::timeout;
 
-use self::redis::Heard;
+use self::redis::Received;
 use crate::{
-    freshness::{Change, Changed, Clock, Epoch, Freshness, LocalTime, Moment, Statement},
+    freshness::{Change, ChangeBatch, Changed, Clock, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
     schema::Schema,
     source::{Deadline, Prober, SourceError},
-    telemetry::{Hearing, Metrics, Seldom, Via},
+    telemetry::{ChangeMetrics, Metrics, RateLimitedLog, Via},
 };
 
 /// How many seconds a moment may be later than the newest probe's and be believed: probes are sent four times a second.
@@ -52,49 +52,49 @@ const READING_TIME: Duration = Duration::from_secs(1);
 const APPENDS_MAX: u32 = 4;
 
 /// Keeps an outage from flooding the log.
-static UNTOLD: Seldom = Seldom::per_second(10);
+static UNPUBLISHED: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// How many seconds the log may be behind for who speaks next to say again what has happened since.
-const RESAID_MAX: u32 = 60;
+const REPUBLISHED_MAX: u32 = 60;
 
 /// Carries statements and hints.
 pub struct Bus {
     freshness: Arc<Freshness>,
     log: Arc<Mutex<Log>>,
-    line: Option<Line>,
-    hearing: Hearing,
+    peers: Option<Peers>,
+    change_metrics: ChangeMetrics,
 }
 
 /// What goes on between instances, as this one sees it.
-struct Line {
-    wire: Wire,
+struct Peers {
+    channel: RedisChannel,
     schema: Arc<Schema>,
     prober: Prober,
     metrics: Arc<Metrics>,
     /// Up to where everything was heard from others, and in which history.
-    heard: Mutex<(Epoch, Moment)>,
+    received: Mutex<(Epoch, Moment)>,
     /// Whether this instance follows the source by itself: then a gap in what is heard is nothing to it.
-    is_followed: AtomicBool,
+    is_following_source: AtomicBool,
 }
 
 impl Bus {
     /// A bus to one instance.
     #[must_use]
     pub fn new(freshness: Arc<Freshness>) -> Self {
-        Self { freshness, log: Arc::default(), line: None, hearing: Hearing::default() }
+        Self { freshness, log: Arc::default(), peers: None, change_metrics: ChangeMetrics::default() }
     }
 
     /// A bus to all instances on a wire.
     #[must_use]
-    pub fn over(self, wire: Wire, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
-        let (heard, is_followed) = (Mutex::default(), AtomicBool::new(false));
-        Self { line: Some(Line { wire, schema, prober, metrics, heard, is_followed }), ..self }
+    pub fn over(self, channel: RedisChannel, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
+        let (received, is_following_source) = (Mutex::default(), AtomicBool::new(false));
+        Self { peers: Some(Peers { channel, schema, prober, metrics, received, is_following_source }), ..self }
     }
 
     /// What is counted of what is heard.
     #[must_use]
-    pub fn hearing(&self) -> &Hearing {
-        &self.hearing
+    pub fn change_metrics(&self) -> &ChangeMetrics {
+        &self.change_metrics
     }
 
     /// Begins to carry at a moment of which nothing is known before it.
@@ -110,10 +110,10 @@ impl Bus {
     /// The source could not be asked for its time.
     pub async fn begin(&self, prober: &Prober, deadline: Deadline) -> Result<(), SourceError> {
         let mut chain = Vec::new();
-        if let Some(line) = &self.line {
+        if let Some(peers) = &self.peers {
             let reading = async {
-                line.wire.wait().await;
-                line.last_chain().await
+                peers.channel.wait().await;
+                peers.last_chain().await
             };
             match timeout(READING_TIME, reading).await {
                 Ok(Ok(read)) => chain = read,
@@ -125,35 +125,35 @@ impl Bus {
         let now = prober.sent_since(LocalTime::now(), deadline).await?.moment;
         let epoch = self.freshness.epoch();
         match chain.first() {
-            Some(first) if chain.iter().all(|statement| latest(statement) <= now) => self.begin_at(first.from),
+            Some(first) if chain.iter().all(|batch| latest(batch) <= now) => self.begin_at(first.from),
             _ => {
                 chain.clear();
                 self.begin_at(now);
             }
         }
-        for statement in chain {
-            self.say(statement, epoch);
+        for batch in chain {
+            self.apply(batch, epoch);
         }
-        if let Some(line) = &self.line {
-            line.has_heard(self.freshness.applied(), epoch);
-            line.wire.begin();
+        if let Some(peers) = &self.peers {
+            peers.record_received(self.freshness.watermark(), epoch);
+            peers.channel.begin();
         }
         Ok(())
     }
 
     /// As [`Bus::begin`], where nothing is said and hints are all that is heard.
-    pub fn begin_hints(&self) {
-        if let Some(line) = &self.line {
-            line.wire.begin();
+    pub fn begin_hints_only(&self) {
+        if let Some(peers) = &self.peers {
+            peers.channel.begin();
         }
     }
 
     /// Says within this process what has changed, as seen in `epoch`: who hears it by now has applied it. Says whether that is
     /// the history still.
-    pub fn say(&self, statement: Statement, epoch: Epoch) -> bool {
-        let is_current = self.freshness.hear(&statement, epoch);
+    pub fn apply(&self, batch: ChangeBatch, epoch: Epoch) -> bool {
+        let is_current = self.freshness.apply(&batch, epoch);
         if is_current {
-            lock(&self.log).say(statement, epoch);
+            lock(&self.log).append(batch, epoch);
         }
         is_current
     }
@@ -167,61 +167,61 @@ impl Bus {
 
     /// What changes after `since`, or from now on.
     #[must_use]
-    pub fn watch(&self, since: Option<Moment>) -> Watched {
-        Watched::new(&self.log, since)
+    pub fn watch(&self, since: Option<Moment>) -> Subscription {
+        Subscription::new(&self.log, since)
     }
 
     /// Says to the other instances what has changed.
     ///
     /// # Errors
     /// They may not have heard it: who speaks must not go on as if they had.
-    pub async fn publish(&self, statement: Statement) -> Result<Published, LinkError> {
-        match &self.line {
-            Some(line) => line.wire.publish(statement).await,
-            None => Ok(Published::Kept),
+    pub async fn publish(&self, batch: ChangeBatch) -> Result<Published, LinkError> {
+        match &self.peers {
+            Some(peers) => peers.channel.publish(batch).await,
+            None => Ok(Published::Logged),
         }
     }
 
     /// Says to the other instances what is outdated, as far as they listen. Says whether Redis took it.
-    pub async fn tell(&self, hint: &Hint) -> bool {
-        let Some(line) = &self.line else { return false };
-        let told = line.wire.hint(hint.encode()).await;
-        let is_told = told.inspect_err(|error| {
-            if let Some(suppressed) = UNTOLD.admit() {
+    pub async fn publish_hint(&self, hint: &Hint) -> bool {
+        let Some(peers) = &self.peers else { return false };
+        let published = peers.channel.hint(hint.encode()).await;
+        let is_published = published.inspect_err(|error| {
+            if let Some(suppressed) = UNPUBLISHED.admit() {
                 tracing::warn!(%error, suppressed, "other instances were not told what is outdated");
             }
         });
-        let is_all = line.prober.clock() == Clock::Cluster && hint.changed(&line.schema) == [Changed::Everything];
-        is_told.is_ok() && (!is_all || line.keep_everything(hint.at()).await)
+        let is_all = peers.prober.clock() == Clock::Cluster && hint.changed(&peers.schema) == [Changed::Everything];
+        is_published.is_ok() && (!is_all || peers.log_everything(hint.at()).await)
     }
 
     /// Whether the other instances tell this one of all that changes, so that it need not follow the source itself.
     #[must_use]
-    pub fn tells_all(&self) -> bool {
-        let Some(line) = &self.line else { return false };
+    pub fn covers_all_changes(&self) -> bool {
+        let Some(peers) = &self.peers else { return false };
         let before = LocalTime::now().minus(PATIENCE);
-        let (epoch, heard) = *line.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (epoch, received) = *peers.received.lock().unwrap_or_else(PoisonError::into_inner);
         let is_current = epoch == self.freshness.epoch();
-        line.wire.listens()
+        peers.channel.is_subscribed()
             && is_current
-            && self.freshness.probed_before(before).is_none_or(|probe| probe.moment <= heard)
+            && self.freshness.probe_sent_before(before).is_none_or(|probe| probe.moment <= received)
     }
 
     /// Says whether this instance follows the source by itself from now on.
-    pub fn set_followed(&self, is_followed: bool) {
-        if let Some(line) = &self.line {
-            line.is_followed.store(is_followed, Ordering::Release);
+    pub fn set_following_source(&self, is_following_source: bool) {
+        if let Some(peers) = &self.peers {
+            peers.is_following_source.store(is_following_source, Ordering::Release);
         }
     }
 
     /// Takes in what the log has and this instance has not heard.
     pub async fn catch_up(&self) {
-        let Some(line) = &self.line else { return };
+        let Some(peers) = &self.peers else { return };
         let reading = async {
-            let mut pages = line.wire.log_after(self.freshness.applied());
+            let mut pages = peers.channel.log_after(self.freshness.watermark());
             while let Some(page) = pages.next().await? {
                 // What follows on what is not believed is not believed either.
-                if !page.into_iter().all(|statement| self.take_in(line, statement)) {
+                if !page.into_iter().all(|batch| self.apply_received(peers, batch)) {
                     break;
                 }
             }
@@ -235,9 +235,9 @@ impl Bus {
     }
 
     /// Replaces the subscription, which seems to be deaf.
-    pub fn listen_again(&self) {
-        if let Some(line) = &self.line {
-            line.wire.listen_again();
+    pub fn resubscribe(&self) {
+        if let Some(peers) = &self.peers {
+            peers.channel.resubscribe();
         }
     }
 
@@ -246,122 +246,122 @@ impl Bus {
     /// and removed.
     pub async fn take_over(&self) -> Moment {
         self.catch_up().await;
-        let applied = self.freshness.applied();
-        let Some(line) = &self.line else { return applied };
-        match line.wire.log_end().await {
-            Ok(Some(end)) if end <= applied => {
-                let is_near = applied.seconds().saturating_sub(end.seconds()) <= RESAID_MAX;
-                if is_near { end } else { applied }
+        let watermark = self.freshness.watermark();
+        let Some(peers) = &self.peers else { return watermark };
+        match peers.channel.log_end().await {
+            Ok(Some(end)) if end <= watermark => {
+                let is_near = watermark.seconds().saturating_sub(end.seconds()) <= REPUBLISHED_MAX;
+                if is_near { end } else { watermark }
             }
             Ok(Some(end)) => {
-                let probe = line.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
+                let probe = peers.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
                 if probe.is_ok_and(|probe| probe.moment < end) {
                     tracing::warn!("the log in Redis is of another history, and removed");
-                    if let Err(error) = line.wire.remove_log().await {
+                    if let Err(error) = peers.channel.remove_log().await {
                         tracing::debug!(%error, "the log cannot be removed");
                     }
                 }
-                applied
+                watermark
             }
-            Ok(None) | Err(_) => applied,
+            Ok(None) | Err(_) => watermark,
         }
     }
 
     /// Listens for ever to what other instances say.
     pub async fn listen(&self) {
-        let Some(line) = &self.line else { return };
+        let Some(peers) = &self.peers else { return };
         // Without change streams nobody speaks, and hints are rare.
-        let silence_max = if line.prober.clock() == Clock::Cluster { SILENCE_MAX } else { SILENCE_MAX_OF_HINTS };
-        let mut ear = line.wire.ear(silence_max);
+        let silence_max = if peers.prober.clock() == Clock::Cluster { SILENCE_MAX } else { SILENCE_MAX_OF_HINTS };
+        let mut subscriber = peers.channel.subscriber(silence_max);
         loop {
-            self.hear(line, ear.next().await).await;
+            self.receive(peers, subscriber.next().await).await;
         }
     }
 
-    async fn hear(&self, line: &Line, heard: Heard) {
-        match heard {
-            Heard::Listening => self.catch_up().await,
-            Heard::Statement(statement) => {
-                let (began, tells_changes) = (Instant::now(), !statement.changes.is_empty());
+    async fn receive(&self, peers: &Peers, received: Received) {
+        match received {
+            Received::Subscribed => self.catch_up().await,
+            Received::ChangeBatch(batch) => {
+                let (began, tells_changes) = (Instant::now(), !batch.changes.is_empty());
                 // What is missing between may be in the log.
-                if statement.from > self.freshness.applied() {
-                    line.metrics.repaired();
+                if batch.from > self.freshness.watermark() {
+                    peers.metrics.repaired();
                     self.catch_up().await;
                 }
-                if self.take_in(line, statement) && tells_changes {
-                    self.hearing.took(Via::Bus, began.elapsed());
+                if self.apply_received(peers, batch) && tells_changes {
+                    self.change_metrics.took(Via::Bus, began.elapsed());
                 }
             }
-            Heard::Hint(bytes) => self.hear_hint(line, &bytes).await,
+            Received::Hint(bytes) => self.receive_hint(peers, &bytes).await,
         }
     }
 
     /// Applies what was heard, if it can be believed. Says whether it can.
-    fn take_in(&self, line: &Line, statement: Statement) -> bool {
+    fn apply_received(&self, peers: &Peers, batch: ChangeBatch) -> bool {
         let epoch = self.freshness.epoch();
-        if !self.has_come(latest(&statement)) {
-            line.metrics.dropped();
+        if !self.is_plausible(latest(&batch)) {
+            peers.metrics.dropped();
             return false;
         }
-        let has_gap = statement.from > self.freshness.applied();
-        if has_gap && line.is_followed.load(Ordering::Acquire) {
+        let has_gap = batch.from > self.freshness.watermark();
+        if has_gap && peers.is_following_source.load(Ordering::Acquire) {
             // What has changed has changed; up to where, the own stream will tell.
-            self.hint(statement.changes, epoch);
+            self.hint(batch.changes, epoch);
             return true;
         }
-        let to = statement.to;
-        if self.say(statement, epoch) {
-            line.has_heard(to, epoch);
+        let to = batch.to;
+        if self.apply(batch, epoch) {
+            peers.record_received(to, epoch);
         }
         true
     }
 
-    async fn hear_hint(&self, line: &Line, bytes: &[u8]) {
+    async fn receive_hint(&self, peers: &Peers, bytes: &[u8]) {
         let epoch = self.freshness.epoch();
         let began = Instant::now();
         let Some(hint) = Hint::decode(bytes) else {
-            line.metrics.dropped();
+            peers.metrics.dropped();
             return;
         };
         // Ticks of another instance mean nothing here: it was outdated before this was heard.
-        let at = if line.prober.clock() == Clock::Cluster {
-            self.has_come(hint.at()).then(|| hint.at())
+        let at = if peers.prober.clock() == Clock::Cluster {
+            self.is_plausible(hint.at()).then(|| hint.at())
         } else {
-            line.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
+            peers.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
         };
         let Some(at) = at else {
-            line.metrics.dropped();
+            peers.metrics.dropped();
             return;
         };
-        self.hint(hint.changed(&line.schema).into_iter().map(|what| Change { at, what }).collect(), epoch);
-        self.hearing.took(Via::Bus, began.elapsed());
+        self.hint(hint.changed(&peers.schema).into_iter().map(|what| Change { at, what }).collect(), epoch);
+        self.change_metrics.took(Via::Bus, began.elapsed());
     }
 
     /// Whether a moment is one of this source's, and no later than now: up to some seconds after the newest probe's it is taken
     /// to be. Where the source cannot be asked, what is later than that is not waited for: the log will have it, and nothing
     /// remembered is worth much by then.
-    fn has_come(&self, moment: Moment) -> bool {
+    fn is_plausible(&self, moment: Moment) -> bool {
         let newest = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
         moment.seconds() <= newest.seconds().saturating_add(AHEAD_MAX)
     }
 }
 
 /// The latest moment that a statement tells of.
-fn latest(statement: &Statement) -> Moment {
-    statement.changes.iter().map(|change| change.at).fold(statement.to, Moment::max)
+fn latest(batch: &ChangeBatch) -> Moment {
+    batch.changes.iter().map(|change| change.at).fold(batch.to, Moment::max)
 }
 
-impl Line {
+impl Peers {
     /// The statements of the log that follow one another without a gap, up to its end.
-    async fn last_chain(&self) -> Result<Vec<Statement>, LinkError> {
-        let mut chain: Vec<Statement> = Vec::new();
-        let mut pages = self.wire.log();
+    async fn last_chain(&self) -> Result<Vec<ChangeBatch>, LinkError> {
+        let mut chain: Vec<ChangeBatch> = Vec::new();
+        let mut pages = self.channel.log();
         while let Some(page) = pages.next().await? {
-            for statement in page {
-                if chain.last().is_some_and(|last| statement.from > last.to) {
+            for batch in page {
+                if chain.last().is_some_and(|last| batch.from > last.to) {
                     chain.clear();
                 }
-                chain.push(statement);
+                chain.push(batch);
             }
         }
         Ok(chain)
@@ -369,12 +369,12 @@ impl Line {
 
     /// Has it stand in the log that everything has changed, for those who start later. The log may have got past the moment:
     /// then it is said of a later one. Says whether it does.
-    async fn keep_everything(&self, mut at: Moment) -> bool {
+    async fn log_everything(&self, mut at: Moment) -> bool {
         for _ in 0..APPENDS_MAX {
             let changes = vec![Change { at, what: Changed::Everything }];
-            match self.wire.publish(Statement { from: at, to: at, changes }).await {
-                Ok(Published::Kept) => return true,
-                Ok(Published::Passed) => {}
+            match self.channel.publish(ChangeBatch { from: at, to: at, changes }).await {
+                Ok(Published::Logged) => return true,
+                Ok(Published::AlreadyPast) => {}
                 Err(error) => {
                     tracing::warn!(%error, "who starts later is not told that all is outdated");
                     return false;
@@ -386,8 +386,8 @@ impl Line {
         false
     }
 
-    fn has_heard(&self, to: Moment, epoch: Epoch) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        *heard = if heard.0 == epoch { (epoch, heard.1.max(to)) } else { (epoch, to) };
+    fn record_received(&self, to: Moment, epoch: Epoch) {
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        *received = if received.0 == epoch { (epoch, received.1.max(to)) } else { (epoch, to) };
     }
 }

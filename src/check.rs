@@ -3,8 +3,8 @@
 //!
 //! Knows no wire format and no database: questions come in, answers go out, facts come from [`Facts`].
 
-mod at_hand;
-mod demand;
+mod request_facts;
+mod consistency;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,20 +12,20 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-pub use at_hand::AtHand;
-use at_hand::Watched;
-pub use demand::Demand;
+pub use consistency::Consistency;
+pub use request_facts::RequestFacts;
+use request_facts::TrackedFacts;
 use tracing::Instrument as _;
 
 use crate::{
     evaluate::{Tree, Verdict, evaluate, explain},
     fact::FactKey,
-    facts::{Facts, Memory, Need, SharedFacts},
+    facts::{Facts, FreshnessRequirement, Memory, SharedFacts},
     freshness::{Clock, Freshness, LocalTime, Moment, Token},
     question::{Answer, Millis, Question, Tier},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
-    telemetry::{Metrics, SPANS, Seldom, Work},
+    telemetry::{Metrics, RateLimitedLog, SPANS, Work},
 };
 
 /// How many facts one request holds at most.
@@ -38,7 +38,7 @@ const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 const LAST_TURN: Duration = Duration::from_millis(5);
 
 /// Keeps an outage from flooding the log.
-static FAILURES: Seldom = Seldom::per_second(10);
+static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// For how long questions are evaluated before the runtime's other tasks get their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
@@ -67,7 +67,7 @@ pub struct Explained {
     /// The whole evaluation.
     pub tree: Tree,
     /// The facts that it looked at.
-    pub facts: AtHand,
+    pub facts: RequestFacts,
 }
 
 /// Why a question has no answer. Never a denial.
@@ -204,17 +204,17 @@ impl Checker {
     pub async fn check(
         &self,
         questions: &[Question],
-        demand: Demand,
+        consistency: Consistency,
         deadline: Deadline,
     ) -> Vec<Result<Checked, CheckError>> {
-        self.check_at(questions, demand, deadline, self.now).await
+        self.check_at(questions, consistency, deadline, self.now).await
     }
 
     /// As [`Checker::check`], by another clock: for tests of schemas, whose documents have dates.
     pub async fn check_at(
         &self,
         questions: &[Question],
-        demand: Demand,
+        consistency: Consistency,
         deadline: Deadline,
         now: impl Fn() -> Millis + Send + Sync,
     ) -> Vec<Result<Checked, CheckError>> {
@@ -222,7 +222,7 @@ impl Checker {
         let arrived = LocalTime::now();
         let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
         let mut work = Work::default();
-        match self.begin(questions, demand, arrived, deadline).await {
+        match self.begin(questions, consistency, arrived, deadline).await {
             Ok(mut request) => {
                 self.answer_all(questions, &mut results, &mut request, &now).await;
                 work = request.work();
@@ -232,7 +232,7 @@ impl Checker {
         self.metrics.worked(work, started.elapsed());
         let checked = questions.iter().zip(results).map(|(question, result)| match result {
             Some(Ok(checked)) => Ok(checked),
-            Some(Err(error)) => self.stale_answer(question, demand, arrived, now(), &error).ok_or(error),
+            Some(Err(error)) => self.stale_answer(question, consistency, arrived, now(), &error).ok_or(error),
             None => Err(CheckError::DeadlineExceeded),
         });
         checked.inspect(|result| self.note(result)).collect()
@@ -277,11 +277,11 @@ impl Checker {
     pub async fn explain(
         &self,
         question: &Question,
-        demand: Demand,
+        consistency: Consistency,
         deadline: Deadline,
     ) -> Result<Explained, CheckError> {
         let started = Instant::now();
-        let mut request = self.begin(std::slice::from_ref(question), demand, LocalTime::now(), deadline).await?;
+        let mut request = self.begin(std::slice::from_ref(question), consistency, LocalTime::now(), deadline).await?;
         loop {
             let now = (self.now)();
             let mut missing = Vec::new();
@@ -293,46 +293,51 @@ impl Checker {
                     let answer = self.try_answer(question, &request, now, &mut Missing::default());
                     let checked = answer.unwrap_or(Err(CheckError::DeadlineExceeded))?;
                     self.metrics.worked(request.work(), started.elapsed());
-                    return Ok(Explained { checked, tree, facts: request.at_hand });
+                    return Ok(Explained { checked, tree, facts: request.facts });
                 }
             }
         }
     }
 
     fn explain_from(&self, question: &Question, request: &Request, now: Millis, missing: &mut Vec<FactKey>) -> Tree {
-        let watched = Watched::new(&request.at_hand, &self.facts, request.need);
-        explain(&self.schema, question, &watched, now, missing)
+        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+        explain(&self.schema, question, &tracked, now, missing)
     }
 
     /// Accepts the demand: finds the moment as of which each fact must be true.
     async fn begin(
         &self,
         questions: &[Question],
-        demand: Demand,
+        consistency: Consistency,
         arrived: LocalTime,
         deadline: Deadline,
     ) -> Result<Request, CheckError> {
-        let as_of = self.needed(demand, arrived, deadline).await?;
+        let as_of = self.required_moment(consistency, arrived, deadline).await?;
         let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
-        let need = Need { as_of, stamp: marks.max().unwrap_or_default() };
-        let at_hand = AtHand::new(self.schema.lookup_count());
-        Ok(Request { need, arrived, deadline, rounds: 0, fetched: 0, at_hand, failed: HashMap::new() })
+        let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
+        let facts = RequestFacts::new(self.schema.lookup_count());
+        Ok(Request { requirement, arrived, deadline, rounds: 0, fetched: 0, facts, failed: HashMap::new() })
     }
 
     /// The moment as of which each fact must be true to be no older than demanded.
-    async fn needed(&self, demand: Demand, arrived: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
-        let since = arrived.minus(demand.age_max(self.staleness_max));
-        let token = match demand {
+    async fn required_moment(
+        &self,
+        consistency: Consistency,
+        arrived: LocalTime,
+        deadline: Deadline,
+    ) -> Result<Moment, CheckError> {
+        let since = arrived.minus(consistency.age_max(self.staleness_max));
+        let token = match consistency {
             // The ticks of one instance mean nothing to another: whoever has a token sees the source.
-            Demand::AtLeastAsFresh(Token { clock: Clock::Local, .. }) if self.clock == Clock::Local => {
-                return self.probed(arrived, deadline).await;
+            Consistency::AtLeastAsFresh(Token { clock: Clock::Local, .. }) if self.clock == Clock::Local => {
+                return self.probe_since(arrived, deadline).await;
             }
-            Demand::AtLeastAsFresh(token) => self.accept(token, arrived, deadline).await?,
+            Consistency::AtLeastAsFresh(token) => self.accept(token, arrived, deadline).await?,
             _ => Moment::default(),
         };
-        match self.freshness.needed(since) {
+        match self.freshness.required_moment(since) {
             Some(moment) => Ok(moment.max(token)),
-            None => Ok(self.probed(since, deadline).await?.max(token)),
+            None => Ok(self.probe_since(since, deadline).await?.max(token)),
         }
     }
 
@@ -347,7 +352,7 @@ impl Checker {
         }
         if token.moment > self.freshness.newest() {
             // It has come only if a probe that is sent now knows of it.
-            self.probed(arrived, deadline).await?;
+            self.probe_since(arrived, deadline).await?;
             if token.moment > self.freshness.newest() {
                 return Err(CheckError::FutureToken);
             }
@@ -356,12 +361,12 @@ impl Checker {
     }
 
     /// The moment that is needed to be no older than `since`, by a probe sent since then.
-    async fn probed(&self, since: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
+    async fn probe_since(&self, since: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
         let probe = self.prober.sent_since(since, deadline).await.map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
             error => CheckError::Unavailable(error),
         })?;
-        Ok(self.freshness.needed(since).unwrap_or(probe.moment))
+        Ok(self.freshness.required_moment(since).unwrap_or(probe.moment))
     }
 
     /// The answer, if the facts at hand or remembered decide it or what is missing cannot be had. Adds what is missing
@@ -373,10 +378,10 @@ impl Checker {
         now: Millis,
         missing: &mut Missing,
     ) -> Option<Result<Checked, CheckError>> {
-        let watched = Watched::new(&request.at_hand, &self.facts, request.need);
+        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
         let mut wanted = Vec::new();
-        match evaluate(&self.schema, question, &watched, now, &mut wanted) {
-            Verdict::Decided(answer) => Some(Ok(self.checked(answer, &watched, request.arrived))),
+        match evaluate(&self.schema, question, &tracked, now, &mut wanted) {
+            Verdict::Decided(answer) => Some(Ok(self.checked(answer, &tracked, request.arrived))),
             Verdict::Missing => match request.next(&mut wanted) {
                 Some(Ok(())) => {
                     missing.extend(wanted);
@@ -388,10 +393,10 @@ impl Checker {
         }
     }
 
-    fn checked(&self, answer: Answer, watched: &Watched<'_>, arrived: LocalTime) -> Checked {
-        let seen = watched.seen();
+    fn checked(&self, answer: Answer, tracked: &TrackedFacts<'_>, arrived: LocalTime) -> Checked {
+        let seen = tracked.seen();
         // What is older than all probes that are kept is as old as can be.
-        let age = arrived.since(self.freshness.worth(seen.oldest).unwrap_or_default());
+        let age = arrived.since(self.freshness.fresh_since(seen.oldest).unwrap_or_default());
         let as_of = Token { clock: self.clock, moment: seen.newest };
         Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
     }
@@ -400,7 +405,7 @@ impl Checker {
     fn stale_answer(
         &self,
         question: &Question,
-        demand: Demand,
+        consistency: Consistency,
         arrived: LocalTime,
         now: Millis,
         error: &CheckError,
@@ -410,18 +415,18 @@ impl Checker {
             // That others broke off is none.
             CheckError::Unavailable(error) => !matches!(error, SourceError::BrokenOff),
             // Too little time is no outage, unless there was none either for the probes that are sent all the while.
-            CheckError::DeadlineExceeded => self.freshness.needed(arrived.minus(self.staleness_max)).is_none(),
+            CheckError::DeadlineExceeded => self.freshness.required_moment(arrived.minus(self.staleness_max)).is_none(),
             CheckError::ForeignToken { .. } | CheckError::FutureToken | CheckError::TooLarge => false,
         };
-        if !is_outage || demand != Demand::MinimizeLatency {
+        if !is_outage || consistency != Consistency::MinimizeLatency {
             return None;
         }
-        let as_of = self.freshness.needed(arrived.minus(age_max))?;
-        let need = Need { as_of, stamp: self.freshness.subject_mark(&question.subject) };
-        let at_hand = AtHand::new(self.schema.lookup_count());
-        let watched = Watched::new(&at_hand, &self.facts, need);
-        match evaluate(&self.schema, question, &watched, now, &mut Vec::new()) {
-            Verdict::Decided(answer) => Some(Checked { is_stale: true, ..self.checked(answer, &watched, arrived) }),
+        let as_of = self.freshness.required_moment(arrived.minus(age_max))?;
+        let requirement = FreshnessRequirement { as_of, stamp: self.freshness.subject_mark(&question.subject) };
+        let request_facts = RequestFacts::new(self.schema.lookup_count());
+        let tracked = TrackedFacts::new(&request_facts, &self.facts, requirement);
+        match evaluate(&self.schema, question, &tracked, now, &mut Vec::new()) {
+            Verdict::Decided(answer) => Some(Checked { is_stale: true, ..self.checked(answer, &tracked, arrived) }),
             Verdict::Missing => None,
         }
     }
@@ -467,12 +472,12 @@ impl From<Vec<FactKey>> for Missing {
 
 /// The work on one request.
 struct Request {
-    need: Need,
+    requirement: FreshnessRequirement,
     arrived: LocalTime,
     deadline: Deadline,
     rounds: u32,
     fetched: u64,
-    at_hand: AtHand,
+    facts: RequestFacts,
     failed: HashMap<FactKey, SourceError>,
 }
 
@@ -483,7 +488,7 @@ impl Request {
         let first_failure = wanted.iter().find_map(|key| self.failed.get(key)).cloned();
         wanted.retain(|key| !self.failed.contains_key(key));
         if !wanted.is_empty() {
-            return Some(match (self.deadline.is_over(), self.at_hand.is_full()) {
+            return Some(match (self.deadline.is_over(), self.facts.is_full()) {
                 (true, _) => Err(CheckError::DeadlineExceeded),
                 (_, true) => Err(CheckError::TooLarge),
                 _ => Ok(()),
@@ -497,21 +502,21 @@ impl Request {
     }
 
     fn work(&self) -> Work {
-        Work { rounds: self.rounds, remembered: self.at_hand.remembered(), fetched: self.fetched }
+        Work { rounds: self.rounds, remembered: self.facts.remembered(), fetched: self.fetched }
     }
 
     async fn load(&mut self, facts: &Facts, missing: Missing) {
         self.rounds += 1;
         let mut keys = missing.keys;
-        keys.truncate(self.at_hand.room());
+        keys.truncate(self.facts.capacity_left());
         self.fetched += u64::try_from(keys.len()).unwrap_or(u64::MAX);
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
         let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = keys.len());
         let had_failed = !self.failed.is_empty();
-        for (key, result) in facts.load(keys, self.need, self.deadline).instrument(span).await {
+        for (key, result) in facts.load(keys, self.requirement, self.deadline).instrument(span).await {
             match result {
-                Ok(held) => {
-                    self.at_hand.insert(key, held);
+                Ok(cached) => {
+                    self.facts.insert(key, cached);
                 }
                 Err(error) => {
                     self.failed.insert(key, error);

@@ -119,7 +119,7 @@ pub struct ConfigError(Vec<String>);
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration is wrong:")?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+        self.0.iter().try_for_each(|error| write!(f, "\n  - {error}"))
     }
 }
 
@@ -128,14 +128,14 @@ impl std::error::Error for ConfigError {}
 impl ConfigError {
     /// Each mistake, with its remedy.
     #[must_use]
-    pub fn mistakes(&self) -> &[String] {
+    pub fn errors(&self) -> &[String] {
         &self.0
     }
 
     /// One more mistake, found elsewhere.
     #[must_use]
-    pub fn and(mut self, mistake: String) -> Self {
-        self.0.push(mistake);
+    pub fn and(mut self, error: String) -> Self {
+        self.0.push(error);
         self
     }
 }
@@ -148,7 +148,7 @@ impl Config {
     pub fn read(overrides: &Overrides, environment: &impl Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(overrides, environment);
         let read = Self::read_all(&mut reader);
-        read.filter(|_| reader.is_right()).ok_or_else(|| ConfigError(reader.into_mistakes()))
+        read.filter(|_| reader.is_right()).ok_or_else(|| ConfigError(reader.into_errors()))
     }
 
     /// None only where a mistake is noted.
@@ -161,11 +161,11 @@ impl Config {
         let port = port(reader, &PORT);
         let bind: Option<IpAddr> =
             reader.parse(&BIND_ADDRESS, "an address, such as 127.0.0.1 or 0.0.0.0", |text| text.parse().ok());
-        let before = reader.mistakes();
+        let before = reader.errors();
         let tokens = tokens::read(reader);
         let bind = bind.unwrap_or(IpAddr::V4(tokens.bind));
         // Where something is wrong with the tokens, it is not known that there are none.
-        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.mistakes() == before {
+        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.errors() == before {
             let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
             reader.refuse(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
         }
@@ -253,9 +253,8 @@ fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {
     let database = reader.text(&MONGODB_DATABASE);
     match (documents, uri) {
         (Some(_), Some((name, _))) => {
-            let mistake =
-                format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other");
-            reader.refuse(mistake);
+            let error = format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other");
+            reader.refuse(error);
             None
         }
         (Some((documents, _)), None) => Some(SourceConfig::Documents(documents.into())),
@@ -337,8 +336,8 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
         {
             if is_set {
                 let name = variable.name;
-                let mistake = "is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset";
-                reader.refuse(format!("{name} {mistake} {name}"));
+                let error = "is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset";
+                reader.refuse(format!("{name} {error} {name}"));
             }
         }
         return None;
@@ -395,7 +394,7 @@ impl Calling {
             }
         };
         let calling = Self { local, local_probes, token, authority, identity };
-        if reader.is_right() { Ok(calling) } else { Err(ConfigError(reader.into_mistakes())) }
+        if reader.is_right() { Ok(calling) } else { Err(ConfigError(reader.into_errors())) }
     }
 }
 

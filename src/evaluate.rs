@@ -31,7 +31,7 @@ const GRANTS_A_NODE: usize = 64;
 const MEMO_AFTER: usize = 64;
 
 /// Where the evaluator finds facts.
-pub trait FactsAtHand {
+pub trait AvailableFacts {
     /// The fact, if it is at hand.
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact>;
 }
@@ -50,7 +50,7 @@ pub enum Verdict {
 pub fn evaluate(
     schema: &Schema,
     question: &Question,
-    facts: &impl FactsAtHand,
+    facts: &impl AvailableFacts,
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Verdict {
@@ -126,7 +126,7 @@ struct Evaluation<'a, F, T> {
     trace: T,
 }
 
-impl<'a, F: FactsAtHand, T: Trace> Evaluation<'a, F, T> {
+impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     fn new(
         schema: &'a Schema,
         question: &'a Question,

@@ -5,12 +5,12 @@
 //! stamp, and then its parts in one row. What is rare, such as times, is a part of its own; what the key says already, such
 //! as the `_id` of a document found by it, is not kept twice.
 //!
-//! What holds of the parts of every fact is stated once, in `sound`: what comes from elsewhere is held to it.
+//! What holds of the parts of every fact is stated once, in `validate`: what comes from elsewhere is held to it.
 //!
 //! Pure: documents come in, facts come out. Nothing here knows where documents are kept, or the time.
 
 mod read;
-mod sound;
+mod validate;
 mod value;
 
 use std::{
@@ -162,7 +162,7 @@ impl Fact {
     /// The fact of these parts, if [`Fact::read`] could have made it of some documents: nothing else is known of where they
     /// come from.
     pub(crate) fn checked(schema: &Schema, key: FactKey, stamp: Moment, parts: &[Part]) -> Option<Self> {
-        sound::are_sound(schema, &key, parts).then(|| Self::new(key, stamp, parts))
+        validate::are_valid(schema, &key, parts).then(|| Self::new(key, stamp, parts))
     }
 
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {

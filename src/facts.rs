@@ -5,16 +5,16 @@
 //! and for what is found in Redis again for each who waits for it.
 
 pub mod codec;
-mod flight;
+mod singleflight;
 mod memory;
 mod observer;
 mod redis;
 
 use std::{collections::HashMap, sync::Arc};
 
-use flight::{Fare, Flights, Landed, Seat};
 pub use memory::Memory;
-pub use redis::{ANSWER_TIME, Filling, SharedFacts};
+pub use redis::{ANSWER_TIME, RedisWriter, SharedFacts};
+use singleflight::{InFlightLoads, JoinCondition, LoadResults, Role};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -34,7 +34,7 @@ const ATTEMPTS_MAX: u32 = 8;
 
 /// What a request needs of each fact.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Need {
+pub struct FreshnessRequirement {
     /// It must be true as of this moment, or later.
     pub as_of: Moment,
     /// It must have been read at this moment or later: the mark of the subject that asks.
@@ -43,7 +43,7 @@ pub struct Need {
 
 /// A fact, and what is known about it.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct CachedFact {
     /// The fact.
     pub fact: Fact,
     /// The moment that it is known to be true as of.
@@ -53,7 +53,7 @@ pub struct Held {
 }
 
 /// As it was just read: the truth of its stamp, whatever was marked meanwhile.
-impl From<Fact> for Held {
+impl From<Fact> for CachedFact {
     fn from(fact: Fact) -> Self {
         Self { as_of: fact.stamp(), fact, tier: Tier::Source }
     }
@@ -65,7 +65,7 @@ pub struct Facts {
     source: Arc<dyn Source>,
     freshness: Arc<Freshness>,
     memory: Arc<Memory>,
-    flights: Arc<Flights>,
+    in_flight: Arc<InFlightLoads>,
     shared: Option<Arc<SharedFacts>>,
     metrics: Arc<Metrics>,
 }
@@ -74,7 +74,7 @@ impl Facts {
     /// Facts of a source, remembered in `memory`.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, freshness: Arc<Freshness>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
-        Self { source, freshness, memory, flights: Arc::default(), shared: None, metrics }
+        Self { source, freshness, memory, in_flight: Arc::default(), shared: None, metrics }
     }
 
     /// With facts that others have read, in Redis, asked before the source is. Their stamps must mean the same to all.
@@ -91,29 +91,31 @@ impl Facts {
 
     /// The fact, if it is remembered and will do. Allocates nothing.
     #[must_use]
-    pub fn remembered(&self, lookup: LookupId, id: &Id, need: Need) -> Option<Held> {
+    pub fn remembered(&self, lookup: LookupId, id: &Id, requirement: FreshnessRequirement) -> Option<CachedFact> {
         // Before the fact: what is found once another history has begun must not be taken for a part of it.
         let epoch = self.freshness.epoch();
         let fact = self.memory.get(lookup, id)?;
-        let as_of = self.freshness.as_of(&fact, need.stamp, epoch)?;
-        (as_of >= need.as_of).then_some(Held { fact, as_of, tier: Tier::Memory })
+        let as_of = self.freshness.as_of(&fact, requirement.stamp, epoch)?;
+        (as_of >= requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Memory })
     }
 
     /// Fetches facts, all at once, each once however many wait for it. One result for each key, in any order.
     pub async fn load(
         &self,
         keys: Vec<FactKey>,
-        need: Need,
+        requirement: FreshnessRequirement,
         deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Held, SourceError>)> {
+    ) -> Vec<(FactKey, Result<CachedFact, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut wanted = keys;
         for attempt in 0..ATTEMPTS_MAX {
-            let boarded = self.board(std::mem::take(&mut wanted), need, deadline, attempt > 0, &mut results);
-            for Wait { mut landing, keys, is_joined } in boarded.waits {
+            let pending =
+                self.join_or_start(std::mem::take(&mut wanted), requirement, deadline, attempt > 0, &mut results);
+            for Wait { mut result_receiver, keys, is_joined } in pending.waits {
                 let began = Instant::now();
-                let landed = match timeout_at(deadline.instant(), landing.wait_for(Option::is_some)).await {
-                    Ok(landed) => landed.ok().and_then(|landed| landed.clone()),
+                let loaded_facts = match timeout_at(deadline.instant(), result_receiver.wait_for(Option::is_some)).await
+                {
+                    Ok(loaded_facts) => loaded_facts.ok().and_then(|loaded_facts| loaded_facts.clone()),
                     Err(_) => {
                         results.extend(keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))));
                         continue;
@@ -123,12 +125,12 @@ impl Facts {
                     self.metrics.waited(began.elapsed());
                 }
                 for key in keys {
-                    match landed.as_ref().and_then(|landed| landed.get(&key)) {
+                    match loaded_facts.as_ref().and_then(|loaded_facts| loaded_facts.get(&key)) {
                         // Its time was another's.
                         Some(Err(SourceError::TimedOut)) if !deadline.is_all_but_over() => wanted.push(key),
                         Some(Err(error)) => results.push((key, Err(error.clone()))),
-                        Some(Ok(held)) => match self.claim(held, need, boarded.epoch, boarded.known) {
-                            Some(held) => results.push((key, Ok(held))),
+                        Some(Ok(cached)) => match self.accept(cached, requirement, pending.epoch, pending.known) {
+                            Some(cached) => results.push((key, Ok(cached))),
                             None => wanted.push(key),
                         },
                         // It broke off, or the fact turned out to be remembered.
@@ -136,9 +138,9 @@ impl Facts {
                     }
                 }
             }
-            wanted.retain(|key| match self.remembered(key.lookup, &key.id, need) {
-                Some(held) => {
-                    results.push((key.clone(), Ok(held)));
+            wanted.retain(|key| match self.remembered(key.lookup, &key.id, requirement) {
+                Some(cached) => {
+                    results.push((key.clone(), Ok(cached)));
                     false
                 }
                 None => true,
@@ -153,94 +155,108 @@ impl Facts {
 
     /// What a flight brought, for one who has waited for it since `known` was the newest moment, in `epoch`: nothing, if
     /// another history has begun or it does not cover what was known then. Who started the flight may have needed less.
-    fn claim(&self, held: &Held, need: Need, epoch: Epoch, known: Moment) -> Option<Held> {
-        let Held { fact, tier, .. } = held;
+    fn accept(
+        &self,
+        cached: &CachedFact,
+        requirement: FreshnessRequirement,
+        epoch: Epoch,
+        known: Moment,
+    ) -> Option<CachedFact> {
+        let CachedFact { fact, tier, .. } = cached;
         match tier {
             Tier::Source => {
                 let is_outdated = epoch != self.freshness.epoch() || self.freshness.is_outdated(fact, known);
-                (!is_outdated).then(|| held.clone())
+                (!is_outdated).then(|| cached.clone())
             }
             Tier::Redis | Tier::Memory => {
-                let as_of = self.freshness.as_of(fact, need.stamp, epoch).filter(|as_of| *as_of >= need.as_of)?;
-                Some(Held { fact: fact.clone(), as_of, tier: *tier })
+                let as_of =
+                    self.freshness.as_of(fact, requirement.stamp, epoch).filter(|as_of| *as_of >= requirement.as_of)?;
+                Some(CachedFact { fact: fact.clone(), as_of, tier: *tier })
             }
         }
     }
 
     /// Joins the flights that will bring what is wanted, and starts one for the rest. Who comes `again` was let down by what
     /// it joined: it joins nothing that could do so again. What turns out to be remembered goes to `results`.
-    fn board(
+    fn join_or_start(
         &self,
         wanted: Vec<FactKey>,
-        need: Need,
+        requirement: FreshnessRequirement,
         deadline: Deadline,
         again: bool,
-        results: &mut Vec<(FactKey, Result<Held, SourceError>)>,
-    ) -> Boarded {
+        results: &mut Vec<(FactKey, Result<CachedFact, SourceError>)>,
+    ) -> PendingLoads {
         let epoch = self.freshness.epoch();
         // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
         let known = self.freshness.newest();
-        let at = known.max(need.as_of).max(need.stamp);
-        let mut own = self.flights.prepare(at, epoch, deadline, need);
+        let at = known.max(requirement.as_of).max(requirement.stamp);
+        let mut own = self.in_flight.prepare(at, epoch, deadline, requirement);
         let mut waits: HashMap<u64, Wait> = HashMap::new();
         let mut mine = Vec::new();
         for key in wanted {
             // A flight that reads an earlier moment than what is needed or known by now would bring what is outdated.
-            let least = need.as_of.max(need.stamp).max(self.freshness.floor());
+            let least = requirement.as_of.max(requirement.stamp).max(self.freshness.floor());
             let least = least.max(self.freshness.key_mark(key.lookup, &key.id));
-            let fare = if again {
+            let condition = if again {
                 // What is found in Redis may be older than what the flight would read.
-                let need = self.shared.is_some().then_some(need);
-                Fare { at: known.max(least), deadline: Some(deadline), need }
+                let requirement = self.shared.is_some().then_some(requirement);
+                JoinCondition { at: known.max(least), deadline: Some(deadline), requirement }
             } else {
-                Fare { at: least, deadline: None, need: None }
+                JoinCondition { at: least, deadline: None, requirement: None }
             };
-            match own.take_seat(&key, fare) {
-                Seat::Own => mine.push(key),
-                Seat::Joined { number, landing } => {
+            match own.claim(&key, condition) {
+                Role::Own => mine.push(key),
+                Role::Joined { number, result_receiver } => {
                     self.metrics.joined();
                     let wait = waits.entry(number);
-                    wait.or_insert_with(|| Wait { landing, keys: Vec::new(), is_joined: true }).keys.push(key);
+                    wait.or_insert_with(|| Wait { result_receiver, keys: Vec::new(), is_joined: true }).keys.push(key);
                 }
             }
         }
         // A flight may have landed between the look into memory and the taking of the seat.
-        mine.retain(|key| match self.remembered(key.lookup, &key.id, need) {
-            Some(held) => {
-                own.leave_seat(key);
-                results.push((key.clone(), Ok(held)));
+        mine.retain(|key| match self.remembered(key.lookup, &key.id, requirement) {
+            Some(cached) => {
+                own.release(key);
+                results.push((key.clone(), Ok(cached)));
                 false
             }
             None => true,
         });
         let mut waits: Vec<Wait> = waits.into_values().collect();
         if !mine.is_empty() {
-            waits.push(Wait { landing: own.landing(), keys: mine.clone(), is_joined: false });
+            waits.push(Wait { result_receiver: own.result_receiver(), keys: mine.clone(), is_joined: false });
             let this = self.clone();
             // Neither who started it nor a panic keeps it from others: they see that it broke off, and ask again.
-            let flight = async move {
-                let landed = this.fetch(mine, at, need, epoch, deadline).await;
-                own.land(landed);
+            let singleflight = async move {
+                let loaded_facts = this.fetch(mine, at, requirement, epoch, deadline).await;
+                own.complete(loaded_facts);
             };
-            tokio::spawn(flight.in_current_span());
+            tokio::spawn(singleflight.in_current_span());
         }
-        Boarded { epoch, known, waits }
+        PendingLoads { epoch, known, waits }
     }
 
     /// Brings facts: from Redis what is there and will do, the rest from the source, read as of `at`. All of it is remembered
     /// afterwards.
-    async fn fetch(&self, keys: Vec<FactKey>, at: Moment, need: Need, epoch: Epoch, deadline: Deadline) -> Landed {
+    async fn fetch(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        requirement: FreshnessRequirement,
+        epoch: Epoch,
+        deadline: Deadline,
+    ) -> LoadResults {
         let is_current = || epoch == self.freshness.epoch();
-        let mut landed = Landed::with_capacity(keys.len());
+        let mut loaded_facts = LoadResults::with_capacity(keys.len());
         let mut wanted = keys;
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
-            for held in self.fetch_shared(shared, &wanted, need, epoch, deadline).await {
-                self.memory.insert(&held.fact, is_current);
-                landed.insert(FactKey { lookup: held.fact.lookup(), id: held.fact.id().clone() }, Ok(held));
+            for cached in self.fetch_shared(shared, &wanted, requirement, epoch, deadline).await {
+                self.memory.insert(&cached.fact, is_current);
+                loaded_facts.insert(FactKey { lookup: cached.fact.lookup(), id: cached.fact.id().clone() }, Ok(cached));
             }
-            wanted.retain(|key| !landed.contains_key(key));
+            wanted.retain(|key| !loaded_facts.contains_key(key));
             if wanted.is_empty() {
-                return landed;
+                return loaded_facts;
             }
         }
         // Who has more time than this asks again, also where the source does not heed its deadline.
@@ -255,9 +271,9 @@ impl Facts {
                     shared.fill(fact);
                 }
             }
-            landed.insert(key, result.map(Held::from));
+            loaded_facts.insert(key, result.map(CachedFact::from));
         }
-        landed
+        loaded_facts
     }
 
     /// Those of the facts that Redis has and that are what is needed.
@@ -265,10 +281,10 @@ impl Facts {
         &self,
         shared: &Arc<SharedFacts>,
         keys: &[FactKey],
-        need: Need,
+        requirement: FreshnessRequirement,
         epoch: Epoch,
         deadline: Deadline,
-    ) -> Vec<Held> {
+    ) -> Vec<CachedFact> {
         let asking = {
             let (shared, keys) = (Arc::clone(shared), keys.to_vec());
             async move { shared.get(&keys).await }
@@ -280,17 +296,18 @@ impl Facts {
         // What is later may be of another history, or no fact of this source at all.
         let newest = self.freshness.newest();
         let believed = found.into_iter().filter(|fact| fact.stamp() <= newest).filter_map(|fact| {
-            let as_of = self.freshness.as_of(&fact, need.stamp, epoch).filter(|as_of| *as_of >= need.as_of)?;
-            Some(Held { fact, as_of, tier: Tier::Redis })
+            let as_of =
+                self.freshness.as_of(&fact, requirement.stamp, epoch).filter(|as_of| *as_of >= requirement.as_of)?;
+            Some(CachedFact { fact, as_of, tier: Tier::Redis })
         });
-        let believed: Vec<Held> = believed.collect();
+        let believed: Vec<CachedFact> = believed.collect();
         self.metrics.asked_redis(keys.len(), believed.len());
         believed
     }
 }
 
 /// What is waited for, and what was known when the waiting began.
-struct Boarded {
+struct PendingLoads {
     epoch: Epoch,
     /// The newest moment.
     known: Moment,
@@ -299,7 +316,7 @@ struct Boarded {
 
 /// A flight that is waited for, and what it is to bring.
 struct Wait {
-    landing: watch::Receiver<Option<Arc<Landed>>>,
+    result_receiver: watch::Receiver<Option<Arc<LoadResults>>>,
     keys: Vec<FactKey>,
     /// Whether another request started it.
     is_joined: bool,

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     bus::{Bus, Published},
-    freshness::{Change, Changed, Epoch, Freshness, LocalTime, Moment, Statement},
+    freshness::{Change, ChangeBatch, Changed, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
     schema::Schema,
     source::{Deadline, Prober, SourceError},
@@ -81,12 +81,12 @@ impl Feed {
         loop {
             let term = self.called_for().await;
             let epoch = self.freshness.epoch();
-            let from = if term.is_some() { self.bus.take_over().await } else { self.freshness.applied() };
+            let from = if term.is_some() { self.bus.take_over().await } else { self.freshness.watermark() };
             // A stream that is opened at the moment at which it was invalidated would end there again.
             let open_at = if invalidated == Some(from) { from.next() } else { from };
-            let before = self.freshness.applied();
+            let before = self.freshness.watermark();
             let ended = self.follow(Span { from, open_at, term }, epoch, patience).await;
-            let has_moved = self.freshness.applied() > before;
+            let has_moved = self.freshness.watermark() > before;
             // Only a stream that did not get on is given more time.
             if has_moved {
                 patience = PATIENCE;
@@ -125,17 +125,17 @@ impl Feed {
         loop {
             let term = *held.borrow_and_update();
             if term.is_some() {
-                self.bus.set_followed(true);
+                self.bus.set_following_source(true);
                 return term;
             }
-            if self.bus.tells_all() {
-                self.bus.set_followed(false);
+            if self.bus.covers_all_changes() {
+                self.bus.set_following_source(false);
             } else {
                 // What was missed may be in the log; else the subscription may be deaf.
                 self.bus.catch_up().await;
-                if !self.bus.tells_all() {
-                    self.bus.listen_again();
-                    self.bus.set_followed(true);
+                if !self.bus.covers_all_changes() {
+                    self.bus.resubscribe();
+                    self.bus.set_following_source(true);
                     return None;
                 }
             }
@@ -153,9 +153,9 @@ impl Feed {
     /// Says that anything may have changed up to a moment.
     async fn forget(&self, at: Moment, epoch: Epoch) {
         let changes = vec![Change { at, what: Changed::Everything }];
-        let statement = Statement { from: self.freshness.applied(), to: at, changes };
-        let speaks = self.lease.as_ref().is_some_and(|lease| lease.is_held());
-        if self.say(statement, Instant::now(), speaks, epoch).await.is_err() {
+        let change_batch = ChangeBatch { from: self.freshness.watermark(), to: at, changes };
+        let is_leader = self.lease.as_ref().is_some_and(|lease| lease.is_held());
+        if self.publish(change_batch, Instant::now(), is_leader, epoch).await.is_err() {
             self.leave_to_others().await;
         }
     }
@@ -171,23 +171,23 @@ impl Feed {
         }
     }
 
-    /// Applies a statement that was `heard` just now, and says it to the others as well where this instance is to.
-    async fn say(
+    /// Applies a statement that was `received` just now, and says it to the others as well where this instance is to.
+    async fn publish(
         &self,
-        statement: Statement,
-        heard: Instant,
+        change_batch: ChangeBatch,
+        received: Instant,
         to_all: bool,
         epoch: Epoch,
     ) -> Result<Published, LinkError> {
-        let is_current = self.bus.say(statement.clone(), epoch);
-        if !statement.changes.is_empty() {
-            self.bus.hearing().took(Via::Stream, heard.elapsed());
+        let is_current = self.bus.apply(change_batch.clone(), epoch);
+        if !change_batch.changes.is_empty() {
+            self.bus.change_metrics().took(Via::Stream, received.elapsed());
         }
         // What is of another history is not said to others either.
         if !is_current || !to_all {
-            return Ok(Published::Kept);
+            return Ok(Published::Logged);
         }
-        let published = self.bus.publish(statement).await;
+        let published = self.bus.publish(change_batch).await;
         published.inspect_err(|error| match error {
             LinkError::Refused(_) => {
                 let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
@@ -203,15 +203,15 @@ impl Feed {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
-        let followed = self.bus.hearing().follow();
-        let ended = self.say_all(&mut stream, span, epoch, patience).await;
+        let followed = self.bus.change_metrics().follow();
+        let ended = self.publish_all(&mut stream, span, epoch, patience).await;
         drop(followed);
         stream.close().await;
         ended
     }
 
-    async fn say_all(&self, stream: &mut Stream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
-        let mut said = span.from;
+    async fn publish_all(&self, stream: &mut Stream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
+        let mut published_to = span.from;
         // What was said early.
         let mut early: Vec<Change> = Vec::new();
         let mut was_in_time = LocalTime::now();
@@ -221,27 +221,28 @@ impl Feed {
                 Ok(batch) => batch,
                 Err(ended) => return ended,
             };
-            let heard = Instant::now();
-            let is_within_a_moment = batch.has_events && batch.token.previous() <= said;
+            let received = Instant::now();
+            let is_within_a_moment = batch.has_events && batch.token.previous() <= published_to;
             // Strictly before the batch's token, at whose moment more may come; and nothing that no probe has confirmed.
             let known = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
-            let to = batch.token.previous().min(known).max(said);
+            let to = batch.token.previous().min(known).max(published_to);
             // Later changes are said early, too, and said again when they are covered.
             let mut changes = batch.changes;
             early.extend(changes.iter().filter(|change| change.at > to).cloned());
-            if to > said {
+            if to > published_to {
                 changes.extend(early.extract_if(.., |change| change.at <= to));
             }
             // Who was relieved, or takes office, ends here: what is said to others must have no gap.
             let term = self.lease.as_ref().and_then(|lease| lease.term());
-            let speaks = term.is_some() && term == span.term;
-            let published = self.say(Statement { from: said, to, changes }, heard, speaks, epoch).await;
-            said = to;
+            let is_leader = term.is_some() && term == span.term;
+            let published =
+                self.publish(ChangeBatch { from: published_to, to, changes }, received, is_leader, epoch).await;
+            published_to = to;
             if let Some(at) = batch.invalidated {
                 return Ended::Invalidated(at);
             }
             let now = LocalTime::now();
-            if matches!(published, Ok(Published::Kept)) {
+            if matches!(published, Ok(Published::Logged)) {
                 was_kept = now;
             }
             if published.is_err() {
@@ -256,11 +257,12 @@ impl Feed {
                 lease.release().await;
                 return Ended::Relieved;
             }
-            if term.is_some() && term != span.term || term.is_none() && self.bus.tells_all() {
+            if term.is_some() && term != span.term || term.is_none() && self.bus.covers_all_changes() {
                 return Ended::Relieved;
             }
             // A large transaction is all of one moment: while more of it comes, the stream gets on.
-            let is_behind = self.freshness.probed_before(now.minus(PATIENCE)).is_some_and(|probe| probe.moment > said);
+            let is_behind =
+                self.freshness.probe_sent_before(now.minus(PATIENCE)).is_some_and(|probe| probe.moment > published_to);
             if !is_behind || is_within_a_moment {
                 was_in_time = now;
             }
@@ -286,17 +288,17 @@ struct Span {
 }
 
 /// Says what changes in files, which whoever probes them has found out, and now and then that nothing has.
-pub async fn follow_documents(mut changes: mpsc::Receiver<Statement>, freshness: Arc<Freshness>, bus: Arc<Bus>) {
+pub async fn follow_documents(mut changes: mpsc::Receiver<ChangeBatch>, freshness: Arc<Freshness>, bus: Arc<Bus>) {
     loop {
         match timeout(SILENCE_MAX, changes.recv()).await {
-            Ok(Some(statement)) => {
-                bus.say(statement, freshness.epoch());
+            Ok(Some(change_batch)) => {
+                bus.apply(change_batch, freshness.epoch());
             }
             Ok(None) => return,
             Err(_) => {
-                let at = freshness.applied();
-                if freshness.needed(LocalTime::now().minus(SILENCE_MAX)).is_some() {
-                    bus.say(Statement { from: at, to: at, changes: Vec::new() }, freshness.epoch());
+                let at = freshness.watermark();
+                if freshness.required_moment(LocalTime::now().minus(SILENCE_MAX)).is_some() {
+                    bus.apply(ChangeBatch { from: at, to: at, changes: Vec::new() }, freshness.epoch());
                 }
             }
         }

@@ -3,17 +3,17 @@
 //!
 //! Pure but for its clock: knows no source, no stream and no wire. Everything here is told what others found out.
 
-mod horizon;
+mod progress;
 mod local_time;
 mod marks;
 mod probes;
 mod state;
-mod statement;
+mod change_batch;
 
-pub use horizon::Horizon;
+pub use change_batch::{Change, ChangeBatch, Changed};
 pub use local_time::LocalTime;
 pub use probes::{Probe, Probes};
+pub use progress::Progress;
 pub use state::{Epoch, Freshness};
-pub use statement::{Change, Changed, Statement};
 
 pub use crate::moment::{Clock, Moment, Token, TokenError};

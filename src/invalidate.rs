@@ -117,9 +117,9 @@ impl Invalidator {
         };
         let changes = changed.into_iter().map(|what| Change { at, what }).collect();
         self.bus.hint(changes, epoch);
-        let told = timeout_at(deadline.for_loading().instant(), self.bus.tell(&hint)).await;
-        let is_published = told.unwrap_or(false);
-        self.bus.hearing().took(Via::Call, began.elapsed());
+        let published = timeout_at(deadline.for_loading().instant(), self.bus.publish_hint(&hint)).await;
+        let is_published = published.unwrap_or(false);
+        self.bus.change_metrics().took(Via::Call, began.elapsed());
         Ok(Invalidated { token: Token { clock: self.clock(), moment: at }, is_published })
     }
 

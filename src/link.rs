@@ -6,13 +6,14 @@
 mod examine;
 mod names;
 mod server;
-mod written;
+mod encoded_id;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+pub(crate) use encoded_id::EncodedId;
 pub use examine::examine;
 pub use names::{FORMAT, Names};
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
@@ -22,7 +23,6 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-pub(crate) use written::WrittenId;
 
 /// How long it may take to connect and be greeted.
 const CONNECT_TIME: Duration = Duration::from_secs(1);

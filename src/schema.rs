@@ -3,24 +3,24 @@
 //!
 //! Pure: opens no file and asks no database. BSON's types are the only vendor types here.
 
-mod arrange;
+mod plan;
 mod compile;
 mod condition;
 mod declaration;
 mod expression;
 mod fingerprint;
-mod mistake;
+mod error;
 mod node;
 mod order;
 mod path;
 mod question;
-mod soundness;
+mod validate;
 
 use std::{collections::BTreeMap, time::Duration};
 
 pub use condition::{Comparison, Condition, Test};
-pub(crate) use mistake::nearest;
-pub use mistake::{Mistake, Mistakes, suggestion};
+pub(crate) use error::nearest;
+pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};
@@ -250,17 +250,17 @@ impl Schema {
     ///
     /// # Errors
     /// Every mistake in it, each with its place.
-    pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
-        let mut mistakes = Vec::new();
+    pub fn parse(name: &str, text: &str) -> Result<Self, SchemaErrors> {
+        let mut errors = Vec::new();
         if text.len() > TEXT_BYTES_MAX {
-            mistakes.push(Mistake::of_the_whole("the schema is larger than 1 MiB"));
-            return Err(Mistakes::new(name, "", mistakes));
+            errors.push(SchemaError::of_the_whole("the schema is larger than 1 MiB"));
+            return Err(SchemaErrors::new(name, "", errors));
         }
-        let declarations = declaration::read(text, &mut mistakes);
-        let schema = compile::compile(&declarations, &mut mistakes);
+        let declarations = declaration::read(text, &mut errors);
+        let schema = compile::compile(&declarations, &mut errors);
         match schema {
-            Some(schema) if mistakes.is_empty() => Ok(schema),
-            _ => Err(Mistakes::new(name, text, mistakes)),
+            Some(schema) if errors.is_empty() => Ok(schema),
+            _ => Err(SchemaErrors::new(name, text, errors)),
         }
     }
 

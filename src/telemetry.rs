@@ -6,12 +6,12 @@ mod calls;
 mod decisions;
 mod logs;
 mod metrics;
-mod reading;
+mod sampled_metric;
 mod traces;
 
 pub use calls::{Call, Calls, Method};
 pub use decisions::{CALLERS_MAX, Decisions, DecisionsOfCaller};
-pub use logs::{Recording, Seldom, is_filter, start as start_recording};
-pub use metrics::{Commands, Hearing, Metrics, Present, Via, Work};
-pub use reading::{Kind, Reading};
+pub use logs::{RateLimitedLog, Recording, is_filter, start as start_recording};
+pub use metrics::{ChangeMetrics, Commands, Metrics, Present, Via, Work};
+pub use sampled_metric::{Kind, SampledMetric};
 pub use traces::{SPANS, Spans, call_span};

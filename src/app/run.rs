@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
-use super::{App, AppError, read_schema, reports::report_callers, vitals::Vitals};
+use super::{App, AppError, health_monitor::HealthMonitor, read_schema, reports::report_callers};
 use crate::{
     config::Config,
     source::mongodb::ConnectError,
@@ -83,12 +83,12 @@ pub async fn run(
         };
         let app = running.get_or_init(|| app);
         offer.send_replace(Some(app.apis(config.limits.requests_max)));
-        let vitals = Vitals::of(app);
-        vitals.tell(&tell);
+        let health_monitor = HealthMonitor::of(app);
+        health_monitor.publish(&tell);
         tracing::info!(%address, "ready");
         ready(address);
-        tasks.spawn(vitals.follow(tell.clone()));
-        if config.observed_facts > 0 && app.hears {
+        tasks.spawn(health_monitor.follow(tell.clone()));
+        if config.observed_facts > 0 && app.follows_changes {
             let facts = app.checker.facts().clone();
             tasks.spawn(facts.observe_all(Arc::clone(app.checker.schema()), config.observed_facts));
         }

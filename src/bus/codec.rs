@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     fact::{DocumentId, FactKey},
-    freshness::{Change, Changed, Moment, Statement},
-    link::WrittenId,
+    freshness::{Change, ChangeBatch, Changed, Moment},
+    link::EncodedId,
     question::{CollectionId, LookupId},
 };
 
@@ -15,28 +15,28 @@ use crate::{
 pub(super) const PIECE_BYTES_MAX: usize = 2 * 1_024;
 
 #[derive(Serialize, Deserialize)]
-struct Said<'a> {
+struct EncodedBatch<'a> {
     from: u64,
     to: u64,
     #[serde(borrow)]
-    changes: Vec<SaidChange<'a>>,
+    changes: Vec<EncodedChange<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct SaidChange<'a> {
+struct EncodedChange<'a> {
     /// How much later than the statement's `from`, which takes few bytes.
     after: u64,
     #[serde(borrow)]
-    what: SaidChanged<'a>,
+    what: EncodedChanged<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum SaidChanged<'a> {
+enum EncodedChanged<'a> {
     Everything,
     Document {
         collection: u16,
         #[serde(borrow)]
-        id: WrittenId<'a>,
+        id: EncodedId<'a>,
     },
     OddDocument {
         collection: u16,
@@ -45,22 +45,22 @@ enum SaidChanged<'a> {
     Key {
         lookup: u16,
         #[serde(borrow)]
-        id: WrittenId<'a>,
+        id: EncodedId<'a>,
     },
 }
 
 /// A statement as pieces, each a statement, whose bytes fit in the log: what changed in (from, to] is what changed in
 /// (from, between] and in (between, to]. Where even one moment's changes do not fit, everything changed at it.
-pub(super) fn pieces(statement: Statement) -> Vec<(Moment, Vec<u8>)> {
+pub(super) fn pieces(batch: ChangeBatch) -> Vec<(Moment, Vec<u8>)> {
     let mut pieces = Vec::new();
-    let mut todo = vec![statement];
+    let mut todo = vec![batch];
     while let Some(whole) = todo.pop() {
         let bytes = encode(&whole);
         if bytes.len() <= PIECE_BYTES_MAX {
             pieces.push((whole.to, bytes));
             continue;
         }
-        let Statement { from, to, mut changes } = whole;
+        let ChangeBatch { from, to, mut changes } = whole;
         changes.sort_by_key(|change| change.at);
         let early = changes.split_off(changes.partition_point(|change| change.at <= to));
         let moment = |place: usize| changes.get(place).map(|change| change.at);
@@ -72,16 +72,16 @@ pub(super) fn pieces(statement: Statement) -> Vec<(Moment, Vec<u8>)> {
                 let later = changes.split_off(changes.partition_point(|change| change.at <= cut));
                 let cut = cut.max(from);
                 todo.extend(in_halves(to, early));
-                todo.push(Statement { from: cut, to, changes: later });
-                todo.push(Statement { from, to: cut, changes });
+                todo.push(ChangeBatch { from: cut, to, changes: later });
+                todo.push(ChangeBatch { from, to: cut, changes });
             }
             (Some(_), _, Some(last)) if early.is_empty() => {
-                todo.push(Statement { from, to, changes: everything(last) });
+                todo.push(ChangeBatch { from, to, changes: everything(last) });
             }
             _ => {
                 todo.extend(in_halves(to, early));
                 if !changes.is_empty() || from < to {
-                    todo.push(Statement { from, to, changes });
+                    todo.push(ChangeBatch { from, to, changes });
                 }
             }
         }
@@ -90,17 +90,17 @@ pub(super) fn pieces(statement: Statement) -> Vec<(Moment, Vec<u8>)> {
 }
 
 /// Changes later than `to` by themselves: as statements that cover nothing.
-fn in_halves(to: Moment, mut early: Vec<Change>) -> Vec<Statement> {
+fn in_halves(to: Moment, mut early: Vec<Change>) -> Vec<ChangeBatch> {
     let half = early.split_off(early.len() / 2);
     let changes = match (early.is_empty(), half.as_slice()) {
         // One that is too large.
-        (true, [change]) => return vec![Statement { from: to, to, changes: everything(change.at) }],
+        (true, [change]) => return vec![ChangeBatch { from: to, to, changes: everything(change.at) }],
         _ => [half, early],
     };
     changes
         .into_iter()
         .filter(|changes| !changes.is_empty())
-        .map(|changes| Statement { from: to, to, changes })
+        .map(|changes| ChangeBatch { from: to, to, changes })
         .collect()
 }
 
@@ -108,27 +108,27 @@ fn everything(at: Moment) -> Vec<Change> {
     vec![Change { at, what: Changed::Everything }]
 }
 
-fn encode(statement: &Statement) -> Vec<u8> {
-    let Statement { from, to, changes } = statement;
-    let changes = changes.iter().map(|change| SaidChange::of(change, *from)).collect();
-    let said = Said { from: from.as_u64(), to: to.as_u64(), changes };
+fn encode(batch: &ChangeBatch) -> Vec<u8> {
+    let ChangeBatch { from, to, changes } = batch;
+    let changes = changes.iter().map(|change| EncodedChange::of(change, *from)).collect();
+    let encoded = EncodedBatch { from: from.as_u64(), to: to.as_u64(), changes };
     // Writing to memory does not fail; and what nobody can read changes everything for them.
-    postcard::to_allocvec(&said).unwrap_or_default()
+    postcard::to_allocvec(&encoded).unwrap_or_default()
 }
 
-impl<'a> SaidChange<'a> {
+impl<'a> EncodedChange<'a> {
     fn of(Change { at, what }: &'a Change, from: Moment) -> Self {
         let what = match what {
             // Nothing in a stream changes a subject; who heard of one would have to read everything again.
-            Changed::Everything | Changed::Subject(_) => SaidChanged::Everything,
+            Changed::Everything | Changed::Subject(_) => EncodedChanged::Everything,
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id) } => {
-                SaidChanged::Document { collection: *collection, id: WrittenId::of(id) }
+                EncodedChanged::Document { collection: *collection, id: EncodedId::of(id) }
             }
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(text) } => {
-                SaidChanged::OddDocument { collection: *collection, id: text }
+                EncodedChanged::OddDocument { collection: *collection, id: text }
             }
             Changed::Key(FactKey { lookup: LookupId(lookup), id }) => {
-                SaidChanged::Key { lookup: *lookup, id: WrittenId::of(id) }
+                EncodedChanged::Key { lookup: *lookup, id: EncodedId::of(id) }
             }
         };
         Self { after: at.as_u64().wrapping_sub(from.as_u64()), what }
@@ -136,23 +136,23 @@ impl<'a> SaidChange<'a> {
 }
 
 /// The statement that bytes are; none if they are none.
-pub(super) fn decode(bytes: &[u8]) -> Option<Statement> {
-    let (Said { from, to, changes }, []) = postcard::take_from_bytes(bytes).ok()? else { return None };
-    let change = |SaidChange { after, what }| {
+pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
+    let (EncodedBatch { from, to, changes }, []) = postcard::take_from_bytes(bytes).ok()? else { return None };
+    let change = |EncodedChange { after, what }| {
         let what = match what {
-            SaidChanged::Everything => Changed::Everything,
-            SaidChanged::Document { collection, id } => {
+            EncodedChanged::Everything => Changed::Everything,
+            EncodedChanged::Document { collection, id } => {
                 Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id.into_id()) }
             }
-            SaidChanged::OddDocument { collection, id } => {
+            EncodedChanged::OddDocument { collection, id } => {
                 Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(id.into()) }
             }
-            SaidChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into_id() }),
+            EncodedChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into_id() }),
         };
         Change { at: Moment::from_count(from.wrapping_add(after)), what }
     };
     let changes = changes.into_iter().map(change).collect();
-    Some(Statement { from: Moment::from_count(from), to: Moment::from_count(to), changes })
+    Some(ChangeBatch { from: Moment::from_count(from), to: Moment::from_count(to), changes })
 }
 
 #[cfg(test)]
@@ -192,8 +192,8 @@ mod tests {
         (moments(), what).prop_map(|(at, what)| Change { at, what })
     }
 
-    fn statements() -> impl Strategy<Value = Statement> {
-        (moments(), moments(), prop::collection::vec(changes(), 0..200)).prop_map(|(one, other, changes)| Statement {
+    fn change_batches() -> impl Strategy<Value = ChangeBatch> {
+        (moments(), moments(), prop::collection::vec(changes(), 0..200)).prop_map(|(one, other, changes)| ChangeBatch {
             from: one.min(other),
             to: one.max(other),
             changes,
@@ -204,8 +204,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn the_pieces_of_a_statement_say_what_it_says_each_for_itself(whole in statements()) {
-            let pieces: Vec<Statement> = pieces(whole.clone())
+        fn the_pieces_of_a_statement_say_what_it_says_each_for_itself(whole in change_batches()) {
+            let pieces: Vec<ChangeBatch> = pieces(whole.clone())
                 .into_iter()
                 .map(|(to, bytes)| {
                     assert!(bytes.len() <= PIECE_BYTES_MAX);
@@ -215,7 +215,7 @@ mod tests {
                 })
                 .collect();
             // They cover what it covers, without a gap, in this order.
-            let covering: Vec<&Statement> = pieces.iter().filter(|piece| piece.from < piece.to).collect();
+            let covering: Vec<&ChangeBatch> = pieces.iter().filter(|piece| piece.from < piece.to).collect();
             let covered = covering.iter().fold(whole.from, |to, piece| {
                 assert_eq!(piece.from, to);
                 piece.to
@@ -223,7 +223,7 @@ mod tests {
             prop_assert_eq!(covered, whole.to);
             for change in &whole.changes {
                 let everything = Change { at: change.at, what: Changed::Everything };
-                let says = |piece: &&Statement| piece.changes.contains(change) || piece.changes.contains(&everything);
+                let says = |piece: &&ChangeBatch| piece.changes.contains(change) || piece.changes.contains(&everything);
                 // Whoever hears only the piece that covers its moment must hear of it there.
                 let cover = covering.iter().find(|piece| piece.from < change.at && change.at <= piece.to);
                 match cover {
@@ -232,7 +232,7 @@ mod tests {
                 }
             }
             for change in pieces.iter().flat_map(|piece| &piece.changes) {
-                let at_its_moment = |said: &Change| said.at == change.at;
+                let at_its_moment = |encoded: &Change| encoded.at == change.at;
                 prop_assert!(whole.changes.contains(change) || whole.changes.iter().any(at_its_moment));
             }
         }

@@ -40,28 +40,28 @@ pub struct Hint {
 struct Named {
     #[serde(rename = "type")]
     kind: String,
-    id: SaidId,
+    id: IdText,
 }
 
 /// Documents of one collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Documents {
     collection: String,
-    ids: Vec<SaidId>,
+    ids: Vec<IdText>,
     /// The fields of which the documents' values are among the keys.
     fields: Vec<String>,
     /// Under which values of which of those fields they are found.
-    keys: Vec<(String, SaidId)>,
+    keys: Vec<(String, IdText)>,
 }
 
 /// An id by the name of its form and as a text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SaidId(String, String);
+struct IdText(String, String);
 
 /// The name of the form of digests, which no schema knows.
 const DIGEST: &str = "sha256";
 
-impl SaidId {
+impl IdText {
     fn new(id: &Id) -> Self {
         let form = match id {
             Id::ObjectId(_) => IdForm::ObjectId.as_str(),
@@ -101,24 +101,24 @@ impl Hint {
     /// Everything that is looked up by a resource.
     pub fn add_resource(&mut self, schema: &Schema, resource: &Resource) {
         let kind = schema.resource(resource.kind).name.to_string();
-        self.resources.push(Named { kind, id: SaidId::new(&resource.id) });
+        self.resources.push(Named { kind, id: IdText::new(&resource.id) });
     }
 
     /// Everything that is looked at for a subject.
     pub fn add_subject(&mut self, schema: &Schema, subject: &Subject) {
         if let Subject::Known { kind, id } = subject {
             let kind = schema.subject(*kind).name.to_string();
-            self.subjects.push(Named { kind, id: SaidId::new(id) });
+            self.subjects.push(Named { kind, id: IdText::new(id) });
         }
     }
 
     /// Documents of a collection, and the keys under which they are found now.
     pub fn add_documents(&mut self, schema: &Schema, collection: CollectionId, ids: &[Id], keys: &[FactKey]) {
         let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
-        let keys = keys.iter().map(|FactKey { lookup, id }| (schema.lookup(*lookup).by.to_string(), SaidId::new(id)));
+        let keys = keys.iter().map(|FactKey { lookup, id }| (schema.lookup(*lookup).by.to_string(), IdText::new(id)));
         self.documents.push(Documents {
             collection: schema.collection_name(collection).to_owned(),
-            ids: ids.iter().map(SaidId::new).collect(),
+            ids: ids.iter().map(IdText::new).collect(),
             fields: lookups.map(|(_, lookup)| lookup.by.to_string()).collect(),
             keys: keys.collect(),
         });
@@ -247,7 +247,7 @@ read = "owner | guest | link"
         hint
     }
 
-    fn heard(bytes: &[u8], schema: &Schema) -> Vec<Changed> {
+    fn received(bytes: &[u8], schema: &Schema) -> Vec<Changed> {
         let hint = Hint::decode(bytes).unwrap();
         assert_eq!(hint.at(), Moment::new(1_763_900_000, 7));
         hint.changed(schema)
@@ -258,7 +258,7 @@ read = "owner | guest | link"
         let schema = schema(SCHEMA);
         let bytes = hint(&schema).encode();
         assert!(!String::from_utf8_lossy(&bytes).contains("s3cret"));
-        let changed = heard(&bytes, &schema);
+        let changed = received(&bytes, &schema);
         let id = Id::ObjectId([7; 12]);
         let key = |lookup| Changed::Key(FactKey { lookup: LookupId(lookup), id: id.clone() });
         let subject = |kind, id| Changed::Subject(Subject::Known { kind: SubjectTypeId(kind), id });
@@ -288,25 +288,25 @@ read = "owner | guest | link"
         let badges = more.collection_id("badges").unwrap();
         let of_badges =
             |changed: &Changed| matches!(changed, Changed::Key(key) if more.lookup(key.lookup).collection_id == badges);
-        assert!(heard(&bytes, &more).iter().any(of_badges), "the resource is looked up there, too");
+        assert!(received(&bytes, &more).iter().any(of_badges), "the resource is looked up there, too");
         // Nobody has looked for what a document of the shares has there.
         let other = schema(&SCHEMA.replace("by = \"file_id\"", "by = \"document_id\""));
-        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        assert_eq!(received(&bytes, &other), [Changed::Everything]);
         // What has another form, or is not known to be the same.
         let other = schema(&SCHEMA.replace("[resource.file]", "[resource.file]\nid = \"uuid\""));
-        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        assert_eq!(received(&bytes, &other), [Changed::Everything]);
         let other = schema(&SCHEMA.replace("secret = true", ""));
-        assert_eq!(heard(&bytes, &other), [Changed::Everything]);
+        assert_eq!(received(&bytes, &other), [Changed::Everything]);
         // What it does not know is nothing to it.
         let other = schema(&SCHEMA.replace("file", "paper").replace("files", "papers").replace("shares", "grants"));
-        assert!(heard(&bytes, &other).iter().all(|changed| matches!(changed, Changed::Subject(_))));
+        assert!(received(&bytes, &other).iter().all(|changed| matches!(changed, Changed::Subject(_))));
     }
 
     #[test]
     fn what_a_later_version_adds_is_everything_and_what_is_too_long_too() {
         let schema = schema(SCHEMA);
         let later = br#"{"at":[1763900000,7],"relations":["file#owner"]}"#;
-        assert_eq!(heard(later, &schema), [Changed::Everything]);
+        assert_eq!(received(later, &schema), [Changed::Everything]);
         let mut long = hint(&schema);
         for number in 0..20_000 {
             let shares = schema.collection_id("shares").unwrap();
@@ -314,7 +314,7 @@ read = "owner | guest | link"
         }
         let bytes = long.encode();
         assert!(bytes.len() < BYTES_MAX);
-        assert_eq!(heard(&bytes, &schema), [Changed::Everything]);
+        assert_eq!(received(&bytes, &schema), [Changed::Everything]);
         assert_eq!(Hint::decode(b"{}"), None);
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::codec;
 use crate::{
-    freshness::{Moment, Statement},
+    freshness::{ChangeBatch, Moment},
     link::{Link, LinkError, Names, Subscription},
 };
 
@@ -60,11 +60,11 @@ return added";
 
 /// Carries statements and hints between instances.
 #[derive(Debug)]
-pub struct Wire {
+pub struct RedisChannel {
     link: Link,
     names: Names,
     /// Whether this instance listens, as far as is known.
-    listens: AtomicBool,
+    is_subscribed: AtomicBool,
     /// Asks for another subscription.
     again: Notify,
     /// Whether there is somebody to hand things on to.
@@ -75,31 +75,37 @@ pub struct Wire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It stands in the log.
-    Kept,
+    Logged,
     /// The log had got further already: only those heard it who listened just then.
-    Passed,
+    AlreadyPast,
 }
 
 /// What was heard.
-pub(super) enum Heard {
+pub(super) enum Received {
     /// This instance listens from now on: what was said before may have been missed.
-    Listening,
+    Subscribed,
     /// A statement.
-    Statement(Statement),
+    ChangeBatch(ChangeBatch),
     /// A hint.
     Hint(Vec<u8>),
 }
 
-impl Wire {
+impl RedisChannel {
     /// A wire that nobody listens to yet.
     #[must_use]
     pub fn new(link: Link, names: Names) -> Self {
-        Self { link, names, listens: AtomicBool::new(false), again: Notify::new(), begun: watch::Sender::new(false) }
+        Self {
+            link,
+            names,
+            is_subscribed: AtomicBool::new(false),
+            again: Notify::new(),
+            begun: watch::Sender::new(false),
+        }
     }
 
     /// Whether this instance listens, as far as is known.
-    pub(super) fn listens(&self) -> bool {
-        self.listens.load(Ordering::Acquire)
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.is_subscribed.load(Ordering::Acquire)
     }
 
     /// Waits until the link is up.
@@ -109,16 +115,16 @@ impl Wire {
     }
 
     /// Says a statement to all instances that listen, and to those that read the log.
-    pub(super) async fn publish(&self, statement: Statement) -> Result<Published, LinkError> {
-        let mut published = Published::Passed;
-        for (to, bytes) in codec::pieces(statement) {
+    pub(super) async fn publish(&self, batch: ChangeBatch) -> Result<Published, LinkError> {
+        let mut published = Published::AlreadyPast;
+        for (to, bytes) in codec::pieces(batch) {
             let mut command = redis::cmd("EVAL");
             command.arg(PUBLISH).arg(1).arg(&self.names.log);
             command.arg(LOG_LENGTH_MAX).arg(entry(to)).arg(bytes);
-            command.arg(u64::try_from(LOG_LIFE.as_millis()).unwrap_or(u64::MAX)).arg(&self.names.statements);
+            command.arg(u64::try_from(LOG_LIFE.as_millis()).unwrap_or(u64::MAX)).arg(&self.names.change_batches);
             // Of several pieces those that only say early changes do not get the log any further.
             if self.link.query::<u8>(&command, COMMAND_TIME).await? == 1 {
-                published = Published::Kept;
+                published = Published::Logged;
             }
         }
         Ok(published)
@@ -138,7 +144,7 @@ impl Wire {
 
     /// The log, but for what reaches no further than `after`.
     pub(super) fn log_after(&self, after: Moment) -> Pages<'_> {
-        Pages { wire: self, after: Some(entry(after)) }
+        Pages { channel: self, after: Some(entry(after)) }
     }
 
     /// Up to where the log reaches; nothing where there is none.
@@ -146,7 +152,7 @@ impl Wire {
         let mut command = redis::cmd("XREVRANGE");
         command.arg(&self.names.log).arg("+").arg("-").arg("COUNT").arg(1);
         let last: Entries = self.link.query(&command, COMMAND_TIME).await?;
-        Ok(last.first().and_then(|(_, (_, bytes))| codec::decode(bytes)).map(|statement| statement.to))
+        Ok(last.first().and_then(|(_, (_, bytes))| codec::decode(bytes)).map(|batch| batch.to))
     }
 
     /// Removes the log, which is of another history.
@@ -160,14 +166,14 @@ impl Wire {
     }
 
     /// Replaces the subscription, which seems to be deaf.
-    pub(super) fn listen_again(&self) {
+    pub(super) fn resubscribe(&self) {
         self.again.notify_one();
     }
 
     /// What is heard from now on.
-    pub(super) fn ear(&self, silence_max: Duration) -> Ear<'_> {
-        Ear {
-            wire: self,
+    pub(super) fn subscriber(&self, silence_max: Duration) -> Subscriber<'_> {
+        Subscriber {
+            channel: self,
             silence_max,
             subscription: None,
             since: Instant::now(),
@@ -183,18 +189,18 @@ type Entries = Vec<(String, (String, Vec<u8>))>;
 
 /// The log, page by page.
 pub(super) struct Pages<'a> {
-    wire: &'a Wire,
+    channel: &'a RedisChannel,
     /// The last entry that was read; nothing at the end.
     after: Option<String>,
 }
 
 impl Pages<'_> {
     /// The next statements, in order; nothing at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Statement>>, LinkError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<ChangeBatch>>, LinkError> {
         let Some(after) = self.after.take() else { return Ok(None) };
         let mut command = redis::cmd("XRANGE");
-        command.arg(&self.wire.names.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(PAGE);
-        let page: Entries = self.wire.link.query(&command, PAGE_TIME).await?;
+        command.arg(&self.channel.names.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(PAGE);
+        let page: Entries = self.channel.link.query(&command, PAGE_TIME).await?;
         if page.len() == PAGE {
             self.after = page.last().map(|(id, _)| id.clone());
         }
@@ -203,8 +209,8 @@ impl Pages<'_> {
 }
 
 /// Who listens for ever, whatever happens to the subscription.
-pub(super) struct Ear<'a> {
-    wire: &'a Wire,
+pub(super) struct Subscriber<'a> {
+    channel: &'a RedisChannel,
     /// How long nothing may be heard before another subscription is tried.
     silence_max: Duration,
     subscription: Option<Subscription>,
@@ -217,29 +223,29 @@ pub(super) struct Ear<'a> {
     has_complained: bool,
 }
 
-impl Ear<'_> {
+impl Subscriber<'_> {
     /// What is heard next.
-    pub(super) async fn next(&mut self) -> Heard {
+    pub(super) async fn next(&mut self) -> Received {
         loop {
-            if let Some(heard) = self.rest.pop_front().and_then(|message| self.read(message)) {
-                return heard;
+            if let Some(received) = self.rest.pop_front().and_then(|message| self.read(message)) {
+                return received;
             }
             let Some(subscription) = &mut self.subscription else {
                 self.listen().await;
-                return Heard::Listening;
+                return Received::Subscribed;
             };
             let (message, is_over) = tokio::select! {
                 message = subscription.next() => {
                     let is_over = message.is_none();
                     (message, is_over)
                 }
-                () = self.wire.again.notified() => (None, false),
+                () = self.channel.again.notified() => (None, false),
                 () = sleep(self.silence_max) => (None, false),
             };
             match message {
                 Some(message) => {
-                    if let Some(heard) = self.read(message) {
-                        return heard;
+                    if let Some(received) = self.read(message) {
+                        return received;
                     }
                 }
                 None if is_over => self.lose(),
@@ -255,7 +261,7 @@ impl Ear<'_> {
                                 self.rest.push_back(message);
                             }
                         }
-                        return Heard::Listening;
+                        return Received::Subscribed;
                     }
                     Err(_) => self.lose(),
                 },
@@ -263,16 +269,16 @@ impl Ear<'_> {
         }
     }
 
-    fn read(&self, (channel, bytes): (String, Vec<u8>)) -> Option<Heard> {
-        if channel == self.wire.names.hints {
-            return Some(Heard::Hint(bytes));
+    fn read(&self, (channel, bytes): (String, Vec<u8>)) -> Option<Received> {
+        if channel == self.channel.names.hints {
+            return Some(Received::Hint(bytes));
         }
-        codec::decode(&bytes).map(Heard::Statement)
+        codec::decode(&bytes).map(Received::ChangeBatch)
     }
 
     fn lose(&mut self) {
         tracing::debug!("the subscription is lost");
-        self.wire.listens.store(false, Ordering::Release);
+        self.channel.is_subscribed.store(false, Ordering::Release);
         self.subscription = None;
         self.pause = if self.since.elapsed() > STABLE { Duration::ZERO } else { PAUSES[0].max(self.pause) };
     }
@@ -284,11 +290,11 @@ impl Ear<'_> {
             sleep(self.pause).await;
             match self.subscribe().await {
                 Ok(subscription) => {
-                    let mut begun = self.wire.begun.subscribe();
+                    let mut begun = self.channel.begun.subscribe();
                     drop(begun.wait_for(|begun| *begun).await);
                     self.subscription = Some(subscription);
                     self.since = Instant::now();
-                    self.wire.listens.store(true, Ordering::Release);
+                    self.channel.is_subscribed.store(true, Ordering::Release);
                     self.has_complained = false;
                     return;
                 }
@@ -308,8 +314,8 @@ impl Ear<'_> {
     }
 
     async fn subscribe(&self) -> Result<Subscription, LinkError> {
-        let channels = [self.wire.names.statements.as_str(), self.wire.names.hints.as_str()];
-        let subscribed = self.wire.link.subscribe(&channels).await;
+        let channels = [self.channel.names.change_batches.as_str(), self.channel.names.hints.as_str()];
+        let subscribed = self.channel.link.subscribe(&channels).await;
         subscribed.inspect_err(|error| tracing::debug!(%error, "there is no subscription"))
     }
 }

@@ -38,8 +38,8 @@ impl Doctor {
             }
             Err(error) => {
                 let remedy = "permcached config shows what counts, and where it comes from";
-                let wrong = |mistake: &String| Diagnosis::wrong(Subject::Configuration, mistake, remedy);
-                tell(error.mistakes().iter().map(wrong).collect());
+                let wrong = |error: &String| Diagnosis::wrong(Subject::Configuration, error, remedy);
+                tell(error.errors().iter().map(wrong).collect());
                 false
             }
         };

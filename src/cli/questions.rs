@@ -12,7 +12,7 @@ use self::files::{Expected, Files};
 use super::{Ended, Failure, Outcome, text};
 use crate::{
     app::{App, AppError, read_schema},
-    check::{Checker, Demand, Settings},
+    check::{Checker, Consistency, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::Question,
     sample::{Sample, draw},
@@ -109,7 +109,7 @@ impl Write {
 async fn answers(checker: &Checker, questions: &[Question]) -> Result<Vec<Expected>, Failure> {
     let mut expected = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {
-        for checked in checker.check(batch, Demand::FullyConsistent, Deadline::after(BATCH_TIME)).await {
+        for checked in checker.check(batch, Consistency::FullyConsistent, Deadline::after(BATCH_TIME)).await {
             expected.push(Expected::of(&checked.map_err(Failure::no_answer)?.answer));
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Ended, Failure, Outcome, schema_test};
 use crate::{
     app::{AppError, read_schema},
-    schema::{Mistakes, Schema},
+    schema::{Schema, SchemaErrors},
 };
 
 #[derive(Debug, Args)]
@@ -44,13 +44,13 @@ impl SchemaCommand {
 }
 
 fn check(file: &Path, json: bool) -> Ended {
-    let (schema, mistakes) = match read_schema(file) {
+    let (schema, errors) = match read_schema(file) {
         Ok(schema) => (Some(schema), None),
-        Err(AppError::Schema(mistakes)) => (None, Some(mistakes)),
+        Err(AppError::Schema(errors)) => (None, Some(errors)),
         Err(error) => return Err(Failure::usage(error)),
     };
-    match (&schema, &mistakes) {
-        _ if json => say!("{:#}", as_json(schema.as_ref(), mistakes.as_ref())),
+    match (&schema, &errors) {
+        _ if json => say!("{:#}", as_json(schema.as_ref(), errors.as_ref())),
         (Some(schema), _) => {
             let (types, lookups) = (schema.resources().count(), schema.lookup_count());
             say!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
@@ -58,25 +58,25 @@ fn check(file: &Path, json: bool) -> Ended {
                 say!("  {} by {}", lookup.collection, lookup.by);
             }
         }
-        (_, Some(mistakes)) => eprintln!("{}", mistakes.render(std::io::stderr().is_terminal())),
+        (_, Some(errors)) => eprintln!("{}", errors.render(std::io::stderr().is_terminal())),
         (None, None) => {}
     }
     Ok(if schema.is_some() { Outcome::Yes } else { Outcome::No })
 }
 
-fn as_json(schema: Option<&Schema>, mistakes: Option<&Mistakes>) -> Value {
+fn as_json(schema: Option<&Schema>, errors: Option<&SchemaErrors>) -> Value {
     let lookups: Vec<Value> = schema
         .iter()
         .flat_map(|schema| schema.lookups())
         .map(|(_, lookup)| json!({ "collection": lookup.collection, "by": lookup.by.as_str() }))
         .collect();
-    let mistakes: Vec<Value> = mistakes
+    let errors: Vec<Value> = errors
         .iter()
-        .flat_map(|mistakes| mistakes.iter().map(|mistake| (mistakes.place(mistake), mistake)))
-        .map(|(place, mistake)| {
+        .flat_map(|errors| errors.iter().map(|error| (errors.place(error), error)))
+        .map(|(place, error)| {
             let (line, column) = place.unzip();
-            json!({ "line": line, "column": column, "message": mistake.message, "help": mistake.help })
+            json!({ "line": line, "column": column, "message": error.message, "help": error.help })
         })
         .collect();
-    json!({ "wellFormed": schema.is_some(), "lookups": lookups, "mistakes": mistakes })
+    json!({ "wellFormed": schema.is_some(), "lookups": lookups, "errors": errors })
 }

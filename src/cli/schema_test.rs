@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Ended, Failure, Outcome, text};
 use crate::{
     app::{App, read_schema},
-    check::{Checked, Demand, Settings},
+    check::{Checked, Consistency, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::{Answer, Millis, Question, Reason},
     schema::{Member, Schema, SubjectText, suggestion},
@@ -102,8 +102,8 @@ impl SchemaTest {
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
-        let demand = Demand::FullyConsistent;
-        let checked = app.checker.check_at(&questions, demand, Deadline::after(TIME_MAX), clock).await;
+        let consistency = Consistency::FullyConsistent;
+        let checked = app.checker.check_at(&questions, consistency, Deadline::after(TIME_MAX), clock).await;
         let mut results = Vec::new();
         for (expectation, checked) in expectations.iter().zip(checked) {
             let found = checked.map_err(Failure::no_answer)?;

@@ -71,11 +71,11 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
 
 /// The default of a variable that has one by what others are set to.
 fn derived(variable: &Variable, reader: &mut Reader<'_>) -> Option<String> {
-    let before = reader.mistakes();
+    let before = reader.errors();
     let value = match *variable {
         BIND_ADDRESS => tokens::read(reader).bind.to_string(),
         MAX_CALLER_REQUESTS => limits(reader)?.caller_requests_max.to_string(),
         _ => return None,
     };
-    (reader.mistakes() == before).then_some(value)
+    (reader.errors() == before).then_some(value)
 }

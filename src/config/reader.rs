@@ -81,12 +81,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that is wrong so far.
-    pub(super) fn into_mistakes(self) -> Vec<String> {
+    pub(super) fn into_errors(self) -> Vec<String> {
         self.wrong
     }
 
     /// How much is wrong so far.
-    pub(super) fn mistakes(&self) -> usize {
+    pub(super) fn errors(&self) -> usize {
         self.wrong.len()
     }
 
@@ -96,8 +96,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes something that is wrong.
-    pub(super) fn refuse(&mut self, mistake: String) {
-        self.wrong.push(mistake);
+    pub(super) fn refuse(&mut self, error: String) {
+        self.wrong.push(error);
     }
 
     /// What is set, and by what.

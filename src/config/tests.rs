@@ -24,7 +24,7 @@ impl Fixed {
     }
 
     #[track_caller]
-    fn mistakes(&self) -> String {
+    fn errors(&self) -> String {
         Config::read(&Overrides::default(), self).unwrap_err().to_string()
     }
 }
@@ -73,7 +73,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 fn all_mistakes_are_listed_at_once() {
     let mut variables: Vec<_> = WRONG.iter().map(|(name, value, _)| (*name, *value)).collect();
     variables.push(("MONGODB_URI", "mongodb://h/db"));
-    let said = Fixed::of(&variables).mistakes();
+    let said = Fixed::of(&variables).errors();
     for (name, _, wanted) in WRONG {
         assert!(said.contains(wanted), "{name}: {said}");
     }
@@ -104,24 +104,24 @@ fn what_lacks_another_is_told() {
         ("BIND_ADDRESS", "0.0.0.0", "0.0.0.0 is to be listened on, and callers are not authenticated"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:s3cret@c", "OTEL_EXPORTER_OTLP_ENDPOINT is `(hidden)`: set it to a URL"),
     ] {
-        let said = Fixed::right(&[(name, value)]).mistakes();
+        let said = Fixed::right(&[(name, value)]).errors();
         assert!(said.contains(wanted) && said.lines().count() == 2 && !said.contains("s3cret"), "{name}: {said}");
     }
-    let said = Fixed::right(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).mistakes();
+    let said = Fixed::right(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).errors();
     assert!(said.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{said}");
     let files =
         [("TLS_CERT_FILE", "/nowhere/c"), ("TLS_KEY_FILE", "/nowhere/k"), ("TLS_CLIENT_CA_FILE", "/nowhere/ca")];
-    let said = Fixed::right(&files).mistakes();
+    let said = Fixed::right(&files).errors();
     assert!(
         files.iter().all(|(name, path)| said.contains(&format!("{name} is `{path}`, which cannot be read"))),
         "{said}"
     );
     let both = [("AUTH_TOKENS", "s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret")];
-    assert!(Fixed::right(&both).mistakes().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
+    assert!(Fixed::right(&both).errors().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
     // Whatever else is wrong.
-    let said = Fixed::of(&[("BIND_ADDRESS", "0.0.0.0")]).mistakes();
+    let said = Fixed::of(&[("BIND_ADDRESS", "0.0.0.0")]).errors();
     assert!(said.contains("no schema is named") && said.contains("0.0.0.0 is to be listened on"), "{said}");
-    let said = Fixed::of(&[("SCHEMA_FILE", "s")]).mistakes();
+    let said = Fixed::of(&[("SCHEMA_FILE", "s")]).errors();
     assert!(said.contains("no source of facts is named: set MONGODB_URI"), "{said}");
 }
 
@@ -251,7 +251,7 @@ fn an_option_goes_before_the_environment() {
 fn what_is_no_text_is_not_taken_for_nothing() {
     let mut set = Fixed::right(&[]);
     set.0.insert("AUTH_TOKENS".to_owned(), OsString::from_vec(vec![b'a', 0xff]));
-    assert!(set.mistakes().contains("AUTH_TOKENS is not in UTF-8"), "{}", set.mistakes());
+    assert!(set.errors().contains("AUTH_TOKENS is not in UTF-8"), "{}", set.errors());
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
         ("AUTH_TOKENS", "good:s3cret, :s3cret,name:,a:s3cret:root,a:s3cret:check:more,s3\u{e9}cret"),
         ("AUTH_ADMIN_TOKENS", "x:"),
     ])
-    .mistakes();
+    .errors();
     for wanted in [
         "AUTH_TOKENS: token 2 lacks",
         "AUTH_TOKENS: token 3 lacks",
@@ -288,7 +288,7 @@ fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
     assert!(!said.contains("s3"), "{said}");
-    let both = Fixed::right(&[("AUTH_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]).mistakes();
+    let both = Fixed::right(&[("AUTH_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]).errors();
     assert!(both.contains("both ALLOW_ANONYMOUS=true and tokens are set"), "{both}");
 }
 

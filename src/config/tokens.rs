@@ -44,8 +44,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
     let is_open = reader.flag(&ALLOW_ANONYMOUS).unwrap_or(false);
     match (callers.is_empty(), is_open) {
         (false, true) => {
-            let mistake = "both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens";
-            reader.refuse(mistake.to_owned());
+            let error = "both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens";
+            reader.refuse(error.to_owned());
             Tokens { callers: Callers::Anyone, bind: Ipv4Addr::LOCALHOST }
         }
         (false, false) => Tokens { callers: Callers::Known(callers.into()), bind: Ipv4Addr::UNSPECIFIED },

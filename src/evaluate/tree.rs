@@ -2,7 +2,7 @@
 //!
 //! The tree is data; how it is shown is up to the transport and the command line.
 
-use super::{Evaluation, FactsAtHand, Trace, Truth, Value};
+use super::{AvailableFacts, Evaluation, Trace, Truth, Value};
 use crate::{
     fact::{DocumentId, Fact, FactKey, Grant, Window},
     question::{Id, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId},
@@ -132,7 +132,7 @@ pub struct GrantSeen {
 pub fn explain(
     schema: &Schema,
     question: &Question,
-    facts: &impl FactsAtHand,
+    facts: &impl AvailableFacts,
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Tree {

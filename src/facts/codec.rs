@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{Certainty, DocumentId, Fact, FactKey, Grant, Grantee, Part, UNBOUNDED, Window},
     freshness::Moment,
-    link::WrittenId,
+    link::EncodedId,
     question::{Id, Millis, RelationId},
     schema::Schema,
 };
@@ -46,7 +46,7 @@ enum Piece<'a> {
         window: Option<u16>,
     },
     #[serde(borrow)]
-    Document(WrittenId<'a>),
+    Document(EncodedId<'a>),
     OtherDocument(&'a str),
     Window {
         since: Option<Millis>,
@@ -66,7 +66,7 @@ enum Sureness {
 #[derive(Serialize, Deserialize)]
 enum Leads<'a> {
     #[serde(borrow)]
-    To(WrittenId<'a>),
+    To(EncodedId<'a>),
     Flag,
     Everyone,
     Unreadable,
@@ -113,7 +113,7 @@ impl<'a> Piece<'a> {
         Some(match part {
             Part::OverLimit => Self::OverLimit,
             Part::Silent => Self::Silent,
-            Part::Document(DocumentId::Id(id)) => Self::Document(WrittenId::of(id)),
+            Part::Document(DocumentId::Id(id)) => Self::Document(EncodedId::of(id)),
             Part::Document(DocumentId::Other(text)) => Self::OtherDocument(text),
             Part::Window(Window { since, until }) => Self::Window {
                 since: Some(*since).filter(|since| *since != Window::default().since),
@@ -139,7 +139,7 @@ impl<'a> Piece<'a> {
                     Certainty::Suspect => Sureness::Suspect,
                 },
                 grantee: match grantee {
-                    Grantee::Id(id) => Leads::To(WrittenId::of(id)),
+                    Grantee::Id(id) => Leads::To(EncodedId::of(id)),
                     Grantee::Flag => Leads::Flag,
                     Grantee::Everyone => Leads::Everyone,
                     Grantee::Unreadable => Leads::Unreadable,
@@ -243,7 +243,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
 
     fn schema() -> &'static Schema {
         static COMPILED: LazyLock<Schema> =
-            LazyLock::new(|| Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|mistakes| panic!("{mistakes}")));
+            LazyLock::new(|| Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|errors| panic!("{errors}")));
         &COMPILED
     }
 
@@ -313,7 +313,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
     }
 
     /// What is true of a fact that was read, in other words than the check has.
-    fn assert_sound(schema: &Schema, fact: &Fact) {
+    fn assert_valid(schema: &Schema, fact: &Fact) {
         let (lookup, parts) = (schema.lookup(fact.lookup()), fact.parts());
         let grants = lookup.relations.iter().map(|relation| fact.grants(*relation).count()).sum::<usize>();
         let documents = fact.documents_beside_key().count();
@@ -343,7 +343,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
                 decoded.as_ref().is_some_and(|decoded| decoded.says_the_same(&fact) && decoded.stamp() == fact.stamp()),
                 "{fact:?} {decoded:?}"
             );
-            assert_sound(schema, &fact);
+            assert_valid(schema, &fact);
         }
 
         #[test]
@@ -363,7 +363,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
                 }
             }
             if let Some(decoded) = decode(schema, key_of(&fact), &bytes) {
-                assert_sound(schema, &decoded);
+                assert_valid(schema, &decoded);
                 let again = decode(schema, key_of(&fact), &encode(schema, &decoded).unwrap());
                 prop_assert!(again.is_some_and(|again| again.says_the_same(&decoded)));
             }
@@ -373,7 +373,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         fn any_bytes_at_all_are_a_sound_fact_or_none(bytes in vec(0_u8..16, 0..40), collection in select(&["files", "shares"])) {
             let schema = schema();
             if let Some(decoded) = decode(schema, key(schema, collection), &bytes) {
-                assert_sound(schema, &decoded);
+                assert_valid(schema, &decoded);
             }
         }
     }
@@ -405,7 +405,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
     }
 
     fn document_of(number: u8) -> Piece<'static> {
-        Piece::Document(WrittenId::ObjectId([number; 12]))
+        Piece::Document(EncodedId::ObjectId([number; 12]))
     }
 
     fn until(millis: Millis) -> Piece<'static> {
@@ -436,13 +436,13 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let (guest, opener, holder) = (place("shares", "guest"), place("shares", "opener"), place("tuples", "holder"));
         let is_fact = |collection: &str, pieces: &[Piece<'_>]| {
             let fact = decode(schema, key(schema, collection), &bytes(pieces));
-            fact.inspect(|fact| assert_sound(schema, fact)).is_some()
+            fact.inspect(|fact| assert_valid(schema, fact)).is_some()
         };
         let text = "x".repeat(1_025);
-        let string = |text| Leads::To(WrittenId::String(text));
+        let string = |text| Leads::To(EncodedId::String(text));
         let sure = |relation, grantee| to(relation, 0, Sureness::Sure, grantee);
         let no = Window::default();
-        let (unbounded, empty) = (Piece::Window { since: None, until: None }, WrittenId::String(""));
+        let (unbounded, empty) = (Piece::Window { since: None, until: None }, EncodedId::String(""));
         let cases: Vec<(bool, &str, Vec<Piece<'_>>)> = vec![
             (true, "files", vec![]),
             (true, "files", vec![Silent]),
@@ -457,8 +457,8 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             (true, "shares", vec![document_of(1), Piece::OtherDocument("1")]),
             (false, "shares", vec![Piece::OtherDocument("1"), document_of(1)]),
             (false, "shares", vec![document_of(2), document_of(1)]),
-            (false, "shares", vec![Piece::Document(WrittenId::String(&text))]),
-            (false, "shares", vec![Piece::Document(WrittenId::Digest([1; 16]))]),
+            (false, "shares", vec![Piece::Document(EncodedId::String(&text))]),
+            (false, "shares", vec![Piece::Document(EncodedId::Digest([1; 16]))]),
             (false, "shares", vec![plain(guest, 1)]),
             (false, "files", vec![document_of(7), plain(owner, 1)]),
             (false, "shares", vec![document_of(1), plain(guest, 1), document_of(2)]),
@@ -479,15 +479,15 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             (false, "files", vec![sure(owner, Leads::Flag)]),
             (true, "files", vec![sure(reader, Leads::Everyone)]),
             (false, "files", vec![sure(owner, Leads::Everyone)]),
-            (false, "files", vec![sure(owner, Leads::To(WrittenId::Integer(1)))]),
-            (false, "files", vec![sure(owner, Leads::To(WrittenId::Uuid([1; 16])))]),
+            (false, "files", vec![sure(owner, Leads::To(EncodedId::Integer(1)))]),
+            (false, "files", vec![sure(owner, Leads::To(EncodedId::Uuid([1; 16])))]),
             (false, "files", vec![sure(owner, string("x"))]),
             (true, "files", vec![odd(owner, 0, 0, None)]),
             (false, "files", vec![odd(owner, 0, 1, None)]),
             (false, "files", vec![odd(deleted, 0, 1, None)]),
             (true, "tuples", vec![document_of(1), odd(holder, 0, 2, None)]),
             (false, "tuples", vec![document_of(1), odd(holder, 0, 3, None)]),
-            (true, "shares", vec![document_of(1), sure(opener, Leads::To(WrittenId::Digest([1; 16])))]),
+            (true, "shares", vec![document_of(1), sure(opener, Leads::To(EncodedId::Digest([1; 16])))]),
             (false, "shares", vec![document_of(1), sure(opener, string("secret"))]),
             (false, "shares", vec![document_of(1), sure(opener, Leads::To(empty))]),
             // Times.
@@ -526,7 +526,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
         let schema = schema();
         let key = key(schema, "shares");
         let documents = |count: u16| -> Vec<Piece<'_>> {
-            (0..count).map(|number| Piece::Document(WrittenId::Integer(number.into()))).collect()
+            (0..count).map(|number| Piece::Document(EncodedId::Integer(number.into()))).collect()
         };
         assert!(decode(schema, key.clone(), &bytes(&documents(1_000))).is_some());
         assert!(decode(schema, key.clone(), &bytes(&documents(1_001))).is_none());

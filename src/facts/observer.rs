@@ -15,7 +15,7 @@ use crate::{
     question::Tier,
     schema::Schema,
     source::Deadline,
-    telemetry::Seldom,
+    telemetry::RateLimitedLog,
 };
 
 /// How long the source may take to say what the truth is.
@@ -26,7 +26,7 @@ const READ_TIME: Duration = Duration::from_secs(2);
 const HEARING_TIME: Duration = Duration::from_secs(15);
 
 /// Keeps what is wrong everywhere from flooding the log.
-static WRONG: Seldom = Seldom::per_second(1);
+static WRONG: RateLimitedLog = RateLimitedLog::per_second(1);
 
 /// How often it is looked whether that is so.
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,15 +50,15 @@ impl Facts {
         let key = FactKey { lookup: remembered.lookup(), id: remembered.id().clone() };
         // No earlier than what is compared with it.
         let at = self.freshness.newest().max(remembered.stamp());
-        let mut held = vec![(Tier::Memory, remembered)];
+        let mut found = vec![(Tier::Memory, remembered)];
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
-            held.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
+            found.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
         }
         let read = self.source.load(vec![key.clone()], at, Deadline::after(READ_TIME)).await;
         let Some((_, Ok(truth))) = read.into_iter().next() else { return };
         self.metrics.observed();
         let mut is_wrong = false;
-        for (tier, fact) in held {
+        for (tier, fact) in found {
             if !fact.says_the_same(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
                 is_wrong = true;
                 self.metrics.found_stale(tier);
@@ -88,7 +88,7 @@ impl Facts {
     /// Whether a fact is taken to be true as of a moment, once everything before that has been heard.
     async fn still_counts(&self, fact: &Fact, moment: Moment, epoch: Epoch) -> bool {
         let until = Instant::now() + HEARING_TIME;
-        while self.freshness.applied() < moment {
+        while self.freshness.watermark() < moment {
             if Instant::now() > until {
                 return false;
             }

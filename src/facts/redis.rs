@@ -4,8 +4,8 @@
 //! Nothing here knows whether a fact still counts, and nothing that Redis says is believed further than that it could be a
 //! fact. No request waits for a write; and where Redis is down, slow or full, this does nothing at all.
 
-mod filling;
-mod room;
+mod writer;
+mod write_budget;
 
 use std::{
     sync::{
@@ -15,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-pub use filling::Filling;
-use filling::Waiting;
 use futures::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument as _;
+pub use writer::RedisWriter;
+use writer::Waiting;
 
 use super::codec;
 use crate::{
@@ -45,9 +45,9 @@ pub struct SharedFacts {
     names: Names,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
-    /// Bounded by the bytes that may wait, each of which takes a permit of `room`.
+    /// Bounded by the bytes that may wait, each of which takes a permit of `write_budget`.
     queue: mpsc::UnboundedSender<Waiting>,
-    room: Arc<Semaphore>,
+    write_budget: Arc<Semaphore>,
     is_refusal_told: AtomicBool,
 }
 
@@ -61,7 +61,7 @@ enum Unwritten {
     /// The link is down.
     Down,
     /// Redis is three quarters full.
-    NoRoom,
+    OverBudget,
     /// Redis has just refused others.
     Paused,
     /// Redis has no memory left.
@@ -78,7 +78,7 @@ impl Unwritten {
         Self::QueueFull,
         Self::TooLarge,
         Self::Down,
-        Self::NoRoom,
+        Self::OverBudget,
         Self::Paused,
         Self::OutOfMemory,
         Self::Refused,
@@ -91,7 +91,7 @@ impl Unwritten {
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
             Self::Down => "down",
-            Self::NoRoom => "no_room",
+            Self::OverBudget => "over_budget",
             Self::Paused => "paused",
             Self::OutOfMemory => "out_of_memory",
             Self::Refused => "refused",
@@ -103,16 +103,16 @@ impl Unwritten {
 impl SharedFacts {
     /// Facts of a schema, over a link, under these names; and what writes them, which has to be run.
     #[must_use]
-    pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, Filling) {
+    pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, RedisWriter) {
         for reason in Unwritten::ALL {
             metrics.may_leave_unwritten(reason.as_str());
         }
         let (queue, waiting) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let write_budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
         let is_refusal_told = AtomicBool::new(false);
-        let shared = Arc::new(Self { link, names, schema, metrics, queue, room, is_refusal_told });
-        let filling = Filling::new(&shared, waiting);
-        (shared, filling)
+        let shared = Arc::new(Self { link, names, schema, metrics, queue, write_budget, is_refusal_told });
+        let writer = RedisWriter::new(&shared, waiting);
+        (shared, writer)
     }
 
     /// Whether there is any use in asking.
@@ -151,9 +151,9 @@ impl SharedFacts {
     /// Has a fact that was read from the source be written, if there is room among those that wait.
     pub fn fill(&self, fact: &Fact) {
         let permits = u32::try_from(fact.memory()).unwrap_or(u32::MAX);
-        match Arc::clone(&self.room).try_acquire_many_owned(permits) {
-            Ok(room) => {
-                let _nobody_writes = self.queue.send(Waiting { fact: fact.clone(), _room: room });
+        match Arc::clone(&self.write_budget).try_acquire_many_owned(permits) {
+            Ok(write_budget) => {
+                let _nobody_writes = self.queue.send(Waiting { fact: fact.clone(), _room: write_budget });
             }
             Err(_) => self.metrics.unwritten(Unwritten::QueueFull.as_str()),
         }

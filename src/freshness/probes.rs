@@ -51,14 +51,14 @@ impl Probes {
 
     /// The moment that a fact must be true as of to be no older than `since`; none if no probe was sent since then.
     #[must_use]
-    pub fn needed(&self, since: LocalTime) -> Option<Moment> {
+    pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         let place = self.kept.partition_point(|kept| kept.sent < since);
         self.kept.get(place).map(|probe| probe.moment)
     }
 
     /// The local time that a fact as of this moment is no older than; none if the moment is older than all probes.
     #[must_use]
-    pub fn worth(&self, moment: Moment) -> Option<LocalTime> {
+    pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         let after = self.kept.partition_point(|kept| kept.moment <= moment);
         self.kept.get(after.checked_sub(1)?).map(|probe| probe.sent)
     }
@@ -102,11 +102,11 @@ mod tests {
             let since = probe(since, 0).sent;
             let least = all.iter().filter(|probe| probe.sent >= since).map(|probe| probe.moment).min();
             // Never less than the probes say; and something, where they say something.
-            prop_assert!(probes.needed(since) >= least);
-            prop_assert_eq!(probes.needed(since).is_some(), least.is_some());
+            prop_assert!(probes.required_moment(since) >= least);
+            prop_assert_eq!(probes.required_moment(since).is_some(), least.is_some());
             let moment = Moment::from_count(moment);
             let newest = all.iter().filter(|probe| probe.moment <= moment).map(|probe| probe.sent).max();
-            prop_assert!(probes.worth(moment) <= newest);
+            prop_assert!(probes.fresh_since(moment) <= newest);
         }
     }
 
@@ -116,10 +116,10 @@ mod tests {
         for (sent, moment) in [(0, 10), (250, 10), (500, 30), (750, 40)] {
             probes.record(probe(sent, moment));
         }
-        assert_eq!(probes.worth(Moment::from_count(9)), None);
-        assert_eq!(probes.worth(Moment::from_count(29)), Some(probe(250, 0).sent));
-        assert_eq!(probes.worth(Moment::from_count(99)), Some(probe(750, 0).sent));
-        assert_eq!(probes.needed(probe(251, 0).sent), Some(Moment::from_count(30)));
-        assert_eq!(probes.needed(probe(751, 0).sent), None);
+        assert_eq!(probes.fresh_since(Moment::from_count(9)), None);
+        assert_eq!(probes.fresh_since(Moment::from_count(29)), Some(probe(250, 0).sent));
+        assert_eq!(probes.fresh_since(Moment::from_count(99)), Some(probe(750, 0).sent));
+        assert_eq!(probes.required_moment(probe(251, 0).sent), Some(Moment::from_count(30)));
+        assert_eq!(probes.required_moment(probe(751, 0).sent), None);
     }
 }

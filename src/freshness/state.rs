@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use super::{
-    Change, Changed, Horizon, LocalTime, Moment, Probe, Probes, Statement,
+    Change, ChangeBatch, Changed, LocalTime, Moment, Probe, Probes, Progress,
     marks::{Marks, Target},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub struct Epoch(pub(crate) u64);
 #[derive(Debug)]
 pub struct Freshness {
     /// W.
-    applied: AtomicU64,
+    watermark: AtomicU64,
     floor: AtomicU64,
     /// X: the newest moment known.
     newest: AtomicU64,
@@ -52,7 +52,7 @@ impl Freshness {
     #[must_use]
     pub fn new(schema: &Schema) -> Self {
         Self {
-            applied: AtomicU64::new(0),
+            watermark: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             newest: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -66,8 +66,8 @@ impl Freshness {
 
     /// W: the moment up to which everything has been applied.
     #[must_use]
-    pub fn applied(&self) -> Moment {
-        Moment::from_count(self.applied.load(Ordering::Acquire))
+    pub fn watermark(&self) -> Moment {
+        Moment::from_count(self.watermark.load(Ordering::Acquire))
     }
 
     /// Facts of earlier moments count for nothing.
@@ -90,7 +90,7 @@ impl Freshness {
 
     /// Takes notice of a moment that is known to have come. Only for who writes: a moment of a history that is over would
     /// never come.
-    fn know(&self, moment: Moment) {
+    fn observe(&self, moment: Moment) {
         self.newest.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
 
@@ -102,9 +102,9 @@ impl Freshness {
         let stamp = fact.stamp();
         // Before the test: what is marked after it is later than this. The subject's mark was read even earlier, at the
         // request's arrival: one that came later is later than what the request may expect.
-        let applied = self.applied();
+        let watermark = self.watermark();
         let counts = stamp >= subjects && stamp >= self.floor() && stamp >= self.mark_of(fact);
-        (counts && epoch == self.epoch()).then(|| stamp.max(applied))
+        (counts && epoch == self.epoch()).then(|| stamp.max(watermark))
     }
 
     /// Whether a fact that was read as of an earlier moment than `known` has a later mark: that, or one that it covers, may
@@ -148,18 +148,18 @@ impl Freshness {
     }
 
     /// Applies a statement: first what changed, then how far it reaches. One of another epoch is not applied.
-    pub fn hear(&self, statement: &Statement, epoch: Epoch) -> bool {
+    pub fn apply(&self, change_batch: &ChangeBatch, epoch: Epoch) -> bool {
         let _one_by_one = self.write();
         if epoch != self.epoch() {
             return false;
         }
-        self.mark_all(&statement.changes);
-        let horizon = Horizon { applied: self.applied(), floor: self.floor() };
-        let heard = horizon.hear(statement.from, statement.to);
-        self.know(heard.applied);
+        self.mark_all(&change_batch.changes);
+        let progress = Progress { watermark: self.watermark(), floor: self.floor() };
+        let heard = progress.apply(change_batch.from, change_batch.to);
+        self.observe(heard.watermark);
         self.floor.store(heard.floor.as_u64(), Ordering::Release);
         // Last: whoever loads it finds all that came before it marked.
-        self.applied.store(heard.applied.as_u64(), Ordering::Release);
+        self.watermark.store(heard.watermark.as_u64(), Ordering::Release);
         true
     }
 
@@ -190,28 +190,28 @@ impl Freshness {
                 },
                 Changed::Subject(subject) => self.subjects.mark(Target::Subject(subject), *at),
             }
-            self.know(*at);
+            self.observe(*at);
         }
     }
 
     /// Begins to hear at a moment of which nothing is known before it: W and the floor are raised to it.
     pub fn begin_at(&self, moment: Moment) {
         let _one_by_one = self.write();
-        self.know(moment);
+        self.observe(moment);
         self.floor.fetch_max(moment.as_u64(), Ordering::AcqRel);
-        self.applied.fetch_max(moment.as_u64(), Ordering::AcqRel);
+        self.watermark.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
 
-    /// Takes in a probe that was answered. `applied` is W as it was before the probe was sent, in `epoch`: the source's time
+    /// Takes in a probe that was answered. `watermark` is W as it was before the probe was sent, in `epoch`: the source's time
     /// cannot be earlier, unless it is another source or an older copy of it. Then `forget` is called while nothing counts,
     /// and a new epoch begins at the probe's moment. Says whether that happened.
-    pub fn probed(&self, probe: Probe, applied: Moment, epoch: Epoch, forget: impl FnOnce()) -> bool {
+    pub fn record_probe(&self, probe: Probe, watermark: Moment, epoch: Epoch, forget: impl FnOnce()) -> bool {
         let _one_by_one = self.write();
         if epoch != self.epoch() {
             return false;
         }
         let mut probes = self.probes.write().unwrap_or_else(PoisonError::into_inner);
-        let has_gone_back = probe.moment < applied;
+        let has_gone_back = probe.moment < watermark;
         if has_gone_back {
             self.epoch.fetch_add(1, Ordering::AcqRel);
             self.floor.store(u64::MAX, Ordering::Release);
@@ -219,32 +219,32 @@ impl Freshness {
             forget();
             self.marks.clear();
             self.subjects.clear();
-            self.applied.store(probe.moment.as_u64(), Ordering::Release);
+            self.watermark.store(probe.moment.as_u64(), Ordering::Release);
             self.newest.store(probe.moment.as_u64(), Ordering::Release);
             self.floor.store(probe.moment.as_u64(), Ordering::Release);
             // Again: who began to read in between may have seen W as it was.
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
-        self.know(probe.moment);
+        self.observe(probe.moment);
         probes.record(probe);
         has_gone_back
     }
 
     /// The moment that a fact must be true as of to be no older than `since`; none if no probe was sent since then.
     #[must_use]
-    pub fn needed(&self, since: LocalTime) -> Option<Moment> {
-        self.probes().needed(since)
+    pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
+        self.probes().required_moment(since)
     }
 
     /// The local time that a fact as of this moment is no older than.
     #[must_use]
-    pub fn worth(&self, moment: Moment) -> Option<LocalTime> {
-        self.probes().worth(moment)
+    pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
+        self.probes().fresh_since(moment)
     }
 
     /// The last probe that was sent at this time or before, and answered.
     #[must_use]
-    pub fn probed_before(&self, time: LocalTime) -> Option<Probe> {
+    pub fn probe_sent_before(&self, time: LocalTime) -> Option<Probe> {
         self.probes().sent_before(time)
     }
 

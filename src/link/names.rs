@@ -26,7 +26,7 @@ pub struct Names {
     /// The key of the lease.
     pub lease: String,
     /// The channel of statements.
-    pub statements: String,
+    pub change_batches: String,
     /// The channel of hints, which all versions hear.
     pub hints: String,
 }
@@ -45,7 +45,7 @@ impl Names {
             facts,
             log: format!("pc:log:{space}"),
             lease: format!("pc:lease:{space}"),
-            statements: format!("pc:statements:{space}"),
+            change_batches: format!("pc:changes:{space}"),
             hints: format!("pc:hints:{place}"),
         }
     }
@@ -109,7 +109,7 @@ mod tests {
             assert_ne!(own.facts, other.facts);
             assert_ne!(own.log, other.log);
             assert_ne!(own.lease, other.lease);
-            assert_ne!(own.statements, other.statements);
+            assert_ne!(own.change_batches, other.change_batches);
         }
         assert_ne!(own.hints, names("other", Some([1; 16]), 1, 1).hints);
     }

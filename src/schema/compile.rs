@@ -1,7 +1,7 @@
 //! Declarations into tables: every name is looked up, every relation finds its lookup.
 //!
-//! What permissions mean as a whole (recursion, negation) is checked in `soundness`; what follows from them for the order of
-//! work and for queries is settled in `arrange`.
+//! What permissions mean as a whole (recursion, negation) is checked in `validate`; what follows from them for the order of
+//! work and for queries is settled in `plan`.
 
 mod names;
 
@@ -11,29 +11,28 @@ use names::{Names, Symbol};
 
 use super::{
     Expression, Ids, Lookup, Member, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType, Target,
-    arrange,
     declaration::{
         Declarations, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectDeclaration, SubjectName,
     },
+    error::{SHOWN_MAX, SchemaError, listed},
     expression::{Name, Syntax},
-    mistake::{Mistake, SHOWN_MAX, listed},
-    soundness,
+    plan, validate,
 };
 use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
 
 /// How many types of subjects a relation has at most: facts keep their places in one byte.
 const TARGETS_MAX: usize = 200;
 
-/// Compiles declarations. Nothing comes back where `mistakes` has grown.
-pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) -> Option<Schema> {
+/// Compiles declarations. Nothing comes back where `errors` has grown.
+pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>) -> Option<Schema> {
     if !fits(declarations) {
-        mistakes.push(Mistake::of_the_whole("the schema has more than 60,000 types, relations or permissions"));
+        errors.push(SchemaError::of_the_whole("the schema has more than 60,000 types, relations or permissions"));
         return None;
     }
-    let names = Names::of(declarations, mistakes);
+    let names = Names::of(declarations, errors);
     let mut compiler = Compiler {
         names,
-        mistakes,
+        errors,
         lookups: Vec::new(),
         lookup_ids: HashMap::new(),
         default_subject: None,
@@ -79,7 +78,7 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
         let name = declaration.name.text.as_str().into();
         subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate });
     }
-    if !compiler.mistakes.is_empty() {
+    if !compiler.errors.is_empty() {
         return None;
     }
     let mut schema = Schema {
@@ -91,11 +90,11 @@ pub(crate) fn compile(declarations: &Declarations, mistakes: &mut Vec<Mistake>) 
         lookups: compiler.lookups.into(),
         collections: Box::default(),
     };
-    soundness::check(&schema, declarations, mistakes);
-    if !mistakes.is_empty() {
+    validate::check(&schema, declarations, errors);
+    if !errors.is_empty() {
         return None;
     }
-    arrange::arrange(&mut schema);
+    plan::plan(&mut schema);
     Some(schema)
 }
 
@@ -125,7 +124,7 @@ enum Place {
 
 struct Compiler<'a> {
     names: Names<'a>,
-    mistakes: &'a mut Vec<Mistake>,
+    errors: &'a mut Vec<SchemaError>,
     lookups: Vec<Lookup>,
     lookup_ids: HashMap<(&'a str, Path), LookupId>,
     default_subject: Option<SubjectTypeId>,
@@ -134,8 +133,8 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn wrong<T>(&mut self, mistake: Mistake) -> Option<T> {
-        self.mistakes.push(mistake);
+    fn wrong<T>(&mut self, error: SchemaError) -> Option<T> {
+        self.errors.push(error);
         None
     }
 
@@ -144,8 +143,8 @@ impl<'a> Compiler<'a> {
         if found.is_some() || !self.names.is_whole || self.names.subjects.is_empty() {
             return found;
         }
-        let mistake = Mistake::new(&name.span, format!("unknown subject type `{}`", name.text));
-        self.wrong(mistake.meant(&name.text, self.names.subjects.keys().copied()))
+        let error = SchemaError::new(&name.span, format!("unknown subject type `{}`", name.text));
+        self.wrong(error.meant(&name.text, self.names.subjects.keys().copied()))
     }
 
     fn resource_type(&mut self, name: &Name) -> Option<ResourceTypeId> {
@@ -156,10 +155,10 @@ impl<'a> Compiler<'a> {
         if self.names.subjects.contains_key(name.text.as_str()) {
             let message = format!("`{}` is a subject type, not a resource type", name.text);
             let help = format!("for a field that holds subjects: subject = \"{}\"", name.text);
-            return self.wrong(Mistake::new(&name.span, message).help(help));
+            return self.wrong(SchemaError::new(&name.span, message).help(help));
         }
-        let mistake = Mistake::new(&name.span, format!("unknown resource type `{}`", name.text));
-        self.wrong(mistake.meant(&name.text, self.names.resources.keys().copied()))
+        let error = SchemaError::new(&name.span, format!("unknown resource type `{}`", name.text));
+        self.wrong(error.meant(&name.text, self.names.resources.keys().copied()))
     }
 
     /// The lookup of a collection by a field; the first relation that needs it makes it.
@@ -185,7 +184,7 @@ impl<'a> Compiler<'a> {
                 let message =
                     format!("relation `{}` has no collection, and neither has `{}`", name.text, resource.name.text);
                 return self.wrong(
-                    Mistake::new(&name.span, message)
+                    SchemaError::new(&name.span, message)
                         .help("add `collection` and `by` to the relation, or `collection` to the resource"),
                 );
             }
@@ -211,7 +210,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn ids(&mut self, declaration: &RelationDeclaration, field: &Path) -> Option<Ids> {
-        let before = self.mistakes.len();
+        let before = self.errors.len();
         let mut targets = Vec::new();
         if let Some(name) = &declaration.resource {
             targets.extend(self.resource_type(name).map(Target::Resource));
@@ -231,12 +230,15 @@ impl<'a> Compiler<'a> {
             && !targets.iter().any(|target| matches!(target, Target::Subject(_)))
         {
             let name = &declaration.name;
-            self.mistakes.push(
-                Mistake::new(&name.span, format!("relation `{}` has `wildcard`, and only sets of subjects", name.text))
-                    .help("`*` stands for all subjects of a type: list that type in `subject`"),
+            self.errors.push(
+                SchemaError::new(
+                    &name.span,
+                    format!("relation `{}` has `wildcard`, and only sets of subjects", name.text),
+                )
+                .help("`*` stands for all subjects of a type: list that type in `subject`"),
             );
         }
-        (self.mistakes.len() == before).then(|| Ids {
+        (self.errors.len() == before).then(|| Ids {
             field: field.clone(),
             targets: targets.into(),
             subject_type: declaration.subject_type.clone(),
@@ -259,7 +261,7 @@ impl<'a> Compiler<'a> {
                             example.unwrap_or("member")
                         );
                         let message = format!("`{}` is a resource type, not a subject type", name.text);
-                        self.wrong(Mistake::new(&name.span, message).help(help))
+                        self.wrong(SchemaError::new(&name.span, message).help(help))
                     }
                 }
             }
@@ -277,12 +279,12 @@ impl<'a> Compiler<'a> {
             SubjectName::Set(set, member) => (format!("{}.{}", set.text, member.text), set.span.start..member.span.end),
         };
         let is_same_set = |other: &Target| matches!((other, target), (Target::Set(a, _), Target::Set(b, _)) if *a == b);
-        let mistake = if before.contains(&target) {
-            Mistake::new(&span, format!("`{text}` is listed twice"))
+        let error = if before.contains(&target) {
+            SchemaError::new(&span, format!("`{text}` is listed twice"))
         } else if before.len() == 1 && relation.subject_type.is_none() {
             let message =
                 format!("relation `{}` has several types of subjects and no `subject_type`", relation.name.text);
-            Mistake::new(&span, message)
+            SchemaError::new(&span, message)
                 .help("name the field that says which type an id is of, or make a relation of each")
         } else if relation.subject_type.is_some()
             && relation.subject_relation.is_none()
@@ -290,16 +292,16 @@ impl<'a> Compiler<'a> {
         {
             let message =
                 format!("relation `{}` has several sets of one type and no `subject_relation`", relation.name.text);
-            Mistake::new(&span, message).help("name the field that says which relation of the type is meant")
+            SchemaError::new(&span, message).help("name the field that says which relation of the type is meant")
         } else if before.len() == TARGETS_MAX {
-            Mistake::new(
+            SchemaError::new(
                 &span,
                 format!("relation `{}` has more than {TARGETS_MAX} types of subjects", relation.name.text),
             )
         } else {
             return;
         };
-        self.mistakes.push(mistake);
+        self.errors.push(error);
     }
 
     /// The document that a subject must have.
@@ -344,7 +346,7 @@ impl<'a> Compiler<'a> {
     /// A name that stands for something that holds or not: anything but an edge.
     fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
         let members = self.names.members(kind)?;
-        let mistake = match members.symbols.get(name.text.as_str()) {
+        let error = match members.symbols.get(name.text.as_str()) {
             Some(Symbol::Condition(member)) => return Some(*member),
             Some(Symbol::Edge(_, target)) => {
                 let help = match place {
@@ -359,21 +361,21 @@ impl<'a> Compiler<'a> {
                         "name a relation that holds subjects, or a permission that follows the edge".to_owned()
                     }
                 };
-                Mistake::new(&name.span, format!("`{}` is an edge to other resources", name.text)).help(help)
+                SchemaError::new(&name.span, format!("`{}` is an edge to other resources", name.text)).help(help)
             }
             None if !members.is_whole => return None,
             None => {
                 let message = format!("`{}` has no relation or permission `{}`", members.of, name.text);
-                let mistake = Mistake::new(&name.span, message);
+                let error = SchemaError::new(&name.span, message);
                 let is_itself = |other: &&str| matches!(place, Place::Here) && *other == self.permission;
                 // To look for the right names takes a while; beyond what is shown it is not worth it.
-                match self.mistakes.len() {
-                    ..SHOWN_MAX => mistake.meant(&name.text, members.conditions().filter(|other| !is_itself(other))),
-                    _ => mistake,
+                match self.errors.len() {
+                    ..SHOWN_MAX => error.meant(&name.text, members.conditions().filter(|other| !is_itself(other))),
+                    _ => error,
                 }
             }
         };
-        self.wrong(mistake)
+        self.wrong(error)
     }
 
     fn edge(&mut self, kind: ResourceTypeId, name: &Name) -> Option<(RelationId, ResourceTypeId)> {
@@ -384,15 +386,15 @@ impl<'a> Compiler<'a> {
             Some(_) => (format!("`{}` is not an edge", name.text), true),
             None => (format!("`{}` has no edge `{}`", members.of, name.text), false),
         };
-        let mistake = Mistake::new(&name.span, message);
-        let edges: Vec<&str> = if self.mistakes.len() < SHOWN_MAX { members.edges().collect() } else { Vec::new() };
-        let mistake = match edges.as_slice() {
-            [] => mistake.help("an edge is a relation with `resource`: it leads to other resources"),
+        let error = SchemaError::new(&name.span, message);
+        let edges: Vec<&str> = if self.errors.len() < SHOWN_MAX { members.edges().collect() } else { Vec::new() };
+        let error = match edges.as_slice() {
+            [] => error.help("an edge is a relation with `resource`: it leads to other resources"),
             edges if is_known => {
-                mistake.help(format!("only a relation with `resource` leads to other resources: {}", listed(edges)))
+                error.help(format!("only a relation with `resource` leads to other resources: {}", listed(edges)))
             }
-            edges => mistake.meant(&name.text, edges.iter().copied()),
+            edges => error.meant(&name.text, edges.iter().copied()),
         };
-        self.wrong(mistake)
+        self.wrong(error)
     }
 }

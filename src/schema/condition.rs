@@ -253,7 +253,7 @@ fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
 mod tests {
     use super::*;
     use crate::schema::{
-        mistake::Mistake,
+        error::SchemaError,
         node::{Value, from_toml},
     };
 
@@ -261,12 +261,12 @@ mod tests {
     const DEPTH_MAX: usize = 16;
 
     /// Reads a condition as it stands behind `where =`.
-    fn read(text: &str) -> Result<Condition, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
+    fn read(text: &str) -> Result<Condition, Vec<SchemaError>> {
+        let mut errors = Vec::new();
         let source = format!("where = {text}");
-        let root = from_toml(&source, &mut mistakes).ok_or_else(|| mistakes.clone())?;
+        let root = from_toml(&source, &mut errors).ok_or_else(|| errors.clone())?;
         let Value::Table(entries) = &root.value else { panic!("{root:?}") };
-        parse(&source, &entries[0].node, &mut mistakes).ok_or(mistakes)
+        parse(&source, &entries[0].node, &mut errors).ok_or(errors)
     }
 
     fn assert_typed(expected: bool, cases: &[(&str, Document)]) {

@@ -11,8 +11,8 @@ use reader::Reader;
 
 use super::{
     condition::Condition,
+    error::SchemaError,
     expression::{Name, Syntax},
-    mistake::Mistake,
     node::{self, Entry, Node, Value, text_start},
     path::Path,
 };
@@ -89,13 +89,13 @@ pub(crate) struct PermissionDeclaration {
 }
 
 /// Reads the text of a schema.
-pub(crate) fn read(text: &str, mistakes: &mut Vec<Mistake>) -> Declarations {
+pub(crate) fn read(text: &str, errors: &mut Vec<SchemaError>) -> Declarations {
     let mut declarations = Declarations::default();
-    let Some(root) = node::from_toml(text, mistakes) else {
+    let Some(root) = node::from_toml(text, errors) else {
         return declarations;
     };
-    let unreadable: Vec<_> = mistakes.iter().map(|mistake| mistake.span.clone()).collect();
-    let mut reader = Reader { text, mistakes };
+    let unreadable: Vec<_> = errors.iter().map(|error| error.span.clone()).collect();
+    let mut reader = Reader { text, errors };
     reader.table(
         &root,
         "the schema",
@@ -111,7 +111,7 @@ pub(crate) fn read(text: &str, mistakes: &mut Vec<Mistake>) -> Declarations {
                 fields.unknown().next().is_none() && [subjects, resources].into_iter().all(is_table_if_any);
             if default.is_none() && !fields.is_misspelt("default_subject") {
                 let name = declarations.subjects.first().map_or("user", |subject| &subject.name.text);
-                reader.wrong(Mistake::of_the_whole("`default_subject` is missing").help(format!(
+                reader.wrong(SchemaError::of_the_whole("`default_subject` is missing").help(format!(
                     "say which type is meant where none is named, at the top: default_subject = \"{name}\""
                 )));
             }
@@ -121,15 +121,15 @@ pub(crate) fn read(text: &str, mistakes: &mut Vec<Mistake>) -> Declarations {
             ] {
                 if is_missing && declarations.is_whole {
                     let help = format!("add a table such as [{what}.{example}]");
-                    reader.wrong(Mistake::of_the_whole(format!("there is no {what}")).help(help));
+                    reader.wrong(SchemaError::of_the_whole(format!("there is no {what}")).help(help));
                 }
             }
         },
     );
     // A value that could not be read is one mistake, whatever it was wanted for.
     let mut place = 0..;
-    mistakes.retain(|mistake| {
-        place.next().is_some_and(|place: usize| place < unreadable.len()) || !unreadable.contains(&mistake.span)
+    errors.retain(|error| {
+        place.next().is_some_and(|place: usize| place < unreadable.len()) || !unreadable.contains(&error.span)
     });
     declarations
 }
@@ -158,20 +158,20 @@ impl Reader<'_> {
                 subject.condition = reader.condition(condition);
                 if let Some(entry) = condition.filter(|_| collection.is_none() && !fields.is_misspelt("collection")) {
                     reader.wrong(
-                        Mistake::new(&entry.span, format!("{what} has a `where` and no `collection`"))
+                        SchemaError::new(&entry.span, format!("{what} has a `where` and no `collection`"))
                             .help("name the collection that holds its documents, for example: collection = \"users\""),
                     );
                 }
                 if let Some(entry) = secret.filter(|_| subject.secret && subject.id != IdForm::String) {
                     let place = fields.get("id").map_or(&entry.span, |id| &id.node.span);
                     reader.wrong(
-                        Mistake::new(place, format!("{what} is secret, and its ids are not strings"))
+                        SchemaError::new(place, format!("{what} is secret, and its ids are not strings"))
                             .help("a secret is a text: id = \"string\""),
                     );
                 }
                 if let Some(entry) = collection.filter(|_| subject.secret) {
                     reader.wrong(
-                        Mistake::new(&entry.span, format!("{what} is secret, and cannot have a collection")).help(
+                        SchemaError::new(&entry.span, format!("{what} is secret, and cannot have a collection")).help(
                             "a secret is kept only as a hash, by which no document is found: read it by a relation",
                         ),
                     );
@@ -262,7 +262,7 @@ impl Reader<'_> {
         };
         if items.is_empty() {
             self.wrong(
-                Mistake::new(&entry.node.span, "`subject` lists nothing")
+                SchemaError::new(&entry.node.span, "`subject` lists nothing")
                     .help("without `subject` the type is the default one"),
             );
         }
@@ -272,7 +272,7 @@ impl Reader<'_> {
                 names.push(self.subject_name(text, item));
             } else {
                 let message = format!("`subject` names types in quotes, not {}", item.describe());
-                self.wrong(Mistake::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
+                self.wrong(SchemaError::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
             }
         }
         names
@@ -302,7 +302,7 @@ impl Reader<'_> {
         let what = format!("permission `{}`", permission.name.text);
         if !matches!(node.value, Value::Table(_)) {
             let message = format!("{what} wants an expression in quotes, not {}", node.describe());
-            self.wrong(Mistake::new(&node.span, message).help("for example: \"owner | reader\""));
+            self.wrong(SchemaError::new(&node.span, message).help("for example: \"owner | reader\""));
             return permission;
         }
         self.table(
@@ -319,7 +319,7 @@ impl Reader<'_> {
                     },
                     None if fields.is_misspelt("is") => {}
                     None => reader.wrong(
-                        Mistake::new(&permission.name.span, format!("{what} has no `is`"))
+                        SchemaError::new(&permission.name.span, format!("{what} has no `is`"))
                             .help("for example: { is = \"owner | shared\", private = true }"),
                     ),
                 }

@@ -2,7 +2,7 @@
 //!
 //! Only syntax: what the names are is settled by the compiler.
 
-use super::mistake::{Mistake, Span};
+use super::error::{SchemaError, Span};
 
 /// How deep one expression nests at most.
 const DEPTH_MAX: usize = 32;
@@ -53,9 +53,9 @@ pub(crate) fn name_help(wrong: &str) -> String {
 
 /// Reads an expression. `at` is the place of its first byte in the schema, or none where the schema's text differs from it
 /// (escapes); then mistakes are shown at `span`.
-pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax, Mistake> {
+pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax, SchemaError> {
     if text.trim().is_empty() {
-        return Err(Mistake::new(span, "the permission is empty").help("for example: owner | reader"));
+        return Err(SchemaError::new(span, "the permission is empty").help("for example: owner | reader"));
     }
     let mut parser = Parser { text, position: 0, at, span };
     let syntax = parser.any_of(0)?;
@@ -115,15 +115,15 @@ impl Parser<'_> {
     }
 
     /// A mistake at the word or the character that stands here, or behind the last one.
-    fn wrong_here(&self, message: impl Into<String>) -> Mistake {
+    fn wrong_here(&self, message: impl Into<String>) -> SchemaError {
         let place = match self.rest().chars().next() {
             None => self.place(self.before().len(), self.before().len()),
             Some(c) => self.place(self.position, self.position + self.word().len().max(c.len_utf8())),
         };
-        Mistake::new(&place, message)
+        SchemaError::new(&place, message)
     }
 
-    fn unexpected(&self, c: char) -> Mistake {
+    fn unexpected(&self, c: char) -> SchemaError {
         let help = match c {
             '+' | ',' => "`|` is or, `&` is and",
             '-' if self.rest().starts_with("->") => "an edge is followed with a dot: `edge.name`",
@@ -134,18 +134,18 @@ impl Parser<'_> {
     }
 
     /// Two things stand side by side.
-    fn no_operator(&self) -> Mistake {
+    fn no_operator(&self) -> SchemaError {
         let before = self.before();
         let last = before.rfind(|c| !is_word_part(c)).map_or(0, |at| at + 1);
         match (self.word(), before.get(last..)) {
             ("and", _) => self.wrong_here("`and` is written `&`"),
             ("or", _) => self.wrong_here("`or` is written `|`"),
-            (_, Some("not")) => Mistake::new(&self.place(last, before.len()), "`not` is written `!`"),
+            (_, Some("not")) => SchemaError::new(&self.place(last, before.len()), "`not` is written `!`"),
             _ => self.wrong_here("an operator is missing here").help("`|` is or, `&` is and"),
         }
     }
 
-    fn any_of(&mut self, depth: usize) -> Result<Syntax, Mistake> {
+    fn any_of(&mut self, depth: usize) -> Result<Syntax, SchemaError> {
         let mut sides = vec![self.all_of(depth)?];
         while self.take('|') {
             sides.push(self.all_of(depth)?);
@@ -153,7 +153,7 @@ impl Parser<'_> {
         Ok(one_or(sides, Syntax::Or))
     }
 
-    fn all_of(&mut self, depth: usize) -> Result<Syntax, Mistake> {
+    fn all_of(&mut self, depth: usize) -> Result<Syntax, SchemaError> {
         let mut sides = vec![self.one(depth)?];
         while self.take('&') {
             sides.push(self.one(depth)?);
@@ -161,7 +161,7 @@ impl Parser<'_> {
         Ok(one_or(sides, Syntax::And))
     }
 
-    fn one(&mut self, depth: usize) -> Result<Syntax, Mistake> {
+    fn one(&mut self, depth: usize) -> Result<Syntax, SchemaError> {
         if depth > DEPTH_MAX {
             return Err(self.wrong_here(format!("the expression nests deeper than {DEPTH_MAX}")));
         }
@@ -178,7 +178,7 @@ impl Parser<'_> {
                 }
                 Some(c) if is_word_part(c) || matches!(c, '!' | '(') => Err(self.no_operator()),
                 Some(c) => Err(self.unexpected(c)),
-                None => Err(Mistake::new(&self.place(open, open + 1), "this `(` is never closed")),
+                None => Err(SchemaError::new(&self.place(open, open + 1), "this `(` is never closed")),
             };
         }
         let edge = self.name()?;
@@ -186,10 +186,10 @@ impl Parser<'_> {
             return Ok(Syntax::Name(edge));
         }
         if let Some('!' | '(') = self.peek() {
-            let mistake = self.wrong_here("a single name stands after a dot");
+            let error = self.wrong_here("a single name stands after a dot");
             let is_negated = self.take('!');
             self.peek();
-            return Err(mistake.help(match self.word() {
+            return Err(error.help(match self.word() {
                 name if is_negated && is_name(name) => format!("the `!` goes first: `!{}.{name}`", edge.text),
                 _ => format!("each name wants its edge, for example `({0}.owner | {0}.reader)`", edge.text),
             }));
@@ -203,7 +203,7 @@ impl Parser<'_> {
         Ok(Syntax::Walk { edge, member })
     }
 
-    fn name(&mut self) -> Result<Name, Mistake> {
+    fn name(&mut self) -> Result<Name, SchemaError> {
         match self.peek() {
             None => return Err(self.wrong_here("a name is missing at the end")),
             Some(c) if is_word_part(c) => {}
@@ -281,9 +281,9 @@ mod tests {
             ("Admin", 0..5, "`Admin` is not a name"),
             ("é", 0..2, "`é` is not a name"),
         ] {
-            let mistake = parse(text, Some(100), &(0..0)).unwrap_err();
+            let error = parse(text, Some(100), &(0..0)).unwrap_err();
             let place = 100 + place.start..100 + place.end;
-            assert_eq!((mistake.span, mistake.message.as_str()), (Some(place), message), "{text}");
+            assert_eq!((error.span, error.message.as_str()), (Some(place), message), "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use toml::{
     value::Datetime,
 };
 
-use super::mistake::{Mistake, SHOWN_MAX, Span};
+use super::error::{SHOWN_MAX, SchemaError, Span};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -42,23 +42,23 @@ pub(crate) struct Entry {
 const JSON_HELP: &str = "keys and texts stand in double quotes: '{\"kind\": \"note\", \"is_deleted\": true}'";
 
 /// Reads a whole TOML file; none where it is not TOML. A value that cannot be read is noted and stands as undefined.
-pub(crate) fn from_toml(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        return Some(Node { span: table.span(), value: Value::Table(entries(table.get_ref(), mistakes)) });
+pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Node> {
+    let (table, toml_errors) = DeTable::parse_recoverable(text);
+    if toml_errors.is_empty() {
+        return Some(Node { span: table.span(), value: Value::Table(entries(table.get_ref(), errors)) });
     }
-    for error in errors {
-        let message = format!("not TOML: {}", error.message());
-        let Some(span) = error.span() else {
-            mistakes.push(Mistake::of_the_whole(message));
+    for toml_error in toml_errors {
+        let message = format!("not TOML: {}", toml_error.message());
+        let Some(span) = toml_error.span() else {
+            errors.push(SchemaError::of_the_whole(message));
             continue;
         };
-        let mistake = Mistake::new(&span, message);
+        let error = SchemaError::new(&span, message);
         let word = text.get(span.clone()).unwrap_or_default();
-        let is_shown = mistakes.len() < SHOWN_MAX;
+        let is_shown = errors.len() < SHOWN_MAX;
         let is_value = is_shown && text.get(..span.start).is_some_and(|before| before.trim_end().ends_with('='));
         let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        mistakes.push(if is_value && is_word { mistake.help(format!("in quotes: \"{word}\"")) } else { mistake });
+        errors.push(if is_value && is_word { error.help(format!("in quotes: \"{word}\"")) } else { error });
     }
     None
 }
@@ -73,7 +73,7 @@ pub(crate) fn text_start(source: &str, span: &Span, text: &str) -> Option<usize>
 }
 
 /// Reads a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` where the string is.
-pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Result<Node, Mistake> {
+pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaError> {
     let start = text_start(source, span, text);
     let located = |place: Span| start.map_or_else(|| span.clone(), |start| start + place.start..start + place.end);
     let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
@@ -83,7 +83,7 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         let place = if text.is_char_boundary(at) { located(at..at + width) } else { span.clone() };
-        Mistake::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
+        SchemaError::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
     })?;
     let places = Places::of(text);
     if let Ok(bson) = Bson::try_from(json.clone()) {
@@ -91,7 +91,7 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
     }
     let (error, place) = unreadable(&json, &places);
     let error = error.trim_start_matches("BSON error. Kind: ").trim_end_matches('.');
-    Err(Mistake::new(&located(place), format!("not Extended JSON: {error}")))
+    Err(SchemaError::new(&located(place), format!("not Extended JSON: {error}")))
 }
 
 /// The innermost part of a JSON value that is not Extended JSON.
@@ -109,14 +109,14 @@ fn unreadable(json: &serde_json::Value, places: &Places) -> (String, Span) {
     }
 }
 
-fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -> Span) -> Result<Node, Mistake> {
+fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -> Span) -> Result<Node, SchemaError> {
     let span = located(places.span.clone());
     let value = match value {
         Bson::Document(document) => {
             if document.len() < places.keys.len() {
                 let place = places.repeated_key(text).map_or(span, located);
                 return Err(
-                    Mistake::new(&place, "this key is there already").help("join two tests of a field by `$and`")
+                    SchemaError::new(&place, "this key is there already").help("join two tests of a field by `$and`")
                 );
             }
             let places = places.keys.iter().zip(&places.parts);
@@ -167,22 +167,22 @@ impl Node {
     }
 }
 
-fn entries(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Vec<Entry> {
+fn entries(table: &DeTable<'_>, errors: &mut Vec<SchemaError>) -> Vec<Entry> {
     let mut all: Vec<Entry> = table
         .iter()
         .map(|(name, value)| Entry {
             name: name.get_ref().to_string(),
             span: name.span(),
-            node: Node { span: value.span(), value: read(value, mistakes) },
+            node: Node { span: value.span(), value: read(value, errors) },
         })
         .collect();
     all.sort_by_key(|entry| entry.span.start);
     all
 }
 
-fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
+fn read(value: &Spanned<DeValue<'_>>, errors: &mut Vec<SchemaError>) -> Value {
     let mut wrong = |message: String, help: Option<String>| {
-        mistakes.push(Mistake { span: Some(value.span()), message, help });
+        errors.push(SchemaError { span: Some(value.span()), message, help });
         Value::Scalar(Bson::Undefined)
     };
     match value.get_ref() {
@@ -204,9 +204,9 @@ fn read(value: &Spanned<DeValue<'_>>, mistakes: &mut Vec<Mistake>) -> Value {
             },
         },
         DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| Node { span: item.span(), value: read(item, mistakes) }).collect())
+            Value::List(items.iter().map(|item| Node { span: item.span(), value: read(item, errors) }).collect())
         }
-        DeValue::Table(table) => Value::Table(entries(table, mistakes)),
+        DeValue::Table(table) => Value::Table(entries(table, errors)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bson::{Bson, Document};
 
-use super::mistake::{Mistake, Span};
+use super::error::{SchemaError, Span};
 
 /// A validated dotted path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,19 +55,19 @@ impl Path {
     }
 
     /// Reads a path that stands at `span` of a schema, and says what it was probably meant to be.
-    pub(crate) fn read(text: &str, span: &Span) -> Result<Self, Mistake> {
+    pub(crate) fn read(text: &str, span: &Span) -> Result<Self, SchemaError> {
         Self::parse(text).map_err(|why| {
             let parts = text.split('.').map(|part| part.trim_start_matches('$'));
             let right: Vec<&str> = parts.filter(|part| !part.is_empty() && !is_position(part)).collect();
             let right = right.join(".");
             if text.is_empty() {
-                return Mistake::new(span, "the name of a field is empty").help("for example: \"owner_id\"");
+                return SchemaError::new(span, "the name of a field is empty").help("for example: \"owner_id\"");
             }
-            let mistake = Mistake::new(span, format!("the field `{text}` {why}"));
+            let error = SchemaError::new(span, format!("the field `{text}` {why}"));
             match text.split('.').any(is_position) {
-                _ if right.is_empty() => mistake,
-                true => mistake.help(format!("`{right}` looks at every element of the array")),
-                false => mistake.help(format!("did you mean `{right}`?")),
+                _ if right.is_empty() => error,
+                true => error.help(format!("`{right}` looks at every element of the array")),
+                false => error.help(format!("did you mean `{right}`?")),
             }
         })
     }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Deadline, Source, SourceError};
 use crate::{
     fact::{DocumentId, Fact, FactKey, document_keys},
-    freshness::{Change, Changed, Clock, Moment, Statement},
+    freshness::{Change, ChangeBatch, Changed, Clock, Moment},
     question::{CollectionId, Id, LookupId},
     schema::Schema,
 };
@@ -40,9 +40,9 @@ pub struct Documents {
     /// Where they are read from, and what was found there last.
     files: Option<Files>,
     /// What reading them again has changed.
-    changes: mpsc::Sender<Statement>,
+    changes: mpsc::Sender<ChangeBatch>,
     /// Who hears it.
-    listener: Mutex<Option<mpsc::Receiver<Statement>>>,
+    listener: Mutex<Option<mpsc::Receiver<ChangeBatch>>>,
     /// Why the files are not what is answered from.
     trouble: watch::Sender<Option<String>>,
 }
@@ -125,7 +125,7 @@ impl Documents {
 
     /// What changes from now on. For one listener; a second one gets nothing.
     #[must_use]
-    pub fn changes(&self) -> Option<mpsc::Receiver<Statement>> {
+    pub fn changes(&self) -> Option<mpsc::Receiver<ChangeBatch>> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -149,9 +149,9 @@ impl Documents {
         }
         tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
-        let statement = Statement { from: before.revision, to: after.revision, changes };
+        let batch = ChangeBatch { from: before.revision, to: after.revision, changes };
         // What is not heard shows as a gap in what is.
-        let _not_heard = self.changes.try_send(statement);
+        let _not_heard = self.changes.try_send(batch);
     }
 
     /// Looks at the files, and reads them if they have changed. Files that are broken change nothing but that they are said

@@ -119,13 +119,13 @@ impl Prober {
         if let Some(last) = underway.last().filter(|last| last.at >= since || underway.len() >= UNDERWAY_MAX) {
             return last.clone();
         }
-        let (landed, outcome) = watch::channel(None);
+        let (sender, outcome) = watch::channel(None);
         let sent = Sent { at: LocalTime::now(), outcome };
         underway.push(sent.clone());
         let (this, at) = (self.clone(), sent.at);
         let probe = async move {
             let outcome = this.send(at).await;
-            let _nobody_waits = landed.send(Some(outcome));
+            let _nobody_waits = sender.send(Some(outcome));
         };
         tokio::spawn(probe.in_current_span());
         sent
@@ -133,12 +133,12 @@ impl Prober {
 
     /// Sends a probe. `at` is a time before that.
     async fn send(&self, at: LocalTime) -> Result<(), SourceError> {
-        let (epoch, applied) = (self.freshness.epoch(), self.freshness.applied());
+        let (epoch, watermark) = (self.freshness.epoch(), self.freshness.watermark());
         let moment = self.source.probe(Deadline::after(PROBE_TIME)).await?;
-        if self.freshness.probed(Probe { sent: at, moment }, applied, epoch, &*self.forget) {
+        if self.freshness.record_probe(Probe { sent: at, moment }, watermark, epoch, &*self.forget) {
             tracing::error!(
                 now = moment.as_u64(),
-                before = applied.as_u64(),
+                before = watermark.as_u64(),
                 "the source's time has gone back: it is another one, or was restored from a backup; all is forgotten"
             );
         }

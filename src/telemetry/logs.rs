@@ -52,7 +52,7 @@ pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
 /// Lets so many lines of one kind through in a second, so that who floods the service does not flood its log. Counts the
 /// others.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct RateLimitedLog {
     lines_max: u32,
     second: Mutex<Second>,
 }
@@ -64,7 +64,7 @@ struct Second {
     suppressed: u64,
 }
 
-impl Seldom {
+impl RateLimitedLog {
     /// So many lines a second.
     #[must_use]
     pub const fn per_second(lines_max: u32) -> Self {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn so_many_lines_a_second_and_the_next_one_says_how_many_there_were_besides() {
-        let seldom = Seldom::per_second(2);
+        let seldom = RateLimitedLog::per_second(2);
         let start = Instant::now();
         let at = |millis| seldom.admit_at(start + Duration::from_millis(millis));
         assert_eq!([at(0), at(10), at(20), at(999)], [Some(0), Some(0), None, None]);

@@ -18,7 +18,7 @@ use prometheus_client::{
 use super::{
     calls::{CallMetrics, Calls, Method},
     decisions::{DecisionLabels, Decisions},
-    reading::{Kind, Reading},
+    sampled_metric::{Kind, SampledMetric},
 };
 use crate::question::Tier;
 
@@ -45,7 +45,7 @@ pub struct Metrics {
     observed: Counter,
     stale: [Counter; TIERS.len()],
     joins: Counter,
-    flight_wait: Histogram,
+    load_wait: Histogram,
     shared_written: Counter,
     shared_unwritten: Family<ReasonLabels, Counter>,
     repairs: Counter,
@@ -113,9 +113,9 @@ impl Default for Metrics {
         let help = "Facts that were believed though the source said otherwise, by where they were found";
         let stale = by_tier(all, "permcached_stale_facts", help);
         let joins =
-            counter(all, "permcached_flights_joined", "Facts that were waited for while another request loaded them");
+            counter(all, "permcached_loads_joined", "Facts that were waited for while another request loaded them");
         let help = "Time that a request waited for what another request loaded";
-        let flight_wait = self::seconds(all, "permcached_flight_wait", help, SECONDS);
+        let load_wait = self::seconds(all, "permcached_load_wait", help, SECONDS);
         let shared_written = counter(all, "permcached_redis_facts_written", "Facts written to Redis");
         let shared_unwritten = Family::default();
         let help = "Facts that were to be written to Redis and were not, by reason";
@@ -125,7 +125,7 @@ impl Default for Metrics {
         let drops = counter(all, "permcached_bus_drops", "Statements and hints that were not believed");
         let watchers = Gauge::default();
         all.register("permcached_watchers", "Calls of Watch that are open", watchers.clone());
-        let build = Reading::new("permcached_build_info", "Which version this is", Kind::Gauge);
+        let build = SampledMetric::new("permcached_build_info", "Which version this is", Kind::Gauge);
         all.register_collector(Box::new(build.with("version", env!("CARGO_PKG_VERSION"), || Some(1.0))));
         register_process(all);
         Self {
@@ -142,7 +142,7 @@ impl Default for Metrics {
             observed,
             stale,
             joins,
-            flight_wait,
+            load_wait,
             shared_written,
             shared_unwritten,
             repairs,
@@ -175,13 +175,13 @@ fn by_tier(registry: &mut Registry, name: &str, help: &str) -> [Counter; TIERS.l
 fn register_process(registry: &mut Registry) {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let help = "When the process began, in seconds since 1970";
-    let started = Reading::new("process_start_time_seconds", help, Kind::Gauge).of(move || Some(started));
+    let started = SampledMetric::new("process_start_time_seconds", help, Kind::Gauge).of(move || Some(started));
     let help = "Memory of the process that is in use, in bytes";
-    let memory = Reading::new("process_resident_memory_bytes", help, Kind::Gauge).of(resident_bytes);
+    let memory = SampledMetric::new("process_resident_memory_bytes", help, Kind::Gauge).of(resident_bytes);
     let help = "Time of processors that the process has taken";
-    let processors = Reading::new("process_cpu_seconds", help, Kind::Counter).of(|| Some(processor_seconds()));
-    for reading in [started, memory, processors] {
-        registry.register_collector(Box::new(reading));
+    let processors = SampledMetric::new("process_cpu_seconds", help, Kind::Counter).of(|| Some(processor_seconds()));
+    for sampled_metric in [started, memory, processors] {
+        registry.register_collector(Box::new(sampled_metric));
     }
 }
 
@@ -211,10 +211,10 @@ impl Metrics {
     }
 
     /// Shows values that live elsewhere, in place of earlier ones of that name.
-    pub fn show(&self, reading: Reading) {
+    pub fn show(&self, sampled_metric: SampledMetric) {
         let mut registry = Registry::default();
-        let name = reading.name();
-        registry.register_collector(Box::new(reading));
+        let name = sampled_metric.name();
+        registry.register_collector(Box::new(sampled_metric));
         self.put(name, registry);
     }
 
@@ -230,8 +230,8 @@ impl Metrics {
     }
 
     /// Shows what is counted of what is heard, in place of what was heard earlier.
-    pub fn show_hearing(&self, hearing: &Hearing) {
-        let Hearing { delay, streams } = hearing;
+    pub fn show_change_metrics(&self, change_metrics: &ChangeMetrics) {
+        let ChangeMetrics { delay, streams } = change_metrics;
         let help = "Time from a change being heard of to facts being outdated by it";
         let mut registry = Registry::default();
         registry.register_with_unit("permcached_invalidation_delay", help, Unit::Seconds, delay.clone());
@@ -293,7 +293,7 @@ impl Metrics {
 
     /// Notes how long what another request loaded was waited for.
     pub fn waited(&self, time: Duration) {
-        self.flight_wait.observe(time.as_secs_f64());
+        self.load_wait.observe(time.as_secs_f64());
     }
 
     /// Counts a fact that was written to Redis.
@@ -421,18 +421,18 @@ impl Via {
 
 /// What is counted of what is heard about changes. Clones count into the same.
 #[derive(Clone, Debug)]
-pub struct Hearing {
+pub struct ChangeMetrics {
     delay: Family<ViaLabels, Histogram, fn() -> Histogram>,
     streams: Gauge,
 }
 
-impl Default for Hearing {
+impl Default for ChangeMetrics {
     fn default() -> Self {
         Self { delay: Family::new_with_constructor(|| Histogram::new(SECONDS)), streams: Gauge::default() }
     }
 }
 
-impl Hearing {
+impl ChangeMetrics {
     /// Notes how long it took from hearing of changes to marking them.
     pub fn took(&self, via: Via, time: Duration) {
         self.delay.get_or_create(&ViaLabels { via: via.as_str() }).observe(time.as_secs_f64());
@@ -454,9 +454,9 @@ mod tests {
     fn what_is_shown_again_takes_the_place_of_what_was_there() {
         let metrics = Metrics::default();
         for value in [1.0, 2.0] {
-            metrics.show(Reading::new("permcached_shown", "A value", Kind::Gauge).of(move || Some(value)));
+            metrics.show(SampledMetric::new("permcached_shown", "A value", Kind::Gauge).of(move || Some(value)));
             metrics.show_commands(&Commands::default());
-            metrics.show_hearing(&Hearing::default());
+            metrics.show_change_metrics(&ChangeMetrics::default());
         }
         let text = metrics.render();
         assert!(text.contains("\npermcached_shown 2.0\n") && !text.contains("permcached_shown 1.0"), "{text}");

@@ -16,7 +16,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Code, Status, body::Body};
 
 use super::{http::is_call, server::Limits, status};
-use crate::telemetry::Seldom;
+use crate::telemetry::RateLimitedLog;
 
 /// The name of who is not asked for a token.
 pub(super) const ANONYMOUS: &str = "anonymous";
@@ -32,7 +32,7 @@ const CHECKS: [&str; 3] = [
 ];
 
 /// Keeps those who are refused from flooding the log. Calls that take the scope admin are all logged.
-static REFUSALS: Seldom = Seldom::per_second(10);
+static REFUSALS: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

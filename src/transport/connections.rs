@@ -30,7 +30,7 @@ use tokio::{
 use tower_service::Service as _;
 
 use super::{server::Limits, tls::Tls};
-use crate::telemetry::Seldom;
+use crate::telemetry::RateLimitedLog;
 
 /// How much HTTP/2 begins with. Who has said less by the time to greet is not served.
 const GREETING_BYTES: usize = 24;
@@ -42,10 +42,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections that nobody can be told on that they are too many.
-static UNHEARD: Seldom = Seldom::per_second(1);
+static UNHEARD: RateLimitedLog = RateLimitedLog::per_second(1);
 
 /// Whoever reaches the port can cause these lines.
-static UNGREETED: Seldom = Seldom::per_second(10);
+static UNGREETED: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// Who answers requests: for each anew, as that may change.
 pub(super) type Answering = Arc<dyn Fn() -> Router + Send + Sync>;

@@ -9,7 +9,7 @@ use super::{
     status::Violation,
 };
 use crate::{
-    check::{Checked, Demand},
+    check::{Checked, Consistency},
     freshness::{Clock, Moment, Token, TokenError},
     question::{Answer, Millis, Question, Reason, Tier},
     schema::{FieldError, Schema, SubjectText},
@@ -78,19 +78,19 @@ pub(super) fn at_place(errors: &[FieldError], part: &str, place: &str) -> Vec<Vi
 const FALSE: &str = "is false: set it to true, or leave `consistency` out";
 
 /// What a request demands of the freshness of its answer, where moments are of this clock.
-pub(super) fn demand(consistency: Option<&proto::Consistency>, clock: Clock) -> Result<Demand, Violation> {
+pub(super) fn consistency(consistency: Option<&proto::Consistency>, clock: Clock) -> Result<Consistency, Violation> {
     let wrong = |field: &str, message: &str| Err(Violation::new(format!("consistency.{field}"), message));
     match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
-        None | Some(Requirement::MinimizeLatency(true)) => Ok(Demand::MinimizeLatency),
-        Some(Requirement::FullyConsistent(true)) => Ok(Demand::FullyConsistent),
+        None | Some(Requirement::MinimizeLatency(true)) => Ok(Consistency::MinimizeLatency),
+        Some(Requirement::FullyConsistent(true)) => Ok(Consistency::FullyConsistent),
         Some(Requirement::MinimizeLatency(false)) => wrong("minimize_latency", FALSE),
         Some(Requirement::FullyConsistent(false)) => wrong("fully_consistent", FALSE),
         Some(Requirement::MaxAge(age)) => match duration(age) {
-            Some(age) if !age.is_zero() => Ok(Demand::MaxAge(age)),
+            Some(age) if !age.is_zero() => Ok(Consistency::MaxAge(age)),
             _ => wrong("max_age", "is not a duration of more than zero: to see everything, ask for `fully_consistent`"),
         },
         Some(Requirement::AtLeastAsFresh(freshness)) => {
-            token(freshness, "consistency.at_least_as_fresh", clock).map(Demand::AtLeastAsFresh)
+            token(freshness, "consistency.at_least_as_fresh", clock).map(Consistency::AtLeastAsFresh)
         }
     }
 }

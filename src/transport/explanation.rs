@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::{convert, proto};
 use crate::{
-    check::{AtHand, Explained},
+    check::{Explained, RequestFacts},
     evaluate::{GRANTS_SHOWN, GrantSeen, Outcome, Step, Tree},
     fact::{Certainty, Grant, Grantee, Window},
     freshness::Token,
@@ -37,7 +37,7 @@ pub(super) fn response(schema: &Schema, question: &Question, explained: &Explain
 struct Writer<'a> {
     schema: &'a Schema,
     question: &'a Question,
-    facts: &'a AtHand,
+    facts: &'a RequestFacts,
     clock: crate::freshness::Clock,
     steps: Vec<proto::Explanation>,
     bytes: usize,
@@ -143,19 +143,19 @@ impl Writer<'_> {
     }
 
     fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {
-        let found = self.facts.held(lookup, id);
+        let found = self.facts.cached(lookup, id);
         let lookup = self.schema.lookup(lookup);
-        let documents = found.map(|held| held.fact.documents()).unwrap_or_default();
+        let documents = found.map(|cached| cached.fact.documents()).unwrap_or_default();
         proto::explanation::Fact {
             collection: lookup.collection.to_string(),
             field: lookup.by.to_string(),
             key: id.to_string(),
             documents: documents.iter().take(SHOWN_MAX).map(ToString::to_string).collect(),
             documents_total: u32::try_from(documents.len()).unwrap_or(u32::MAX),
-            over_limit: found.is_some_and(|held| held.fact.is_over_limit()),
-            tier: found.map(|held| convert::tier(held.tier)).unwrap_or_default().into(),
+            over_limit: found.is_some_and(|cached| cached.fact.is_over_limit()),
+            tier: found.map(|cached| convert::tier(cached.tier)).unwrap_or_default().into(),
             stamp: found
-                .map(|held| Token { clock: self.clock, moment: held.fact.stamp() }.to_string())
+                .map(|cached| Token { clock: self.clock, moment: cached.fact.stamp() }.to_string())
                 .unwrap_or_default(),
             condition: String::new(),
         }

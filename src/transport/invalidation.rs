@@ -15,11 +15,11 @@ use crate::{
     invalidate::{Invalidated, Invalidator, Outdated, OutdatedDocument},
     schema::Schema,
     source::SourceError,
-    telemetry::Seldom,
+    telemetry::RateLimitedLog,
 };
 
 /// Keeps an outage from flooding the log.
-static FAILURES: Seldom = Seldom::per_second(10);
+static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// How many things one request names at most.
 const NAMED_MAX: usize = 10_000;

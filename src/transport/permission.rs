@@ -21,7 +21,7 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
-    check::{CheckError, Checked, Checker, Demand},
+    check::{CheckError, Checked, Checker, Consistency},
     question::Question,
     source::Deadline,
 };
@@ -42,7 +42,7 @@ pub struct PermissionApi {
 
 /// What every handler needs before it can ask.
 struct Admitted<'a> {
-    demand: Demand,
+    consistency: Consistency,
     moment_field: &'static str,
     deadline: Deadline,
     _permit: SemaphorePermit<'a>,
@@ -70,17 +70,17 @@ impl PermissionApi {
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
         let permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
-        let demand = convert::demand(consistency, self.checker.clock()).unwrap_or_else(|violation| {
+        let required = convert::consistency(consistency, self.checker.clock()).unwrap_or_else(|violation| {
             violations.push(violation);
-            Demand::FullyConsistent
+            Consistency::FullyConsistent
         });
         let moment_field = convert::moment_field(consistency);
-        Ok(Admitted { demand, moment_field, deadline: deadline(metadata), _permit: permit })
+        Ok(Admitted { consistency: required, moment_field, deadline: deadline(metadata), _permit: permit })
     }
 
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let questions = std::slice::from_ref(question);
-        let mut results = self.checker.check(questions, admitted.demand, admitted.deadline).await;
+        let mut results = self.checker.check(questions, admitted.consistency, admitted.deadline).await;
         results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.failed(&error))
     }
 
@@ -149,7 +149,7 @@ impl PermissionService for PermissionApi {
                 }
             }
         }
-        let checked = self.checker.check(&valid, admitted.demand, admitted.deadline).await;
+        let checked = self.checker.check(&valid, admitted.consistency, admitted.deadline).await;
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.failed(error));
         }
@@ -183,7 +183,7 @@ impl PermissionService for PermissionApi {
         let schema = self.checker.schema();
         let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
         let questions = valid(questions, violations)?;
-        let checked = self.checker.check(&questions, admitted.demand, admitted.deadline).await;
+        let checked = self.checker.check(&questions, admitted.consistency, admitted.deadline).await;
         self.record.of(&extensions).answered_all(&questions, &checked);
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
             let checked = checked.map_err(|error| admitted.failed(&error))?;
@@ -200,7 +200,7 @@ impl PermissionService for PermissionApi {
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
         let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
-        let explained = self.checker.explain(&question, admitted.demand, admitted.deadline).await;
+        let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;
         let explained = explained.map_err(|error| admitted.failed(&error))?;
         self.record.of(&extensions).answered(&question, &explained.checked);
         Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))

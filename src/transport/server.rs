@@ -42,7 +42,7 @@ use super::{
     tls::Tls,
     watch::WatchApi,
 };
-use crate::telemetry::{Calls, Kind, Metrics, Reading};
+use crate::telemetry::{Calls, Kind, Metrics, SampledMetric};
 
 /// What health is told of: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
@@ -249,19 +249,19 @@ impl Gate {
 }
 
 /// Whether questions are to be sent here, as metrics show it.
-fn serves(current: &Current) -> Reading {
+fn serves(current: &Current) -> SampledMetric {
     let help = "1 while questions are to be sent here, as gRPC health says it";
     let current = current.clone();
-    Reading::new("permcached_serving", help, Kind::Gauge)
+    SampledMetric::new("permcached_serving", help, Kind::Gauge)
         .of(move || Some(f64::from(u8::from(current.now().is_serving()))))
 }
 
 /// How the service is, as metrics show it.
-fn state(current: &Current) -> Reading {
-    let reading = Reading::new("permcached_health", "1 for the state that the service is in", Kind::Gauge);
-    Health::STATES.iter().fold(reading, |reading, state| {
+fn state(current: &Current) -> SampledMetric {
+    let metric = SampledMetric::new("permcached_health", "1 for the state that the service is in", Kind::Gauge);
+    Health::STATES.iter().fold(metric, |metric, state| {
         let current = current.clone();
-        reading.with("state", state, move || Some(f64::from(u8::from(current.now().state() == *state))))
+        metric.with("state", state, move || Some(f64::from(u8::from(current.now().state() == *state))))
     })
 }
 

@@ -16,7 +16,7 @@ use super::{
     status,
 };
 use crate::{
-    bus::{Bus, News, Watched},
+    bus::{Bus, Subscription, Update},
     check::Checker,
     freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
     question::Subject,
@@ -79,7 +79,7 @@ impl WatchService for WatchApi {
         };
         let watcher = Watcher {
             checker: self.checker.clone(),
-            watched: self.bus.watch(since),
+            subscription: self.bus.watch(since),
             stopped: self.stopped.clone(),
             untold: VecDeque::new(),
             told_at: None,
@@ -93,7 +93,7 @@ impl WatchService for WatchApi {
 /// One who watches.
 struct Watcher {
     checker: Checker,
-    watched: Watched,
+    subscription: Subscription,
     stopped: watch::Receiver<bool>,
     /// What was heard, and is to be told.
     untold: VecDeque<WatchResponse>,
@@ -112,22 +112,22 @@ impl Watcher {
                 this.told_at = Some(Instant::now());
                 return Some((Ok(response), Some(this)));
             }
-            let news = tokio::select! {
-                news = this.watched.next() => news,
+            let update = tokio::select! {
+                update = this.subscription.next() => update,
                 _ = this.stopped.wait_for(|stopped| *stopped) => {
                     let ends = status::unavailable("the service stops: watch again, from the last token");
                     return Some((Err(ends), None));
                 }
             };
             let has_just_told = this.told_at.is_some_and(|told_at| told_at.elapsed() < SILENCE_MAX);
-            if !news.changes.is_empty() || !has_just_told {
-                this.untold = this.responses(&news);
+            if !update.changes.is_empty() || !has_just_told {
+                this.untold = this.responses(&update);
             }
         }
     }
 
-    fn responses(&self, news: &News) -> VecDeque<WatchResponse> {
-        let pieces = news.changes.chunks(CHANGES_MAX).map(|changes| WatchResponse {
+    fn responses(&self, update: &Update) -> VecDeque<WatchResponse> {
+        let pieces = update.changes.chunks(CHANGES_MAX).map(|changes| WatchResponse {
             changes: changes.iter().map(|change| self.change(change)).collect(),
             token: String::new(),
         });
@@ -136,7 +136,7 @@ impl Watcher {
             responses.push_back(WatchResponse::default());
         }
         // The moment up to which all was told goes with the last piece.
-        if let (Some(last), Some(to)) = (responses.back_mut(), news.to) {
+        if let (Some(last), Some(to)) = (responses.back_mut(), update.to) {
             last.token = self.token(to);
         }
         responses

@@ -141,13 +141,13 @@ fn with_parts(text: &str, by: char, change: impl FnOnce(&mut Vec<&str>)) -> Stri
 fn read(text: &str) -> usize {
     let started = Instant::now();
     let count = Schema::parse("any.toml", text).map_or_else(
-        |mistakes| {
-            for mistake in mistakes.iter() {
-                let place = mistake.span.clone().unwrap_or_default();
-                assert!(text.get(place).is_some(), "{mistake:?} points into the middle of nowhere");
+        |errors| {
+            for error in errors.iter() {
+                let place = error.span.clone().unwrap_or_default();
+                assert!(text.get(place).is_some(), "{error:?} points into the middle of nowhere");
             }
-            assert!(!mistakes.render(false).is_empty() && !mistakes.render(true).is_empty());
-            mistakes.iter().count()
+            assert!(!errors.render(false).is_empty() && !errors.render(true).is_empty());
+            errors.iter().count()
         },
         |_| 0,
     );

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{CheckError, Checker, Demand, Settings},
+    check::{CheckError, Checker, Consistency, Settings},
     evaluate::{GRANTS_SHOWN, STEPS_MAX, Tree},
     question::{Answer, Question, Reason},
     schema::{Schema, SubjectText},
@@ -56,7 +56,8 @@ async fn an_id_that_stands_there_a_thousand_times_counts_once() {
         doc! { "_id": "good", "members": [7] },
     ]);
     let questions = [may_read(&checker, 7, "root"), may_read(&checker, 8, "root")];
-    let answers = checker.check(&questions, Demand::FullyConsistent, Deadline::after(Duration::from_secs(30))).await;
+    let answers =
+        checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_secs(30))).await;
     let answers: Vec<Answer> = answers.into_iter().map(|checked| checked.unwrap().answer).collect();
     assert!(matches!(answers[0], Answer::Allowed { .. }), "{answers:?}");
     assert_eq!(answers[1], Answer::Denied(Reason::NoGrant));
@@ -74,7 +75,7 @@ async fn an_explanation_is_small_however_much_it_looks_at() {
     let checker = checker(nodes);
     let question = may_read(&checker, -1, "root");
     let deadline = Deadline::after(Duration::from_mins(2));
-    let explained = checker.explain(&question, Demand::FullyConsistent, deadline).await.unwrap();
+    let explained = checker.explain(&question, Consistency::FullyConsistent, deadline).await.unwrap();
     assert!(steps(&explained.tree) <= STEPS_MAX);
     assert!(most_grants(&explained.tree) <= 2 * GRANTS_SHOWN);
     assert!(matches!(explained.checked.answer, Answer::Denied(_)));
@@ -87,7 +88,8 @@ async fn what_a_deadline_leaves_no_time_for_is_not_evaluated() {
     nodes.extend((0..95).map(|at| doc! { "_id": format!("{at}."), "up": wide(&format!("{at}.")) }));
     let checker = checker(nodes);
     let questions: Vec<Question> = (0..5_000).map(|user| may_read(&checker, user, "root")).collect();
-    let answers = checker.check(&questions, Demand::FullyConsistent, Deadline::after(Duration::from_millis(100))).await;
+    let answers =
+        checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_millis(100))).await;
     assert_eq!(answers.len(), questions.len());
     let late = answers.iter().filter(|answer| matches!(answer, Err(CheckError::DeadlineExceeded))).count();
     assert!(late > 0, "five thousand wide trees in a tenth of a second");

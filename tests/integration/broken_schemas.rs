@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use permcached::schema::{Mistakes, Schema};
+use permcached::schema::{Schema, SchemaErrors};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/broken_schemas")
@@ -23,11 +23,11 @@ fn names(extension: &str) -> BTreeSet<String> {
 }
 
 /// Every broken schema with its text and its mistakes.
-fn mistakes() -> impl Iterator<Item = (String, String, Mistakes)> {
+fn errors() -> impl Iterator<Item = (String, String, SchemaErrors)> {
     names("toml").into_iter().map(|name| {
         let text = fs::read_to_string(directory().join(format!("{name}.toml"))).unwrap();
-        let mistakes = Schema::parse(&format!("{name}.toml"), &text).expect_err(&name);
-        (name, text, mistakes)
+        let errors = Schema::parse(&format!("{name}.toml"), &text).expect_err(&name);
+        (name, text, errors)
     })
 }
 
@@ -35,9 +35,9 @@ fn mistakes() -> impl Iterator<Item = (String, String, Mistakes)> {
 fn each_mistake_is_shown_as_expected() {
     let updates = env::var_os("UPDATE_EXPECTED").is_some();
     let mut different = Vec::new();
-    for (name, _, mistakes) in mistakes() {
+    for (name, _, errors) in errors() {
         let path = directory().join(format!("{name}.txt"));
-        let rendered = mistakes.render(false) + "\n";
+        let rendered = errors.render(false) + "\n";
         if updates {
             fs::write(&path, &rendered).unwrap();
         } else if fs::read_to_string(&path).unwrap_or_default() != rendered {
@@ -60,9 +60,9 @@ fn every_text_has_its_schema() {
 
 #[test]
 fn each_mistake_is_worded_alike() {
-    for (name, _, mistakes) in mistakes() {
-        for mistake in mistakes.iter() {
-            for text in mistake.help.iter().chain([&mistake.message]) {
+    for (name, _, errors) in errors() {
+        for error in errors.iter() {
+            for text in error.help.iter().chain([&error.message]) {
                 let is_plain = !text.ends_with('.') && !text.contains(['\n', '\t']);
                 assert!(is_plain && text.len() < 160, "{name}.toml: one short line without a full stop: {text:?}");
             }
@@ -73,18 +73,18 @@ fn each_mistake_is_worded_alike() {
 #[test]
 fn line_ends_change_nothing() {
     // What is not TOML at all is the TOML reader's business.
-    let said = |mistakes: &Mistakes| {
-        let read = mistakes.iter().filter(|one| !one.message.starts_with("not TOML"));
+    let said = |errors: &SchemaErrors| {
+        let read = errors.iter().filter(|one| !one.message.starts_with("not TOML"));
         read.map(|one| (one.message.clone(), one.help.clone())).collect::<Vec<_>>()
     };
-    for (name, text, mistakes) in mistakes() {
+    for (name, text, errors) in errors() {
         let windows = Schema::parse(&name, &text.replace('\n', "\r\n")).expect_err(&name);
-        assert_eq!(said(&windows), said(&mistakes), "{name}.toml with Windows line ends");
+        assert_eq!(said(&windows), said(&errors), "{name}.toml with Windows line ends");
     }
 }
 
 #[test]
-fn of_very_many_mistakes_the_first_are_shown() {
+fn of_very_many_errors_the_first_are_shown() {
     let keys: Vec<String> = (0..250).map(|at| format!("key_{at} = true\n")).collect();
     let shown = Schema::parse("keys.toml", &keys.concat()).unwrap_err().render(false);
     assert_eq!(shown.matches("error: ").count(), 100);

@@ -15,7 +15,7 @@ use mongodb::{
     event::command::CommandEvent,
 };
 use permcached::{
-    check::{Checker, Demand, Settings},
+    check::{Checker, Consistency, Settings},
     question::{Answer, Question},
     source::{Deadline, mongodb::MongoDb},
     telemetry::Metrics,
@@ -99,7 +99,7 @@ async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
 /// One request, and the rounds that it took.
 async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<String>, Vec<Round>) {
     let (rounds, sum) = (asked.metric("permcached_check_rounds_count"), asked.metric("permcached_check_rounds_sum"));
-    let checked = asked.checker.check(questions, Demand::FullyConsistent, Deadline::after(DEADLINE)).await;
+    let checked = asked.checker.check(questions, Consistency::FullyConsistent, Deadline::after(DEADLINE)).await;
     let schema = asked.checker.schema();
     let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
     let taken = source.take();
@@ -229,7 +229,7 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let file = format!("file:{}", id(FILE, 0));
     let questions = [format!("user:{}", id(USER, 1)), "code:C0DE".to_owned()]
         .map(|subject| question(&schema, &subject, "read", &file));
-    let checked = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(DEADLINE)).await;
+    let checked = asked.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(DEADLINE)).await;
     assert!(matches!(checked[0].as_ref().unwrap().answer, Answer::Allowed { .. }));
     let as_of = checked[0].as_ref().unwrap().as_of.moment;
     let events = monitor.take();
@@ -243,15 +243,15 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let replies = events
         .iter()
         .filter_map(|event| if let CommandEvent::Succeeded(reply) = event { Some(&reply.reply) } else { None });
-    let probed = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
-    assert!(as_of.seconds() >= probed.time);
+    let record_probe = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
+    assert!(as_of.seconds() >= record_probe.time);
 
     let mut projections = BTreeMap::new();
     for find in finds {
         // The probe's moment or later, as a snapshot.
         assert_eq!(level(find), "snapshot");
         let after = find.get_document("readConcern").unwrap().get_timestamp("afterClusterTime").unwrap();
-        assert!(after >= probed, "{after:?} {probed:?}");
+        assert!(after >= record_probe, "{after:?} {record_probe:?}");
         projections.insert(
             lookup_of(find).0,
             find.get_document("projection").unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
@@ -342,7 +342,7 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     let everybody = (0..ASKERS).map(|_| {
         let (checker, asked) = (crowd.checker.clone(), asked.clone());
         tokio::spawn(async move {
-            checker.check(&[asked], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
+            checker.check(&[asked], Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
         })
     });
     for asking in everybody.collect::<Vec<_>>() {
@@ -361,5 +361,5 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     // The file with its shares and the user; then three folders with theirs.
     assert_eq!(distinct.len(), 3 + 3 * 2, "{distinct:?}");
     // Not because everybody came so late that memory served them: some waited for what another one was loading.
-    assert!(crowd.metric("permcached_flights_joined_total") > 0, "nobody waited for another");
+    assert!(crowd.metric("permcached_loads_joined_total") > 0, "nobody waited for another");
 }

@@ -186,7 +186,7 @@ fn parsed(condition: &Condition) -> Condition {
         "default_subject = \"user\"\n[subject.user]\n[resource.file]\ncollection = \"files\"\n\
          [resource.file.relations]\nflag = {{ where = {quoted} }}\n"
     );
-    let schema = Schema::parse("generated.toml", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let schema = Schema::parse("generated.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
     let (_, file) = schema.resources().next().unwrap();
     let Some(Member::Relation(flag)) = file.members.get("flag") else { panic!("no flag in\n{text}") };
     schema.relation(*flag).condition.clone().unwrap()

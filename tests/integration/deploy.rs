@@ -36,7 +36,7 @@ fn manifest() -> Vec<Value> {
 }
 
 /// What is wrong with a document, by a schema.
-fn mistakes(document: &Value, schema: &str) -> Vec<String> {
+fn errors(document: &Value, schema: &str) -> Vec<String> {
     let schema: Value = serde_json::from_str(&read(schema)).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect()
@@ -55,20 +55,20 @@ fn is_read(name: &str) -> bool {
 #[test]
 fn compose_yaml_is_what_the_compose_specification_says() {
     let compose = yaml("compose.yaml");
-    assert_eq!(mistakes(&compose, "deploy/schemas/compose-spec.json"), Vec::<String>::new());
+    assert_eq!(errors(&compose, "deploy/schemas/compose-spec.json"), Vec::<String>::new());
     let mut broken = compose;
     broken["services"]["permcached"]["unheard_of"] = Value::from(true);
-    assert_ne!(mistakes(&broken, "deploy/schemas/compose-spec.json"), Vec::<String>::new(), "the schema sees nothing");
+    assert_ne!(errors(&broken, "deploy/schemas/compose-spec.json"), Vec::<String>::new(), "the schema sees nothing");
 }
 
 #[test]
 fn render_yaml_is_what_render_takes() {
     let blueprint = yaml("render.yaml");
-    assert_eq!(mistakes(&blueprint, "deploy/schemas/render.json"), Vec::<String>::new());
+    assert_eq!(errors(&blueprint, "deploy/schemas/render.json"), Vec::<String>::new());
     for (field, wrong) in [("maxShutdownDelaySeconds", Value::from(301)), ("healthCheckInterval", Value::from(10))] {
         let mut broken = blueprint.clone();
         broken["services"][0][field] = wrong;
-        assert_ne!(mistakes(&broken, "deploy/schemas/render.json"), Vec::<String>::new(), "{field} is not seen");
+        assert_ne!(errors(&broken, "deploy/schemas/render.json"), Vec::<String>::new(), "{field} is not seen");
     }
     // What belongs together is in one region: the private network does not leave it.
     let regions: BTreeSet<String> = texts(&blueprint["services"], "region").into_iter().collect();

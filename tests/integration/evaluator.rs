@@ -12,8 +12,8 @@ mod naive;
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use permcached::{
-    check::{Checker, Demand, Settings},
-    evaluate::{FactsAtHand, Outcome, Verdict, evaluate, explain},
+    check::{Checker, Consistency, Settings},
+    evaluate::{AvailableFacts, Outcome, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
     freshness::Moment,
     question::{Answer, Id, LookupId, Millis, Question, Reason},
@@ -125,7 +125,7 @@ fn deadline() -> Deadline {
 #[derive(Clone, Default)]
 struct Hand(BTreeMap<FactKey, Fact>);
 
-impl FactsAtHand for Hand {
+impl AvailableFacts for Hand {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
         self.0.get(&FactKey { lookup, id: id.clone() })
     }
@@ -158,7 +158,7 @@ impl Bench {
         }
         let questions: Vec<Question> = asked.iter().map(|asked| question(case, &schema, asked)).collect();
         let check = |questions: &[Question]| -> Vec<Answer> {
-            let checked = checker.check_at(questions, Demand::FullyConsistent, deadline(), || case.now);
+            let checked = checker.check_at(questions, Consistency::FullyConsistent, deadline(), || case.now);
             let checked = self.runtime.block_on(checked);
             checked.into_iter().map(|checked| checked.expect("documents in memory are always there").answer).collect()
         };
@@ -225,8 +225,8 @@ impl Bench {
             let mut missing = Vec::new();
             match evaluate(schema, question, &less, case.now, &mut missing) {
                 Verdict::Decided(other) if plain(other) != plain(answer) => {
-                    let at_hand: Vec<_> = less.0.keys().collect();
-                    return Err(format!("the answer is {answer:?}, but with only {at_hand:?} it is {other:?}"));
+                    let request_facts: Vec<_> = less.0.keys().collect();
+                    return Err(format!("the answer is {answer:?}, but with only {request_facts:?} it is {other:?}"));
                 }
                 Verdict::Decided(_) => self.seen.borrow_mut().decided_by_few += 1,
                 Verdict::Missing if missing.is_empty() => return Err("undecided, and nothing is missing".to_owned()),

@@ -7,7 +7,7 @@ mod neighbour;
 mod outage;
 mod secured;
 mod setbacks;
-mod speakers;
+mod leaders;
 mod together;
 mod versions;
 

@@ -7,7 +7,7 @@ mod collections;
 mod deposed;
 mod documents;
 mod feed;
-mod flights;
+mod singleflight;
 mod floods;
 mod instance;
 mod invalidation;

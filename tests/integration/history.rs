@@ -62,7 +62,7 @@ const FAULTS: [(Fault, Duration); 7] = [
     (Fault::Redis(RedisFault::Trimmed), Duration::from_millis(1_500)),
     (Fault::Redis(RedisFault::Strange), BRIEFLY),
     (Fault::Redis(RedisFault::Killed), BRIEFLY),
-    (Fault::Instance(InstanceFault::SpeakerEnded), BRIEFLY),
+    (Fault::Instance(InstanceFault::LeaderEnded), BRIEFLY),
 ];
 
 /// How long a fault lasts that only has to be noticed.

@@ -14,9 +14,9 @@ use std::{
 
 use bson::{DateTime, Document, doc, oid::ObjectId};
 use permcached::{
-    check::{Checker, Demand, Settings},
+    check::{Checker, Consistency, Settings},
     fact::{Fact, FactKey},
-    facts::{Memory, Need},
+    facts::{FreshnessRequirement, Memory},
     freshness::Moment,
     question::{Id, LookupId, Tier},
     schema::{Lookup, Schema},
@@ -231,20 +231,20 @@ async fn a_hit_allocates_nothing() {
     checker.freshness().begin_at(first);
     let asked = question(&schema, &format!("user:{}", id(1, 1)), "read", &format!("file:{}", id(2, 1)));
     let questions = std::slice::from_ref(&asked);
-    let ask = || checker.check(questions, Demand::MinimizeLatency, Deadline::after(Duration::from_mins(1)));
+    let ask = || checker.check(questions, Consistency::MinimizeLatency, Deadline::after(Duration::from_mins(1)));
     let _read = ask().await;
     let warm = ask().await.remove(0).expect("an answer");
     assert_eq!(warm.tier, Tier::Memory);
 
     let by_id = lookup(&schema, "files", "_id");
-    let mut held = None;
+    let mut cached = None;
     let hit = allocation_counter::measure(|| {
-        held = checker.facts().remembered(by_id, &asked.resource.id, Need::default());
+        cached = checker.facts().remembered(by_id, &asked.resource.id, FreshnessRequirement::default());
     });
-    assert_eq!(held.expect("it is remembered").fact.id(), &asked.resource.id);
+    assert_eq!(cached.expect("it is remembered").fact.id(), &asked.resource.id);
     assert_eq!(hit.count_total, 0, "{hit:?}");
     let miss = allocation_counter::measure(|| {
-        assert!(checker.facts().remembered(by_id, &Id::ObjectId([9; 12]), Need::default()).is_none());
+        assert!(checker.facts().remembered(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
     });
     assert_eq!(miss.count_total, 0, "{miss:?}");
     let whole = allocation_counter::measure(|| {

@@ -1,7 +1,7 @@
 //! The freshness protocol (`docs/freshness.md`), gone through step by step: every order of events, in small worlds.
 //!
 //! `docs/proof.md` says what that shows, and what not. In reading order: `world`, `histories`, `safeguards`, `run`, `instance`,
-//! `protocol`, `statements`, `choices`, `steps`, `promises`, `check`, and the tests, which are `runs` and `lacks`.
+//! `protocol`, `change_batches`, `choices`, `steps`, `promises`, `check`, and the tests, which are `runs` and `lacks`.
 
 mod check;
 mod choices;
@@ -13,6 +13,6 @@ mod protocol;
 mod run;
 mod runs;
 mod safeguards;
-mod statements;
+mod change_batches;
 mod steps;
 mod world;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, Timestamp, doc, oid::ObjectId};
 use permcached::{
-    check::{CheckError, Demand},
+    check::{CheckError, Consistency},
     freshness::{Clock, Moment, Token},
     question::Question,
     schema::Schema,
@@ -64,8 +64,9 @@ async fn a_token_of_a_write_is_honoured() {
         for (write, expected) in [(grant, "allowed by file#guest"), (revoke, "denied NO_GRANT")] {
             let written = token(database.run_command(write).await.unwrap().get_timestamp("operationTime").unwrap());
             monitor.take();
-            let demand = Demand::AtLeastAsFresh(written);
-            let checked = asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
+            let consistency = Consistency::AtLeastAsFresh(written);
+            let checked =
+                asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
             assert_eq!(shown(&schema, checked.answer), expected);
             assert!(checked.as_of.moment >= written.moment, "{} {written}", checked.as_of);
             for find in commands(&monitor.take(), "find").iter().filter(|find| level(find) == "snapshot") {
@@ -73,14 +74,16 @@ async fn a_token_of_a_write_is_honoured() {
                 assert!(token(after).moment >= written.moment, "{after:?} {written}");
             }
             // The answer's own moment is a token that covers what it saw.
-            let demand = Demand::AtLeastAsFresh(checked.as_of.to_string().parse().unwrap());
-            let again = asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
+            let consistency = Consistency::AtLeastAsFresh(checked.as_of.to_string().parse().unwrap());
+            let again =
+                asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
             assert_eq!(shown(&schema, again.answer), expected);
             assert!(again.as_of.moment >= checked.as_of.moment);
             // An older token is no reason to look at the past.
             if let Some(before) = before.replace(written) {
-                let demand = Demand::AtLeastAsFresh(before);
-                let now = asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
+                let consistency = Consistency::AtLeastAsFresh(before);
+                let now =
+                    asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
                 assert_eq!(shown(&schema, now.answer), expected);
             }
         }
@@ -93,13 +96,13 @@ async fn a_token_from_the_future_is_refused() {
     let questions = [read(&both.schema, 1)];
     let now = both.mongodb.check(&questions, NOW).await.remove(0).unwrap().as_of;
     for moment in [Moment::new(now.moment.seconds() + 1_000, 1), Moment::new(u32::MAX, u32::MAX)] {
-        let demand = Demand::AtLeastAsFresh(Token { moment, ..now });
-        let refused = both.mongodb.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0);
+        let consistency = Consistency::AtLeastAsFresh(Token { moment, ..now });
+        let refused = both.mongodb.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0);
         assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
     }
     for clock in [Clock::Local, Clock::Revision] {
-        let demand = Demand::AtLeastAsFresh(Token { clock, moment: Moment::from_count(1) });
-        let refused = both.mongodb.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0);
+        let consistency = Consistency::AtLeastAsFresh(Token { clock, moment: Moment::from_count(1) });
+        let refused = both.mongodb.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0);
         assert!(matches!(refused, Err(CheckError::ForeignToken { source_clock: "cluster", .. })), "{refused:?}");
     }
 }

@@ -4,7 +4,7 @@
 //! Each instance has its own change stream: that Redis carries statements too is another subject.
 
 mod full;
-mod needs;
+mod requirements;
 mod observer;
 mod outage;
 mod served;
@@ -15,7 +15,7 @@ use bson::{doc, oid::ObjectId};
 use mongodb::Database;
 use permcached::{
     app::App,
-    check::{Checked, Demand, Settings},
+    check::{Checked, Consistency, Settings},
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, SharedFacts, codec},
     freshness::Moment,
@@ -108,11 +108,11 @@ impl World {
         let link = Link::new(Arc::new(Server::parse(&self.url).expect("a URL of the test's own")), ANSWER_TIME);
         let mut app = App::over_mongodb(Arc::clone(&self.schema), source, Settings::default(), None);
         let (schema, metrics) = (Arc::clone(&self.schema), Arc::clone(&app.metrics));
-        let (shared, filling) = SharedFacts::new(link.clone(), names.clone(), schema, metrics);
+        let (shared, writer) = SharedFacts::new(link.clone(), names.clone(), schema, metrics);
         app.checker = app.checker.sharing(Arc::clone(&shared));
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().run(|_| ()));
-        tasks.spawn(filling.run());
+        tasks.spawn(writer.run());
         let live = Live::start(Arc::clone(&self.schema), database, app).await;
         Instance { live, link, monitor, names, shared, _tasks: tasks }
     }
@@ -144,14 +144,14 @@ impl World {
 
 impl Instance {
     /// What is answered where nothing is remembered, in words, with the rest of the answer.
-    async fn says_anew(&self, question: &Question, demand: Demand) -> (String, Checked) {
-        let checked = self.live.ask_anew(question, demand).await.expect("an answer");
+    async fn says_anew(&self, question: &Question, consistency: Consistency) -> (String, Checked) {
+        let checked = self.live.ask_anew(question, consistency).await.expect("an answer");
         (shown(&self.live.schema, checked.answer), checked)
     }
 
     /// As [`Instance::says_anew`], and hears of what was read for it: the next may find that in Redis.
     async fn says_and_hears(&self, question: &Question) -> (String, Checked) {
-        let (said, checked) = self.says_anew(question, Demand::MinimizeLatency).await;
+        let (said, checked) = self.says_anew(question, Consistency::MinimizeLatency).await;
         self.live.heard(checked.as_of.moment).await;
         (said, checked)
     }
@@ -193,7 +193,7 @@ impl Instance {
     async fn asks_until(&self, question: &Question, condition: impl Fn() -> bool) {
         let asking = async {
             while !condition() {
-                self.says_anew(question, Demand::MinimizeLatency).await;
+                self.says_anew(question, Consistency::MinimizeLatency).await;
                 sleep(Duration::from_millis(20)).await;
             }
         };

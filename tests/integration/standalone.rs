@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{doc, oid::ObjectId};
 use permcached::{
-    check::{CheckError, Demand},
+    check::{CheckError, Consistency},
     freshness::{Clock, Moment, Token},
     question::Tier,
     schema::Schema,
@@ -76,8 +76,8 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
         cases.iter().map(|(subject, permission, resource, _)| question(&schema, subject, permission, resource));
     let questions: Vec<_> = questions.collect();
     let mut newest = Moment::default();
-    for demand in [Demand::MinimizeLatency, Demand::FullyConsistent, Demand::MaxAge(TIME_MAX)] {
-        let checked = asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await;
+    for consistency in [Consistency::MinimizeLatency, Consistency::FullyConsistent, Consistency::MaxAge(TIME_MAX)] {
+        let checked = asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await;
         let mut as_of = newest;
         for (checked, (.., expected)) in checked.into_iter().zip(&cases) {
             let checked = checked.unwrap();
@@ -86,7 +86,7 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
             assert!(checked.as_of.to_string().starts_with('l'), "{}", checked.as_of);
             // A later answer never has an earlier one's tick, unless it comes from memory.
             let is_new = checked.as_of.moment > newest;
-            assert!(is_new != matches!(demand, Demand::MaxAge(_)), "{:?} {newest:?}", checked.as_of);
+            assert!(is_new != matches!(consistency, Consistency::MaxAge(_)), "{:?} {newest:?}", checked.as_of);
             as_of = as_of.max(checked.as_of.moment);
         }
         newest = as_of;
@@ -104,7 +104,7 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
 
     // Who wants to be sure sees at once what has been written.
     database.collection("shares").insert_one(doc! { "file_id": id(3), "user_id": id(2) }).await.unwrap();
-    let checked = asked.checker.check(&questions[1..2], Demand::FullyConsistent, Deadline::after(TIME_MAX)).await;
+    let checked = asked.checker.check(&questions[1..2], Consistency::FullyConsistent, Deadline::after(TIME_MAX)).await;
     assert_eq!(shown(&schema, checked[0].as_ref().unwrap().answer), "allowed by file#guest");
 }
 
@@ -113,11 +113,15 @@ async fn tokens_read_the_database_and_those_of_other_clocks_are_refused() {
     let (asked, schema, ..) = standalone("standalone-tokens").await;
     let questions = [question(&schema, &format!("user:{}", id(1)), "read", &format!("file:{}", id(3)))];
     let check = async |token| {
-        let demand = Demand::AtLeastAsFresh(token);
-        asked.checker.check(&questions, demand, Deadline::after(TIME_MAX)).await.remove(0)
+        let consistency = Consistency::AtLeastAsFresh(token);
+        asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0)
     };
-    let first =
-        asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
+    let first = asked
+        .checker
+        .check(&questions, Consistency::FullyConsistent, Deadline::after(TIME_MAX))
+        .await
+        .remove(0)
+        .unwrap();
     let second = check(first.as_of.to_string().parse().unwrap()).await.unwrap();
     assert!(second.as_of.moment > first.as_of.moment);
 

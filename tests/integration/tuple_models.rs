@@ -16,7 +16,7 @@ use std::{
 
 use bson::{DateTime, Document, doc};
 use permcached::{
-    check::{Checker, Demand, Settings},
+    check::{Checker, Consistency, Settings},
     question::{Answer, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, documents::Documents},
@@ -115,7 +115,7 @@ impl Model {
     fn read(name: &str) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/tuple_models");
         let schema = fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap();
-        let schema = Schema::parse(name, &schema).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let schema = Schema::parse(name, &schema).unwrap_or_else(|errors| panic!("{errors}"));
         let story = fs::read_to_string(directory.join(format!("{name}.txt"))).unwrap();
         let lines = story.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("# "));
         let (told, tuples): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains(" -> "));
@@ -145,7 +145,7 @@ impl Model {
         let questions: Vec<Question> = self.told.iter().map(|told| self.question(told)).collect();
         let noon = DateTime::parse_rfc3339_str(NOON).unwrap().timestamp_millis();
         let deadline = Deadline::after(Duration::from_secs(30));
-        let answers = checker.check_at(&questions, Demand::FullyConsistent, deadline, || noon).await;
+        let answers = checker.check_at(&questions, Consistency::FullyConsistent, deadline, || noon).await;
         let mut wrong = Vec::new();
         for (told, answer) in self.told.iter().zip(answers) {
             let answer = match answer.unwrap().answer {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     question::{PermissionId, RelationId, ResourceTypeId, SubjectTypeId},
-    schema::{Member, declaration::Declarations, mistake::Mistake},
+    schema::{Member, declaration::Declarations, error::SchemaError},
 };
 
 /// What a name of a resource type stands for.
@@ -56,7 +56,7 @@ impl Members<'_> {
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn of(declarations: &'a Declarations, mistakes: &mut Vec<Mistake>) -> Self {
+    pub(super) fn of(declarations: &'a Declarations, errors: &mut Vec<SchemaError>) -> Self {
         let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
         let subjects = subjects.map(|(id, subject)| (subject.name.text.as_str(), id)).collect();
         let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
@@ -78,7 +78,7 @@ impl<'a> Names<'a> {
                 if symbols.insert(name.text.as_str(), symbol).is_some() {
                     let message =
                         format!("`{}` is both a relation and a permission of `{}`", name.text, resource.name.text);
-                    mistakes.push(Mistake::new(&name.span, message).help("give one of them another name"));
+                    errors.push(SchemaError::new(&name.span, message).help("give one of them another name"));
                 }
             }
             members.push(Members { of: &resource.name.text, symbols, is_whole: resource.is_whole });

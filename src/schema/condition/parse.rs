@@ -6,7 +6,7 @@ use bson::{Bson, spec::BinarySubtype};
 
 use super::{Comparison, Condition, Test};
 use crate::schema::{
-    mistake::{Mistake, Span, listed},
+    error::{SchemaError, Span, listed},
     node::{self, Entry, Node, Value},
     order::Class,
     path::Path,
@@ -41,45 +41,45 @@ const UNSUPPORTED: [&str; 15] = [
 ];
 
 /// Reads a condition: a table, or a string of Extended JSON. `source` is the schema's text. What is wrong goes to
-/// `mistakes`.
-pub(crate) fn parse(source: &str, node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Condition> {
-    let before = mistakes.len();
+/// `errors`.
+pub(crate) fn parse(source: &str, node: &Node, errors: &mut Vec<SchemaError>) -> Option<Condition> {
+    let before = errors.len();
     let condition = match node.as_text() {
-        None => Parser { mistakes, is_json: false }.condition(node, 0),
+        None => Parser { errors, is_json: false }.condition(node, 0),
         Some(text) => match extended_json(source, &node.span, text) {
-            Ok(node) => Parser { mistakes, is_json: true }.condition(&node, 0),
-            Err(mistake) => {
-                mistakes.push(mistake);
+            Ok(node) => Parser { errors, is_json: true }.condition(&node, 0),
+            Err(error) => {
+                errors.push(error);
                 return None;
             }
         },
     };
-    condition.filter(|_| mistakes.len() == before)
+    condition.filter(|_| errors.len() == before)
 }
 
-fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, Mistake> {
+fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaError> {
     if text.trim_start().starts_with(['{', '[']) {
         return node::from_extended_json(source, span, text);
     }
     let field = if Path::parse(text).is_ok() { text } else { "is_deleted" };
     let json = format!("{{\"{field}\": true}}");
     let help = format!("for example: {}, or '{json}'", as_toml(&format!("{{ \"{field}\": true }}")));
-    Err(Mistake::new(span, "a condition is a table, or a string of Extended JSON").help(help))
+    Err(SchemaError::new(span, "a condition is a table, or a string of Extended JSON").help(help))
 }
 
 struct Parser<'a> {
-    mistakes: &'a mut Vec<Mistake>,
+    errors: &'a mut Vec<SchemaError>,
     is_json: bool,
 }
 
 impl Parser<'_> {
-    fn wrong<T>(&mut self, mistake: Mistake) -> Option<T> {
-        self.mistakes.push(mistake);
+    fn wrong<T>(&mut self, error: SchemaError) -> Option<T> {
+        self.errors.push(error);
         None
     }
 
     fn too_deep<T>(&mut self, span: &Span) -> Option<T> {
-        self.wrong(Mistake::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
+        self.wrong(SchemaError::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
     }
 
     /// An example, given as JSON, in the language that the condition is written in.
@@ -91,7 +91,7 @@ impl Parser<'_> {
         let Value::Table(entries) = &node.value else {
             let help = format!("for example: {}", self.example("{ \"is_deleted\": true }"));
             let message = format!("a condition is a table, not {}", node.describe());
-            return self.wrong(Mistake::new(&node.span, message).help(help));
+            return self.wrong(SchemaError::new(&node.span, message).help(help));
         };
         if depth > DEPTH_MAX {
             return self.too_deep(&node.span);
@@ -114,7 +114,7 @@ impl Parser<'_> {
                 };
                 let example = self.example(&format!("{{ \"size\": {{ \"{name}\": {operand} }} }}"));
                 let message = format!("`{name}` stands inside a field");
-                self.wrong(Mistake::new(&entry.span, message).help(format!("for example: {example}")))
+                self.wrong(SchemaError::new(&entry.span, message).help(format!("for example: {example}")))
             }
             name if name.starts_with('$') => self.unknown(entry, "in a condition", &TOP_OPERATORS),
             _ => self.field(entry, depth),
@@ -124,14 +124,14 @@ impl Parser<'_> {
     fn unknown<T>(&mut self, operator: &Entry, place: &str, right: &[&str]) -> Option<T> {
         let name = operator.name.as_str();
         if !UNSUPPORTED.contains(&name) {
-            let mistake = Mistake::new(&operator.span, format!("unknown operator `{name}` {place}"));
-            return self.wrong(mistake.meant(name, right.iter().copied()));
+            let error = SchemaError::new(&operator.span, format!("unknown operator `{name}` {place}"));
+            return self.wrong(error.meant(name, right.iter().copied()));
         }
         let help = match name {
             "$elemMatch" => "a relation with `each` looks at the elements of an array one by one".to_owned(),
             _ => format!("there are {}", listed(right)),
         };
-        self.wrong(Mistake::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
+        self.wrong(SchemaError::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
     }
 
     fn conditions(&mut self, entry: &Entry, depth: usize) -> Option<Vec<Condition>> {
@@ -144,7 +144,7 @@ impl Parser<'_> {
             _ => format!("`{name}` wants a list of conditions, not {}", entry.node.describe()),
         };
         let example = self.example("[{ \"kind\": \"note\" }, { \"kind\": \"file\" }]");
-        self.wrong(Mistake::new(&entry.node.span, message).help(format!("for example: {example}")))
+        self.wrong(SchemaError::new(&entry.node.span, message).help(format!("for example: {example}")))
     }
 
     fn expr(&mut self, entry: &Entry) -> Option<Condition> {
@@ -158,7 +158,7 @@ impl Parser<'_> {
         let Some(comparison) = Comparison::named(&operator.name) else {
             let message = format!("unknown comparison `{}` in `$expr`", operator.name);
             let names = Comparison::ALL.map(Comparison::as_str);
-            return self.wrong(Mistake::new(&operator.span, message).meant(&operator.name, names));
+            return self.wrong(SchemaError::new(&operator.span, message).meant(&operator.name, names));
         };
         let Value::List(sides) = &operator.node.value else {
             return self.not_a_comparison(&operator.node);
@@ -174,8 +174,8 @@ impl Parser<'_> {
 
     fn not_a_comparison<T>(&mut self, node: &Node) -> Option<T> {
         let example = self.example("\"$expr\": { \"$lt\": [\"$use_count\", \"$max_uses\"] }");
-        let mistake = Mistake::new(&node.span, "`$expr` wants one comparison of two fields");
-        self.wrong(mistake.help(format!("for example: {example}")))
+        let error = SchemaError::new(&node.span, "`$expr` wants one comparison of two fields");
+        self.wrong(error.help(format!("for example: {example}")))
     }
 
     fn field_reference(&mut self, node: &Node) -> Option<Path> {
@@ -183,23 +183,24 @@ impl Parser<'_> {
             let example = self.example("{ \"use_count\": { \"$lt\": 5 } }");
             let message = format!("`$expr` compares two fields, not {}", node.describe());
             let help = format!("a field is compared with a value without `$expr`: {example}");
-            return self.wrong(Mistake::new(&node.span, message).help(help));
+            return self.wrong(SchemaError::new(&node.span, message).help(help));
         };
         let Some(name) = text.strip_prefix('$') else {
             let message = format!("`$expr` compares two fields, and `{text}` is a text");
-            return self.wrong(Mistake::new(&node.span, message).help(format!("a field has a `$` there: \"${text}\"")));
+            return self
+                .wrong(SchemaError::new(&node.span, message).help(format!("a field has a `$` there: \"${text}\"")));
         };
         if name.starts_with('$') {
             let help = "dates are compared with the clock by `since` and `until` of the relation";
-            return self.wrong(Mistake::new(&node.span, format!("`{text}` is a variable, not a field")).help(help));
+            return self.wrong(SchemaError::new(&node.span, format!("`{text}` is a variable, not a field")).help(help));
         }
-        Path::read(name, &node.span).map_or_else(|mistake| self.wrong(mistake), Some)
+        Path::read(name, &node.span).map_or_else(|error| self.wrong(error), Some)
     }
 
     fn field(&mut self, entry: &Entry, depth: usize) -> Option<Condition> {
         let path = match Path::read(&entry.name, &entry.span) {
             Ok(path) => path,
-            Err(mistake) => return self.wrong(mistake),
+            Err(error) => return self.wrong(error),
         };
         let tests = match &entry.node.value {
             Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
@@ -215,12 +216,13 @@ impl Parser<'_> {
         }
         if operators.is_empty() {
             let help = format!("a value stands there, or a test such as {}", self.example("{ \"$exists\": true }"));
-            return self.wrong(Mistake::new(span, format!("the field `{field}` is compared with nothing")).help(help));
+            return self
+                .wrong(SchemaError::new(span, format!("the field `{field}` is compared with nothing")).help(help));
         }
         if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
             return self.wrong(
-                Mistake::new(&inner.span, message)
+                SchemaError::new(&inner.span, message)
                     .help(format!("a field inside is named by its path, in quotes: \"{field}.{}\"", inner.name)),
             );
         }
@@ -236,20 +238,22 @@ impl Parser<'_> {
             "$nin" => Some(Test::Nin(self.operands("$nin", node)?)),
             "$exists" => match node.value {
                 Value::Scalar(Bson::Boolean(wanted)) => Some(Test::Exists(wanted)),
-                _ => self
-                    .wrong(Mistake::new(&node.span, format!("`$exists` wants true or false, not {}", node.describe()))),
+                _ => self.wrong(SchemaError::new(
+                    &node.span,
+                    format!("`$exists` wants true or false, not {}", node.describe()),
+                )),
             },
             "$not" => match &node.value {
                 Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
                 _ => self.wrong(
-                    Mistake::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
+                    SchemaError::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
                         .help("for a plain value there is `$ne`"),
                 ),
             },
             name if TOP_OPERATORS.contains(&name) => {
                 let example = self.example(&format!("{{ \"$or\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
                 let message = format!("`{name}` stands outside of fields");
-                self.wrong(Mistake::new(&operator.span, message).help(format!("for example: {example}")))
+                self.wrong(SchemaError::new(&operator.span, message).help(format!("for example: {example}")))
             }
             name => match Comparison::named(name) {
                 Some(comparison) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
@@ -263,7 +267,7 @@ impl Parser<'_> {
             let message = format!("`{operator}` wants a list, not {}", node.describe());
             let example = node.as_text().map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
             return self
-                .wrong(Mistake::new(&node.span, message).help(format!("a list even of one value: [{example}]")));
+                .wrong(SchemaError::new(&node.span, message).help(format!("a list even of one value: [{example}]")));
         };
         Some(items.iter().filter_map(|item| self.operand(Some(operator), item)).collect())
     }
@@ -291,7 +295,7 @@ impl Parser<'_> {
             Some(operator) => format!("`{operator}` cannot compare with {}", node.describe()),
             None => format!("a field cannot be compared with {}", node.describe()),
         };
-        self.wrong(Mistake::new(&node.span, message).help(help))
+        self.wrong(SchemaError::new(&node.span, message).help(help))
     }
 
     /// A value that is less or greater than others.
@@ -301,7 +305,7 @@ impl Parser<'_> {
             return Some(operand);
         }
         self.wrong(
-            Mistake::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
+            SchemaError::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
                 .help("numbers, strings, dates and ObjectIds have an order"),
         )
     }

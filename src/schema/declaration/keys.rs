@@ -4,7 +4,7 @@ use super::{
     Name,
     reader::{Fields, Reader},
 };
-use crate::schema::mistake::Mistake;
+use crate::schema::error::SchemaError;
 
 /// A key, the keys of which it needs one, and what to do about it.
 const NEEDS: [(&str, &[&str], &str); 10] = [
@@ -33,7 +33,7 @@ const SELECTS: [&str; 4] = ["field", "where", "each", "collection"];
 impl Reader<'_> {
     pub(super) fn check_keys(&mut self, name: &Name, fields: &Fields<'_>) {
         let what = format!("relation `{}`", name.text);
-        let before = self.mistakes.len();
+        let before = self.errors.len();
         for (key, needed, help) in NEEDS {
             let Some(entry) = fields.get(key) else { continue };
             let is_clash = fields.get("resource").is_some() && OF_SUBJECTS.contains(&key);
@@ -41,21 +41,21 @@ impl Reader<'_> {
                 continue;
             }
             let needed = needed.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-            self.wrong(Mistake::new(&entry.span, format!("{what} has `{key}` and no {needed}")).help(help));
+            self.wrong(SchemaError::new(&entry.span, format!("{what} has `{key}` and no {needed}")).help(help));
         }
         if let Some(key) =
             OF_SUBJECTS.into_iter().find(|key| fields.get("resource").is_some() && fields.get(key).is_some())
             && let Some(entry) = fields.get(key)
         {
             self.wrong(
-                Mistake::new(&entry.span, format!("{what} has both `resource` and `{key}`"))
+                SchemaError::new(&entry.span, format!("{what} has both `resource` and `{key}`"))
                     .help("a relation leads to subjects or, with `resource`, to other resources"),
             );
         }
         let says_nothing = !SELECTS.iter().any(|key| fields.get(key).is_some() || fields.is_misspelt(key));
-        if says_nothing && self.mistakes.len() == before {
+        if says_nothing && self.errors.len() == before {
             self.wrong(
-                Mistake::new(&name.span, format!("{what} does not say where it is read"))
+                SchemaError::new(&name.span, format!("{what} does not say where it is read"))
                     .help("name the `field` that holds an id or, for a flag, the `where` that makes it true"),
             );
         }

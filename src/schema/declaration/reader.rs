@@ -10,8 +10,8 @@ use crate::{
     question::IdForm,
     schema::{
         condition::{self, Condition},
+        error::{SchemaError, Span, nearest},
         expression::{self, Name, Syntax, is_name, name_help, right_name},
-        mistake::{Mistake, Span, nearest},
         node::{Entry, Node, Value, text_start},
         path::Path,
     },
@@ -51,17 +51,17 @@ impl<'a> Fields<'a> {
 
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
-    pub(super) mistakes: &'a mut Vec<Mistake>,
+    pub(super) errors: &'a mut Vec<SchemaError>,
 }
 
 impl Reader<'_> {
-    pub(super) fn wrong(&mut self, mistake: Mistake) {
-        self.mistakes.push(mistake);
+    pub(super) fn wrong(&mut self, error: SchemaError) {
+        self.errors.push(error);
     }
 
     pub(super) fn wrong_type(&mut self, entry: &Entry, wanted: &str) {
         let message = format!("`{}` wants {wanted}, not {}", entry.name, entry.node.describe());
-        self.wrong(Mistake::new(&entry.node.span, message));
+        self.wrong(SchemaError::new(&entry.node.span, message));
     }
 
     /// Reads the table in `node`, and notes what `read` did not take. If it is none, `instead` says what stands there.
@@ -74,14 +74,14 @@ impl Reader<'_> {
     ) {
         let Value::Table(entries) = &node.value else {
             let message = format!("{what} wants a table, not {}", node.describe());
-            self.wrong(Mistake::new(&node.span, message).help(format!("for example: {}", instead(node))));
+            self.wrong(SchemaError::new(&node.span, message).help(format!("for example: {}", instead(node))));
             return;
         };
         let mut fields = Fields { what, entries, taken: Vec::new() };
         read(self, &mut fields);
         for entry in fields.unknown() {
             let message = format!("unknown key `{}` in {}", entry.name, fields.what);
-            self.wrong(Mistake::new(&entry.span, message).meant(&entry.name, fields.taken.iter().copied()));
+            self.wrong(SchemaError::new(&entry.span, message).meant(&entry.name, fields.taken.iter().copied()));
         }
     }
 
@@ -96,14 +96,14 @@ impl Reader<'_> {
         let Some(entry) = entry else { return Vec::new() };
         let Value::Table(entries) = &entry.node.value else {
             let message = format!("`{}` wants a table, not {}", entry.name, entry.node.describe());
-            self.wrong(Mistake::new(&entry.node.span, message).help(format!("for example: {example}")));
+            self.wrong(SchemaError::new(&entry.node.span, message).help(format!("for example: {example}")));
             return Vec::new();
         };
         let mut all = Vec::new();
         for entry in entries {
             if !is_name(&entry.name) {
                 let message = format!("`{}` cannot name {what}", entry.name);
-                self.wrong(Mistake::new(&entry.span, message).help(name_help(&entry.name)));
+                self.wrong(SchemaError::new(&entry.span, message).help(name_help(&entry.name)));
             }
             // Under its right name it is found by those who refer to it.
             let text = right_name(&entry.name).unwrap_or_else(|| entry.name.clone());
@@ -116,15 +116,15 @@ impl Reader<'_> {
     pub(super) fn expression(&mut self, text: &str, span: &Span) -> Option<Syntax> {
         match expression::parse(text, text_start(self.text, span, text), span) {
             Ok(syntax) => Some(syntax),
-            Err(mistake) => {
-                self.wrong(mistake);
+            Err(error) => {
+                self.wrong(error);
                 None
             }
         }
     }
 
     pub(super) fn condition(&mut self, entry: Option<&Entry>) -> Option<Condition> {
-        condition::parse(self.text, &entry?.node, self.mistakes)
+        condition::parse(self.text, &entry?.node, self.errors)
     }
 
     pub(super) fn id_form(&mut self, fields: &mut Fields<'_>) -> IdForm {
@@ -135,8 +135,8 @@ impl Reader<'_> {
             return IdForm::ObjectId;
         };
         IdForm::ALL.into_iter().find(|form| form.as_str() == text).unwrap_or_else(|| {
-            let mistake = Mistake::new(&entry.node.span, format!("unknown form of ids `{text}`"));
-            self.wrong(mistake.meant(text, IdForm::ALL.map(IdForm::as_str)));
+            let error = SchemaError::new(&entry.node.span, format!("unknown form of ids `{text}`"));
+            self.wrong(error.meant(text, IdForm::ALL.map(IdForm::as_str)));
             IdForm::ObjectId
         })
     }
@@ -147,7 +147,7 @@ impl Reader<'_> {
         let time = humantime::parse_duration(text).ok().filter(|time| *time <= STALE_TIME_MAX && !time.is_zero());
         if time.is_none() {
             let message = format!("`{text}` is no duration from 1ms to 24h");
-            self.wrong(Mistake::new(&entry.node.span, message).help("for example: stale_if_error = \"10m\""));
+            self.wrong(SchemaError::new(&entry.node.span, message).help("for example: stale_if_error = \"10m\""));
         }
         time
     }
@@ -180,17 +180,17 @@ impl Reader<'_> {
         let entry = entry?;
         let text = self.string(entry, "the name of a collection")?;
         let span = entry.node.span.clone();
-        let mistake = match text {
-            "" => Mistake::new(&span, "the name of a collection is empty"),
+        let error = match text {
+            "" => SchemaError::new(&span, "the name of a collection is empty"),
             _ if text.starts_with("system.") || text.contains(['$', '\0']) => {
-                Mistake::new(&span, format!("`{text}` cannot be the name of a collection"))
+                SchemaError::new(&span, format!("`{text}` cannot be the name of a collection"))
                     .help("`system.`, `$` and NUL are MongoDB's own")
             }
             _ => {
                 return Some(Name { text: text.to_owned(), span });
             }
         };
-        self.wrong(mistake);
+        self.wrong(error);
         None
     }
 
@@ -199,8 +199,8 @@ impl Reader<'_> {
         let text = self.string(entry, "the name of a field")?;
         match Path::read(text, &entry.node.span) {
             Ok(path) => Some(path),
-            Err(mistake) => {
-                self.wrong(mistake);
+            Err(error) => {
+                self.wrong(error);
                 None
             }
         }

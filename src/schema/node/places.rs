@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::schema::mistake::Span;
+use crate::schema::error::Span;
 
 /// The place of a JSON value, and of all that is in it.
 #[derive(Debug)]

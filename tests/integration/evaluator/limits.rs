@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{Checker, Demand, Settings},
+    check::{Checker, Consistency, Settings},
     evaluate::{DEPTH_MAX, NODES_MAX},
     fact::DOCUMENTS_MAX,
     question::Reason,
@@ -67,7 +67,7 @@ impl World {
         let subject = SubjectText::Known { kind: "user", id: subject };
         let question = self.checker.schema().question(subject, permission, "group", &group.to_string());
         let questions = [question.expect("a question of the schema")];
-        let checked = runtime().block_on(self.checker.check(&questions, Demand::FullyConsistent, deadline()));
+        let checked = runtime().block_on(self.checker.check(&questions, Consistency::FullyConsistent, deadline()));
         let checked = checked.into_iter().next().expect("one answer").expect("documents in memory are always there");
         plain(checked.answer)
     }

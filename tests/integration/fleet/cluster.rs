@@ -1,7 +1,7 @@
 //! A Redis Cluster: three masters, the log and the lease on one of them each, and one of them killed.
 
 use bson::doc;
-use permcached::check::Demand;
+use permcached::check::Consistency;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
 use crate::support::{
@@ -45,13 +45,13 @@ async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
     let [first, second] = [&fleet.instances[0], &fleet.instances[1]].map(|instance| &instance.live);
     let questions: Vec<_> = (10..40).map(|file| reads(first, file)).collect();
     for question in &questions {
-        first.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+        first.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     }
     until(|| written(first) >= questions.len() as u64).await;
-    let now = first.ask(&questions[0], Demand::FullyConsistent).await.expect("an answer").as_of.moment;
+    let now = first.ask(&questions[0], Consistency::FullyConsistent).await.expect("an answer").as_of.moment;
     second.heard(now).await;
     for question in &questions {
-        second.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+        second.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     }
     let believed = found_in(&second.app.metrics, "redis");
     assert!(believed >= questions.len() as u64, "{believed} facts were found");

@@ -7,9 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use permcached::{
-    bus::{Bus, Hint, Wire},
+    bus::{Bus, Hint, RedisChannel},
     fact::{Fact, FactKey},
-    freshness::{Change, Changed, Freshness, LocalTime, Moment, Statement},
+    freshness::{Change, ChangeBatch, Changed, Freshness, LocalTime, Moment},
     link::{Link, Names, Server},
     question::{Id, LookupId},
     schema::Schema,
@@ -46,7 +46,7 @@ impl Party {
             Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL of the test's own")), Duration::from_secs(1));
         let metrics = Arc::new(Metrics::default());
         let bus = Bus::new(Arc::clone(&freshness));
-        let bus = bus.over(Wire::new(link.clone(), names), schema, prober.clone(), Arc::clone(&metrics));
+        let bus = bus.over(RedisChannel::new(link.clone(), names), schema, prober.clone(), Arc::clone(&metrics));
         let mut tasks = JoinSet::new();
         let mut up = link.watch();
         tasks.spawn(link.run(|_| {}));
@@ -66,7 +66,7 @@ impl Party {
         self.bus.begin(&self.prober, Deadline::after(TIME_MAX)).await.expect("mongod says what time it is");
         let bus = Arc::clone(&self.bus);
         self.tasks.spawn(async move { bus.listen().await });
-        until(|| self.bus.tells_all()).await;
+        until(|| self.bus.covers_all_changes()).await;
     }
 
     /// The time of the source.
@@ -76,11 +76,11 @@ impl Party {
     }
 
     async fn says(&self, from: Moment, to: Moment, changes: Vec<Change>) {
-        self.bus.publish(Statement { from, to, changes }).await.expect("Redis takes it");
+        self.bus.publish(ChangeBatch { from, to, changes }).await.expect("Redis takes it");
     }
 
     async fn hears(&self, moment: Moment) {
-        until(|| self.freshness.applied() >= moment).await;
+        until(|| self.freshness.watermark() >= moment).await;
     }
 
     /// Whether a fact that was read at a moment still counts.
@@ -104,7 +104,7 @@ fn names() -> Names {
 /// The same log, and another channel.
 fn mute(names: &Names) -> Names {
     let mut mute = names.clone();
-    mute.statements.push_str(":nobody");
+    mute.change_batches.push_str(":nobody");
     mute
 }
 
@@ -125,11 +125,11 @@ fn changed(number: u8, at: Moment) -> Vec<Change> {
 async fn a_lost_message_is_repaired_from_the_log() {
     let names = names();
     let listener = Party::listening(redis(), names.clone()).await;
-    let [speaker, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
-    let start = listener.freshness.applied();
-    speaker.says(start, after(start, 1), vec![]).await;
+    let [leader, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
+    let start = listener.freshness.watermark();
+    leader.says(start, after(start, 1), vec![]).await;
     muted.says(after(start, 1), after(start, 3), changed(1, after(start, 2))).await;
-    speaker.says(after(start, 3), after(start, 4), vec![]).await;
+    leader.says(after(start, 3), after(start, 4), vec![]).await;
     listener.hears(after(start, 4)).await;
     assert!(!listener.believes(&key(1), after(start, 1)), "what was lost is known");
     assert!(listener.believes(&key(1), after(start, 2)), "as is when it happened");
@@ -141,12 +141,12 @@ async fn a_lost_message_is_repaired_from_the_log() {
 async fn a_trimmed_log_drops_everything() {
     let names = names();
     let listener = Party::listening(redis(), names.clone()).await;
-    let [speaker, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
-    let start = listener.freshness.applied();
+    let [leader, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
+    let start = listener.freshness.watermark();
     muted.says(start, after(start, 3), changed(1, after(start, 2))).await;
     muted.says(after(start, 3), after(start, 4), vec![]).await;
     redis().run(&["XTRIM", &names.log, "MAXLEN", "1"]);
-    speaker.says(after(start, 4), after(start, 5), vec![]).await;
+    leader.says(after(start, 4), after(start, 5), vec![]).await;
     listener.hears(after(start, 5)).await;
     assert!(!listener.believes(&key(1), after(start, 1)), "what was lost may be about anything");
     assert!(!listener.believes(&key(2), after(start, 2)));
@@ -156,15 +156,15 @@ async fn a_trimmed_log_drops_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_born_late_begins_where_the_last_unbroken_chain_does() {
     let names = names();
-    let speaker = Party::new(redis(), names.clone()).await;
-    let now = speaker.now().await;
+    let leader = Party::new(redis(), names.clone()).await;
+    let now = leader.now().await;
     let at = |back: u64| Moment::from_count(now.as_u64() - back);
-    speaker.says(at(50), at(40), changed(1, at(45))).await;
+    leader.says(at(50), at(40), changed(1, at(45))).await;
     // A gap.
-    speaker.says(at(30), at(20), changed(2, at(25))).await;
-    speaker.says(at(20), at(10), changed(3, at(15))).await;
+    leader.says(at(30), at(20), changed(2, at(25))).await;
+    leader.says(at(20), at(10), changed(3, at(15))).await;
     let born = Party::listening(redis(), names).await;
-    assert_eq!((born.freshness.floor(), born.freshness.applied()), (at(30), at(10)));
+    assert_eq!((born.freshness.floor(), born.freshness.watermark()), (at(30), at(10)));
     for (fact, stamp, is_believed) in [
         (key(4), at(31), false),
         (key(4), at(30), true),
@@ -180,19 +180,19 @@ async fn an_instance_that_is_born_late_begins_where_the_last_unbroken_chain_does
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_reaches_past_a_probe_is_of_another_history_and_no_log_is_none() {
     let names = names();
-    let speaker = Party::new(redis(), names.clone()).await;
-    let before = speaker.now().await;
+    let leader = Party::new(redis(), names.clone()).await;
+    let before = leader.now().await;
     let born = Party::listening(redis(), names.clone()).await;
-    assert_eq!(born.freshness.floor(), born.freshness.applied());
+    assert_eq!(born.freshness.floor(), born.freshness.watermark());
     assert!(born.freshness.floor() >= before, "there is no log");
     let later = Moment::new(before.seconds() + 600, 1);
-    speaker.says(before, later, vec![]).await;
+    leader.says(before, later, vec![]).await;
     let born = Party::listening(redis(), names.clone()).await;
-    assert_eq!(born.freshness.floor(), born.freshness.applied());
-    assert!(born.freshness.applied() >= before && born.freshness.applied() < later, "it is not ours");
+    assert_eq!(born.freshness.floor(), born.freshness.watermark());
+    assert!(born.freshness.watermark() >= before && born.freshness.watermark() < later, "it is not ours");
     // Who is to speak has to have one to speak into.
-    let applied = born.bus.take_over().await;
-    assert_eq!(applied, born.freshness.applied());
+    let watermark = born.bus.take_over().await;
+    assert_eq!(watermark, born.freshness.watermark());
     assert_eq!(redis().read::<u64>(&["EXISTS", &names.log]), 0);
 }
 
@@ -200,17 +200,20 @@ async fn a_log_that_reaches_past_a_probe_is_of_another_history_and_no_log_is_non
 async fn what_is_of_a_later_moment_than_any_that_has_come_is_not_believed() {
     let names = names();
     let listener = Party::listening(redis(), names.clone()).await;
-    let speaker = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.applied();
+    let leader = Party::new(redis(), names.clone()).await;
+    let start = listener.freshness.watermark();
     let late = Moment::new(start.seconds() + 3_600, 1);
-    speaker.says(start, late, changed(1, late)).await;
-    assert!(!speaker.bus.tell(&Hint::all(late)).await, "the log is of another history: nothing more gets into it");
+    leader.says(start, late, changed(1, late)).await;
+    assert!(
+        !leader.bus.publish_hint(&Hint::all(late)).await,
+        "the log is of another history: nothing more gets into it"
+    );
     until(|| listener.metric("bus_drops") >= 3).await;
-    assert!(listener.freshness.applied() < late);
+    assert!(listener.freshness.watermark() < late);
     assert!(listener.freshness.floor() < late);
     // What is ahead by less than the bound has come, as far as anybody can tell.
     let soon = after(listener.now().await, 2);
-    speaker.says(start, soon, vec![]).await;
+    leader.says(start, soon, vec![]).await;
     listener.hears(soon).await;
 }
 
@@ -218,12 +221,12 @@ async fn what_is_of_a_later_moment_than_any_that_has_come_is_not_believed() {
 async fn that_all_is_outdated_stands_in_the_log_also_where_that_has_got_past_it() {
     let names = names();
     let listener = Party::listening(redis(), names.clone()).await;
-    let speaker = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.applied();
+    let leader = Party::new(redis(), names.clone()).await;
+    let start = listener.freshness.watermark();
     let all_at = listener.now().await;
     let said = after(all_at, 1);
-    speaker.says(start, said, vec![]).await;
-    assert!(speaker.bus.tell(&Hint::all(all_at)).await);
+    leader.says(start, said, vec![]).await;
+    assert!(leader.bus.publish_hint(&Hint::all(all_at)).await);
     until(|| listener.freshness.floor() >= all_at).await;
     assert!(!listener.believes(&key(1), start));
     let born = Party::listening(redis(), names).await;
@@ -234,14 +237,14 @@ async fn that_all_is_outdated_stands_in_the_log_also_where_that_has_got_past_it(
 async fn a_statement_of_any_size_is_heard_whole_and_the_log_stays_small() {
     let names = names();
     let listener = Party::listening(redis(), names.clone()).await;
-    let speaker = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.applied();
+    let leader = Party::new(redis(), names.clone()).await;
+    let start = listener.freshness.watermark();
     let id = |count: u64| Id::String(format!("{count:0>200}").into());
     let many = (1..=2_000).map(|count| {
         let key = FactKey { lookup: LookupId(0), id: id(count) };
         Change { at: after(start, count), what: Changed::Key(key) }
     });
-    speaker.says(start, after(start, 2_000), many.collect()).await;
+    leader.says(start, after(start, 2_000), many.collect()).await;
     listener.hears(after(start, 2_000)).await;
     for count in [1, 2, 999, 2_000] {
         let key = FactKey { lookup: LookupId(0), id: id(count) };
@@ -253,7 +256,7 @@ async fn a_statement_of_any_size_is_heard_whole_and_the_log_stays_small() {
     assert!(longest.iter().all(|(_, (_, bytes))| bytes.len() <= 4_096));
     for count in 1..=1_100 {
         let at = after(start, 2_000 + count);
-        speaker.says(at.previous(), at, vec![]).await;
+        leader.says(at.previous(), at, vec![]).await;
     }
     assert_eq!(redis().read::<u64>(&["XLEN", &names.log]), 1_000);
     let life: u64 = redis().read(&["PTTL", &names.log]);

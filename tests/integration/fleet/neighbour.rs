@@ -10,7 +10,7 @@ use std::{
 };
 
 use bson::{Document, doc, oid::ObjectId};
-use permcached::{check::Demand, invalidate::Outdated, source::Deadline};
+use permcached::{check::Consistency, invalidate::Outdated, source::Deadline};
 
 use super::{SCHEMA, USER, id};
 use crate::support::{both::TIME_MAX, fleet::Fleet, redis::Redis};
@@ -87,7 +87,7 @@ async fn a_million_files_never_make_a_neighbours_write_fail() {
                 live.question(&format!("user:{}", id(USER)), "read", &format!("file:{file}"))
             })
             .collect();
-        let answers = live.app.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await;
+        let answers = live.app.checker.check(&questions, Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await;
         assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
         if batch % 20 == 10 {
             let files = fleet.database.collection::<Document>("files");

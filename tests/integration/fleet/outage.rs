@@ -10,7 +10,7 @@ use std::{
 };
 
 use bson::{doc, oid::ObjectId};
-use permcached::{check::Demand, facts::ANSWER_TIME, question::Tier};
+use permcached::{check::Consistency, facts::ANSWER_TIME, question::Tier};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -57,7 +57,7 @@ async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
                 }
                 let question = live.question(&format!("user:{}", id(USER)), "read", &format!("file:{}", file(number)));
                 let began = Instant::now();
-                let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("no request fails");
+                let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("no request fails");
                 slowest = slowest.max(began.elapsed());
                 asked += 1;
                 from_redis += u64::from(checked.tier == Tier::Redis);

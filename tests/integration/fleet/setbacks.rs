@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bson::doc;
-use permcached::{check::Demand, freshness::Moment, question::Question};
+use permcached::{check::Consistency, freshness::Moment, question::Question};
 use tokio::time::Instant;
 
 use super::{FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file};
@@ -126,7 +126,7 @@ async fn redis_frozen_for_longer_than_the_bound() {
     while deleted.elapsed() < bound * 2 {
         for live in setting.fleet.each() {
             let asked = Instant::now();
-            let answer = live.ask(&setting.question, Demand::MinimizeLatency).await.expect("an answer").answer;
+            let answer = live.ask(&setting.question, Consistency::MinimizeLatency).await.expect("an answer").answer;
             if asked.duration_since(deleted) > bound {
                 assert_eq!(shown(&live.schema, answer), NO_GRANT);
             }
@@ -167,11 +167,11 @@ async fn a_subscription_that_is_rejected_is_no_subscription() {
     setting.fleet.until_followed_by(2).await;
     setting.still_works().await;
     let deaf = &setting.fleet.instances[3].live;
-    assert!(!deaf.app.bus.tells_all());
+    assert!(!deaf.app.bus.covers_all_changes());
     assert_eq!(deaf.app.checker.freshness().floor(), floor);
     // Once it may, it listens.
     redis.set_user("deaf", "secret", "~pc:* &pc:* +@all");
-    until(|| deaf.app.bus.tells_all()).await;
+    until(|| deaf.app.bus.covers_all_changes()).await;
     setting.fleet.until_followed_by(1).await;
     setting.still_works().await;
 }

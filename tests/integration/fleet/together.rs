@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use permcached::{
-    check::Demand,
+    check::Consistency,
     question::{Question, Tier},
 };
 use tokio::time::sleep;
@@ -81,7 +81,7 @@ pub async fn take_from_redis(first: &Instance, others: &[&Instance]) {
 /// Whether an instance answers by what is in Redis.
 async fn takes_from_redis(instance: &Instance, question: &Question) -> bool {
     instance.monitor.take();
-    let checked = instance.live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+    let checked = instance.live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     assert_eq!(shown(&instance.live.schema, checked.answer), GUEST);
     let finds = commands(&instance.monitor.take(), "find");
     let takes = checked.tier == Tier::Redis;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bson::doc;
 use permcached::{
     app::{App, Sharing},
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     freshness::{Clock, LocalTime},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
     link::{FORMAT, Names, Server},
@@ -64,10 +64,10 @@ async fn see_nothing_of_each_other(one: &Live, other: &Live) {
     let written = |live: &Live| counted(&live.app.metrics, "permcached_redis_facts_written_total");
     for (writer, reader) in [(one, other), (other, one)] {
         let question = reads(writer, FILE);
-        let read = writer.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        let read = writer.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         until(|| written(writer) >= 2).await;
         reader.heard(read.as_of.moment).await;
-        reader.ask(&reads(reader, FILE), Demand::MinimizeLatency).await.expect("an answer");
+        reader.ask(&reads(reader, FILE), Consistency::MinimizeLatency).await.expect("an answer");
         assert!(asked_of(&reader.app.metrics, "redis") >= 2);
         assert_eq!(found_in(&reader.app.metrics, "redis"), 0);
     }
@@ -79,7 +79,7 @@ async fn hear_each_other(one: &Live, other: &Live) {
         let question = reads(hearer, FILE);
         for outdated in [file(&reads(teller, FILE)), subject(&reads(teller, FILE)), document(teller), Outdated::All] {
             hearer.remembers(&question).await;
-            let before = hearer.ask(&question, Demand::MinimizeLatency).await.expect("an answer").as_of;
+            let before = hearer.ask(&question, Consistency::MinimizeLatency).await.expect("an answer").as_of;
             let told = invalidate(teller, &outdated).await.token;
             assert!(told.moment > before.moment);
             // Without being asked for the token.
@@ -93,7 +93,7 @@ async fn hear_each_other(one: &Live, other: &Live) {
                         .any(|lookup| freshness.key_mark(lookup, &question.resource.id) >= told.moment)
             };
             until(marked).await;
-            assert_eq!(hearer.says(&question, Demand::MinimizeLatency).await, GUEST);
+            assert_eq!(hearer.says(&question, Consistency::MinimizeLatency).await, GUEST);
         }
     }
 }
@@ -105,7 +105,7 @@ async fn another_schema_hears_the_same_hints_and_nothing_else() {
     let new = fleet.start(new, &redis().url()).await.live;
     let old = &fleet.instances[0].live;
     // Each is alone with its own statements.
-    until(|| old.app.speaks() && new.app.speaks()).await;
+    until(|| old.app.is_leader() && new.app.is_leader()).await;
     see_nothing_of_each_other(old, &new).await;
     hear_each_other(old, &new).await;
 }
@@ -120,7 +120,7 @@ async fn another_format_hears_the_same_hints_and_nothing_else() {
     });
     let next = next.await.live;
     let own = &fleet.instances[0].live;
-    until(|| own.app.speaks() && next.app.speaks()).await;
+    until(|| own.app.is_leader() && next.app.is_leader()).await;
     see_nothing_of_each_other(own, &next).await;
     hear_each_other(own, &next).await;
 }
@@ -156,15 +156,15 @@ async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
         .delete_one(doc! { "user_id": id(USER) })
         .await
         .expect("it is there");
-    assert_eq!(other.says(&question, Demand::MinimizeLatency).await, GUEST, "nobody has told it");
+    assert_eq!(other.says(&question, Consistency::MinimizeLatency).await, GUEST, "nobody has told it");
     let told = async {
         // Until it listens, nobody hears it.
-        while other.says(&question, Demand::MinimizeLatency).await == GUEST {
+        while other.says(&question, Consistency::MinimizeLatency).await == GUEST {
             let invalidated = invalidate(one, &file(&question)).await;
             assert_eq!(invalidated.token.clock, Clock::Local);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, told).await.expect("it hears in the end");
-    assert_eq!(one.says(&question, Demand::MinimizeLatency).await, "denied NO_GRANT");
+    assert_eq!(one.says(&question, Consistency::MinimizeLatency).await, "denied NO_GRANT");
 }

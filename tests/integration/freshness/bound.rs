@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bson::{Bson, DateTime, Document, doc};
 use permcached::{
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     question::{Question, Tier},
 };
 use tokio::time::{sleep, timeout};
@@ -176,7 +176,7 @@ async fn deaf(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
     let silent = FailPoint::on(mongo(), app_name, "alwaysOn", silent).await;
     let questions: Vec<Question> = (1..).zip(&CASES).map(|(number, case)| asks(&live, case, number)).collect();
     for (case, question) in CASES.iter().zip(&questions) {
-        assert!(live.says(question, Demand::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
+        assert!(live.says(question, Consistency::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
     }
     (live, questions, silent)
 }
@@ -189,13 +189,13 @@ async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_sil
         live.run((case.write)(number)).await;
         waiting.push((case.name, question, Instant::now()));
     }
-    let applied = live.app.checker.freshness().applied();
+    let applied = live.app.checker.freshness().watermark();
     let ending = async {
         while !waiting.is_empty() {
             let mut left = Vec::new();
             for (name, question, written) in waiting {
                 let asked = written.elapsed();
-                let says = live.says(question, Demand::MinimizeLatency).await;
+                let says = live.says(question, Consistency::MinimizeLatency).await;
                 if says.starts_with("denied") {
                     continue;
                 }
@@ -208,7 +208,7 @@ async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_sil
         }
     };
     timeout(TIME_MAX, ending).await.expect("each grant is denied in the end");
-    assert_eq!(live.app.checker.freshness().applied(), applied, "no stream told it");
+    assert_eq!(live.app.checker.freshness().watermark(), applied, "no stream told it");
     silent.off().await;
 }
 
@@ -217,8 +217,9 @@ async fn whatever_ends_a_grant_ends_it_by_max_age_and_by_full_consistency_at_onc
     let (live, questions, silent) = deaf("silent stream, demanding").await;
     for ((number, case), question) in (1..).zip(&CASES).zip(&questions) {
         live.run((case.write)(number)).await;
-        let demand = if number % 2 == 0 { Demand::FullyConsistent } else { Demand::MaxAge(Duration::from_nanos(1)) };
-        let says = live.says(question, demand).await;
+        let consistency =
+            if number % 2 == 0 { Consistency::FullyConsistent } else { Consistency::MaxAge(Duration::from_nanos(1)) };
+        let says = live.says(question, consistency).await;
         assert!(says.starts_with("denied"), "{}: {says}", case.name);
     }
     silent.off().await;
@@ -235,7 +236,7 @@ async fn a_grant_ends_by_the_clock_with_no_change_at_all() {
     let _remembered = live.remembers(&question).await;
     loop {
         let asked = DateTime::now();
-        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         match shown(&live.schema, checked.answer).as_str() {
             GUEST => assert!(asked < end, "allowed after its end"),
             says => {

@@ -10,7 +10,7 @@ use bson::{Document, doc};
 use mongodb::{Client, Database};
 use permcached::{
     app::App,
-    check::{CheckError, Demand, Settings},
+    check::{CheckError, Consistency, Settings},
     fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id, Question},
@@ -141,7 +141,8 @@ impl Guest {
 async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Result<String, CheckError> {
     loop {
         let asked = revoked.elapsed();
-        match live.ask(question, Demand::MinimizeLatency).await.map(|checked| shown(&live.schema, checked.answer)) {
+        match live.ask(question, Consistency::MinimizeLatency).await.map(|checked| shown(&live.schema, checked.answer))
+        {
             Ok(says) if says == GUEST => assert!(asked <= BOUND, "allowed though asked {asked:?} after the write"),
             other => return other,
         }
@@ -166,11 +167,14 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     // Where it is where the stream is, it stands still, and counts for nothing.
     let (live, question) = &stream;
     assert_eq!(ends_in_time(live, question, revoked).await.expect("the primary answers"), NO_GRANT);
-    assert!(live.app.checker.freshness().applied() < moment, "the stream cannot tell");
+    assert!(live.app.checker.freshness().watermark() < moment, "the stream cannot tell");
     // Where it is read, it does not know the moment that is asked for.
     let (live, question) = &reads;
-    let asked =
-        live.app.checker.check(std::slice::from_ref(question), Demand::FullyConsistent, Deadline::after(READ_TIME));
+    let asked = live.app.checker.check(
+        std::slice::from_ref(question),
+        Consistency::FullyConsistent,
+        Deadline::after(READ_TIME),
+    );
     let asked = asked.await.remove(0);
     assert!(matches!(asked, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{asked:?}");
 
@@ -186,5 +190,5 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     }
     let (live, question) = &stream;
     live.heard(moment).await;
-    assert_eq!(live.says(question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(question, Consistency::MinimizeLatency).await, NO_GRANT);
 }

@@ -8,9 +8,9 @@ use std::{
 use bson::{Bson, Document, doc, oid::ObjectId};
 use mongodb::Database;
 use permcached::{
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     fact::FactKey,
-    facts::Need,
+    facts::FreshnessRequirement,
     freshness::{LocalTime, Moment},
     question::{Id, Question, Tier},
     source::Deadline,
@@ -79,7 +79,7 @@ async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
     let mut was_late = false;
     for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
         let moment = set_active(&live, active).await;
-        was_late |= live.app.checker.freshness().applied() < moment;
+        was_late |= live.app.checker.freshness().watermark() < moment;
         assert_eq!(live.says(&question, at_least(moment)).await, wanted);
     }
     assert!(was_late, "the feed is late");
@@ -102,10 +102,10 @@ async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_somethi
         until(|| freshness.key_mark(shares, &Id::ObjectId(id(1).bytes())) >= last).await;
     }
     let confirmed = freshness.newest_probe().expect("there was one").moment;
-    assert!(freshness.applied() <= confirmed && first > Some(confirmed));
+    assert!(freshness.watermark() <= confirmed && first > Some(confirmed));
     failing.off().await;
     live.heard(last).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_stream_that_fails_is_opened_again_where_it_was() {
         let moment = set_active(&live, false).await;
         failing.off().await;
         live.heard(moment).await;
-        assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT, "{code}");
+        assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "{code}");
         let moment = set_active(&live, true).await;
         live.heard(moment).await;
         let _remembered = live.remembers(&question).await;
@@ -136,7 +136,7 @@ async fn a_stream_that_does_not_answer_is_opened_again() {
     let moment = set_active(&live, false).await;
     live.heard(moment).await;
     assert!(began.elapsed() < BLOCKED, "it was not the stream that had stopped which said so");
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     let_go(&live.database).await;
     frozen.off().await;
 }
@@ -258,7 +258,7 @@ async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
         let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
         until(|| freshness.floor() > floor).await;
         lost.off().await;
-        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         assert_eq!(checked.tier, Tier::Source, "{code}");
     }
 }
@@ -272,7 +272,7 @@ async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
     let stopped = FailPoint::finds_stop(mongo(), &live.full_name("shares")).await;
     let (checker, asked) = (live.app.checker.clone(), question.clone());
     let asking = tokio::spawn(async move {
-        checker.check(&[asked], Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
+        checker.check(&[asked], Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
     });
     live.find_stands("shares").await;
     let revoked = live.delete("shares", doc! { "_id": id(50) }).await;
@@ -280,7 +280,7 @@ async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
     stopped.off().await;
     let checked = asking.await.expect("no panic").expect("an answer");
     assert_eq!(shown(&live.schema, checked.answer), GUEST);
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 /// The events of a large transaction have one moment, and come in several batches, here as each is so long: the moment is
@@ -301,16 +301,17 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let facts = live.app.checker.facts().clone();
     let key = |number| FactKey { lookup, id: Id::ObjectId(numbered(number).bytes()) };
-    let loaded = facts.load((0..COUNT).map(key).collect(), Need::default(), Deadline::after(TIME_MAX)).await;
-    assert!(loaded.iter().all(|(_, held)| held.is_ok()));
+    let loaded =
+        facts.load((0..COUNT).map(key).collect(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await;
+    assert!(loaded.iter().all(|(_, cached)| cached.is_ok()));
 
     // Looks at some of them again and again, until none counts.
     let (some, stop_after) = ((0..COUNT).step_by(20).map(key).collect::<Vec<_>>(), TIME_MAX);
     let watching = tokio::task::spawn_blocking(move || {
         let (started, mut as_of) = (Instant::now(), Moment::default());
         loop {
-            let count = |key: &FactKey| facts.remembered(key.lookup, &key.id, Need::default());
-            match some.iter().filter_map(count).map(|held| held.as_of).max() {
+            let count = |key: &FactKey| facts.remembered(key.lookup, &key.id, FreshnessRequirement::default());
+            match some.iter().filter_map(count).map(|cached| cached.as_of).max() {
                 Some(newest) => as_of = as_of.max(newest),
                 None => return as_of,
             }
@@ -321,8 +322,8 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     let prober = live.app.checker.prober().clone();
     let probing = tokio::spawn(async move {
         loop {
-            let probed = prober.sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
-            assert!(probed.is_ok());
+            let record_probe = prober.sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+            assert!(record_probe.is_ok());
         }
     });
     let mut session = live.database.client().start_session().await.expect("a session");

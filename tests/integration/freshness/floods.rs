@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use permcached::{
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     freshness::Moment,
     question::Question,
 };
@@ -46,7 +46,7 @@ async fn guest_among(app_name: &str, others: u32, fields: &Document) -> (Live, Q
 /// Waits until the feed has got past a moment.
 async fn is_past(live: &Live, moment: Moment) {
     let past = async {
-        while live.app.checker.freshness().applied() < moment {
+        while live.app.checker.freshness().watermark() < moment {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -72,7 +72,7 @@ async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
     is_past(&live, moment).await;
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
     is_past(&live, moment).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
 }
 
@@ -84,11 +84,11 @@ async fn more_changes_at_one_moment_than_are_kept_count_against_all_that_is_reme
     let moment = end_all_at_once(&live).await;
     is_past(&live, moment).await;
     assert!(freshness.floor() > live.first_floor, "not all of it was kept, and nothing was dropped");
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     // It goes on.
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": true } }).await;
     is_past(&live, moment).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
@@ -99,6 +99,6 @@ async fn a_transaction_is_got_past_however_long_it_takes_to_show() {
     let moment = end_all_at_once(&live).await;
     is_past(&live, moment).await;
     slow.off().await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
 }

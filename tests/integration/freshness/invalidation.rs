@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::doc;
 use mongodb::event::command::CommandEvent;
 use permcached::{
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     invalidate::{Outdated, OutdatedDocument},
     question::{Question, Tier},
     source::Deadline,
@@ -31,7 +31,7 @@ async fn is_read_again(live: &Live, question: &Question, outdated: Outdated) {
     let _remembered = live.remembers(question).await;
     let token =
         live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers").token;
-    let checked = live.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+    let checked = live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     assert_eq!(checked.tier, Tier::Source, "{outdated:?}");
     assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
     let checked = live.ask(question, at_least(token.moment)).await.expect("an answer");
@@ -91,7 +91,7 @@ async fn what_is_not_outdated_is_remembered() {
     let (resources, subjects) = (vec![other.resource], vec![other.subject]);
     let outdated = Outdated::These { resources, documents: Vec::new(), subjects };
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
-    let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+    let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
     assert_eq!(checked.tier, Tier::Memory);
 }
 
@@ -112,8 +112,8 @@ async fn an_outdated_document_that_was_not_there_before_is_found() {
     let collection = live.schema.collection_id("shares").expect("the schema names it");
     let documents = vec![OutdatedDocument::new(collection, &id(50).to_hex())];
     let outdated = Outdated::These { resources: Vec::new(), documents, subjects: Vec::new() };
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT, "nobody has said anything");
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "nobody has said anything");
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
     deaf.off().await;
 }

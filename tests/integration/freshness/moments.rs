@@ -2,7 +2,7 @@
 
 use bson::{Document, doc};
 use permcached::{
-    check::{CheckError, Demand},
+    check::{CheckError, Consistency},
     freshness::Moment,
     question::{Question, Tier},
 };
@@ -20,7 +20,7 @@ async fn a_change_that_no_relation_reads_leaves_what_is_remembered() {
         let change = doc! { "$set": { "name": "another", "tags": ["a"] } };
         let moment = live.update(collection, doc! { "_id": id(number) }, change).await;
         live.heard(moment).await;
-        let checked = live.ask(&question, Demand::MinimizeLatency).await.expect("an answer");
+        let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         assert_eq!(checked.tier, Tier::Memory, "{collection}");
         // What was heard counts for the moment, too: nothing has changed up to it.
         let checked = live.ask(&question, at_least(moment)).await.expect("an answer");
@@ -62,11 +62,11 @@ async fn a_moment_that_has_not_come_is_refused_and_harms_nobody() {
         assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
         assert!(live.app.checker.freshness().newest() < future, "it is not believed");
         assert_eq!(live.says(&question, at_least(now)).await, GUEST);
-        assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
-        assert_eq!(live.says(&question, Demand::FullyConsistent).await, GUEST);
+        assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
+        assert_eq!(live.says(&question, Consistency::FullyConsistent).await, GUEST);
     }
     let _remembered = live.remembers(&question).await;
     let moment = live.delete("shares", doc! { "_id": id(50) }).await;
     live.heard(moment).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bson::{Document, doc};
 use permcached::{
     app::App,
-    check::{CheckError, Demand, Settings},
+    check::{CheckError, Consistency, Settings},
     fact::FactKey,
-    facts::Need,
+    facts::FreshnessRequirement,
     freshness::{LocalTime, Moment},
     question::{Id, Question, Tier},
     source::{Deadline, mongodb::MongoDb},
@@ -56,7 +56,7 @@ async fn outage(app_name: &str) -> FailPoint {
 /// Asks until there is no answer any more.
 async fn outlast_the_bound(live: &Live, question: &Question) {
     loop {
-        match live.ask(question, Demand::MinimizeLatency).await {
+        match live.ask(question, Consistency::MinimizeLatency).await {
             Ok(checked) => {
                 assert!(checked.age <= BOUND && !checked.is_stale, "{checked:?}");
                 assert_eq!(checked.tier, Tier::Memory, "there is no source");
@@ -71,12 +71,12 @@ async fn outlast_the_bound(live: &Live, question: &Question) {
 /// Asks until the source answers again.
 async fn recovers(live: &Live, question: &Question, wanted: &str) {
     let recovers = async {
-        while live.ask(question, Demand::FullyConsistent).await.is_err() {
+        while live.ask(question, Consistency::FullyConsistent).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), recovers).await.expect("by itself");
-    assert_eq!(live.says(question, Demand::MinimizeLatency).await, wanted);
+    assert_eq!(live.says(question, Consistency::MinimizeLatency).await, wanted);
     let _remembered = live.remembers(question).await;
 }
 
@@ -103,7 +103,7 @@ async fn what_is_vouched_for_is_answered_then_nothing_until_the_source_is_back()
     // What changes is heard of again.
     let moment = live.delete("shares", doc! { "_id": id(50) }).await;
     live.heard(moment).await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 #[tokio::test]
@@ -116,19 +116,19 @@ async fn only_what_may_be_stale_is_answered_from_what_is_older_and_says_so() {
     assert_eq!(shown(&live.schema, live.remembers(&other).await), NO_GRANT);
     let outage = outage("stale").await;
     outlast_the_bound(&live, &question).await;
-    let checked = live.ask(&keep, Demand::MinimizeLatency).await.expect("it may be stale");
+    let checked = live.ask(&keep, Consistency::MinimizeLatency).await.expect("it may be stale");
     assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (GUEST, true));
     assert!(checked.age > BOUND, "{checked:?}");
-    let checked = live.ask(&keep_other, Demand::MinimizeLatency).await.expect("it may be stale");
+    let checked = live.ask(&keep_other, Consistency::MinimizeLatency).await.expect("it may be stale");
     assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (NO_GRANT, true));
     // Whoever demands more gets that, or nothing; and so does whoever asks for what may not be stale.
-    for demand in [Demand::FullyConsistent, Demand::MaxAge(BOUND)] {
-        assert!(matches!(live.ask(&keep, demand).await, Err(CheckError::Unavailable(_))), "{demand:?}");
+    for consistency in [Consistency::FullyConsistent, Consistency::MaxAge(BOUND)] {
+        assert!(matches!(live.ask(&keep, consistency).await, Err(CheckError::Unavailable(_))), "{consistency:?}");
     }
-    assert!(matches!(live.ask(&question, Demand::MinimizeLatency).await, Err(CheckError::Unavailable(_))));
+    assert!(matches!(live.ask(&question, Consistency::MinimizeLatency).await, Err(CheckError::Unavailable(_))));
     outage.off().await;
     recovers(&live, &keep, GUEST).await;
-    let checked = live.ask(&keep, Demand::MinimizeLatency).await.expect("an answer");
+    let checked = live.ask(&keep, Consistency::MinimizeLatency).await.expect("an answer");
     assert!(!checked.is_stale, "{checked:?}");
 }
 
@@ -150,7 +150,13 @@ async fn a_caller_without_patience_gets_nothing_stale() {
     let slow = FailPoint::on(mongo(), "impatient", "alwaysOn", slow).await;
     let refused = loop {
         let deadline = Deadline::after(Duration::from_millis(50));
-        match deaf.app.checker.check(std::slice::from_ref(&keep), Demand::MinimizeLatency, deadline).await.remove(0) {
+        match deaf
+            .app
+            .checker
+            .check(std::slice::from_ref(&keep), Consistency::MinimizeLatency, deadline)
+            .await
+            .remove(0)
+        {
             Ok(checked) => assert!(!checked.is_stale && checked.age <= BOUND, "{checked:?}"),
             Err(error) => break error,
         }
@@ -159,7 +165,7 @@ async fn a_caller_without_patience_gets_nothing_stale() {
     };
     assert!(matches!(refused, CheckError::DeadlineExceeded), "{refused:?}");
     slow.off().await;
-    assert_eq!(deaf.says(&keep, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(deaf.says(&keep, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
@@ -170,11 +176,11 @@ async fn nothing_that_failed_is_remembered() {
     let failing = doc! { "failCommands": ["find"], "errorCode": 13, "namespace": live.full_name("shares") };
     let failing = FailPoint::on(mongo(), "failing", "alwaysOn", failing).await;
     for _ in 0..3 {
-        let asked = live.ask(&question, Demand::MinimizeLatency).await;
+        let asked = live.ask(&question, Consistency::MinimizeLatency).await;
         assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
     }
     failing.off().await;
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
     assert!(live.app.checker.freshness().newest() > Moment::default());
 }
 
@@ -196,15 +202,17 @@ async fn a_probe_waits_for_no_load() {
         .map(|number| {
             let facts = app.checker.facts().clone();
             let keys = vec![FactKey { lookup, id: Id::ObjectId([number; 12]) }];
-            tokio::spawn(async move { facts.load(keys, Need::default(), Deadline::after(TIME_MAX)).await })
+            tokio::spawn(
+                async move { facts.load(keys, FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await },
+            )
         })
         .collect();
     // Each load is spawned by a task of its own, and takes its turn when that runs first.
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    let probed = app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
-    assert!(probed.is_ok(), "{probed:?}");
+    let record_probe = app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+    assert!(record_probe.is_ok(), "{record_probe:?}");
     assert!(loads.iter().all(|load| !load.is_finished()), "they are still under way");
     loads.iter().for_each(tokio::task::JoinHandle::abort);
     let_go(&live.database).await;

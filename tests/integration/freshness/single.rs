@@ -7,7 +7,7 @@ use std::{
 
 use bson::doc;
 use permcached::{
-    check::{Demand, Settings},
+    check::{Consistency, Settings},
     freshness::{Clock, Token},
     invalidate::Outdated,
     question::{Question, Tier},
@@ -48,7 +48,7 @@ async fn what_is_remembered_is_believed_for_the_bound_and_read_again() {
     let deleted = Instant::now();
     loop {
         let asked = deleted.elapsed();
-        if live.says(&question, Demand::MinimizeLatency).await == NO_GRANT {
+        if live.says(&question, Consistency::MinimizeLatency).await == NO_GRANT {
             break;
         }
         assert!(asked <= BOUND, "allowed though asked {asked:?} after the write");
@@ -64,8 +64,8 @@ async fn an_invalidation_has_it_read_again_at_once_and_its_token_reads_the_sourc
     let outdated = Outdated::These { resources: vec![resource], documents: Vec::new(), subjects: Vec::new() };
     let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("a token").token;
     assert_eq!(token.clock, Clock::Local);
-    assert_eq!(live.says(&question, Demand::MinimizeLatency).await, NO_GRANT);
-    let checked = live.ask(&question, Demand::AtLeastAsFresh(token)).await.expect("an answer");
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    let checked = live.ask(&question, Consistency::AtLeastAsFresh(token)).await.expect("an answer");
     assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.tier), (NO_GRANT, Tier::Source));
     assert_eq!(checked.as_of, Token { clock: Clock::Local, moment: checked.as_of.moment });
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use permcached::{
-    check::{CheckError, Checked, Demand},
+    check::{CheckError, Checked, Consistency},
     freshness::{Clock, Moment, Token},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
     question::{Answer, Question},
@@ -43,7 +43,7 @@ const CHECKER_SEEDS: u64 = 1 << 32;
 /// How fresh the answers to a request are to be.
 struct Demanded {
     mode: Mode,
-    demand: Demand,
+    consistency: Consistency,
     bound: Duration,
     token: Option<Moment>,
     /// What the answer that gave the token saw of the first register that is asked about.
@@ -67,7 +67,8 @@ pub async fn check(run: Arc<Run>, index: usize) {
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
         let (asked, first) = (run.now(), wall());
-        let results = asked_one.app.checker.check(&questions, request.demanded.demand, Deadline::after(TIME_MAX)).await;
+        let results =
+            asked_one.app.checker.check(&questions, request.demanded.consistency, Deadline::after(TIME_MAX)).await;
         let times = Times { asked, received: run.now(), wall: [first, wall()] };
         for (index, result) in results.into_iter().enumerate() {
             let objection = match result {
@@ -118,26 +119,26 @@ async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request
     if is_hot && rng.bool() {
         return Request { demanded: after_the_write(run, asked[0].0), asked };
     }
-    let (mode, demand, bound) = match rng.u8(..100) {
+    let (mode, consistency, bound) = match rng.u8(..100) {
         0..INVALIDATIONS_PERCENT => {
             return Request { demanded: after_an_invalidation(run, asked_one, asked[0], rng).await, asked };
         }
-        INVALIDATIONS_PERCENT..40 => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
+        INVALIDATIONS_PERCENT..40 => (Mode::MinimizeLatency, Consistency::MinimizeLatency, run.bound),
         40..55 => return Request { demanded: after_a_write(run, asked[0].0, rng), asked },
         55..70 => match run.earlier(|count| rng.usize(..count)) {
-            None => (Mode::MinimizeLatency, Demand::MinimizeLatency, run.bound),
+            None => (Mode::MinimizeLatency, Consistency::MinimizeLatency, run.bound),
             Some(earlier) => {
                 asked[0] = (earlier.register, earlier.place);
                 return Request { demanded: after_an_answer(run, &earlier), asked };
             }
         },
-        70..80 => (Mode::FullyConsistent, Demand::FullyConsistent, Duration::ZERO),
+        70..80 => (Mode::FullyConsistent, Consistency::FullyConsistent, Duration::ZERO),
         _ => {
             let age = Duration::from_millis(AGES_MS[rng.usize(..AGES_MS.len())]);
-            (Mode::MaxAge, Demand::MaxAge(age), age.min(run.bound))
+            (Mode::MaxAge, Consistency::MaxAge(age), age.min(run.bound))
         }
     };
-    Request { demanded: Demanded { mode, demand, bound, token: None, seen_before: None }, asked }
+    Request { demanded: Demanded { mode, consistency, bound, token: None, seen_before: None }, asked }
 }
 
 /// With the token of the write that was acknowledged last, of a register or of some other one.
@@ -149,14 +150,14 @@ fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
 fn after_the_write(run: &Run, register: usize) -> Demanded {
     let acknowledged = run.registers[register].history().writes().iter().rev().find_map(|write| write.acknowledged);
     let moment = acknowledged.map_or(Moment::default(), |(_, moment)| moment);
-    let demand = Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });
-    Demanded { mode: Mode::OperationTime, demand, bound: run.bound, token: Some(moment), seen_before: None }
+    let consistency = Consistency::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });
+    Demanded { mode: Mode::OperationTime, consistency, bound: run.bound, token: Some(moment), seen_before: None }
 }
 
 /// With the token of an answer.
 fn after_an_answer(run: &Run, earlier: &Earlier) -> Demanded {
-    let (demand, token) = (Demand::AtLeastAsFresh(earlier.token), Some(earlier.token.moment));
-    Demanded { mode: Mode::AsOf, demand, bound: run.bound, token, seen_before: Some(earlier.seen) }
+    let (consistency, token) = (Consistency::AtLeastAsFresh(earlier.token), Some(earlier.token.moment));
+    Demanded { mode: Mode::AsOf, consistency, bound: run.bound, token, seen_before: Some(earlier.seen) }
 }
 
 /// After an invalidation of what a register's answer depends on: with its token; without, where the one who is asked was told.
@@ -174,7 +175,7 @@ async fn after_an_invalidation(
     run.tally().invalidated(invalidated.as_ref().ok().map(|invalidated| invalidated.is_published));
     let minimal = Demanded {
         mode: Mode::MinimizeLatency,
-        demand: Demand::MinimizeLatency,
+        consistency: Consistency::MinimizeLatency,
         bound: run.bound,
         token: None,
         seen_before: None,
@@ -185,7 +186,7 @@ async fn after_an_invalidation(
     if Arc::ptr_eq(&told, asked_one) {
         return invalidated;
     }
-    Demanded { demand: Demand::AtLeastAsFresh(token), token: Some(token.moment), ..invalidated }
+    Demanded { consistency: Consistency::AtLeastAsFresh(token), token: Some(token.moment), ..invalidated }
 }
 
 /// What an answer depends on: its resource, its document, its subject, now and then all there is.

@@ -11,7 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use permcached::{
-    check::{Checker, Demand},
+    check::{Checker, Consistency},
     freshness::LocalTime,
     question::Tier,
     source::Deadline,
@@ -145,11 +145,11 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
     let checker = &instance.app.checker;
     let started = Instant::now();
     let recovering = async {
-        for demand in [Demand::FullyConsistent, Demand::MinimizeLatency] {
+        for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
             loop {
-                let results = checker.check(&questions, demand, Deadline::after(REQUEST_TIME)).await;
+                let results = checker.check(&questions, consistency, Deadline::after(REQUEST_TIME)).await;
                 // Those whose documents change meanwhile are read, and the others show that memory serves.
-                let is_remembered = demand == Demand::FullyConsistent
+                let is_remembered = consistency == Consistency::FullyConsistent
                     || results.iter().flatten().any(|checked| checked.tier == Tier::Memory);
                 if is_remembered && results.iter().all(Result::is_ok) {
                     break;
@@ -172,7 +172,7 @@ async fn hears(checker: &Checker) {
         }
         sleep(POLL).await;
     };
-    while checker.freshness().applied() < now {
+    while checker.freshness().watermark() < now {
         sleep(POLL).await;
     }
 }

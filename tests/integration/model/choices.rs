@@ -7,7 +7,7 @@ use super::{
     protocol::Protocol,
     run::{Bus, May, Tier},
     safeguards::Safeguard,
-    world::{BOUND, Fact, Instance, Request, Statement, Stream, Target, World, count, moment},
+    world::{BOUND, ChangeBatch, Fact, Instance, Request, Stream, Target, World, count, moment},
 };
 
 /// One thing that happens. The first field says to which instance.
@@ -20,7 +20,7 @@ pub enum Action {
     /// 9. Starts from a probe: there is no log.
     Start(usize),
     /// 9. Starts from a log whose last unbroken chain says this.
-    StartFromLog(usize, Statement),
+    StartFromLog(usize, ChangeBatch),
     /// 5. A probe goes and comes back at once.
     Probe(usize),
     /// 5. A node that is behind answers the probe. (It can, unless the probe is linearizable.)
@@ -42,7 +42,7 @@ pub enum Action {
     /// 10. L2 has something that counts, and L1 keeps it.
     KeepFromTier(usize, Fact),
     /// 2, 3, 8. A statement arrives and is applied, or begins to be.
-    Hear(usize, Statement),
+    Hear(usize, ChangeBatch),
     /// 3. The next part of it is applied.
     HearOn(usize),
     /// 7. Opens a change stream at its W.
@@ -74,7 +74,7 @@ impl Protocol {
                 self.probes(world, i, instance, all);
                 self.reads(world, i, instance, all);
                 self.tiers(world, i, all);
-                self.news(world, i, instance, all);
+                self.update(world, i, instance, all);
                 self.stream(world, i, instance, all);
             } else {
                 all.push(Action::Start(i));
@@ -85,9 +85,9 @@ impl Protocol {
         }
     }
 
-    fn heard<'a>(&'a self, world: &'a World) -> Box<dyn Iterator<Item = Statement> + 'a> {
+    fn heard<'a>(&'a self, world: &'a World) -> Box<dyn Iterator<Item = ChangeBatch> + 'a> {
         match self.run.bus {
-            Bus::AnythingTrue => Box::new(self.statements(world.database).iter().copied()),
+            Bus::AnythingTrue => Box::new(self.change_batches(world.database).iter().copied()),
             Bus::Streams { .. } => Box::new(world.said.iter().copied()),
         }
     }
@@ -158,7 +158,7 @@ impl Protocol {
         }
     }
 
-    fn news(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
+    fn update(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
         // Whoever applies something does so alone.
         if instance.hearing.is_some() {
             all.push(Action::HearOn(i));
@@ -182,12 +182,12 @@ impl Protocol {
     }
 
     fn stream(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
-        let Bus::Streams { statements_max } = self.run.bus else { return };
+        let Bus::Streams { batches_max } = self.run.bus else { return };
         let Some(Stream { shown, resume, .. }) = instance.stream else {
             all.push(Action::OpenStream(i));
             return;
         };
-        if world.said.len() >= statements_max {
+        if world.said.len() >= batches_max {
             return;
         }
         let events_until = |at: usize| self.run.history.events(0, at).count();
@@ -214,9 +214,8 @@ impl Protocol {
 }
 
 /// Whether a statement says anything that has not been applied.
-fn is_news(instance: &Instance, statement: &Statement) -> bool {
-    statement.to > instance.horizon.applied
-        || statement.marks.iter().zip(&instance.marks).any(|(said, known)| said > known)
+fn is_news(instance: &Instance, batch: &ChangeBatch) -> bool {
+    batch.to > instance.progress.watermark || batch.marks.iter().zip(&instance.marks).any(|(said, known)| said > known)
 }
 
 /// The moments up to this one.

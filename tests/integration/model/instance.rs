@@ -1,11 +1,11 @@
 //! What an instance does with what it learns, whatever the safeguards: probes, marks and the floor.
 //!
-//! The probes are the project's own code, and so is `Horizon`. The marks are not: those have a million stripes, and a state has
+//! The probes are the project's own code, and so is `Progress`. The marks are not: those have a million stripes, and a state has
 //! room for four.
 
 use std::time::Duration;
 
-use permcached::freshness::{Horizon, LocalTime, Moment, Probe, Probes};
+use permcached::freshness::{LocalTime, Moment, Probe, Probes, Progress};
 
 use super::world::{Instance, Marks, Request, Tick};
 
@@ -25,7 +25,7 @@ impl Instance {
     pub fn begin_again(&mut self, at: Moment) {
         self.remembered = None;
         self.marks = Marks::default();
-        self.horizon = Horizon::beginning(at);
+        self.progress = Progress::beginning(at);
         self.newest = at;
         self.probes = Probes::default();
     }
@@ -34,9 +34,12 @@ impl Instance {
     pub fn is_fresh(&self, as_of: Moment, request: Request) -> bool {
         let arrived = local_time(request.arrived);
         let bound = Duration::from_secs(u64::from(request.bound));
-        let fresh = self.probes.worth(as_of).is_some_and(|worth| arrived.since(worth) <= bound);
+        let fresh = self.probes.fresh_since(as_of).is_some_and(|fresh_since| arrived.since(fresh_since) <= bound);
         // The other way to put the question.
-        assert_eq!(fresh, self.probes.needed(arrived.minus(bound)).is_some_and(|needed| needed <= as_of));
+        assert_eq!(
+            fresh,
+            self.probes.required_moment(arrived.minus(bound)).is_some_and(|required_moment| required_moment <= as_of)
+        );
         fresh
     }
 
@@ -53,8 +56,8 @@ impl Instance {
 
     /// Point 4: raises the floor, and X with it.
     pub fn raise_floor(&mut self, floor: Moment) {
-        if floor > self.horizon.floor {
-            self.horizon.floor = floor;
+        if floor > self.progress.floor {
+            self.progress.floor = floor;
             self.flight.iter_mut().for_each(|flight| flight.heard_since = true);
         }
         self.newest = self.newest.max(floor);

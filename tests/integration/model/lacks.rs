@@ -18,7 +18,7 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
     let late = Run { may: &[May::StartLate], tier: L2, ..PLAIN };
     let restored = Run { may: &[May::BeRestored], ..plain };
     let steps = Run { may: &[May::ReadInSteps], tier: L2, ..PLAIN };
-    let streams = Run { ticks: 0, instances: 2, bus: Bus::Streams { statements_max: 2 }, ..PLAIN };
+    let streams = Run { ticks: 0, instances: 2, bus: Bus::Streams { batches_max: 2 }, ..PLAIN };
     match safeguard {
         Safeguard::SnapshotStamp => (plain, TOKEN_HOLDS, 5),
         Safeguard::AfterClusterTime => (plain, BOUND_HOLDS, 7),

@@ -6,7 +6,7 @@ use super::{
     choices::Action,
     protocol::{Protocol, oldest_allowed},
     run::May,
-    world::{Answer, BOUND, Fact, Instance, Marks, Request, Statement, World, count, moment},
+    world::{Answer, BOUND, ChangeBatch, Fact, Instance, Marks, Request, World, count, moment},
 };
 
 /// No answer rests on a document as it was longer before its request than the bound.
@@ -70,7 +70,7 @@ impl Model for Protocol {
             (REVOKED, |protocol, world| {
                 running(world).any(|i| i.remembered.is_some_and(|fact| !protocol.counts(i, fact)))
             }),
-            (GAP, |_, world| running(world).any(|i| i.horizon.floor > moment(0) && i.remembered.is_some())),
+            (GAP, |_, world| running(world).any(|i| i.progress.floor > moment(0) && i.remembered.is_some())),
             (JOINED, |_, world| {
                 running(world).any(|i| i.flight.is_some_and(|f| f.joiner.is_some() && f.result.is_some()))
             }),
@@ -107,7 +107,7 @@ impl Protocol {
     /// What counts is true as of its as of. Nothing serves before the first probe.
     fn as_of_is_true(&self, world: &World, instance: &Instance) -> bool {
         instance.remembered.is_none_or(|fact| {
-            let as_of = fact.stamp.max(instance.horizon.applied).min(world.database);
+            let as_of = fact.stamp.max(instance.progress.watermark).min(world.database);
             instance.probes.newest().is_none() || !self.counts(instance, fact) || self.is_true(world, fact.found, as_of)
         })
     }
@@ -127,13 +127,13 @@ impl Protocol {
         let mut instance = instance.clone();
         self.finish_hearing(&mut instance);
         self.probe(&mut instance, world.now, world.database);
-        let (heard, database) = (count(instance.horizon.applied), count(world.database));
+        let (heard, database) = (count(instance.progress.watermark), count(world.database));
         if database > heard {
             let mut marks = Marks::default();
             for (at, event) in self.run.history.events(heard, database - 1) {
                 self.mark_event(&mut marks, at, event, None);
             }
-            self.hear(&mut instance, &Statement { from: moment(heard), to: moment(database - 1), marks });
+            self.apply(&mut instance, &ChangeBatch { from: moment(heard), to: moment(database - 1), marks });
             self.finish_hearing(&mut instance);
         }
         let request = Request::plain(world.now);
@@ -143,6 +143,6 @@ impl Protocol {
             return false;
         }
         instance.remembered = Some(Fact { stamp: after, found: self.found(after) });
-        self.is_hit(&instance, request) && count(instance.horizon.applied) + 1 >= database
+        self.is_hit(&instance, request) && count(instance.progress.watermark) + 1 >= database
     }
 }

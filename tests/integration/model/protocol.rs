@@ -2,14 +2,14 @@
 //!
 //! The gap rule is the project's own code, and what needs no switch is in `instance`.
 
-use permcached::freshness::{Horizon, Moment};
+use permcached::freshness::{Moment, Progress};
 
 use super::{
+    change_batches,
     histories::Event,
     run::{May, Run},
     safeguards::Safeguard,
-    statements,
-    world::{Fact, Found, Instance, Marks, Request, Statement, Target, Tick, World, count, moment},
+    world::{ChangeBatch, Fact, Found, Instance, Marks, Request, Target, Tick, World, count, moment},
 };
 
 /// A run with what can be computed once.
@@ -21,7 +21,7 @@ pub struct Protocol {
     /// What key A finds at each moment.
     found: Vec<Found>,
     /// For each newest moment of the database, all that a correct speaker could say then.
-    statements: Vec<Vec<Statement>>,
+    change_batches: Vec<Vec<ChangeBatch>>,
 }
 
 impl Protocol {
@@ -30,10 +30,11 @@ impl Protocol {
             may: run.may.iter().fold(0, |set, may| set | 1 << *may as u32),
             without: without.iter().fold(0, |set, safeguard| set | 1 << *safeguard as u32),
             found: (0..=run.history.len()).map(|at| run.history.found(at)).collect(),
-            statements: Vec::new(),
+            change_batches: Vec::new(),
             run,
         };
-        protocol.statements = (0..=run.history.len()).map(|database| statements::all(&protocol, database)).collect();
+        protocol.change_batches =
+            (0..=run.history.len()).map(|database| change_batches::all(&protocol, database)).collect();
         protocol
     }
 
@@ -49,8 +50,8 @@ impl Protocol {
         self.found[count(at)]
     }
 
-    pub fn statements(&self, database: Moment) -> &[Statement] {
-        &self.statements[count(database)]
+    pub fn change_batches(&self, database: Moment) -> &[ChangeBatch] {
+        &self.change_batches[count(database)]
     }
 
     /// A moment that has not come, and never does here.
@@ -88,7 +89,7 @@ impl Protocol {
     pub fn counts(&self, instance: &Instance, fact: Fact) -> bool {
         let mark = |target| instance.marks[self.stripe(target)];
         let documents = || (0..fact.found.len()).filter(|document| fact.found[*document] != 0);
-        (!self.keeps(Safeguard::FloorTested) || fact.stamp >= instance.horizon.floor)
+        (!self.keeps(Safeguard::FloorTested) || fact.stamp >= instance.progress.floor)
             && (!self.keeps(Safeguard::KeyTested) || fact.stamp >= mark(Target::KeyA))
             && (!self.keeps(Safeguard::DocumentsTested)
                 || documents().all(|document| fact.stamp >= mark(Target::Document(document))))
@@ -104,7 +105,7 @@ impl Protocol {
 
     /// Whether a fact may serve a request from memory.
     pub fn serves(&self, instance: &Instance, fact: Fact, request: Request) -> bool {
-        self.counts(instance, fact) && self.satisfies(instance, fact.stamp.max(instance.horizon.applied), request)
+        self.counts(instance, fact) && self.satisfies(instance, fact.stamp.max(instance.progress.watermark), request)
     }
 
     /// Whether what L1 holds does.
@@ -116,11 +117,11 @@ impl Protocol {
 
     /// X for a request.
     pub fn newest_for(&self, instance: &Instance, request: Request) -> Moment {
-        let probed = || instance.probes.newest().map_or_else(Moment::default, |probe| probe.moment);
+        let record_probe = || instance.probes.newest().map_or_else(Moment::default, |probe| probe.moment);
         let newest = if !self.keeps(Safeguard::XCoversMarks) {
-            probed()
+            record_probe()
         } else if !self.keeps(Safeguard::XCoversDocumentMarks) {
-            probed().max(instance.horizon.floor).max(instance.marks[self.stripe(Target::KeyA)])
+            record_probe().max(instance.progress.floor).max(instance.marks[self.stripe(Target::KeyA)])
         } else {
             instance.newest
         };
@@ -131,16 +132,16 @@ impl Protocol {
     pub fn may_join(&self, instance: &Instance, after: Moment, request: Request) -> bool {
         !self.keeps(Safeguard::JoinIfSatisfied)
             || after >= request.token
-                && after >= instance.horizon.floor
+                && after >= instance.progress.floor
                 && after >= instance.marks[self.stripe(Target::KeyA)]
                 && instance.is_fresh(after, request)
     }
 
     // Point 3: the source that went back, and applying a statement.
 
-    /// What a probe returned. `applied` is W when it was sent: a moment that had come, unless the source's time has gone back.
-    pub fn probed(&self, instance: &mut Instance, sent: Tick, applied: Moment, returned: Moment) {
-        if returned < applied && self.keeps(Safeguard::BeginAgain) {
+    /// What a probe returned. `watermark` is W when it was sent: a moment that had come, unless the source's time has gone back.
+    pub fn record_probe(&self, instance: &mut Instance, sent: Tick, watermark: Moment, returned: Moment) {
+        if returned < watermark && self.keeps(Safeguard::BeginAgain) {
             instance.begin_again(returned);
             if self.keeps(Safeguard::OldReadsDropped) {
                 instance.flight = None;
@@ -151,16 +152,16 @@ impl Protocol {
 
     /// The same for a probe that comes back at once.
     pub fn probe(&self, instance: &mut Instance, now: Tick, returned: Moment) {
-        self.probed(instance, now, instance.horizon.applied, returned);
+        self.record_probe(instance, now, instance.progress.watermark, returned);
     }
 
     /// What a statement makes of W and the floor.
-    pub fn horizon_after(&self, instance: &Instance, statement: &Statement) -> Horizon {
-        let heard = instance.horizon.hear(statement.from, statement.to);
+    pub fn horizon_after(&self, instance: &Instance, batch: &ChangeBatch) -> Progress {
+        let heard = instance.progress.apply(batch.from, batch.to);
         if self.keeps(Safeguard::FloorAtGap) && self.keeps(Safeguard::FloorNotJustEmptyL1) {
             heard
         } else {
-            Horizon { floor: instance.horizon.floor, ..heard }
+            Progress { floor: instance.progress.floor, ..heard }
         }
     }
 

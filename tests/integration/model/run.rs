@@ -37,7 +37,7 @@ pub enum Bus {
     /// Whatever any number of correct speakers could say.
     AnythingTrue,
     /// What the instances themselves learn from change streams, which may cut transactions in two.
-    Streams { statements_max: usize },
+    Streams { batches_max: usize },
 }
 
 /// What L2 holds.

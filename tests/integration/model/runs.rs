@@ -188,7 +188,7 @@ fn streams() {
         history: TRANSACTION.first(2),
         ticks: 0,
         instances: 2,
-        bus: Bus::Streams { statements_max: 2 },
+        bus: Bus::Streams { batches_max: 2 },
         reaches: &[REVOKED],
         ..PLAIN
     });
@@ -203,7 +203,7 @@ fn streams_and_late() {
         ticks: 1,
         instances: 2,
         may: &[May::StartLate],
-        bus: Bus::Streams { statements_max: 1 },
+        bus: Bus::Streams { batches_max: 1 },
         tier: Tier::LastWritten,
         reaches: &[REVOKED],
         ..PLAIN
@@ -341,7 +341,7 @@ mod at_length {
             history: TRANSACTION.first(2),
             ticks: 1,
             instances: 2,
-            bus: Bus::Streams { statements_max: 2 },
+            bus: Bus::Streams { batches_max: 2 },
             reaches: &[REVOKED],
             ..PLAIN
         });
@@ -355,7 +355,7 @@ mod at_length {
             history: TRANSACTION.first(2),
             instances: 2,
             may: &[May::StartLate],
-            bus: Bus::Streams { statements_max: 1 },
+            bus: Bus::Streams { batches_max: 1 },
             tier: Tier::LastWritten,
             reaches: &[REVOKED],
             ..PLAIN

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use permcached::freshness::{Horizon, Moment};
+use permcached::freshness::{Moment, Progress};
 
 use super::{
     choices::Action,
@@ -10,8 +10,8 @@ use super::{
     run::{May, Tier},
     safeguards::Safeguard,
     world::{
-        Answer, Broken, Fact, Flight, Hearing, Instance, MOMENTS_MAX, Marks, Probing, Reader, Request, Statement,
-        Stream, Target, World, count, moment,
+        Answer, Broken, ChangeBatch, ChangeMetrics, Fact, Instance, Loader, MOMENTS_MAX, Marks, Probing, Reader,
+        Request, Stream, Target, World, count, moment,
     },
 };
 
@@ -38,11 +38,11 @@ impl Protocol {
             let undone = Fact { stamp: future, found: [3, 3] };
             instances[0] = Instance {
                 runs: true,
-                horizon: Horizon { applied: future, floor: moment(0) },
+                progress: Progress { watermark: future, floor: moment(0) },
                 marks: [future; 4],
                 newest: future,
                 remembered: Some(undone),
-                flight: Some(Flight {
+                flight: Some(Loader {
                     after: future,
                     leader: Request::plain(0),
                     joiner: None,
@@ -79,21 +79,21 @@ impl Protocol {
                 let instance = &mut world.instances[i];
                 instance.runs = true;
                 instance.learn(now, database);
-                instance.horizon = Horizon::beginning(database);
+                instance.progress = Progress::beginning(database);
                 if !self.keeps(Safeguard::FloorAtStart) {
-                    instance.horizon.floor = moment(0);
+                    instance.progress.floor = moment(0);
                 }
             }
             Action::StartFromLog(i, log) => self.start_from_log(&mut world, i, &log),
             Action::Probe(i) => self.probe(&mut world.instances[i], now, database),
             Action::ProbeBehind(i, at) => self.probe(&mut world.instances[i], now, at),
             Action::SendProbe(i) => {
-                let applied = world.instances[i].horizon.applied;
-                world.instances[i].probing = Some(Probing { sent: now, applied, database });
+                let watermark = world.instances[i].progress.watermark;
+                world.instances[i].probing = Some(Probing { sent: now, watermark, database });
             }
             Action::ProbeAnswered(i, at) => {
                 let probing = world.instances[i].probing.take()?;
-                self.probed(&mut world.instances[i], probing.sent, probing.applied, at);
+                self.record_probe(&mut world.instances[i], probing.sent, probing.watermark, at);
             }
             Action::Ask(i, request) => self.ask(&mut world, i, request),
             Action::Join(i, request) => world.instances[i].flight.as_mut()?.joiner = Some(request),
@@ -117,21 +117,21 @@ impl Protocol {
                 }
                 world.instances[i].remembered = Some(fact);
             }
-            Action::Hear(i, statement) => self.hear(&mut world.instances[i], &statement),
+            Action::Hear(i, batch) => self.apply(&mut world.instances[i], &batch),
             Action::HearOn(i) => self.hear_on(&mut world.instances[i]),
             Action::OpenStream(i) => {
-                let applied = world.instances[i].horizon.applied;
-                let shown = self.run.history.events(0, count(applied)).count();
-                world.instances[i].stream = Some(Stream { shown, resume: applied, said: applied });
+                let watermark = world.instances[i].progress.watermark;
+                let shown = self.run.history.events(0, count(watermark)).count();
+                world.instances[i].stream = Some(Stream { shown, resume: watermark, said: watermark });
             }
             Action::Batch(i, shown, resume) => self.say(&mut world, i, shown, resume)?,
             Action::Hint(i, target, at) => self.hint(&mut world, i, target, at),
             Action::LoadApplied(i) => {
                 let instance = &mut world.instances[i];
                 let fact = instance.remembered?;
-                let applied = instance.horizon.applied;
+                let watermark = instance.progress.watermark;
                 let request = Request::plain(now);
-                instance.reader = Some(Reader { request, fact, applied, counted: self.counts(instance, fact) });
+                instance.reader = Some(Reader { request, fact, watermark, counted: self.counts(instance, fact) });
             }
             Action::Test(i) => self.test(&mut world, i)?,
         }
@@ -139,14 +139,14 @@ impl Protocol {
     }
 
     /// Point 9.
-    fn start_from_log(&self, world: &mut World, i: usize, log: &Statement) {
+    fn start_from_log(&self, world: &mut World, i: usize, log: &ChangeBatch) {
         let instance = &mut world.instances[i];
         instance.runs = true;
         instance.learn(world.now, world.database);
         instance.mark_all(&log.marks);
         let floor = if self.keeps(Safeguard::FloorFromLog) { log.from } else { moment(0) };
-        let applied = if self.keeps(Safeguard::WFromLog) { log.to } else { world.database };
-        instance.horizon = Horizon { applied, floor };
+        let watermark = if self.keeps(Safeguard::WFromLog) { log.to } else { world.database };
+        instance.progress = Progress { watermark, floor };
     }
 
     /// Points 1, 11 and 12: X is what this request's read must have seen. A token is known to have come, or refused.
@@ -158,7 +158,7 @@ impl Protocol {
         }
         let after = self.newest_for(instance, leader);
         instance.newest = instance.newest.max(leader.token);
-        instance.flight = Some(Flight { after, leader, joiner: None, result: None, heard_since: false });
+        instance.flight = Some(Loader { after, leader, joiner: None, result: None, heard_since: false });
         world.reads += 1;
     }
 
@@ -194,12 +194,12 @@ impl Protocol {
     }
 
     /// Point 3. In a run with steps only the first part happens now.
-    pub fn hear(&self, instance: &mut Instance, statement: &Statement) {
-        let horizon = self.horizon_after(instance, statement);
-        if statement.from > instance.horizon.applied && !self.keeps(Safeguard::FloorNotJustEmptyL1) {
+    pub fn apply(&self, instance: &mut Instance, batch: &ChangeBatch) {
+        let progress = self.horizon_after(instance, batch);
+        if batch.from > instance.progress.watermark && !self.keeps(Safeguard::FloorNotJustEmptyL1) {
             instance.remembered = None;
         }
-        instance.hearing = Some(Hearing { marks: statement.marks, horizon, done: 0 });
+        instance.hearing = Some(ChangeMetrics { marks: batch.marks, progress, done: 0 });
         self.hear_on(instance);
         if !self.may(May::ReadInSteps) {
             self.finish_hearing(instance);
@@ -225,13 +225,13 @@ impl Protocol {
         match order[hearing.done] {
             Part::Marks => {
                 instance.mark_all(&hearing.marks);
-                instance.newest = instance.newest.max(hearing.horizon.applied);
+                instance.newest = instance.newest.max(hearing.progress.watermark);
             }
-            Part::Floor => instance.raise_floor(hearing.horizon.floor),
-            Part::Applied => instance.horizon.applied = hearing.horizon.applied,
+            Part::Floor => instance.raise_floor(hearing.progress.floor),
+            Part::Applied => instance.progress.watermark = hearing.progress.watermark,
         }
         let done = hearing.done + 1;
-        instance.hearing = (done < order.len()).then_some(Hearing { done, ..hearing });
+        instance.hearing = (done < order.len()).then_some(ChangeMetrics { done, ..hearing });
     }
 
     /// Points 2 and 7: a batch of a change stream is said.
@@ -246,7 +246,7 @@ impl Protocol {
                 self.mark_event(&mut marks, at, event, None);
             }
         }
-        world.said.insert(Statement { from: stream.said, to, marks });
+        world.said.insert(ChangeBatch { from: stream.said, to, marks });
         world.instances[i].stream = Some(Stream { shown, resume, said: to });
         Some(())
     }
@@ -273,12 +273,12 @@ impl Protocol {
     fn test(&self, world: &mut World, i: usize) -> Option<()> {
         let reader = world.instances[i].reader.take()?;
         let instance = &world.instances[i];
-        let (counts, applied) = if self.keeps(Safeguard::WBeforeTest) {
-            (self.counts(instance, reader.fact), reader.applied)
+        let (counts, watermark) = if self.keeps(Safeguard::WBeforeTest) {
+            (self.counts(instance, reader.fact), reader.watermark)
         } else {
-            (reader.counted, instance.horizon.applied)
+            (reader.counted, instance.progress.watermark)
         };
-        let as_of = reader.fact.stamp.max(applied);
+        let as_of = reader.fact.stamp.max(watermark);
         if counts && self.satisfies(instance, as_of, reader.request) {
             // The answer says its as of, which is a token too.
             let request = Request { token: as_of, ..reader.request };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use permcached::freshness::{Horizon, Moment, Probes};
+use permcached::freshness::{Moment, Probes, Progress};
 
 /// Time by the instances' own clocks, in steps as long as a request's bound.
 pub type Tick = u8;
@@ -49,7 +49,7 @@ pub type Marks = [Moment; 4];
 
 /// "In (from, to] this changed", with what is said early of later changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Statement {
+pub struct ChangeBatch {
     pub from: Moment,
     pub to: Moment,
     pub marks: Marks,
@@ -74,7 +74,7 @@ impl Request {
 
 /// A read on its way, and who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Flight {
+pub struct Loader {
     /// X: what the source must have seen.
     pub after: Moment,
     pub leader: Request,
@@ -95,9 +95,9 @@ pub enum Answer {
 
 /// A statement that is being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hearing {
+pub struct ChangeMetrics {
     pub marks: Marks,
-    pub horizon: Horizon,
+    pub progress: Progress,
     /// How many of its parts are done.
     pub done: usize,
 }
@@ -108,7 +108,7 @@ pub struct Reader {
     pub request: Request,
     pub fact: Fact,
     /// W, as loaded.
-    pub applied: Moment,
+    pub watermark: Moment,
     /// What the test would have said then.
     pub counted: bool,
 }
@@ -129,7 +129,7 @@ pub struct Stream {
 pub struct Probing {
     pub sent: Tick,
     /// W when it was sent.
-    pub applied: Moment,
+    pub watermark: Moment,
     /// The newest moment when it was sent.
     pub database: Moment,
 }
@@ -139,15 +139,15 @@ pub struct Probing {
 pub struct Instance {
     pub runs: bool,
     /// W and the floor.
-    pub horizon: Horizon,
+    pub progress: Progress,
     pub marks: Marks,
     /// X: the newest moment known.
     pub newest: Moment,
     pub probes: Probes,
     /// L1, as far as key A goes.
     pub remembered: Option<Fact>,
-    pub flight: Option<Flight>,
-    pub hearing: Option<Hearing>,
+    pub flight: Option<Loader>,
+    pub hearing: Option<ChangeMetrics>,
     pub reader: Option<Reader>,
     pub stream: Option<Stream>,
     pub probing: Option<Probing>,
@@ -177,7 +177,7 @@ pub struct World {
     pub acknowledged: [Tick; MOMENTS_MAX],
     pub instances: Vec<Instance>,
     /// What streams have made the instances say. Nothing on the bus is ever lost for good, or in order, or said only once.
-    pub said: BTreeSet<Statement>,
+    pub said: BTreeSet<ChangeBatch>,
     /// What the shared tier holds for key A.
     pub tier: Option<Fact>,
     pub reads: u8,

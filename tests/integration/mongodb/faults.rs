@@ -17,7 +17,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 use permcached::{
-    check::{CheckError, Checked, Demand},
+    check::{CheckError, Checked, Consistency},
     schema::Schema,
     source::{
         Deadline, SourceError,
@@ -70,7 +70,8 @@ impl Fylora {
     async fn ask(&self, time: Duration) -> (Result<Checked, CheckError>, Result<Checked, CheckError>, Duration) {
         let questions = [read(&self.schema, 1), read(&self.schema, 2)];
         let started = Instant::now();
-        let mut checked = self.asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(time)).await;
+        let mut checked =
+            self.asked.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(time)).await;
         let (stranger, owner) = (checked.pop().unwrap(), checked.pop().unwrap());
         (owner, stranger, started.elapsed())
     }
@@ -196,7 +197,7 @@ async fn a_server_out_of_reach_is_unavailable_within_the_deadline_and_never_deni
         [read(&schema, 1), read(&schema, 2), question(&schema, "link:token", "read", &format!("file:{}", oid(3)))];
     let check = async |time: Duration| {
         let started = Instant::now();
-        let checked = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(time)).await;
+        let checked = asked.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(time)).await;
         (checked, started.elapsed())
     };
     let (checked, _) = check(TIME_MAX).await;

@@ -8,7 +8,7 @@ use mongodb::{
     bson::{Document, doc},
 };
 use permcached::{
-    check::{CheckError, Demand},
+    check::{CheckError, Consistency},
     schema::Schema,
     source::{
         Deadline,
@@ -170,7 +170,7 @@ async fn the_read_role_is_enough() {
     assert_eq!(source.mode(), Mode::ReplicaSet);
     let asked = Asked::new(&schema, Arc::new(source));
     let questions = [read(&schema, 1), read(&schema, 2)];
-    let checked = asked.checker.check(&questions, Demand::FullyConsistent, Deadline::after(TIME_MAX)).await;
+    let checked = asked.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(TIME_MAX)).await;
     let answers: Vec<String> = checked.into_iter().map(|checked| shown(&schema, checked.unwrap().answer)).collect();
     assert_eq!(answers, ["allowed by file#owner", "denied NO_GRANT"]);
 }
@@ -184,7 +184,7 @@ async fn without_a_role_nothing_is_denied_but_everything_is_unavailable() {
     let source = MongoDb::open(Arc::clone(&schema), database).await.unwrap();
     let asked = Asked::new(&schema, Arc::new(source));
     let questions = [read(&schema, 1), read(&schema, 2)];
-    for checked in asked.checker.check(&questions, Demand::MinimizeLatency, Deadline::after(TIME_MAX)).await {
+    for checked in asked.checker.check(&questions, Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await {
         assert!(matches!(checked, Err(CheckError::Unavailable(_))), "{checked:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bson::doc;
-use permcached::{check::Demand, fact::Fact, fact::FactKey, freshness::Moment, question::Id};
+use permcached::{check::Consistency, fact::Fact, fact::FactKey, freshness::Moment, question::Id};
 use tokio::time::sleep;
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, in_time, while_up};
@@ -38,7 +38,7 @@ async fn the_last_quarter_belongs_to_others() {
             assert!(redis.used_memory() < most + MIB / 2, "{}", redis.used_memory());
         }
     }
-    until(|| instance.unwritten("no_room") > 0).await;
+    until(|| instance.unwritten("over_budget") > 0).await;
     sleep(Duration::from_millis(300)).await;
     let used = redis.used_memory();
     println!("{used} of {most} bytes, {} facts written", instance.written());
@@ -57,10 +57,10 @@ async fn becomes_full(redis: &Redis, world: &World, instance: &Instance) {
     for file in (2..=49).step_by(2) {
         redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
         let before = instance.written();
-        instance.says_anew(&world.reads(file), Demand::MinimizeLatency).await;
+        instance.says_anew(&world.reads(file), Consistency::MinimizeLatency).await;
         redis.run(&["CONFIG", "SET", "maxmemory", "1000"]);
         if instance.written() > before {
-            instance.says_anew(&world.reads(file + 1), Demand::MinimizeLatency).await;
+            instance.says_anew(&world.reads(file + 1), Consistency::MinimizeLatency).await;
         }
         if instance.unwritten("out_of_memory") > 0 {
             break;
@@ -81,7 +81,7 @@ async fn a_redis_without_memory_is_left_alone_for_a_while() {
         let attempt = async {
             becomes_full(&redis, &world, &instance).await;
             let written = instance.written();
-            let (said, _) = instance.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+            let (said, _) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
             (said, instance.written() - written)
         };
         while_up(&instance.link, attempt).await.map(|told| (told, instance))
@@ -112,7 +112,7 @@ async fn answers_are_right_whatever_redis_gives_up() {
         let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
         second.live.heard(revoked).await;
         for file in 1..=25 {
-            let (said, _) = second.says_anew(&world.reads(file), Demand::MinimizeLatency).await;
+            let (said, _) = second.says_anew(&world.reads(file), Consistency::MinimizeLatency).await;
             assert_eq!(said, NO_GRANT, "{policy}: {file}");
         }
         let (said, _) = first.says_anew(&world.reads(FILE), at_least(revoked)).await;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bson::doc;
-use permcached::check::Demand;
+use permcached::check::Consistency;
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -40,7 +40,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
     let corrupted = async || {
         raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
-        second.says_anew(&world.reads(2), Demand::MinimizeLatency).await
+        second.says_anew(&world.reads(2), Consistency::MinimizeLatency).await
     };
     let (said, _) = second.in_time(corrupted).await;
     assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
@@ -50,12 +50,12 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     until(is_right).await;
     // From then on, what MongoDB says.
     let right = async {
-        while second.live.says(&world.reads(2), Demand::MinimizeLatency).await != NO_GRANT {
+        while second.live.says(&world.reads(2), Consistency::MinimizeLatency).await != NO_GRANT {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, right).await.expect("it is read again");
-    let (said, _) = second.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
+    let (said, _) = second.says_anew(&world.reads(2), Consistency::MinimizeLatency).await;
     assert_eq!(said, NO_GRANT, "nor is what Redis has believed again");
     task.abort();
 }
@@ -68,7 +68,7 @@ async fn what_is_right_or_was_just_changed_is_not_counted() {
     let task = observing(&instance);
     for round in 0..20_u8 {
         for file in 1..=5 {
-            instance.live.ask(&world.reads(file), Demand::MinimizeLatency).await.unwrap();
+            instance.live.ask(&world.reads(file), Consistency::MinimizeLatency).await.unwrap();
         }
         let share = doc! { "_id": id(SHARE) };
         if round % 2 == 0 {

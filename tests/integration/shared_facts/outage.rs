@@ -1,7 +1,7 @@
 //! Whatever is wrong with Redis: answers are as right as without it, and only the first to notice loses time.
 
 use bson::doc;
-use permcached::{check::Demand, question::Tier};
+use permcached::{check::Consistency, question::Tier};
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, in_time, while_up};
 use crate::support::{
@@ -11,7 +11,7 @@ use crate::support::{
 
 /// Answers from the source: before a change, and after it.
 async fn answers_are_right(world: &World, instance: &Instance) {
-    let (said, checked) = instance.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+    let (said, checked) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Source));
     let revoked = instance.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     let (said, checked) = instance.says_anew(&world.reads(FILE), at_least(revoked)).await;
@@ -24,12 +24,12 @@ async fn a_redis_that_freezes_costs_one_request_some_time_and_the_next_ones_noth
     let world = World::new(&redis.url()).await;
     let instance = world.join().await;
     redis.freeze();
-    let (said, checked) = instance.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+    let (said, checked) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Source));
     let asked = instance.asked();
     assert_eq!((asked, instance.link.is_up()), (2, false));
     for file in 2..10 {
-        assert_eq!(instance.says_anew(&world.reads(file), Demand::MinimizeLatency).await.0, NO_GRANT);
+        assert_eq!(instance.says_anew(&world.reads(file), Consistency::MinimizeLatency).await.0, NO_GRANT);
     }
     assert_eq!(instance.asked(), asked, "nobody waits for it");
     redis.thaw();
@@ -65,7 +65,7 @@ async fn a_user_without_the_right_to_read_or_to_ask_for_the_memory_harms_nothing
             // A refusal is no outage: were it taken for one, no attempt would do.
             let attempt = async {
                 answers_are_right(&world, &instance).await;
-                instance.says_anew(&world.reads(2), Demand::MinimizeLatency).await;
+                instance.says_anew(&world.reads(2), Consistency::MinimizeLatency).await;
             };
             while_up(&instance.link, attempt).await.map(|()| instance)
         };

@@ -1,7 +1,7 @@
 //! What one instance has read serves others, as long as it counts.
 
 use bson::doc;
-use permcached::{check::Demand, freshness::Moment, question::Tier};
+use permcached::{check::Consistency, freshness::Moment, question::Tier};
 
 use super::{FILE, GUEST, NO_GRANT, SHARE, World, id, raw};
 use crate::support::{
@@ -29,7 +29,7 @@ async fn what_one_instance_has_read_another_does_not_ask_mongodb_for() {
         second.live.heard(read).await;
         second.finds();
         let before = counts();
-        let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+        let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
         (said, checked.tier, second.finds(), before, counts())
     };
     let (said, tier, finds, before, after) = second.in_time(attempt).await;
@@ -37,7 +37,7 @@ async fn what_one_instance_has_read_another_does_not_ask_mongodb_for() {
     let [asked, believed, reads, written] = before;
     assert_eq!(after, [asked + 2, believed + 2, reads + 1, written], "two facts at once, which are there already");
     // From now on it is remembered.
-    assert_eq!(second.live.ask(&world.reads(FILE), Demand::MinimizeLatency).await.unwrap().tier, Tier::Memory);
+    assert_eq!(second.live.ask(&world.reads(FILE), Consistency::MinimizeLatency).await.unwrap().tier, Tier::Memory);
     assert_eq!(second.written(), written, "it is there already");
 }
 
@@ -68,7 +68,7 @@ async fn a_late_fill_that_replaces_a_newer_one_is_not_believed() {
     first.asks_until(&world.reads(FILE), || raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
     raw::<()>(&world.url, &[b"SET", &key, &late]);
     second.live.heard(revoked).await;
-    let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+    let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((said.as_str(), checked.tier), (NO_GRANT, Tier::Source));
 }
 
@@ -81,7 +81,7 @@ async fn a_fact_from_before_an_instance_began_to_hear_is_not_believed() {
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     let second = world.join().await;
     second.live.heard(revoked).await;
-    let (said, checked) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+    let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((said.as_str(), checked.tier), (NO_GRANT, Tier::Source));
     assert_eq!((second.asked(), second.believed()), (2, 0));
 }
@@ -96,7 +96,7 @@ async fn a_fact_of_a_moment_that_has_not_come_is_not_believed() {
     for ahead in [3_600_u64 << 32, u64::MAX - newest.as_u64()] {
         let future = Moment::from_count(newest.as_u64() + ahead);
         raw::<()>(&world.url, &[b"SET", &key, &world.no_share(future)]);
-        let (said, _) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+        let (said, _) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
         assert_eq!(said, GUEST, "{future:?}");
     }
 }
@@ -134,6 +134,6 @@ async fn what_is_no_fact_is_as_good_as_nothing() {
     }
     raw::<()>(&world.url, &[b"DEL", &share]);
     raw::<()>(&world.url, &[b"HSET", &share, b"a", b"b"]);
-    let (said, _) = second.says_anew(&world.reads(FILE), Demand::MinimizeLatency).await;
+    let (said, _) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!(said, GUEST);
 }

@@ -10,7 +10,7 @@ use mongodb::{
     bson::{Document, doc},
 };
 use permcached::{
-    check::{CheckError, Checked, Checker, Demand, Settings},
+    check::{CheckError, Checked, Checker, Consistency, Settings},
     question::{Answer, Millis, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
@@ -34,7 +34,7 @@ pub fn shipped_schema(name: &str) -> Schema {
 
 /// The schema that a text is.
 pub fn schema(name: &str, text: &str) -> Schema {
-    Schema::parse(name, text).unwrap_or_else(|mistakes| panic!("{}", mistakes.render(false)))
+    Schema::parse(name, text).unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }
 
 /// A question in words: `user:65f…` (or `anonymous`), `read`, `file:65f…`.
@@ -90,7 +90,7 @@ impl Asked {
     /// Answers in order, by a clock that stands still.
     pub async fn check(&self, questions: &[Question], now: Millis) -> Vec<Result<Checked, CheckError>> {
         let deadline = Deadline::after(TIME_MAX);
-        self.checker.check_at(questions, Demand::FullyConsistent, deadline, move || now).await
+        self.checker.check_at(questions, Consistency::FullyConsistent, deadline, move || now).await
     }
 
     /// What a metric counts, as `/metrics` shows it: the first line that begins so.

@@ -117,7 +117,11 @@ impl Fleet {
     pub async fn notice(&self, moment: Moment, question: &Question, wanted: &str) {
         for live in self.each() {
             live.heard(moment).await;
-            assert_eq!(live.says(question, permcached::check::Demand::MinimizeLatency).await, wanted, "when heard");
+            assert_eq!(
+                live.says(question, permcached::check::Consistency::MinimizeLatency).await,
+                wanted,
+                "when heard"
+            );
             assert_eq!(live.says(question, at_least(moment)).await, wanted, "by the moment");
         }
     }
@@ -139,6 +143,6 @@ impl Fleet {
 
     /// Waits until the bus tells each instance all that changes.
     pub async fn until_told(&self) {
-        until(|| self.each().all(|live| live.app.bus.tells_all())).await;
+        until(|| self.each().all(|live| live.app.bus.covers_all_changes())).await;
     }
 }

@@ -6,7 +6,7 @@ use bson::{Bson, Document, doc};
 use mongodb::Database;
 use permcached::{
     app::App,
-    check::{CheckError, Checked, Demand, Settings},
+    check::{CheckError, Checked, Consistency, Settings},
     freshness::{Clock, Moment, Token},
     question::{Answer, Question},
     schema::Schema,
@@ -96,14 +96,14 @@ impl Live {
     }
 
     /// What is answered.
-    pub async fn ask(&self, question: &Question, demand: Demand) -> Result<Checked, CheckError> {
+    pub async fn ask(&self, question: &Question, consistency: Consistency) -> Result<Checked, CheckError> {
         let questions = std::slice::from_ref(question);
-        self.app.checker.check(questions, demand, Deadline::after(TIME_MAX)).await.remove(0)
+        self.app.checker.check(questions, consistency, Deadline::after(TIME_MAX)).await.remove(0)
     }
 
     /// What is answered, in words.
-    pub async fn says(&self, question: &Question, demand: Demand) -> String {
-        match self.ask(question, demand).await {
+    pub async fn says(&self, question: &Question, consistency: Consistency) -> String {
+        match self.ask(question, consistency).await {
             Ok(checked) => shown(&self.schema, checked.answer),
             Err(error) => format!("error: {error}"),
         }
@@ -114,7 +114,7 @@ impl Live {
         use permcached::question::Tier;
         let remembered = async {
             loop {
-                let checked = self.ask(question, Demand::MinimizeLatency).await.expect("an answer");
+                let checked = self.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
                 if checked.tier == Tier::Memory {
                     return checked.answer;
                 }
@@ -125,11 +125,11 @@ impl Live {
     }
 
     /// What is answered where nothing is remembered, once all that was read for it is written to Redis or given up.
-    pub async fn ask_anew(&self, question: &Question, demand: Demand) -> Result<Checked, CheckError> {
+    pub async fn ask_anew(&self, question: &Question, consistency: Consistency) -> Result<Checked, CheckError> {
         self.app.checker.facts().memory().clear();
         let read = || found_in(&self.app.metrics, "source");
         let before = [read(), self.handled()];
-        let checked = self.ask(question, demand).await;
+        let checked = self.ask(question, consistency).await;
         let is_settled = || self.handled() - before[1] >= read() - before[0];
         let _where_it_can = timeout(SETTLING, until(is_settled)).await;
         checked
@@ -156,7 +156,7 @@ impl Live {
             let mut latest = Moment::default();
             loop {
                 let before = there();
-                let checked = self.ask_anew(question, Demand::MinimizeLatency).await.expect("an answer");
+                let checked = self.ask_anew(question, Consistency::MinimizeLatency).await.expect("an answer");
                 latest = latest.max(checked.as_of.moment);
                 if there() >= before + 2 {
                     return latest;
@@ -169,7 +169,7 @@ impl Live {
 
     /// Waits until the feed has said everything up to a moment.
     pub async fn heard(&self, moment: Moment) {
-        until(|| self.app.checker.freshness().applied() >= moment).await;
+        until(|| self.app.checker.freshness().watermark() >= moment).await;
     }
 
     /// Runs a command, and says the moment of what it did.
@@ -277,8 +277,8 @@ pub fn operation_time(reply: &Document) -> Moment {
 }
 
 /// A demand for everything up to a moment.
-pub fn at_least(moment: Moment) -> Demand {
-    Demand::AtLeastAsFresh(Token { clock: Clock::Cluster, moment })
+pub fn at_least(moment: Moment) -> Consistency {
+    Consistency::AtLeastAsFresh(Token { clock: Clock::Cluster, moment })
 }
 
 /// Two applications over one database: the first is asked by the moment of each change, the second only hears of them. So
@@ -314,7 +314,11 @@ impl Two {
         }
         self.second.heard(moment).await;
         for (question, wanted) in answers {
-            assert_eq!(self.second.says(question, Demand::MinimizeLatency).await, *wanted, "when heard: {question:?}");
+            assert_eq!(
+                self.second.says(question, Consistency::MinimizeLatency).await,
+                *wanted,
+                "when heard: {question:?}"
+            );
         }
         self.remember(answers).await;
     }

@@ -40,13 +40,13 @@ fn read(path: &str) -> String {
 async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
     fleet.until_told().await;
-    until(|| fleet.each().any(|live| live.app.speaks())).await;
-    let speaker = fleet.each().find(|live| live.app.speaks()).unwrap();
-    let service = Service::of(&speaker.app).await;
-    let question = reads(speaker, FILE);
+    until(|| fleet.each().any(|live| live.app.is_leader())).await;
+    let leader = fleet.each().find(|live| live.app.is_leader()).unwrap();
+    let service = Service::of(&leader.app).await;
+    let question = reads(leader, FILE);
     fleet.remember(&question, GUEST).await;
-    let gone = speaker.delete("shares", doc! { "_id": id(SHARE) }).await;
-    speaker.heard(gone).await;
+    let gone = leader.delete("shares", doc! { "_id": id(SHARE) }).await;
+    leader.heard(gone).await;
     let check = |token: Option<&str>| CheckRequest {
         subject: subject(&format!("user:{}", id(USER).to_hex())),
         permission: "read".to_owned(),

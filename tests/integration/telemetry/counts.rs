@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bson::doc;
 use permcached::{
-    check::Demand,
+    check::Consistency,
     transport::{
         Caller, Callers, Scope,
         proto::{BatchCheckRequest, CheckRequest, ListPermissionsRequest, Question},
@@ -90,24 +90,24 @@ async fn is_found_in_each_tier() -> bool {
         ["memory", "redis", "source"].map(|tier| (asked_of(metrics, tier), found_in(metrics, tier)))
     };
     let question = reads(first, FILE);
-    let loaded = first.ask(&question, Demand::MinimizeLatency).await.unwrap();
+    let loaded = first.ask(&question, Consistency::MinimizeLatency).await.unwrap();
     assert_eq!(tiers(first), [(2, 0), (2, 0), (2, 2)], "a cold one comes from the source");
     until(|| first.handled() == 2).await;
     second.heard(loaded.as_of.moment).await;
-    assert_eq!(second.says(&question, Demand::MinimizeLatency).await, GUEST);
+    assert_eq!(second.says(&question, Consistency::MinimizeLatency).await, GUEST);
     if tiers(second)[2] != (0, 0) {
         return false;
     }
     assert_eq!(tiers(second), [(2, 0), (2, 2), (0, 0)], "what another has read comes from Redis");
     let batch = vec![question.clone(); 5];
     let deadline = permcached::source::Deadline::after(crate::support::both::TIME_MAX);
-    let answers = second.app.checker.check(&batch, Demand::MinimizeLatency, deadline).await;
+    let answers = second.app.checker.check(&batch, Consistency::MinimizeLatency, deadline).await;
     assert!(answers.iter().all(Result::is_ok));
     // A request holds what it has found: five questions need two facts.
     assert_eq!(tiers(second), [(4, 2), (2, 2), (0, 0)], "and is remembered");
     let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
     second.heard(gone).await;
-    second.says(&question, Demand::MinimizeLatency).await;
+    second.says(&question, Consistency::MinimizeLatency).await;
     assert_eq!(tiers(second)[0], (6, 3), "what has changed is missed, and the other is not");
     let metrics = Arc::clone(&second.app.metrics);
     assert_eq!(counted(&metrics, "permcached_memory_facts"), 2);

@@ -6,7 +6,7 @@ use mongodb::bson::{
     spec::BinarySubtype,
 };
 
-use super::fields::{Field, Reading};
+use super::fields::{Field, SampledMetric};
 use crate::rules::rule::{NOW, future, missing, past};
 
 /// Values of every type, right and wrong.
@@ -118,8 +118,8 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
         (false, _) => field.plainly,
     };
     match field.reading {
-        Reading::Id | Reading::Secret => {
-            let wanted = if field.reading == Reading::Id { "objectid" } else { "string" };
+        SampledMetric::Id | SampledMetric::Secret => {
+            let wanted = if field.reading == SampledMetric::Id { "objectid" } else { "string" };
             let one = |value: &Bson| match value {
                 value if value == right => "allowed",
                 Bson::Symbol(_) => "MALFORMED",
@@ -132,29 +132,29 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
                 value.as_array().map_or_else(|| vec![one(value)], |items| items.iter().map(one).collect());
             ["allowed", "MALFORMED"].into_iter().find(|outcome| all.contains(outcome)).unwrap_or("NO_GRANT")
         }
-        Reading::Key => {
+        SampledMetric::Key => {
             if any(value, |value| value == right) {
                 "allowed"
             } else {
                 "NO_GRANT"
             }
         }
-        Reading::Equal => of_condition(any(value, |value| value == right), kind(right)),
-        Reading::NotEqual(not) => of_condition(!any(value, |value| *value == Bson::Boolean(not)), "bool"),
-        Reading::Null => {
+        SampledMetric::Equal => of_condition(any(value, |value| value == right), kind(right)),
+        SampledMetric::NotEqual(not) => of_condition(!any(value, |value| *value == Bson::Boolean(not)), "bool"),
+        SampledMetric::Null => {
             if any(value, |value| kind(value) == "null") {
                 "allowed"
             } else {
                 "NO_GRANT"
             }
         }
-        Reading::Date => match value {
+        SampledMetric::Date => match value {
             Bson::DateTime(date) if date.timestamp_millis() > NOW => "allowed",
             Bson::DateTime(_) => "EXPIRED",
             value if kind(value) == "null" => "allowed",
             _ => "MALFORMED",
         },
-        Reading::Excludes(excluding) => {
+        SampledMetric::Excludes(excluding) => {
             let is_excluded = any(value, |value| *value == Bson::Boolean(excluding));
             match (is_excluded, is_typed(value, "bool")) {
                 (true, true) => "EXCLUDED",
@@ -162,14 +162,14 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
                 (_, false) => "MALFORMED",
             }
         }
-        Reading::List => match value {
+        SampledMetric::List => match value {
             value if value == right => "allowed",
             value if kind(value) == "null" => "NO_GRANT",
             Bson::Array(items) if items.iter().any(|item| right.as_array().unwrap().contains(item)) => "allowed",
             Bson::Array(items) if items.iter().all(|item| ["document", "null"].contains(&kind(item))) => "NO_GRANT",
             _ => "MALFORMED",
         },
-        Reading::Limit => match value {
+        SampledMetric::Limit => match value {
             value if kind(value) == "null" => "allowed",
             value if kind(value) == "number" && as_f64(value) > 2.0 => "allowed",
             value if kind(value) == "number" => "NO_GRANT",
@@ -177,7 +177,7 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
             Bson::MinKey => "NO_GRANT",
             _ => "MALFORMED",
         },
-        Reading::Uses => match value {
+        SampledMetric::Uses => match value {
             value if kind(value) == "null" => "allowed",
             value if kind(value) == "number" && (0.0..3.0).contains(&as_f64(value)) => "allowed",
             // As good as missing, were it not an array.

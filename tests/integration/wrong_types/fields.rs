@@ -10,7 +10,7 @@ use crate::rules::{
 
 /// How a relation reads a field, and so what becomes of a value of the wrong type.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reading {
+pub enum SampledMetric {
     /// The id of a user or a folder: what is no ObjectId could be anybody's. Empty strings are nobody's.
     Id,
     /// A token: what is no string could be anybody's.
@@ -44,7 +44,7 @@ pub struct Field {
     pub grants: Rule,
     pub permission: &'static str,
     pub right: Bson,
-    pub reading: Reading,
+    pub reading: SampledMetric,
     /// The document that the field is in, and the change that puts a value into it.
     pub at: &'static str,
     pub put: Put,
@@ -61,9 +61,9 @@ impl Field {
         at: &'static str,
         put: Put,
         right: impl Into<Bson>,
-        reading: Reading,
+        reading: SampledMetric,
     ) -> Self {
-        let plainly = if matches!(reading, Reading::Excludes(_)) { "EXCLUDED" } else { "NO_GRANT" };
+        let plainly = if matches!(reading, SampledMetric::Excludes(_)) { "EXCLUDED" } else { "NO_GRANT" };
         Self { name, grants, permission: "read", right: right.into(), reading, at, put, besides: None, plainly }
     }
 
@@ -141,10 +141,10 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
         (|value| doc! { "folder_id": value }, "@work")
     };
     let mut fields = vec![
-        Field::of(name, grants(), AT, key.0, key.1, Reading::Key),
-        Field::of(name, grants(), AT, |value| doc! { "share_type": value }, share_type, Reading::Equal),
-        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, Reading::NotEqual(false)),
-        Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), Reading::Date),
+        Field::of(name, grants(), AT, key.0, key.1, SampledMetric::Key),
+        Field::of(name, grants(), AT, |value| doc! { "share_type": value }, share_type, SampledMetric::Equal),
+        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, SampledMetric::NotEqual(false)),
+        Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), SampledMetric::Date),
     ];
     if relation == "guest" {
         fields.push(Field::of(
@@ -153,10 +153,17 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
             AT,
             |value| doc! { "shared_with_user_id": value },
             "@alice",
-            Reading::Id,
+            SampledMetric::Id,
         ));
     } else {
-        fields.push(Field::of(name, grants(), AT, |value| doc! { "public_token": value }, "#token", Reading::Secret));
+        fields.push(Field::of(
+            name,
+            grants(),
+            AT,
+            |value| doc! { "public_token": value },
+            "#token",
+            SampledMetric::Secret,
+        ));
     }
     if relation == "link" {
         fields.push(Field::of(
@@ -165,9 +172,16 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
             AT,
             |value| doc! { "requires_password": value },
             false,
-            Reading::NotEqual(true),
+            SampledMetric::NotEqual(true),
         ));
-        fields.push(Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, Reading::Null));
+        fields.push(Field::of(
+            name,
+            grants(),
+            AT,
+            |value| doc! { "password_hash": value },
+            Bson::Null,
+            SampledMetric::Null,
+        ));
     }
     fields.into_iter().map(|field| field.besides("shares/2", share.clone())).collect()
 }
@@ -187,23 +201,30 @@ fn of_codes() -> Vec<Field> {
                 rule.with(AT, code.clone()).asks("code:#code", format!("{kind}:@plan"))
             };
             let of_code = [
-                Field::of(name, grants(), AT, |value| doc! { "resource_id": value }, "@plan", Reading::Key),
-                Field::of(name, grants(), AT, |value| doc! { "access_code": value }, "#code", Reading::Secret),
-                Field::of(name, grants(), AT, |value| doc! { "resource_type": value }, kind, Reading::Equal),
-                Field::of(name, grants(), AT, |value| doc! { "permissions": value }, word, Reading::Equal),
-                Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, Reading::NotEqual(false)),
+                Field::of(name, grants(), AT, |value| doc! { "resource_id": value }, "@plan", SampledMetric::Key),
+                Field::of(name, grants(), AT, |value| doc! { "access_code": value }, "#code", SampledMetric::Secret),
+                Field::of(name, grants(), AT, |value| doc! { "resource_type": value }, kind, SampledMetric::Equal),
+                Field::of(name, grants(), AT, |value| doc! { "permissions": value }, word, SampledMetric::Equal),
+                Field::of(
+                    name,
+                    grants(),
+                    AT,
+                    |value| doc! { "is_active": value },
+                    true,
+                    SampledMetric::NotEqual(false),
+                ),
                 Field::of(
                     name,
                     grants(),
                     AT,
                     |value| doc! { "requires_password": value },
                     false,
-                    Reading::NotEqual(true),
+                    SampledMetric::NotEqual(true),
                 ),
-                Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, Reading::Null),
-                Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), Reading::Date),
-                Field::of(name, grants(), AT, |value| doc! { "max_uses": value }, 3, Reading::Limit),
-                Field::of(name, grants(), AT, |value| doc! { "use_count": value }, 2, Reading::Uses),
+                Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, SampledMetric::Null),
+                Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), SampledMetric::Date),
+                Field::of(name, grants(), AT, |value| doc! { "max_uses": value }, 3, SampledMetric::Limit),
+                Field::of(name, grants(), AT, |value| doc! { "use_count": value }, 2, SampledMetric::Uses),
             ];
             fields.extend(of_code.map(|field| field.asks(permission).besides("temporaryaccesses/2", code.clone())));
         }
@@ -227,10 +248,11 @@ fn of_items() -> Vec<Field> {
     };
     let own = || doc! { "owner_id": "@alice" };
     let mut fields = vec![
-        Field::of("file: its owner", owned_file(), "files/plan", owner, "@alice", Reading::Id)
+        Field::of("file: its owner", owned_file(), "files/plan", owner, "@alice", SampledMetric::Id)
             .besides("shares/1", share),
-        Field::of("folder: its owner", owned_folder(), "folders/plan", owner, "@alice", Reading::Id).asks("delete"),
-        Field::of("the user", owned_file(), "users/alice", active, true, Reading::NotEqual(false))
+        Field::of("folder: its owner", owned_folder(), "folders/plan", owner, "@alice", SampledMetric::Id)
+            .asks("delete"),
+        Field::of("the user", owned_file(), "users/alice", active, true, SampledMetric::NotEqual(false))
             .plainly("SUBJECT_INACTIVE"),
         Field::of(
             "file: its folder",
@@ -238,7 +260,7 @@ fn of_items() -> Vec<Field> {
             "files/plan",
             |value| doc! { "folder_id": value },
             "@low",
-            Reading::Id,
+            SampledMetric::Id,
         )
         .besides("files/plan", own()),
         Field::of(
@@ -247,28 +269,29 @@ fn of_items() -> Vec<Field> {
             "folders/low",
             |value| doc! { "parent_id": value },
             "@work",
-            Reading::Id,
+            SampledMetric::Id,
         )
         .besides("files/plan", own()),
-        Field::of("folder on the way", guest_beneath(), "folders/low", deleted, false, Reading::Excludes(true))
+        Field::of("folder on the way", guest_beneath(), "folders/low", deleted, false, SampledMetric::Excludes(true))
             .besides("files/plan", own()),
-        Field::of("shared folder", link_beneath(), "folders/work", deleted, false, Reading::Excludes(true)),
-        Field::of("file: a public share", link_of_file(), "files/plan", deleted, false, Reading::Excludes(true)),
-        Field::of("file beneath", guest_beneath(), "files/plan", deleted, false, Reading::Excludes(true)),
+        Field::of("shared folder", link_beneath(), "folders/work", deleted, false, SampledMetric::Excludes(true)),
+        Field::of("file: a public share", link_of_file(), "files/plan", deleted, false, SampledMetric::Excludes(true)),
+        Field::of("file beneath", guest_beneath(), "files/plan", deleted, false, SampledMetric::Excludes(true)),
     ];
     for permission in ["read", "write", "share", "delete"] {
         fields.push(
-            Field::of("file", owned_file(), "files/plan", deleted, false, Reading::Excludes(true)).asks(permission),
+            Field::of("file", owned_file(), "files/plan", deleted, false, SampledMetric::Excludes(true))
+                .asks(permission),
         );
         fields.push(
-            Field::of("folder", owned_folder(), "folders/plan", deleted, false, Reading::Excludes(true))
+            Field::of("folder", owned_folder(), "folders/plan", deleted, false, SampledMetric::Excludes(true))
                 .asks(permission),
         );
     }
     for permission in ["restore", "purge"] {
         for (name, owned, at) in [("file", owned_file(), "files/plan"), ("folder", owned_folder(), "folders/plan")] {
             let trashed = owned.with(at, deleted(true.into()));
-            fields.push(Field::of(name, trashed, at, deleted, true, Reading::Equal).asks(permission));
+            fields.push(Field::of(name, trashed, at, deleted, true, SampledMetric::Equal).asks(permission));
         }
     }
     fields
@@ -285,11 +308,25 @@ fn of_notes() -> Vec<Field> {
     let owned = || grants(doc! { "owner_id": "@alice" });
     let own = || doc! { "owner_id": "@alice" };
     let mut fields = vec![
-        Field::of("note: its owner", owned(), AT, |value| doc! { "owner_id": value }, "@alice", Reading::Id)
+        Field::of("note: its owner", owned(), AT, |value| doc! { "owner_id": value }, "@alice", SampledMetric::Id)
             .besides(AT, doc! { "shared_with": [{ "user_id": "@alice", "permission": "read" }] }),
-        Field::of("note: its token", public(), AT, |value| doc! { "public_token": value }, "#token", Reading::Secret),
-        Field::of("note: is it public", public(), AT, |value| doc! { "is_public": value }, true, Reading::Equal),
-        Field::of("note: public", public(), AT, |value| doc! { "is_deleted": value }, false, Reading::Excludes(true)),
+        Field::of(
+            "note: its token",
+            public(),
+            AT,
+            |value| doc! { "public_token": value },
+            "#token",
+            SampledMetric::Secret,
+        ),
+        Field::of("note: is it public", public(), AT, |value| doc! { "is_public": value }, true, SampledMetric::Equal),
+        Field::of(
+            "note: public",
+            public(),
+            AT,
+            |value| doc! { "is_deleted": value },
+            false,
+            SampledMetric::Excludes(true),
+        ),
     ];
     let levels: [(&str, &str, Put); 3] = [
         ("read", "read", |user_id| doc! { "shared_with": [{ "user_id": user_id, "permission": "read" }] }),
@@ -300,14 +337,14 @@ fn of_notes() -> Vec<Field> {
         let list = || grants(put("@alice".into()));
         let element = doc! { "user_id": "@alice", "permission": word };
         let of_list = [
-            Field::of("note: whom it is shared with", list(), AT, put, "@alice", Reading::Id),
+            Field::of("note: whom it is shared with", list(), AT, put, "@alice", SampledMetric::Id),
             Field::of(
                 "note: a level",
                 list(),
                 AT,
                 |value| doc! { "shared_with": [{ "user_id": "@alice", "permission": value }] },
                 word,
-                Reading::Equal,
+                SampledMetric::Equal,
             ),
             Field::of(
                 "note: the list",
@@ -315,21 +352,22 @@ fn of_notes() -> Vec<Field> {
                 AT,
                 |value| doc! { "shared_with": value },
                 vec![Bson::Document(element)],
-                Reading::List,
+                SampledMetric::List,
             ),
         ];
         fields.extend(of_list.map(|field| field.asks(permission).besides(AT, own())));
     }
     for permission in ["read", "write", "share", "delete", "publish"] {
         fields.push(
-            Field::of("note", owned(), AT, |value| doc! { "is_deleted": value }, false, Reading::Excludes(true))
+            Field::of("note", owned(), AT, |value| doc! { "is_deleted": value }, false, SampledMetric::Excludes(true))
                 .asks(permission),
         );
     }
     for permission in ["restore", "purge"] {
         let trashed = owned().with(AT, doc! { "is_deleted": true });
         fields.push(
-            Field::of("note", trashed, AT, |value| doc! { "is_deleted": value }, true, Reading::Equal).asks(permission),
+            Field::of("note", trashed, AT, |value| doc! { "is_deleted": value }, true, SampledMetric::Equal)
+                .asks(permission),
         );
     }
     fields
@@ -350,36 +388,51 @@ fn of_teams() -> Vec<Field> {
     let members: Put = |value| doc! { "members": value };
     let active: Put = |value| doc! { "is_active": value };
     let mut fields = vec![
-        Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", Reading::Id)
-            .asks("manage"),
-        Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", Reading::Id)
-            .asks("invite")
-            .besides(AT, member()),
+        Field::of(
+            "team: its owner",
+            grants(own()),
+            AT,
+            |value| doc! { "owner_id": value },
+            "@alice",
+            SampledMetric::Id,
+        )
+        .asks("manage"),
+        Field::of(
+            "team: its owner",
+            grants(own()),
+            AT,
+            |value| doc! { "owner_id": value },
+            "@alice",
+            SampledMetric::Id,
+        )
+        .asks("invite")
+        .besides(AT, member()),
         Field::of(
             "team: a role",
             grants(member()),
             AT,
             |value| doc! { "members": [{ "user_id": "@alice", "role": value }] },
             "admin",
-            Reading::Equal,
+            SampledMetric::Equal,
         )
         .asks("remove")
         .besides(AT, own()),
     ];
     for permission in ["view", "invite"] {
         fields.push(
-            Field::of("team: a member", grants(member()), AT, user_id, "@alice", Reading::Id)
+            Field::of("team: a member", grants(member()), AT, user_id, "@alice", SampledMetric::Id)
                 .asks(permission)
                 .besides(AT, own()),
         );
         fields.push(
-            Field::of("team: the list", grants(member()), AT, members, list(), Reading::List)
+            Field::of("team: the list", grants(member()), AT, members, list(), SampledMetric::List)
                 .asks(permission)
                 .besides(AT, own()),
         );
     }
     for permission in ["view", "invite", "remove", "manage"] {
-        fields.push(Field::of("team", grants(own()), AT, active, true, Reading::Excludes(false)).asks(permission));
+        fields
+            .push(Field::of("team", grants(own()), AT, active, true, SampledMetric::Excludes(false)).asks(permission));
     }
     fields
 }

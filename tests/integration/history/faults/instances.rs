@@ -11,9 +11,9 @@ use crate::{history::run::Run, support::redis::Redis};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceFault {
     /// The one that speaks ends without a word. It is still asked for a while, and answers by what it knows.
-    SpeakerEnded,
+    LeaderEnded,
     /// The one that speaks leaves that to others, and ends.
-    SpeakerRetired,
+    LeaderRetired,
     /// One that listens ends without a word.
     ListenerEnded,
     /// One ends, Redis is set back to an old dump, and the next one starts by the old log.
@@ -21,12 +21,12 @@ pub enum InstanceFault {
 }
 
 impl InstanceFault {
-    pub(super) const ALL: [Self; 4] = [Self::SpeakerEnded, Self::SpeakerRetired, Self::ListenerEnded, Self::BornLate];
+    pub(super) const ALL: [Self; 4] = [Self::LeaderEnded, Self::LeaderRetired, Self::ListenerEnded, Self::BornLate];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::SpeakerEnded => "the speaker ended",
-            Self::SpeakerRetired => "the speaker retired",
+            Self::LeaderEnded => "the speaker ended",
+            Self::LeaderRetired => "the speaker retired",
             Self::ListenerEnded => "a listener ended",
             Self::BornLate => "an instance born late by an old log",
         }
@@ -34,14 +34,14 @@ impl InstanceFault {
 
     /// Does it, and starts another instance after so long. Says what else there is to know.
     pub(super) async fn inflict(self, redis: Option<&mut Redis>, lasts: Duration, run: &Run) -> String {
-        let speaker = followers(run).await.first().copied().unwrap_or_default();
+        let leader = followers(run).await.first().copied().unwrap_or_default();
         let place = match self {
-            Self::SpeakerEnded | Self::SpeakerRetired => speaker,
-            Self::ListenerEnded | Self::BornLate => (speaker + 1) % run.count(),
+            Self::LeaderEnded | Self::LeaderRetired => leader,
+            Self::ListenerEnded | Self::BornLate => (leader + 1) % run.count(),
         };
         let ending = run.instance(place);
         let dump = redis.as_ref().filter(|_| self == Self::BornLate).map(|redis| redis.dump());
-        if self == Self::SpeakerRetired {
+        if self == Self::LeaderRetired {
             ending.app.retire().await;
         }
         ending.stop();

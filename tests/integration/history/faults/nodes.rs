@@ -129,7 +129,7 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<Stri
     set.fail(primary, "failCommand", "alwaysOn", data).await;
     let instances = run.all();
     let freshness = || instances.iter().map(|instance| instance.app.checker.freshness());
-    let applied = || freshness().map(|freshness| freshness.applied()).max().unwrap_or_default();
+    let applied = || freshness().map(|freshness| freshness.watermark()).max().unwrap_or_default();
     let filler = set.database(primary, "filler").collection::<Document>("filler");
     let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];
     let rolling = async {

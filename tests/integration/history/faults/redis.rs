@@ -203,19 +203,19 @@ async fn trimmed(redis: &Redis, lasts: Duration) {
 /// Says that nothing else has changed until tomorrow, and that all is outdated then: in the bytes of statements and of hints.
 fn say_strange_things(redis: &Redis) {
     let tomorrow = Moment::new(u32::try_from(wall() / 1_000).expect("it is before 2106") + 24 * 3_600, 1);
-    let statement = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
-    let statement = postcard::to_allocvec(&statement).expect("it fits into memory");
-    let statement: String = statement.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let batch = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
+    let batch = postcard::to_allocvec(&batch).expect("it fits into memory");
+    let batch: String = batch.iter().map(|byte| format!("\\{byte:03}")).collect();
     let hint = format!(r#"{{"at":[{},1],"all":true}}"#, tomorrow.seconds());
     let channels = |pattern| redis.read::<Vec<String>>(&["PUBSUB", "CHANNELS", pattern]);
-    for channel in channels("pc:statements:*") {
-        redis.run(&["EVAL", &format!("return redis.call('PUBLISH', KEYS[1], '{statement}')"), "1", &channel]);
+    for channel in channels("pc:changes:*") {
+        redis.run(&["EVAL", &format!("return redis.call('PUBLISH', KEYS[1], '{batch}')"), "1", &channel]);
     }
     for channel in channels("pc:hints:*") {
         redis.run(&["PUBLISH", &channel, &hint]);
     }
     for log in keys(redis, "pc:log:*") {
-        let script = format!("return redis.pcall('XADD', KEYS[1], ARGV[1], 's', '{statement}')");
+        let script = format!("return redis.pcall('XADD', KEYS[1], ARGV[1], 's', '{batch}')");
         let entry = format!("{}-{}", tomorrow.seconds(), tomorrow.increment());
         // The log has got there already, from the second time on.
         let _added_or_not = redis.try_run(&["EVAL", &script, "1", &log, &entry]);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Whether these can be the parts of a key's fact.
-pub(super) fn are_sound(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool {
+pub(super) fn are_valid(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool {
     let lookup = schema.lookup(key.lookup);
     match parts {
         [] | [Part::OverLimit] => return true,
@@ -22,12 +22,14 @@ pub(super) fn are_sound(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool 
     let count = |is_one: fn(&Part) -> bool| parts.iter().take_while(|part| is_one(part)).count();
     let documents = count(|part| matches!(part, Part::Document(_)));
     let grants_from = count(|part| matches!(part, Part::Document(_) | Part::Window(_)));
-    let sound = Sound { schema, lookup, parts, documents, windows: documents..grants_from };
-    sound.has_the_right_documents() && sound.has_the_right_grants() && sound.bytes(&key.id) <= FACT_BYTES_MAX
+    let validation = Validation { schema, lookup, parts, documents, windows: documents..grants_from };
+    validation.has_the_right_documents()
+        && validation.has_the_right_grants()
+        && validation.bytes(&key.id) <= FACT_BYTES_MAX
 }
 
 /// The parts of a fact: documents, then windows, then grants.
-struct Sound<'a> {
+struct Validation<'a> {
     schema: &'a Schema,
     lookup: &'a Lookup,
     parts: &'a [Part],
@@ -35,7 +37,7 @@ struct Sound<'a> {
     windows: Range<usize>,
 }
 
-impl Sound<'_> {
+impl Validation<'_> {
     /// Named by the key alone, or else sorted, and not more than there may be.
     fn has_the_right_documents(&self) -> bool {
         let documents = self.parts.iter().map_while(|part| if let Part::Document(id) = part { Some(id) } else { None });
@@ -59,7 +61,7 @@ impl Sound<'_> {
             let Part::Grant(grant) = part else { return false };
             let Some(window) = self.window(grant, &mut next_window) else { return false };
             let is_later = |(before, until): (&Grant, Window)| order(before, until) < order(grant, window);
-            if !self.is_sound(grant, window) || !last.is_none_or(is_later) {
+            if !self.is_valid(grant, window) || !last.is_none_or(is_later) {
                 return false;
             }
             last = Some((grant, window));
@@ -92,7 +94,7 @@ impl Sound<'_> {
         Some(window)
     }
 
-    fn is_sound(&self, grant: &Grant, window: Window) -> bool {
+    fn is_valid(&self, grant: &Grant, window: Window) -> bool {
         if !self.lookup.relations.contains(&grant.relation) {
             return false;
         }

@@ -9,7 +9,7 @@ use super::{Condition, Expression, Member, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, RelationId};
 
 /// Settles all of it, in the order in which one needs the other.
-pub(crate) fn arrange(schema: &mut Schema) {
+pub(crate) fn plan(schema: &mut Schema) {
     mark_negated(schema);
     order_sides(schema);
     fill_lookups(schema);

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     SharedFacts, Unwritten,
-    room::{ALLOWANCE_BYTES_MAX, Room},
+    write_budget::{ALLOWANCE_BYTES_MAX, WriteBudget},
 };
 use crate::{
     fact::{Fact, FactKey},
@@ -45,13 +45,13 @@ pub(super) struct Waiting {
 
 /// Writes facts.
 #[derive(Debug)]
-pub struct Filling {
+pub struct RedisWriter {
     link: Link,
     names: Names,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
     queue: mpsc::UnboundedReceiver<Waiting>,
-    room: Room,
+    budget: WriteBudget,
     /// What has been said in the log.
     told: Vec<Unwritten>,
 }
@@ -62,7 +62,7 @@ struct Write {
     bytes: u64,
 }
 
-impl Filling {
+impl RedisWriter {
     pub(super) fn new(shared: &SharedFacts, queue: mpsc::UnboundedReceiver<Waiting>) -> Self {
         let SharedFacts { link, names, schema, metrics, .. } = shared;
         Self {
@@ -71,7 +71,7 @@ impl Filling {
             schema: Arc::clone(schema),
             metrics: Arc::clone(metrics),
             queue,
-            room: Room::default(),
+            budget: WriteBudget::default(),
             told: Vec::new(),
         }
     }
@@ -110,12 +110,12 @@ impl Filling {
 
     /// Writes those for which there is room. Each is a command of its own: in a cluster they go to different nodes.
     async fn write(&mut self, mut writes: Vec<Write>, bytes: u64) {
-        let reason = match self.make_room(bytes).await {
-            Ok(()) => Unwritten::NoRoom,
+        let reason = match self.refresh_budget(bytes).await {
+            Ok(()) => Unwritten::OverBudget,
             Err(reason) => reason,
         };
         let all = writes.len();
-        writes.retain(|write| self.room.take(write.bytes));
+        writes.retain(|write| self.budget.take(write.bytes));
         for _ in writes.len()..all {
             self.unwritten(reason);
         }
@@ -129,22 +129,22 @@ impl Filling {
     }
 
     /// Finds out how much room there is, where that is not known.
-    async fn make_room(&mut self, bytes: u64) -> Result<(), Unwritten> {
+    async fn refresh_budget(&mut self, bytes: u64) -> Result<(), Unwritten> {
         let now = Instant::now();
-        if self.room.is_paused(now) {
+        if self.budget.is_paused(now) {
             return Err(Unwritten::Paused);
         }
         if !self.link.is_up() {
-            self.room.forget();
+            self.budget.forget();
             return Err(Unwritten::Down);
         }
-        if self.room.has_to_be_asked(bytes, now) {
+        if self.budget.has_to_be_asked(bytes, now) {
             let mut command = redis::cmd("INFO");
             command.arg("memory");
             match self.link.query::<Value>(&command, WRITE_TIME).await {
-                Ok(value) => self.room.answer(texts(&value), Instant::now()),
+                Ok(value) => self.budget.answer(texts(&value), Instant::now()),
                 Err(error) => {
-                    self.room.forget();
+                    self.budget.forget();
                     let reason = Unwritten::of(&error);
                     self.heed(reason, &error);
                     return Err(reason);
@@ -172,31 +172,31 @@ impl Filling {
             }
             _ => return,
         };
-        self.room.pause(Instant::now());
+        self.budget.pause(Instant::now());
         // What this instance is connected to is a master no more.
         if error.is_read_only() {
             self.link.renew();
         }
-        if self.is_news(reason) {
+        if self.is_first(reason) {
             tracing::warn!(%error, remedy, "{what}");
         }
     }
 
     fn unwritten(&mut self, reason: Unwritten) {
         self.metrics.unwritten(reason.as_str());
-        if reason == Unwritten::NoRoom && self.is_news(reason) {
+        if reason == Unwritten::OverBudget && self.is_first(reason) {
             let remedy = "raise its `maxmemory`, or give the facts a Redis of their own";
             tracing::warn!(remedy, "Redis is three quarters full: no facts are written until there is room");
         }
     }
 
     /// Whether it was not told yet.
-    fn is_news(&mut self, reason: Unwritten) -> bool {
-        let is_news = !self.told.contains(&reason);
-        if is_news {
+    fn is_first(&mut self, reason: Unwritten) -> bool {
+        let is_first = !self.told.contains(&reason);
+        if is_first {
             self.told.push(reason);
         }
-        is_news
+        is_first
     }
 }
 

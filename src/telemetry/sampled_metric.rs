@@ -20,14 +20,14 @@ pub enum Kind {
 type Read = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 
 /// A metric whose values are read when they are asked for: one, or one for each value of a label.
-pub struct Reading {
+pub struct SampledMetric {
     name: &'static str,
     help: &'static str,
     kind: Kind,
     values: Vec<(Option<(&'static str, &'static str)>, Read)>,
 }
 
-impl Reading {
+impl SampledMetric {
     /// A metric of no values yet. The name of a counter is given without its `_total`.
     #[must_use]
     pub fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
@@ -59,7 +59,7 @@ impl Reading {
     }
 }
 
-impl Collector for Reading {
+impl Collector for SampledMetric {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let kind = match self.kind {
             Kind::Gauge => MetricType::Gauge,
@@ -83,7 +83,7 @@ impl Collector for Reading {
     }
 }
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for SampledMetric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reading").field("name", &self.name).finish_non_exhaustive()
     }

@@ -8,7 +8,7 @@ use crate::{
     feed::Lease,
     freshness::LocalTime,
     link::Link,
-    telemetry::{Kind, Metrics, Reading},
+    telemetry::{Kind, Metrics, SampledMetric},
 };
 
 /// Shows what is remembered, and how recent the newest probe is.
@@ -16,7 +16,7 @@ pub(super) fn show_state(metrics: &Metrics, checker: &Checker) {
     let memory = checker.facts().memory();
     let show = |name, help, kind, read: fn(&Memory) -> f64| {
         let memory = Arc::clone(memory);
-        metrics.show(Reading::new(name, help, kind).of(move || Some(read(&memory))));
+        metrics.show(SampledMetric::new(name, help, kind).of(move || Some(read(&memory))));
     };
     show("permcached_memory_bytes", "Bytes that remembered facts take", Kind::Gauge, |memory| float(memory.bytes()));
     show("permcached_memory_bytes_max", "Bytes that they may take", Kind::Gauge, |memory| float(memory.bytes_max()));
@@ -24,7 +24,7 @@ pub(super) fn show_state(metrics: &Metrics, checker: &Checker) {
     let help = "Remembered facts that had to go for others";
     show("permcached_memory_evictions", help, Kind::Counter, |memory| float(memory.evictions()));
     let help = "How long ago the newest probe was sent that the source has answered";
-    let age = Reading::new("permcached_probe_age_seconds", help, Kind::Gauge);
+    let age = SampledMetric::new("permcached_probe_age_seconds", help, Kind::Gauge);
     let freshness = Arc::clone(checker.freshness());
     metrics.show(age.of(move || {
         let probe = freshness.newest_probe()?;
@@ -33,18 +33,18 @@ pub(super) fn show_state(metrics: &Metrics, checker: &Checker) {
 }
 
 /// Whether this instance speaks for all.
-pub(super) fn speaker(lease: Arc<Lease>) -> Reading {
+pub(super) fn leader(lease: Arc<Lease>) -> SampledMetric {
     let help = "1 where this instance tells all others what changes";
-    Reading::new("permcached_speaker", help, Kind::Gauge).of(move || Some(truth(lease.is_held())))
+    SampledMetric::new("permcached_leader", help, Kind::Gauge).of(move || Some(truth(lease.is_held())))
 }
 
 /// Whether Redis is reached, by each of these links.
-pub(super) fn reached(links: &[(&'static str, Link)]) -> Reading {
+pub(super) fn reached(links: &[(&'static str, Link)]) -> SampledMetric {
     let help = "1 while Redis answers, 0 while it is given up and tried again";
-    let reading = Reading::new("permcached_redis_up", help, Kind::Gauge);
-    links.iter().fold(reading, |reading, (carries, link)| {
+    let metric = SampledMetric::new("permcached_redis_up", help, Kind::Gauge);
+    links.iter().fold(metric, |metric, (carries, link)| {
         let link = link.clone();
-        reading.with("link", carries, move || Some(truth(link.is_up())))
+        metric.with("link", carries, move || Some(truth(link.is_up())))
     })
 }
 

@@ -12,8 +12,8 @@ use graph::{Components, Graph};
 use super::{
     Expression, Member, Owner, Schema, Target,
     declaration::Declarations,
+    error::{SHOWN_MAX, SchemaError, Span},
     expression::{Name, Syntax},
-    mistake::{Mistake, SHOWN_MAX, Span},
 };
 use crate::question::{PermissionId, ResourceTypeId};
 
@@ -25,8 +25,8 @@ const NESTING_MAX: usize = 32;
 const STEPS_MAX: usize = 8;
 
 /// Notes what is wrong with the schema as a whole.
-pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
-    secrets(schema, declarations, mistakes);
+pub(crate) fn check(schema: &Schema, declarations: &Declarations, errors: &mut Vec<SchemaError>) {
+    secrets(schema, declarations, errors);
     let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
     let permissions = resources.flat_map(|(kind, resource)| resource.permissions.iter().map(move |one| (kind, one)));
     let permissions = permissions.zip(&schema.permissions).map(|((kind, declaration), permission)| {
@@ -36,7 +36,7 @@ pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut
         }
         Declared { kind, name: &declaration.name, references }
     });
-    let mut checker = Checker { schema, permissions: permissions.collect(), mistakes };
+    let mut checker = Checker { schema, permissions: permissions.collect(), errors };
     if checker.circles() && checker.nesting() {
         checker.ground();
         checker.exclusion();
@@ -44,7 +44,7 @@ pub(crate) fn check(schema: &Schema, declarations: &Declarations, mistakes: &mut
 }
 
 /// A document's `_id` is kept and shown as it is, so it cannot be what a secret subject is known by.
-fn secrets(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mistake>) {
+fn secrets(schema: &Schema, declarations: &Declarations, errors: &mut Vec<SchemaError>) {
     let declared = declarations.resources.iter().flat_map(|resource| &resource.relations);
     for (relation, declaration) in schema.relations.iter().zip(declared) {
         let Some(ids) = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.field.top() == "_id") else {
@@ -55,7 +55,7 @@ fn secrets(schema: &Schema, declarations: &Declarations, mistakes: &mut Vec<Mist
             let name = &declaration.name;
             let message = format!("relation `{}` reads secret ids from `{}`", name.text, ids.field);
             let help = "the `_id` of a document is no place for a secret: it is kept and shown as it is";
-            mistakes.push(Mistake::new(&name.span, message).help(help));
+            errors.push(SchemaError::new(&name.span, message).help(help));
         }
     }
 }
@@ -101,7 +101,7 @@ fn refer(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mu
 struct Checker<'a> {
     schema: &'a Schema,
     permissions: Vec<Declared<'a>>,
-    mistakes: &'a mut Vec<Mistake>,
+    errors: &'a mut Vec<SchemaError>,
 }
 
 impl Checker<'_> {
@@ -126,9 +126,9 @@ impl Checker<'_> {
     fn circles(&mut self) -> bool {
         let graph = self.same_resource();
         let components = graph.components();
-        let mut is_sound = true;
+        let mut is_valid = true;
         for node in self.first_of_circles(&graph, &components) {
-            is_sound = false;
+            is_valid = false;
             let way = self.way(&graph, node, node);
             let next = way.as_ref().and_then(|way| way.get(1)).copied();
             let message = format!("refers to itself{}", self.shown(way.as_deref()));
@@ -142,14 +142,14 @@ impl Checker<'_> {
                 "name a relation instead, or follow an edge to another resource on the way".to_owned(),
             );
         }
-        is_sound
+        is_valid
     }
 
     /// Notes permissions that nest too deep, only the first of those that are made of each other. Whether there are none.
     fn nesting(&mut self) -> bool {
         let graph = self.same_resource();
         let mut depths = vec![0; self.permissions.len()];
-        let mut is_sound = true;
+        let mut is_valid = true;
         for node in graph.components().order {
             let Some(permission) = self.schema.permissions.get(node) else {
                 continue;
@@ -161,13 +161,13 @@ impl Checker<'_> {
                 *place = depth;
             }
             if depth > NESTING_MAX && is_first {
-                is_sound = false;
+                is_valid = false;
                 let help =
                     "each permission, `!`, `&` and `|` that it is made of counts: name relations directly".to_owned();
                 self.note(node, |_| false, &format!("nests deeper than {NESTING_MAX}"), help);
             }
         }
-        is_sound
+        is_valid
     }
 
     /// Notes permissions that nothing ever grants: they only lead back to themselves.
@@ -253,7 +253,7 @@ impl Checker<'_> {
 
     /// The shortest way, unless so much is wrong already that nobody would read it.
     fn way(&self, graph: &Graph, start: usize, goal: usize) -> Option<Vec<usize>> {
-        if self.mistakes.len() < SHOWN_MAX { graph.way(start, goal) } else { None }
+        if self.errors.len() < SHOWN_MAX { graph.way(start, goal) } else { None }
     }
 
     /// The first permission of each circle, in the order of the text.
@@ -269,7 +269,7 @@ impl Checker<'_> {
         let Some(one) = self.permissions.get(node) else { return };
         let reference = one.references.iter().find(|reference| is_meant(reference));
         let span = reference.map_or(&one.name.span, |reference| &reference.span);
-        self.mistakes.push(Mistake::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
+        self.errors.push(SchemaError::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
     }
 
     /// ": `read` → `write` → `read`", if there is something on the way; names of several types with their types.

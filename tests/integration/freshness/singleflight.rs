@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use permcached::{
-    check::{CheckError, Checked, Demand, Settings},
+    check::{CheckError, Checked, Consistency, Settings},
     question::{Question, Tier},
     source::Deadline,
 };
@@ -39,11 +39,11 @@ impl Guest {
     }
 
     /// Begins to ask with this much time.
-    fn asks(&self, demand: Demand, time: Duration) -> tokio::task::JoinHandle<String> {
+    fn asks(&self, consistency: Consistency, time: Duration) -> tokio::task::JoinHandle<String> {
         let (checker, schema) = (self.live.app.checker.clone(), self.live.schema.clone());
         let question = self.question.clone();
         tokio::spawn(async move {
-            let asked = checker.check(&[question], demand, Deadline::after(time)).await;
+            let asked = checker.check(&[question], consistency, Deadline::after(time)).await;
             match asked.into_iter().next().expect("one answer for one question") {
                 Ok(Checked { answer, .. }) => shown(&schema, answer),
                 Err(error) => error.as_str().to_owned(),
@@ -54,14 +54,14 @@ impl Guest {
     /// Begins to ask, and waits until the load of `shares` and `files` has read and stands at the gate.
     async fn asks_and_is_held(&self) -> tokio::task::JoinHandle<String> {
         self.gate.close(1, Closed::Waits);
-        let asking = self.asks(Demand::MinimizeLatency, TIME_MAX);
+        let asking = self.asks(Consistency::MinimizeLatency, TIME_MAX);
         self.gate.wait_for(1).await;
         asking
     }
 
     /// Waits until flights were joined for so many facts.
     async fn joined(&self, facts: u32) {
-        let line = format!("permcached_flights_joined_total {facts}\n");
+        let line = format!("permcached_loads_joined_total {facts}\n");
         until(|| self.live.app.metrics.render().contains(&line)).await;
     }
 
@@ -79,7 +79,7 @@ async fn a_fill_that_a_change_has_overtaken_is_remembered_for_no_more_than_it_is
     guest.gate.open();
     // It was asked before.
     assert_eq!(asking.await.expect("no panic"), GUEST);
-    assert_eq!(guest.live.says(&guest.question, Demand::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(guest.live.says(&guest.question, Consistency::MinimizeLatency).await, NO_GRANT);
     assert_eq!(guest.live.says(&guest.question, at_least(revoked)).await, NO_GRANT);
 }
 
@@ -93,7 +93,7 @@ async fn an_older_fill_does_not_replace_a_newer_one() {
     let loads = guest.gate.loads();
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
-    let checked = guest.live.ask(&guest.question, Demand::MinimizeLatency).await.expect("an answer");
+    let checked = guest.live.ask(&guest.question, Consistency::MinimizeLatency).await.expect("an answer");
     assert_eq!((shown(&guest.live.schema, checked.answer).as_str(), checked.tier), (NO_GRANT, Tier::Memory));
     assert_eq!(guest.gate.loads(), loads, "what was read before is still there");
 }
@@ -104,9 +104,9 @@ async fn a_flight_that_reads_an_earlier_moment_than_the_demand_is_not_joined() {
     let asking = guest.asks_and_is_held().await;
     let revoked = guest.revoke().await;
     // Were it joined, it would bring what was before; and this would wait for the gate.
-    for demand in [at_least(revoked), Demand::FullyConsistent] {
-        let says = timeout(TIME_MAX, guest.live.says(&guest.question, demand)).await.expect("no wait");
-        assert_eq!(says, NO_GRANT, "{demand:?}");
+    for consistency in [at_least(revoked), Consistency::FullyConsistent] {
+        let says = timeout(TIME_MAX, guest.live.says(&guest.question, consistency)).await.expect("no wait");
+        assert_eq!(says, NO_GRANT, "{consistency:?}");
     }
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
@@ -119,7 +119,7 @@ async fn a_flight_that_a_mark_of_the_key_has_overtaken_is_not_joined() {
     let revoked = guest.live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
     guest.live.heard(revoked).await;
     let loads = guest.gate.loads();
-    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let after = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     // It waits for the file itself, of which nothing has changed; the shares it reads.
     until(|| guest.gate.loads() > loads).await;
     guest.gate.open();
@@ -134,7 +134,7 @@ async fn hears_better_and_joins(meanwhile: impl AsyncFnOnce(&Guest)) {
     // That a share is gone does not say of which file.
     let revoked = guest.revoke().await;
     guest.live.heard(revoked).await;
-    let after = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let after = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     guest.joined(2).await;
     meanwhile(&guest).await;
     guest.gate.open();
@@ -164,7 +164,8 @@ async fn a_flight_that_reads_what_is_too_old_by_now_is_not_joined() {
     let _revoked = guest.revoke().await;
     // The moment that the flight reads as of is older than this by then, whatever was heard meanwhile.
     let age_max = Duration::from_millis(1);
-    let says = timeout(TIME_MAX, guest.live.says(&guest.question, Demand::MaxAge(age_max))).await.expect("no wait");
+    let says =
+        timeout(TIME_MAX, guest.live.says(&guest.question, Consistency::MaxAge(age_max))).await.expect("no wait");
     assert_eq!(says, NO_GRANT);
     guest.gate.open();
     assert_eq!(asking.await.expect("no panic"), GUEST);
@@ -175,7 +176,7 @@ async fn one_load_serves_all_who_wait() {
     let guest = Guest::new().await;
     let before = guest.gate.loads();
     let asking = guest.asks_and_is_held().await;
-    let others: Vec<_> = (0..100).map(|_| guest.asks(Demand::MinimizeLatency, TIME_MAX)).collect();
+    let others: Vec<_> = (0..100).map(|_| guest.asks(Consistency::MinimizeLatency, TIME_MAX)).collect();
     // Each waits for two facts: the file's own document, and its shares.
     guest.joined(200).await;
     guest.gate.open();
@@ -189,7 +190,7 @@ async fn one_load_serves_all_who_wait() {
 async fn a_leader_that_gives_up_fails_nobody_else() {
     let guest = Guest::new().await;
     let leader = guest.asks_and_is_held().await;
-    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let follower = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     leader.abort();
     assert!(leader.await.is_err_and(|error| error.is_cancelled()));
     guest.gate.open();
@@ -200,9 +201,9 @@ async fn a_leader_that_gives_up_fails_nobody_else() {
 async fn a_leader_whose_time_is_up_fails_nobody_else() {
     let guest = Guest::new().await;
     guest.gate.close(1, Closed::Waits);
-    let leader = guest.asks(Demand::MinimizeLatency, Duration::from_secs(2));
+    let leader = guest.asks(Consistency::MinimizeLatency, Duration::from_secs(2));
     guest.gate.wait_for(1).await;
-    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let follower = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     assert_eq!(leader.await.expect("no panic"), "deadline_exceeded");
     assert_eq!(follower.await.expect("no panic"), GUEST, "though the gate was never opened");
 }
@@ -211,9 +212,9 @@ async fn a_leader_whose_time_is_up_fails_nobody_else() {
 async fn a_load_that_panics_fails_nobody() {
     let guest = Guest::new().await;
     guest.gate.close(1, Closed::Panics);
-    let leader = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let leader = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     guest.gate.wait_for(1).await;
-    let follower = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let follower = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     guest.gate.open();
     assert_eq!(leader.await.expect("no panic"), GUEST);
     assert_eq!(follower.await.expect("no panic"), GUEST);
@@ -230,7 +231,7 @@ async fn a_leader_for_whom_the_source_is_too_slow_fails_nobody_else() {
     let ask = |time| {
         let (checker, question) = (live.app.checker.clone(), question.clone());
         tokio::spawn(async move {
-            checker.check(&[question], Demand::MinimizeLatency, Deadline::after(time)).await.remove(0)
+            checker.check(&[question], Consistency::MinimizeLatency, Deadline::after(time)).await.remove(0)
         })
     };
     let leader = ask(Duration::from_secs(2));
@@ -251,12 +252,12 @@ async fn a_leader_for_whom_the_source_is_too_slow_fails_nobody_else() {
 async fn who_was_let_down_by_a_leader_follows_none_with_less_time() {
     let guest = Guest::new().await;
     guest.gate.close(3, Closed::Waits);
-    let first = guest.asks(Demand::MinimizeLatency, Duration::from_secs(3));
+    let first = guest.asks(Consistency::MinimizeLatency, Duration::from_secs(3));
     guest.gate.wait_for(1).await;
-    let patient = guest.asks(Demand::MinimizeLatency, TIME_MAX);
+    let patient = guest.asks(Consistency::MinimizeLatency, TIME_MAX);
     guest.joined(2).await;
     // It reads for itself, and whoever comes now may join it.
-    let second = guest.asks(Demand::FullyConsistent, TIME_MAX / 2);
+    let second = guest.asks(Consistency::FullyConsistent, TIME_MAX / 2);
     guest.gate.wait_for(2).await;
     assert_eq!(first.await.expect("no panic"), "deadline_exceeded");
     guest.gate.wait_for(3).await;

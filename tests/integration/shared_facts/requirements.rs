@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use permcached::{
     fact::{Fact, FactKey},
-    facts::{ANSWER_TIME, Facts, Held, Memory, Need, SharedFacts, codec},
+    facts::{ANSWER_TIME, CachedFact, Facts, FreshnessRequirement, Memory, SharedFacts, codec},
     freshness::{Change, Changed, Clock, Freshness, LocalTime, Moment, Probe},
     link::{FORMAT, Link, Names, Server},
     question::{CollectionId, Id, Tier},
@@ -72,7 +72,7 @@ impl One {
         let freshness = Arc::new(Freshness::new(&schema));
         freshness.begin_at(at(10));
         let probe = Probe { sent: LocalTime::now(), moment: at(20) };
-        freshness.probed(probe, at(10), freshness.epoch(), || ());
+        freshness.record_probe(probe, at(10), freshness.epoch(), || ());
         let identity = Identity { set: None, database: "app".to_owned(), collections: Vec::new() };
         let names = Names::new(&identity, schema.fingerprint(), FORMAT);
         let bytes = codec::encode(&schema, &Fact::absent(key.clone(), at(12))).expect("it is small");
@@ -89,45 +89,45 @@ impl One {
         Self { facts, freshness, source, key, link, redis, _tasks: tasks }
     }
 
-    async fn load(&self, need: Need) -> Held {
+    async fn load(&self, requirement: FreshnessRequirement) -> CachedFact {
         let deadline = Deadline::after(Duration::from_secs(30));
-        let mut loaded = self.facts.load(vec![self.key.clone()], need, deadline).await;
+        let mut loaded = self.facts.load(vec![self.key.clone()], requirement, deadline).await;
         loaded.remove(0).1.expect("the source answers")
     }
 }
 
-fn as_of(count: u64) -> Need {
-    Need { as_of: at(count), stamp: Moment::default() }
+fn as_of(count: u64) -> FreshnessRequirement {
+    FreshnessRequirement { as_of: at(count), stamp: Moment::default() }
 }
 
 fn from(tier: Tier, count: u64) -> (Tier, Moment) {
     (tier, at(count))
 }
 
-fn told(held: &Held) -> (Tier, Moment) {
-    (held.tier, held.as_of)
+fn told(cached: &CachedFact) -> (Tier, Moment) {
+    (cached.tier, cached.as_of)
 }
 
 #[tokio::test]
 async fn what_is_true_as_of_too_early_a_moment_is_read_from_the_source() {
-    for (need, expected) in [
+    for (requirement, expected) in [
         (as_of(12), from(Tier::Redis, 12)),
         (as_of(13), from(Tier::Source, 20)),
-        (Need { stamp: at(12), ..as_of(0) }, from(Tier::Redis, 12)),
-        (Need { stamp: at(13), ..as_of(0) }, from(Tier::Source, 20)),
+        (FreshnessRequirement { stamp: at(12), ..as_of(0) }, from(Tier::Redis, 12)),
+        (FreshnessRequirement { stamp: at(13), ..as_of(0) }, from(Tier::Source, 20)),
     ] {
         let attempt = async || {
             let one = One::new().await;
-            while_up(&one.link, one.load(need)).await
+            while_up(&one.link, one.load(requirement)).await
         };
-        assert_eq!(told(&in_time(attempt).await), expected, "{need:?}");
+        assert_eq!(told(&in_time(attempt).await), expected, "{requirement:?}");
     }
 }
 
 /// The runtime has one thread: both have boarded the flight before it begins.
 #[tokio::test]
 async fn who_joined_and_needs_more_than_what_was_found_asks_again() {
-    for strict in [as_of(15), Need { stamp: at(15), ..as_of(0) }] {
+    for strict in [as_of(15), FreshnessRequirement { stamp: at(15), ..as_of(0) }] {
         let attempt = async || {
             let one = One::new().await;
             let both = async { tokio::join!(one.load(as_of(11)), one.load(strict)) };

@@ -6,7 +6,7 @@ use crate::question::Id;
 
 /// An id in as few bytes as it has, and one for its form.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum WrittenId<'a> {
+pub(crate) enum EncodedId<'a> {
     ObjectId([u8; 12]),
     Integer(i64),
     Uuid([u8; 16]),
@@ -14,7 +14,7 @@ pub(crate) enum WrittenId<'a> {
     Digest([u8; 16]),
 }
 
-impl<'a> WrittenId<'a> {
+impl<'a> EncodedId<'a> {
     pub(crate) fn of(id: &'a Id) -> Self {
         match id {
             Id::ObjectId(bytes) => Self::ObjectId(*bytes),

@@ -9,7 +9,7 @@ use crate::{
 /// "In (from, to] exactly this has changed." True whoever says it, and however late: repeats and overlaps are harmless.
 /// Changes later than `to` may be said early; they are said again until a `to` covers them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Statement {
+pub struct ChangeBatch {
     /// From which moment on, itself not included.
     pub from: Moment,
     /// Up to which moment.

@@ -12,11 +12,11 @@ use super::{
     protocol::Protocol,
     run::May,
     safeguards::Safeguard,
-    world::{Marks, Statement, moment},
+    world::{ChangeBatch, Marks, moment},
 };
 
 /// Every statement that can be made while this is the newest moment.
-pub fn all(protocol: &Protocol, database: usize) -> Vec<Statement> {
+pub fn all(protocol: &Protocol, database: usize) -> Vec<ChangeBatch> {
     let mut all = BTreeSet::new();
     for to in 0..=database {
         for from in 0..=to {
@@ -25,12 +25,12 @@ pub fn all(protocol: &Protocol, database: usize) -> Vec<Statement> {
     }
     if !protocol.keeps(Safeguard::SameCluster) {
         // Another database: the same moments, but nothing of what happened here.
-        all.extend((0..=database).map(|from| statement(from, database, Marks::default())));
+        all.extend((0..=database).map(|from| batch(from, database, Marks::default())));
     }
     all.into_iter().collect()
 }
 
-fn add(protocol: &Protocol, database: usize, from: usize, to: usize, all: &mut BTreeSet<Statement>) {
+fn add(protocol: &Protocol, database: usize, from: usize, to: usize, all: &mut BTreeSet<ChangeBatch>) {
     let history = &protocol.run.history;
     let mut lookups = vec![None];
     if protocol.may(May::LookUpLate) {
@@ -44,26 +44,26 @@ fn add(protocol: &Protocol, database: usize, from: usize, to: usize, all: &mut B
         };
         // What a stream has shown is earlier than its resume token, and that is no later than the database.
         if to < database {
-            all.insert(statement(from, to, marked(&mut history.events(from, to))));
+            all.insert(batch(from, to, marked(&mut history.events(from, to))));
             // The next change is said early.
-            all.insert(statement(from, to, marked(&mut history.events(from, to + 1))));
+            all.insert(batch(from, to, marked(&mut history.events(from, to + 1))));
             if !protocol.keeps(Safeguard::SamePipeline) {
                 // A speaker whose pipeline sees only what is found by key A, and so nothing that leaves it.
                 let seen = |(_, event): &(usize, Event)| event.place == Place::A;
-                all.insert(statement(from, to, marked(&mut history.events(from, to).filter(seen))));
+                all.insert(batch(from, to, marked(&mut history.events(from, to).filter(seen))));
             }
         } else if !protocol.keeps(Safeguard::StrictTo) {
-            all.insert(statement(from, to, marked(&mut history.events(from, to))));
+            all.insert(batch(from, to, marked(&mut history.events(from, to))));
             // The resume token is in the middle of the transaction at `to`: only its first event has been shown.
             if from < to {
                 let shown = history.events(from, to - 1).chain(history.events(to - 1, to).take(1));
-                all.insert(statement(from, to, marked(&mut { shown })));
+                all.insert(batch(from, to, marked(&mut { shown })));
             }
         }
     }
 }
 
-fn statement(from: usize, to: usize, marks: Marks) -> Statement {
+fn batch(from: usize, to: usize, marks: Marks) -> ChangeBatch {
     let (from, to): (Moment, Moment) = (moment(from), moment(to));
-    Statement { from, to, marks }
+    ChangeBatch { from, to, marks }
 }

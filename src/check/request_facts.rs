@@ -6,23 +6,23 @@ use elsa::FrozenMap;
 
 use super::{FACT_BYTES_MAX, FACTS_MAX};
 use crate::{
-    evaluate::FactsAtHand,
+    evaluate::AvailableFacts,
     fact::{Fact, FactKey},
-    facts::{Facts, Held, Need},
+    facts::{CachedFact, Facts, FreshnessRequirement},
     freshness::Moment,
     question::{Id, LookupId, Tier},
 };
 
 /// The facts of one request.
-pub struct AtHand {
-    by_lookup: Box<[FrozenMap<Id, Box<Held>, foldhash::fast::RandomState>]>,
+pub struct RequestFacts {
+    by_lookup: Box<[FrozenMap<Id, Box<CachedFact>, foldhash::fast::RandomState>]>,
     facts: Cell<usize>,
     bytes: Cell<usize>,
     /// How many of the facts were remembered.
     remembered: Cell<u64>,
 }
 
-impl AtHand {
+impl RequestFacts {
     /// No facts yet, of a schema with so many lookups.
     #[must_use]
     pub fn new(lookups: usize) -> Self {
@@ -32,24 +32,24 @@ impl AtHand {
 
     /// A fact, and where it came from.
     #[must_use]
-    pub fn held(&self, lookup: LookupId, id: &Id) -> Option<&Held> {
+    pub fn cached(&self, lookup: LookupId, id: &Id) -> Option<&CachedFact> {
         self.by_lookup.get(lookup.index())?.get(id)
     }
 
     /// Keeps a fact.
-    pub fn insert(&mut self, key: FactKey, held: Held) {
+    pub fn insert(&mut self, key: FactKey, cached: CachedFact) {
         if let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) {
             // One that had to be read again takes the other's place.
             facts.as_mut().remove(&key.id);
         }
-        self.keep(key.lookup, key.id, held);
+        self.keep(key.lookup, key.id, cached);
     }
 
-    fn keep(&self, lookup: LookupId, id: Id, held: Held) -> Option<&Held> {
+    fn keep(&self, lookup: LookupId, id: Id, cached: CachedFact) -> Option<&CachedFact> {
         let facts = self.by_lookup.get(lookup.index())?;
         self.facts.update(|count| count + 1);
-        self.bytes.update(|bytes| bytes + held.fact.memory() + size_of::<Held>() + id.size());
-        Some(facts.insert(id, Box::new(held)))
+        self.bytes.update(|bytes| bytes + cached.fact.memory() + size_of::<CachedFact>() + id.size());
+        Some(facts.insert(id, Box::new(cached)))
     }
 
     /// How many of the facts were remembered, and had not to be fetched.
@@ -58,25 +58,25 @@ impl AtHand {
     }
 
     /// How many more facts it may hold.
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn capacity_left(&self) -> usize {
         FACTS_MAX.saturating_sub(self.facts.get())
     }
 
     /// Whether it may hold no more.
     pub(super) fn is_full(&self) -> bool {
-        self.room() == 0 || self.bytes.get() >= FACT_BYTES_MAX
+        self.capacity_left() == 0 || self.bytes.get() >= FACT_BYTES_MAX
     }
 }
 
-impl fmt::Debug for AtHand {
+impl fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtHand").field("facts", &self.facts).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
-impl FactsAtHand for AtHand {
+impl AvailableFacts for RequestFacts {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.held(lookup, id).map(|held| &held.fact)
+        self.cached(lookup, id).map(|cached| &cached.fact)
     }
 }
 
@@ -92,46 +92,50 @@ pub(super) struct Seen {
 }
 
 /// The facts of one request and, behind them, those that are remembered, under the eyes of one evaluation.
-pub(super) struct Watched<'a> {
-    at_hand: &'a AtHand,
+pub(super) struct TrackedFacts<'a> {
+    request_facts: &'a RequestFacts,
     remembered: &'a Facts,
-    need: Need,
+    requirement: FreshnessRequirement,
     seen: Cell<Option<Seen>>,
 }
 
-impl<'a> Watched<'a> {
-    pub(super) fn new(at_hand: &'a AtHand, remembered: &'a Facts, need: Need) -> Self {
-        Self { at_hand, remembered, need, seen: Cell::new(None) }
+impl<'a> TrackedFacts<'a> {
+    pub(super) fn new(
+        request_facts: &'a RequestFacts,
+        remembered: &'a Facts,
+        requirement: FreshnessRequirement,
+    ) -> Self {
+        Self { request_facts, remembered, requirement, seen: Cell::new(None) }
     }
 
     /// What was seen. An evaluation that needed no fact is as fresh as was demanded.
     pub(super) fn seen(&self) -> Seen {
-        let as_of = self.need.as_of;
+        let as_of = self.requirement.as_of;
         self.seen.get().unwrap_or(Seen { newest: as_of, oldest: as_of, tier: Tier::Memory })
     }
 
-    fn held(&self, lookup: LookupId, id: &Id) -> Option<&'a Held> {
-        if let Some(held) = self.at_hand.held(lookup, id) {
-            return Some(held);
+    fn cached(&self, lookup: LookupId, id: &Id) -> Option<&'a CachedFact> {
+        if let Some(cached) = self.request_facts.cached(lookup, id) {
+            return Some(cached);
         }
-        if self.at_hand.is_full() {
+        if self.request_facts.is_full() {
             return None;
         }
-        let held = self.remembered.remembered(lookup, id, self.need)?;
-        self.at_hand.remembered.update(|count| count + 1);
-        self.at_hand.keep(lookup, id.clone(), held)
+        let cached = self.remembered.remembered(lookup, id, self.requirement)?;
+        self.request_facts.remembered.update(|count| count + 1);
+        self.request_facts.keep(lookup, id.clone(), cached)
     }
 }
 
-impl FactsAtHand for Watched<'_> {
+impl AvailableFacts for TrackedFacts<'_> {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        let held = self.held(lookup, id)?;
-        let seen = self.seen.get().unwrap_or(Seen { newest: held.as_of, oldest: held.as_of, tier: held.tier });
+        let cached = self.cached(lookup, id)?;
+        let seen = self.seen.get().unwrap_or(Seen { newest: cached.as_of, oldest: cached.as_of, tier: cached.tier });
         self.seen.set(Some(Seen {
-            newest: seen.newest.max(held.as_of),
-            oldest: seen.oldest.min(held.as_of),
-            tier: seen.tier.max(held.tier),
+            newest: seen.newest.max(cached.as_of),
+            oldest: seen.oldest.min(cached.as_of),
+            tier: seen.tier.max(cached.tier),
         }));
-        Some(&held.fact)
+        Some(&cached.fact)
     }
 }

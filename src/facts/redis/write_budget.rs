@@ -22,14 +22,14 @@ const ALLOWANCE_BYTES_MIN: u64 = 4 * 1_024;
 
 /// What may be written, in bytes, by what the server said last.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct WriteBudget {
     left: u64,
     /// Until when the last answer counts, and whether it gave room.
     answered: Option<(Instant, bool)>,
     paused_until: Option<Instant>,
 }
 
-impl Room {
+impl WriteBudget {
     /// Whether the server has to be asked before so many bytes are written.
     pub(super) fn has_to_be_asked(&self, bytes: u64, now: Instant) -> bool {
         !self.is_paused(now)
@@ -120,31 +120,31 @@ mod tests {
     #[test]
     fn the_fullest_node_decides() {
         let now = Instant::now();
-        let mut room = Room::default();
-        assert!(!room.take(1), "nothing is known yet");
+        let mut budget = WriteBudget::default();
+        assert!(!budget.take(1), "nothing is known yet");
         let texts = [info(0, 0), info(74 * MIB, 100 * MIB), info(0, 100 * MIB)];
-        room.answer(texts.iter().map(String::as_str), now);
-        assert!(room.take(64 * 1_024) && !room.take(1));
-        room.answer([], now);
-        assert!(!room.take(1));
+        budget.answer(texts.iter().map(String::as_str), now);
+        assert!(budget.take(64 * 1_024) && !budget.take(1));
+        budget.answer([], now);
+        assert!(!budget.take(1));
     }
 
     #[test]
     fn the_server_is_asked_when_an_answer_is_old_or_used_up_and_not_after_a_refusal() {
         let now = Instant::now();
-        let mut room = Room::default();
-        assert!(room.has_to_be_asked(1, now));
-        room.answer([&*info(0, 100 * MIB)], now);
-        assert!(!room.has_to_be_asked(ALLOWANCE_BYTES_MAX, now));
-        assert!(room.has_to_be_asked(ALLOWANCE_BYTES_MAX + 1, now));
-        assert!(room.has_to_be_asked(1, now + LIFE));
-        assert!(room.take(ALLOWANCE_BYTES_MAX));
-        assert!(room.has_to_be_asked(1, now));
-        room.answer([&*info(75 * MIB, 100 * MIB)], now);
-        assert!(!room.has_to_be_asked(1, now), "it has just said that there is none");
-        assert!(room.has_to_be_asked(1, now + LIFE));
-        room.pause(now);
-        assert!(room.is_paused(now) && !room.has_to_be_asked(1, now));
-        assert!(!room.is_paused(now + PAUSE) && room.has_to_be_asked(1, now + PAUSE));
+        let mut budget = WriteBudget::default();
+        assert!(budget.has_to_be_asked(1, now));
+        budget.answer([&*info(0, 100 * MIB)], now);
+        assert!(!budget.has_to_be_asked(ALLOWANCE_BYTES_MAX, now));
+        assert!(budget.has_to_be_asked(ALLOWANCE_BYTES_MAX + 1, now));
+        assert!(budget.has_to_be_asked(1, now + LIFE));
+        assert!(budget.take(ALLOWANCE_BYTES_MAX));
+        assert!(budget.has_to_be_asked(1, now));
+        budget.answer([&*info(75 * MIB, 100 * MIB)], now);
+        assert!(!budget.has_to_be_asked(1, now), "it has just said that there is none");
+        assert!(budget.has_to_be_asked(1, now + LIFE));
+        budget.pause(now);
+        assert!(budget.is_paused(now) && !budget.has_to_be_asked(1, now));
+        assert!(!budget.is_paused(now + PAUSE) && budget.has_to_be_asked(1, now + PAUSE));
     }
 }

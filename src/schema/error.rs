@@ -23,7 +23,7 @@ const LINES_BYTES_MAX: usize = 4_000;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct SchemaError {
     /// Where, in bytes from the start of the text; nowhere, if something is missing altogether.
     pub span: Option<Range<usize>>,
     /// What is wrong.
@@ -32,7 +32,7 @@ pub struct Mistake {
     pub help: Option<String>,
 }
 
-impl Mistake {
+impl SchemaError {
     pub(crate) fn new(span: &Span, message: impl Into<String>) -> Self {
         Self { span: Some(span.clone()), message: message.into(), help: None }
     }
@@ -100,28 +100,28 @@ pub(crate) fn listed(names: &[&str]) -> String {
 
 /// Every mistake of one schema, in the order of the text. Shown with line, column, and carets under each place.
 #[derive(Clone, Debug)]
-pub struct Mistakes {
+pub struct SchemaErrors {
     name: String,
     text: String,
-    all: Vec<Mistake>,
+    all: Vec<SchemaError>,
 }
 
-impl Mistakes {
-    pub(crate) fn new(name: &str, text: &str, mut all: Vec<Mistake>) -> Self {
-        all.sort_by_key(|mistake| mistake.span.as_ref().map(|span| (span.start, span.end)));
+impl SchemaErrors {
+    pub(crate) fn new(name: &str, text: &str, mut all: Vec<SchemaError>) -> Self {
+        all.sort_by_key(|error| error.span.as_ref().map(|span| (span.start, span.end)));
         all.dedup();
         Self { name: name.to_owned(), text: text.to_owned(), all }
     }
 
     /// Each mistake, in the order of the text.
-    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+    pub fn iter(&self) -> impl Iterator<Item = &SchemaError> {
         self.all.iter()
     }
 
     /// Line and column of a mistake, both from 1 and counted in characters; none where the whole schema is meant.
     #[must_use]
-    pub fn place(&self, mistake: &Mistake) -> Option<(usize, usize)> {
-        let before = self.text.get(..mistake.span.as_ref()?.start)?;
+    pub fn place(&self, error: &SchemaError) -> Option<(usize, usize)> {
+        let before = self.text.get(..error.span.as_ref()?.start)?;
         let line = before.rsplit('\n').next().unwrap_or_default();
         Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
@@ -131,16 +131,16 @@ impl Mistakes {
     pub fn render(&self, colored: bool) -> String {
         let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
         let shown = self.all.iter().take(SHOWN_MAX);
-        let text: String = shown.map(|mistake| self.render_one(mistake, &renderer) + "\n\n").collect();
+        let text: String = shown.map(|error| self.render_one(error, &renderer) + "\n\n").collect();
         let count = self.all.len();
         let noun = if count == 1 { "mistake" } else { "mistakes" };
         let first = if count > SHOWN_MAX { format!("; these are the first {SHOWN_MAX}") } else { String::new() };
         text + &format!("{}: {count} {noun}{first}", self.name)
     }
 
-    fn render_one(&self, mistake: &Mistake, renderer: &Renderer) -> String {
-        let title = Level::ERROR.primary_title(mistake.message.as_str());
-        let mut group: Group<'_> = match &mistake.span {
+    fn render_one(&self, error: &SchemaError, renderer: &Renderer) -> String {
+        let title = Level::ERROR.primary_title(error.message.as_str());
+        let mut group: Group<'_> = match &error.span {
             None => title.element(Origin::path(self.name.as_str())),
             Some(span) if self.lines(span).0.len() > LINES_BYTES_MAX => {
                 let (lines, first) = self.lines(span);
@@ -156,7 +156,7 @@ impl Mistakes {
                 title.element(Snippet::source(lines).line_start(first).path(self.name.as_str()).annotation(place))
             }
         };
-        if let Some(help) = &mistake.help {
+        if let Some(help) = &error.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         renderer.render(&[group])
@@ -172,10 +172,10 @@ impl Mistakes {
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for SchemaErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for SchemaErrors {}

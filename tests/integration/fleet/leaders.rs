@@ -22,9 +22,9 @@ use crate::support::{
 };
 
 /// The place of the instance that speaks, once one does.
-async fn speaker(fleet: &Fleet) -> usize {
-    until(|| fleet.each().any(|live| live.app.speaks())).await;
-    fleet.each().position(|live| live.app.speaks()).expect("one speaks")
+async fn leader(fleet: &Fleet) -> usize {
+    until(|| fleet.each().any(|live| live.app.is_leader())).await;
+    fleet.each().position(|live| live.app.is_leader()).expect("one speaks")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,13 +35,13 @@ async fn a_speaker_that_is_killed_is_replaced_and_nothing_is_dropped() {
     for left in [2, 1] {
         fleet.remember(&question, GUEST).await;
         let floors: Vec<_> = fleet.each().map(|live| live.app.checker.freshness().floor()).collect();
-        let place = speaker(&fleet).await;
+        let place = leader(&fleet).await;
         // Its tasks end where they are; the lease stays as it was.
         drop(fleet.instances.remove(place));
         let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
         fleet.notice(gone, &question, NO_GRANT).await;
         fleet.until_followed_by(1).await;
-        speaker(&fleet).await;
+        leader(&fleet).await;
         assert_eq!(fleet.instances.len(), left);
         for (live, floor) in fleet.each().zip(floors.iter().enumerate().filter(|(at, _)| *at != place)) {
             assert_eq!(live.app.checker.freshness().floor(), *floor.1);
@@ -68,7 +68,7 @@ async fn two_speakers_say_the_same_and_harm_nobody() {
     let mut fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
     let other = with_another_lease(&fleet, redis()).await;
     fleet.instances.push(other);
-    until(|| fleet.each().filter(|live| live.app.speaks()).count() == 2).await;
+    until(|| fleet.each().filter(|live| live.app.is_leader()).count() == 2).await;
     fleet.until_followed_by(2).await;
     let question = reads(&fleet.instances[0].live, FILE);
     for _ in 0..10 {
@@ -112,18 +112,18 @@ async fn until_allows(process: &Serving, wanted: bool) {
 }
 
 /// Waits until one of these processes speaks for all, and no other one of them.
-async fn until_one_speaks(processes: &[&Serving]) {
-    let one_speaks = async {
+async fn until_one_leads(processes: &[&Serving]) {
+    let one_leads = async {
         loop {
             let says = processes.iter().map(|process| http(process.address, "/metrics"));
-            let speak = join_all(says).await.iter().filter(|says| says.body.contains("\npermcached_speaker 1")).count();
+            let speak = join_all(says).await.iter().filter(|says| says.body.contains("\npermcached_leader 1")).count();
             if speak == 1 {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, one_speaks).await.expect("it comes about in the end");
+    tokio::time::timeout(PATIENCE, one_leads).await.expect("it comes about in the end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,13 +133,13 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     let fleet = Fleet::new(0, &redis.url(), SCHEMA, &shared_file()).await;
     let (_directory, schema) = schema_file(SCHEMA);
     let first = process(&fleet, &schema, &redis);
-    until_one_speaks(&[&first]).await;
+    until_one_leads(&[&first]).await;
     let second = process(&fleet, &schema, &redis);
     for process in [&first, &second] {
         until_allows(process, true).await;
     }
     first.signal("STOP");
-    until_one_speaks(&[&second]).await;
+    until_one_leads(&[&second]).await;
     let shares = fleet.database.collection::<bson::Document>("shares");
     shares.delete_one(doc! { "_id": id(SHARE) }).await.expect("mongod answers");
     until_allows(&second, false).await;
@@ -147,7 +147,7 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     first.signal("CONT");
     assert!(!allows(&first).await, "the bound has passed while it stood still");
-    until_one_speaks(&[&first, &second]).await;
+    until_one_leads(&[&first, &second]).await;
     shares.insert_one(share(SHARE, FILE)).await.expect("mongod answers");
     for process in [&first, &second] {
         until_allows(process, true).await;
@@ -159,9 +159,9 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     // One that is told to end leaves the office, and one that is killed has it for no longer than its lease.
     second.signal("TERM");
     assert_eq!(second.exit_code(), Some(0));
-    until_one_speaks(&[&first]).await;
+    until_one_leads(&[&first]).await;
     let third = process(&fleet, &schema, &redis);
     until_allows(&third, false).await;
     first.signal("KILL");
-    until_one_speaks(&[&third]).await;
+    until_one_leads(&[&third]).await;
 }

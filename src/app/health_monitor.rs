@@ -25,18 +25,18 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// What is looked at.
-pub(super) struct Vitals {
+pub(super) struct HealthMonitor {
     freshness: Arc<Freshness>,
     /// For how long what is remembered answers while the source does not.
     answers_for: Duration,
     /// Why not all is well with documents on disk, while that is so.
     trouble: watch::Receiver<Option<String>>,
     /// Whether changes are heard of, rather than found out by reading again.
-    hears: bool,
+    follows_changes: bool,
     links: Vec<Link>,
 }
 
-impl Vitals {
+impl HealthMonitor {
     /// Of an application that has started.
     pub(super) fn of(app: &App) -> Self {
         let stale = app.checker.schema().permissions().filter_map(|permission| permission.stale_if_error);
@@ -44,13 +44,13 @@ impl Vitals {
             freshness: Arc::clone(app.checker.freshness()),
             answers_for: stale.fold(app.checker.staleness_max(), Duration::max),
             trouble: app.trouble.clone(),
-            hears: app.hears,
+            follows_changes: app.follows_changes,
             links: app.links.iter().map(|(_, link)| link.clone()).collect(),
         }
     }
 
     /// Says how it is for ever, whenever that changes.
-    pub(super) async fn follow(mut self, tell: watch::Sender<Health>) {
+    pub(super) async fn follow(mut self, health: watch::Sender<Health>) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -58,14 +58,14 @@ impl Vitals {
                 _ = ticks.tick() => {}
                 Ok(()) = self.trouble.changed() => {}
             }
-            self.tell(&tell);
+            self.publish(&health);
         }
     }
 
     /// Says how it is now, if that is not what was said before.
-    pub(super) fn tell(&self, tell: &watch::Sender<Health>) {
+    pub(super) fn publish(&self, sender: &watch::Sender<Health>) {
         let health = self.health();
-        tell.send_if_modified(|before| {
+        sender.send_if_modified(|before| {
             let has_changed = *before != health;
             if has_changed {
                 report(before, &health);
@@ -82,15 +82,16 @@ impl Vitals {
         if let Some(why) = &*self.trouble.borrow() {
             return degraded(why, false);
         }
-        if self.freshness.needed(now.minus(self.answers_for)).is_none() {
+        if self.freshness.required_moment(now.minus(self.answers_for)).is_none() {
             return degraded("the source has not answered for so long that nothing is answered from memory", false);
         }
         if self.freshness.newest_probe().is_none_or(|probe| now.since(probe.sent) > SILENCE_MAX) {
             return degraded("the source does not answer: what is remembered still counts", true);
         }
-        let lags =
-            |time| self.freshness.probed_before(time).is_some_and(|probe| probe.moment > self.freshness.applied());
-        if self.hears && lags(now.minus(LAG_MAX)) {
+        let lags = |time| {
+            self.freshness.probe_sent_before(time).is_some_and(|probe| probe.moment > self.freshness.watermark())
+        };
+        if self.follows_changes && lags(now.minus(LAG_MAX)) {
             return degraded(
                 "nothing says what changes: facts are read again once they are as old as MAX_STALENESS",
                 true,

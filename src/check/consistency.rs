@@ -6,7 +6,7 @@ use crate::freshness::Token;
 
 /// What a request demands of the freshness of its answer. It belongs to its request alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demand {
+pub enum Consistency {
     /// What is known, within the bound of staleness.
     MinimizeLatency,
     /// Everything up to a moment, and within the bound of staleness.
@@ -17,7 +17,7 @@ pub enum Demand {
     MaxAge(Duration),
 }
 
-impl Demand {
+impl Consistency {
     /// How old a fact may be where `staleness_max` is the bound.
     pub(super) fn age_max(self, staleness_max: Duration) -> Duration {
         match self {
