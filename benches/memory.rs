@@ -107,7 +107,7 @@ fn measure_one(cache: &str) {
             let source = Arc::new(Documents::new(&schema, &std::collections::BTreeMap::new()));
             let facts = Facts::new(source, freshness, Arc::clone(&memory), Arc::default());
             let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
-            let get = |key: FactKey| facts.remembered(key.lookup, &key.id, requirement).is_some();
+            let get = |key: FactKey| facts.cached(key.lookup, &key.id, requirement).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
         }
         "permcached, no marks" => {

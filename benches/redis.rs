@@ -120,7 +120,7 @@ async fn new() -> f64 {
     let before = redis.used_memory();
     for first in (0..KEYS).step_by(usize::try_from(BATCH).expect("a small number")) {
         for number in first..first + BATCH {
-            shared.fill(&file(&schema, lookup, number));
+            shared.put(&file(&schema, lookup, number));
         }
         while redis.keys() < first + BATCH {
             sleep(Duration::from_millis(5)).await;

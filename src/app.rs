@@ -317,7 +317,7 @@ impl App {
             tasks.spawn(async move { bus.listen().await });
         }
         // Nothing can be answered before that.
-        let first = self.checker.prober().sent_since(LocalTime::now(), Deadline::after(START_TIME));
+        let first = self.checker.prober().probe_since(LocalTime::now(), Deadline::after(START_TIME));
         first.await.map_err(AppError::Source)?;
         match std::mem::replace(&mut self.follower, Follower::Nobody) {
             Follower::ChangeStream(feed) => {

@@ -122,7 +122,7 @@ impl Bus {
             }
         }
         // After the log was read: whatever that reaches up to has happened by now, if it is of this source.
-        let now = prober.sent_since(LocalTime::now(), deadline).await?.moment;
+        let now = prober.probe_since(LocalTime::now(), deadline).await?.moment;
         let epoch = self.freshness.epoch();
         match chain.first() {
             Some(first) if chain.iter().all(|batch| latest(batch) <= now) => self.begin_at(first.from),
@@ -254,7 +254,7 @@ impl Bus {
                 if is_near { end } else { watermark }
             }
             Ok(Some(end)) => {
-                let probe = peers.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
+                let probe = peers.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
                 if probe.is_ok_and(|probe| probe.moment < end) {
                     tracing::warn!("the log in Redis is of another history, and removed");
                     if let Err(error) = peers.channel.remove_log().await {
@@ -327,7 +327,7 @@ impl Bus {
         let at = if peers.prober.clock() == Clock::Cluster {
             self.is_plausible(hint.at()).then(|| hint.at())
         } else {
-            peers.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
+            peers.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
         };
         let Some(at) = at else {
             peers.metrics.dropped();
@@ -380,7 +380,7 @@ impl Peers {
                     return false;
                 }
             }
-            let probe = self.prober.sent_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
+            let probe = self.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
             at = probe.map_or(at, |probe| probe.moment);
         }
         false

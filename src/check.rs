@@ -350,10 +350,10 @@ impl Checker {
             let (of, source_clock) = (token.clock.as_str(), self.clock.as_str());
             return Err(CheckError::ForeignToken { of, source_clock });
         }
-        if token.moment > self.freshness.newest() {
+        if token.moment > self.freshness.newest_moment() {
             // It has come only if a probe that is sent now knows of it.
             self.probe_since(arrived, deadline).await?;
-            if token.moment > self.freshness.newest() {
+            if token.moment > self.freshness.newest_moment() {
                 return Err(CheckError::FutureToken);
             }
         }
@@ -362,7 +362,7 @@ impl Checker {
 
     /// The moment that is needed to be no older than `since`, by a probe sent since then.
     async fn probe_since(&self, since: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
-        let probe = self.prober.sent_since(since, deadline).await.map_err(|error| match error {
+        let probe = self.prober.probe_since(since, deadline).await.map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,
             error => CheckError::Unavailable(error),
         })?;

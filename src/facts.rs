@@ -91,7 +91,7 @@ impl Facts {
 
     /// The fact, if it is remembered and will do. Allocates nothing.
     #[must_use]
-    pub fn remembered(&self, lookup: LookupId, id: &Id, requirement: FreshnessRequirement) -> Option<CachedFact> {
+    pub fn cached(&self, lookup: LookupId, id: &Id, requirement: FreshnessRequirement) -> Option<CachedFact> {
         // Before the fact: what is found once another history has begun must not be taken for a part of it.
         let epoch = self.freshness.epoch();
         let fact = self.memory.get(lookup, id)?;
@@ -138,7 +138,7 @@ impl Facts {
                     }
                 }
             }
-            wanted.retain(|key| match self.remembered(key.lookup, &key.id, requirement) {
+            wanted.retain(|key| match self.cached(key.lookup, &key.id, requirement) {
                 Some(cached) => {
                     results.push((key.clone(), Ok(cached)));
                     false
@@ -188,7 +188,7 @@ impl Facts {
     ) -> PendingLoads {
         let epoch = self.freshness.epoch();
         // The newest moment known covers every mark and what is needed: it is read before any of the seats is taken.
-        let known = self.freshness.newest();
+        let known = self.freshness.newest_moment();
         let at = known.max(requirement.as_of).max(requirement.stamp);
         let mut own = self.in_flight.prepare(at, epoch, deadline, requirement);
         let mut waits: HashMap<u64, Wait> = HashMap::new();
@@ -214,7 +214,7 @@ impl Facts {
             }
         }
         // A flight may have landed between the look into memory and the taking of the seat.
-        mine.retain(|key| match self.remembered(key.lookup, &key.id, requirement) {
+        mine.retain(|key| match self.cached(key.lookup, &key.id, requirement) {
             Some(cached) => {
                 own.release(key);
                 results.push((key.clone(), Ok(cached)));
@@ -268,7 +268,7 @@ impl Facts {
             if let Ok(fact) = &result {
                 self.memory.insert(fact, is_current);
                 if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
-                    shared.fill(fact);
+                    shared.put(fact);
                 }
             }
             loaded_facts.insert(key, result.map(CachedFact::from));
@@ -294,7 +294,7 @@ impl Facts {
         let patience = deadline.at_most(deadline.left() / 2).instant();
         let found = timeout_at(patience, asking).await.ok().and_then(Result::ok).unwrap_or_default();
         // What is later may be of another history, or no fact of this source at all.
-        let newest = self.freshness.newest();
+        let newest = self.freshness.newest_moment();
         let believed = found.into_iter().filter(|fact| fact.stamp() <= newest).filter_map(|fact| {
             let as_of =
                 self.freshness.as_of(&fact, requirement.stamp, epoch).filter(|as_of| *as_of >= requirement.as_of)?;

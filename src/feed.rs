@@ -162,7 +162,7 @@ impl Feed {
 
     /// Goes on at a fresh probe: what was between is not known.
     async fn start_over(&self, why: &str, epoch: Epoch) {
-        match self.prober.sent_since(LocalTime::now(), Deadline::after(PATIENCE_MAX)).await {
+        match self.prober.probe_since(LocalTime::now(), Deadline::after(PATIENCE_MAX)).await {
             Ok(probe) => {
                 tracing::warn!(why, "changes were lost: all facts are read again");
                 self.forget(probe.moment, epoch).await;

@@ -95,7 +95,7 @@ impl Invalidator {
     pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Invalidated, SourceError> {
         let began = Instant::now();
         let epoch = self.prober.epoch();
-        let at = self.prober.sent_since(LocalTime::now(), deadline).await?.moment;
+        let at = self.prober.probe_since(LocalTime::now(), deadline).await?.moment;
         let mut hint = Hint::nothing(at);
         let changed = match outdated {
             Outdated::All => {

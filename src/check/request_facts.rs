@@ -121,7 +121,7 @@ impl<'a> TrackedFacts<'a> {
         if self.request_facts.is_full() {
             return None;
         }
-        let cached = self.remembered.remembered(lookup, id, self.requirement)?;
+        let cached = self.remembered.cached(lookup, id, self.requirement)?;
         self.request_facts.remembered.update(|count| count + 1);
         self.request_facts.keep(lookup, id.clone(), cached)
     }

@@ -49,7 +49,7 @@ impl Facts {
         let Some(remembered) = self.memory.any() else { return };
         let key = FactKey { lookup: remembered.lookup(), id: remembered.id().clone() };
         // No earlier than what is compared with it.
-        let at = self.freshness.newest().max(remembered.stamp());
+        let at = self.freshness.newest_moment().max(remembered.stamp());
         let mut found = vec![(Tier::Memory, remembered)];
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             found.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
@@ -80,7 +80,7 @@ impl Facts {
             self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key) }], epoch);
             self.memory.insert(&truth, || epoch == self.freshness.epoch());
             if let Some(shared) = self.shared.as_ref().filter(|_| epoch == self.freshness.epoch()) {
-                shared.fill(&truth);
+                shared.put(&truth);
             }
         }
     }

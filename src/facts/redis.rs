@@ -149,7 +149,7 @@ impl SharedFacts {
     }
 
     /// Has a fact that was read from the source be written, if there is room among those that wait.
-    pub fn fill(&self, fact: &Fact) {
+    pub fn put(&self, fact: &Fact) {
         let permits = u32::try_from(fact.memory()).unwrap_or(u32::MAX);
         match Arc::clone(&self.write_budget).try_acquire_many_owned(permits) {
             Ok(write_budget) => {

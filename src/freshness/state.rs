@@ -78,7 +78,7 @@ impl Freshness {
 
     /// X: the newest moment known. What is read as of it is newer than every mark.
     #[must_use]
-    pub fn newest(&self) -> Moment {
+    pub fn newest_moment(&self) -> Moment {
         Moment::from_count(self.newest.load(Ordering::Acquire))
     }
 

@@ -61,7 +61,7 @@ impl Prober {
             ticks.tick().await;
             let deadline = Deadline::after(PROBE_TIME);
             tokio::select! {
-                outcome = self.sent_since(LocalTime::now(), deadline) => why = outcome.err(),
+                outcome = self.probe_since(LocalTime::now(), deadline) => why = outcome.err(),
                 // One that does not answer does not keep the next one from being sent.
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
@@ -92,7 +92,7 @@ impl Prober {
     ///
     /// # Errors
     /// The source's, or that there was no time left.
-    pub async fn sent_since(&self, since: LocalTime, deadline: Deadline) -> Result<Probe, SourceError> {
+    pub async fn probe_since(&self, since: LocalTime, deadline: Deadline) -> Result<Probe, SourceError> {
         loop {
             if let Some(probe) = self.freshness.newest_probe().filter(|probe| probe.sent >= since) {
                 return Ok(probe);

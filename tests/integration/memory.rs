@@ -239,12 +239,12 @@ async fn a_hit_allocates_nothing() {
     let by_id = lookup(&schema, "files", "_id");
     let mut cached = None;
     let hit = allocation_counter::measure(|| {
-        cached = checker.facts().remembered(by_id, &asked.resource.id, FreshnessRequirement::default());
+        cached = checker.facts().cached(by_id, &asked.resource.id, FreshnessRequirement::default());
     });
     assert_eq!(cached.expect("it is remembered").fact.id(), &asked.resource.id);
     assert_eq!(hit.count_total, 0, "{hit:?}");
     let miss = allocation_counter::measure(|| {
-        assert!(checker.facts().remembered(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
+        assert!(checker.facts().cached(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
     });
     assert_eq!(miss.count_total, 0, "{miss:?}");
     let whole = allocation_counter::measure(|| {

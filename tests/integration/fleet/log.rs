@@ -71,7 +71,7 @@ impl Party {
 
     /// The time of the source.
     async fn now(&self) -> Moment {
-        let probe = self.prober.sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+        let probe = self.prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
         probe.expect("mongod says what time it is").moment
     }
 

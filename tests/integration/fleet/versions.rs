@@ -145,7 +145,7 @@ async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
     let question = reads(one, FILE);
     // Its ticks are far ahead of those of the one that tells it.
     for _ in 0..10_000 {
-        let probe = other.app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+        let probe = other.app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
         probe.expect("a tick takes no server");
     }
     for live in &instances {

@@ -310,7 +310,7 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     let watching = tokio::task::spawn_blocking(move || {
         let (started, mut as_of) = (Instant::now(), Moment::default());
         loop {
-            let count = |key: &FactKey| facts.remembered(key.lookup, &key.id, FreshnessRequirement::default());
+            let count = |key: &FactKey| facts.cached(key.lookup, &key.id, FreshnessRequirement::default());
             match some.iter().filter_map(count).map(|cached| cached.as_of).max() {
                 Some(newest) => as_of = as_of.max(newest),
                 None => return as_of,
@@ -322,7 +322,7 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     let prober = live.app.checker.prober().clone();
     let probing = tokio::spawn(async move {
         loop {
-            let record_probe = prober.sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+            let record_probe = prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
             assert!(record_probe.is_ok());
         }
     });

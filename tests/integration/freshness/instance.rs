@@ -132,7 +132,7 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     assert!(record_probe(50, 120, before));
     let after = freshness.epoch();
     assert_ne!(before, after);
-    assert_eq!((freshness.watermark(), freshness.floor(), freshness.newest()), (at(50), at(50), at(50)));
+    assert_eq!((freshness.watermark(), freshness.floor(), freshness.newest_moment()), (at(50), at(50), at(50)));
     assert_eq!(as_of(49), None, "what was read before counts for nothing");
     let of_before = absent(lookup, &id, at(120));
     assert_eq!(freshness.as_of(&of_before, Moment::default(), before), None, "nor what was found just before");
@@ -145,7 +145,7 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     bus.apply(batch(100, 130, lookup, &id), before);
     bus.hint(batch(0, 130, lookup, &id).changes, before);
     assert!(!record_probe(130, 0, before));
-    assert_eq!(freshness.newest(), at(50));
+    assert_eq!(freshness.newest_moment(), at(50));
     bus.apply(batch(50, 60, lookup, &id), after);
     assert_eq!((as_of(50), as_of(60)), (None, Some(at(60))));
 }

@@ -60,7 +60,7 @@ async fn a_moment_that_has_not_come_is_refused_and_harms_nobody() {
     for _ in 0..3 {
         let refused = live.ask(&question, at_least(future)).await;
         assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
-        assert!(live.app.checker.freshness().newest() < future, "it is not believed");
+        assert!(live.app.checker.freshness().newest_moment() < future, "it is not believed");
         assert_eq!(live.says(&question, at_least(now)).await, GUEST);
         assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
         assert_eq!(live.says(&question, Consistency::FullyConsistent).await, GUEST);

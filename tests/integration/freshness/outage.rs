@@ -181,7 +181,7 @@ async fn nothing_that_failed_is_remembered() {
     }
     failing.off().await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
-    assert!(live.app.checker.freshness().newest() > Moment::default());
+    assert!(live.app.checker.freshness().newest_moment() > Moment::default());
 }
 
 /// What is remembered lives by probes: they have their own way past finds that are slow, however many.
@@ -211,7 +211,7 @@ async fn a_probe_waits_for_no_load() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    let record_probe = app.checker.prober().sent_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+    let record_probe = app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
     assert!(record_probe.is_ok(), "{record_probe:?}");
     assert!(loads.iter().all(|load| !load.is_finished()), "they are still under way");
     loads.iter().for_each(tokio::task::JoinHandle::abort);

@@ -167,7 +167,7 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
 async fn hears(checker: &Checker) {
     let began = LocalTime::now();
     let now = loop {
-        if let Ok(probe) = checker.prober().sent_since(began, Deadline::after(REQUEST_TIME)).await {
+        if let Ok(probe) = checker.prober().probe_since(began, Deadline::after(REQUEST_TIME)).await {
             break probe.moment;
         }
         sleep(POLL).await;

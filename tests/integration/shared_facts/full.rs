@@ -30,7 +30,7 @@ async fn the_last_quarter_belongs_to_others() {
     let lookup = world.lookup("files");
     for number in 0..80_000_i64 {
         let key = FactKey { lookup, id: Id::Integer(number) };
-        instance.shared.fill(&Fact::over_limit(key, Moment::new(1_790_000_000, 1)));
+        instance.shared.put(&Fact::over_limit(key, Moment::new(1_790_000_000, 1)));
         if number % 500 == 0 {
             // The queue is bounded, too.
             let handled = |number| u64::try_from(number).unwrap();

@@ -92,7 +92,7 @@ async fn a_fact_of_a_moment_that_has_not_come_is_not_believed() {
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
     let key = second.names.fact(&world.key("shares", FILE));
-    let newest = second.live.app.checker.freshness().newest();
+    let newest = second.live.app.checker.freshness().newest_moment();
     for ahead in [3_600_u64 << 32, u64::MAX - newest.as_u64()] {
         let future = Moment::from_count(newest.as_u64() + ahead);
         raw::<()>(&world.url, &[b"SET", &key, &world.no_share(future)]);
