@@ -1,7 +1,9 @@
-//! What an examination found, in words for people: `permcached doctor` prints it. Each part of the system that can be
-//! examined says it in these.
+//! A diagnosis: what an examination found and how to mend it, in words for people. `permcached doctor` prints diagnoses. Also
+//! [`error_chain`], which shows an error with its causes.
 //!
-//! Examines nothing, and holds no secret: whoever makes a diagnosis keeps passwords out of it.
+//! Examines nothing. A diagnosis holds no secret: the code that makes one keeps passwords out of it.
+
+use std::{error::Error, fmt};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,5 +102,62 @@ impl Diagnosis {
     #[must_use]
     pub fn wrong(subject: Subject, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, verdict: Verdict::Wrong, message: message.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Displays an error and its causes, outermost first, separated by `: `. Wherever an error is printed, logged or sent, its
+/// causes are lost otherwise: an error of this crate does not repeat in its `Display` what its `source()` returns.
+///
+/// ```text
+/// tracing::warn!(error = %error_chain(&error), "facts could not be read");
+/// ```
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> ErrorChain<'_> {
+    ErrorChain(error)
+}
+
+/// See [`error_chain`].
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(&'a dyn Error);
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        f.write_str(&text)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            // Errors of other crates may repeat their cause, and it is then shown once.
+            if !text.contains(&cause_text) {
+                write!(f, ": {cause_text}")?;
+            }
+            text = cause_text;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the file cannot be read")]
+    struct Terse(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the service cannot start: {0}")]
+    struct Repeating(#[source] Terse);
+
+    #[test]
+    fn an_error_chain_shows_each_cause_once() {
+        let terse = || Terse(io::Error::other("permission denied"));
+        assert_eq!(error_chain(&terse()).to_string(), "the file cannot be read: permission denied");
+        let repeating = Repeating(terse());
+        let expected = "the service cannot start: the file cannot be read: permission denied";
+        assert_eq!(error_chain(&repeating).to_string(), expected);
     }
 }
