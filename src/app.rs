@@ -22,6 +22,7 @@ use crate::{
     bus::{Bus, COMMAND_TIME, RedisChannel},
     check::{Checker, Settings},
     config::SourceConfig,
+    diagnosis::error_chain,
     facts::{ANSWER_TIME, RedisWriter, SharedFacts},
     feed::{Feed, Lease, follow_documents},
     freshness::{ChangeBatch, Clock, LocalTime},
@@ -44,7 +45,7 @@ const START_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The schema's file cannot be read.
-    #[error("cannot read the schema `{}`: {source}", path.display())]
+    #[error("cannot read the schema `{}`", path.display())]
     ReadSchema {
         /// The file.
         path: PathBuf,
@@ -55,7 +56,7 @@ pub enum AppError {
     #[error("{0}")]
     Schema(SchemaErrors),
     /// The documents are wrong.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", .0.iter().map(|error| error_chain(error).to_string()).collect::<Vec<_>>().join("\n"))]
     Documents(Vec<DocumentsError>),
     /// Collections that cannot be followed.
     #[error("{}", .0.iter().map(|finding| format!("{}: {}", finding.message(), finding.remedy())).collect::<Vec<_>>().join("\n"))]
@@ -67,7 +68,7 @@ pub enum AppError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The port cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -149,7 +150,7 @@ impl Sharing {
     /// # Errors
     /// [`ConnectError::Unreachable`].
     pub async fn over(server: Server, schema: &Schema, mongodb: &MongoDb) -> Result<Self, ConnectError> {
-        let identity = mongodb.identity().await.map_err(|error| ConnectError::Unreachable(Box::new(error)))?;
+        let identity = mongodb.identity().await.map_err(|error| ConnectError::Unreachable(error.kind))?;
         Ok(Self::new(server, Names::new(&identity, schema.fingerprint(), FORMAT)))
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use self::redis::Received;
 use crate::{
+    diagnosis::error_chain,
     freshness::{Change, ChangeBatch, Changed, Clock, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
     schema::Schema,
@@ -117,7 +118,7 @@ impl Bus {
             };
             match timeout(READING_TIME, reading).await {
                 Ok(Ok(read)) => chain = read,
-                Ok(Err(error)) => tracing::debug!(%error, "the log cannot be read"),
+                Ok(Err(error)) => tracing::debug!(error = %error_chain(&error), "the log cannot be read"),
                 Err(_) => tracing::debug!("the log cannot be read in time"),
             }
         }
@@ -188,7 +189,7 @@ impl Bus {
         let published = peers.channel.hint(hint.encode()).await;
         let is_published = published.inspect_err(|error| {
             if let Some(suppressed) = UNPUBLISHED.admit() {
-                tracing::warn!(%error, suppressed, "other instances were not told what is outdated");
+                tracing::warn!(error = %error_chain(error), suppressed, "other instances were not told what is outdated");
             }
         });
         let is_all = peers.prober.clock() == Clock::Cluster && hint.changed(&peers.schema) == [Changed::Everything];
@@ -229,7 +230,7 @@ impl Bus {
         };
         match timeout(READING_TIME, reading).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the log cannot be read"),
+            Ok(Err(error)) => tracing::debug!(error = %error_chain(&error), "the log cannot be read"),
             Err(_) => tracing::debug!("the log cannot be read in time"),
         }
     }
@@ -258,7 +259,7 @@ impl Bus {
                 if probe.is_ok_and(|probe| probe.moment < end) {
                     tracing::warn!("the log in Redis is of another history, and removed");
                     if let Err(error) = peers.channel.remove_log().await {
-                        tracing::debug!(%error, "the log cannot be removed");
+                        tracing::debug!(error = %error_chain(&error), "the log cannot be removed");
                     }
                 }
                 watermark
@@ -376,7 +377,7 @@ impl Peers {
                 Ok(Published::Logged) => return true,
                 Ok(Published::AlreadyPast) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "who starts later is not told that all is outdated");
+                    tracing::warn!(error = %error_chain(&error), "who starts later is not told that all is outdated");
                     return false;
                 }
             }

@@ -18,6 +18,7 @@ use request_facts::TrackedFacts;
 use tracing::Instrument as _;
 
 use crate::{
+    diagnosis::error_chain,
     evaluate::{Tree, Verdict, evaluate, explain},
     fact::FactKey,
     facts::{Facts, FreshnessRequirement, Memory, SharedFacts},
@@ -74,7 +75,7 @@ pub struct Explained {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CheckError {
     /// A fact could not be read.
-    #[error("the permission could not be checked: {0}")]
+    #[error("the permission could not be checked")]
     Unavailable(#[from] SourceError),
     /// The time for the request was up.
     #[error("the permission could not be checked in time")]
@@ -527,7 +528,7 @@ impl Request {
         if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
             && let Some(suppressed) = FAILURES.admit()
         {
-            tracing::warn!(%error, facts = self.failed.len(), suppressed, "facts could not be read");
+            tracing::warn!(error = %error_chain(error), facts = self.failed.len(), suppressed, "facts could not be read");
         }
     }
 }

@@ -24,11 +24,11 @@ mod text;
 mod tree;
 mod watch;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{error::Error, fmt, io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{app::AppError, source::mongodb::ConnectError};
+use crate::{app::AppError, diagnosis::error_chain, source::mongodb::ConnectError};
 
 /// What every help ends with that is about questions.
 const EXIT_CODES: &str = "Exit codes: 0 allowed, or all is well; 1 denied, or not all is well; \
@@ -119,12 +119,24 @@ struct Failure {
 }
 
 impl Failure {
-    fn usage(error: impl std::fmt::Display) -> Self {
-        Self { outcome: Outcome::Usage, message: format!("error: {error}") }
+    /// The command or the question is wrong.
+    fn usage(message: impl fmt::Display) -> Self {
+        Self { outcome: Outcome::Usage, message: format!("error: {message}") }
     }
 
-    fn no_answer(error: impl std::fmt::Display) -> Self {
-        Self { outcome: Outcome::NoAnswer, message: format!("error: {error}") }
+    /// There is no answer.
+    fn no_answer(message: impl fmt::Display) -> Self {
+        Self { outcome: Outcome::NoAnswer, message: format!("error: {message}") }
+    }
+
+    /// As [`Failure::usage`], with the error and its causes as the message.
+    fn usage_because(error: impl Error) -> Self {
+        Self::usage(error_chain(&error))
+    }
+
+    /// As [`Failure::no_answer`], with the error and its causes as the message.
+    fn no_answer_because(error: impl Error) -> Self {
+        Self::no_answer(error_chain(&error))
     }
 }
 
@@ -135,16 +147,18 @@ impl From<AppError> for Failure {
             AppError::Schema(mistakes) => {
                 Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
             }
-            AppError::ReadSchema { .. } | AppError::Documents(_) | AppError::Unsuitable(_) => Self::usage(error),
+            AppError::ReadSchema { .. } | AppError::Documents(_) | AppError::Unsuitable(_) => {
+                Self::usage_because(error)
+            }
             AppError::Connect(ConnectError::Uri(_)) => {
                 Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
             }
-            AppError::Connect(ConnectError::NoDatabase) => Self::usage(error),
+            AppError::Connect(ConnectError::NoDatabase) => Self::usage_because(error),
             AppError::Connect(_)
             | AppError::Source(_)
             | AppError::Task
             | AppError::Bind { .. }
-            | AppError::Serve(_) => Self::no_answer(error),
+            | AppError::Serve(_) => Self::no_answer_because(error),
         }
     }
 }

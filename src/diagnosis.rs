@@ -148,8 +148,9 @@ mod tests {
     #[error("the file cannot be read")]
     struct Terse(#[source] io::Error);
 
+    /// As errors of other crates do.
     #[derive(Debug, thiserror::Error)]
-    #[error("the service cannot start: {0}")]
+    #[error("the service cannot start: {cause}", cause = .0)]
     struct Repeating(#[source] Terse);
 
     #[test]

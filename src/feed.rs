@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     bus::{Bus, Published},
+    diagnosis::error_chain,
     freshness::{Change, ChangeBatch, Changed, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
     schema::Schema,
@@ -191,9 +192,9 @@ impl Feed {
         published.inspect_err(|error| match error {
             LinkError::Refused(_) => {
                 let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
-                tracing::warn!(%error, remedy, "other instances are not told what changes");
+                tracing::warn!(error = %error_chain(error), remedy, "other instances are not told what changes");
             }
-            _ => tracing::debug!(%error, "a statement could not be published"),
+            _ => tracing::debug!(error = %error_chain(error), "a statement could not be published"),
         })
     }
 

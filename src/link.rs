@@ -24,6 +24,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::diagnosis::error_chain;
+
 /// How long it may take to connect and be greeted.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
@@ -43,10 +45,10 @@ pub enum LinkError {
     #[error("Redis does not answer in time")]
     TimedOut,
     /// It is there, and refuses: it is full, a replica, or the user lacks a right.
-    #[error("Redis refuses: {0}")]
+    #[error("Redis refuses")]
     Refused(#[source] RedisError),
     /// The link broke, or it cannot serve at all for now.
-    #[error("Redis fails: {0}")]
+    #[error("Redis fails")]
     Failed(#[source] RedisError),
 }
 
@@ -128,7 +130,7 @@ impl Link {
             Err(_) => LinkError::TimedOut,
         };
         if !matches!(error, LinkError::Refused(_)) {
-            tracing::debug!(%error, "the link to Redis is lost");
+            tracing::debug!(error = %error_chain(&error), "the link to Redis is lost");
             self.lose(number);
         }
         Err(error)

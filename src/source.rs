@@ -75,10 +75,10 @@ pub enum SourceError {
     #[error("the source did not answer in time")]
     TimedOut,
     /// The newest moment could not be found out.
-    #[error("the source could not be asked for its time: {0}")]
+    #[error("the source could not be asked for its time")]
     Probe(#[source] Arc<dyn Error + Send + Sync>),
     /// Documents could not be read.
-    #[error("`{collection}` could not be read: {source}")]
+    #[error("`{collection}` could not be read")]
     Find {
         /// The collection.
         collection: String,

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use super::read_schema;
 use crate::{
     config::{Config, SourceConfig},
-    diagnosis::{Diagnosis, Subject},
+    diagnosis::{Diagnosis, Subject, error_chain},
     link,
     schema::Schema,
     source::{documents::Documents, mongodb},
@@ -55,7 +55,7 @@ fn schema(path: &Path) -> (Option<Arc<Schema>>, Diagnosis) {
             (Some(Arc::new(schema)), Diagnosis::fine(Subject::Schema, message))
         }
         Err(error) => {
-            let message = error.to_string();
+            let message = error_chain(&error).to_string();
             let remedy = format!("permcached schema check {}", path.display());
             (None, Diagnosis::wrong(Subject::Schema, message.trim_end(), remedy))
         }
@@ -91,7 +91,7 @@ fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
         Ok(documents) => documents,
         Err(errors) => {
             let remedy = format!("mongoexport --collection=NAME --out={place}/NAME.jsonl, once more");
-            let wrong = |error: &dyn ToString| Diagnosis::wrong(Subject::Documents, error.to_string(), remedy.clone());
+            let wrong = |error| Diagnosis::wrong(Subject::Documents, error_chain(error).to_string(), remedy.clone());
             return errors.iter().map(|error| wrong(error)).collect();
         }
     };

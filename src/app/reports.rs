@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::AppError;
 use crate::{
     check::Settings,
+    diagnosis::error_chain,
     link::LinkError,
     schema::Schema,
     source::{
@@ -30,7 +31,7 @@ pub(super) fn report_callers(callers: &Callers, address: SocketAddr) {
 pub(super) fn report_redis(reached: Result<(), &LinkError>) {
     match reached {
         Ok(()) => tracing::info!("✅ Redis cache connected"),
-        Err(error) => tracing::warn!(%error, "Redis unavailable, using memory cache"),
+        Err(error) => tracing::warn!(error = %error_chain(error), "Redis unavailable, using memory cache"),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 use super::{App, AppError, health_monitor::HealthMonitor, read_schema, reports::report_callers};
 use crate::{
     config::Config,
+    diagnosis::error_chain,
     source::mongodb::ConnectError,
     telemetry::Metrics,
     transport::{Health, Serving, serve},
@@ -126,9 +127,10 @@ async fn start_patiently(
         match started.await {
             Err(error) if error.may_pass() => {
                 tell.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
-                if said != error.to_string() {
-                    said = error.to_string();
-                    tracing::warn!(%error, "MongoDB cannot be used yet: it is tried again");
+                let chain = error_chain(&error).to_string();
+                if said != chain {
+                    tracing::warn!(error = chain, "MongoDB cannot be used yet: it is tried again");
+                    said = chain;
                 }
                 sleep(PAUSE).await;
             }

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::codec;
 use crate::{
+    diagnosis::error_chain,
     freshness::{ChangeBatch, Moment},
     link::{Link, LinkError, Names, Subscription},
 };
@@ -301,7 +302,7 @@ impl Subscriber<'_> {
                 Err(error) => {
                     if matches!(error, LinkError::Refused(_)) && !self.has_complained {
                         tracing::warn!(
-                            %error,
+                            error = %error_chain(&error),
                             remedy = "grant the user the channels `&pc:*`",
                             "Redis does not let this instance listen: it follows MongoDB by itself"
                         );
@@ -316,7 +317,7 @@ impl Subscriber<'_> {
     async fn subscribe(&self) -> Result<Subscription, LinkError> {
         let channels = [self.channel.names.change_batches.as_str(), self.channel.names.hints.as_str()];
         let subscribed = self.channel.link.subscribe(&channels).await;
-        subscribed.inspect_err(|error| tracing::debug!(%error, "there is no subscription"))
+        subscribed.inspect_err(|error| tracing::debug!(error = %error_chain(error), "there is no subscription"))
     }
 }
 

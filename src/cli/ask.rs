@@ -143,7 +143,7 @@ impl Ask {
         }
         let overrides =
             Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref()).with(&DOCUMENTS_DIR, self.documents.as_ref());
-        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         text::start_warnings()?;
         let app = App::open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
         Ok(Service::InProcess(app.apis(config.limits.requests_max).permissions))

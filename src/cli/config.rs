@@ -22,7 +22,7 @@ impl ShowConfig {
         }
         let overrides = self.options.overrides();
         text::all(&effective(&overrides, &ProcessEnvironment));
-        Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         Ok(Outcome::Yes)
     }
 }

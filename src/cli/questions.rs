@@ -68,7 +68,7 @@ impl Write {
     async fn run(self) -> Ended {
         text::start_warnings()?;
         let overrides = Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref());
-        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?;
+        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         let SourceConfig::MongoDb { uri, database } = &config.source else {
             return Err(Failure::usage(
                 "questions are drawn from a database: unset DOCUMENTS_DIR, and set MONGODB_URI",
@@ -77,9 +77,9 @@ impl Write {
         let schema = Arc::new(read_schema(&config.schema)?);
         let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await;
         let mongodb = mongodb.map_err(AppError::Connect)?;
-        let count = usize::try_from(self.count).map_err(Failure::usage)?;
+        let count = usize::try_from(self.count).map_err(Failure::usage_because)?;
         let Sample { questions, missing } =
-            draw(&schema, &mongodb, count, self.seed).await.map_err(Failure::no_answer)?;
+            draw(&schema, &mongodb, count, self.seed).await.map_err(Failure::no_answer_because)?;
         if questions.is_empty() {
             let remedy = "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema";
             return Err(Failure::usage(format!("the database has none of the schema's resources: {remedy}")));
@@ -110,7 +110,7 @@ async fn answers(checker: &Checker, questions: &[Question]) -> Result<Vec<Expect
     let mut expected = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {
         for checked in checker.check(batch, Consistency::FullyConsistent, Deadline::after(BATCH_TIME)).await {
-            expected.push(Expected::of(&checked.map_err(Failure::no_answer)?.answer));
+            expected.push(Expected::of(&checked.map_err(Failure::no_answer_because)?.answer));
         }
     }
     Ok(expected)

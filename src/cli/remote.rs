@@ -40,13 +40,13 @@ pub(super) struct Server {
 impl Server {
     /// The server that was named, as a URL or host:port, or else the one on this machine. Connects to nothing yet.
     pub(super) fn named(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
-        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage)?;
+        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
         Self::at(name.unwrap_or(&calling.local), &calling, time_max)
     }
 
     /// As [`Server::named`], or else where the one on this machine answers probes.
     pub(super) fn probed(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
-        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage)?;
+        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
         Self::at(name.unwrap_or(&calling.local_probes), &calling, time_max)
     }
 

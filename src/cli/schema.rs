@@ -47,7 +47,7 @@ fn check(file: &Path, json: bool) -> Ended {
     let (schema, errors) = match read_schema(file) {
         Ok(schema) => (Some(schema), None),
         Err(AppError::Schema(errors)) => (None, Some(errors)),
-        Err(error) => return Err(Failure::usage(error)),
+        Err(error) => return Err(Failure::usage_because(error)),
     };
     match (&schema, &errors) {
         _ if json => say!("{:#}", as_json(schema.as_ref(), errors.as_ref())),

@@ -106,7 +106,7 @@ impl SchemaTest {
         let checked = app.checker.check_at(&questions, consistency, Deadline::after(TIME_MAX), clock).await;
         let mut results = Vec::new();
         for (expectation, checked) in expectations.iter().zip(checked) {
-            let found = checked.map_err(Failure::no_answer)?;
+            let found = checked.map_err(Failure::no_answer_because)?;
             let passed = expectation.is_met(app.checker.schema(), &found);
             results.push((expectation, shown(app.checker.schema(), &found), passed));
         }
@@ -130,7 +130,7 @@ impl SchemaTest {
             None if !self.live => Err(Failure::usage("the file names no `documents`: give --documents DIR, or --live")),
             _ => {
                 let overrides = Overrides::default().with(&SCHEMA_FILE, Some(&tests.schema));
-                Ok(Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage)?.source)
+                Ok(Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?.source)
             }
         }
     }

@@ -24,7 +24,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Ended {
         let config = Config::read(&self.options.overrides(), &ProcessEnvironment);
-        let config = config.map_err(Failure::usage)?;
+        let config = config.map_err(Failure::usage_because)?;
         let recording = start_recording(&config.log_filter, config.traces.as_deref()).map_err(Failure::no_answer)?;
         let hints = self.hints;
         let ready = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
@@ -32,7 +32,7 @@ impl Serve {
             Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
             None => {}
         };
-        let stop = stop_signal().map_err(Failure::no_answer)?;
+        let stop = stop_signal().map_err(Failure::no_answer_because)?;
         let served = app::run(&config, ready, stop).await;
         recording.end().await;
         served?;

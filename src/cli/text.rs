@@ -60,15 +60,16 @@ fn colored(text: &str, code: u8) -> String {
 
 /// A message in the canonical JSON of protocol buffers, as any gRPC tool prints it; defaults included.
 pub(super) fn json(name: &str, message: &impl Message) -> Result<String, Failure> {
-    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(Failure::no_answer)?;
+    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(Failure::no_answer_because)?;
     let descriptor = pool.get_message_by_name(&format!("permcached.v1.{name}"));
     let descriptor = descriptor.ok_or_else(|| Failure::no_answer(format!("no message `{name}`")))?;
-    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(Failure::no_answer)?;
+    let message =
+        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(Failure::no_answer_because)?;
     let mut text = Vec::new();
     let mut serializer = serde_json::Serializer::pretty(&mut text);
     let options = SerializeOptions::new().skip_default_fields(false);
-    message.serialize_with_options(&mut serializer, &options).map_err(Failure::no_answer)?;
-    String::from_utf8(text).map_err(Failure::no_answer)
+    message.serialize_with_options(&mut serializer, &options).map_err(Failure::no_answer_because)?;
+    String::from_utf8(text).map_err(Failure::no_answer_because)
 }
 
 /// A time as people and databases write it.

@@ -23,6 +23,7 @@ use writer::Waiting;
 
 use super::codec;
 use crate::{
+    diagnosis::error_chain,
     fact::{Fact, FactKey},
     link::{Link, LinkError, Names},
     schema::Schema,
@@ -141,7 +142,7 @@ impl SharedFacts {
             Err(error) => {
                 if matches!(error, LinkError::Refused(_)) && !self.is_refusal_told.swap(true, Ordering::Relaxed) {
                     let remedy = "grant its user `+mget +set +info ~pc:*`";
-                    tracing::warn!(%error, remedy, "no facts can be read from Redis");
+                    tracing::warn!(error = %error_chain(&error), remedy, "no facts can be read from Redis");
                 }
                 Vec::new()
             }

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     bus::COMMAND_TIME,
+    diagnosis::error_chain,
     freshness::LocalTime,
     link::{Link, LinkError},
 };
@@ -125,9 +126,9 @@ impl Lease {
                     if matches!(error, LinkError::Refused(_)) && !is_refusal_told {
                         is_refusal_told = true;
                         let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
-                        tracing::warn!(%error, remedy, "this instance cannot speak for others");
+                        tracing::warn!(error = %error_chain(&error), remedy, "this instance cannot speak for others");
                     }
-                    tracing::debug!(%error, "the lease was neither given nor renewed");
+                    tracing::debug!(error = %error_chain(&error), "the lease was neither given nor renewed");
                 }
             }
         }
@@ -146,7 +147,7 @@ impl Lease {
             let mut command = redis::cmd("EVAL");
             command.arg(RELEASE).arg(1).arg(&self.key).arg(&self.owner);
             if let Err(error) = self.link.query::<()>(&command, COMMAND_TIME).await {
-                tracing::debug!(%error, "the lease runs out by itself");
+                tracing::debug!(error = %error_chain(&error), "the lease runs out by itself");
             }
         }
     }

@@ -13,7 +13,7 @@ use redis::{ErrorKind, RedisError};
 use tokio::time::timeout;
 
 use super::{LinkError, Server, server::Connection};
-use crate::diagnosis::{Diagnosis, Subject};
+use crate::diagnosis::{Diagnosis, Subject, error_chain};
 
 /// How long one step may take: less than the client itself waits.
 const STEP_TIME: Duration = Duration::from_secs(3);
@@ -80,12 +80,12 @@ fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
         ),
         LinkError::Failed(error) if error.code() == Some("NOPERM") => Diagnosis::wrong(
             Subject::Redis,
-            format!("{addresses} refuses even a PING: {error}"),
+            format!("{addresses} refuses even a PING: {}", error_chain(error)),
             commands::grant(server.user()),
         ),
         error => Diagnosis::wrong(
             Subject::Redis,
-            format!("{addresses} cannot be reached: {error}"),
+            format!("{addresses} cannot be reached: {}", error_chain(error)),
             "see that it runs, that host and port in REDIS_URL are its own (rediss:// where it speaks TLS, with REDIS_CA_FILE if \
              its authority is its own), and that this machine may reach it: `redis-cli -u REDIS_URL ping`",
         ),

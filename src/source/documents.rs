@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Deadline, Source, SourceError};
 use crate::{
+    diagnosis::error_chain,
     fact::{DocumentId, Fact, FactKey, document_keys},
     freshness::{Change, ChangeBatch, Changed, Clock, Moment},
     question::{CollectionId, Id, LookupId},
@@ -60,7 +61,7 @@ struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
     /// It cannot be read.
-    #[error("cannot read the documents in `{}`: {source}", path.display())]
+    #[error("cannot read the documents in `{}`", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -164,12 +165,13 @@ impl Documents {
                 self.trouble.send_replace(None);
             }
             Look::Broken(errors) => {
-                let all = Some(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+                let all =
+                    Some(errors.iter().map(|error| error_chain(error).to_string()).collect::<Vec<_>>().join("; "));
                 if *self.trouble.borrow() == all {
                     return;
                 }
                 for error in &errors {
-                    tracing::error!("{error}: the documents that were read before it are kept");
+                    tracing::error!("{}: the documents that were read before it are kept", error_chain(error));
                 }
                 self.trouble.send_replace(all);
             }

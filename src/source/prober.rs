@@ -14,7 +14,10 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{Deadline, Source, SourceError};
-use crate::freshness::{Clock, Epoch, Freshness, LocalTime, Probe};
+use crate::{
+    diagnosis::error_chain,
+    freshness::{Clock, Epoch, Freshness, LocalTime, Probe},
+};
 
 /// How often a probe is sent, whether somebody waits for it or not.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -70,7 +73,7 @@ impl Prober {
             match &why {
                 _ if was_silent && !is_silent => tracing::info!("the source answers again"),
                 _ if was_silent || !is_silent => {}
-                Some(error) => tracing::warn!(%error, "the source cannot be asked for its time"),
+                Some(error) => tracing::warn!(error = %error_chain(error), "the source cannot be asked for its time"),
                 None => tracing::warn!("the source does not say what time it is"),
             }
         }

@@ -12,6 +12,7 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
+    diagnosis::error_chain,
     invalidate::{Invalidated, Invalidator, Outdated, OutdatedDocument},
     schema::Schema,
     source::SourceError,
@@ -51,7 +52,7 @@ impl InvalidationService for InvalidationApi {
             SourceError::TimedOut if deadline.is_over() => Status::deadline_exceeded("nothing was invalidated in time"),
             error => {
                 if let Some(suppressed) = FAILURES.admit() {
-                    tracing::warn!(%error, suppressed, "nothing was invalidated: the source cannot be read");
+                    tracing::warn!(error = %error_chain(&error), suppressed, "nothing was invalidated: the source cannot be read");
                 }
                 status::unavailable("nothing was invalidated: the source cannot be read")
             }

@@ -132,7 +132,7 @@ pub struct Serving {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The descriptions of the services cannot be offered.
-    #[error("reflection: {0}")]
+    #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 

@@ -27,6 +27,7 @@ mod conditions;
 mod contract;
 mod deploy;
 mod doctor;
+mod errors;
 mod evaluator;
 mod fleet;
 mod freshness;

@@ -105,7 +105,7 @@ impl Files {
 
 fn write(directory: &Path, name: &str, content: &impl Serialize) -> Result<(), Failure> {
     let path = directory.join(name);
-    let text = serde_json::to_string(content).map_err(Failure::no_answer)?;
+    let text = serde_json::to_string(content).map_err(Failure::no_answer_because)?;
     fs::write(&path, text).map_err(|error| Failure::usage(format!("cannot write `{}`: {error}", path.display())))
 }
 

@@ -14,6 +14,7 @@ use super::{
     write_budget::{ALLOWANCE_BYTES_MAX, WriteBudget},
 };
 use crate::{
+    diagnosis::error_chain,
     fact::{Fact, FactKey},
     facts::codec,
     link::{Link, LinkError, Names},
@@ -178,7 +179,7 @@ impl RedisWriter {
             self.link.renew();
         }
         if self.is_first(reason) {
-            tracing::warn!(%error, remedy, "{what}");
+            tracing::warn!(error = %error_chain(error), remedy, "{what}");
         }
     }
 

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::STEP_TIME;
 use crate::{
-    diagnosis::{Diagnosis, Subject},
+    diagnosis::{Diagnosis, Subject, error_chain},
     link::{LinkError, Server, server::Connection},
 };
 
@@ -39,7 +39,7 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
         // That it is a replica, or one of a cluster, it has said before.
         error if error.is_read_only() => {}
         LinkError::Refused(error) if error.code() == Some("MOVED") => {}
-        error => others.push(format!("{what} fails: {error}")),
+        error => others.push(format!("{what} fails: {}", error_chain(&error))),
     };
     for (what, command) in commands {
         match timeout(STEP_TIME, connection.query::<Value>(&command)).await {

@@ -36,14 +36,14 @@ pub enum ConnectError {
     #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
     TooOld,
     /// It does not answer.
-    #[error("MongoDB does not answer, or does not let us in: {}", .0.kind)]
-    Unreachable(#[source] Box<mongodb::error::Error>),
+    #[error("MongoDB does not answer, or does not let us in")]
+    Unreachable(#[source] Box<ErrorKind>),
 }
 
 impl ConnectError {
     /// Why a server could not be greeted. One that waits to be initiated is no primary, so that the driver never gets to it.
     fn of_hello(error: mongodb::error::Error) -> Self {
-        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(Box::new(error)) }
+        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(error.kind) }
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn reach(database: &Database) -> Result<Greeting, ConnectError>
     let deadline = Deadline::after(PROBE_TIME);
     loop {
         match greet(database).await {
-            Err(ConnectError::Unreachable(error)) if is_out_of_reach(&error) && !deadline.is_over() => {}
+            Err(ConnectError::Unreachable(kind)) if is_out_of_reach(&kind) && !deadline.is_over() => {}
             result => return result,
         }
     }
@@ -95,8 +95,8 @@ pub(super) async fn greet(database: &Database) -> Result<Greeting, ConnectError>
 }
 
 /// Whether no server that would do was found in time.
-fn is_out_of_reach(error: &mongodb::error::Error) -> bool {
-    matches!(*error.kind, ErrorKind::ServerSelection { .. })
+fn is_out_of_reach(kind: &ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ServerSelection { .. })
 }
 
 /// What a connection string says, and what it leaves to us; and the database, which is the one named, else its own.
@@ -104,7 +104,7 @@ pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(Client
     let mut options = ClientOptions::parse(uri).await.map_err(|error| {
         // Its name may be found later.
         if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
-            return ConnectError::Unreachable(Box::new(error));
+            return ConnectError::Unreachable(error.kind);
         }
         wrong_uri(uri, &error)
     })?;

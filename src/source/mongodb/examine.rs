@@ -174,7 +174,7 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
             wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
         }
         ConnectError::TooOld => wrong(&said, "run MongoDB 5.0 or newer"),
-        ConnectError::Unreachable(error) => match (&*error.kind, address) {
+        ConnectError::Unreachable(kind) => match (&**kind, address) {
             (ErrorKind::Authentication { .. }, Some(address)) => refused(address),
             (kind, _) => silent(&format!("it does not answer: {kind}"), address),
         },

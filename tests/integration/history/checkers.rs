@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use permcached::{
     check::{CheckError, Checked, Consistency},
+    diagnosis::error_chain,
     freshness::{Clock, Moment, Token},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
     question::{Answer, Question},
@@ -77,7 +78,7 @@ pub async fn check(run: Arc<Run>, index: usize) {
                     run.tally().failed(&error);
                     // Nothing that was asked is wrong in itself: an answer or the set gave every token.
                     let is_honest = matches!(error, CheckError::Unavailable(_) | CheckError::DeadlineExceeded);
-                    (!is_honest).then(|| error.to_string())
+                    (!is_honest).then(|| error_chain(&error).to_string())
                 }
             };
             if let Some(objection) = objection {

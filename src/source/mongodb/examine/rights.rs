@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Address, Mode, MongoDb, STEP_TIME, quoted};
 use crate::{
-    diagnosis::{Diagnosis, Subject},
+    diagnosis::{Diagnosis, Subject, error_chain},
     question::Id,
     schema::{Lookup, Schema},
     source::{Deadline, SourceError},
@@ -35,7 +35,7 @@ pub(super) async fn examine(
         match read(source, schema, name).await {
             Ok(()) => {}
             Err(error) if is_unauthorized(&error) => refused.push(format!("read `{name}`")),
-            Err(error) => others.push(error.to_string()),
+            Err(error) => others.push(error_chain(&error).to_string()),
         }
     }
     let is_read = refused.is_empty() && others.is_empty();
