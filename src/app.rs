@@ -30,7 +30,7 @@ use crate::{
     link::{FORMAT, Link, Names, Server},
     schema::{Schema, SchemaErrors},
     source::{
-        Deadline, Source, SourceError,
+        ChangeSource, Deadline, Source, SourceError,
         documents::{Documents, DocumentsError},
         mongodb::{ConnectError, Finding, Mode, MongoDb},
     },
@@ -223,13 +223,13 @@ impl App {
         let mongodb = Arc::new(mongodb);
         let source = Arc::<MongoDb>::clone(&mongodb);
         metrics.show_commands(mongodb.commands());
-        let app = Self::assemble(Arc::clone(&schema), source, settings, watch::channel(None).1, sharing, metrics);
-        if mongodb.mode() == Mode::ReplicaSet { app.following(schema, &mongodb) } else { app }
+        let app = Self::assemble(schema, source, settings, watch::channel(None).1, sharing, metrics);
+        if mongodb.mode() == Mode::ReplicaSet { app.following(mongodb) } else { app }
     }
 
-    /// With a change stream on a replica set, from which its source reads.
+    /// The same application, with a feed that follows these changes of its source.
     #[must_use]
-    pub fn following(self, schema: Arc<Schema>, mongodb: &MongoDb) -> Self {
+    pub fn following(self, changes: Arc<dyn ChangeSource>) -> Self {
         let freshness = Arc::clone(self.checker.freshness());
         let (prober, bus) = (self.checker.prober().clone(), Arc::clone(&self.bus));
         let lease =
@@ -238,7 +238,7 @@ impl App {
         if let Some(lease) = &lease {
             self.metrics.show(leader(Arc::clone(lease)));
         }
-        let feed = Feed { schema, database: mongodb.database().clone(), freshness, prober, bus, lease: lease.clone() };
+        let feed = Feed { source: changes, freshness, prober, bus, lease: lease.clone() };
         Self { follower: Follower::ChangeStream(Box::new(feed)), follows_changes: true, lease, ..self }
     }
 

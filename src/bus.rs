@@ -251,7 +251,7 @@ impl Bus {
         let Some(peers) = &self.peers else { return watermark };
         match peers.channel.log_end().await {
             Ok(Some(end)) if end <= watermark => {
-                let is_near = watermark.seconds().saturating_sub(end.seconds()) <= REPUBLISHED_MAX;
+                let is_near = watermark.seconds_after(end) <= REPUBLISHED_MAX;
                 if is_near { end } else { watermark }
             }
             Ok(Some(end)) => {
@@ -343,7 +343,7 @@ impl Bus {
     /// remembered is worth much by then.
     fn is_plausible(&self, moment: Moment) -> bool {
         let newest = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
-        moment.seconds() <= newest.seconds().saturating_add(AHEAD_MAX)
+        moment.seconds_after(newest) <= AHEAD_MAX
     }
 }
 

@@ -1,19 +1,18 @@
-//! The feed: what changes at the source becomes statements (design section 5, points 6 and 7).
+//! The feed: reads the change stream of a source and publishes what changes, as change batches (docs/freshness.md, points 6
+//! to 8). With several instances, only the leader does so for all.
 //!
-//! Judges nothing: what follows from a statement is `freshness`'s business.
+//! Does not judge what a change batch means for cached facts: `freshness` does that.
 
-mod event;
+mod batches;
 mod lease;
-mod stream;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use batches::Batches;
 pub use lease::Lease;
-use mongodb::Database;
-use stream::{Ended, Stream};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -24,48 +23,81 @@ use crate::{
     diagnosis::error_chain,
     freshness::{Change, ChangeBatch, Changed, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
-    schema::Schema,
-    source::{Deadline, Prober, SourceError},
+    source::{ChangeSource, ChangeStream, Deadline, Prober, SourceError, StreamError},
     telemetry::Via,
 };
 
-/// How far the stream may lag behind the instance's own probes, and how long it may take to answer, before it is opened anew.
+/// How far the stream may lag behind this instance's own probes, and how long it may take to answer, before it is opened
+/// again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long at most, where opening it anew again and again has not helped.
+/// The longest patience. It doubles up to this while opening the stream again does not help.
 const PATIENCE_MAX: Duration = Duration::from_secs(8);
 
-/// How long to wait before a stream that could not be opened is tried again.
+/// How long to wait before a stream that failed is opened again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is looked whether others still tell all that changes.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often an instance that runs no stream checks whether the bus still covers all changes.
+const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long nothing is said of files that have not changed.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// How often an empty change batch is published while files do not change.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many changes are kept that are later than what may be said of all, as those of a transaction are. Beyond that, all
-/// facts are read again.
+/// How many changes are kept that are later than the watermark can be, such as those of a transaction. If there are more,
+/// all facts are read again.
 const EARLY_MAX: usize = 100_000;
 
-/// Says what changes in MongoDB, for one or many instances.
+/// Publishes what changes at the source, for this instance or for all.
 pub struct Feed {
-    /// The schema, which tells what changes matter.
-    pub schema: Arc<Schema>,
-    /// The database that is followed.
-    pub database: Database,
-    /// What the instance knows.
+    /// The source whose changes are published.
+    pub source: Arc<dyn ChangeSource>,
+    /// The watermark and the probes of this instance.
     pub freshness: Arc<Freshness>,
-    /// Who asks for the source's time.
+    /// Asks the source for its time.
     pub prober: Prober,
-    /// Who carries what is said.
+    /// Carries the change batches.
     pub bus: Arc<Bus>,
-    /// What chooses who speaks, where there are other instances.
+    /// Chooses the leader, if there are other instances.
     pub lease: Option<Arc<Lease>>,
 }
 
+/// Why the feed closed a stream, or could not open one.
+#[derive(Debug)]
+enum Ended {
+    /// The source ended it: a database was dropped or renamed at this moment.
+    Invalidated(Moment),
+    /// Changes may be missing.
+    Lost(String),
+    /// It failed, or did not answer in time.
+    Failed(String),
+    /// It answers, but is too far behind, or a new epoch has begun.
+    Lagging,
+    /// This instance became the leader or ceased to be, or the bus covers all changes again.
+    RoleChanged,
+}
+
+impl From<StreamError> for Ended {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Lost(why) => Self::Lost(why),
+            StreamError::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+/// Where a stream begins, and for whom its changes are published.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// The first change batch begins here.
+    from: Moment,
+    /// The first moment that the stream reports.
+    open_at: Moment,
+    /// The leader's term in which changes are published to all instances; `None` if only to this one.
+    term: Option<u64>,
+}
+
 impl Feed {
-    /// Finds the moment to begin at: everything before it counts for nothing.
+    /// Sets the floor and the watermark to begin at. What was read before them counts for nothing.
     ///
     /// # Errors
     /// The source could not be asked for its time.
@@ -73,14 +105,14 @@ impl Feed {
         self.bus.begin(&self.prober, deadline).await
     }
 
-    /// Follows for ever, from W on, whatever happens to the stream; where others tell all that changes, waits until they do
-    /// not, or it is to speak for them.
+    /// Follows the change stream from the watermark on, for ever, and opens it again whenever it ends. While the bus covers
+    /// all changes and this instance is not the leader, it runs no stream.
     pub async fn run(self) {
         let mut patience = PATIENCE;
         let mut invalidated = None;
-        let mut has_complained = false;
+        let mut has_warned = false;
         loop {
-            let term = self.called_for().await;
+            let term = self.stream_required().await;
             let epoch = self.freshness.epoch();
             let from = if term.is_some() { self.bus.take_over().await } else { self.freshness.watermark() };
             // A stream that is opened at the moment at which it was invalidated would end there again.
@@ -94,37 +126,38 @@ impl Feed {
             } else if matches!(ended, Ended::Failed(_) | Ended::Lagging) {
                 patience = PATIENCE_MAX.min(patience * 2);
             }
-            has_complained &= !has_moved;
+            has_warned &= !has_moved;
             match ended {
                 Ended::Invalidated(at) => {
                     tracing::warn!("a database was dropped or renamed: all facts are read again");
-                    self.forget(at, epoch).await;
+                    self.outdate_all(at, epoch).await;
                     invalidated = Some(at);
                 }
-                Ended::Lost(error) => self.start_over(&error, epoch).await,
+                Ended::Lost(why) => self.start_over(&why, epoch).await,
                 Ended::Failed(error) => {
-                    if !has_complained {
+                    if !has_warned {
                         tracing::warn!(%error, "changes cannot be followed: facts are believed for MAX_STALENESS");
                     }
-                    has_complained = true;
-                    self.leave_to_others().await;
+                    has_warned = true;
+                    self.give_up_lease().await;
                     sleep(PAUSE).await;
                 }
                 Ended::Lagging => {
-                    tracing::debug!("the change stream lags behind, and is opened anew");
-                    self.leave_to_others().await;
+                    tracing::debug!("the change stream lags behind and is opened again");
+                    self.give_up_lease().await;
                 }
-                Ended::Relieved => {}
+                Ended::RoleChanged => {}
             }
         }
     }
 
-    /// Done when a stream is called for: by the lease, whose term it says, or as others do not tell all that changes.
-    async fn called_for(&self) -> Option<u64> {
+    /// Waits until this instance must run a stream: as the leader, whose term is returned, or because the bus does not cover
+    /// all changes.
+    async fn stream_required(&self) -> Option<u64> {
         let Some(lease) = &self.lease else { return None };
-        let mut held = lease.watch();
+        let mut terms = lease.watch();
         loop {
-            let term = *held.borrow_and_update();
+            let term = *terms.borrow_and_update();
             if term.is_some() {
                 self.bus.set_following_source(true);
                 return term;
@@ -132,7 +165,7 @@ impl Feed {
             if self.bus.covers_all_changes() {
                 self.bus.set_following_source(false);
             } else {
-                // What was missed may be in the log; else the subscription may be deaf.
+                // The log may have what was missed. If it does not, the subscription may no longer work.
                 self.bus.catch_up().await;
                 if !self.bus.covers_all_changes() {
                     self.bus.resubscribe();
@@ -140,39 +173,39 @@ impl Feed {
                     return None;
                 }
             }
-            drop(timeout(LOOK, held.changed()).await);
+            drop(timeout(COVERAGE_INTERVAL, terms.changed()).await);
         }
     }
 
-    /// Lets another instance speak, where this one cannot follow.
-    async fn leave_to_others(&self) {
+    /// Lets another instance become the leader, as this one cannot follow the source.
+    async fn give_up_lease(&self) {
         if let Some(lease) = &self.lease {
             lease.give_up().await;
         }
     }
 
-    /// Says that anything may have changed up to a moment.
-    async fn forget(&self, at: Moment, epoch: Epoch) {
+    /// Publishes that anything may have changed up to a moment.
+    async fn outdate_all(&self, at: Moment, epoch: Epoch) {
         let changes = vec![Change { at, what: Changed::Everything }];
         let change_batch = ChangeBatch { from: self.freshness.watermark(), to: at, changes };
         let is_leader = self.lease.as_ref().is_some_and(|lease| lease.is_held());
         if self.publish(change_batch, Instant::now(), is_leader, epoch).await.is_err() {
-            self.leave_to_others().await;
+            self.give_up_lease().await;
         }
     }
 
-    /// Goes on at a fresh probe: what was between is not known.
+    /// Goes on at a fresh probe, after an unknown number of changes was missed.
     async fn start_over(&self, why: &str, epoch: Epoch) {
         match self.prober.probe_since(LocalTime::now(), Deadline::after(PATIENCE_MAX)).await {
             Ok(probe) => {
                 tracing::warn!(why, "changes were lost: all facts are read again");
-                self.forget(probe.moment, epoch).await;
+                self.outdate_all(probe.moment, epoch).await;
             }
             Err(_) => sleep(PAUSE).await,
         }
     }
 
-    /// Applies a statement that was `received` just now, and says it to the others as well where this instance is to.
+    /// Applies a change batch, which arrived at `received`. The leader (`to_all`) publishes it to the other instances, too.
     async fn publish(
         &self,
         change_batch: ChangeBatch,
@@ -184,121 +217,103 @@ impl Feed {
         if !change_batch.changes.is_empty() {
             self.bus.change_metrics().took(Via::Stream, received.elapsed());
         }
-        // What is of another history is not said to others either.
+        // A change batch of an earlier epoch is not published either.
         if !is_current || !to_all {
             return Ok(Published::Logged);
         }
         let published = self.bus.publish(change_batch).await;
         published.inspect_err(|error| match error {
             LinkError::Refused(_) => {
-                let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
-                tracing::warn!(error = %error_chain(error), remedy, "other instances are not told what changes");
+                let remedy = "see docs/redis.md for the rights that its user requires; Redis 7 or newer is required";
+                tracing::warn!(error = %error_chain(error), remedy, "changes cannot be published to the other instances");
             }
-            _ => tracing::debug!(error = %error_chain(error), "a statement could not be published"),
+            _ => tracing::debug!(error = %error_chain(error), "a change batch could not be published"),
         })
     }
 
-    /// Says what a stream shows until it ends.
+    /// Opens a stream and publishes what it returns, until it ends.
     async fn follow(&self, span: Span, epoch: Epoch, patience: Duration) -> Ended {
-        let mut stream = match Stream::open(&self.schema, &self.database, span.open_at, patience).await {
+        let mut stream = match self.source.open_stream(span.open_at, patience).await {
             Ok(stream) => stream,
-            Err(ended) => return ended,
+            Err(error) => return error.into(),
         };
         let followed = self.bus.change_metrics().follow();
-        let ended = self.publish_all(&mut stream, span, epoch, patience).await;
+        let ended = self.publish_all(&mut *stream, span, epoch, patience).await;
         drop(followed);
         stream.close().await;
         ended
     }
 
-    async fn publish_all(&self, stream: &mut Stream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
-        let mut published_to = span.from;
-        // What was said early.
-        let mut early: Vec<Change> = Vec::new();
+    async fn publish_all(&self, stream: &mut dyn ChangeStream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
+        let mut batches = Batches::new(span.from);
         let mut was_in_time = LocalTime::now();
-        let mut was_kept = was_in_time;
+        let mut was_logged = was_in_time;
         loop {
             let batch = match stream.next(patience).await {
                 Ok(batch) => batch,
-                Err(ended) => return ended,
+                Err(error) => return error.into(),
             };
             let received = Instant::now();
-            let is_within_a_moment = batch.has_events && batch.token.previous() <= published_to;
-            // Strictly before the batch's token, at whose moment more may come; and nothing that no probe has confirmed.
-            let known = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
-            let to = batch.token.previous().min(known).max(published_to);
-            // Later changes are said early, too, and said again when they are covered.
-            let mut changes = batch.changes;
-            early.extend(changes.iter().filter(|change| change.at > to).cloned());
-            if to > published_to {
-                changes.extend(early.extract_if(.., |change| change.at <= to));
-            }
-            // Who was relieved, or takes office, ends here: what is said to others must have no gap.
+            let invalidated = batch.invalidated;
+            let is_within_a_moment = batches.is_within_a_moment(&batch);
+            let newest_probe = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
+            let change_batch = batches.next(batch, newest_probe);
+            // In another term than the stream's, the change batch is not published to all: the leader's must have no gap.
             let term = self.lease.as_ref().and_then(|lease| lease.term());
             let is_leader = term.is_some() && term == span.term;
-            let published =
-                self.publish(ChangeBatch { from: published_to, to, changes }, received, is_leader, epoch).await;
-            published_to = to;
-            if let Some(at) = batch.invalidated {
+            let published = self.publish(change_batch, received, is_leader, epoch).await;
+            if let Some(at) = invalidated {
                 return Ended::Invalidated(at);
             }
             let now = LocalTime::now();
             if matches!(published, Ok(Published::Logged)) {
-                was_kept = now;
+                was_logged = now;
             }
             if published.is_err() {
-                self.leave_to_others().await;
-                return Ended::Relieved;
+                self.give_up_lease().await;
+                return Ended::RoleChanged;
             }
-            // What is not in the log cannot be repaired from it: somebody else is ahead, or it is of another history. The next
-            // term begins with finding that out.
-            if now.since(was_kept) > PATIENCE
+            // Gaps in what is not in the log cannot be repaired from it: another instance is ahead, or the log is of another
+            // epoch. The next term begins with finding out which.
+            if now.since(was_logged) > PATIENCE
                 && let Some(lease) = &self.lease
             {
                 lease.release().await;
-                return Ended::Relieved;
+                return Ended::RoleChanged;
             }
             if term.is_some() && term != span.term || term.is_none() && self.bus.covers_all_changes() {
-                return Ended::Relieved;
+                return Ended::RoleChanged;
             }
-            // A large transaction is all of one moment: while more of it comes, the stream gets on.
-            let is_behind =
-                self.freshness.probe_sent_before(now.minus(PATIENCE)).is_some_and(|probe| probe.moment > published_to);
+            let is_behind = self
+                .freshness
+                .probe_sent_before(now.minus(PATIENCE))
+                .is_some_and(|probe| probe.moment > batches.complete_to());
+            // All of a large transaction is of one moment. As long as more of it comes, the stream does not lag.
             if !is_behind || is_within_a_moment {
                 was_in_time = now;
             }
             if now.since(was_in_time) > patience || epoch != self.freshness.epoch() {
                 return Ended::Lagging;
             }
-            if early.len() > EARLY_MAX {
+            if batches.early() > EARLY_MAX {
                 return Ended::Lost("more changed at one moment than is kept".to_owned());
             }
         }
     }
 }
 
-/// Where a stream begins, and for whom.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    /// From where on it is said what changes.
-    from: Moment,
-    /// The first moment that it shows.
-    open_at: Moment,
-    /// The term of office in which it is said to all.
-    term: Option<u64>,
-}
-
-/// Says what changes in files, which whoever probes them has found out, and now and then that nothing has.
+/// Applies what changes in files, which each probe checks for changes. While nothing changes, applies an empty change batch
+/// once a second, as long as the files can be read.
 pub async fn follow_documents(mut changes: mpsc::Receiver<ChangeBatch>, freshness: Arc<Freshness>, bus: Arc<Bus>) {
     loop {
-        match timeout(SILENCE_MAX, changes.recv()).await {
+        match timeout(IDLE_INTERVAL, changes.recv()).await {
             Ok(Some(change_batch)) => {
                 bus.apply(change_batch, freshness.epoch());
             }
             Ok(None) => return,
             Err(_) => {
                 let at = freshness.watermark();
-                if freshness.required_moment(LocalTime::now().minus(SILENCE_MAX)).is_some() {
+                if freshness.required_moment(LocalTime::now().minus(IDLE_INTERVAL)).is_some() {
                     bus.apply(ChangeBatch { from: at, to: at, changes: Vec::new() }, freshness.epoch());
                 }
             }

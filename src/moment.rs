@@ -46,6 +46,21 @@ impl Moment {
         u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
     }
 
+    /// How many seconds later this is than `other`, for cluster times; 0 if it is earlier. Increments are ignored.
+    #[must_use]
+    pub fn seconds_after(self, other: Self) -> u32 {
+        self.seconds().saturating_sub(other.seconds())
+    }
+
+    /// The moment that the data of a MongoDB resume token begins with: a type byte, then seconds and increment, all in
+    /// hexadecimal digits. `None` if the text begins with anything else.
+    #[must_use]
+    pub fn from_resume_token(data: &str) -> Option<Self> {
+        let digits = data.strip_prefix("82")?;
+        let half = |from: usize| u32::from_str_radix(digits.get(from..from.checked_add(8)?)?, 16).ok();
+        Some(Self::new(half(0)?, half(8)?))
+    }
+
     /// Both halves as one number.
     #[must_use]
     pub fn as_u64(self) -> u64 {
@@ -137,6 +152,23 @@ mod tests {
         {
             assert_eq!(text.parse::<Token>(), Err(TokenError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_resume_token_begins_with_its_moment() {
+        let token = "8266A1B2C30000000F2B042C0100296E5A1004";
+        assert_eq!(Moment::from_resume_token(token), Some(Moment::new(0x66a1_b2c3, 15)));
+        for text in ["", "82", "8266A1B2C3", "8166A1B2C30000000F", "8266A1B2C30000000", "82é6A1B2C30000000F"] {
+            assert_eq!(Moment::from_resume_token(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_after_an_earlier_moment_are_counted() {
+        let at = |seconds| Moment::new(seconds, 3);
+        assert_eq!(at(9).seconds_after(at(4)), 5);
+        assert_eq!(at(4).seconds_after(at(9)), 0);
+        assert_eq!(Moment::new(4, u32::MAX).seconds_after(at(4)), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Where facts come from: one trait, and its two implementations, MongoDB and documents in memory.
+//! Sources: where facts come from ([`Source`]), and where changes are reported ([`ChangeSource`]). MongoDB implements both;
+//! documents in memory are a [`Source`] only, and report their changes as change batches.
 //!
-//! A source keeps nothing: what is remembered, and for how long, is other modules' business.
+//! A source caches nothing: `facts` does that. It does not judge whether a stream lags behind: `feed` does that.
 
 pub mod documents;
 pub mod mongodb;
@@ -17,7 +18,7 @@ pub use prober::{PROBE_INTERVAL, Prober};
 
 use crate::{
     fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
+    freshness::{Change, Clock, Moment},
     question::{CollectionId, Id},
 };
 
@@ -55,6 +56,54 @@ pub trait Source: Send + Sync {
         at: Moment,
         deadline: Deadline,
     ) -> Result<Vec<FactKey>, SourceError>;
+}
+
+/// A source that reports what changes in it.
+#[async_trait]
+pub trait ChangeSource: Send + Sync {
+    /// Opens a stream that reports every change at `from` or later. `patience` is how long that may take.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    async fn open_stream(&self, from: Moment, patience: Duration) -> Result<Box<dyn ChangeStream>, StreamError>;
+}
+
+/// An open stream of changes.
+#[async_trait]
+pub trait ChangeStream: Send {
+    /// Returns the next batch. The source answers regularly: without events, it returns an empty batch, whose token
+    /// advances. `patience` is how long the answer may take.
+    ///
+    /// # Errors
+    /// [`StreamError`]. The stream is then of no further use.
+    async fn next(&mut self, patience: Duration) -> Result<StreamBatch, StreamError>;
+
+    /// Closes the stream at the source. If that fails, the source closes the stream by itself later.
+    async fn close(self: Box<Self>);
+}
+
+/// What a change stream returns at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBatch {
+    /// Whether there were any events, including those that change no fact.
+    pub has_events: bool,
+    /// What changed. Each change is at the batch's token or earlier.
+    pub changes: Vec<Change>,
+    /// The moment of the batch's token: every change before it has been returned, and more changes may follow at it.
+    pub token: Moment,
+    /// The moment of the event that ends the stream, if it is in this batch: its database was dropped or renamed.
+    pub invalidated: Option<Moment>,
+}
+
+/// Why a change stream could not be opened or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// Changes may be missing: opened again at the same moment, the stream would fail again or skip them.
+    #[error("{0}")]
+    Lost(String),
+    /// The source failed, or did not answer in time. The stream can be opened again at the same moment.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What tells a source from others, as far as can be told: sets of one name look alike but for their collections' UUIDs.

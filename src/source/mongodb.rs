@@ -3,7 +3,9 @@
 //!
 //! Reads only: the `read` role on the database is enough. Remembers no document.
 
+mod change_stream;
 mod connect;
+mod event;
 mod examine;
 mod inspect;
 mod sample;
@@ -323,17 +325,17 @@ struct Found {
 }
 
 /// The moment that MongoDB writes so.
-pub(crate) fn moment_of(time: Timestamp) -> Moment {
+fn moment_of(time: Timestamp) -> Moment {
     Moment::new(time.time, time.increment)
 }
 
 /// A moment as MongoDB writes it.
-pub(crate) fn timestamp_of(moment: Moment) -> Timestamp {
+fn timestamp_of(moment: Moment) -> Timestamp {
     Timestamp { time: moment.seconds(), increment: moment.increment() }
 }
 
 /// Who is asked.
-pub(crate) fn primary() -> SelectionCriteria {
+fn primary() -> SelectionCriteria {
     SelectionCriteria::ReadPreference(ReadPreference::Primary)
 }
 

@@ -41,7 +41,7 @@ struct Fence {
     within: &'static [(&'static str, &'static str)],
 }
 
-const FENCES: [Fence; 7] = [
+const FENCES: [Fence; 8] = [
     Fence {
         names: &[
             "tonic",
@@ -65,9 +65,17 @@ const FENCES: [Fence; 7] = [
         ],
     },
     Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "it is the wire")] },
+    Fence { names: &["mongodb"], within: &[("source::mongodb", "reads documents and the change stream")] },
     Fence {
-        names: &["mongodb"],
-        within: &[("source::mongodb", "reads documents"), ("feed", "reads the change stream")],
+        names: &["bson"],
+        within: &[
+            ("schema", "compiles conditions, which are MongoDB's queries"),
+            ("fact", "reads documents"),
+            ("source", "fetches documents"),
+            ("facts::codec", "its tests read documents"),
+            ("transport::explanation", "shows conditions as JSON"),
+            ("cli::schema_test", "parses points in time"),
+        ],
     },
     Fence {
         names: &["redis", "fred", "deadpool_redis"],

@@ -101,10 +101,10 @@ impl Guest {
     }
 
     /// An application that reads here and has its stream there, and remembers that the guest may read.
-    async fn live(&self, source: Arc<dyn Source>, stream: &MongoDb) -> (Live, Question) {
+    async fn live(&self, source: Arc<dyn Source>, stream: MongoDb) -> (Live, Question) {
         let settings = Settings { staleness_max: BOUND, ..Settings::default() };
         let app = App::over(Arc::clone(&self.schema), source, settings, no_trouble());
-        let app = app.following(Arc::clone(&self.schema), stream);
+        let app = app.following(Arc::new(stream));
         let live = Live::start(Arc::clone(&self.schema), self.database.clone(), app).await;
         let question = reads(&live, USER, 1);
         assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
@@ -153,10 +153,10 @@ async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Res
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let guest = Guest::new().await;
-    let stream = guest.live(Arc::new(guest.primary().await), &guest.deposed().await).await;
+    let stream = guest.live(Arc::new(guest.primary().await), guest.deposed().await).await;
     let split = Split { time: guest.primary().await, reads: guest.deposed().await };
-    let reads = guest.live(Arc::new(split), &guest.deposed().await).await;
-    let everything = guest.live(Arc::new(guest.deposed().await), &guest.deposed().await).await;
+    let reads = guest.live(Arc::new(split), guest.deposed().await).await;
+    let everything = guest.live(Arc::new(guest.deposed().await), guest.deposed().await).await;
 
     let (moment, revoked) = guest.depose_and_revoke().await;
     let opened = guest.opened_streams().await;

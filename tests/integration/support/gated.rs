@@ -30,7 +30,7 @@ pub enum Closed {
 
 /// MongoDB behind a gate.
 pub struct Gated {
-    mongodb: MongoDb,
+    mongodb: Arc<MongoDb>,
     /// How many loads the gate is still closed for, and what becomes of them.
     closed: Mutex<(usize, Closed)>,
     waiting: watch::Sender<usize>,
@@ -42,12 +42,12 @@ impl Gated {
     pub fn new(mongodb: MongoDb) -> Arc<Self> {
         let closed = Mutex::new((0, Closed::Waits));
         let (waiting, opened) = (watch::Sender::new(0), Semaphore::new(0));
-        Arc::new(Self { mongodb, closed, waiting, opened, loads: AtomicUsize::new(0) })
+        Arc::new(Self { mongodb: Arc::new(mongodb), closed, waiting, opened, loads: AtomicUsize::new(0) })
     }
 
     /// What is behind the gate.
-    pub fn mongodb(&self) -> &MongoDb {
-        &self.mongodb
+    pub fn mongodb(&self) -> Arc<MongoDb> {
+        Arc::clone(&self.mongodb)
     }
 
     /// Closes the gate for the next loads.

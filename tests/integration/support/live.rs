@@ -79,7 +79,7 @@ impl Live {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let gate = Gated::new(source);
         let app = App::over(Arc::clone(&schema), Arc::<Gated>::clone(&gate), Settings::default(), no_trouble());
-        let app = app.following(Arc::clone(&schema), gate.mongodb());
+        let app = app.following(gate.mongodb());
         (Self::start(schema, database, app).await, gate)
     }
 

@@ -1,28 +1,32 @@
-//! What a change marks (design section 5, point 6): its document's `_id`, and every key under which the document is found
-//! afterwards. The keys it had before need not be known, as facts name the documents that they are made of.
+//! Change events, and the marks that follow from one (docs/freshness.md, point 6): the document's `_id`, and every key under
+//! which the document is found afterwards. The keys it had before are not required, as each fact names its documents.
+//!
+//! Runs no command: `change_stream` does that.
 
 use bson::{Bson, Document, doc};
 
 use crate::{
     fact::{DocumentId, FactKey, document_keys},
-    freshness::{Change, Changed, Moment},
+    freshness::{Change, Changed},
+    moment::Moment,
     schema::Schema,
-    source::mongodb::moment_of,
 };
 
-/// What one event says.
+use super::moment_of;
+
+/// One event of the change stream.
 #[derive(Debug, PartialEq)]
 pub(super) struct Event {
-    /// Its moment.
+    /// When it happened.
     pub(super) at: Moment,
-    /// What it changes, where that is of use to any fact.
+    /// What it marks. Empty if it can change no fact.
     pub(super) changes: Vec<Change>,
-    /// Whether the stream ends here.
+    /// Whether the stream ends with it.
     pub(super) is_last: bool,
 }
 
-/// The stages after `$changeStream`: the events of the schema's collections, and those that end or replace one; of each no
-/// more than is needed, for documents can be large.
+/// The stages after `$changeStream`. They select the events of the schema's collections, and the events that end or replace
+/// a collection. They project only the fields that are read here, as documents can be large.
 pub(super) fn pipeline(schema: &Schema) -> Vec<Document> {
     let collections: Vec<&str> = schema.collections().collect();
     let matching = doc! { "$or": [
@@ -51,13 +55,13 @@ pub(super) fn pipeline(schema: &Schema) -> Vec<Document> {
 }
 
 impl Event {
-    /// Reads an event. One that makes no sense changes everything.
+    /// Reads an event; `None` if it has no time. An event of another kind, or one that makes no sense, marks everything.
     pub(super) fn read(schema: &Schema, event: &Document) -> Option<Self> {
         let Some(Bson::Timestamp(time)) = event.get("clusterTime") else { return None };
         let at = moment_of(*time);
         let kind = event.get_str("operationType").unwrap_or_default();
         let changed = match kind {
-            "insert" | "update" | "replace" | "delete" => of_document(schema, event, kind == "update"),
+            "insert" | "update" | "replace" | "delete" => document_changes(schema, event, kind == "update"),
             _ => None,
         };
         let changed = changed.unwrap_or_else(|| vec![Changed::Everything]);
@@ -66,13 +70,14 @@ impl Event {
     }
 }
 
-fn of_document(schema: &Schema, event: &Document, is_update: bool) -> Option<Vec<Changed>> {
+/// What the event of one document marks; `None` if the event makes no sense.
+fn document_changes(schema: &Schema, event: &Document, is_update: bool) -> Option<Vec<Changed>> {
     let name = event.get_document("ns").ok()?.get_str("coll").ok()?;
     let collection = schema.collection_id(name)?;
     let key = event.get_document("documentKey").ok()?;
     let fields = if is_update { Some(changed_fields(event)?) } else { None };
     let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
-    // An update that no relation looks at changes no fact.
+    // An update of fields that no relation reads changes no fact.
     let lookups: Vec<_> = lookups
         .filter(|(_, lookup)| fields.as_ref().is_none_or(|fields| fields.iter().any(|field| lookup.reads(field))))
         .collect();
@@ -80,7 +85,7 @@ fn of_document(schema: &Schema, event: &Document, is_update: bool) -> Option<Vec
         return Some(Vec::new());
     }
     let mut changed = vec![Changed::Document { collection, id: DocumentId::of(key) }];
-    // It may be gone by now, or be newer than the event: then later events tell the rest.
+    // The document may be gone by now, or newer than the event. Later events then mark the rest.
     if let Ok(document) = event.get_document("fullDocument") {
         for (lookup, by) in lookups.iter().filter(|(_, lookup)| !lookup.is_by_id()).map(|(id, at)| (*id, &at.by)) {
             document_keys(by, document, &mut |id| changed.push(Changed::Key(FactKey { lookup, id })));
@@ -89,7 +94,7 @@ fn of_document(schema: &Schema, event: &Document, is_update: bool) -> Option<Vec
     Some(changed)
 }
 
-/// The fields that an update changed; nothing where it does not say.
+/// The fields that an update changed; `None` if its lists of fields make no sense.
 fn changed_fields(event: &Document) -> Option<Vec<&str>> {
     let mut fields = Vec::new();
     for name in ["updated", "removed", "truncated"] {
