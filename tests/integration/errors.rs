@@ -75,7 +75,7 @@ fn no_error_attribute_names_its_source() {
                 let variant = rest.split_once("#[error(").map_or(rest, |(variant, _)| variant);
                 let variant: String = variant.lines().skip(1).take(1).collect();
                 let has_source = variant.contains("#[source]") || variant.contains("#[from]");
-                let repeats = message.contains("{source") || has_source && message.contains("{0");
+                let repeats = message.contains("{source}") || has_source && message.contains("{0}");
                 assert!(!repeats, "{}: {message}", path.display());
             }
         }
