@@ -1,14 +1,15 @@
-//! Freshness: which moment a fact is true as of, and whether that is fresh enough (design section 5, points 2 to 5;
-//! `docs/freshness.md` tells the whole protocol).
+//! Freshness: which moment a cached fact is known to be true as of, and whether that is fresh enough for a request
+//! (docs/freshness.md, points 2 to 5).
 //!
-//! Pure but for its clock: knows no source, no stream and no wire. Everything here is told what others found out.
+//! Does no I/O: it reads this machine's clock, and its callers report every change, probe and invalidation. It knows no
+//! source, no change stream and no Redis.
 
-mod progress;
+mod change_batch;
 mod local_time;
 mod marks;
 mod probes;
+mod progress;
 mod state;
-mod change_batch;
 
 pub use change_batch::{Change, ChangeBatch, Changed};
 pub use local_time::LocalTime;

@@ -1,4 +1,7 @@
-//! Statements: what has changed, and up to which moment nothing else has (design section 5, point 2).
+//! Change batches: what has changed in a range of moments (docs/freshness.md, point 2).
+//!
+//! Only the data. `feed` makes change batches, `bus` carries them, and [`Freshness::apply`](super::Freshness::apply)
+//! applies them.
 
 use super::Moment;
 use crate::{
@@ -6,13 +9,16 @@ use crate::{
     question::{CollectionId, Subject},
 };
 
-/// "In (from, to] exactly this has changed." True whoever says it, and however late: repeats and overlaps are harmless.
-/// Changes later than `to` may be said early; they are said again until a `to` covers them.
+/// "In (from, to] exactly this has changed." A change batch is true whichever instance publishes it, and however late it
+/// arrives, so repeated and overlapping batches are harmless.
+///
+/// Changes later than `to` may be included. They are then included again, in each batch up to the one whose `to` covers
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChangeBatch {
-    /// From which moment on, itself not included.
+    /// The start of the range, exclusive.
     pub from: Moment,
-    /// Up to which moment.
+    /// The end of the range, inclusive.
     pub to: Moment,
     /// What has changed.
     pub changes: Vec<Change>,
@@ -21,25 +27,25 @@ pub struct ChangeBatch {
 /// One thing that changed, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
-    /// When.
+    /// When it changed.
     pub at: Moment,
-    /// What.
+    /// What changed.
     pub what: Changed,
 }
 
 /// What can change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Changed {
-    /// Anything: a collection was dropped or renamed, or nobody knows.
+    /// Possibly anything: a collection was dropped or renamed, or it is not known what changed.
     Everything,
-    /// A document, and so each fact that was made of it.
+    /// A document, and so every fact that was made of it.
     Document {
         /// Its collection.
         collection: CollectionId,
         /// Its `_id`.
         id: DocumentId,
     },
-    /// What is found by a key, by another field than `_id`.
+    /// What a lookup by another field than `_id` finds for one key.
     Key(FactKey),
     /// A subject: every fact is read again for it.
     Subject(Subject),

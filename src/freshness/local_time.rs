@@ -1,19 +1,21 @@
-//! The instance's own clock, for durations. It counts the time that the machine was suspended, so that what was known before
-//! a sleep is old after it.
+//! This machine's own clock, used for durations only. It includes the time during which the machine was suspended, so
+//! that what an instance knew before a suspension is old afterwards.
+//!
+//! It never compares with a clock of another machine, nor with the source's moments.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A reading of the machine's clock since it booted. Means nothing on another machine.
+/// The time since this machine booted. It means nothing on another machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime(Duration);
 
 impl LocalTime {
-    /// The time now.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
-        // Elsewhere the monotonic clock is the one that counts suspended time.
+        // On other systems, the monotonic clock includes suspended time.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let clock = ClockId::Boottime;
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -23,25 +25,25 @@ impl LocalTime {
         Self(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0)))
     }
 
-    /// The time so long after the clock began.
+    /// The time at this distance from the clock's start.
     #[must_use]
     pub fn after_start(time: Duration) -> Self {
         Self(time)
     }
 
-    /// The time so much earlier, at least the clock's beginning.
+    /// The time that is earlier by `time`, but not before the clock's start.
     #[must_use]
     pub fn minus(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time))
     }
 
-    /// The time so much later.
+    /// The time that is later by `time`.
     #[must_use]
     pub fn plus(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time))
     }
 
-    /// How long it is since `earlier`; nothing if that is later.
+    /// The duration since `earlier`; zero if `earlier` is later than this time.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_passes() {
+    fn now_advances_and_since_is_never_negative() {
         let before = LocalTime::now();
         std::thread::sleep(Duration::from_millis(2));
         assert!(LocalTime::now().since(before) >= Duration::from_millis(2));

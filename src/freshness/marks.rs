@@ -1,5 +1,7 @@
-//! Marks: when each key, document, collection and subject last changed, in a fixed amount of memory (design section 5,
-//! point 4).
+//! Marks: the moment at which each key, document, collection and subject last changed, in a fixed amount of memory
+//! (docs/freshness.md, point 4).
+//!
+//! A mark may be later than the last change, never earlier.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -12,16 +14,17 @@ use crate::{
     question::{CollectionId, Id, LookupId, Subject},
 };
 
-/// What is marked. Two that share a mark cost each other a read now and then, never an answer.
+/// What a mark belongs to. Two targets may share stripes: a change of one may then cause a read of the other, never a
+/// wrong answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target<'a> {
-    /// A document by its `_id`, and so what is found by that.
+    /// A document, and so what a lookup by its `_id` finds.
     Document(CollectionId, &'a DocumentId),
-    /// The same, where the `_id` is an id.
+    /// The same target, for an `_id` that is an [`Id`].
     DocumentById(CollectionId, &'a Id),
-    /// What is found by another field.
+    /// What a lookup by another field finds for one key.
     Key(LookupId, &'a Id),
-    /// Any document of a collection.
+    /// All documents of a collection.
     Collection(CollectionId),
     /// A subject.
     Subject(&'a Subject),
@@ -52,8 +55,8 @@ impl Hash for Target<'_> {
     }
 }
 
-/// A moment for each of a fixed number of stripes. What is marked has two of them, and the older one counts: so both must be
-/// shared with something newer before a mark is taken for later than it is.
+/// A fixed number of stripes, each of which holds one moment. A target has two stripes, and the older moment counts. So a
+/// mark reads as too late only if the target shares both stripes with targets that changed later.
 #[derive(Debug)]
 pub(super) struct Marks {
     stripes: Box<[AtomicU64]>,
@@ -61,37 +64,39 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// 2 to the power of `bits` stripes of 8 bytes, which take memory when they are first marked.
+    /// 2 to the power of `bits` stripes, 8 bytes each. The memory is zeroed and takes up physical pages only once marks
+    /// are written.
     pub(super) fn new(bits: u32) -> Self {
         let stripes = bytemuck::allocation::zeroed_slice_box(1 << bits);
         Self { stripes, hasher: foldhash::fast::RandomState::default() }
     }
 
-    /// Marks it as changed at a moment. No mark moves back.
+    /// Marks a target as changed at a moment. No mark moves back.
     pub(super) fn mark(&self, target: Target<'_>, at: Moment) {
         for stripe in self.stripes(target) {
             stripe.fetch_max(at.as_u64(), Ordering::AcqRel);
         }
     }
 
-    /// When it last changed, or later.
+    /// The moment at which a target last changed, or a later one.
     pub(super) fn get(&self, target: Target<'_>) -> Moment {
         let moments = self.stripes(target).map(|stripe| stripe.load(Ordering::Acquire));
         Moment::from_count(moments.min().unwrap_or(u64::MAX))
     }
 
-    /// Forgets all.
+    /// Resets all marks.
     pub(super) fn clear(&self) {
         self.stripes.iter().for_each(|stripe| stripe.store(0, Ordering::Release));
     }
 
+    /// The two stripes of a target.
     fn stripes(&self, target: Target<'_>) -> impl Iterator<Item = &AtomicU64> {
         let hash = self.hasher.hash_one(target);
         // The number of stripes is a power of two, so the mask keeps both in bounds.
         let mask = u64::try_from(self.stripes.len().saturating_sub(1)).unwrap_or(0);
         [hash & mask, (hash >> 32) & mask]
             .into_iter()
-            .filter_map(|place| self.stripes.get(usize::try_from(place).ok()?))
+            .filter_map(|index| self.stripes.get(usize::try_from(index).ok()?))
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_never_taken_for_earlier_than_it_is() {
+    fn a_mark_never_reads_earlier_than_it_was_set() {
         let marks = Marks::new(4);
         let ids: Vec<Id> = (0..100).map(Id::Integer).collect();
         for (id, at) in ids.iter().zip(1..) {
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_what_is_found_by_its_id() {
+    fn a_document_shares_its_mark_with_the_lookup_by_its_id() {
         let marks = Marks::new(20);
         let id = Id::Integer(7);
         marks.mark(Target::Document(CollectionId(1), &DocumentId::Id(id.clone())), Moment::from_count(3));

@@ -1,16 +1,19 @@
-//! Probes: what an instance knows of the source's time, by its own clock (design section 5, point 5).
+//! Probes: what an instance knows of the source's time, by its own clock (docs/freshness.md, point 5).
 //!
-//! A probe sent at local time t that returned T says: whatever was acknowledged before t has a moment of T or earlier. So who
-//! has seen everything up to T is no older than t.
+//! A probe that was sent at local time t and returned T proves that every write acknowledged before t has a moment of T
+//! or earlier. So a fact that is true as of T is no older than t.
+//!
+//! Sends no probes: `source::Prober` does.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{LocalTime, Moment};
 
-/// How far apart the probes are that are kept, the newest one apart. Leaving one out only makes answers fresher.
+/// The least distance between kept probes, except to the newest one. Dropping a probe is safe: facts then only seem older
+/// than they are.
 const SPACING: Duration = Duration::from_millis(20);
 
-/// How many are kept: more than a minute of them.
+/// How many probes are kept: more than a minute of them.
 const KEPT_MAX: usize = 4_096;
 
 /// A probe that was answered.
@@ -18,27 +21,27 @@ const KEPT_MAX: usize = 4_096;
 pub struct Probe {
     /// When it was sent.
     pub sent: LocalTime,
-    /// What it returned: a moment that covers every write acknowledged before that.
+    /// The moment that it returned: it covers every write acknowledged before `sent`.
     pub moment: Moment,
 }
 
-/// The probes of the last minute, or as far back as they go.
+/// The answered probes of the last minute, or of more if there were few.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Probes {
-    /// Later ones have later moments.
+    /// Sorted: a probe that was sent later has a later moment.
     kept: VecDeque<Probe>,
 }
 
 impl Probes {
-    /// Takes in a probe that was answered.
+    /// Records a probe that was answered.
     pub fn record(&mut self, probe: Probe) {
-        // One that was sent later and saw no more is the better one.
+        // A kept probe that was sent no earlier and returned no later moment proves at least as much.
         if self.kept.iter().any(|kept| kept.sent >= probe.sent && kept.moment <= probe.moment) {
             return;
         }
         self.kept.retain(|kept| kept.sent > probe.sent || kept.moment < probe.moment);
-        let place = self.kept.partition_point(|kept| kept.sent < probe.sent);
-        self.kept.insert(place, probe);
+        let index = self.kept.partition_point(|kept| kept.sent < probe.sent);
+        self.kept.insert(index, probe);
         if let [.., before, last, _] = *self.kept.make_contiguous()
             && last.sent.since(before.sent) < SPACING
         {
@@ -49,28 +52,30 @@ impl Probes {
         }
     }
 
-    /// The moment that a fact must be true as of to be no older than `since`; none if no probe was sent since then.
+    /// The moment as of which a fact must be true to be no older than `since`; none if no answered probe was sent since
+    /// then.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
-        let place = self.kept.partition_point(|kept| kept.sent < since);
-        self.kept.get(place).map(|probe| probe.moment)
+        let index = self.kept.partition_point(|kept| kept.sent < since);
+        self.kept.get(index).map(|probe| probe.moment)
     }
 
-    /// The local time that a fact as of this moment is no older than; none if the moment is older than all probes.
+    /// The local time than which a fact true as of `moment` is no older; none if `moment` is earlier than those of all
+    /// probes.
     #[must_use]
     pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         let after = self.kept.partition_point(|kept| kept.moment <= moment);
         self.kept.get(after.checked_sub(1)?).map(|probe| probe.sent)
     }
 
-    /// The last one that was sent at this time or before.
+    /// The last probe that was sent at `time` or before.
     #[must_use]
     pub fn sent_before(&self, time: LocalTime) -> Option<Probe> {
         let after = self.kept.partition_point(|kept| kept.sent <= time);
         self.kept.get(after.checked_sub(1)?).copied()
     }
 
-    /// The one that was sent last.
+    /// The probe that was sent last.
     #[must_use]
     pub fn newest(&self) -> Option<Probe> {
         self.kept.back().copied()
@@ -89,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_promised_that_the_probes_do_not_say(
+        fn probes_never_promise_more_than_was_recorded(
             all in prop::collection::vec((0_u64..2_000, 0_u64..50), 0..40),
             since in 0_u64..2_000,
             moment in 0_u64..50,
@@ -101,7 +106,7 @@ mod tests {
             }
             let since = probe(since, 0).sent;
             let least = all.iter().filter(|probe| probe.sent >= since).map(|probe| probe.moment).min();
-            // Never less than the probes say; and something, where they say something.
+            // Never an earlier moment than the recorded probes require, and a moment whenever they require one.
             prop_assert!(probes.required_moment(since) >= least);
             prop_assert_eq!(probes.required_moment(since).is_some(), least.is_some());
             let moment = Moment::from_count(moment);
@@ -111,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_worth_the_newest_probe_that_it_covers() {
+    fn a_moment_is_as_fresh_as_the_newest_probe_that_it_covers() {
         let mut probes = Probes::default();
         for (sent, moment) in [(0, 10), (250, 10), (500, 30), (750, 40)] {
             probes.record(probe(sent, moment));

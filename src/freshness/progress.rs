@@ -1,25 +1,28 @@
-//! How far an instance has heard: W and the floor, and what a statement does to them (design section 5, point 3).
+//! Progress: the watermark and the floor, and how a change batch moves them (docs/freshness.md, point 3).
+//!
+//! Knows nothing of marks: its caller sets those of a change batch first.
 
 use super::Moment;
 
-/// What has been applied.
+/// How far an instance has applied changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Progress {
-    /// W: everything that changed up to here, and later than the floor, has been marked.
+    /// The moment up to which every change later than the floor has been marked.
     pub watermark: Moment,
-    /// Facts of earlier moments count for nothing.
+    /// Facts with an earlier stamp do not count.
     pub floor: Moment,
 }
 
 impl Progress {
-    /// Where an instance begins that has heard nothing: facts from this moment on count.
+    /// The progress of an instance that has applied nothing yet: facts with a stamp of `at` or later count.
     #[must_use]
-    pub fn beginning(at: Moment) -> Self {
+    pub fn starting_at(at: Moment) -> Self {
         Self { watermark: at, floor: at }
     }
 
-    /// What a statement about (from, to] makes of it, once its changes have been marked. Where something between what was
-    /// heard and `from` was missed, facts that are older than `from` no longer count; later ones saw what was missed.
+    /// The progress after a change batch of (from, to], once its changes have been marked. If `from` is later than the
+    /// watermark, changes in between were missed. Facts with a stamp before `from` then no longer count; later facts have
+    /// seen what was missed.
     #[must_use]
     pub fn apply(self, from: Moment, to: Moment) -> Self {
         let floor = if from > self.watermark { self.floor.max(from) } else { self.floor };
@@ -34,10 +37,10 @@ mod tests {
     #[test]
     fn a_gap_raises_the_floor_and_nothing_moves_back() {
         let at = Moment::from_count;
-        let heard = Progress { watermark: at(5), floor: at(2) };
-        assert_eq!(heard.apply(at(3), at(7)), Progress { watermark: at(7), floor: at(2) });
-        assert_eq!(heard.apply(at(5), at(7)), Progress { watermark: at(7), floor: at(2) });
-        assert_eq!(heard.apply(at(6), at(7)), Progress { watermark: at(7), floor: at(6) });
-        assert_eq!(heard.apply(at(1), at(4)), heard);
+        let progress = Progress { watermark: at(5), floor: at(2) };
+        assert_eq!(progress.apply(at(3), at(7)), Progress { watermark: at(7), floor: at(2) });
+        assert_eq!(progress.apply(at(5), at(7)), Progress { watermark: at(7), floor: at(2) });
+        assert_eq!(progress.apply(at(6), at(7)), Progress { watermark: at(7), floor: at(6) });
+        assert_eq!(progress.apply(at(1), at(4)), progress);
     }
 }

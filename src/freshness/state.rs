@@ -1,6 +1,8 @@
-//! What an instance knows about freshness: one for each process, shared by all who remember, load, hear and answer.
+//! The freshness of one instance: its watermark, newest moment, floor, marks and probes. There is one for each process,
+//! shared by everything that caches, loads, applies changes or answers.
 //!
-//! Readers take no lock but that of the probes. Writers go one by one.
+//! Readers take no lock, except that of the probes. Writers take turns. It does not decide what a request requires:
+//! `check` does.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError, RwLock,
@@ -17,104 +19,108 @@ use crate::{
     schema::Schema,
 };
 
-/// 2^20 marks of keys and documents: 8 MiB when all of them are in use.
+/// 2^20 marks of keys, documents and collections: 8 MiB when all of them are in use.
 const MARK_BITS: u32 = 20;
 
-/// 2^14 marks of subjects, which change only where somebody says so.
+/// 2^14 marks of subjects. Only invalidations set them.
 const SUBJECT_MARK_BITS: u32 = 14;
 
-/// A fact of more documents than this is not tested against each of them, but against its collection.
+/// A fact of more documents than this is tested against the mark of its collection, not against the marks of the documents.
 const DOCUMENTS_TESTED_MAX: usize = 64;
 
-/// Which history the moments belong to. Another one begins when the source's time turns out to have gone back.
+/// The period of the source's time that a moment belongs to. A new epoch begins when the source's time turns out to have
+/// gone back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epoch(pub(crate) u64);
 
-/// W, X, the floor, the marks and the probes of an instance.
+/// The watermark, the newest moment, the floor, the marks and the probes of an instance.
 #[derive(Debug)]
 pub struct Freshness {
-    /// W.
     watermark: AtomicU64,
     floor: AtomicU64,
-    /// X: the newest moment known.
-    newest: AtomicU64,
+    newest_moment: AtomicU64,
     epoch: AtomicU64,
     marks: Marks,
-    subjects: Marks,
+    subject_marks: Marks,
     probes: RwLock<Probes>,
-    /// By lookup: the collection, and whether it is looked up by `_id`.
+    /// By lookup: its collection, and whether it looks documents up by `_id`.
     lookups: Box<[(CollectionId, bool)]>,
-    writing: Mutex<()>,
+    /// Held while writing, so that writers take turns.
+    writer: Mutex<()>,
 }
 
 impl Freshness {
-    /// Knows nothing yet: no fact counts as fresh.
+    /// The freshness of an instance that knows nothing yet: no fact counts as fresh.
     #[must_use]
     pub fn new(schema: &Schema) -> Self {
         Self {
             watermark: AtomicU64::new(0),
             floor: AtomicU64::new(0),
-            newest: AtomicU64::new(0),
+            newest_moment: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             marks: Marks::new(MARK_BITS),
-            subjects: Marks::new(SUBJECT_MARK_BITS),
+            subject_marks: Marks::new(SUBJECT_MARK_BITS),
             probes: RwLock::new(Probes::default()),
             lookups: schema.lookups().map(|(_, lookup)| (lookup.collection_id, lookup.is_by_id())).collect(),
-            writing: Mutex::new(()),
+            writer: Mutex::new(()),
         }
     }
 
-    /// W: the moment up to which everything has been applied.
+    /// The moment up to which every change has been applied.
     #[must_use]
     pub fn watermark(&self) -> Moment {
         Moment::from_count(self.watermark.load(Ordering::Acquire))
     }
 
-    /// Facts of earlier moments count for nothing.
+    /// The moment before which no fact counts: a fact with an earlier stamp must be read again.
     #[must_use]
     pub fn floor(&self) -> Moment {
         Moment::from_count(self.floor.load(Ordering::Acquire))
     }
 
-    /// X: the newest moment known. What is read as of it is newer than every mark.
+    /// The newest moment this instance knows of. A fact that is read as of it is at least as new as every mark.
     #[must_use]
     pub fn newest_moment(&self) -> Moment {
-        Moment::from_count(self.newest.load(Ordering::Acquire))
+        Moment::from_count(self.newest_moment.load(Ordering::Acquire))
     }
 
-    /// Which history the moments belong to.
+    /// The current epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Takes notice of a moment that is known to have come. Only for who writes: a moment of a history that is over would
-    /// never come.
+    /// Raises the newest moment. Only for writers, which have checked the epoch: a moment of an earlier epoch might never
+    /// come in this one.
     fn observe(&self, moment: Moment) {
-        self.newest.fetch_max(moment.as_u64(), Ordering::AcqRel);
+        self.newest_moment.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
 
-    /// The moment that a remembered fact is true as of, if it still counts: no mark, and not the floor, is later than what
-    /// it saw. `subjects` is what [`Freshness::subject_mark`] gave for who asks; `epoch` is what it was before the fact was
-    /// found.
+    /// The moment that a cached fact is true as of, or none if the fact no longer counts: its stamp is earlier than the
+    /// floor, one of its marks or `subject_mark`, or a new epoch has begun.
+    ///
+    /// `subject_mark` is what [`Freshness::subject_mark`] returned for the subject of the request. `epoch` is the epoch
+    /// from before the fact was looked up.
     #[must_use]
-    pub fn as_of(&self, fact: &Fact, subjects: Moment, epoch: Epoch) -> Option<Moment> {
+    pub fn as_of(&self, fact: &Fact, subject_mark: Moment, epoch: Epoch) -> Option<Moment> {
         let stamp = fact.stamp();
-        // Before the test: what is marked after it is later than this. The subject's mark was read even earlier, at the
-        // request's arrival: one that came later is later than what the request may expect.
+        // Loaded before the marks are tested: a change that is marked after the test is later than this watermark. The
+        // subject's mark was loaded even earlier, when the request arrived: a mark set since then is later than anything
+        // the request may expect.
         let watermark = self.watermark();
-        let counts = stamp >= subjects && stamp >= self.floor() && stamp >= self.mark_of(fact);
+        let counts = stamp >= subject_mark && stamp >= self.floor() && stamp >= self.mark_of(fact);
         (counts && epoch == self.epoch()).then(|| stamp.max(watermark))
     }
 
-    /// Whether a fact that was read as of an earlier moment than `known` has a later mark: that, or one that it covers, may
-    /// have been there when `known` was the newest moment.
+    /// Whether a fact that was read as of an earlier moment than `known` may miss a change that was marked when `known`
+    /// was the newest moment. Its mark is then later than its stamp: the mark is of that change, or of a later change
+    /// that has covered it.
     #[must_use]
     pub fn is_outdated(&self, fact: &Fact, known: Moment) -> bool {
         fact.stamp() < known && fact.stamp() < self.mark_of(fact)
     }
 
-    /// The last moment at which a fact may have changed, as far as marks say.
+    /// The last moment at which a fact may have changed, according to the marks of its key, documents and collection.
     fn mark_of(&self, fact: &Fact) -> Moment {
         let (lookup, id) = (fact.lookup(), fact.id());
         let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
@@ -131,7 +137,7 @@ impl Freshness {
         documents.map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)
     }
 
-    /// The last moment at which what a key finds changed, as far as is known without its documents.
+    /// The last moment at which what a lookup finds for `id` changed, as far as can be said without knowing its documents.
     #[must_use]
     pub fn key_mark(&self, lookup: LookupId, id: &Id) -> Moment {
         match self.lookups.get(lookup.index()) {
@@ -141,31 +147,33 @@ impl Freshness {
         }
     }
 
-    /// The last moment at which a subject was invalidated, or later.
+    /// The last moment at which a subject was invalidated, or a later one.
     #[must_use]
     pub fn subject_mark(&self, subject: &Subject) -> Moment {
-        self.subjects.get(Target::Subject(subject))
+        self.subject_marks.get(Target::Subject(subject))
     }
 
-    /// Applies a statement: first what changed, then how far it reaches. One of another epoch is not applied.
+    /// Applies a change batch of `epoch`: first its marks, then the newest moment, the floor and the watermark. Returns
+    /// false, and applies nothing, if that is no longer the current epoch.
     pub fn apply(&self, change_batch: &ChangeBatch, epoch: Epoch) -> bool {
-        let _one_by_one = self.write();
+        let _one_by_one = self.lock_writer();
         if epoch != self.epoch() {
             return false;
         }
         self.mark_all(&change_batch.changes);
         let progress = Progress { watermark: self.watermark(), floor: self.floor() };
-        let heard = progress.apply(change_batch.from, change_batch.to);
-        self.observe(heard.watermark);
-        self.floor.store(heard.floor.as_u64(), Ordering::Release);
-        // Last: whoever loads it finds all that came before it marked.
-        self.watermark.store(heard.watermark.as_u64(), Ordering::Release);
+        let progress = progress.apply(change_batch.from, change_batch.to);
+        self.observe(progress.watermark);
+        self.floor.store(progress.floor.as_u64(), Ordering::Release);
+        // Last: a reader that loads this watermark finds everything up to it marked.
+        self.watermark.store(progress.watermark.as_u64(), Ordering::Release);
         true
     }
 
-    /// Marks changes, of which nothing says that they are all there were. Those of another epoch are not marked.
+    /// Marks changes of `epoch` without a claim that they are complete: the watermark stays where it is. Returns false,
+    /// and marks nothing, if that is no longer the current epoch.
     pub fn mark(&self, changes: &[Change], epoch: Epoch) -> bool {
-        let _one_by_one = self.write();
+        let _one_by_one = self.lock_writer();
         let is_current = epoch == self.epoch();
         if is_current {
             self.mark_all(changes);
@@ -175,7 +183,6 @@ impl Freshness {
 
     fn mark_all(&self, changes: &[Change]) {
         for Change { at, what } in changes {
-            // A reader that misses the mark must not know the moment either.
             match what {
                 Changed::Everything => {
                     self.floor.fetch_max(at.as_u64(), Ordering::AcqRel);
@@ -188,25 +195,29 @@ impl Freshness {
                     Some((collection, true)) => self.marks.mark(Target::DocumentById(*collection, &key.id), *at),
                     _ => self.marks.mark(Target::Key(key.lookup, &key.id), *at),
                 },
-                Changed::Subject(subject) => self.subjects.mark(Target::Subject(subject), *at),
+                Changed::Subject(subject) => self.subject_marks.mark(Target::Subject(subject), *at),
             }
+            // After the mark: a reader that knows this moment also finds the mark.
             self.observe(*at);
         }
     }
 
-    /// Begins to hear at a moment of which nothing is known before it: W and the floor are raised to it.
+    /// Starts at a moment before which nothing is known: raises the newest moment, the floor and the watermark to it.
     pub fn begin_at(&self, moment: Moment) {
-        let _one_by_one = self.write();
+        let _one_by_one = self.lock_writer();
         self.observe(moment);
         self.floor.fetch_max(moment.as_u64(), Ordering::AcqRel);
         self.watermark.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
 
-    /// Takes in a probe that was answered. `watermark` is W as it was before the probe was sent, in `epoch`: the source's time
-    /// cannot be earlier, unless it is another source or an older copy of it. Then `forget` is called while nothing counts,
-    /// and a new epoch begins at the probe's moment. Says whether that happened.
+    /// Records an answered probe. `watermark` and `epoch` are those from before the probe was sent; a probe of an earlier
+    /// epoch is dropped.
+    ///
+    /// A source cannot return a moment before that watermark, unless it is another source or an older copy. If it does,
+    /// its time has gone back: all marks and probes are cleared, `forget` is called while no fact counts, and a new epoch
+    /// begins at the probe's moment. Returns whether that happened.
     pub fn record_probe(&self, probe: Probe, watermark: Moment, epoch: Epoch, forget: impl FnOnce()) -> bool {
-        let _one_by_one = self.write();
+        let _one_by_one = self.lock_writer();
         if epoch != self.epoch() {
             return false;
         }
@@ -218,11 +229,11 @@ impl Freshness {
             *probes = Probes::default();
             forget();
             self.marks.clear();
-            self.subjects.clear();
+            self.subject_marks.clear();
             self.watermark.store(probe.moment.as_u64(), Ordering::Release);
-            self.newest.store(probe.moment.as_u64(), Ordering::Release);
+            self.newest_moment.store(probe.moment.as_u64(), Ordering::Release);
             self.floor.store(probe.moment.as_u64(), Ordering::Release);
-            // Again: who began to read in between may have seen W as it was.
+            // A second time: a reader that took the epoch since the first may have loaded the old watermark.
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
         self.observe(probe.moment);
@@ -230,25 +241,26 @@ impl Freshness {
         has_gone_back
     }
 
-    /// The moment that a fact must be true as of to be no older than `since`; none if no probe was sent since then.
+    /// The moment as of which a fact must be true to be no older than `since`; none if no answered probe was sent since
+    /// then.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         self.probes().required_moment(since)
     }
 
-    /// The local time that a fact as of this moment is no older than.
+    /// The local time than which a fact true as of `moment` is no older; none if no probe covers that.
     #[must_use]
     pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         self.probes().fresh_since(moment)
     }
 
-    /// The last probe that was sent at this time or before, and answered.
+    /// The last answered probe that was sent at `time` or before.
     #[must_use]
     pub fn probe_sent_before(&self, time: LocalTime) -> Option<Probe> {
         self.probes().sent_before(time)
     }
 
-    /// The last probe that was answered.
+    /// The answered probe that was sent last.
     #[must_use]
     pub fn newest_probe(&self) -> Option<Probe> {
         self.probes().newest()
@@ -258,7 +270,7 @@ impl Freshness {
         self.probes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

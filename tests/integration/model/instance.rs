@@ -25,7 +25,7 @@ impl Instance {
     pub fn begin_again(&mut self, at: Moment) {
         self.remembered = None;
         self.marks = Marks::default();
-        self.progress = Progress::beginning(at);
+        self.progress = Progress::starting_at(at);
         self.newest = at;
         self.probes = Probes::default();
     }

@@ -79,7 +79,7 @@ impl Protocol {
                 let instance = &mut world.instances[i];
                 instance.runs = true;
                 instance.learn(now, database);
-                instance.progress = Progress::beginning(database);
+                instance.progress = Progress::starting_at(database);
                 if !self.keeps(Safeguard::FloorAtStart) {
                     instance.progress.floor = moment(0);
                 }
