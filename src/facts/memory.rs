@@ -1,15 +1,15 @@
-//! L1: facts in this process's memory, within a budget of bytes that is never passed: facts with all that they hold, and
-//! the tables that they are found by.
+//! L1: facts in this process's memory, within a budget of bytes that is never exceeded. The budget covers the facts with
+//! everything that they own, and the tables that index them.
 //!
-//! The table is cut into shards, each with a lock, a hand and an even share of the budget of its own, so that all of it is
-//! counted where it is changed. A slot is one pointer: the fact itself holds its key, its stamp, and whether it was used. A
-//! hit takes the shard's lock for reading, and allocates nothing.
+//! There are 32 shards. Each has a hash table, a lock, a CLOCK hand and an equal share of the budget, so that all bytes
+//! are counted under the lock under which they change. A slot of the table is one pointer: the fact itself holds its key,
+//! its stamp and a bit that says whether it was used. A hit takes the shard's lock for reading and allocates nothing.
 //!
-//! What has to go is chosen by CLOCK: the hand goes round the table's slots, and takes the first fact that nobody has used
-//! since it came by last. That is nearly as good as the least recently used, and asks nothing of a hit but a bit that is
-//! mostly set already: no queue to reorder, no lock to write under.
+//! CLOCK chooses the facts to evict: the hand goes round the slots of the table and evicts the first fact that was not
+//! used since the hand last passed it. That is nearly as good as evicting the least recently used fact, and all that a
+//! hit does is to set a bit, which is mostly set already: there is no queue to reorder and no lock to take for writing.
 //!
-//! Knows nothing of freshness: it hands out what it has.
+//! It knows nothing of freshness: it returns whatever fact it has.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -24,13 +24,13 @@ use crate::{
     question::{Id, LookupId},
 };
 
-/// How many shards there are: enough that threads seldom meet in one.
+/// The number of shards: enough that two threads rarely want the same one.
 const SHARDS: usize = 32;
 
-/// What the first table of a shard takes at most.
+/// The most bytes that the first allocated table of a shard takes.
 const TABLE_BYTES_MIN: usize = 64;
 
-/// Remembered facts.
+/// The facts in memory.
 #[derive(Debug)]
 pub struct Memory {
     shards: Box<[RwLock<Shard>]>,
@@ -39,15 +39,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Remembers facts in at most `bytes_max` bytes. A fact that takes more than a shard's part of that, a 32nd, is not
-    /// remembered.
+    /// An empty cache of at most `bytes_max` bytes. A fact larger than a shard's share of them, a 32nd, is not cached.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { shards, hasher: RandomState::default(), shard_bytes_max: bytes_max / SHARDS }
     }
 
-    /// The fact. Allocates nothing.
+    /// The fact of a key, if it is cached. Allocates nothing.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id) -> Option<Fact> {
         let hash = hash(&self.hasher, lookup, id);
@@ -57,8 +56,8 @@ impl Memory {
         Some(fact.clone())
     }
 
-    /// Remembers a fact, unless a newer one is there already, or `is_current`, asked while nobody else can get at the entry,
-    /// says that it belongs to a history that is over.
+    /// Caches a fact, unless a newer one is cached already or `is_current` returns false, which means that the fact's
+    /// epoch is over. `is_current` is called under the shard's lock.
     pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
         let hash = hash(&self.hasher, fact.lookup(), fact.id());
         let Some(shard) = self.shard(hash) else { return };
@@ -68,9 +67,9 @@ impl Memory {
         }
     }
 
-    /// Any fact, each about as likely as any other; none where nothing is remembered.
+    /// A random fact, each about as likely as any other; none if nothing is cached.
     #[must_use]
-    pub fn any(&self) -> Option<Fact> {
+    pub fn random(&self) -> Option<Fact> {
         let first = fastrand::usize(..SHARDS);
         let shards = self.shards.iter().cycle().skip(first).take(SHARDS);
         shards.map(read).find_map(|shard| {
@@ -80,7 +79,7 @@ impl Memory {
         })
     }
 
-    /// Forgets everything that is remembered when this is called.
+    /// Drops every fact that is cached when this is called.
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = write(shard);
@@ -88,38 +87,38 @@ impl Memory {
         }
     }
 
-    /// How many bytes are in use.
+    /// The bytes in use.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| read(shard).bytes()).sum()
     }
 
-    /// How many facts are remembered.
+    /// The number of cached facts.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| read(shard).facts.len()).sum()
     }
 
-    /// How many facts had to go for others since the beginning.
+    /// The number of facts evicted so far.
     #[must_use]
     pub fn evictions(&self) -> usize {
         self.shards.iter().map(|shard| read(shard).evictions).sum()
     }
 
-    /// How many bytes may be in use.
+    /// The most bytes that may be in use.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.shard_bytes_max * SHARDS
     }
 
     fn shard(&self, hash: u64) -> Option<&RwLock<Shard>> {
-        // Bits that the table itself makes little of: it takes the lowest for the slot and the highest for a tag.
+        // The table hardly uses these bits: it takes the lowest for the slot and the highest for a tag.
         let [.., byte, _, _] = hash.to_le_bytes();
         self.shards.get(usize::from(byte) % SHARDS)
     }
 }
 
-/// What has been read from a shard or put in it is whole, also after a panic.
+/// Ignores poisoning: the facts of a shard are intact even after a panic under its lock.
 fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
     shard.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -139,15 +138,15 @@ fn is_of(fact: &Fact, lookup: LookupId, id: &Id) -> bool {
     fact.lookup() == lookup && fact.id() == id
 }
 
-/// A part of the facts, chosen by their keys' hashes.
+/// A part of the facts. The hash of a key chooses the shard.
 #[derive(Debug, Default)]
 struct Shard {
     facts: HashTable<Fact>,
-    /// What the facts take, without the table.
+    /// The bytes of the facts, without the table.
     facts_bytes: usize,
-    /// The slot that is looked at next when something has to go.
+    /// The slot that the CLOCK hand has reached.
     hand: usize,
-    /// How many facts had to go.
+    /// The number of facts evicted so far.
     evictions: usize,
 }
 
@@ -157,22 +156,23 @@ impl Shard {
     }
 
     fn insert(&mut self, hash: u64, fact: &Fact, bytes_max: usize, hasher: &RandomState) {
-        if let Ok(there) = self.facts.find_entry(hash, |there| is_of(there, fact.lookup(), fact.id())) {
-            if there.get().stamp() > fact.stamp() {
+        if let Ok(old) = self.facts.find_entry(hash, |old| is_of(old, fact.lookup(), fact.id())) {
+            if old.get().stamp() > fact.stamp() {
                 return;
             }
-            self.facts_bytes -= there.get().memory();
-            there.remove();
+            self.facts_bytes -= old.get().memory();
+            old.remove();
         }
         let bytes = fact.memory();
-        if self.make_room(bytes, bytes_max) {
+        if self.evict_for(bytes, bytes_max) {
             self.facts_bytes += bytes;
             self.facts.insert_unique(hash, fact.clone(), |fact| self::hash(hasher, fact.lookup(), fact.id()));
         }
     }
 
-    /// Lets facts go until one of so many bytes can be put in. Says whether it can; where it never could, all stay.
-    fn make_room(&mut self, bytes: usize, bytes_max: usize) -> bool {
+    /// Evicts facts until one of this many bytes fits. Returns whether it fits. For a fact that never could, nothing is
+    /// evicted.
+    fn evict_for(&mut self, bytes: usize, bytes_max: usize) -> bool {
         if bytes + self.facts.allocation_size() > bytes_max {
             return false;
         }
@@ -184,23 +184,24 @@ impl Shard {
         true
     }
 
-    /// What putting one more fact in adds to the table at most: while a full one is copied to one twice its size, there are
-    /// both. If that is too much, an eviction frees a slot instead, and the table stays as large as it is.
+    /// The most bytes that one more fact adds to the table. While a full table is copied to one of twice its size, both
+    /// exist. If that exceeds the budget, an eviction frees a slot instead, and the table keeps its size.
     fn growth(&self) -> usize {
         if self.facts.len() < self.facts.capacity() { 0 } else { 2 * self.facts.allocation_size() + TABLE_BYTES_MIN }
     }
 
-    /// Lets go of the first fact from the hand on that was not used since the hand came by. Says whether there was any.
+    /// Evicts the first fact from the hand on that was not used since the hand last passed it. Returns whether there was
+    /// one.
     fn evict(&mut self) -> bool {
         let slots = self.facts.num_buckets();
-        // Nobody can use a fact meanwhile: in the second round there is none that was.
+        // The first round clears every used bit, and no fact can be used meanwhile: the second round finds one.
         for _ in 0..2 * slots {
             self.hand = (self.hand + 1) % slots;
-            if let Ok(there) = self.facts.get_bucket_entry(self.hand)
-                && !there.get().take_used()
+            if let Ok(fact) = self.facts.get_bucket_entry(self.hand)
+                && !fact.get().take_used()
             {
-                self.facts_bytes -= there.get().memory();
-                there.remove();
+                self.facts_bytes -= fact.get().memory();
+                fact.remove();
                 self.evictions += 1;
                 return true;
             }
@@ -215,7 +216,7 @@ mod tests {
     use crate::{fact::FactKey, moment::Moment};
 
     #[test]
-    fn while_a_table_grows_there_is_room_for_both() {
+    fn the_budget_covers_both_tables_while_one_grows() {
         let hasher = RandomState::default();
         let mut growths = 0;
         for bytes_max in [2_000, 10_000, 33_333, 150_000] {

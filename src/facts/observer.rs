@@ -1,8 +1,9 @@
-//! The observer: compares remembered facts with the source, a few a second, and counts those that are believed and wrong.
+//! The observer: compares cached facts with the source, a few each second, and counts those that count as fresh but are
+//! wrong.
 //!
-//! Freshness rests on a protocol that was checked in a model and by faults; this looks whether it holds where it runs. A
-//! fact that was changed a moment ago is no mistake: it is one only if it still counts, as of a moment at which the source
-//! says otherwise. Whatever the cause, such a fact is believed no more.
+//! The freshness protocol was verified by a model and by fault injection; the observer verifies it in operation. A fact
+//! that changed a moment ago is merely outdated. It is wrong only if it still counts as of a moment at which the source
+//! has something else. A wrong fact is read again, whatever the cause. The observer does not look for the cause.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,27 +13,27 @@ use super::{Facts, SharedFacts};
 use crate::{
     fact::{Fact, FactKey},
     freshness::{Change, Changed, Epoch, Moment},
-    question::Tier,
+    question::{LookupId, Tier},
     schema::Schema,
     source::Deadline,
     telemetry::RateLimitedLog,
 };
 
-/// How long the source may take to say what the truth is.
+/// How long the source may take to read a fact.
 const READ_TIME: Duration = Duration::from_secs(2);
 
-/// How long it may take until everything has been heard that was before the truth was read: longer than a quiet MongoDB
-/// waits before it writes a moment down, which is ten seconds.
-const HEARING_TIME: Duration = Duration::from_secs(15);
+/// How long the watermark may take to reach the moment at which the source was read. An idle MongoDB writes a new moment
+/// only every ten seconds, so this is longer.
+const CATCH_UP_TIME: Duration = Duration::from_secs(15);
 
-/// Keeps what is wrong everywhere from flooding the log.
-static WRONG: RateLimitedLog = RateLimitedLog::per_second(1);
+/// Limits the log messages about wrong facts, of which there may be many at once.
+static WRONG_FACTS: RateLimitedLog = RateLimitedLog::per_second(1);
 
-/// How often it is looked whether that is so.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the watermark is compared with that moment.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Facts {
-    /// Compares so many facts a second with the source, for ever. One that is not plainly right may take longer.
+    /// Compares this many facts each second with the source, and never ends. A fact that differs may take longer.
     pub async fn observe_all(self, schema: Arc<Schema>, per_second: u32) {
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -42,15 +43,15 @@ impl Facts {
         }
     }
 
-    /// Compares a remembered fact, and what Redis has of it, with the source.
+    /// Compares one fact, as it is in memory and in Redis, with the source.
     async fn observe(&self, schema: &Schema) {
-        // Before the facts: what is found once another history has begun is not a part of this one.
+        // Taken before the facts are looked up: if a new epoch begins in between, the facts are rejected.
         let epoch = self.freshness.epoch();
-        let Some(remembered) = self.memory.any() else { return };
-        let key = FactKey { lookup: remembered.lookup(), id: remembered.id().clone() };
-        // No earlier than what is compared with it.
-        let at = self.freshness.newest_moment().max(remembered.stamp());
-        let mut found = vec![(Tier::Memory, remembered)];
+        let Some(cached) = self.memory.random() else { return };
+        let key = FactKey { lookup: cached.lookup(), id: cached.id().clone() };
+        // The source is read as of this moment, which is no earlier than the stamps of the facts that it is compared with.
+        let at = self.freshness.newest_moment().max(cached.stamp());
+        let mut found = vec![(Tier::Memory, cached)];
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             found.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
         }
@@ -62,21 +63,11 @@ impl Facts {
             if !fact.says_the_same(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
                 is_wrong = true;
                 self.metrics.found_stale(tier);
-                if let Some(suppressed) = WRONG.admit() {
-                    let lookup = schema.lookup(key.lookup);
-                    let (collection, field) = (&*lookup.collection, lookup.by.as_str());
-                    tracing::error!(
-                        tier = tier.as_str(),
-                        collection,
-                        field,
-                        suppressed,
-                        "A FACT IS BELIEVED THAT IS NOT WHAT MONGODB SAYS: it is read again; see docs/metrics.md, PermcachedStaleFacts"
-                    );
-                }
+                log_wrong_fact(schema, key.lookup, tier);
             }
         }
         if is_wrong {
-            // Whatever was read before is outdated from now on; and others find the truth where they found something else.
+            // The mark makes every earlier fact of this key outdated. The fact from the source replaces the wrong ones.
             self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key) }], epoch);
             self.memory.insert(&truth, || epoch == self.freshness.epoch());
             if let Some(shared) = self.shared.as_ref().filter(|_| epoch == self.freshness.epoch()) {
@@ -85,20 +76,34 @@ impl Facts {
         }
     }
 
-    /// Whether a fact is taken to be true as of a moment, once everything before that has been heard.
+    /// Whether a fact still counts as of a moment, once every change up to that moment has been applied. False if that
+    /// takes too long.
     async fn still_counts(&self, fact: &Fact, moment: Moment, epoch: Epoch) -> bool {
-        let until = Instant::now() + HEARING_TIME;
+        let until = Instant::now() + CATCH_UP_TIME;
         while self.freshness.watermark() < moment {
             if Instant::now() > until {
                 return false;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.freshness.as_of(fact, Moment::default(), epoch).is_some_and(|as_of| as_of >= moment)
     }
 }
 
-/// What Redis has of a fact, if it is not of the future: that is not believed.
+fn log_wrong_fact(schema: &Schema, lookup: LookupId, tier: Tier) {
+    if let Some(suppressed) = WRONG_FACTS.admit() {
+        let lookup = schema.lookup(lookup);
+        tracing::error!(
+            tier = tier.as_str(),
+            collection = &*lookup.collection,
+            field = lookup.by.as_str(),
+            suppressed,
+            "A CACHED FACT COUNTS AS FRESH BUT DIFFERS FROM MONGODB: it is read again; see docs/metrics.md, PermcachedStaleFacts"
+        );
+    }
+}
+
+/// The fact that Redis has for a key, unless its stamp is later than `newest`: then it is not used anyway.
 async fn in_redis(shared: &Arc<SharedFacts>, key: &FactKey, newest: Moment) -> Option<Fact> {
     shared.get(std::slice::from_ref(key)).await.into_iter().find(|fact| fact.stamp() <= newest)
 }

@@ -1,11 +1,11 @@
-//! L2: facts that all instances share, in Redis. A plain store: one `MGET` for all that a round lacks, and a `SET` with a
-//! life for each fact that was read from the source (design section 5, point 10).
+//! L2: facts in Redis, which all instances share. A plain store: one `MGET` for all facts that a round lacks, and one
+//! `SET` with an expiry for each fact that was read from the source (docs/freshness.md, point 10).
 //!
-//! Nothing here knows whether a fact still counts, and nothing that Redis says is believed further than that it could be a
-//! fact. No request waits for a write; and where Redis is down, slow or full, this does nothing at all.
+//! It does not know whether a fact still counts. It trusts no value in Redis: a value is decoded only if it could be a
+//! fact of its key. No request waits for a write. Where Redis is down, slow or full, this tier is skipped.
 
-mod writer;
 mod write_budget;
+mod writer;
 
 use std::{
     sync::{
@@ -18,8 +18,8 @@ use std::{
 use futures::future::join_all;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument as _;
+use writer::QueuedFact;
 pub use writer::RedisWriter;
-use writer::Waiting;
 
 use super::codec;
 use crate::{
@@ -30,51 +30,51 @@ use crate::{
     telemetry::{Metrics, SPANS},
 };
 
-/// What a request loses at most when Redis stops to answer. From then on the link is down, and nobody waits for it.
+/// How long a request waits for Redis at most. When Redis takes longer, the link goes down, and later requests do not wait.
 pub const ANSWER_TIME: Duration = Duration::from_millis(50);
 
-/// How many keys one `MGET` has at most.
+/// The most keys of one `MGET`.
 const KEYS_MAX: usize = 20_000;
 
-/// How many bytes of facts wait to be written at most, as they are in memory.
+/// The most bytes of facts in the queue of those to be written, by their size in memory.
 const QUEUE_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
-/// Facts in Redis.
+/// The facts in Redis. What it is to store goes through a queue to a [`RedisWriter`].
 #[derive(Debug)]
 pub struct SharedFacts {
     link: Link,
     names: Names,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
-    /// Bounded by the bytes that may wait, each of which takes a permit of `write_budget`.
-    queue: mpsc::UnboundedSender<Waiting>,
-    write_budget: Arc<Semaphore>,
-    is_refusal_told: AtomicBool,
+    /// Bounded by `queue_bytes`: a queued fact has one permit for each of its bytes.
+    queue: mpsc::UnboundedSender<QueuedFact>,
+    queue_bytes: Arc<Semaphore>,
+    is_refusal_logged: AtomicBool,
 }
 
 /// Why a fact was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unwritten {
-    /// Too many others waited.
+    /// The queue was full.
     QueueFull,
-    /// It takes more than [`codec::BYTES_MAX`].
+    /// Its value takes more than [`codec::BYTES_MAX`].
     TooLarge,
     /// The link is down.
     Down,
     /// Redis is three quarters full.
     OverBudget,
-    /// Redis has just refused others.
+    /// Redis has refused a command a short while ago.
     Paused,
     /// Redis has no memory left.
     OutOfMemory,
-    /// Redis refuses otherwise: mostly, as the user lacks a right.
+    /// Redis refused the command for another reason: in most cases, the user lacks a right.
     Refused,
-    /// Redis failed.
+    /// Redis did not answer in time, or the command failed.
     Failed,
 }
 
 impl Unwritten {
-    /// Each of them.
+    /// Every reason.
     const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::TooLarge,
@@ -102,33 +102,32 @@ impl Unwritten {
 }
 
 impl SharedFacts {
-    /// Facts of a schema, over a link, under these names; and what writes them, which has to be run.
+    /// The facts of a schema, reached by a link and stored under these names, and their writer, which its caller must run.
     #[must_use]
     pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, RedisWriter) {
         for reason in Unwritten::ALL {
             metrics.may_leave_unwritten(reason.as_str());
         }
-        let (queue, waiting) = mpsc::unbounded_channel();
-        let write_budget = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let is_refusal_told = AtomicBool::new(false);
-        let shared = Arc::new(Self { link, names, schema, metrics, queue, write_budget, is_refusal_told });
-        let writer = RedisWriter::new(&shared, waiting);
+        let (queue, queued) = mpsc::unbounded_channel();
+        let queue_bytes = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let is_refusal_logged = AtomicBool::new(false);
+        let shared = Arc::new(Self { link, names, schema, metrics, queue, queue_bytes, is_refusal_logged });
+        let writer = RedisWriter::new(&shared, queued);
         (shared, writer)
     }
 
-    /// Whether there is any use in asking.
+    /// Whether the link to Redis is up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.link.is_up()
     }
 
-    /// Those of the facts that Redis has, within [`ANSWER_TIME`]: none where it does not answer. Whether they count is not
-    /// known.
+    /// The facts of these keys that Redis has; none if it does not answer within [`ANSWER_TIME`]. They may be outdated.
     pub async fn get(&self, keys: &[FactKey]) -> Vec<Fact> {
-        join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_some(keys))).await.into_iter().flatten().collect()
+        join_all(keys.chunks(KEYS_MAX).map(|keys| self.get_chunk(keys))).await.into_iter().flatten().collect()
     }
 
-    async fn get_some(&self, keys: &[FactKey]) -> Vec<Fact> {
+    async fn get_chunk(&self, keys: &[FactKey]) -> Vec<Fact> {
         let span = tracing::trace_span!(target: SPANS, "redis MGET", otel.kind = "client", db.system = "redis", facts = keys.len());
         let mut command = redis::cmd("MGET");
         for key in keys {
@@ -140,21 +139,21 @@ impl SharedFacts {
                 found.filter_map(|(key, value)| codec::decode(&self.schema, key.clone(), &value)).collect()
             }
             Err(error) => {
-                if matches!(error, LinkError::Refused(_)) && !self.is_refusal_told.swap(true, Ordering::Relaxed) {
+                if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
                     let remedy = "grant its user `+mget +set +info ~pc:*`";
-                    tracing::warn!(error = %error_chain(&error), remedy, "no facts can be read from Redis");
+                    tracing::warn!(error = %error_chain(&error), remedy, "Redis refuses `MGET`: no facts are read from it");
                 }
                 Vec::new()
             }
         }
     }
 
-    /// Has a fact that was read from the source be written, if there is room among those that wait.
+    /// Queues a fact that was read from the source to be written, unless the queue is full.
     pub fn put(&self, fact: &Fact) {
         let permits = u32::try_from(fact.memory()).unwrap_or(u32::MAX);
-        match Arc::clone(&self.write_budget).try_acquire_many_owned(permits) {
-            Ok(write_budget) => {
-                let _nobody_writes = self.queue.send(Waiting { fact: fact.clone(), _room: write_budget });
+        match Arc::clone(&self.queue_bytes).try_acquire_many_owned(permits) {
+            Ok(bytes) => {
+                let _writer_is_gone = self.queue.send(QueuedFact { fact: fact.clone(), _bytes: bytes });
             }
             Err(_) => self.metrics.unwritten(Unwritten::QueueFull.as_str()),
         }

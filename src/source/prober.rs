@@ -1,6 +1,7 @@
-//! Probes of a source, shared by all who wait for one (design section 5, point 5).
+//! The prober: sends probes to the source and records their results. Everything that waits for a probe shares them
+//! (docs/freshness.md, point 5).
 //!
-//! Sends them and notes what they returned. What follows from that is `freshness`'s business.
+//! It does not decide what follows from a probe: `freshness` does.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,82 +20,83 @@ use crate::{
     freshness::{Clock, Epoch, Freshness, LocalTime, Probe},
 };
 
-/// How often a probe is sent, whether somebody waits for it or not.
+/// How often a probe is sent, even if nothing waits for it.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a probe may take: so long that a primary which is only slow still answers.
+/// How long a probe may take. A primary that is merely slow answers within this time.
 const PROBE_TIME: Duration = Duration::from_secs(2);
 
-/// How long no probe may be answered before it is said.
+/// How long the source may leave all probes unanswered before that is logged.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// How many probes are under way at once.
-const UNDERWAY_MAX: usize = 8;
+/// The most probes in flight at once.
+const IN_FLIGHT_MAX: usize = 8;
 
-/// A probe that was sent, and what became of it.
+/// A probe that was sent.
 #[derive(Clone)]
-struct Sent {
+struct SentProbe {
     at: LocalTime,
+    /// The result, once there is one. Its sender is dropped without any if the probe panics.
     outcome: watch::Receiver<Option<Result<(), SourceError>>>,
 }
 
-/// Sends probes. Clones share theirs.
+/// Sends probes. Clones share the probes in flight.
 #[derive(Clone)]
 pub struct Prober {
     source: Arc<dyn Source>,
     freshness: Arc<Freshness>,
-    /// What else there is to do when the source's time has gone back.
+    /// Clears what else is cached when the source's time has gone back.
     forget: Arc<dyn Fn() + Send + Sync>,
-    underway: Arc<Mutex<Vec<Sent>>>,
+    in_flight: Arc<Mutex<Vec<SentProbe>>>,
 }
 
 impl Prober {
-    /// A prober that tells `freshness` what it finds out. `forget` empties what else is remembered, for a source whose time
-    /// turns out to have gone back.
+    /// A prober that records its probes in `freshness`. It calls `forget`, which clears all other caches, when the
+    /// source's time turns out to have gone back.
     pub fn new(source: Arc<dyn Source>, freshness: Arc<Freshness>, forget: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { source, freshness, forget: Arc::new(forget), underway: Arc::default() }
+        Self { source, freshness, forget: Arc::new(forget), in_flight: Arc::default() }
     }
 
-    /// Probes for ever, so that there is always a recent one while the source answers.
+    /// Sends probes at a fixed interval, so that there is always a recent one while the source answers. Never ends.
     pub async fn run(self) {
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut answered, mut is_silent, mut why) = (LocalTime::now(), false, None);
+        let (mut answered, mut is_silent, mut last_error) = (LocalTime::now(), false, None);
         loop {
             ticks.tick().await;
             let deadline = Deadline::after(PROBE_TIME);
             tokio::select! {
-                outcome = self.probe_since(LocalTime::now(), deadline) => why = outcome.err(),
-                // One that does not answer does not keep the next one from being sent.
+                outcome = self.probe_since(LocalTime::now(), deadline) => last_error = outcome.err(),
+                // A probe without an answer does not delay the next one.
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
             answered = answered.max(self.freshness.newest_probe().map_or(answered, |probe| probe.sent));
             let was_silent = std::mem::replace(&mut is_silent, LocalTime::now().since(answered) > SILENCE_MAX);
-            match &why {
+            match &last_error {
                 _ if was_silent && !is_silent => tracing::info!("the source answers again"),
                 _ if was_silent || !is_silent => {}
                 Some(error) => tracing::warn!(error = %error_chain(error), "the source cannot be asked for its time"),
-                None => tracing::warn!("the source does not say what time it is"),
+                None => tracing::warn!("the source does not answer probes"),
             }
         }
     }
 
-    /// Whose time it asks for.
+    /// The clock that the probed moments belong to.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.source.clock()
     }
 
-    /// Which history its probes are of.
+    /// The current epoch.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.freshness.epoch()
     }
 
-    /// A probe that was sent no earlier than `since`: the last one, one that is under way, or a new one.
+    /// A probe that was sent no earlier than `since`: the last answered one, one in flight, or a new one.
     ///
     /// # Errors
-    /// The source's, or that there was no time left.
+    /// The source's error if the probe fails, or [`SourceError::TimedOut`] after the deadline.
     pub async fn probe_since(&self, since: LocalTime, deadline: Deadline) -> Result<Probe, SourceError> {
         loop {
             if let Some(probe) = self.freshness.newest_probe().filter(|probe| probe.sent >= since) {
@@ -106,7 +108,7 @@ impl Prober {
             match outcome {
                 Ok(Some(Err(error))) if sent.at >= since => return Err(error),
                 Ok(_) => {}
-                // It panicked: the next one may not.
+                // The probe panicked. Another one may succeed.
                 Err(_) => tokio::task::yield_now().await,
             }
             if deadline.is_over() {
@@ -115,16 +117,17 @@ impl Prober {
         }
     }
 
-    /// A probe under way that will do; else a new one; else, where there are too many, the one that was sent last.
-    fn join_or_send(&self, since: LocalTime) -> Sent {
-        let mut underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
-        underway.retain(|sent| sent.outcome.borrow().is_none() && sent.outcome.has_changed().is_ok());
-        if let Some(last) = underway.last().filter(|last| last.at >= since || underway.len() >= UNDERWAY_MAX) {
+    /// Joins the last probe in flight if it was sent no earlier than `since`, or if too many are in flight; else sends a
+    /// new one.
+    fn join_or_send(&self, since: LocalTime) -> SentProbe {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.retain(|sent| sent.outcome.borrow().is_none() && sent.outcome.has_changed().is_ok());
+        if let Some(last) = in_flight.last().filter(|last| last.at >= since || in_flight.len() >= IN_FLIGHT_MAX) {
             return last.clone();
         }
         let (sender, outcome) = watch::channel(None);
-        let sent = Sent { at: LocalTime::now(), outcome };
-        underway.push(sent.clone());
+        let sent = SentProbe { at: LocalTime::now(), outcome };
+        in_flight.push(sent.clone());
         let (this, at) = (self.clone(), sent.at);
         let probe = async move {
             let outcome = this.send(at).await;
@@ -134,7 +137,7 @@ impl Prober {
         sent
     }
 
-    /// Sends a probe. `at` is a time before that.
+    /// Sends a probe and records its result. `at` is a local time before the call.
     async fn send(&self, at: LocalTime) -> Result<(), SourceError> {
         let (epoch, watermark) = (self.freshness.epoch(), self.freshness.watermark());
         let moment = self.source.probe(Deadline::after(PROBE_TIME)).await?;
@@ -142,7 +145,7 @@ impl Prober {
             tracing::error!(
                 now = moment.as_u64(),
                 before = watermark.as_u64(),
-                "the source's time has gone back: it is another one, or was restored from a backup; all is forgotten"
+                "the source's time has gone back: it is another source, or was restored from a backup; all facts are dropped"
             );
         }
         Ok(())

@@ -1,86 +1,93 @@
-//! How much may be written to a Redis that others use as well: nothing where it is three quarters full, and before that
-//! only a part of what is left, as other instances write too.
+//! The write budget: how many bytes may be written to a Redis that others use as well. Nothing is written where it is
+//! three quarters full. Below that, one report of its memory allows a part of what is free, as other instances write too.
 //!
-//! Pure: is told what the server says, and what time it is.
+//! Does no I/O and reads no clock: its caller passes on what the server reports, and the time.
 
 use std::time::{Duration, Instant};
 
-/// How long an answer counts.
-const LIFE: Duration = Duration::from_millis(250);
+/// How long a report of the server's memory counts.
+const REPORT_LIFE: Duration = Duration::from_millis(250);
 
-/// How long nothing is written after Redis has refused.
+/// How long nothing is written after Redis has refused a command.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Which part of what is left one answer allows.
-const SHARE: u64 = 16;
+/// One report allows this part of what is free: a sixteenth.
+const ALLOWANCE_DIVISOR: u64 = 16;
 
-/// How much one answer allows at most, in bytes.
+/// The most that one report allows, in bytes.
 pub(super) const ALLOWANCE_BYTES_MAX: u64 = 256 * 1_024;
 
-/// Less than this is as good as nothing: asking again and again for a few bytes helps nobody.
+/// The least that one report allows, in bytes. Less counts as nothing, as it would only lead to more questions for the
+/// server.
 const ALLOWANCE_BYTES_MIN: u64 = 4 * 1_024;
 
-/// What may be written, in bytes, by what the server said last.
+/// The bytes that may be written, according to the server's last report.
 #[derive(Debug, Default)]
 pub(super) struct WriteBudget {
-    left: u64,
-    /// Until when the last answer counts, and whether it gave room.
-    answered: Option<(Instant, bool)>,
+    bytes_left: u64,
+    last_report: Option<Report>,
     paused_until: Option<Instant>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Report {
+    expires: Instant,
+    /// Whether it allowed any bytes.
+    has_allowance: bool,
+}
+
 impl WriteBudget {
-    /// Whether the server has to be asked before so many bytes are written.
-    pub(super) fn has_to_be_asked(&self, bytes: u64, now: Instant) -> bool {
-        !self.is_paused(now)
-            && self.answered.is_none_or(|(until, gave_room)| now >= until || gave_room && bytes > self.left)
+    /// Whether the server must be asked for a report before this many bytes are written.
+    pub(super) fn must_ask(&self, bytes: u64, now: Instant) -> bool {
+        let must_renew = |report: Report| now >= report.expires || report.has_allowance && bytes > self.bytes_left;
+        !self.is_paused(now) && self.last_report.is_none_or(must_renew)
     }
 
-    /// Whether Redis has refused just now.
+    /// Whether Redis has refused a command within the last 5 seconds.
     pub(super) fn is_paused(&self, now: Instant) -> bool {
         self.paused_until.is_some_and(|until| now < until)
     }
 
-    /// Takes in what the server says of its memory: one text, or one of each node.
-    pub(super) fn answer<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>, now: Instant) {
-        // Facts go to all nodes alike: the fullest decides.
-        self.left = texts.into_iter().map(allowance).min().unwrap_or(0);
-        self.answered = Some((now + LIFE, self.left > 0));
+    /// Sets the budget by the `INFO memory` of the server, or of each node of a cluster.
+    pub(super) fn record_report<'a>(&mut self, infos: impl IntoIterator<Item = &'a str>, now: Instant) {
+        // Facts are spread evenly over the nodes, so the fullest one decides.
+        self.bytes_left = infos.into_iter().map(allowance).min().unwrap_or(0);
+        self.last_report = Some(Report { expires: now + REPORT_LIFE, has_allowance: self.bytes_left > 0 });
     }
 
-    /// Redis has refused: nothing is written for some time.
+    /// Stops writing for a while, because Redis has refused a command.
     pub(super) fn pause(&mut self, now: Instant) {
-        self.forget();
+        self.clear();
         self.paused_until = Some(now + PAUSE);
     }
 
-    /// What the server said is not known to hold any more.
-    pub(super) fn forget(&mut self) {
-        self.left = 0;
-        self.answered = None;
+    /// Drops the last report: it may no longer be true.
+    pub(super) fn clear(&mut self) {
+        self.bytes_left = 0;
+        self.last_report = None;
     }
 
-    /// Takes so many bytes of what is left, if there are.
-    pub(super) fn take(&mut self, bytes: u64) -> bool {
-        let left = self.left.checked_sub(bytes);
-        self.left = left.unwrap_or(self.left);
+    /// Takes this many bytes from the budget if it has them. Returns whether it had.
+    pub(super) fn try_take(&mut self, bytes: u64) -> bool {
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.unwrap_or(self.bytes_left);
         left.is_some()
     }
 }
 
-/// What an `INFO memory` allows to write.
+/// How many bytes an `INFO memory` allows to write.
 fn allowance(info: &str) -> u64 {
     let field = |name: &str| {
-        let mut lines = info.lines().filter_map(|line| line.trim_end().split_once(':'));
-        lines.find(|(field, _)| *field == name).and_then(|(_, value)| value.parse::<u64>().ok())
+        let mut fields = info.lines().filter_map(|line| line.trim_end().split_once(':'));
+        fields.find(|(field, _)| *field == name).and_then(|(_, value)| value.parse::<u64>().ok())
     };
     match (field("used_memory"), field("maxmemory")) {
         (Some(_), Some(0)) => u64::MAX,
         (Some(used), Some(max)) => {
-            let allowance = ((max / 4 * 3).saturating_sub(used) / SHARE).min(ALLOWANCE_BYTES_MAX);
+            let allowance = ((max / 4 * 3).saturating_sub(used) / ALLOWANCE_DIVISOR).min(ALLOWANCE_BYTES_MAX);
             if allowance < ALLOWANCE_BYTES_MIN { 0 } else { allowance }
         }
-        // It does not say: a proxy in front of it, perhaps.
+        // The fields are missing, perhaps because a proxy answered.
         _ => 0,
     }
 }
@@ -98,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn three_quarters_are_never_passed_and_the_way_there_is_shared() {
+    fn a_report_allows_a_sixteenth_of_what_is_free_below_three_quarters() {
         for (used, max, allowed) in [
             (0, 0, u64::MAX),
             (500 * MIB, 0, u64::MAX),
@@ -121,30 +128,30 @@ mod tests {
     fn the_fullest_node_decides() {
         let now = Instant::now();
         let mut budget = WriteBudget::default();
-        assert!(!budget.take(1), "nothing is known yet");
-        let texts = [info(0, 0), info(74 * MIB, 100 * MIB), info(0, 100 * MIB)];
-        budget.answer(texts.iter().map(String::as_str), now);
-        assert!(budget.take(64 * 1_024) && !budget.take(1));
-        budget.answer([], now);
-        assert!(!budget.take(1));
+        assert!(!budget.try_take(1), "there was no report yet");
+        let infos = [info(0, 0), info(74 * MIB, 100 * MIB), info(0, 100 * MIB)];
+        budget.record_report(infos.iter().map(String::as_str), now);
+        assert!(budget.try_take(64 * 1_024) && !budget.try_take(1));
+        budget.record_report([], now);
+        assert!(!budget.try_take(1));
     }
 
     #[test]
-    fn the_server_is_asked_when_an_answer_is_old_or_used_up_and_not_after_a_refusal() {
+    fn the_server_is_asked_when_a_report_is_old_or_used_up_and_not_after_a_refusal() {
         let now = Instant::now();
         let mut budget = WriteBudget::default();
-        assert!(budget.has_to_be_asked(1, now));
-        budget.answer([&*info(0, 100 * MIB)], now);
-        assert!(!budget.has_to_be_asked(ALLOWANCE_BYTES_MAX, now));
-        assert!(budget.has_to_be_asked(ALLOWANCE_BYTES_MAX + 1, now));
-        assert!(budget.has_to_be_asked(1, now + LIFE));
-        assert!(budget.take(ALLOWANCE_BYTES_MAX));
-        assert!(budget.has_to_be_asked(1, now));
-        budget.answer([&*info(75 * MIB, 100 * MIB)], now);
-        assert!(!budget.has_to_be_asked(1, now), "it has just said that there is none");
-        assert!(budget.has_to_be_asked(1, now + LIFE));
+        assert!(budget.must_ask(1, now));
+        budget.record_report([&*info(0, 100 * MIB)], now);
+        assert!(!budget.must_ask(ALLOWANCE_BYTES_MAX, now));
+        assert!(budget.must_ask(ALLOWANCE_BYTES_MAX + 1, now));
+        assert!(budget.must_ask(1, now + REPORT_LIFE));
+        assert!(budget.try_take(ALLOWANCE_BYTES_MAX));
+        assert!(budget.must_ask(1, now));
+        budget.record_report([&*info(75 * MIB, 100 * MIB)], now);
+        assert!(!budget.must_ask(1, now), "the last report allowed nothing");
+        assert!(budget.must_ask(1, now + REPORT_LIFE));
         budget.pause(now);
-        assert!(budget.is_paused(now) && !budget.has_to_be_asked(1, now));
-        assert!(!budget.is_paused(now + PAUSE) && budget.has_to_be_asked(1, now + PAUSE));
+        assert!(budget.is_paused(now) && !budget.must_ask(1, now));
+        assert!(!budget.is_paused(now + PAUSE) && budget.must_ask(1, now + PAUSE));
     }
 }

@@ -1,4 +1,6 @@
-//! The writing of facts to Redis, in the background: as much at once as Redis has room for, and no more.
+//! The Redis writer: writes facts to Redis in the background, as many as the write budget allows.
+//!
+//! No request waits for it. It reads nothing back, and does not know whether a fact still counts.
 
 use std::{
     sync::Arc,
@@ -22,49 +24,49 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How long a fact is kept, in seconds.
+/// How long Redis keeps a fact, in seconds.
 const LIFE_SECONDS: u64 = 3_600;
 
-/// How long it is kept that there is no document, in seconds: anybody can ask for what is not there.
+/// How long Redis keeps a fact without documents, in seconds. Callers can ask for any number of ids that do not exist.
 const ABSENT_LIFE_SECONDS: u64 = 60;
 
-/// How many facts are written at once.
+/// How many facts are taken from the queue at once.
 const BATCH_MAX: usize = 256;
 
-/// How long Redis may take for a write. Nobody waits for it.
+/// How long Redis may take for a command. No request waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(1);
 
-/// What a fact takes in Redis besides its key and its value, in bytes: rather too much.
+/// What Redis uses for a fact besides its key and its value, in bytes: a generous estimate.
 const OVERHEAD_BYTES: u64 = 150;
 
-/// A fact that waits to be written, and its part of the room for such.
+/// A fact in the queue of those to be written. It keeps its part of the queue's bytes until it is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedFact {
     pub(super) fact: Fact,
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _bytes: OwnedSemaphorePermit,
 }
 
-/// Writes facts.
+/// Writes the queued facts of a [`SharedFacts`].
 #[derive(Debug)]
 pub struct RedisWriter {
     link: Link,
     names: Names,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
-    queue: mpsc::UnboundedReceiver<Waiting>,
+    queue: mpsc::UnboundedReceiver<QueuedFact>,
     budget: WriteBudget,
-    /// What has been said in the log.
-    told: Vec<Unwritten>,
+    /// The reasons that have been logged: each is logged once.
+    logged: Vec<Unwritten>,
 }
 
-/// A fact as Redis takes it.
+/// A `SET` command, and how many bytes of Redis's memory the fact will take.
 struct Write {
     command: Cmd,
     bytes: u64,
 }
 
 impl RedisWriter {
-    pub(super) fn new(shared: &SharedFacts, queue: mpsc::UnboundedReceiver<Waiting>) -> Self {
+    pub(super) fn new(shared: &SharedFacts, queue: mpsc::UnboundedReceiver<QueuedFact>) -> Self {
         let SharedFacts { link, names, schema, metrics, .. } = shared;
         Self {
             link: link.clone(),
@@ -73,18 +75,18 @@ impl RedisWriter {
             metrics: Arc::clone(metrics),
             queue,
             budget: WriteBudget::default(),
-            told: Vec::new(),
+            logged: Vec::new(),
         }
     }
 
-    /// Writes what there is to write for as long as anybody could have something to write.
+    /// Writes queued facts until the [`SharedFacts`] is dropped.
     pub async fn run(mut self) {
-        let mut waiting = Vec::with_capacity(BATCH_MAX);
-        while self.queue.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        let mut queued = Vec::with_capacity(BATCH_MAX);
+        while self.queue.recv_many(&mut queued, BATCH_MAX).await > 0 {
             let mut writes = Vec::new();
             let mut bytes = 0;
-            for Waiting { fact, .. } in waiting.drain(..) {
-                let Some(write) = self.write_of(&fact) else {
+            for QueuedFact { fact, .. } in queued.drain(..) {
+                let Some(write) = self.prepare(&fact) else {
                     self.metrics.unwritten(Unwritten::TooLarge.as_str());
                     continue;
                 };
@@ -99,7 +101,8 @@ impl RedisWriter {
         }
     }
 
-    fn write_of(&self, fact: &Fact) -> Option<Write> {
+    /// The command that writes a fact; none if the fact takes too many bytes.
+    fn prepare(&self, fact: &Fact) -> Option<Write> {
         let key = self.names.fact(&FactKey { lookup: fact.lookup(), id: fact.id().clone() });
         let value = codec::encode(&self.schema, fact)?;
         let bytes = u64::try_from(key.len() + value.len()).ok()? + OVERHEAD_BYTES;
@@ -109,93 +112,97 @@ impl RedisWriter {
         Some(Write { command, bytes })
     }
 
-    /// Writes those for which there is room. Each is a command of its own: in a cluster they go to different nodes.
+    /// Writes as many facts as the budget allows. Each is a command of its own, as in a cluster they belong to different
+    /// nodes.
     async fn write(&mut self, mut writes: Vec<Write>, bytes: u64) {
         let reason = match self.refresh_budget(bytes).await {
             Ok(()) => Unwritten::OverBudget,
             Err(reason) => reason,
         };
         let all = writes.len();
-        writes.retain(|write| self.budget.take(write.bytes));
+        writes.retain(|write| self.budget.try_take(write.bytes));
         for _ in writes.len()..all {
-            self.unwritten(reason);
+            self.record_unwritten(reason);
         }
-        let setting = writes.iter().map(|write| self.link.query::<()>(&write.command, WRITE_TIME));
-        for written in join_all(setting).await {
-            match written {
+        let sets = writes.iter().map(|write| self.link.query::<()>(&write.command, WRITE_TIME));
+        for result in join_all(sets).await {
+            match result {
                 Ok(()) => self.metrics.written(),
-                Err(error) => self.failed(&error),
+                Err(error) => {
+                    let reason = self.record_error(&error);
+                    self.record_unwritten(reason);
+                }
             }
         }
     }
 
-    /// Finds out how much room there is, where that is not known.
+    /// Asks the server for a report of its memory, if the budget does not cover this many bytes without one.
     async fn refresh_budget(&mut self, bytes: u64) -> Result<(), Unwritten> {
         let now = Instant::now();
         if self.budget.is_paused(now) {
             return Err(Unwritten::Paused);
         }
         if !self.link.is_up() {
-            self.budget.forget();
+            self.budget.clear();
             return Err(Unwritten::Down);
         }
-        if self.budget.has_to_be_asked(bytes, now) {
+        if self.budget.must_ask(bytes, now) {
             let mut command = redis::cmd("INFO");
             command.arg("memory");
             match self.link.query::<Value>(&command, WRITE_TIME).await {
-                Ok(value) => self.budget.answer(texts(&value), Instant::now()),
+                Ok(value) => self.budget.record_report(texts(&value), Instant::now()),
                 Err(error) => {
-                    self.budget.forget();
-                    let reason = Unwritten::of(&error);
-                    self.heed(reason, &error);
-                    return Err(reason);
+                    self.budget.clear();
+                    return Err(self.record_error(&error));
                 }
             }
         }
         Ok(())
     }
 
-    fn failed(&mut self, error: &LinkError) {
+    /// Pauses if Redis has refused a command, and logs that the first time. Returns the reason that the error amounts to.
+    fn record_error(&mut self, error: &LinkError) -> Unwritten {
         let reason = Unwritten::of(error);
-        self.heed(reason, error);
-        self.unwritten(reason);
-    }
-
-    /// Stops for a while where Redis refuses.
-    fn heed(&mut self, reason: Unwritten, error: &LinkError) {
-        let (what, remedy) = match reason {
+        let (message, remedy) = match reason {
             Unwritten::OutOfMemory => (
                 "Redis is full: no facts are written for a while",
                 "raise its `maxmemory`, or give the facts a Redis of their own",
             ),
             Unwritten::Refused => {
-                ("Redis refuses: no facts are written for a while", "grant its user `+mget +set +info ~pc:*`")
+                ("Redis refuses commands: no facts are written for a while", "grant its user `+mget +set +info ~pc:*`")
             }
-            _ => return,
+            Unwritten::QueueFull
+            | Unwritten::TooLarge
+            | Unwritten::Down
+            | Unwritten::OverBudget
+            | Unwritten::Paused
+            | Unwritten::Failed => return reason,
         };
         self.budget.pause(Instant::now());
-        // What this instance is connected to is a master no more.
+        // The server that this instance is connected to is no longer a master: connect anew.
         if error.is_read_only() {
             self.link.renew();
         }
         if self.is_first(reason) {
-            tracing::warn!(error = %error_chain(error), remedy, "{what}");
+            tracing::warn!(error = %error_chain(error), remedy, "{message}");
         }
+        reason
     }
 
-    fn unwritten(&mut self, reason: Unwritten) {
+    /// Counts a fact that was not written. Logs the first time that the budget is the reason.
+    fn record_unwritten(&mut self, reason: Unwritten) {
         self.metrics.unwritten(reason.as_str());
         if reason == Unwritten::OverBudget && self.is_first(reason) {
             let remedy = "raise its `maxmemory`, or give the facts a Redis of their own";
-            tracing::warn!(remedy, "Redis is three quarters full: no facts are written until there is room");
+            tracing::warn!(remedy, "Redis is three quarters full: no facts are written until memory is free again");
         }
     }
 
-    /// Whether it was not told yet.
+    /// Whether this reason has not been logged yet. From then on it counts as logged.
     fn is_first(&mut self, reason: Unwritten) -> bool {
-        let is_first = !self.told.contains(&reason);
+        let is_first = !self.logged.contains(&reason);
         if is_first {
-            self.told.push(reason);
+            self.logged.push(reason);
         }
         is_first
     }
@@ -212,7 +219,7 @@ impl Unwritten {
     }
 }
 
-/// What a server says, or each node of a cluster.
+/// The texts of a reply: one from a single server, one for each node from a cluster.
 fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).into_iter().collect(),
@@ -227,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_says_one_text_and_a_cluster_one_of_each_node() {
+    fn a_server_replies_with_one_text_and_a_cluster_with_one_for_each_node() {
         let text = |text: &str| Value::BulkString(text.into());
         assert_eq!(texts(&text("a")), ["a"]);
         assert_eq!(texts(&Value::Map(vec![(text("n1"), text("a")), (text("n2"), text("b"))])), ["a", "b"]);

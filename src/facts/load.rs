@@ -1,0 +1,258 @@
+//! Loading: each fact that a request lacks comes from a load that is in flight already, or from a new load, which asks
+//! Redis and then the source.
+//!
+//! How loads are shared is in `singleflight`. Whether a loaded fact counts is tested by `freshness`, for each request
+//! that waited.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
+
+use super::{
+    CachedFact, Facts, FreshnessRequirement, SharedFacts,
+    singleflight::{JoinCondition, LoadParameters, LoadResults, ResultReceiver, Role},
+};
+use crate::{
+    fact::FactKey,
+    freshness::{Epoch, Moment},
+    question::Tier,
+    source::{Deadline, SourceError},
+};
+
+/// How often a request tries to load a fact: a load may break off, time out, or bring a fact that is too old for the
+/// request.
+const ATTEMPTS_MAX: u32 = 8;
+
+impl Facts {
+    /// Loads facts, all at the same time. Returns one result for each key, in any order.
+    pub async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        requirement: FreshnessRequirement,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<CachedFact, SourceError>)> {
+        let results = Vec::with_capacity(keys.len());
+        let mut request = LoadRequest { facts: self, requirement, deadline, results };
+        let mut missing = keys;
+        for attempt in 0..ATTEMPTS_MAX {
+            let PendingLoads { epoch, newest_moment, waits } = request.join_or_start(missing, attempt > 0);
+            missing = Vec::new();
+            for wait in waits {
+                missing.extend(request.receive(wait, epoch, newest_moment).await);
+            }
+            request.take_cached(&mut missing, |_| ());
+            if missing.is_empty() {
+                return request.results;
+            }
+        }
+        request.results.extend(missing.into_iter().map(|key| (key, Err(SourceError::BrokenOff))));
+        request.results
+    }
+
+    /// Loads facts: those that Redis has and that meet the load's requirement from there, all others from the source.
+    /// Caches them.
+    async fn fetch(&self, keys: Vec<FactKey>, load: LoadParameters) -> LoadResults {
+        let mut results = LoadResults::with_capacity(keys.len());
+        let mut missing = keys;
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
+            for cached in self.fetch_from_redis(shared, &missing, load).await {
+                self.memory.insert(&cached.fact, || load.epoch == self.freshness.epoch());
+                results.insert(FactKey { lookup: cached.fact.lookup(), id: cached.fact.id().clone() }, Ok(cached));
+            }
+            missing.retain(|key| !results.contains_key(key));
+        }
+        if !missing.is_empty() {
+            self.fetch_from_source(missing, load, &mut results).await;
+        }
+        results
+    }
+
+    /// The facts that Redis has and that meet the load's requirement.
+    async fn fetch_from_redis(
+        &self,
+        shared: &Arc<SharedFacts>,
+        keys: &[FactKey],
+        load: LoadParameters,
+    ) -> Vec<CachedFact> {
+        // In a task of its own, which may take longer than this load waits for it: a Redis that does not answer is
+        // noticed even if the deadline is near.
+        let get = {
+            let (shared, keys) = (Arc::clone(shared), keys.to_vec());
+            async move { shared.get(&keys).await }
+        };
+        let get = tokio::spawn(get.in_current_span());
+        // The other half of the time is for the source.
+        let patience = load.deadline.at_most(load.deadline.left() / 2).instant();
+        let found = timeout_at(patience, get).await.ok().and_then(Result::ok).unwrap_or_default();
+        // A later stamp may be of another epoch, or the value may be no fact of this source at all.
+        let newest_moment = self.freshness.newest_moment();
+        let fresh = found.into_iter().filter(|fact| fact.stamp() <= newest_moment).filter_map(|fact| {
+            let as_of = self.freshness.as_of(&fact, load.requirement.stamp, load.epoch)?;
+            (as_of >= load.requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Redis })
+        });
+        let fresh: Vec<CachedFact> = fresh.collect();
+        self.metrics.asked_redis(keys.len(), fresh.len());
+        fresh
+    }
+
+    /// Reads facts from the source and caches them, in memory and in Redis.
+    async fn fetch_from_source(&self, keys: Vec<FactKey>, load: LoadParameters, results: &mut LoadResults) {
+        let is_current = || load.epoch == self.freshness.epoch();
+        let asked = keys.len();
+        let read = self.source.load(keys, load.at, load.deadline.for_loading());
+        // A source that ignores its deadline is cut off. Requests that have more time try again.
+        let read = timeout_at(load.deadline.instant(), read).await.unwrap_or_default();
+        self.metrics.asked_source(asked, read.iter().filter(|(_, result)| result.is_ok()).count());
+        for (key, result) in read {
+            if let Ok(fact) = &result {
+                self.memory.insert(fact, is_current);
+                if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
+                    shared.put(fact);
+                }
+            }
+            results.insert(key, result.map(CachedFact::from));
+        }
+    }
+}
+
+/// One call of [`Facts::load`]: what it requires, and the results so far.
+struct LoadRequest<'a> {
+    facts: &'a Facts,
+    requirement: FreshnessRequirement,
+    deadline: Deadline,
+    results: Vec<(FactKey, Result<CachedFact, SourceError>)>,
+}
+
+/// The loads that a request waits for, and what the instance knew before it began to wait.
+struct PendingLoads {
+    epoch: Epoch,
+    newest_moment: Moment,
+    waits: Vec<Wait>,
+}
+
+/// A load that a request waits for, and the keys of the facts that it waits for.
+struct Wait {
+    result_receiver: ResultReceiver,
+    keys: Vec<FactKey>,
+    /// Whether another request started the load.
+    is_joined: bool,
+}
+
+impl LoadRequest<'_> {
+    /// Joins the loads in flight that will bring some of the facts, and starts one load for all others. Takes facts that
+    /// turn out to be cached.
+    fn join_or_start(&mut self, missing: Vec<FactKey>, is_retry: bool) -> PendingLoads {
+        let Self { facts, requirement, deadline, .. } = *self;
+        let epoch = facts.freshness.epoch();
+        // Read before any key is claimed. It is no earlier than any mark, so a load as of it brings nothing outdated.
+        let newest_moment = facts.freshness.newest_moment();
+        let at = newest_moment.max(requirement.as_of).max(requirement.stamp);
+        let load = LoadParameters { at, epoch, deadline, requirement };
+        let mut loader = facts.in_flight.prepare(load);
+        let mut joined: HashMap<u64, Wait> = HashMap::new();
+        let mut claimed = Vec::new();
+        for key in missing {
+            match loader.claim(&key, self.join_condition(&key, newest_moment, is_retry)) {
+                Role::Loader => claimed.push(key),
+                Role::Waiter { load_id, result_receiver } => {
+                    facts.metrics.joined();
+                    let wait = joined.entry(load_id);
+                    wait.or_insert_with(|| Wait { result_receiver, keys: Vec::new(), is_joined: true }).keys.push(key);
+                }
+            }
+        }
+        // A load may have completed after the request looked into memory and before it claimed the key.
+        self.take_cached(&mut claimed, |key| loader.release(key));
+        let mut waits: Vec<Wait> = joined.into_values().collect();
+        if !claimed.is_empty() {
+            waits.push(Wait { result_receiver: loader.result_receiver(), keys: claimed.clone(), is_joined: false });
+            let facts = facts.clone();
+            // In a task of its own: the load goes on if its request is cancelled. If it panics, the waiters see that and
+            // try again.
+            let load = async move {
+                let results = facts.fetch(claimed, load).await;
+                loader.complete(results);
+            };
+            tokio::spawn(load.in_current_span());
+        }
+        PendingLoads { epoch, newest_moment, waits }
+    }
+
+    /// What a load in flight must offer for this request to join it.
+    fn join_condition(&self, key: &FactKey, newest_moment: Moment, is_retry: bool) -> JoinCondition {
+        let freshness = &self.facts.freshness;
+        // A load that reads an earlier moment would bring a fact that is outdated for this request.
+        let required = self.requirement.as_of.max(self.requirement.stamp).max(freshness.floor());
+        let required = required.max(freshness.key_mark(key.lookup, &key.id));
+        if !is_retry {
+            return JoinCondition { at: required, deadline: None, requirement: None };
+        }
+        // The load that this request joined timed out, or brought a fact that was too old for it. A retry joins only a
+        // load that cannot fail it for the same reason. With a Redis that includes the requirement: a fact from there may
+        // be older than the moment that the load reads as of.
+        let requirement = self.facts.shared.is_some().then_some(self.requirement);
+        JoinCondition { at: newest_moment.max(required), deadline: Some(self.deadline), requirement }
+    }
+
+    /// Waits for a load, and takes the facts and errors that it brings for this request. Returns the keys to try again.
+    ///
+    /// `epoch` and `newest_moment` are those from before the wait began.
+    async fn receive(&mut self, wait: Wait, epoch: Epoch, newest_moment: Moment) -> Vec<FactKey> {
+        let Wait { mut result_receiver, keys, is_joined } = wait;
+        let began = Instant::now();
+        let loaded = match timeout_at(self.deadline.instant(), result_receiver.wait_for(Option::is_some)).await {
+            Ok(loaded) => loaded.ok().and_then(|loaded| loaded.clone()),
+            Err(_) => {
+                self.results.extend(keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))));
+                return Vec::new();
+            }
+        };
+        if is_joined {
+            self.facts.metrics.waited(began.elapsed());
+        }
+        let mut missing = Vec::new();
+        for key in keys {
+            match loaded.as_ref().and_then(|loaded| loaded.get(&key)) {
+                // The load's deadline was earlier than this request's.
+                Some(Err(SourceError::TimedOut)) if !self.deadline.is_all_but_over() => missing.push(key),
+                Some(Err(error)) => self.results.push((key, Err(error.clone()))),
+                Some(Ok(cached)) => match self.accept(cached, epoch, newest_moment) {
+                    Some(cached) => self.results.push((key, Ok(cached))),
+                    None => missing.push(key),
+                },
+                // The load broke off, or its request found this fact in memory after all.
+                None => missing.push(key),
+            }
+        }
+        missing
+    }
+
+    /// A loaded fact as this request may use it. None if a new epoch has begun or the fact is too old: the request that
+    /// started the load may require less than this one, and may have known of fewer changes.
+    fn accept(&self, loaded: &CachedFact, epoch: Epoch, newest_moment: Moment) -> Option<CachedFact> {
+        let (freshness, fact) = (&self.facts.freshness, &loaded.fact);
+        match loaded.tier {
+            Tier::Source => {
+                let is_outdated = epoch != freshness.epoch() || freshness.is_outdated(fact, newest_moment);
+                (!is_outdated).then(|| loaded.clone())
+            }
+            Tier::Redis | Tier::Memory => {
+                let as_of = freshness.as_of(fact, self.requirement.stamp, epoch)?;
+                (as_of >= self.requirement.as_of).then(|| CachedFact { as_of, ..loaded.clone() })
+            }
+        }
+    }
+
+    /// Takes those of the missing facts that are cached by now, and calls `taken` for each of their keys.
+    fn take_cached(&mut self, missing: &mut Vec<FactKey>, mut taken: impl FnMut(&FactKey)) {
+        missing.retain(|key| match self.facts.cached(key.lookup, &key.id, self.requirement) {
+            Some(cached) => {
+                taken(key);
+                self.results.push((key.clone(), Ok(cached)));
+                false
+            }
+            None => true,
+        });
+    }
+}
