@@ -1,7 +1,8 @@
-//! Facts and a question into an answer: pure, synchronous, deterministic. What cannot be decided yet is answered with the
-//! facts that are missing (design section 4).
+//! The evaluator: computes an answer from facts and a question. If the facts do not decide it yet, it reports the keys of
+//! the facts that are missing (ARCHITECTURE.md, "A check"). It is pure, synchronous and deterministic.
 //!
-//! No I/O, no clock but the one handed in, no allocation unless a tree is large. It never panics and its work is bounded.
+//! It does no I/O and reads no clock: the caller passes the time. It allocates only for missing keys and large trees, never
+//! panics, and its work is bounded.
 
 mod truth;
 mod tree;
@@ -17,36 +18,36 @@ use crate::{
     schema::{Expression, Member, Schema, Target},
 };
 
-/// How many edges and sets deep a check looks at most.
+/// The maximal depth of a check, in edges and sets one behind the other.
 pub const DEPTH_MAX: usize = 32;
 
-/// How many relations, permissions and resources a check looks at, at most.
+/// The maximal number of nodes of a check: relations, permissions and resources that it looks at.
 pub const NODES_MAX: usize = 10_000;
 
-/// How many grants of one relation count as a node.
+/// So many grants of one relation count as one more node.
 const GRANTS_A_NODE: usize = 64;
 
-/// From how many nodes on values are remembered within a check, so that what is reached twice is computed once. Below
-/// that, remembering costs more than it saves.
+/// After so many nodes a check memoizes values, so that a resource that is reached twice is computed once. For smaller
+/// checks a memo costs more than it saves.
 const MEMO_AFTER: usize = 64;
 
-/// Where the evaluator finds facts.
+/// The facts that an evaluation can use.
 pub trait AvailableFacts {
-    /// The fact, if it is at hand.
+    /// The fact, if it is available.
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact>;
 }
 
-/// What evaluation came to.
+/// The result of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The facts at hand decide it.
+    /// The available facts decide the question.
     Decided(Answer),
-    /// They do not: those that are missing were named.
+    /// They do not decide it. The keys of the missing facts were added to `missing`.
     Missing,
 }
 
-/// Answers a question from the facts at hand. Where these do not suffice, every fact that is reachable now and could still
-/// decide is added to `missing`, perhaps more than once.
+/// Answers a question from the available facts. If these do not suffice, it adds to `missing` the key of every fact that is
+/// reachable now and could still decide the question. A key may be added more than once.
 pub fn evaluate(
     schema: &Schema,
     question: &Question,
@@ -57,21 +58,21 @@ pub fn evaluate(
     Evaluation::new(schema, question, facts, now, missing, tree::Untraced).question(question).verdict()
 }
 
-/// Watches an evaluation. The plain one watches nothing and costs nothing.
+/// Receives the steps of an evaluation. [`tree::Untraced`] ignores them and costs nothing.
 trait Trace {
-    /// Whether to look at all sides, those that can no longer decide too.
+    /// Whether the evaluation looks at all sides, including those that can no longer change the result.
     const WHOLE: bool;
     fn enter(&mut self, step: impl FnOnce() -> Step);
     fn grant(&mut self, grant: &Grant, fact: &Fact, value: Value);
     fn leave(&mut self, value: Value);
 }
 
-/// One resource on the way from the question to where the evaluator is, innermost first.
+/// One resource on the path from the question to the resource being evaluated. The frames form a list, innermost first.
 struct Frame<'f> {
     outer: Option<&'f Frame<'f>>,
-    /// The resource's own document, which most of its relations are read from.
+    /// The fact of the resource's own document, from which most of its relations are read.
     own: Option<(LookupId, &'f Fact)>,
-    /// How many frames there are, this one included.
+    /// The number of frames, including this one.
     depth: usize,
     kind: ResourceTypeId,
     id: &'f Id,
@@ -80,7 +81,7 @@ struct Frame<'f> {
 }
 
 impl Frame<'_> {
-    /// The depth of the frame where the same is already being asked.
+    /// The depth of the frame that is already evaluating the same member of the same resource, if there is one.
     fn find(&self, kind: ResourceTypeId, id: &Id, member: Member, negated: bool) -> Option<usize> {
         let mut frame = Some(self);
         while let Some(at) = frame {
@@ -93,14 +94,14 @@ impl Frame<'_> {
     }
 }
 
-/// The document of a resource.
+/// The own document of a resource.
 #[derive(Clone, Copy)]
 enum Own<'a> {
-    /// Its type has none.
+    /// The resource's type has no collection.
     None,
-    /// The fact is not at hand.
+    /// The fact is not available.
     Missing,
-    /// What the lookup found.
+    /// The fact, which may say that there is no document.
     Fact(LookupId, &'a Fact),
 }
 
@@ -139,7 +140,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         Self { schema, facts, subject: &question.subject, now, missing, nodes: 0, memo, trace }
     }
 
-    /// The subject may ask, the resource is there, and the permission holds.
+    /// The conjunction of three values: the subject passes its gate, the resource exists, and the permission holds.
     fn question(&mut self, question: &Question) -> Value {
         let resource = &question.resource;
         let mut all = All::default();
@@ -162,26 +163,30 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         all.value()
     }
 
+    /// Whether the subject's own document exists and fulfils the condition of its type.
     fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
         self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });
         let value = match self.fact(self.schema.relation(gate).lookup, id) {
             None => Value::MISSING,
             Some(fact) => {
                 let value = self.any_grant(gate, fact, |_, _| Value::FALSE, false);
-                if let Truth::False(_) = value.truth { Value::denied(Reason::SubjectInactive) } else { value.unnamed() }
+                match value.truth {
+                    Truth::False(_) => Value::denied(Reason::SubjectInactive),
+                    Truth::True(_) | Truth::Unsure(_) | Truth::Missing => value.unnamed(),
+                }
             }
         };
         self.trace.leave(value);
         value
     }
 
-    /// The document of a resource.
+    /// The own document of a resource.
     fn own(&mut self, kind: ResourceTypeId, id: &Id) -> Own<'a> {
         let Some(lookup) = self.schema.resource(kind).document else { return Own::None };
         self.fact(lookup, id).map_or(Own::Missing, |fact| Own::Fact(lookup, fact))
     }
 
-    /// Whether a resource is there.
+    /// Whether a resource exists; `reason` is the reason of the denial if it does not.
     fn existence(&mut self, kind: ResourceTypeId, id: &Id, own: Own<'a>, reason: Reason) -> Value {
         match own {
             Own::Missing => Value::MISSING,
@@ -194,17 +199,18 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The fact that a relation of the frame's resource is read from.
+    /// The fact from which a relation of the frame's resource is read.
     fn fact_in<'f>(&mut self, lookup: LookupId, frame: &Frame<'f>) -> Option<&'f Fact>
     where
         'a: 'f,
     {
         match frame.own {
             Some((own, fact)) if own == lookup => Some(fact),
-            _ => self.fact(lookup, frame.id),
+            Some(_) | None => self.fact(lookup, frame.id),
         }
     }
 
+    /// The fact, if it is available. Otherwise its key is added to `missing`.
     fn fact(&mut self, lookup: LookupId, id: &Id) -> Option<&'a Fact> {
         let fact = self.facts.get(lookup, id);
         if fact.is_none() {
@@ -213,7 +219,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         fact
     }
 
-    /// Counts a node; the bound makes all further ones indeterminate.
+    /// Counts a node, and returns whether there are more than [`NODES_MAX`]. Then its value is indeterminate.
     fn is_exhausted(&mut self) -> bool {
         self.nodes += 1;
         self.nodes > NODES_MAX
@@ -275,7 +281,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// Whether the subject is in the relation, or the flag is set.
+    /// Whether the subject is in the relation or, for a flag, whether it is set.
     fn relation(&mut self, id: RelationId, frame: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() {
             return Value::LIMIT;
@@ -294,7 +300,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         value
     }
 
-    /// Whether what is asked holds of a resource at the end of the edge.
+    /// Whether `member` holds for a resource at the end of the edge.
     fn walk(&mut self, edge: RelationId, member: Member, frame: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() {
             return Value::LIMIT;
@@ -304,14 +310,12 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         let value = match self.fact_in(lookup, frame) {
             None => Value::MISSING,
             Some(fact) => {
-                let there = |this: &mut Self, grant: &Grant| match &grant.grantee {
-                    Grantee::Id(id) => match this.target(grant) {
-                        Some(Target::Resource(kind)) => this.elsewhere(kind, id, member, frame, negated),
-                        _ => Value::FALSE,
-                    },
-                    _ => Value::FALSE,
+                let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
+                    (Grantee::Id(id), Some(Target::Resource(kind))) => this.elsewhere(kind, id, member, frame, negated),
+                    (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
+                    | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable, _) => Value::FALSE,
                 };
-                self.any_grant(edge, fact, there, negated)
+                self.any_grant(edge, fact, follow, negated)
             }
         };
         self.trace.leave(value);
@@ -322,7 +326,8 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.schema.relation(grant.relation).ids.as_ref()?.targets.get(usize::from(grant.target)).copied()
     }
 
-    /// Unites what the documents of a fact say for a relation. `ask` finds out whether a grant leads to what is wanted.
+    /// The disjunction of all grants that a fact has for a relation. `ask` computes the value of a grant to an id or to
+    /// everyone.
     fn any_grant<'f>(
         &mut self,
         relation: RelationId,
@@ -334,7 +339,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return Value::LIMIT_OF_FACT;
         }
         let grants = fact.grants(relation);
-        // Looking through a long list is work too.
+        // A long list of grants is work too, so it counts against the bound on nodes.
         self.nodes += grants.clone().count() / GRANTS_A_NODE;
         let mut any = Any::default();
         for grant in grants {
@@ -344,36 +349,41 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             if grant.certainty == Certainty::Suspect && !negated {
                 continue;
             }
-            let asked = match &grant.grantee {
+            let granted = match &grant.grantee {
                 Grantee::Flag => Value::granted(relation),
                 Grantee::Unreadable => Value::MALFORMED,
                 Grantee::Id(_) | Grantee::Everyone => ask(self, grant),
             };
-            let value = asked.during(fact.window(grant), grant.certainty, self.now);
+            let value = granted.during(fact.window(grant), grant.certainty, self.now);
             self.trace.grant(grant, fact, value);
             any.add(value);
         }
         any.value()
     }
 
-    /// Whether a grant's subject is the one who asks, or a set that it is in.
+    /// Whether a grant's grantee is the subject of the question, or a set that contains it.
     fn grantee(&mut self, grant: &Grant, frame: &Frame<'_>, negated: bool) -> Value {
         let granted = Value::granted(grant.relation);
-        let is_asker = |kind| matches!(self.subject, Subject::Known { kind: asker, .. } if *asker == kind);
         match (&grant.grantee, self.target(grant)) {
-            (Grantee::Everyone, Some(Target::Subject(kind))) if is_asker(kind) => granted,
+            (Grantee::Everyone, Some(Target::Subject(kind))) => match self.subject {
+                Subject::Known { kind: asker, .. } if *asker == kind => granted,
+                Subject::Known { .. } | Subject::Anonymous => Value::FALSE,
+            },
             (Grantee::Id(id), Some(Target::Subject(kind))) => match self.subject {
                 Subject::Known { kind: asker, id: asker_id } if *asker == kind && asker_id == id => granted,
-                _ => Value::FALSE,
+                Subject::Known { .. } | Subject::Anonymous => Value::FALSE,
             },
             (Grantee::Id(id), Some(Target::Set(kind, member))) => {
                 self.elsewhere(kind, id, member, frame, negated).named(grant.relation)
             }
-            _ => Value::FALSE,
+            (Grantee::Everyone, Some(Target::Set(..) | Target::Resource(_)) | None)
+            | (Grantee::Id(_), Some(Target::Resource(_)) | None)
+            | (Grantee::Flag | Grantee::Unreadable, _) => Value::FALSE,
         }
     }
 
-    /// What is asked of another resource. An absent one grants nothing, a circle cuts itself off.
+    /// The value of a member of another resource. An absent resource grants nothing. A question that is already being
+    /// evaluated further out grants nothing here: it is cut off.
     fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
             return Value::LIMIT;
@@ -381,8 +391,8 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         if let Some(depth) = outer.find(kind, id, member, negated) {
             return Value::cut(depth);
         }
-        let remembers = self.nodes > MEMO_AFTER && !T::WHOLE;
-        if remembers && let Some(value) = self.memo.get(&(kind, id.clone(), member, negated)) {
+        let is_memoizing = self.nodes > MEMO_AFTER && !T::WHOLE;
+        if is_memoizing && let Some(value) = self.memo.get(&(kind, id.clone(), member, negated)) {
             return *value;
         }
         let own = self.own(kind, id);
@@ -393,7 +403,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             all.add(self.member(member, &frame, negated));
         }
         let value = all.value().left(frame.depth);
-        if remembers && value.cut == NEVER_CUT {
+        if is_memoizing && value.cut == NEVER_CUT {
             self.memo.insert((kind, id.clone(), member, negated), value);
         }
         value

@@ -1,13 +1,13 @@
-//! A fact: what a lookup finds for one key at one moment, reduced to what the schema's relations need. Facts are what is
-//! cached; decisions are computed from them each time (design section 2).
+//! A fact: what a lookup finds for one key at one moment, reduced to what the schema's relations require. permcached caches
+//! facts, and computes each decision from them (ARCHITECTURE.md, "The idea").
 //!
-//! A fact is one allocation, shared by all who hold it, as millions of them are remembered: what it is the fact of, its
-//! stamp, and then its parts in one row. What is rare, such as times, is a part of its own; what the key says already, such
-//! as the `_id` of a document found by it, is not kept twice.
+//! Millions of facts are cached, so a fact is a single allocation that all its users share: its key, its stamp, and then
+//! its parts in one array. Rare data, such as times, is a part of its own. Data that the key already contains, such as the
+//! `_id` of a document that was looked up by `_id`, is not stored twice.
 //!
-//! What holds of the parts of every fact is stated once, in `validate`: what comes from elsewhere is held to it.
+//! `validate` defines which parts a fact can have. Facts from outside this process are checked against it.
 //!
-//! Pure: documents come in, facts come out. Nothing here knows where documents are kept, or the time.
+//! This module is pure: it turns documents into facts. It does not know where documents are stored, or what time it is.
 
 mod read;
 mod validate;
@@ -28,22 +28,22 @@ use crate::{
     schema::Schema,
 };
 
-/// How many documents a fact holds at most.
+/// The maximal number of documents of a fact.
 pub const DOCUMENTS_MAX: usize = 1_000;
 
-/// How large a fact is at most, in bytes of the ids that it holds and four for each.
+/// The maximal size of a fact in bytes: the ids that it contains, and four bytes for each.
 pub const FACT_BYTES_MAX: usize = 256 * 1_024;
 
-/// The name of a fact: what is looked up, and by which id.
+/// The key of a fact: a lookup, and the id to look up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FactKey {
-    /// What is looked up.
+    /// The lookup.
     pub lookup: LookupId,
-    /// By which id.
+    /// The id that is looked up.
     pub id: Id,
 }
 
-/// What a lookup found for one key at one moment. A fact without documents is a fact too. Clones share it.
+/// What a lookup found for one key at one moment. That there is no document is a fact too. Clones share one allocation.
 #[derive(Clone, Debug)]
 pub struct Fact(ThinArc<Head, Part>);
 
@@ -55,69 +55,69 @@ struct Head {
     is_used: AtomicBool,
 }
 
-/// A fact's parts, in this order; the documents and the grants are sorted.
+/// A part of a fact. Parts come in the order of the variants. Documents and grants are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// There was more than a fact may hold: the only part there is.
+    /// There was more than a fact may contain. This is then the only part.
     OverLimit,
-    /// The document that the key names is there, and says nothing: the only part there is.
+    /// The document whose `_id` is the key exists, but has no grants. This is then the only part.
     Silent,
-    /// The `_id` of a document. Left out where the key is the `_id`.
+    /// The `_id` of a document. It is left out if the key is the `_id`.
     Document(DocumentId),
-    /// When some of the grants hold.
+    /// The time in which some of the grants hold.
     Window(Window),
-    /// What a document says.
+    /// A grant that a document contains.
     Grant(Grant),
 }
 
 /// The `_id` of a document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DocumentId {
-    /// One of the forms that ids have.
+    /// A value that has one of the forms of ids.
     Id(Id),
     /// Any other value, as canonical Extended JSON.
     Other(Box<str>),
 }
 
-/// One thing that a document says for one relation.
+/// One entry of a document for one relation: an id, a wildcard, a flag, or a value that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
     /// The relation.
     pub relation: RelationId,
-    /// The document's place among the fact's.
+    /// The index of the document among the fact's documents.
     pub(crate) document: u16,
     /// Whether the document can be relied on.
     pub certainty: Certainty,
-    /// Whom or what it leads to.
+    /// The subject, set or resource that the relation leads to.
     pub grantee: Grantee,
-    /// Which of the relation's targets the grantee is of.
+    /// The index of the grantee's type among the relation's targets.
     pub target: u8,
-    /// The place of its [`Window`] among the fact's parts, or [`UNBOUNDED`].
+    /// The index of the grant's [`Window`] among the fact's parts, or [`UNBOUNDED`].
     pub(crate) window: u16,
 }
 
-/// The place of no window.
+/// The `window` of a grant that has no window.
 pub(crate) const UNBOUNDED: u16 = u16::MAX;
 
-/// Whom or what a grant leads to.
+/// What a grant leads to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grantee {
-    /// A flag: true of the resource, whoever asks.
+    /// A flag: it holds for the resource, for every subject.
     Flag,
     /// The id of a subject, a set or a resource.
     Id(Id),
     /// Every subject of a type (`*`).
     Everyone,
-    /// A value that is no id of the right form: it could be anybody.
+    /// A value that is not an id of the right form. It could mean any subject.
     Unreadable,
 }
 
-/// When a grant holds.
+/// The time in which a grant holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Window {
-    /// From when on; [`Millis::MIN`] if that is not bounded.
+    /// The first moment at which it holds; [`Millis::MIN`] if there is no bound.
     pub since: Millis,
-    /// Until when: at that moment it is over; [`Millis::MAX`] if that is not bounded.
+    /// The first moment at which it no longer holds; [`Millis::MAX`] if there is no bound.
     pub until: Millis,
 }
 
@@ -127,40 +127,40 @@ impl Default for Window {
     }
 }
 
-/// Whether a document's conditions and dates can be relied on (design section 3, "Indeterminate").
+/// Whether the conditions and dates of a document can be relied on (docs/schema.md, "Indeterminate values").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
-    /// It matches, and all values have the right types.
+    /// The document matches, and all values have the right types.
     Sure,
-    /// It matches, but a value has a wrong type.
+    /// The document matches, but a value has a wrong type.
     Doubtful,
-    /// It does not match, but a value has a wrong type: that counts only under a `!`.
+    /// The document does not match, but a value has a wrong type. Such a grant counts only under a `!`.
     Suspect,
 }
 
 impl Fact {
-    /// Reads what the relations of the key's lookup need from the documents found for it at `stamp`. Their order does not
-    /// matter.
+    /// Creates the fact of a key from the documents that the lookup found for it at `stamp`. The order of the documents does
+    /// not matter.
     #[must_use]
     pub fn read(schema: &Schema, key: FactKey, stamp: Moment, documents: &[&Document]) -> Self {
         let parts = read::parts(schema, key.lookup, documents);
         Self::new(key, stamp, parts.as_deref().unwrap_or(&[Part::OverLimit]))
     }
 
-    /// The fact of a key that no document has.
+    /// Creates the fact of a key for which there is no document.
     #[must_use]
     pub fn absent(key: FactKey, stamp: Moment) -> Self {
         Self::new(key, stamp, &[])
     }
 
-    /// The fact of a key with more documents, or more in them, than a fact may hold.
+    /// Creates the fact of a key that has more documents, or more in them, than a fact may contain.
     #[must_use]
     pub fn over_limit(key: FactKey, stamp: Moment) -> Self {
         Self::new(key, stamp, &[Part::OverLimit])
     }
 
-    /// The fact of these parts, if [`Fact::read`] could have made it of some documents: nothing else is known of where they
-    /// come from.
+    /// Creates a fact from parts of unknown origin. Returns none if [`Fact::read`] could not have created it from any
+    /// documents.
     pub(crate) fn checked(schema: &Schema, key: FactKey, stamp: Moment, parts: &[Part]) -> Option<Self> {
         validate::are_valid(schema, &key, parts).then(|| Self::new(key, stamp, parts))
     }
@@ -174,49 +174,49 @@ impl Fact {
         &self.0.header.header
     }
 
-    /// All that it says.
+    /// The content of the fact.
     pub(crate) fn parts(&self) -> &[Part] {
         &self.0.slice
     }
 
-    /// What was looked up.
+    /// The lookup of the fact's key.
     #[must_use]
     pub fn lookup(&self) -> LookupId {
         self.head().lookup
     }
 
-    /// By which id.
+    /// The id of the fact's key.
     #[must_use]
     pub fn id(&self) -> &Id {
         &self.head().id
     }
 
-    /// The moment of which it is the truth.
+    /// The moment at which the source was read. The fact is exactly the truth of that moment.
     #[must_use]
     pub fn stamp(&self) -> Moment {
         self.head().stamp
     }
 
-    /// Whether another fact says the same of the same, whenever each was read.
+    /// Whether both facts have the same key and the same content. Their stamps may differ.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn has_same_content(&self, other: &Self) -> bool {
         (self.lookup(), self.id(), self.parts()) == (other.lookup(), other.id(), other.parts())
     }
 
-    /// What the documents say for one relation.
+    /// The grants of one relation.
     pub fn grants(&self, relation: RelationId) -> impl Iterator<Item = &Grant> + Clone {
         let parts = self.parts();
         let from = parts.partition_point(|part| match part {
             Part::Grant(grant) => grant.relation < relation,
-            _ => true,
+            Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) => true,
         });
         parts.get(from..).unwrap_or_default().iter().map_while(move |part| match part {
             Part::Grant(grant) if grant.relation == relation => Some(grant),
-            _ => None,
+            Part::Grant(_) | Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) => None,
         })
     }
 
-    /// When a grant of this fact holds.
+    /// The time in which a grant of this fact holds.
     #[must_use]
     pub fn window(&self, grant: &Grant) -> Window {
         if grant.window == UNBOUNDED {
@@ -224,34 +224,37 @@ impl Fact {
         }
         match self.parts().get(usize::from(grant.window)) {
             Some(Part::Window(window)) => *window,
-            _ => Window::default(),
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_)) | None => Window::default(),
         }
     }
 
-    /// Whether nothing was found.
+    /// Whether the lookup found no document.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.parts().is_empty()
     }
 
-    /// Whether there was more than a fact may hold. Then nothing of it is kept, and all that depends on it is indeterminate.
+    /// Whether there was more than a fact may contain. Then the fact keeps nothing of it, and every relation that is read from
+    /// it is indeterminate.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         matches!(self.parts(), [Part::OverLimit])
     }
 
-    /// The documents that were found, in order, but for one whose `_id` is the key.
+    /// The documents that were found, sorted, except a document whose `_id` is the key.
     pub fn documents_beside_key(&self) -> impl Iterator<Item = &DocumentId> + Clone {
         self.parts().iter().map_while(|part| if let Part::Document(id) = part { Some(id) } else { None })
     }
 
-    /// All documents that were found, in order.
+    /// All documents that were found, sorted.
     #[must_use]
     pub fn documents(&self) -> Vec<DocumentId> {
         match self.parts() {
             [] | [Part::OverLimit] => Vec::new(),
             [Part::Document(_), ..] => self.documents_beside_key().cloned().collect(),
-            _ => vec![DocumentId::Id(self.id().clone())],
+            [Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_), ..] => {
+                vec![DocumentId::Id(self.id().clone())]
+            }
         }
     }
 
@@ -260,41 +263,43 @@ impl Fact {
     pub fn document_of(&self, grant: &Grant) -> DocumentId {
         match self.parts().get(usize::from(grant.document)) {
             Some(Part::Document(id)) => id.clone(),
-            _ => DocumentId::Id(self.id().clone()),
+            Some(Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_)) | None => {
+                DocumentId::Id(self.id().clone())
+            }
         }
     }
 
-    /// How many bytes it takes in memory, all its allocations and their overhead included.
+    /// The memory that the fact takes, in bytes, including all its allocations and their overhead.
     #[must_use]
     pub fn memory(&self) -> usize {
-        // Beside the head, the allocation has the counts of who holds it and of its parts.
+        // Besides the head and the parts, the allocation contains a reference count and the number of parts.
         let own = 2 * size_of::<usize>() + size_of::<Head>() + size_of_val(self.parts());
         let texts = self.parts().iter().filter_map(Part::text).chain(self.id().text());
         allocated(own) + texts.map(|text| allocated(text.len())).sum::<usize>()
     }
 
-    /// Says that it was of use to somebody.
+    /// Marks the fact as used.
     pub(crate) fn set_used(&self) {
-        // Most facts that are of use were so before; only a write takes the cache line from other cores.
+        // Most used facts are already marked. Only a write takes the cache line away from other cores.
         if !self.head().is_used.load(Ordering::Relaxed) {
             self.head().is_used.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether it is new or was of use since this was last asked.
+    /// Whether the fact is new or was used since the last call. Clears the mark.
     pub(crate) fn take_used(&self) -> bool {
         self.head().is_used.swap(false, Ordering::Relaxed)
     }
 }
 
-/// What an allocation of so many bytes takes from the allocator: a word for itself, and all in steps of two words.
+/// The memory that the allocator takes for an allocation of so many bytes: one word more, rounded up to two words.
 fn allocated(bytes: usize) -> usize {
     const WORD: usize = size_of::<usize>();
     (bytes + WORD).next_multiple_of(2 * WORD).max(4 * WORD)
 }
 
 impl Part {
-    /// The text that it keeps in an allocation of its own.
+    /// The text that the part keeps in a separate allocation, if it has one.
     fn text(&self) -> Option<&str> {
         match self {
             Self::Document(DocumentId::Id(id)) => id.text(),
@@ -306,6 +311,7 @@ impl Part {
 }
 
 impl Grant {
+    /// The size of the grant in bytes, as it counts towards [`FACT_BYTES_MAX`].
     fn size(&self) -> usize {
         match &self.grantee {
             Grantee::Id(id) => id.size() + 4,
@@ -315,6 +321,7 @@ impl Grant {
 }
 
 impl DocumentId {
+    /// The size of the id in bytes, as it counts towards [`FACT_BYTES_MAX`].
     fn size(&self) -> usize {
         match self {
             Self::Id(id) => id.size() + 4,

@@ -1,7 +1,7 @@
-//! The vocabulary: who asks, what about, and what is answered. Ids are typed and compared whole.
+//! Questions, answers and ids: the types that all other modules share. Ids are typed and compared as a whole.
 //!
-//! Knows no names: types, relations and permissions are numbers here, given out by the schema that compiled them.
-//! Knows no wire format either.
+//! Contains no names: types, relations and permissions are numbers here, assigned when the schema is compiled. Contains no
+//! protocol either.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ macro_rules! number {
         pub struct $name(pub u16);
 
         impl $name {
-            /// The place in the schema's table of its kind.
+            /// The index in the schema's table of its kind.
             #[must_use]
             pub fn index(self) -> usize {
                 usize::from(self.0)
@@ -33,26 +33,26 @@ macro_rules! number {
 }
 
 number! {
-    /// A `[subject.…]` of the schema.
+    /// A subject type: a `[subject.…]` of the schema.
     SubjectTypeId,
-    /// A `[resource.…]` of the schema.
+    /// A resource type: a `[resource.…]` of the schema.
     ResourceTypeId,
-    /// A relation of one resource type, or the gate of a subject type.
+    /// A relation of a resource type, or the gate of a subject type.
     RelationId,
-    /// A permission of one resource type.
+    /// A permission of a resource type.
     PermissionId,
-    /// A collection and the field it is looked up by.
+    /// A lookup: a collection and the field by which documents are found.
     LookupId,
-    /// A collection that some lookup reads.
+    /// A collection that at least one lookup reads.
     CollectionId,
 }
 
-/// How the ids of a type are written in MongoDB, and so in requests.
+/// The form in which documents and requests write the ids of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdForm {
     /// 24 lower-case hex digits.
     ObjectId,
-    /// Any text but the empty one and `*`, up to [`ID_BYTES_MAX`] bytes.
+    /// Any text of at most [`ID_BYTES_MAX`] bytes, except the empty text and `*`.
     String,
     /// A 64-bit whole number, in decimal without leading zeros.
     Integer,
@@ -61,10 +61,10 @@ pub enum IdForm {
 }
 
 impl IdForm {
-    /// Every form, in the order of the documentation.
+    /// All forms, in the order of the documentation.
     pub const ALL: [Self; 4] = [Self::ObjectId, Self::String, Self::Integer, Self::Uuid];
 
-    /// The name that a schema uses.
+    /// The name of the form in a schema.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl IdForm {
         }
     }
 
-    /// What a caller should send, for messages.
+    /// What a caller must send, for error messages.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
@@ -87,29 +87,30 @@ impl IdForm {
     }
 }
 
-/// The id of a subject or a resource. Two ids are equal only if their forms are.
+/// The id of a subject or a resource. Ids of different forms are never equal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Id {
     /// A MongoDB `ObjectId`.
     ObjectId([u8; 12]),
-    /// A whole number; int, long and double alike, as in MongoDB's equality.
+    /// A whole number. The numeric types of BSON are alike, as in MongoDB's equality.
     Integer(i64),
     /// A UUID.
     Uuid([u8; 16]),
     /// A text.
     String(Box<str>),
-    /// A bearer secret, kept as the first 128 bits of its SHA-256: enough that nobody finds another text for it.
+    /// A bearer secret, kept as the first 128 bits of its SHA-256. That is enough that nobody can find another text with the
+    /// same digest.
     Digest([u8; 16]),
 }
 
-/// Why a text is not an id of the form that its type wants.
+/// Why a text is not an id of the form that its type requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty.
     #[error("is empty")]
     Empty,
-    /// `*` stands for everybody in documents; a caller cannot be everybody.
-    #[error("`*` is no id: ask for one subject or resource")]
+    /// The text is `*`. In documents `*` stands for everybody, but a question is about one subject and one resource.
+    #[error("`*` is not an id: name one subject or resource")]
     Wildcard,
     /// The text is longer than [`ID_BYTES_MAX`].
     #[error("is longer than 1,024 bytes")]
@@ -120,10 +121,10 @@ pub enum IdError {
 }
 
 impl Id {
-    /// Reads the one spelling that `form` has for an id. Secrets become digests.
+    /// Parses an id. Every id has exactly one spelling in a form. If `secret` is set, returns the digest of the text.
     ///
     /// # Errors
-    /// [`IdError`] says what the text is instead.
+    /// [`IdError`] states why the text is not such an id.
     pub fn parse(text: &str, form: IdForm, secret: bool) -> Result<Self, IdError> {
         match text {
             "" => return Err(IdError::Empty),
@@ -143,7 +144,7 @@ impl Id {
         id.ok_or(IdError::Form(form))
     }
 
-    /// The id under which a secret is known.
+    /// The id that stands for a secret.
     #[must_use]
     pub fn digest(secret: &str) -> Self {
         let whole: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
@@ -152,13 +153,13 @@ impl Id {
         Self::Digest(half)
     }
 
-    /// The digest whose 32 lower-case hex digits these are.
+    /// The digest with these 32 lower-case hex digits.
     #[must_use]
     pub fn parse_digest(digits: &str) -> Option<Self> {
         hex(digits).map(Self::Digest)
     }
 
-    /// How many bytes the id itself has: what it counts for in the bound on a fact.
+    /// The length of the id in bytes, as it counts towards the bound on a fact's size.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -169,7 +170,7 @@ impl Id {
         }
     }
 
-    /// The text, where it has an allocation of its own for that.
+    /// The text, if the id is one that allocates.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -179,7 +180,7 @@ impl Id {
     }
 }
 
-/// As few words as there are: the form is left out, as ids of one lookup all have the same.
+/// Hashes as few words as possible: it leaves out the form, because all ids of one lookup have the same form.
 impl Hash for Id {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
@@ -195,7 +196,7 @@ impl Hash for Id {
     }
 }
 
-/// Exactly `N` bytes as lower-case hex digits.
+/// Parses exactly `N` bytes from lower-case hex digits.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != N * 2 {
@@ -254,10 +255,10 @@ impl fmt::Debug for Id {
     }
 }
 
-/// Who asks.
+/// The subject of a question: who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// Nobody in particular: only flags of documents can allow.
+    /// An anonymous subject. Only a flag in a document can allow it anything.
     Anonymous,
     /// One subject of a type.
     Known {
@@ -268,7 +269,7 @@ pub enum Subject {
     },
 }
 
-/// What it is about.
+/// The resource of a question: what the subject wants to access.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// Its type.
@@ -277,52 +278,53 @@ pub struct Resource {
     pub id: Id,
 }
 
-/// May this subject do this to that resource? Valid by construction: [`crate::schema::Schema::question`] makes them.
+/// May this subject do this to that resource? A question is valid by construction: [`crate::schema::Schema::question`]
+/// creates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
     /// Who asks.
     pub subject: Subject,
-    /// What for: a permission of the resource's type.
+    /// The permission in question, which belongs to the resource's type.
     pub permission: PermissionId,
-    /// What it is about.
+    /// What the subject wants to access.
     pub resource: Resource,
 }
 
-/// What is answered. An error is neither.
+/// The answer to a question. An error is not an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The subject may.
     Allowed {
-        /// A relation that grants it; none where the permission only excludes.
+        /// A relation that grants it; none if the permission only excludes.
         by: Option<RelationId>,
-        /// When the clock alone will end it.
+        /// The time at which the clock alone will end the answer.
         valid_until: Option<Millis>,
     },
     /// The subject may not.
     Denied(Reason),
 }
 
-/// Why something is denied (design section 3, "Reasons").
+/// Why an answer is a denial (docs/schema.md, "Reasons").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The subject has no document, or one that fails its type's condition.
+    /// The subject has no document, or its document fails the condition of its type.
     SubjectInactive,
     /// The resource has no document.
     NotFound,
-    /// A document that the answer depends on has a value of the wrong type.
+    /// The answer depends on a document that has a value of the wrong type.
     Malformed,
-    /// The answer depends on more than a fact, a tree or a check may hold.
+    /// The answer depends on more than the limits of a fact, a tree or a check permit.
     Limit,
-    /// A condition behind a `!` holds.
+    /// An expression under a `!` holds.
     Excluded,
-    /// There is a grant, but not at this time.
+    /// There is a grant for this subject, but outside its times.
     Expired,
-    /// Nothing grants it.
+    /// There is no grant for this subject.
     NoGrant,
 }
 
 impl Reason {
-    /// Every reason, in order of precedence.
+    /// All reasons, in order of precedence.
     pub const ALL: [Self; 7] = [
         Self::SubjectInactive,
         Self::NotFound,
@@ -333,7 +335,7 @@ impl Reason {
         Self::NoGrant,
     ];
 
-    /// The name on the wire, in logs and in metrics.
+    /// The name in the protocol, in logs and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -348,7 +350,7 @@ impl Reason {
     }
 }
 
-/// Who answered for a fact, fastest first.
+/// The layer that served a fact. The fastest one comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// This process's memory (L1).

@@ -1,7 +1,7 @@
-//! The schema: which relations and permissions there are, and where in MongoDB each relation is read. TOML in, compiled
-//! tables out (design section 3; `docs/schema.md` is its manual).
+//! The schema: defines relations and permissions, and where in MongoDB each relation is read. Compiles TOML into tables
+//! (docs/schema.md is the manual).
 //!
-//! Pure: opens no file and asks no database. BSON's types are the only vendor types here.
+//! It is pure: it opens no file and calls no database. BSON's types are the only vendor types here.
 
 mod plan;
 mod compile;
@@ -29,10 +29,10 @@ use crate::question::{
     CollectionId, IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId,
 };
 
-/// How long the text of a schema is at most, in bytes.
+/// The maximal length of a schema's text, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024 * 1_024;
 
-/// A compiled schema: tables that refer to each other by number. Every number in it is valid by construction.
+/// A compiled schema: tables that refer to each other by number. Every number is valid by construction.
 #[derive(Debug)]
 pub struct Schema {
     default_subject: SubjectTypeId,
@@ -44,33 +44,33 @@ pub struct Schema {
     collections: Box<[Box<str>]>,
 }
 
-/// A `[subject.…]`.
+/// A subject type: a `[subject.…]`.
 #[derive(Debug)]
 pub struct SubjectType {
     /// Its name in the schema.
     pub name: Box<str>,
-    /// How its ids are written.
+    /// The form of its ids.
     pub id: IdForm,
     /// Whether its ids are bearer secrets, kept only as hashes.
     pub secret: bool,
-    /// The relation that a subject's own document must fulfil, where the type has a collection.
+    /// The relation that a subject's own document must fulfil, if the type has a collection.
     pub gate: Option<RelationId>,
 }
 
-/// A `[resource.…]`.
+/// A resource type: a `[resource.…]`.
 #[derive(Debug)]
 pub struct ResourceType {
     /// Its name in the schema.
     pub name: Box<str>,
-    /// How its ids are written.
+    /// The form of its ids.
     pub id: IdForm,
-    /// Where its own documents are, if it has any.
+    /// The lookup of its own documents, if the type has a collection.
     pub document: Option<LookupId>,
     /// Its relations and permissions by name.
     pub members: BTreeMap<Box<str>, Member>,
 }
 
-/// A relation or a permission: what can be asked of a resource.
+/// A relation or a permission of a resource type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
     /// A relation.
@@ -79,12 +79,12 @@ pub enum Member {
     Permission(PermissionId),
 }
 
-/// Whose relation it is.
+/// The type that a relation belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A resource type's.
+    /// A resource type.
     Resource(ResourceTypeId),
-    /// A subject type's: its gate.
+    /// A subject type, whose gate the relation is.
     Subject(SubjectTypeId),
 }
 
@@ -93,38 +93,38 @@ pub enum Owner {
 pub struct Relation {
     /// Its name in the schema.
     pub name: Box<str>,
-    /// Whose it is.
+    /// The type that it belongs to.
     pub owner: Owner,
-    /// Which documents it is read from.
+    /// The lookup that finds the documents from which it is read.
     pub lookup: LookupId,
-    /// An array of documents in the document: then the condition, the ids and the dates are read from its elements.
+    /// The path of an array of documents. If it is set, the condition, the ids and the dates are read from its elements.
     pub each: Option<Path>,
-    /// What the document or the element must fulfil.
+    /// The condition that the document, or with `each` the element, must fulfil.
     pub condition: Option<Condition>,
-    /// With `each`, what the document must fulfil.
+    /// With `each`, the condition that the document must fulfil.
     pub document_condition: Option<Condition>,
-    /// The ids it leads to; none for a flag.
+    /// The ids that it leads to; none for a flag.
     pub ids: Option<Ids>,
-    /// The date from which it grants.
+    /// The path of the date from which on it grants.
     pub since: Option<Path>,
-    /// The date from which it no longer grants.
+    /// The path of the date from which on it no longer grants.
     pub until: Option<Path>,
-    /// Whether those dates must be there.
+    /// Whether a grant without these dates is indeterminate.
     pub required: bool,
     /// Whether it stands under a `!` in some permission.
     pub negated: bool,
 }
 
-/// Where a relation's ids stand, and what they can be.
+/// The ids of a relation: where they are read, and what they can lead to.
 #[derive(Debug)]
 pub struct Ids {
-    /// The field that holds one id, or an array of them.
+    /// The field that contains one id or an array of ids.
     pub field: Path,
-    /// What they lead to. Several only where `subject_type` tells which.
+    /// What they can lead to. There are several targets only if `subject_type` is set.
     pub targets: Box<[Target]>,
-    /// The field that names the type.
+    /// The field that contains the name of the subject's type.
     pub subject_type: Option<Path>,
-    /// The field that names the set's relation.
+    /// The field that contains the name of the set's relation.
     pub subject_relation: Option<Path>,
     /// Whether `*` stands for every subject of the type.
     pub wildcard: bool,
@@ -135,7 +135,7 @@ pub struct Ids {
 pub enum Target {
     /// A subject.
     Subject(SubjectTypeId),
-    /// A set of subjects: those who have `member` of the resource.
+    /// A set of subjects: all that have this member of the resource.
     Set(ResourceTypeId, Member),
     /// Another resource: an edge.
     Resource(ResourceTypeId),
@@ -146,65 +146,66 @@ pub enum Target {
 pub struct Permission {
     /// Its name in the schema.
     pub name: Box<str>,
-    /// Whose it is.
+    /// The resource type that it belongs to.
     pub resource: ResourceTypeId,
-    /// What it means.
+    /// Its meaning.
     pub expression: Expression,
-    /// Whether it is only a building block, not to be asked for.
+    /// Whether it is only a building block, which no request can ask for.
     pub private: bool,
-    /// How old the facts may be that it is answered from while the source cannot be asked. Such answers are flagged.
+    /// The maximal age of facts that may answer it while the source is unavailable. Such answers are flagged as stale.
     pub stale_if_error: Option<Duration>,
 }
 
-/// A permission's meaning. The sides of an `Or` stand cheapest first; those of an `And` as written, since the leftmost
-/// false one gives the reason.
+/// The meaning of a permission. The sides of an `Or` are sorted, the cheapest first. The sides of an `And` keep the order of
+/// the schema, as the leftmost false side gives the reason.
 #[derive(Debug, PartialEq)]
 pub enum Expression {
     /// A relation of the same resource.
     Relation(RelationId),
     /// A permission of the same resource.
     Permission(PermissionId),
-    /// What is asked of the resources at the end of an edge.
+    /// A member of the resources at the end of an edge.
     Walk {
         /// The edge.
         edge: RelationId,
-        /// What is asked there.
+        /// The member.
         member: Member,
     },
-    /// Holds where the inner one does not.
+    /// Holds if the inner expression does not.
     Not(Box<Expression>),
-    /// Holds where all do.
+    /// Holds if all sides hold.
     And(Box<[Expression]>),
-    /// Holds where one does.
+    /// Holds if at least one side holds.
     Or(Box<[Expression]>),
 }
 
-/// A collection and the field it is looked up by.
+/// A lookup: a collection, and the field by which documents are found.
 #[derive(Debug)]
 pub struct Lookup {
     /// The collection.
     pub collection: Box<str>,
-    /// Its place in [`Schema::collections`].
+    /// Its index in [`Schema::collections`].
     pub collection_id: CollectionId,
-    /// The field.
+    /// The field by which documents are found.
     pub by: Path,
-    /// The relations that are read from what is found.
+    /// The relations that are read from the documents.
     pub relations: Box<[RelationId]>,
-    /// The top-level fields that the relations need, `_id` and the field itself included.
+    /// The top-level fields that the relations require, including `_id` and the field of the lookup.
     pub projection: Box<[Box<str>]>,
-    /// The fields that the relations read, the one that is looked up by included: a change to any other changes no fact.
+    /// The fields that the relations read, including the field of the lookup. A change to any other field changes no fact.
     pub fields: Box<[Path]>,
-    /// What a document must fulfil to be of use to any relation; none where all are fetched.
+    /// The condition that is pushed down into queries: a document that fails it is of no use to any relation. None if all
+    /// documents are fetched.
     pub pushed: Option<Condition>,
 }
 
 impl Lookup {
-    /// A lookup of a collection's documents by their ids.
+    /// A lookup of a collection's documents by their `_id`.
     pub(crate) fn by_id(collection: &str, collection_id: CollectionId) -> Self {
         Self { collection_id, ..Self::new(collection, Path::id()) }
     }
 
-    /// A lookup of which nothing else is known yet.
+    /// A lookup of which only the collection and the field are known.
     fn new(collection: &str, by: Path) -> Self {
         Self {
             collection: collection.into(),
@@ -217,54 +218,51 @@ impl Lookup {
         }
     }
 
-    /// Whether a change to the field `changed`, dotted and with positions as MongoDB reports it, may change what is read:
-    /// it is, holds or stands in one of the fields.
+    /// Whether a change to the field `changed` can change a fact: whether it is one of the fields, contains one, or is inside
+    /// one. `changed` is a dotted path with array positions, as MongoDB reports it.
     #[must_use]
     pub fn reads(&self, changed: &str) -> bool {
         self.fields.iter().any(|field| field.overlaps(changed))
     }
 
-    /// Whether documents are found by their own id: then there is at most one.
+    /// Whether the lookup is by `_id`, so that it finds at most one document.
     #[must_use]
     pub fn is_by_id(&self) -> bool {
         self.by.as_str() == "_id"
     }
 }
 
-/// Reads an entry of a table by its number.
+/// Returns an entry of a table by its number.
 ///
-/// The numbers are given out by the compiler for the same schema, so the entry is always there.
+/// The compiler assigns the numbers together with the tables, so the entry always exists.
 macro_rules! entry {
     ($table:expr, $id:expr) => {{
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "numbers are given out together with the tables, by the compiler alone"
-        )]
+        #[expect(clippy::indexing_slicing, reason = "only the compiler assigns numbers, together with the tables")]
         let entry = &$table[$id.index()];
         entry
     }};
 }
 
 impl Schema {
-    /// Reads and compiles the text of a schema; `name` is what messages call it.
+    /// Compiles the text of a schema. Error messages use `name` for its file.
     ///
     /// # Errors
-    /// Every mistake in it, each with its place.
+    /// Every error in the text, each with its place.
     pub fn parse(name: &str, text: &str) -> Result<Self, SchemaErrors> {
         let mut errors = Vec::new();
         if text.len() > TEXT_BYTES_MAX {
-            errors.push(SchemaError::of_the_whole("the schema is larger than 1 MiB"));
+            errors.push(SchemaError::without_place("the schema is larger than 1 MiB"));
             return Err(SchemaErrors::new(name, "", errors));
         }
         let declarations = declaration::read(text, &mut errors);
         let schema = compile::compile(&declarations, &mut errors);
         match schema {
             Some(schema) if errors.is_empty() => Ok(schema),
-            _ => Err(SchemaErrors::new(name, text, errors)),
+            Some(_) | None => Err(SchemaErrors::new(name, text, errors)),
         }
     }
 
-    /// The type that is meant where a request names none.
+    /// The subject type of a request that names no type.
     #[must_use]
     pub fn default_subject(&self) -> SubjectTypeId {
         self.default_subject
@@ -310,7 +308,7 @@ impl Schema {
         (0..).map(LookupId).zip(&self.lookups)
     }
 
-    /// Every lookup by which something of a resource type is read.
+    /// Every lookup from which a resource type or one of its relations is read. A lookup may occur more than once.
     pub fn lookups_of(&self, kind: ResourceTypeId) -> impl Iterator<Item = LookupId> {
         let relations = self.resource(kind).members.values().filter_map(|member| match member {
             Member::Relation(id) => Some(self.relation(*id).lookup),
@@ -319,7 +317,7 @@ impl Schema {
         self.resource(kind).document.into_iter().chain(relations)
     }
 
-    /// How many lookups there are.
+    /// The number of lookups.
     #[must_use]
     pub fn lookup_count(&self) -> usize {
         self.lookups.len()
@@ -335,34 +333,34 @@ impl Schema {
         (0..).map(SubjectTypeId).zip(&self.subjects)
     }
 
-    /// The permissions of a resource type that can be asked for, by name.
+    /// The permissions of a resource type that requests can ask for, sorted by name.
     pub fn public_permissions(&self, kind: ResourceTypeId) -> impl Iterator<Item = PermissionId> {
         self.resource(kind).members.values().filter_map(|member| match member {
             Member::Permission(id) if !self.permission(*id).private => Some(*id),
-            _ => None,
+            Member::Permission(_) | Member::Relation(_) => None,
         })
     }
 
-    /// Every collection that is read, once each, by number.
+    /// Every collection that a lookup reads, once each, in the order of their numbers.
     pub fn collections(&self) -> impl Iterator<Item = &str> {
         self.collections.iter().map(|name| &**name)
     }
 
-    /// The number of a collection that is read.
+    /// The number of a collection; none if no lookup reads it.
     #[must_use]
     pub fn collection_id(&self, name: &str) -> Option<CollectionId> {
         let place = self.collections.binary_search_by(|known| (**known).cmp(name)).ok()?;
         u16::try_from(place).ok().map(CollectionId)
     }
 
-    /// The name of a collection by its number.
+    /// The name of a collection.
     #[must_use]
     pub fn collection_name(&self, id: CollectionId) -> &str {
         entry!(self.collections, id)
     }
 
-    /// Whether a relation can lead to a subject, by its type: if not, its documents need not be read. Flags and edges lead to
-    /// anybody, and so may sets.
+    /// Whether a relation can lead to a subject of this type. If not, its documents do not have to be read. Flags, edges and
+    /// sets can lead to any subject.
     #[must_use]
     pub fn can_lead_to(&self, relation: RelationId, subject: &Subject) -> bool {
         let Some(ids) = &self.relation(relation).ids else { return true };
@@ -381,7 +379,7 @@ impl Schema {
         }
     }
 
-    /// `type#relation`, as answers name it.
+    /// The name of a relation in answers: `type#relation`.
     #[must_use]
     pub fn relation_name(&self, id: RelationId) -> String {
         let relation = self.relation(id);

@@ -1,6 +1,7 @@
-//! The same evaluation, watched: every side looked at, every grant with what came of it.
+//! Explains an answer: the same evaluation, recorded as a tree of steps. It looks at every side, and records every grant
+//! with its outcome.
 //!
-//! The tree is data; how it is shown is up to the transport and the command line.
+//! The tree is data. The transport and the command line decide how to show it.
 
 use super::{AvailableFacts, Evaluation, Trace, Truth, Value};
 use crate::{
@@ -9,17 +10,17 @@ use crate::{
     schema::{Member, Schema},
 };
 
-/// One step of an evaluation, with all that it was made of.
+/// One step of an evaluation, with the steps inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// What was looked at.
+    /// What the evaluator looked at.
     pub step: Step,
-    /// What came of it.
+    /// The result of the step.
     pub outcome: Outcome,
-    /// For a relation, an edge or a gate: what the documents say. Those that come to something first, at most
-    /// [`GRANTS_SHOWN`] of them and as many others.
+    /// The grants that a relation, an edge or a gate found in documents. The grants that matter come first: at most
+    /// [`GRANTS_SHOWN`] of them, and as many others.
     pub grants: Vec<GrantSeen>,
-    /// How many grants there were.
+    /// The number of all grants, including those that are not in `grants`.
     pub grants_total: usize,
     /// The steps inside.
     pub children: Vec<Tree>,
@@ -31,25 +32,26 @@ impl Tree {
     }
 }
 
-/// How many steps a tree has at most: one more than is shown anywhere, to tell that there are more.
+/// The maximal number of steps of a tree. It is one more than anything shows, so that a reader can see that there are more.
 pub const STEPS_MAX: usize = 2_001;
 
-/// How many grants of one step that come to something are shown at most, and how many of the others.
+/// The maximal number of grants of one step that matter, and likewise of the others. A grant matters unless its outcome is
+/// `NO_GRANT`.
 pub const GRANTS_SHOWN: usize = 20;
 
-/// What an evaluation looks at.
+/// What the evaluator looks at in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The whole question.
     Question,
-    /// The subject's own document.
+    /// The own document of the subject.
     Gate {
         /// The gate of the subject's type.
         relation: RelationId,
         /// The subject.
         id: Id,
     },
-    /// A resource that has no document.
+    /// A resource whose document does not exist.
     Absent {
         /// Its type.
         kind: ResourceTypeId,
@@ -70,13 +72,13 @@ pub enum Step {
         /// The resource.
         id: Id,
     },
-    /// What is asked at the end of an edge.
+    /// A member of the resources at the end of an edge.
     Walk {
         /// The edge.
         edge: RelationId,
-        /// What is asked there.
+        /// The member.
         member: Member,
-        /// The resource that it starts from.
+        /// The resource at which the edge starts.
         id: Id,
     },
     /// A `!`.
@@ -87,15 +89,15 @@ pub enum Step {
     Any,
 }
 
-/// What came of a step.
+/// The result of a step or a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It holds.
     Holds {
-        /// When the clock alone will end it.
+        /// The time at which the clock alone will end it.
         until: Option<Millis>,
     },
-    /// It does not.
+    /// It does not hold.
     Fails(Reason),
     /// It is indeterminate.
     Indeterminate(Reason),
@@ -114,21 +116,21 @@ impl From<Value> for Outcome {
     }
 }
 
-/// One grant that was looked at.
+/// One grant that the evaluator looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantSeen {
-    /// What the document says.
+    /// The grant.
     pub grant: Grant,
-    /// The document that says so.
+    /// The document that contains it.
     pub document: DocumentId,
-    /// When it holds.
+    /// The time in which it holds.
     pub window: Window,
-    /// What came of it.
+    /// The result for this question.
     pub outcome: Outcome,
 }
 
-/// Evaluates a question whole: no side is left out because another has decided. Facts that are missing for that are added
-/// to `missing`; the tree is complete when there are none.
+/// Evaluates a question completely: it skips no side because another one has decided. It adds the keys of missing facts to
+/// `missing`. The tree is complete if it added none.
 pub fn explain(
     schema: &Schema,
     question: &Question,
@@ -142,7 +144,7 @@ pub fn explain(
     evaluation.trace.close(value)
 }
 
-/// Watches nothing.
+/// Records nothing.
 pub(super) struct Untraced;
 
 impl Trace for Untraced {
@@ -152,12 +154,13 @@ impl Trace for Untraced {
     fn leave(&mut self, _: Value) {}
 }
 
-/// Builds the tree: the steps that are open, outermost first.
+/// Builds the tree.
 struct Traced {
+    /// The steps that are open, outermost first.
     open: Vec<Tree>,
-    /// How many steps there are.
+    /// The number of all steps so far.
     steps: usize,
-    /// How many steps are open that are not shown.
+    /// The number of open steps that are beyond [`STEPS_MAX`] and so not in the tree.
     hidden: usize,
 }
 
@@ -187,10 +190,10 @@ impl Trace for Traced {
     fn grant(&mut self, grant: &Grant, fact: &Fact, value: Value) {
         let Some(tree) = self.open.last_mut().filter(|_| self.hidden == 0) else { return };
         tree.grants_total += 1;
-        let comes_to_nothing = |outcome: Outcome| outcome == Outcome::Fails(Reason::NoGrant);
+        let is_without_effect = |outcome: Outcome| outcome == Outcome::Fails(Reason::NoGrant);
         let outcome = Outcome::from(value);
-        let is_other = comes_to_nothing(outcome);
-        let others = tree.grants.iter().rev().take_while(|seen| comes_to_nothing(seen.outcome)).count();
+        let is_other = is_without_effect(outcome);
+        let others = tree.grants.iter().rev().take_while(|seen| is_without_effect(seen.outcome)).count();
         let first = tree.grants.len() - others;
         if (if is_other { others } else { first }) < GRANTS_SHOWN {
             let place = if is_other { tree.grants.len() } else { first };

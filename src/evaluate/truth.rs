@@ -1,4 +1,7 @@
-//! The values of evaluation: Kleene's three, and "not known yet". How they are joined, and what reason comes out.
+//! The values of an evaluation: Kleene's three truth values and a fourth for a missing fact. Defines how `!`, `&` and `|`
+//! combine them, and which reason a denial has (docs/schema.md, "Indeterminate values" and "Reasons").
+//!
+//! Reads no fact and no schema.
 
 use super::Verdict;
 use crate::{
@@ -6,22 +9,22 @@ use crate::{
     question::{Answer, Millis, Reason, RelationId},
 };
 
-/// The end of what has no end.
+/// The `until` of a value that the clock never changes.
 pub(super) const NEVER: Millis = Millis::MAX;
 
-/// Depends on no circle that is still open.
+/// The `cut` of a value that depends on no cycle that is still open.
 pub(super) const NEVER_CUT: usize = usize::MAX;
 
-/// Depends on where in the tree it was computed.
+/// The `cut` of a value that depends on where in the tree it was computed.
 const HERE_ONLY: usize = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
-    /// It holds; a relation that grants it, if one does.
+    /// It holds, with a relation that grants it, if one does.
     True(Option<RelationId>),
-    /// It does not: excluded, expired, or nothing grants it.
+    /// It does not hold: it is excluded or expired, or nothing grants it.
     False(Reason),
-    /// It is indeterminate: malformed or over a limit.
+    /// It is indeterminate: a value is malformed, or a limit is exceeded.
     Unsure(Reason),
     /// A fact is missing.
     Missing,
@@ -30,9 +33,9 @@ pub(super) enum Truth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) truth: Truth,
-    /// When the clock alone may change it.
+    /// The time at which the clock alone may change the value, or [`NEVER`].
     pub(super) until: Millis,
-    /// The outermost frame that this is only true beneath, because a circle was cut off there.
+    /// The depth of the outermost frame at which a cycle was cut off: the value is valid only beneath that frame.
     pub(super) cut: usize,
 }
 
@@ -42,7 +45,7 @@ impl Value {
     pub(super) const MISSING: Self = Self::of(Truth::Missing);
     pub(super) const MALFORMED: Self = Self::of(Truth::Unsure(Reason::Malformed));
     pub(super) const LIMIT_OF_FACT: Self = Self::of(Truth::Unsure(Reason::Limit));
-    /// The limit of a tree or a check: elsewhere in the tree the value may be known.
+    /// Over the limit of a tree or a check. At another place in the tree the value may be known.
     pub(super) const LIMIT: Self = Self { truth: Truth::Unsure(Reason::Limit), until: NEVER, cut: HERE_ONLY };
 
     const fn of(truth: Truth) -> Self {
@@ -57,14 +60,14 @@ impl Value {
         Self::of(Truth::False(reason))
     }
 
-    /// Nothing, as long as the frame at this depth is open.
+    /// False, as long as the frame at this depth is open.
     pub(super) const fn cut(depth: usize) -> Self {
         Self { truth: Truth::False(Reason::NoGrant), until: NEVER, cut: depth }
     }
 
-    /// Leaves the frame at this depth: a circle that was cut off there is closed.
+    /// The value after the evaluator leaves the frame at this depth: a cycle that was cut off there is closed.
     pub(super) fn left(self, depth: usize) -> Self {
-        // What holds although a circle was cut off holds anyway: no circle runs through a `!`.
+        // A value that is true although a cycle was cut off is true in any case, as no cycle runs through a `!`.
         let is_free = self.cut == depth || matches!(self.truth, Truth::True(_));
         Self { cut: if is_free { NEVER_CUT } else { self.cut }, ..self }
     }
@@ -73,15 +76,15 @@ impl Value {
     pub(super) fn named(self, by: RelationId) -> Self {
         match self.truth {
             Truth::True(_) => Self { truth: Truth::True(Some(by)), ..self },
-            _ => self,
+            Truth::False(_) | Truth::Unsure(_) | Truth::Missing => self,
         }
     }
 
-    /// The same, granted by nothing in particular.
+    /// The same, without the relation that grants it.
     pub(super) fn unnamed(self) -> Self {
         match self.truth {
             Truth::True(_) => Self { truth: Truth::True(None), ..self },
-            _ => self,
+            Truth::False(_) | Truth::Unsure(_) | Truth::Missing => self,
         }
     }
 
@@ -89,12 +92,12 @@ impl Value {
         let truth = match self.truth {
             Truth::True(_) => Truth::False(Reason::Excluded),
             Truth::False(_) => Truth::True(None),
-            same => same,
+            same @ (Truth::Unsure(_) | Truth::Missing) => same,
         };
         Self { truth, ..self }
     }
 
-    /// What remains of it in the time and with the certainty of a grant.
+    /// The value of a grant: this value, limited by the grant's window and certainty.
     pub(super) fn during(self, window: Window, certainty: Certainty, now: Millis) -> Self {
         let (is_early, is_late) = (now < window.since, now >= window.until);
         match self.truth {
@@ -104,7 +107,7 @@ impl Value {
             }
             Truth::True(_) if certainty != Certainty::Sure => Self::MALFORMED,
             Truth::True(_) => Self { until: self.until.min(window.until), ..self },
-            _ => self,
+            Truth::False(_) | Truth::Unsure(_) | Truth::Missing => self,
         }
     }
 
@@ -117,7 +120,7 @@ impl Value {
     }
 }
 
-/// An `|`, side by side.
+/// The value of an `|`. Sides are added one after the other, in any order.
 pub(super) struct Any(Value);
 
 impl Default for Any {
@@ -144,7 +147,7 @@ impl Any {
         };
     }
 
-    /// Whether no further side can change it.
+    /// Whether no further side can change the value.
     pub(super) fn is_settled(&self) -> bool {
         matches!(self.0.truth, Truth::True(_))
     }
@@ -154,7 +157,7 @@ impl Any {
     }
 }
 
-/// An `&`, side by side from the left.
+/// The value of an `&`. Sides are added from left to right.
 pub(super) struct All {
     value: Value,
     is_settled: bool,
@@ -180,11 +183,12 @@ impl All {
             (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => join(Truth::Unsure(reason), left, side),
             (Truth::True(l), Truth::True(r)) => join(Truth::True(l.or(r)), left, side),
         };
-        // A false side decides; where one before it is missing, only the reason is still open, and that is to its left.
+        // A false side decides. If a side before it is missing, only the reason is still open, and a side to the left of the
+        // false one gives it.
         self.is_settled = matches!(side.truth, Truth::False(_));
     }
 
-    /// Whether no further side can change it.
+    /// Whether no further side can change the value.
     pub(super) fn is_settled(&self) -> bool {
         self.is_settled
     }

@@ -1,6 +1,6 @@
-//! Documents into a fact: what each relation of a lookup reads from each document.
+//! Turns documents into the parts of a fact: reads each relation of a lookup from each document.
 //!
-//! A wrong type is noted, not judged: that is the evaluator's part.
+//! Records values of a wrong type, but does not decide what follows from them: the evaluator does.
 
 use bson::{Bson, Document};
 
@@ -12,7 +12,7 @@ use crate::{
     schema::{Condition, End, Ids, Path, Relation, Schema, Target},
 };
 
-/// The parts of a fact; none if there is more than one may hold.
+/// The parts of a fact; none if there is more than a fact may contain.
 pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) -> Option<Vec<Part>> {
     if documents.len() > DOCUMENTS_MAX {
         return None;
@@ -27,7 +27,7 @@ pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) 
             let relation = schema.relation(*id);
             let before = grants.all.len();
             Reader { schema, relation, id: *id, place, grants: &mut grants }.document(document);
-            grants.keep_once(before);
+            grants.deduplicate(before);
             if grants.are_too_many() {
                 return None;
             }
@@ -53,7 +53,7 @@ pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) 
     Some(parts)
 }
 
-/// The grants of a fact, as far as there is room for them, and when each holds.
+/// The grants of a fact, each with its window. Grants beyond [`FACT_BYTES_MAX`] are dropped.
 struct Grants {
     all: Vec<(Grant, Window)>,
     bytes: usize,
@@ -71,13 +71,14 @@ impl Grants {
         self.bytes > FACT_BYTES_MAX
     }
 
-    /// What one document says twice for a relation counts once: nobody's array makes others' work.
-    fn keep_once(&mut self, from: usize) {
+    /// Sorts the grants from index `from` on, which one document has for one relation, and removes duplicates. So an array
+    /// that repeats an id causes no work in later checks.
+    fn deduplicate(&mut self, from: usize) {
         if self.all.len() > from + 1 {
-            let mut said = self.all.split_off(from);
-            said.sort_unstable();
-            said.dedup();
-            self.all.append(&mut said);
+            let mut added = self.all.split_off(from);
+            added.sort_unstable();
+            added.dedup();
+            self.all.append(&mut added);
         }
     }
 }
@@ -119,7 +120,8 @@ impl Reader<'_> {
         }
     }
 
-    /// How sure a condition is; none where it plainly does not hold, or need not be known not to.
+    /// The certainty with which a condition counts. None if the document does not match, except if a value has a wrong type
+    /// and the relation stands under a `!`.
     fn test(&self, condition: Option<&Condition>, document: &Document) -> Option<Certainty> {
         let Some(condition) = condition else { return Some(Certainty::Sure) };
         match (condition.matches(document), condition.is_typed(document)) {
@@ -156,8 +158,8 @@ impl Reader<'_> {
         });
     }
 
-    /// Whom a value stands for; nobody where it is null, empty, or too long for any id. No target: the document does not
-    /// say of which type the ids are.
+    /// The grantee that a value means; none if it is null, empty, or too long for any id. `target` is none if the document
+    /// does not name a valid type for its ids.
     fn grantee(&self, ids: &Ids, target: Option<(u8, Target)>, value: &Bson) -> Option<Grantee> {
         match value {
             Bson::Null | Bson::Undefined => return None,
@@ -172,14 +174,14 @@ impl Reader<'_> {
         match value {
             Bson::String(text) if text == "*" => Some(match target {
                 Target::Subject(_) if ids.wildcard => Grantee::Everyone,
-                _ => Grantee::Unreadable,
+                Target::Subject(_) | Target::Set(..) | Target::Resource(_) => Grantee::Unreadable,
             }),
             Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
             value => Some(id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, Grantee::Id)),
         }
     }
 
-    /// When it holds, and whether a date in it is malformed.
+    /// The window of a document or an element, and whether one of its dates is malformed.
     fn window(&self, part: &Document) -> (Window, bool) {
         let mut window = Window::default();
         let mut is_malformed = false;
@@ -201,6 +203,7 @@ impl Reader<'_> {
     }
 }
 
+/// What stands at the path of a date.
 enum Date {
     At(Millis),
     Missing,
@@ -223,11 +226,15 @@ fn date(path: &Path, part: &Document) -> Date {
 
 /// What the ids of a document lead to.
 enum Kind {
+    /// One of the relation's targets, with its index.
     Target(u8, Target),
+    /// Nobody: the document names no type.
     Nothing,
+    /// The document names a type that is not one of the targets, or the name has a wrong type.
     Unreadable,
 }
 
+/// Which of the relation's targets the ids of a document or an element mean.
 fn target(schema: &Schema, ids: &Ids, part: &Document) -> Kind {
     let Some(type_field) = &ids.subject_type else {
         return ids.targets.first().map_or(Kind::Nothing, |target| Kind::Target(0, *target));
@@ -253,13 +260,14 @@ fn target(schema: &Schema, ids: &Ids, part: &Document) -> Kind {
     places.find(|(_, target)| is_meant(target)).map_or(Kind::Unreadable, |(place, target)| Kind::Target(place, *target))
 }
 
+/// What stands at the path of a name.
 enum Text<'a> {
     Is(&'a str),
     Missing,
     Malformed,
 }
 
-/// A field that holds a name; the empty one is as good as none.
+/// Reads a field that holds a name. An empty name counts as missing.
 fn name<'a>(path: Option<&Path>, part: &'a Document) -> Text<'a> {
     let mut found = Text::Missing;
     let mut count = 0;

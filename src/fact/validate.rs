@@ -1,7 +1,7 @@
-//! What holds of the parts of every fact, and is checked of those that were not read here: only a fact that
-//! [`Fact::read`](super::Fact::read) could have made, of some documents, is one.
+//! Validates the parts of a fact that this process did not read itself: accepts only parts that
+//! [`Fact::read`](super::Fact::read) could have created from some documents.
 //!
-//! Cannot say whether such documents were ever there.
+//! It cannot find out whether such documents ever existed.
 
 use std::ops::Range;
 
@@ -11,21 +11,19 @@ use crate::{
     schema::{Lookup, Relation, Schema, Target},
 };
 
-/// Whether these can be the parts of a key's fact.
+/// Whether a fact of the key can have these parts.
 pub(super) fn are_valid(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool {
     let lookup = schema.lookup(key.lookup);
     match parts {
         [] | [Part::OverLimit] => return true,
         [Part::Silent] => return lookup.is_by_id(),
-        _ => {}
+        [Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) | Part::Grant(_), ..] => {}
     }
     let count = |is_one: fn(&Part) -> bool| parts.iter().take_while(|part| is_one(part)).count();
     let documents = count(|part| matches!(part, Part::Document(_)));
     let grants_from = count(|part| matches!(part, Part::Document(_) | Part::Window(_)));
     let validation = Validation { schema, lookup, parts, documents, windows: documents..grants_from };
-    validation.has_the_right_documents()
-        && validation.has_the_right_grants()
-        && validation.bytes(&key.id) <= FACT_BYTES_MAX
+    validation.has_valid_documents() && validation.has_valid_grants() && validation.bytes(&key.id) <= FACT_BYTES_MAX
 }
 
 /// The parts of a fact: documents, then windows, then grants.
@@ -38,8 +36,8 @@ struct Validation<'a> {
 }
 
 impl Validation<'_> {
-    /// Named by the key alone, or else sorted, and not more than there may be.
-    fn has_the_right_documents(&self) -> bool {
+    /// Whether the documents are sorted, no more than [`DOCUMENTS_MAX`], and listed exactly if the lookup is not by `_id`.
+    fn has_valid_documents(&self) -> bool {
         let documents = self.parts.iter().map_while(|part| if let Part::Document(id) = part { Some(id) } else { None });
         let is_short = |id: &DocumentId| match id {
             DocumentId::Id(Id::Digest(_)) => false,
@@ -52,9 +50,9 @@ impl Validation<'_> {
             && documents.is_sorted()
     }
 
-    /// Sorted, each once, and each of one of the documents, relations and windows; and no window of none. Nothing stands
-    /// among them or after them.
-    fn has_the_right_grants(&self) -> bool {
+    /// Whether the grants are sorted and distinct, each refers to one of the documents, relations and windows, and each window
+    /// is used. No other part may stand among them or after them.
+    fn has_valid_grants(&self) -> bool {
         let mut last: Option<(&Grant, Window)> = None;
         let mut next_window = self.windows.start;
         for part in self.parts.iter().skip(self.windows.end) {
@@ -66,11 +64,12 @@ impl Validation<'_> {
             }
             last = Some((grant, window));
         }
-        // What a key alone names is silent where it says nothing.
+        // A document that only the key names has at least one grant: without grants its fact is [`Part::Silent`].
         next_window == self.windows.end && (self.documents > 0 || last.is_some())
     }
 
-    /// The grant's window, if it is the last one that a grant had or the one after that.
+    /// The window of a grant; none if it is invalid. A grant uses the same window as the previous grant that has one, or the
+    /// next window.
     fn window(&self, grant: &Grant, next: &mut usize) -> Option<Window> {
         if grant.window == UNBOUNDED {
             return Some(Window::default());
@@ -81,7 +80,7 @@ impl Validation<'_> {
         }
         let window_at = |place: usize| match self.parts.get(place) {
             Some(Part::Window(window)) => Some(*window),
-            _ => None,
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_)) | None => None,
         };
         let window = window_at(place).filter(|window| *window != Window::default())?;
         if place == *next {
@@ -137,7 +136,7 @@ impl Validation<'_> {
         }
     }
 
-    /// How large the fact is, as far as that is bounded. A document that the key names counts as well.
+    /// The size of the fact in bytes, as it counts towards [`FACT_BYTES_MAX`]. A document that only the key names counts too.
     fn bytes(&self, key: &Id) -> usize {
         let sizes = self.parts.iter().map(|part| match part {
             Part::Document(id) => id.size(),
@@ -148,7 +147,7 @@ impl Validation<'_> {
     }
 }
 
-/// What grants are sorted by.
+/// The sort key of a grant.
 fn order(grant: &Grant, window: Window) -> (RelationId, u16, Certainty, &Grantee, u8, Window) {
     let Grant { relation, document, certainty, grantee, target, window: _ } = grant;
     (*relation, *document, *certainty, grantee, *target, window)

@@ -1,6 +1,7 @@
-//! Ids in documents: BSON values into ids and back.
+//! Converts BSON values to ids and back.
 //!
-//! Types count: a string of 24 hex digits is not an `ObjectId`. Only numbers are alike, as in MongoDB's equality.
+//! It does not convert between types: a string of 24 hex digits is not an `ObjectId`. Only the numeric types are alike, as in
+//! MongoDB's equality.
 
 use std::str::FromStr;
 
@@ -13,7 +14,7 @@ use crate::{
     schema::{End, Path},
 };
 
-/// The value as an id of the given form; none if it is of another type.
+/// The value as an id of the given form; none if the value has another type.
 pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Option<Id> {
     match (form, value) {
         (IdForm::ObjectId, Bson::ObjectId(id)) => Some(Id::ObjectId(id.bytes())),
@@ -25,7 +26,7 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
     }
 }
 
-/// The value as an id of whatever form it has. A symbol is equal to a string in MongoDB, and so found as one.
+/// The value as an id of any form. In MongoDB a symbol equals a string, so a lookup by that string finds it.
 fn id_of_any_form(value: &Bson) -> Option<Id> {
     match value {
         Bson::Symbol(text) => Some(Id::String(text.as_str().into())),
@@ -33,7 +34,7 @@ fn id_of_any_form(value: &Bson) -> Option<Id> {
     }
 }
 
-/// What to look for in MongoDB. A digest cannot be looked for; the schema sees to it that none is.
+/// The value to look up in MongoDB. A digest cannot be looked up, and the schema compiler makes sure that none is.
 pub(crate) fn id_to_bson(id: &Id) -> Bson {
     match id {
         Id::ObjectId(bytes) => Bson::ObjectId(ObjectId::from_bytes(*bytes)),
@@ -44,7 +45,7 @@ pub(crate) fn id_to_bson(id: &Id) -> Bson {
     }
 }
 
-/// Visits every key under which a document is found when looked up by `by`: arrays by element.
+/// Visits every key by which a lookup on the field `by` finds a document. An array is found by each of its elements.
 pub(crate) fn document_keys(by: &Path, document: &Document, visit: &mut impl FnMut(Id)) {
     by.ends(document, &mut |end| match end {
         End::Value(Bson::Array(items)) => items.iter().filter_map(id_of_any_form).for_each(&mut *visit),
@@ -76,14 +77,14 @@ fn whole_number(value: &Bson) -> Option<i64> {
     }
 }
 
-/// A decimal that is a whole number within the range of 64 bits, however it is written: `5`, `5.00`, `0.5E1`.
+/// The whole number that a decimal is, if it fits in 64 bits. It may be written in any way: `5`, `5.00`, `0.5E1`.
 fn whole_decimal(text: &str) -> Option<i64> {
     let (digits, scale) = BigDecimal::from_str(text).ok()?.normalized().into_bigint_and_exponent();
     let zeros = u32::try_from(scale.checked_neg()?).ok()?;
     i64::try_from(digits).ok()?.checked_mul(10_i64.checked_pow(zeros)?)
 }
 
-/// A double that is a whole number within the range of 64 bits.
+/// The whole number that a double is, if it fits in 64 bits.
 fn whole_double(double: f64) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     if double.fract() != 0.0 || !(-LIMIT..LIMIT).contains(&double) {
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_count_but_numbers_are_alike() {
+    fn ids_of_different_types_differ_except_numbers() {
         assert_eq!(id_from_bson(&"65f000000000000000000001".into(), IdForm::ObjectId, false), None);
         assert_eq!(id_from_bson(&Bson::Double(5.0), IdForm::Integer, false), Some(Id::Integer(5)));
         assert_eq!(id_from_bson(&Bson::Double(5.5), IdForm::Integer, false), None);
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decimal_is_the_number_that_it_is_however_written() {
+    fn a_decimal_has_the_same_value_in_every_notation() {
         for (text, number) in [
             ("5", Some(5)),
             ("5.00", Some(5)),
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_found_by_each_element() {
+    fn a_document_is_found_by_each_element_of_an_array() {
         let mut keys = Vec::new();
         let document = doc! { "owners": [{ "id": 1 }, { "id": [2, "x"] }, 3] };
         document_keys(&Path::parse("owners.id").unwrap(), &document, &mut |id| keys.push(id.to_string()));

@@ -340,7 +340,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             let bytes = encode(schema, &fact).unwrap();
             let decoded = decode(schema, key_of(&fact), &bytes);
             prop_assert!(
-                decoded.as_ref().is_some_and(|decoded| decoded.says_the_same(&fact) && decoded.stamp() == fact.stamp()),
+                decoded.as_ref().is_some_and(|decoded| decoded.has_same_content(&fact) && decoded.stamp() == fact.stamp()),
                 "{fact:?} {decoded:?}"
             );
             assert_valid(schema, &fact);
@@ -365,7 +365,7 @@ read = "!deleted & (owner | folder.read | reader | reviewer | guest | opener | h
             if let Some(decoded) = decode(schema, key_of(&fact), &bytes) {
                 assert_valid(schema, &decoded);
                 let again = decode(schema, key_of(&fact), &encode(schema, &decoded).unwrap());
-                prop_assert!(again.is_some_and(|again| again.says_the_same(&decoded)));
+                prop_assert!(again.is_some_and(|again| again.has_same_content(&decoded)));
             }
         }
 

@@ -60,7 +60,7 @@ impl Facts {
         self.metrics.observed();
         let mut is_wrong = false;
         for (tier, fact) in found {
-            if !fact.says_the_same(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
+            if !fact.has_same_content(&truth) && self.still_counts(&fact, truth.stamp(), epoch).await {
                 is_wrong = true;
                 self.metrics.found_stale(tier);
                 log_wrong_fact(schema, key.lookup, tier);

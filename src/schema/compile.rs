@@ -1,7 +1,7 @@
-//! Declarations into tables: every name is looked up, every relation finds its lookup.
+//! Compiles declarations into tables: resolves every name, and assigns each relation its lookup.
 //!
-//! What permissions mean as a whole (recursion, negation) is checked in `validate`; what follows from them for the order of
-//! work and for queries is settled in `plan`.
+//! It does not look at a schema as a whole: `validate` checks recursion and negation, and `plan` decides the order of work
+//! and what is pushed down into queries.
 
 mod names;
 
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
 
-/// How many types of subjects a relation has at most: facts keep their places in one byte.
+/// The maximal number of subject types and sets of a relation: facts store the index in one byte.
 const TARGETS_MAX: usize = 200;
 
-/// Compiles declarations. Nothing comes back where `errors` has grown.
+/// Compiles declarations. Returns none if it adds an error to `errors`.
 pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>) -> Option<Schema> {
     if !fits(declarations) {
-        errors.push(SchemaError::of_the_whole("the schema has more than 60,000 types, relations or permissions"));
+        errors.push(SchemaError::without_place("the schema has more than 60,000 types, relations or permissions"));
         return None;
     }
     let names = Names::of(declarations, errors);
@@ -98,7 +98,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
     Some(schema)
 }
 
-/// Whether every number fits where it is kept.
+/// Whether every number fits in its 16 bits.
 fn fits(declarations: &Declarations) -> bool {
     const MAX: usize = 60_000;
     let relations: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
@@ -111,14 +111,14 @@ fn number<T>(count: usize, make: fn(u16) -> T) -> T {
     make(u16::try_from(count).unwrap_or(u16::MAX))
 }
 
-/// Where the name of a member stands.
+/// The place at which a schema names a member.
 #[derive(Clone, Copy)]
 enum Place {
     /// In an expression, by itself.
     Here,
-    /// In an expression, behind an edge.
+    /// In an expression, after an edge.
     BehindEdge,
-    /// In `subject`, behind a resource type.
+    /// In `subject`, after a resource type.
     InSet,
 }
 
@@ -133,6 +133,7 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
+    /// Records an error and returns none.
     fn wrong<T>(&mut self, error: SchemaError) -> Option<T> {
         self.errors.push(error);
         None
@@ -144,7 +145,7 @@ impl<'a> Compiler<'a> {
             return found;
         }
         let error = SchemaError::new(&name.span, format!("unknown subject type `{}`", name.text));
-        self.wrong(error.meant(&name.text, self.names.subjects.keys().copied()))
+        self.wrong(error.suggesting(&name.text, self.names.subjects.keys().copied()))
     }
 
     fn resource_type(&mut self, name: &Name) -> Option<ResourceTypeId> {
@@ -158,10 +159,10 @@ impl<'a> Compiler<'a> {
             return self.wrong(SchemaError::new(&name.span, message).help(help));
         }
         let error = SchemaError::new(&name.span, format!("unknown resource type `{}`", name.text));
-        self.wrong(error.meant(&name.text, self.names.resources.keys().copied()))
+        self.wrong(error.suggesting(&name.text, self.names.resources.keys().copied()))
     }
 
-    /// The lookup of a collection by a field; the first relation that needs it makes it.
+    /// The lookup of a collection by a field. It is created when it is first used.
     fn lookup(&mut self, collection: &'a str, by: &Path) -> LookupId {
         let lookups = &mut self.lookups;
         *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
@@ -182,7 +183,7 @@ impl<'a> Compiler<'a> {
             (None, None, Some(collection)) => self.lookup(&collection.text, &Path::id()),
             (None, None, None) if resource.is_whole => {
                 let message =
-                    format!("relation `{}` has no collection, and neither has `{}`", name.text, resource.name.text);
+                    format!("relation `{}` has no collection, and neither does `{}`", name.text, resource.name.text);
                 return self.wrong(
                     SchemaError::new(&name.span, message)
                         .help("add `collection` and `by` to the relation, or `collection` to the resource"),
@@ -233,7 +234,7 @@ impl<'a> Compiler<'a> {
             self.errors.push(
                 SchemaError::new(
                     &name.span,
-                    format!("relation `{}` has `wildcard`, and only sets of subjects", name.text),
+                    format!("relation `{}` has `wildcard`, but leads only to sets of subjects", name.text),
                 )
                 .help("`*` stands for all subjects of a type: list that type in `subject`"),
             );
@@ -255,11 +256,7 @@ impl<'a> Compiler<'a> {
                     None => self.subject_type(name).map(Target::Subject),
                     Some(kind) => {
                         let example = self.names.members(*kind).and_then(|members| members.example("member"));
-                        let help = format!(
-                            "name the subjects that are meant: `{}.{}`",
-                            name.text,
-                            example.unwrap_or("member")
-                        );
+                        let help = format!("name a set of subjects: `{}.{}`", name.text, example.unwrap_or("member"));
                         let message = format!("`{}` is a resource type, not a subject type", name.text);
                         self.wrong(SchemaError::new(&name.span, message).help(help))
                     }
@@ -272,7 +269,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Whether documents can tell this target from those listed before it.
+    /// Records an error if documents cannot distinguish this target from the targets listed before it.
     fn check_target(&mut self, relation: &RelationDeclaration, name: &SubjectName, target: Target, before: &[Target]) {
         let (text, span) = match name {
             SubjectName::Type(name) => (name.text.clone(), name.span.clone()),
@@ -283,16 +280,16 @@ impl<'a> Compiler<'a> {
             SchemaError::new(&span, format!("`{text}` is listed twice"))
         } else if before.len() == 1 && relation.subject_type.is_none() {
             let message =
-                format!("relation `{}` has several types of subjects and no `subject_type`", relation.name.text);
+                format!("relation `{}` has several types of subjects, but no `subject_type`", relation.name.text);
             SchemaError::new(&span, message)
-                .help("name the field that says which type an id is of, or make a relation of each")
+                .help("name the field that holds the type of the id, or write one relation for each type")
         } else if relation.subject_type.is_some()
             && relation.subject_relation.is_none()
             && before.iter().any(is_same_set)
         {
             let message =
-                format!("relation `{}` has several sets of one type and no `subject_relation`", relation.name.text);
-            SchemaError::new(&span, message).help("name the field that says which relation of the type is meant")
+                format!("relation `{}` has several sets of one type, but no `subject_relation`", relation.name.text);
+            SchemaError::new(&span, message).help("name the field that holds the name of the set's relation")
         } else if before.len() == TARGETS_MAX {
             SchemaError::new(
                 &span,
@@ -304,7 +301,7 @@ impl<'a> Compiler<'a> {
         self.errors.push(error);
     }
 
-    /// The document that a subject must have.
+    /// The relation that a subject's own document must fulfil, if the type has a collection.
     fn gate(&mut self, kind: SubjectTypeId, declaration: &'a SubjectDeclaration) -> Option<Relation> {
         let collection = declaration.collection.as_ref()?;
         Some(Relation {
@@ -343,7 +340,7 @@ impl<'a> Compiler<'a> {
         (compiled.len() == sides.len()).then(|| compiled.into())
     }
 
-    /// A name that stands for something that holds or not: anything but an edge.
+    /// Resolves the name of a relation or permission that holds or not. An edge does not hold by itself, so it is an error.
     fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
         let members = self.names.members(kind)?;
         let error = match members.symbols.get(name.text.as_str()) {
@@ -352,10 +349,10 @@ impl<'a> Compiler<'a> {
                 let help = match place {
                     Place::Here => {
                         let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
-                        format!("say what is asked there, for example `{}.{}`", name.text, there.unwrap_or("read"))
+                        format!("name what to check there, for example `{}.{}`", name.text, there.unwrap_or("read"))
                     }
                     Place::BehindEdge => {
-                        format!("give `{}` a permission that follows it, and name that here", members.of)
+                        format!("give `{}` a permission that follows the edge, and name it here", members.of)
                     }
                     Place::InSet => {
                         "name a relation that holds subjects, or a permission that follows the edge".to_owned()
@@ -368,9 +365,9 @@ impl<'a> Compiler<'a> {
                 let message = format!("`{}` has no relation or permission `{}`", members.of, name.text);
                 let error = SchemaError::new(&name.span, message);
                 let is_itself = |other: &&str| matches!(place, Place::Here) && *other == self.permission;
-                // To look for the right names takes a while; beyond what is shown it is not worth it.
+                // The search for a similar name takes time, so it is skipped for errors that are not shown.
                 match self.errors.len() {
-                    ..SHOWN_MAX => error.meant(&name.text, members.conditions().filter(|other| !is_itself(other))),
+                    ..SHOWN_MAX => error.suggesting(&name.text, members.conditions().filter(|other| !is_itself(other))),
                     _ => error,
                 }
             }
@@ -378,12 +375,13 @@ impl<'a> Compiler<'a> {
         self.wrong(error)
     }
 
+    /// Resolves the name of an edge.
     fn edge(&mut self, kind: ResourceTypeId, name: &Name) -> Option<(RelationId, ResourceTypeId)> {
         let members = self.names.members(kind)?;
         let (message, is_known) = match members.symbols.get(name.text.as_str()) {
             Some(Symbol::Edge(id, target)) => return Some((*id, (*target)?)),
             None if !members.is_whole => return None,
-            Some(_) => (format!("`{}` is not an edge", name.text), true),
+            Some(Symbol::Condition(_)) => (format!("`{}` is not an edge", name.text), true),
             None => (format!("`{}` has no edge `{}`", members.of, name.text), false),
         };
         let error = SchemaError::new(&name.span, message);
@@ -393,7 +391,7 @@ impl<'a> Compiler<'a> {
             edges if is_known => {
                 error.help(format!("only a relation with `resource` leads to other resources: {}", listed(edges)))
             }
-            edges => error.meant(&name.text, edges.iter().copied()),
+            edges => error.suggesting(&name.text, edges.iter().copied()),
         };
         self.wrong(error)
     }

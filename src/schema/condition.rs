@@ -1,8 +1,8 @@
-//! Conditions on documents: the useful few of MongoDB's query operators, pushed down into queries and evaluated the same
-//! in process.
+//! Conditions on documents: a useful subset of MongoDB's query operators. They are pushed down into queries and evaluated in
+//! process, with the same result.
 //!
-//! Matching is mongod's. Whether the values that were compared have the right types is a second question ([`Condition::is_typed`]).
-//! Operands are plain values; documents and arrays as operands are not supported.
+//! A condition matches exactly the documents that mongod would find. Whether the compared values have the right types is a
+//! separate test ([`Condition::is_typed`]). Operands are plain values: documents and arrays as operands are not supported.
 
 mod parse;
 
@@ -19,20 +19,20 @@ use super::{
 /// A condition on a document, or on an element of an array of documents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
-    /// All of them hold.
+    /// All conditions hold.
     And(Vec<Condition>),
-    /// One of them holds.
+    /// At least one condition holds.
     Or(Vec<Condition>),
-    /// A test of what stands at a path.
+    /// A test of the values at a path.
     Field(Path, Test),
-    /// A comparison of two fields, as aggregation compares (`$expr`).
+    /// A comparison of two fields, with the rules of aggregation (`$expr`).
     Expr(Comparison, Path, Path),
 }
 
-/// A test of what stands at a path.
+/// A test of the values at a path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
-    /// Equal to a value; null is equal to missing.
+    /// Equal to a value. A missing field is equal to null.
     Eq(Bson),
     /// Not [`Test::Eq`].
     Ne(Bson),
@@ -40,11 +40,11 @@ pub enum Test {
     In(Vec<Bson>),
     /// Not [`Test::In`].
     Nin(Vec<Bson>),
-    /// There or not, null being there.
+    /// The field exists, or does not. A field that is null exists.
     Exists(bool),
-    /// Less or greater, among values of the operand's type.
+    /// Less or greater than a value of the same type.
     Compare(Comparison, Bson),
-    /// None, or not all, of these hold.
+    /// Not all of these tests hold.
     Not(Vec<Test>),
 }
 
@@ -68,7 +68,7 @@ pub enum Comparison {
 impl Comparison {
     const ALL: [Self; 6] = [Self::Eq, Self::Ne, Self::Gt, Self::Gte, Self::Lt, Self::Lte];
 
-    /// The operator as MongoDB writes it.
+    /// The name of the operator in MongoDB.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl Comparison {
 }
 
 impl Condition {
-    /// Whether mongod would find the document with this condition.
+    /// Whether mongod would find the document with this condition as the query.
     #[must_use]
     pub fn matches(&self, document: &Document) -> bool {
         match self {
@@ -112,8 +112,9 @@ impl Condition {
         }
     }
 
-    /// Whether every value that the condition looks at has the type of what it is compared with. Numbers are one type, an
-    /// array is judged by its elements, null and missing are never wrong; what stands in the way of a path is.
+    /// Whether every value that the condition looks at has the type of its operand. All numbers are one type. An array has the
+    /// right type if its elements have it. Null and missing fields always have the right type. A value that blocks a path
+    /// never has it.
     #[must_use]
     pub fn is_typed(&self, document: &Document) -> bool {
         match self {
@@ -153,7 +154,7 @@ impl Condition {
         }
     }
 
-    /// Every field that the condition looks at.
+    /// Visits every field that the condition looks at.
     pub fn paths(&self, visit: &mut impl FnMut(&Path)) {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().for_each(|condition| condition.paths(visit)),
@@ -163,7 +164,7 @@ impl Condition {
     }
 }
 
-/// Whether the way to every end of a path is clear, and every value there passes.
+/// Whether nothing blocks the path, and every value at its ends passes the test.
 fn ends_all(path: &Path, document: &Document, test: impl Fn(&Bson) -> bool) -> bool {
     let mut all = true;
     path.ends(document, &mut |end| {
@@ -176,7 +177,7 @@ fn ends_all(path: &Path, document: &Document, test: impl Fn(&Bson) -> bool) -> b
     all
 }
 
-/// The type of a value, as a condition wants it: a binary that is no UUID is something else than a UUID.
+/// The type of a value for [`Condition::is_typed`]. A UUID and other binary data are different types.
 #[derive(Clone, Copy, PartialEq)]
 struct Kind(Class, Option<BinarySubtype>);
 
@@ -209,7 +210,7 @@ impl Test {
         }
     }
 
-    /// The types that this test compares with. None: any will do.
+    /// Collects the types that this test compares with. If there are none, a value of any type is right.
     fn kinds(&self, kinds: &mut Vec<Kind>) {
         let mut add = |operand: &Bson| {
             let kind = Kind::of(operand);
@@ -241,7 +242,7 @@ impl Test {
     }
 }
 
-/// Equality as in queries: numbers by value, null with missing.
+/// Equality as in queries: numbers are compared by value, and a missing field is equal to null.
 fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
     match value {
         None | Some(Bson::Undefined) => *operand == Bson::Null,
@@ -257,10 +258,10 @@ mod tests {
         node::{Value, from_toml},
     };
 
-    /// How deep conditions nest at most, as the parser has it.
+    /// The parser's maximal depth of nested conditions.
     const DEPTH_MAX: usize = 16;
 
-    /// Reads a condition as it stands behind `where =`.
+    /// Parses a condition in the form in which it follows `where =`.
     fn read(text: &str) -> Result<Condition, Vec<SchemaError>> {
         let mut errors = Vec::new();
         let source = format!("where = {text}");
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_nest_only_so_deep() {
+    fn the_nesting_of_conditions_is_bounded() {
         let and = |depth| format!("{}{{ a = 1 }}{}", "{ '$and' = [".repeat(depth), "] }".repeat(depth));
         let not = |depth| format!("{{ a = {}{{ '$gt' = 1 }}{} }}", "{ '$not' = ".repeat(depth), " }".repeat(depth));
         for (shallow, deep) in [(and(DEPTH_MAX), and(DEPTH_MAX + 1)), (not(DEPTH_MAX), not(DEPTH_MAX + 1))] {
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_has_the_type_of_its_operand() {
+    fn a_field_must_have_the_type_of_its_operand() {
         assert_typed(
             true,
             &[
@@ -310,7 +311,7 @@ mod tests {
                 ("{ a = { '$nin' = [1, 'x'] } }", doc! { "a": true }),
                 ("{ a = { '$not' = { '$gt' = 1 } } }", doc! { "a": "x" }),
                 ("{ a = 2026-01-31T12:00:00Z }", doc! { "a": 1 }),
-                // It matches, and yet what it looked at is wrong.
+                // The condition matches, but one of the compared values has a wrong type.
                 ("{ '$or' = [{ a = 1 }, { b = 'x' }] }", doc! { "a": 1, "b": 2 }),
                 (r#"'{"a": {"$oid": "65f000000000000000000001"}}'"#, doc! { "a": "65f000000000000000000001" }),
                 (
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn null_and_missing_are_never_wrong_and_ask_for_no_type() {
+    fn null_and_missing_fields_have_every_type_and_null_operands_require_none() {
         assert_typed(
             true,
             &[
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_judged_by_its_elements() {
+    fn an_array_has_the_type_of_its_elements() {
         assert_typed(
             true,
             &[
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_in_the_way_is_wrong() {
+    fn a_value_that_blocks_the_path_has_the_wrong_type() {
         assert_typed(
             false,
             &[
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn two_fields_need_one_type() {
+    fn two_compared_fields_must_have_one_type() {
         let less = "{ '$expr' = { '$lt' = ['$a', '$b.c'] } }";
         assert_typed(
             true,

@@ -1,6 +1,6 @@
-//! A schema as written: TOML read into declarations, each name with its place. Every mistake of form is noted.
+//! Reads the TOML of a schema into declarations, in which each name has its place. It reports every error of form.
 //!
-//! Whether the names fit together is the compiler's business.
+//! Does not resolve names: the compiler does.
 
 mod keys;
 mod reader;
@@ -24,7 +24,7 @@ pub(crate) struct Declarations {
     pub(crate) default_subject: Option<Name>,
     pub(crate) subjects: Vec<SubjectDeclaration>,
     pub(crate) resources: Vec<ResourceDeclaration>,
-    /// Whether all of it could be read. If not, a type that is missing here may stand there.
+    /// Whether everything could be read. If not, a type that is missing here may be in the text.
     pub(crate) is_whole: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct ResourceDeclaration {
     pub(crate) collection: Option<Name>,
     pub(crate) relations: Vec<RelationDeclaration>,
     pub(crate) permissions: Vec<PermissionDeclaration>,
-    /// Whether all of it could be read. If not, a name that is missing here may stand there.
+    /// Whether everything could be read. If not, a name that is missing here may be in the text.
     pub(crate) is_whole: bool,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct RelationDeclaration {
     pub(crate) required: bool,
 }
 
-/// What `subject = …` names.
+/// One entry of `subject = …`.
 #[derive(Debug)]
 pub(crate) enum SubjectName {
     /// `user`
@@ -111,8 +111,8 @@ pub(crate) fn read(text: &str, errors: &mut Vec<SchemaError>) -> Declarations {
                 fields.unknown().next().is_none() && [subjects, resources].into_iter().all(is_table_if_any);
             if default.is_none() && !fields.is_misspelt("default_subject") {
                 let name = declarations.subjects.first().map_or("user", |subject| &subject.name.text);
-                reader.wrong(SchemaError::of_the_whole("`default_subject` is missing").help(format!(
-                    "say which type is meant where none is named, at the top: default_subject = \"{name}\""
+                reader.wrong(SchemaError::without_place("`default_subject` is missing").help(format!(
+                    "add the type that is meant if a request names none, at the top: default_subject = \"{name}\""
                 )));
             }
             for (what, example, is_missing) in [
@@ -121,12 +121,12 @@ pub(crate) fn read(text: &str, errors: &mut Vec<SchemaError>) -> Declarations {
             ] {
                 if is_missing && declarations.is_whole {
                     let help = format!("add a table such as [{what}.{example}]");
-                    reader.wrong(SchemaError::of_the_whole(format!("there is no {what}")).help(help));
+                    reader.wrong(SchemaError::without_place(format!("there is no {what}")).help(help));
                 }
             }
         },
     );
-    // A value that could not be read is one mistake, whatever it was wanted for.
+    // For a value that could not be read, keep only the first error: its user reports a wrong type as well.
     let mut place = 0..;
     errors.retain(|error| {
         place.next().is_some_and(|place: usize| place < unreadable.len()) || !unreadable.contains(&error.span)
@@ -158,22 +158,21 @@ impl Reader<'_> {
                 subject.condition = reader.condition(condition);
                 if let Some(entry) = condition.filter(|_| collection.is_none() && !fields.is_misspelt("collection")) {
                     reader.wrong(
-                        SchemaError::new(&entry.span, format!("{what} has a `where` and no `collection`"))
+                        SchemaError::new(&entry.span, format!("{what} has `where`, but no `collection`"))
                             .help("name the collection that holds its documents, for example: collection = \"users\""),
                     );
                 }
                 if let Some(entry) = secret.filter(|_| subject.secret && subject.id != IdForm::String) {
                     let place = fields.get("id").map_or(&entry.span, |id| &id.node.span);
                     reader.wrong(
-                        SchemaError::new(place, format!("{what} is secret, and its ids are not strings"))
-                            .help("a secret is a text: id = \"string\""),
+                        SchemaError::new(place, format!("{what} is secret, but its ids are not strings"))
+                            .help("a secret is a string: id = \"string\""),
                     );
                 }
                 if let Some(entry) = collection.filter(|_| subject.secret) {
                     reader.wrong(
-                        SchemaError::new(&entry.span, format!("{what} is secret, and cannot have a collection")).help(
-                            "a secret is kept only as a hash, by which no document is found: read it by a relation",
-                        ),
+                        SchemaError::new(&entry.span, format!("{what} is secret, so it cannot have a collection"))
+                            .help("a secret is kept only as a hash, which finds no document: read it with a relation"),
                     );
                 }
             },
@@ -258,12 +257,12 @@ impl Reader<'_> {
     fn subjects(&mut self, entry: &Entry) -> Vec<SubjectName> {
         let items = match &entry.node.value {
             Value::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(&entry.node),
+            Value::Scalar(_) | Value::Table(_) => std::slice::from_ref(&entry.node),
         };
         if items.is_empty() {
             self.wrong(
                 SchemaError::new(&entry.node.span, "`subject` lists nothing")
-                    .help("without `subject` the type is the default one"),
+                    .help("omit `subject` to use the default type"),
             );
         }
         let mut names = Vec::new();
@@ -271,14 +270,14 @@ impl Reader<'_> {
             if let Some(text) = item.as_text() {
                 names.push(self.subject_name(text, item));
             } else {
-                let message = format!("`subject` names types in quotes, not {}", item.describe());
+                let message = format!("`subject` expects types in quotes, not {}", item.describe());
                 self.wrong(SchemaError::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
             }
         }
         names
     }
 
-    /// `user`, or the set `team.member`.
+    /// Reads a type such as `user`, or a set such as `team.member`.
     fn subject_name(&self, text: &str, node: &Node) -> SubjectName {
         let whole = |text: &str| Name { text: text.to_owned(), span: node.span.clone() };
         let Some((set, member)) = text.split_once('.') else {
@@ -301,7 +300,7 @@ impl Reader<'_> {
         }
         let what = format!("permission `{}`", permission.name.text);
         if !matches!(node.value, Value::Table(_)) {
-            let message = format!("{what} wants an expression in quotes, not {}", node.describe());
+            let message = format!("{what} expects an expression in quotes, not {}", node.describe());
             self.wrong(SchemaError::new(&node.span, message).help("for example: \"owner | reader\""));
             return permission;
         }

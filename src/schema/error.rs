@@ -1,6 +1,6 @@
-//! What is wrong with a schema, where, and what was probably meant. All mistakes of a file are gathered, then shown at once.
+//! Schema errors: what is wrong, where, and how to fix it. All errors of a file are collected and shown together.
 //!
-//! Knows nothing of what a schema means.
+//! Does not know what a schema means.
 
 use std::{cmp::Reverse, fmt, ops::Range};
 
@@ -9,26 +9,26 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 /// A place in the text of the schema, in bytes.
 pub(crate) type Span = Range<usize>;
 
-/// How many mistakes are shown at most: nobody mends more than that at once.
+/// The maximal number of errors that are shown. Nobody fixes more than that at once.
 pub(crate) const SHOWN_MAX: usize = 100;
 
-/// How many right names are listed at most.
+/// The maximal number of valid names that a help lists.
 const NAMES_MAX: usize = 12;
 
-/// The longest name, in characters, that is compared with others.
+/// The maximal length, in characters, of a name for which a similar one is searched.
 const NAME_CHARS_MAX: usize = 100;
 
-/// How long the lines are at most that are shown, in bytes: in longer ones nobody finds anything.
-const LINES_BYTES_MAX: usize = 4_000;
+/// The maximal length, in bytes, of source lines that are shown. In longer ones nobody would find the place.
+const SOURCE_BYTES_MAX: usize = 4_000;
 
-/// One thing that is wrong.
+/// One error in a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaError {
-    /// Where, in bytes from the start of the text; nowhere, if something is missing altogether.
+    /// The place in the text, in bytes; none if something is missing.
     pub span: Option<Range<usize>>,
     /// What is wrong.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
@@ -37,8 +37,8 @@ impl SchemaError {
         Self { span: Some(span.clone()), message: message.into(), help: None }
     }
 
-    /// Something is not there, so there is no place to show.
-    pub(crate) fn of_the_whole(message: impl Into<String>) -> Self {
+    /// An error of the whole schema: something is missing, so there is no place to show.
+    pub(crate) fn without_place(message: impl Into<String>) -> Self {
         Self { span: None, message: message.into(), help: None }
     }
 
@@ -47,35 +47,35 @@ impl SchemaError {
         self
     }
 
-    /// Adds the nearest of the right names as help, or all of them where none is near.
-    pub(crate) fn meant<'a>(self, wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Self {
-        match suggestion(wrong, right) {
+    /// Adds the nearest valid name as help, or the list of valid names if none is near.
+    pub(crate) fn suggesting<'a>(self, wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
+        match suggestion(wrong, valid) {
             Some(help) => self.help(help),
             None => self,
         }
     }
 }
 
-/// The right name that the wrong one was probably meant to be: of equally near ones, that which starts the same.
-pub(crate) fn nearest<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The valid name that the wrong one was probably meant to be. Of equally near names, the one with the longest common prefix.
+pub(crate) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = wrong.chars().count();
     if length > NAME_CHARS_MAX {
         return None;
     }
     let (wrong, far) = (wrong.to_lowercase(), (length / 3).max(2) + 1);
-    let near = right.into_iter().filter(|name| name.chars().count().abs_diff(length) < far);
+    let near = valid.into_iter().filter(|name| name.chars().count().abs_diff(length) < far);
     let near = near.map(|name| {
-        let right = name.to_lowercase();
-        let same = wrong.chars().zip(right.chars()).take_while(|(wrong, right)| wrong == right).count();
-        (strsim::damerau_levenshtein(&wrong, &right), Reverse(same), name)
+        let valid = name.to_lowercase();
+        let same = wrong.chars().zip(valid.chars()).take_while(|(wrong, valid)| wrong == valid).count();
+        (strsim::damerau_levenshtein(&wrong, &valid), Reverse(same), name)
     });
     near.filter(|(distance, ..)| *distance < far.min(length)).min().map(|(.., name)| name)
 }
 
-/// "did you mean `x`?" for the nearest right name; else the list of them; nothing if there are none.
+/// "did you mean `x`?" for the nearest valid name, else the list of valid names. None if there are no valid names.
 #[must_use]
-pub fn suggestion<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let mut names: Vec<&str> = right.into_iter().collect();
+pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut names: Vec<&str> = valid.into_iter().collect();
     names.sort_unstable();
     names.dedup();
     if let Some(near) = nearest(wrong, names.iter().copied()) {
@@ -84,11 +84,11 @@ pub fn suggestion<'a>(wrong: &str, right: impl IntoIterator<Item = &'a str>) -> 
     match names.as_slice() {
         [] => None,
         [only] => Some(format!("the only one is `{only}`")),
-        names => Some(format!("there are {}", listed(names))),
+        names => Some(format!("the choices are {}", listed(names))),
     }
 }
 
-/// "`a`, `b` and `c`", or the first of them.
+/// "`a`, `b` and `c`", or the first [`NAMES_MAX`] names and the number of the others.
 pub(crate) fn listed(names: &[&str]) -> String {
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match (names.split_at_checked(NAMES_MAX), names.split_last()) {
@@ -98,7 +98,7 @@ pub(crate) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// Every mistake of one schema, in the order of the text. Shown with line, column, and carets under each place.
+/// All errors of one schema, in the order of the text. They are shown with line, column, and carets under each place.
 #[derive(Clone, Debug)]
 pub struct SchemaErrors {
     name: String,
@@ -113,12 +113,12 @@ impl SchemaErrors {
         Self { name: name.to_owned(), text: text.to_owned(), all }
     }
 
-    /// Each mistake, in the order of the text.
+    /// The errors, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = &SchemaError> {
         self.all.iter()
     }
 
-    /// Line and column of a mistake, both from 1 and counted in characters; none where the whole schema is meant.
+    /// The line and column of an error. Both start at 1, and columns count characters. None if the error has no place.
     #[must_use]
     pub fn place(&self, error: &SchemaError) -> Option<(usize, usize)> {
         let before = self.text.get(..error.span.as_ref()?.start)?;
@@ -126,14 +126,14 @@ impl SchemaErrors {
         Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
 
-    /// The text as a person reads it, with the places shown; `colored` for a terminal.
+    /// All errors as text for a person, each with its source lines. `colored` adds colors for a terminal.
     #[must_use]
     pub fn render(&self, colored: bool) -> String {
         let renderer = if colored { Renderer::styled() } else { Renderer::plain() };
         let shown = self.all.iter().take(SHOWN_MAX);
         let text: String = shown.map(|error| self.render_one(error, &renderer) + "\n\n").collect();
         let count = self.all.len();
-        let noun = if count == 1 { "mistake" } else { "mistakes" };
+        let noun = if count == 1 { "error" } else { "errors" };
         let first = if count > SHOWN_MAX { format!("; these are the first {SHOWN_MAX}") } else { String::new() };
         text + &format!("{}: {count} {noun}{first}", self.name)
     }
@@ -142,7 +142,7 @@ impl SchemaErrors {
         let title = Level::ERROR.primary_title(error.message.as_str());
         let mut group: Group<'_> = match &error.span {
             None => title.element(Origin::path(self.name.as_str())),
-            Some(span) if self.lines(span).0.len() > LINES_BYTES_MAX => {
+            Some(span) if self.lines(span).0.len() > SOURCE_BYTES_MAX => {
                 let (lines, first) = self.lines(span);
                 let before = self.text.get(lines.start..span.start).unwrap_or_default();
                 title.element(Origin::path(self.name.as_str()).line(first).char_column(before.chars().count() + 1))
@@ -162,7 +162,7 @@ impl SchemaErrors {
         renderer.render(&[group])
     }
 
-    /// The whole lines that a place is in, and the number of the first.
+    /// The whole lines that contain a place, and the number of the first line.
     fn lines(&self, span: &Span) -> (Span, usize) {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
         let after = self.text.get(span.end..).unwrap_or_default();

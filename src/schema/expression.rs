@@ -1,10 +1,11 @@
-//! The language of permissions: names, `!`, `&`, `|`, parentheses and `edge.name`. `!` binds tightest, then `&`, then `|`.
+//! Parses the language of permissions: names, `!`, `&`, `|`, parentheses and `edge.name`. `!` binds tightest, then `&`, then
+//! `|`.
 //!
-//! Only syntax: what the names are is settled by the compiler.
+//! Handles only syntax: the compiler resolves the names.
 
 use super::error::{SchemaError, Span};
 
-/// How deep one expression nests at most.
+/// The maximal depth of nested expressions.
 const DEPTH_MAX: usize = 32;
 
 /// A name and its place.
@@ -33,26 +34,26 @@ fn is_name_part(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
 }
 
-/// The wrong name put right, where that is possible.
-pub(crate) fn right_name(wrong: &str) -> Option<String> {
-    let mut right = String::new();
+/// A valid name that resembles an invalid one; none if there is no obvious one.
+pub(crate) fn corrected_name(wrong: &str) -> Option<String> {
+    let mut corrected = String::new();
     for c in wrong.chars() {
-        if c.is_ascii_uppercase() && right.ends_with(|last: char| last.is_ascii_lowercase()) {
-            right.push('_');
+        if c.is_ascii_uppercase() && corrected.ends_with(|last: char| last.is_ascii_lowercase()) {
+            corrected.push('_');
         }
-        right.push(if is_name_part(c.to_ascii_lowercase()) { c.to_ascii_lowercase() } else { '_' });
+        corrected.push(if is_name_part(c.to_ascii_lowercase()) { c.to_ascii_lowercase() } else { '_' });
     }
-    Some(right).filter(|right| wrong.is_ascii() && is_name(right))
+    Some(corrected).filter(|corrected| wrong.is_ascii() && is_name(corrected))
 }
 
-/// How names are written.
+/// The help for an invalid name.
 pub(crate) fn name_help(wrong: &str) -> String {
-    let rule = "a name is a lower-case letter, then lower-case letters, digits and `_`";
-    right_name(wrong).map_or_else(|| rule.to_owned(), |right| format!("{rule}: `{right}`"))
+    let rule = "a name starts with a lower-case letter, followed by lower-case letters, digits and `_`";
+    corrected_name(wrong).map_or_else(|| rule.to_owned(), |corrected| format!("{rule}: `{corrected}`"))
 }
 
-/// Reads an expression. `at` is the place of its first byte in the schema, or none where the schema's text differs from it
-/// (escapes); then mistakes are shown at `span`.
+/// Parses an expression. `at` is the position of its first byte in the schema. It is none if the schema writes the expression
+/// with escapes; then errors are shown at `span`.
 pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax, SchemaError> {
     if text.trim().is_empty() {
         return Err(SchemaError::new(span, "the permission is empty").help("for example: owner | reader"));
@@ -67,7 +68,7 @@ pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax
     }
 }
 
-/// What a word may be made of, be it a name or not.
+/// Whether a word, valid name or not, may contain the character.
 fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -84,17 +85,18 @@ impl Parser<'_> {
         self.text.get(self.position..).unwrap_or_default()
     }
 
-    /// Everything before the position, without the blanks at its end.
+    /// The text before the position, without trailing blanks.
     fn before(&self) -> &str {
         self.text.get(..self.position).unwrap_or_default().trim_end()
     }
 
-    /// The word that starts here, if one does.
+    /// The word at the position; empty if there is none.
     fn word(&self) -> &str {
         let rest = self.rest();
         rest.find(|c| !is_word_part(c)).map_or(rest, |end| rest.get(..end).unwrap_or_default())
     }
 
+    /// Skips blanks and returns the next character.
     fn peek(&mut self) -> Option<char> {
         let rest = self.rest();
         let blank = rest.len() - rest.trim_start().len();
@@ -102,6 +104,7 @@ impl Parser<'_> {
         self.rest().chars().next()
     }
 
+    /// Consumes the character if it comes next, and returns whether it did.
     fn take(&mut self, wanted: char) -> bool {
         let is_there = self.peek() == Some(wanted);
         if is_there {
@@ -114,7 +117,7 @@ impl Parser<'_> {
         self.at.map_or_else(|| self.span.clone(), |at| at + from..at + to)
     }
 
-    /// A mistake at the word or the character that stands here, or behind the last one.
+    /// An error at the word or character at the position or, at the end of the text, after the last one.
     fn wrong_here(&self, message: impl Into<String>) -> SchemaError {
         let place = match self.rest().chars().next() {
             None => self.place(self.before().len(), self.before().len()),
@@ -125,15 +128,15 @@ impl Parser<'_> {
 
     fn unexpected(&self, c: char) -> SchemaError {
         let help = match c {
-            '+' | ',' => "`|` is or, `&` is and",
-            '-' if self.rest().starts_with("->") => "an edge is followed with a dot: `edge.name`",
-            '-' => "without is written `& !`",
-            _ => "a permission is made of names, `!`, `&`, `|`, parentheses and `edge.name`",
+            '+' | ',' => "`|` means or, `&` means and",
+            '-' if self.rest().starts_with("->") => "write a dot to follow an edge: `edge.name`",
+            '-' => "to exclude something, write `& !`",
+            _ => "a permission consists of names, `!`, `&`, `|`, parentheses and `edge.name`",
         };
-        self.wrong_here(format!("`{c}` means nothing in a permission")).help(help)
+        self.wrong_here(format!("`{c}` has no meaning in a permission")).help(help)
     }
 
-    /// Two things stand side by side.
+    /// The error if an operator is missing between two operands.
     fn no_operator(&self) -> SchemaError {
         let before = self.before();
         let last = before.rfind(|c| !is_word_part(c)).map_or(0, |at| at + 1);
@@ -141,7 +144,7 @@ impl Parser<'_> {
             ("and", _) => self.wrong_here("`and` is written `&`"),
             ("or", _) => self.wrong_here("`or` is written `|`"),
             (_, Some("not")) => SchemaError::new(&self.place(last, before.len()), "`not` is written `!`"),
-            _ => self.wrong_here("an operator is missing here").help("`|` is or, `&` is and"),
+            _ => self.wrong_here("an operator is missing here").help("`|` means or, `&` means and"),
         }
     }
 
@@ -186,18 +189,18 @@ impl Parser<'_> {
             return Ok(Syntax::Name(edge));
         }
         if let Some('!' | '(') = self.peek() {
-            let error = self.wrong_here("a single name stands after a dot");
+            let error = self.wrong_here("a dot must be followed by a single name");
             let is_negated = self.take('!');
             self.peek();
             return Err(error.help(match self.word() {
-                name if is_negated && is_name(name) => format!("the `!` goes first: `!{}.{name}`", edge.text),
-                _ => format!("each name wants its edge, for example `({0}.owner | {0}.reader)`", edge.text),
+                name if is_negated && is_name(name) => format!("write the `!` first: `!{}.{name}`", edge.text),
+                _ => format!("write the edge before each name, for example `({0}.owner | {0}.reader)`", edge.text),
             }));
         }
         let member = self.name()?;
         if self.peek() == Some('.') {
             let help =
-                format!("give what `{}` leads to a permission for the rest of the way, and name that here", edge.text);
+                format!("give the type that `{}` leads to a permission for the rest, and name it here", edge.text);
             return Err(self.wrong_here("only one edge can be followed at a time").help(help));
         }
         Ok(Syntax::Walk { edge, member })
@@ -208,7 +211,7 @@ impl Parser<'_> {
             None => return Err(self.wrong_here("a name is missing at the end")),
             Some(c) if is_word_part(c) => {}
             Some(c @ ('|' | '&')) if self.before().ends_with(c) => {
-                return Err(self.wrong_here("a name is missing here").help(format!("`{c}` is written once")));
+                return Err(self.wrong_here("a name is missing here").help(format!("write `{c}` once")));
             }
             Some(c @ ('|' | '&' | ')' | '.')) => {
                 return Err(self.wrong_here(format!("a name is missing before `{c}`")));
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn binds_as_documented() {
+    fn operators_bind_as_documented() {
         for (text, meaning) in [
             ("a | b & !c", "(a | (b & !c))"),
             ("!(a | b)&c.d", "(!(a | b) & c.d)"),
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_has_its_place() {
+    fn an_error_has_its_place() {
         for (text, place, message) in [
             ("a | ", 3..3, "a name is missing at the end"),
             ("a || b", 3..4, "a name is missing here"),
@@ -275,9 +278,9 @@ mod tests {
             ("a and b", 2..5, "`and` is written `&`"),
             ("a | not b", 4..7, "`not` is written `!`"),
             ("a)", 1..2, "this `)` closes nothing"),
-            ("a + b", 2..3, "`+` means nothing in a permission"),
+            ("a + b", 2..3, "`+` has no meaning in a permission"),
             ("a.b.c", 3..4, "only one edge can be followed at a time"),
-            ("a.!b", 2..3, "a single name stands after a dot"),
+            ("a.!b", 2..3, "a dot must be followed by a single name"),
             ("Admin", 0..5, "`Admin` is not a name"),
             ("é", 0..2, "`é` is not a name"),
         ] {

@@ -1,21 +1,24 @@
-//! What tells the facts of one schema from those of another.
+//! The fingerprint of a schema, which keeps the facts of different schemas apart.
+//!
+//! Does not identify the whole schema: permissions are not part of it.
 
 use sha2::{Digest, Sha256};
 
 use super::Schema;
 
-/// The version of the code that reads facts, and the keys of what changes, from documents. It goes up with every change after
-/// which the same documents make other facts: instances of the old and the new code then do not believe each other's.
-const READING_VERSION: u32 = 1;
+/// The version of the code that reads facts, and the keys that a change concerns, from documents. Increase it with every
+/// change after which the same documents yield other facts: then instances with the old code and instances with the new
+/// code do not use each other's facts.
+const READER_VERSION: u32 = 1;
 
 impl Schema {
-    /// A hash of all that facts depend on: what is looked up, how relations are read, and the numbers that stand for them.
-    /// Permissions are no part of it: they are computed from facts.
+    /// A hash of everything that facts depend on: the lookups, how relations are read, and the numbers that stand for both.
+    /// Permissions are not included, because they are computed from facts.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let Self { default_subject: _, subjects, resources, relations, permissions: _, lookups, collections } = self;
         let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document)).collect();
-        let text = format!("{:?}", (READING_VERSION, subjects, resources, relations, lookups, collections));
+        let text = format!("{:?}", (READER_VERSION, subjects, resources, relations, lookups, collections));
         Sha256::digest(text).into()
     }
 }
@@ -46,7 +49,7 @@ hide = "owner & hidden"
     }
 
     #[test]
-    fn it_is_of_what_facts_depend_on_and_of_nothing_else() {
+    fn the_fingerprint_covers_exactly_what_facts_depend_on() {
         let own = fingerprint(SCHEMA);
         assert_eq!(own, fingerprint(SCHEMA));
         assert_eq!(own, fingerprint(&SCHEMA.replace("owner & hidden", "hidden & owner")), "a permission");

@@ -1,6 +1,6 @@
-//! A value of the schema's text together with its place: TOML, or Extended JSON inside a TOML string, as BSON.
+//! Reads TOML, and Extended JSON inside a TOML string, into BSON values that know their place in the schema's text.
 //!
-//! Only reads; what a value means is up to whoever asks for it.
+//! Does not know what a value means: its user does.
 
 mod places;
 
@@ -14,7 +14,7 @@ use toml::{
 
 use super::error::{SHOWN_MAX, SchemaError, Span};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) span: Span,
@@ -33,15 +33,15 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    /// Where the name stands.
+    /// The place of the name.
     pub(crate) span: Span,
     pub(crate) node: Node,
 }
 
-/// What people forget who write JSON by hand.
-const JSON_HELP: &str = "keys and texts stand in double quotes: '{\"kind\": \"note\", \"is_deleted\": true}'";
+/// The help for invalid JSON: the usual cause.
+const JSON_HELP: &str = "write keys and strings in double quotes: '{\"kind\": \"note\", \"is_deleted\": true}'";
 
-/// Reads a whole TOML file; none where it is not TOML. A value that cannot be read is noted and stands as undefined.
+/// Parses a TOML file. Returns none if it is not TOML. A value that cannot be read is reported and becomes undefined.
 pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Node> {
     let (table, toml_errors) = DeTable::parse_recoverable(text);
     if toml_errors.is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Nod
     for toml_error in toml_errors {
         let message = format!("not TOML: {}", toml_error.message());
         let Some(span) = toml_error.span() else {
-            errors.push(SchemaError::of_the_whole(message));
+            errors.push(SchemaError::without_place(message));
             continue;
         };
         let error = SchemaError::new(&span, message);
@@ -58,12 +58,12 @@ pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Nod
         let is_shown = errors.len() < SHOWN_MAX;
         let is_value = is_shown && text.get(..span.start).is_some_and(|before| before.trim_end().ends_with('='));
         let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        errors.push(if is_value && is_word { error.help(format!("in quotes: \"{word}\"")) } else { error });
+        errors.push(if is_value && is_word { error.help(format!("write it in quotes: \"{word}\"")) } else { error });
     }
     None
 }
 
-/// Where the text of a string starts in the schema; none where it is written otherwise than it reads (escapes).
+/// The position at which the content of a string starts in the schema; none if the string is written with escapes.
 pub(crate) fn text_start(source: &str, span: &Span, text: &str) -> Option<usize> {
     const QUOTES: [&str; 8] = ["\"\"\"\r\n", "\"\"\"\n", "\"\"\"", "'''\r\n", "'''\n", "'''", "\"", "'"];
     let written = source.get(span.clone())?;
@@ -72,7 +72,7 @@ pub(crate) fn text_start(source: &str, span: &Span, text: &str) -> Option<usize>
     is_same.then(|| span.start + quote.len())
 }
 
-/// Reads a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` where the string is.
+/// Parses a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` the place of the string.
 pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaError> {
     let start = text_start(source, span, text);
     let located = |place: Span| start.map_or_else(|| span.clone(), |start| start + place.start..start + place.end);
@@ -116,7 +116,7 @@ fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -
             if document.len() < places.keys.len() {
                 let place = places.repeated_key(text).map_or(span, located);
                 return Err(
-                    SchemaError::new(&place, "this key is there already").help("join two tests of a field by `$and`")
+                    SchemaError::new(&place, "this key is repeated").help("combine two tests of a field with `$and`")
                 );
             }
             let places = places.keys.iter().zip(&places.parts);
@@ -158,11 +158,11 @@ impl Node {
         }
     }
 
-    /// The string that it is, if it is one.
+    /// The text, if the value is a string.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar(Bson::String(text)) => Some(text),
-            _ => None,
+            Value::Scalar(_) | Value::List(_) | Value::Table(_) => None,
         }
     }
 }
@@ -198,7 +198,7 @@ fn read(value: &Spanned<DeValue<'_>>, errors: &mut Vec<SchemaError>) -> Value {
         },
         DeValue::Datetime(date) => match bson::DateTime::parse_rfc3339_str(date.to_string()) {
             Ok(date) => Value::Scalar(Bson::DateTime(date)),
-            Err(error) => match whole(date) {
+            Err(error) => match completed(date) {
                 Some((what, help)) => wrong(what.to_owned(), Some(help)),
                 None => wrong(format!("not a date: {error}"), None),
             },
@@ -210,8 +210,8 @@ fn read(value: &Spanned<DeValue<'_>>, errors: &mut Vec<SchemaError>) -> Value {
     }
 }
 
-/// What a date lacks, and the whole one.
-fn whole(date: &Datetime) -> Option<(&'static str, String)> {
+/// What an incomplete date lacks, and an example of the complete date.
+fn completed(date: &Datetime) -> Option<(&'static str, String)> {
     match (&date.date, &date.time, &date.offset) {
         (Some(day), Some(time), None) => {
             Some(("this date has no time zone", format!("for example in UTC: {day}T{time}Z")))

@@ -1,13 +1,13 @@
-//! How MongoDB orders values, across all of BSON's types: what `$lt` and its like mean.
+//! MongoDB's order of values across all BSON types: the meaning of `$lt` and the other comparisons.
 //!
-//! Simple binary comparison of strings, as with the default collation; other collations are not supported.
+//! Strings are compared byte by byte, as with the default collation. Other collations are not supported.
 
 use std::{cmp::Ordering, str::FromStr};
 
 use bigdecimal::BigDecimal;
 use bson::{Binary, Bson, Document, spec::BinarySubtype};
 
-/// MongoDB's classes of types that compare with each other, in its order ("canonical types").
+/// MongoDB's classes of types whose values compare with each other ("canonical types"), in MongoDB's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     MinKey,
@@ -52,13 +52,13 @@ impl Class {
         }
     }
 
-    /// Whether this is no value at all.
+    /// Whether the value is null or missing.
     pub(crate) fn is_nothing(self) -> bool {
         matches!(self, Self::Missing | Self::Null)
     }
 }
 
-/// Whether the value is the number NaN, which query operators find equal to itself and incomparable to all else.
+/// Whether the value is NaN. For query operators NaN is equal to itself and comparable to nothing else.
 pub(crate) fn is_nan(value: &Bson) -> bool {
     match value {
         Bson::Double(double) => double.is_nan(),
@@ -67,7 +67,7 @@ pub(crate) fn is_nan(value: &Bson) -> bool {
     }
 }
 
-/// MongoDB's total order. NaN is the least of numbers.
+/// Compares two values in MongoDB's total order. NaN is the least number.
 pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
     let by_class = Class::of(left).cmp(&Class::of(right));
     if by_class.is_ne() {
@@ -100,7 +100,7 @@ pub(crate) fn compare(left: &Bson, right: &Bson) -> Ordering {
     }
 }
 
-/// The length that MongoDB compares: binaries of the old kind are stored with their length before their bytes.
+/// The length that MongoDB compares: it stores the length of an old-style binary before its bytes.
 fn stored_len(binary: &Binary) -> usize {
     let before = if binary.subtype == BinarySubtype::BinaryOld { size_of::<i32>() } else { 0 };
     binary.bytes.len() + before
@@ -130,7 +130,7 @@ fn whole(value: &Bson) -> Option<i64> {
     }
 }
 
-/// The number as a double, where that plainly loses nothing.
+/// The number as a double, if it is one or fits in 32 bits, so that the conversion loses nothing.
 fn double(value: &Bson) -> Option<f64> {
     match value {
         Bson::Double(double) => Some(*double),
@@ -138,7 +138,7 @@ fn double(value: &Bson) -> Option<f64> {
     }
 }
 
-/// A number without loss: int, long, double and decimal side by side. In MongoDB's order.
+/// The exact value of an int, a long, a double or a decimal, in MongoDB's order.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Exact {
     NaN,

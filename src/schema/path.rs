@@ -1,4 +1,4 @@
-//! A field of a document, by its dotted path, walked as mongod walks it: arrays on the way are looked into.
+//! The dotted path of a field in a document. It is followed as mongod follows it: through the elements of arrays.
 //!
 //! Positions in arrays (`members.0`) are not supported.
 
@@ -12,22 +12,22 @@ use super::error::{SchemaError, Span};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Box<str>);
 
-/// What stands at the end of a path. A path through an array of documents has several ends.
+/// What is at the end of a path. A path through an array of documents has several ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End<'a> {
-    /// A value, arrays whole.
+    /// A value. An array is one value.
     Value(&'a Bson),
-    /// Nothing, or null on the way.
+    /// No value or null, at the end or on the way to it.
     Missing,
-    /// Something on the way is neither a document nor an array of documents.
+    /// A value on the way is neither a document nor an array of documents.
     Blocked,
 }
 
 impl Path {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// What is wrong with it, as half a sentence.
+    /// What is wrong with it, as the predicate of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Err("is empty");
@@ -49,48 +49,49 @@ impl Path {
         Ok(Self(text.into()))
     }
 
-    /// The path of a document's own id.
+    /// The path of a document's `_id`.
     pub(crate) fn id() -> Self {
         Self("_id".into())
     }
 
-    /// Reads a path that stands at `span` of a schema, and says what it was probably meant to be.
+    /// Parses the path at `span` of a schema. The error suggests a similar path.
     pub(crate) fn read(text: &str, span: &Span) -> Result<Self, SchemaError> {
         Self::parse(text).map_err(|why| {
             let parts = text.split('.').map(|part| part.trim_start_matches('$'));
-            let right: Vec<&str> = parts.filter(|part| !part.is_empty() && !is_position(part)).collect();
-            let right = right.join(".");
+            let valid: Vec<&str> = parts.filter(|part| !part.is_empty() && !is_position(part)).collect();
+            let valid = valid.join(".");
             if text.is_empty() {
                 return SchemaError::new(span, "the name of a field is empty").help("for example: \"owner_id\"");
             }
             let error = SchemaError::new(span, format!("the field `{text}` {why}"));
             match text.split('.').any(is_position) {
-                _ if right.is_empty() => error,
-                true => error.help(format!("`{right}` looks at every element of the array")),
-                false => error.help(format!("did you mean `{right}`?")),
+                _ if valid.is_empty() => error,
+                true => error.help(format!("`{valid}` looks at every element of the array")),
+                false => error.help(format!("did you mean `{valid}`?")),
             }
         })
     }
 
-    /// Whether one of the two holds the other, positions in arrays apart.
+    /// Whether one path is equal to, contains or is inside the other. Positions in arrays are ignored.
     pub(crate) fn overlaps(&self, other: &str) -> bool {
         let others = other.split('.').filter(|part| !is_position(part));
         self.0.split('.').zip(others).all(|(one, other)| one == other)
     }
 
-    /// The path as MongoDB writes it.
+    /// The path in MongoDB's notation.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The field of the document itself: what a projection asks for, so that whatever stands on the way is seen.
+    /// The top-level field of the path. Queries fetch it whole, because a projection of the path would hide a value that blocks
+    /// it.
     #[must_use]
     pub fn top(&self) -> &str {
         split(&self.0).0
     }
 
-    /// Whether any value that mongod would test at this path passes. `None` stands for a missing field.
+    /// Whether any of the values that mongod would test at this path passes. `None` stands for a missing field.
     pub(crate) fn any<'a>(&self, document: &'a Document, mut test: impl FnMut(Option<&'a Bson>) -> bool) -> bool {
         any(document, &self.0, &mut test)
     }
@@ -100,7 +101,8 @@ impl Path {
         ends(document, &self.0, visit);
     }
 
-    /// The value as an aggregation expression (`"$path"`) has it: arrays on the way become an array of what is found.
+    /// The value of the path as an aggregation expression (`"$path"`): an array on the way yields an array of the values found
+    /// in its elements.
     pub(crate) fn project(&self, document: &Document) -> Option<Bson> {
         project(document, &self.0)
     }
@@ -114,7 +116,8 @@ fn split(path: &str) -> (&str, Option<&str>) {
     path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)))
 }
 
-/// As mongod's `BSONElementIterator`: a leaf array offers each element, then itself; an array on the way only its documents.
+/// Tests values as mongod's `BSONElementIterator` does: of an array at the end, each element and then the array; of an array
+/// on the way, only its documents.
 fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a Bson>) -> bool) -> bool {
     let (first, rest) = split(path);
     match (document.get(first), rest) {

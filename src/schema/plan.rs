@@ -1,14 +1,14 @@
-//! What follows from a schema as a whole: which relations stand under a `!`, which side of an `|` is tried first, and what of
-//! the conditions is pushed down into queries.
+//! Plans the evaluation of a compiled schema: finds the relations under a `!`, orders the sides of each `|`, and chooses the
+//! conditions that are pushed down into queries.
 //!
-//! Changes nothing that an answer depends on but that: it finds no mistakes.
+//! Finds no errors, and the order that it chooses changes no answer.
 
 use std::collections::HashSet;
 
 use super::{Condition, Expression, Member, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, RelationId};
 
-/// Settles all of it, in the order in which one needs the other.
+/// Plans the whole schema. Each step uses the results of the previous ones.
 pub(crate) fn plan(schema: &mut Schema) {
     mark_negated(schema);
     order_sides(schema);
@@ -16,7 +16,7 @@ pub(crate) fn plan(schema: &mut Schema) {
     number_collections(schema);
 }
 
-/// Finds the relations that stand under a `!` in some permission: of these, documents that do not match count too.
+/// Marks the relations that stand under a `!` in some permission. For these, documents that do not match count too.
 fn mark_negated(schema: &mut Schema) {
     let mut todo = Vec::new();
     for permission in &schema.permissions {
@@ -39,7 +39,7 @@ fn mark_negated(schema: &mut Schema) {
                 let targets = schema.relation(id).ids.iter().flat_map(|ids| &ids.targets);
                 todo.extend(targets.filter_map(|target| match target {
                     Target::Set(_, member) => Some(*member),
-                    _ => None,
+                    Target::Subject(_) | Target::Resource(_) => None,
                 }));
             }
         }
@@ -49,7 +49,7 @@ fn mark_negated(schema: &mut Schema) {
     }
 }
 
-/// Visits every member that an expression names, edges included, and whether it stands under a `!`.
+/// Visits every member that an expression names, including edges, with whether it stands under a `!`.
 fn members(expression: &Expression, is_excluded: bool, visit: &mut impl FnMut(Member, bool)) {
     match expression {
         Expression::Relation(id) => visit(Member::Relation(*id), is_excluded),
@@ -65,7 +65,7 @@ fn members(expression: &Expression, is_excluded: bool, visit: &mut impl FnMut(Me
     }
 }
 
-/// How far an expression reaches: what is cheap to find out is tried first.
+/// How far an expression reaches, cheapest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
     OwnDocument,
@@ -73,7 +73,8 @@ enum Reach {
     OtherResources,
 }
 
-/// Remembers how far permissions reach: they may name each other many times over.
+/// Computes how far expressions reach. It memoizes the result of each permission, because permissions may name each other
+/// many times.
 struct Reaches<'a> {
     schema: &'a Schema,
     known: Vec<Option<Reach>>,
@@ -129,7 +130,7 @@ impl Reaches<'_> {
     }
 }
 
-/// Puts the cheapest side of every `|` first. A denial's reason does not depend on that order, nor does an answer.
+/// Puts the cheapest side of every `|` first. Neither an answer nor the reason of a denial depends on that order.
 fn order_sides(schema: &mut Schema) {
     let mut reaches = Reaches { schema, known: vec![None; schema.permissions.len()] };
     let ordered: Vec<_> =
@@ -139,7 +140,7 @@ fn order_sides(schema: &mut Schema) {
     }
 }
 
-/// Tells each lookup its relations, the fields they need, and what can be pushed down.
+/// Gives each lookup its relations, the fields that they read, and the condition that is pushed down.
 fn fill_lookups(schema: &mut Schema) {
     let mut of_lookups: Vec<Vec<(RelationId, &Relation)>> = vec![Vec::new(); schema.lookups.len()];
     for (id, relation) in (0..).map(RelationId).zip(&schema.relations) {
@@ -177,8 +178,9 @@ fn number_collections(schema: &mut Schema) {
     schema.collections = names.into();
 }
 
-/// What one of the relations at least wants of a document; nothing where one of them wants all documents. Never a date,
-/// which the clock would make wrong, and nothing of a relation under a `!`, where documents that do not match count.
+/// The condition that a document must fulfil to be of use to at least one of the relations; none if a relation uses all
+/// documents. A relation under a `!` uses all documents, because those that do not match count too. Dates are never part
+/// of the condition, because the clock would make the result outdated.
 fn pushed<'a>(relations: impl Iterator<Item = &'a Relation>) -> Option<Condition> {
     let mut any = Vec::new();
     for relation in relations {
@@ -192,7 +194,7 @@ fn pushed<'a>(relations: impl Iterator<Item = &'a Relation>) -> Option<Condition
 }
 
 impl Relation {
-    /// Every field of the document that the relation reads.
+    /// Visits every field of the document that the relation reads.
     fn fields(&self, visit: &mut impl FnMut(&Path)) {
         if let Some(each) = &self.each {
             visit(each);

@@ -1,14 +1,17 @@
-//! Names and texts into a question: every field is checked against the schema, and every mistake is named with its field.
+//! Turns names and texts of a request into a question: validates every field against the schema, and reports every error
+//! with its field.
+//!
+//! Does not know the protocol beyond the names of its fields.
 
 use super::{Member, Schema, suggestion};
 use crate::question::{Id, IdForm, PermissionId, Question, Resource, ResourceTypeId, Subject};
 
-/// What is wrong with one field of a request. `field` is relative to the question, as the protocol names it.
+/// An error in one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field, dotted: `resource.id`.
+    /// The path of the field in the protocol's question message: `resource.id`.
     pub field: &'static str,
-    /// What is wrong, and what to do about it.
+    /// What is wrong, and how to fix it.
     pub message: String,
 }
 
@@ -18,14 +21,14 @@ impl FieldError {
     }
 }
 
-/// A subject as a request names it.
+/// A subject in the form in which a request names it.
 #[derive(Clone, Copy, Debug)]
 pub enum SubjectText<'a> {
-    /// Nobody in particular.
+    /// An anonymous subject.
     Anonymous,
-    /// A type (empty: the schema's default) and an id.
+    /// A type and an id.
     Known {
-        /// The type.
+        /// The name of the type. Empty means the default type of the schema.
         kind: &'a str,
         /// The id.
         id: &'a str,
@@ -33,10 +36,10 @@ pub enum SubjectText<'a> {
 }
 
 impl Schema {
-    /// Makes a question of what a request says.
+    /// Creates the question of a request.
     ///
     /// # Errors
-    /// Every field that is wrong.
+    /// An error for each invalid field.
     pub fn question(
         &self,
         subject: SubjectText<'_>,
@@ -55,10 +58,10 @@ impl Schema {
         }
     }
 
-    /// One question for each permission of the resource that can be asked for, in the order of their names.
+    /// Creates one question for each permission of the resource that requests can ask for, in the order of their names.
     ///
     /// # Errors
-    /// Every field that is wrong.
+    /// An error for each invalid field.
     pub fn questions_for_all(
         &self,
         subject: SubjectText<'_>,
@@ -75,19 +78,19 @@ impl Schema {
             .collect())
     }
 
-    /// A subject, by its type and id as requests name them.
+    /// Reads a subject from its type and id in the form in which requests name them.
     ///
     /// # Errors
-    /// Every field that is wrong.
+    /// An error for each invalid field.
     pub fn read_subject(&self, kind: &str, id: &str) -> Result<Subject, Vec<FieldError>> {
         let mut errors = Vec::new();
         self.named_subject(SubjectText::Known { kind, id }, &mut errors).ok_or(errors)
     }
 
-    /// A resource, by its type and id as requests name them.
+    /// Reads a resource from its type and id in the form in which requests name them.
     ///
     /// # Errors
-    /// Every field that is wrong.
+    /// An error for each invalid field.
     pub fn read_resource(&self, kind: &str, id: &str) -> Result<Resource, Vec<FieldError>> {
         let mut errors = Vec::new();
         self.named_resource(kind, id, &mut errors).ok_or(errors)
@@ -140,7 +143,7 @@ impl Schema {
         None
     }
 
-    /// `type:id`, or `anonymous`. A secret is shown as its hash.
+    /// The name of a subject: `type:id`, or `anonymous`. The id of a secret subject is its hash.
     #[must_use]
     pub fn subject_name(&self, subject: &Subject) -> String {
         match subject {
@@ -155,9 +158,9 @@ fn read_id(field: &'static str, text: &str, form: IdForm, secret: bool, errors: 
 }
 
 /// "unknown permission `raed`: did you mean `read`?"
-fn unknown<'a>(what: &str, name: &str, right: impl IntoIterator<Item = &'a str>) -> String {
+fn unknown<'a>(what: &str, name: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
     let shown: String = name.chars().take(100).collect();
-    match suggestion(&shown, right) {
+    match suggestion(&shown, valid) {
         Some(help) => format!("unknown {what} `{shown}`: {help}"),
         None => format!("unknown {what} `{shown}`"),
     }

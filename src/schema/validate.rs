@@ -1,7 +1,7 @@
-//! Whether a schema as a whole means anything and keeps its secrets: no permission runs in circles or reaches itself through
-//! a `!`, and no secret is a document's `_id`.
+//! Validates a schema as a whole: no permission refers to itself on the same resource, leads only back to itself, nests too
+//! deep or reaches itself through a `!`, and no secret is the `_id` of a document.
 //!
-//! Works on the compiled tables; the declarations only say where to point.
+//! Works on the compiled tables. It uses the declarations only for the places of errors.
 
 mod graph;
 
@@ -17,34 +17,35 @@ use super::{
 };
 use crate::question::{PermissionId, ResourceTypeId};
 
-/// How deep the permissions of one resource may be made of each other, expressions included. It bounds the evaluator's
-/// stack, together with the depth of a resource tree.
+/// The maximal depth to which permissions of one resource may refer to each other, including nested expressions. Together
+/// with the bound on the depth of a check it bounds the evaluator's stack.
 const NESTING_MAX: usize = 32;
 
-/// How many steps of a way a message shows at most.
+/// The maximal number of steps of a path that a message shows.
 const STEPS_MAX: usize = 8;
 
-/// Notes what is wrong with the schema as a whole.
+/// Reports the errors of the schema as a whole.
 pub(crate) fn check(schema: &Schema, declarations: &Declarations, errors: &mut Vec<SchemaError>) {
-    secrets(schema, declarations, errors);
+    check_secrets(schema, declarations, errors);
     let resources = (0..).map(ResourceTypeId).zip(&declarations.resources);
     let permissions = resources.flat_map(|(kind, resource)| resource.permissions.iter().map(move |one| (kind, one)));
     let permissions = permissions.zip(&schema.permissions).map(|((kind, declaration), permission)| {
         let mut references = Vec::new();
         if let Some(syntax) = &declaration.syntax {
-            refer(&permission.expression, syntax, false, &mut references);
+            collect_references(&permission.expression, syntax, false, &mut references);
         }
         Declared { kind, name: &declaration.name, references }
     });
     let mut checker = Checker { schema, permissions: permissions.collect(), errors };
-    if checker.circles() && checker.nesting() {
-        checker.ground();
-        checker.exclusion();
+    if checker.check_cycles() && checker.check_nesting() {
+        checker.check_grounding();
+        checker.check_exclusion();
     }
 }
 
-/// A document's `_id` is kept and shown as it is, so it cannot be what a secret subject is known by.
-fn secrets(schema: &Schema, declarations: &Declarations, errors: &mut Vec<SchemaError>) {
+/// Reports relations that read secret ids from `_id`. A document's `_id` is stored and shown as it is, so it must not be a
+/// secret.
+fn check_secrets(schema: &Schema, declarations: &Declarations, errors: &mut Vec<SchemaError>) {
     let declared = declarations.resources.iter().flat_map(|resource| &resource.relations);
     for (relation, declaration) in schema.relations.iter().zip(declared) {
         let Some(ids) = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.field.top() == "_id") else {
@@ -54,20 +55,20 @@ fn secrets(schema: &Schema, declarations: &Declarations, errors: &mut Vec<Schema
         if ids.targets.iter().any(is_secret) {
             let name = &declaration.name;
             let message = format!("relation `{}` reads secret ids from `{}`", name.text, ids.field);
-            let help = "the `_id` of a document is no place for a secret: it is kept and shown as it is";
+            let help = "do not use a document's `_id` for a secret: it is stored and shown as it is";
             errors.push(SchemaError::new(&name.span, message).help(help));
         }
     }
 }
 
-/// A permission, and where its expression names what.
+/// A permission, and the references in its expression.
 struct Declared<'a> {
     kind: ResourceTypeId,
     name: &'a Name,
     references: Vec<Reference>,
 }
 
-/// A name in an expression, or an edge and a name.
+/// A reference in an expression: a name, or an edge and a name.
 struct Reference {
     edge: Option<Member>,
     member: Member,
@@ -75,8 +76,8 @@ struct Reference {
     span: Span,
 }
 
-/// Finds the references of an expression and their places. Both trees have the same shape.
-fn refer(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mut Vec<Reference>) {
+/// Collects the references of an expression with their places. `expression` and `syntax` have the same shape.
+fn collect_references(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mut Vec<Reference>) {
     match (expression, syntax) {
         (Expression::Relation(id), Syntax::Name(name)) => {
             let span = name.span.clone();
@@ -90,11 +91,20 @@ fn refer(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mu
             let (edge, span) = (Some(Member::Relation(*edge)), from.span.start..to.span.end);
             found.push(Reference { edge, member: *member, is_excluded, span });
         }
-        (Expression::Not(inner), Syntax::Not(written)) => refer(inner, written, true, found),
+        (Expression::Not(inner), Syntax::Not(written)) => collect_references(inner, written, true, found),
         (Expression::And(sides), Syntax::And(written)) | (Expression::Or(sides), Syntax::Or(written)) => {
-            sides.iter().zip(written).for_each(|(side, written)| refer(side, written, is_excluded, found));
+            sides.iter().zip(written).for_each(|(side, written)| collect_references(side, written, is_excluded, found));
         }
-        _ => {}
+        // The compiler creates no other pair.
+        (
+            Expression::Relation(_)
+            | Expression::Permission(_)
+            | Expression::Walk { .. }
+            | Expression::Not(_)
+            | Expression::And(_)
+            | Expression::Or(_),
+            Syntax::Name(_) | Syntax::Walk { .. } | Syntax::Not(_) | Syntax::And(_) | Syntax::Or(_),
+        ) => {}
     }
 }
 
@@ -105,7 +115,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// The place of a member in the graph of all: permissions first.
+    /// The node of a member in the graph of all members: permissions come first.
     fn node(&self, member: Member) -> usize {
         match member {
             Member::Permission(id) => id.index(),
@@ -113,40 +123,41 @@ impl Checker<'_> {
         }
     }
 
-    /// Which permissions name which of the same resource.
+    /// The graph of references between permissions of the same resource.
     fn same_resource(&self) -> Graph {
         let here = |reference: &Reference| match (reference.edge, reference.member) {
             (None, Member::Permission(id)) => Some(id.index()),
-            _ => None,
+            (None, Member::Relation(_)) | (Some(_), Member::Relation(_) | Member::Permission(_)) => None,
         };
         Graph(self.permissions.iter().map(|one| one.references.iter().filter_map(here).collect()).collect())
     }
 
-    /// Notes permissions that are made of themselves on the same resource. Whether there are none.
-    fn circles(&mut self) -> bool {
+    /// Reports permissions that refer to themselves on the same resource. Returns whether there are none.
+    fn check_cycles(&mut self) -> bool {
         let graph = self.same_resource();
         let components = graph.components();
         let mut is_valid = true;
-        for node in self.first_of_circles(&graph, &components) {
+        for node in self.first_of_cycles(&graph, &components) {
             is_valid = false;
-            let way = self.way(&graph, node, node);
-            let next = way.as_ref().and_then(|way| way.get(1)).copied();
-            let message = format!("refers to itself{}", self.shown(way.as_deref()));
-            self.note(
+            let path = self.path(&graph, node, node);
+            let next = path.as_ref().and_then(|path| path.get(1)).copied();
+            let message = format!("refers to itself{}", self.shown(path.as_deref()));
+            self.report(
                 node,
                 |reference| {
                     reference.edge.is_none()
                         && matches!(reference.member, Member::Permission(id) if Some(id.index()) == next)
                 },
                 &message,
-                "name a relation instead, or follow an edge to another resource on the way".to_owned(),
+                "name a relation instead, or follow an edge to another resource in between".to_owned(),
             );
         }
         is_valid
     }
 
-    /// Notes permissions that nest too deep, only the first of those that are made of each other. Whether there are none.
-    fn nesting(&mut self) -> bool {
+    /// Reports permissions that nest too deep, but not permissions that only contain a reported one. Returns whether there are
+    /// none.
+    fn check_nesting(&mut self) -> bool {
         let graph = self.same_resource();
         let mut depths = vec![0; self.permissions.len()];
         let mut is_valid = true;
@@ -163,15 +174,15 @@ impl Checker<'_> {
             if depth > NESTING_MAX && is_first {
                 is_valid = false;
                 let help =
-                    "each permission, `!`, `&` and `|` that it is made of counts: name relations directly".to_owned();
-                self.note(node, |_| false, &format!("nests deeper than {NESTING_MAX}"), help);
+                    "each permission, `!`, `&` and `|` inside it counts as a level: name relations directly".to_owned();
+                self.report(node, |_| false, &format!("nests deeper than {NESTING_MAX}"), help);
             }
         }
         is_valid
     }
 
-    /// Notes permissions that nothing ever grants: they only lead back to themselves.
-    fn ground(&mut self) {
+    /// Reports permissions that nothing ever grants, because they only lead back to themselves.
+    fn check_grounding(&mut self) {
         let grounded = self.grounded();
         let is_loose =
             |member: Member| matches!(member, Member::Permission(id) if grounded.get(id.index()) == Some(&false));
@@ -187,10 +198,10 @@ impl Checker<'_> {
                 .collect(),
         );
         let components = graph.components();
-        for node in self.first_of_circles(&graph, &components) {
-            let way = self.way(&graph, node, node);
-            let message = format!("only leads back to itself: nothing ever grants it{}", self.shown(way.as_deref()));
-            let next = way.and_then(|way| way.get(1).copied()).map_or(node, |next| next);
+        for node in self.first_of_cycles(&graph, &components) {
+            let path = self.path(&graph, node, node);
+            let message = format!("only leads back to itself: nothing ever grants it{}", self.shown(path.as_deref()));
+            let next = path.and_then(|path| path.get(1).copied()).map_or(node, |next| next);
             let help = self.permissions.get(node).map_or_else(String::new, |one| {
                 let members = &self.schema.resource(one.kind).members;
                 let is_ground = |member: &Member| {
@@ -200,9 +211,9 @@ impl Checker<'_> {
                         && !targets.clone().any(|target| matches!(target, Target::Resource(_)))
                 };
                 let ground = members.iter().find(|(_, member)| is_ground(member)).map_or("owner", |(name, _)| name);
-                format!("join by `|` what grants it in the first place, for example `{ground}`")
+                format!("add with `|` what grants it in the first place, for example `{ground}`")
             });
-            self.note(
+            self.report(
                 node,
                 |reference| matches!(reference.member, Member::Permission(id) if id.index() == next),
                 &message,
@@ -211,13 +222,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Notes permissions of which something excluded depends on themselves.
-    fn exclusion(&mut self) {
+    /// Reports permissions that exclude something that depends on the permission itself.
+    fn check_exclusion(&mut self) {
         let relations = self.schema.relations.iter().map(|relation| {
             let targets = relation.ids.iter().flat_map(|ids| &ids.targets);
             let sets = targets.filter_map(|target| match target {
                 Target::Set(_, member) => Some(self.node(*member)),
-                _ => None,
+                Target::Subject(_) | Target::Resource(_) => None,
             });
             sets.collect()
         });
@@ -239,47 +250,47 @@ impl Checker<'_> {
             }
         }
         for (node, excluded, span) in found {
-            let rest = if node == excluded { Some(vec![node]) } else { self.way(&graph, excluded, node) };
-            let way = rest.map(|rest| [vec![node], rest].concat());
-            let message = format!("reaches itself through a `!`{}", self.shown(way.as_deref()));
-            self.note(
+            let rest = if node == excluded { Some(vec![node]) } else { self.path(&graph, excluded, node) };
+            let path = rest.map(|rest| [vec![node], rest].concat());
+            let message = format!("reaches itself through a `!`{}", self.shown(path.as_deref()));
+            self.report(
                 node,
                 |reference| reference.span == span,
                 &message,
-                "what is excluded must not depend on what is granted: exclude by a relation".to_owned(),
+                "what a `!` excludes must not depend on the permission itself: exclude by a relation".to_owned(),
             );
         }
     }
 
-    /// The shortest way, unless so much is wrong already that nobody would read it.
-    fn way(&self, graph: &Graph, start: usize, goal: usize) -> Option<Vec<usize>> {
-        if self.errors.len() < SHOWN_MAX { graph.way(start, goal) } else { None }
+    /// The shortest path; none if there are already so many errors that this one will not be shown.
+    fn path(&self, graph: &Graph, start: usize, goal: usize) -> Option<Vec<usize>> {
+        if self.errors.len() < SHOWN_MAX { graph.path(start, goal) } else { None }
     }
 
-    /// The first permission of each circle, in the order of the text.
-    fn first_of_circles(&self, graph: &Graph, components: &Components) -> Vec<usize> {
+    /// The first permission of each cycle, in the order of the text.
+    fn first_of_cycles(&self, graph: &Graph, components: &Components) -> Vec<usize> {
         let leads_back =
             |node: usize| graph.0.get(node).into_iter().flatten().any(|next| components.are_one(node, *next));
         let mut seen = HashSet::new();
         (0..self.permissions.len()).filter(|node| leads_back(*node) && seen.insert(components.of(*node))).collect()
     }
 
-    /// Notes a mistake where the permission refers to what is meant or, if it does not, at its name.
-    fn note(&mut self, node: usize, is_meant: impl Fn(&Reference) -> bool, message: &str, help: String) {
+    /// Reports an error at the first reference of the permission that `is_meant` selects or, if there is none, at its name.
+    fn report(&mut self, node: usize, is_meant: impl Fn(&Reference) -> bool, message: &str, help: String) {
         let Some(one) = self.permissions.get(node) else { return };
         let reference = one.references.iter().find(|reference| is_meant(reference));
         let span = reference.map_or(&one.name.span, |reference| &reference.span);
         self.errors.push(SchemaError::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
     }
 
-    /// ": `read` → `write` → `read`", if there is something on the way; names of several types with their types.
-    fn shown(&self, way: Option<&[usize]>) -> String {
-        let Some(way) = way.filter(|way| way.len() > 2) else {
+    /// ": `read` → `write` → `read`"; empty if a path has no step in between. Names include their types if there are several.
+    fn shown(&self, path: Option<&[usize]>) -> String {
+        let Some(path) = path.filter(|path| path.len() > 2) else {
             return String::new();
         };
-        let kinds = || way.iter().filter_map(|node| self.permissions.get(*node)).map(|one| one.kind);
+        let kinds = || path.iter().filter_map(|node| self.permissions.get(*node)).map(|one| one.kind);
         let is_one_type =
-            way.iter().all(|node| *node < self.permissions.len()) && kinds().all(|kind| kinds().next() == Some(kind));
+            path.iter().all(|node| *node < self.permissions.len()) && kinds().all(|kind| kinds().next() == Some(kind));
         let name = |node: &usize| match self.permissions.get(*node) {
             Some(one) if is_one_type => format!("`{}`", one.name.text),
             Some(one) => format!("`{}#{}`", self.schema.resource(one.kind).name, one.name.text),
@@ -291,14 +302,14 @@ impl Checker<'_> {
                 })
             }
         };
-        let mut steps: Vec<String> = way.iter().map(name).collect();
+        let mut steps: Vec<String> = path.iter().map(name).collect();
         if steps.len() > STEPS_MAX {
             steps.splice(STEPS_MAX / 2..steps.len() - STEPS_MAX / 2, ["…".to_owned()]);
         }
         format!(": {}", steps.join(" → "))
     }
 
-    /// Which permissions can be granted at all: by some relation, however far away.
+    /// For each permission, whether some relation can grant it, however far away.
     fn grounded(&self) -> Vec<bool> {
         let mut users = vec![Vec::new(); self.permissions.len()];
         for (node, one) in self.permissions.iter().enumerate() {
@@ -327,7 +338,7 @@ impl Checker<'_> {
     }
 }
 
-/// How deep an expression nests, by the depths of the permissions that it names.
+/// The depth of an expression, given the depths of the permissions that it names.
 fn nesting(expression: &Expression, depths: &[usize]) -> usize {
     match expression {
         Expression::Relation(_) | Expression::Walk { .. } => 0,
@@ -339,6 +350,7 @@ fn nesting(expression: &Expression, depths: &[usize]) -> usize {
     }
 }
 
+/// Whether an expression can hold, given which permissions can be granted.
 fn can_hold(expression: &Expression, grounded: &[bool]) -> bool {
     let is_grounded = |id: &PermissionId| grounded.get(id.index()).copied().unwrap_or(true);
     match expression {

@@ -210,7 +210,7 @@ impl Snapshot {
         let mut changes = Vec::new();
         for (lookup, (before, now)) in (0..).map(LookupId).zip(self.facts.iter().zip(&after.facts)) {
             let gone = before.keys().filter(|id| !now.contains_key(id));
-            let is_new = |id, fact: &Fact| before.get(id).is_none_or(|before| !fact.says_the_same(before));
+            let is_new = |id, fact: &Fact| before.get(id).is_none_or(|before| !fact.has_same_content(before));
             let changed = now.iter().filter(|(id, fact)| is_new(*id, fact)).map(|(id, _)| id);
             changes.extend(gone.chain(changed).map(|id| {
                 let key = FactKey { lookup, id: id.clone() };

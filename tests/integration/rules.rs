@@ -133,11 +133,11 @@ fn what_a_schema_does_not_define_is_an_error_with_the_nearest_name() {
         ("user", "twelve chars", "read", "file", ID, "subject.id", "is not an ObjectId"),
         ("user", "65F000000000000000000001", "read", "file", ID, "subject.id", "is not an ObjectId"),
         ("user", "", "read", "file", ID, "subject.id", "is empty"),
-        ("user", "*", "read", "file", ID, "subject.id", "`*` is no id"),
+        ("user", "*", "read", "file", ID, "subject.id", "`*` is not an id"),
         ("link", "", "read", "file", ID, "subject.id", "is empty"),
-        ("link", "*", "read", "file", ID, "subject.id", "`*` is no id"),
+        ("link", "*", "read", "file", ID, "subject.id", "`*` is not an id"),
         ("user", ID, "read", "file", "twelve chars", "resource.id", "is not an ObjectId"),
-        ("user", ID, "read", "file", "*", "resource.id", "`*` is no id"),
+        ("user", ID, "read", "file", "*", "resource.id", "`*` is not an id"),
     ];
     for name in ["fylora.toml", "fylora-sharing.toml"] {
         let schema = shipped_schema(name);

@@ -1,6 +1,6 @@
-//! Every name of a schema, and what it stands for.
+//! All names of a schema, and what they stand for.
 //!
-//! Notes names that stand for two things; that a name stands for nothing is noted where it is used.
+//! Reports a name that stands for two things. An unknown name is reported where it is used.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +12,26 @@ use crate::{
 /// What a name of a resource type stands for.
 #[derive(Clone, Copy)]
 pub(super) enum Symbol {
-    /// What holds of a resource or not.
+    /// A relation to subjects, a flag or a permission: it holds for a resource or does not.
     Condition(Member),
-    /// An edge, and where it leads to, if that is known.
+    /// An edge, and the resource type that it leads to, if that type is known.
     Edge(RelationId, Option<ResourceTypeId>),
 }
 
-/// Every name of the schema.
+/// All names of a schema.
 pub(super) struct Names<'a> {
     pub(super) subjects: BTreeMap<&'a str, SubjectTypeId>,
     pub(super) resources: BTreeMap<&'a str, ResourceTypeId>,
     pub(super) members: Vec<Members<'a>>,
-    /// Whether a type that is not here cannot be meant.
+    /// Whether all declarations could be read. If not, a type that is missing here may still be declared.
     pub(super) is_whole: bool,
 }
 
-/// Every name of a resource type.
+/// All names of a resource type.
 pub(super) struct Members<'a> {
     pub(super) of: &'a str,
     pub(super) symbols: BTreeMap<&'a str, Symbol>,
-    /// Whether a name that is not here cannot be meant.
+    /// Whether all of the type could be read. If not, a name that is missing here may still be declared.
     pub(super) is_whole: bool,
 }
 
@@ -40,12 +40,12 @@ impl Members<'_> {
         self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Edge(..))).map(|(name, _)| *name)
     }
 
-    /// What holds of a resource or not: all but edges.
+    /// The names of all members except edges.
     pub(super) fn conditions(&self) -> impl Iterator<Item = &str> {
         self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_))).map(|(name, _)| *name)
     }
 
-    /// A name to show what can be asked, best the preferred one.
+    /// A name to use in an example: the preferred name, else a permission, else a relation.
     pub(super) fn example(&self, preferred: &str) -> Option<&str> {
         let rank = |name: &&str| {
             let is_relation = matches!(self.symbols.get(name), Some(Symbol::Condition(Member::Relation(_))));
@@ -56,6 +56,7 @@ impl Members<'_> {
 }
 
 impl<'a> Names<'a> {
+    /// Collects the names of the declarations.
     pub(super) fn of(declarations: &'a Declarations, errors: &mut Vec<SchemaError>) -> Self {
         let subjects = (0..).map(SubjectTypeId).zip(&declarations.subjects);
         let subjects = subjects.map(|(id, subject)| (subject.name.text.as_str(), id)).collect();
@@ -90,6 +91,7 @@ impl<'a> Names<'a> {
         self.members.get(kind.index())
     }
 
+    /// The members of a resource type by name.
     pub(super) fn by_name(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
         let symbols = self.members(kind).into_iter().flat_map(|members| &members.symbols);
         let member = |symbol: &Symbol| match *symbol {

@@ -1,6 +1,6 @@
-//! A condition as a schema writes it, read into a [`Condition`]: every mistake is noted with its place.
+//! Parses the text of a condition into a [`Condition`]. It reports every error with its place.
 //!
-//! Nothing is evaluated here.
+//! Evaluates nothing.
 
 use bson::{Bson, spec::BinarySubtype};
 
@@ -12,7 +12,7 @@ use crate::schema::{
     path::Path,
 };
 
-/// How deep conditions nest at most.
+/// The maximal depth of nested conditions.
 const DEPTH_MAX: usize = 16;
 
 /// The operators of a field.
@@ -21,7 +21,7 @@ const FIELD_OPERATORS: [&str; 10] = ["$eq", "$ne", "$in", "$nin", "$exists", "$g
 /// The operators of a whole condition.
 const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
 
-/// What MongoDB has beside them: whoever writes these has not mistyped.
+/// Other operators of MongoDB. They are not misspelt, so their error suggests no similar name.
 const UNSUPPORTED: [&str; 15] = [
     "$nor",
     "$regex",
@@ -40,8 +40,8 @@ const UNSUPPORTED: [&str; 15] = [
     "$comment",
 ];
 
-/// Reads a condition: a table, or a string of Extended JSON. `source` is the schema's text. What is wrong goes to
-/// `errors`.
+/// Parses a condition: a table, or a string of Extended JSON. `source` is the schema's text. Returns none if it adds an error
+/// to `errors`.
 pub(crate) fn parse(source: &str, node: &Node, errors: &mut Vec<SchemaError>) -> Option<Condition> {
     let before = errors.len();
     let condition = match node.as_text() {
@@ -64,7 +64,7 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaEr
     let field = if Path::parse(text).is_ok() { text } else { "is_deleted" };
     let json = format!("{{\"{field}\": true}}");
     let help = format!("for example: {}, or '{json}'", as_toml(&format!("{{ \"{field}\": true }}")));
-    Err(SchemaError::new(span, "a condition is a table, or a string of Extended JSON").help(help))
+    Err(SchemaError::new(span, "a condition must be a table or a string of Extended JSON").help(help))
 }
 
 struct Parser<'a> {
@@ -82,7 +82,7 @@ impl Parser<'_> {
         self.wrong(SchemaError::new(span, format!("conditions nest deeper than {DEPTH_MAX}")))
     }
 
-    /// An example, given as JSON, in the language that the condition is written in.
+    /// An example, converted from JSON to the language in which the condition is written.
     fn example(&self, json: &str) -> String {
         if self.is_json { json.to_owned() } else { as_toml(json) }
     }
@@ -90,7 +90,7 @@ impl Parser<'_> {
     fn condition(&mut self, node: &Node, depth: usize) -> Option<Condition> {
         let Value::Table(entries) = &node.value else {
             let help = format!("for example: {}", self.example("{ \"is_deleted\": true }"));
-            let message = format!("a condition is a table, not {}", node.describe());
+            let message = format!("a condition must be a table, not {}", node.describe());
             return self.wrong(SchemaError::new(&node.span, message).help(help));
         };
         if depth > DEPTH_MAX {
@@ -113,7 +113,7 @@ impl Parser<'_> {
                     _ => "1",
                 };
                 let example = self.example(&format!("{{ \"size\": {{ \"{name}\": {operand} }} }}"));
-                let message = format!("`{name}` stands inside a field");
+                let message = format!("`{name}` belongs inside a field");
                 self.wrong(SchemaError::new(&entry.span, message).help(format!("for example: {example}")))
             }
             name if name.starts_with('$') => self.unknown(entry, "in a condition", &TOP_OPERATORS),
@@ -121,15 +121,15 @@ impl Parser<'_> {
         }
     }
 
-    fn unknown<T>(&mut self, operator: &Entry, place: &str, right: &[&str]) -> Option<T> {
+    fn unknown<T>(&mut self, operator: &Entry, place: &str, valid: &[&str]) -> Option<T> {
         let name = operator.name.as_str();
         if !UNSUPPORTED.contains(&name) {
             let error = SchemaError::new(&operator.span, format!("unknown operator `{name}` {place}"));
-            return self.wrong(error.meant(name, right.iter().copied()));
+            return self.wrong(error.suggesting(name, valid.iter().copied()));
         }
         let help = match name {
-            "$elemMatch" => "a relation with `each` looks at the elements of an array one by one".to_owned(),
-            _ => format!("there are {}", listed(right)),
+            "$elemMatch" => "use a relation with `each`: it tests the elements of an array one by one".to_owned(),
+            _ => format!("the choices are {}", listed(valid)),
         };
         self.wrong(SchemaError::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
     }
@@ -141,7 +141,9 @@ impl Parser<'_> {
                 return Some(items.iter().filter_map(|item| self.condition(item, depth + 1)).collect());
             }
             Value::List(_) => format!("`{name}` lists no condition"),
-            _ => format!("`{name}` wants a list of conditions, not {}", entry.node.describe()),
+            Value::Table(_) | Value::Scalar(_) => {
+                format!("`{name}` expects a list of conditions, not {}", entry.node.describe())
+            }
         };
         let example = self.example("[{ \"kind\": \"note\" }, { \"kind\": \"file\" }]");
         self.wrong(SchemaError::new(&entry.node.span, message).help(format!("for example: {example}")))
@@ -158,7 +160,7 @@ impl Parser<'_> {
         let Some(comparison) = Comparison::named(&operator.name) else {
             let message = format!("unknown comparison `{}` in `$expr`", operator.name);
             let names = Comparison::ALL.map(Comparison::as_str);
-            return self.wrong(SchemaError::new(&operator.span, message).meant(&operator.name, names));
+            return self.wrong(SchemaError::new(&operator.span, message).suggesting(&operator.name, names));
         };
         let Value::List(sides) = &operator.node.value else {
             return self.not_a_comparison(&operator.node);
@@ -174,7 +176,7 @@ impl Parser<'_> {
 
     fn not_a_comparison<T>(&mut self, node: &Node) -> Option<T> {
         let example = self.example("\"$expr\": { \"$lt\": [\"$use_count\", \"$max_uses\"] }");
-        let error = SchemaError::new(&node.span, "`$expr` wants one comparison of two fields");
+        let error = SchemaError::new(&node.span, "`$expr` expects one comparison of two fields");
         self.wrong(error.help(format!("for example: {example}")))
     }
 
@@ -182,16 +184,16 @@ impl Parser<'_> {
         let Some(text) = node.as_text() else {
             let example = self.example("{ \"use_count\": { \"$lt\": 5 } }");
             let message = format!("`$expr` compares two fields, not {}", node.describe());
-            let help = format!("a field is compared with a value without `$expr`: {example}");
+            let help = format!("to compare a field with a value, omit `$expr`: {example}");
             return self.wrong(SchemaError::new(&node.span, message).help(help));
         };
         let Some(name) = text.strip_prefix('$') else {
-            let message = format!("`$expr` compares two fields, and `{text}` is a text");
+            let message = format!("`$expr` compares two fields, but `{text}` is a string");
             return self
-                .wrong(SchemaError::new(&node.span, message).help(format!("a field has a `$` there: \"${text}\"")));
+                .wrong(SchemaError::new(&node.span, message).help(format!("write `$` before a field: \"${text}\"")));
         };
         if name.starts_with('$') {
-            let help = "dates are compared with the clock by `since` and `until` of the relation";
+            let help = "to compare a date with the clock, use `since` or `until` of the relation";
             return self.wrong(SchemaError::new(&node.span, format!("`{text}` is a variable, not a field")).help(help));
         }
         Path::read(name, &node.span).map_or_else(|error| self.wrong(error), Some)
@@ -204,7 +206,7 @@ impl Parser<'_> {
         };
         let tests = match &entry.node.value {
             Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
-            _ => vec![Test::Eq(self.operand(None, &entry.node)?)],
+            Value::List(_) | Value::Scalar(_) => vec![Test::Eq(self.operand(None, &entry.node)?)],
         };
         let all = tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect();
         Some(one_or(all, Condition::And))
@@ -215,7 +217,7 @@ impl Parser<'_> {
             return self.too_deep(span);
         }
         if operators.is_empty() {
-            let help = format!("a value stands there, or a test such as {}", self.example("{ \"$exists\": true }"));
+            let help = format!("write a value, or a test such as {}", self.example("{ \"$exists\": true }"));
             return self
                 .wrong(SchemaError::new(span, format!("the field `{field}` is compared with nothing")).help(help));
         }
@@ -223,7 +225,7 @@ impl Parser<'_> {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
             return self.wrong(
                 SchemaError::new(&inner.span, message)
-                    .help(format!("a field inside is named by its path, in quotes: \"{field}.{}\"", inner.name)),
+                    .help(format!("name the inner field by its path, in quotes: \"{field}.{}\"", inner.name)),
             );
         }
         Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
@@ -238,21 +240,21 @@ impl Parser<'_> {
             "$nin" => Some(Test::Nin(self.operands("$nin", node)?)),
             "$exists" => match node.value {
                 Value::Scalar(Bson::Boolean(wanted)) => Some(Test::Exists(wanted)),
-                _ => self.wrong(SchemaError::new(
+                Value::Scalar(_) | Value::List(_) | Value::Table(_) => self.wrong(SchemaError::new(
                     &node.span,
-                    format!("`$exists` wants true or false, not {}", node.describe()),
+                    format!("`$exists` expects true or false, not {}", node.describe()),
                 )),
             },
             "$not" => match &node.value {
                 Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
-                _ => self.wrong(
-                    SchemaError::new(&node.span, format!("`$not` wants a table of operators, not {}", node.describe()))
-                        .help("for a plain value there is `$ne`"),
-                ),
+                Value::List(_) | Value::Scalar(_) => {
+                    let message = format!("`$not` expects a table of operators, not {}", node.describe());
+                    self.wrong(SchemaError::new(&node.span, message).help("for a plain value use `$ne`"))
+                }
             },
             name if TOP_OPERATORS.contains(&name) => {
                 let example = self.example(&format!("{{ \"$or\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
-                let message = format!("`{name}` stands outside of fields");
+                let message = format!("`{name}` belongs outside of a field");
                 self.wrong(SchemaError::new(&operator.span, message).help(format!("for example: {example}")))
             }
             name => match Comparison::named(name) {
@@ -264,15 +266,16 @@ impl Parser<'_> {
 
     fn operands(&mut self, operator: &str, node: &Node) -> Option<Vec<Bson>> {
         let Value::List(items) = &node.value else {
-            let message = format!("`{operator}` wants a list, not {}", node.describe());
+            let message = format!("`{operator}` expects a list, not {}", node.describe());
             let example = node.as_text().map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
-            return self
-                .wrong(SchemaError::new(&node.span, message).help(format!("a list even of one value: [{example}]")));
+            return self.wrong(
+                SchemaError::new(&node.span, message).help(format!("write a list even for one value: [{example}]")),
+            );
         };
         Some(items.iter().filter_map(|item| self.operand(Some(operator), item)).collect())
     }
 
-    /// A plain value to compare with.
+    /// Reads a plain value to compare with.
     fn operand(&mut self, operator: Option<&str>, node: &Node) -> Option<Bson> {
         let is_plain = |value: &Bson| match value {
             Bson::Double(double) => !double.is_nan(),
@@ -288,8 +291,10 @@ impl Parser<'_> {
             Value::List(_) if !matches!(operator, Some("$in" | "$nin")) => {
                 format!("for one of several values: {}", self.example("{ \"$in\": [1, 2] }"))
             }
-            _ => "there are strings, whole and floating-point numbers, booleans, dates, null, ObjectIds and UUIDs"
-                .to_owned(),
+            Value::Scalar(_) | Value::List(_) | Value::Table(_) => {
+                "use a string, a whole or floating-point number, a boolean, a date, null, an ObjectId or a UUID"
+                    .to_owned()
+            }
         };
         let message = match operator {
             Some(operator) => format!("`{operator}` cannot compare with {}", node.describe()),
@@ -298,7 +303,7 @@ impl Parser<'_> {
         self.wrong(SchemaError::new(&node.span, message).help(help))
     }
 
-    /// A value that is less or greater than others.
+    /// Reads a value of a type that has an order.
     fn ordered(&mut self, operator: &str, node: &Node) -> Option<Bson> {
         let operand = self.operand(Some(operator), node)?;
         if matches!(Class::of(&operand), Class::Number | Class::String | Class::Date | Class::ObjectId) {
@@ -311,7 +316,7 @@ impl Parser<'_> {
     }
 }
 
-/// The same as TOML: keys in quotes only where they need them.
+/// Converts JSON to TOML. Keys are in quotes only if TOML requires it.
 fn as_toml(json: &str) -> String {
     let mut toml = String::new();
     let mut rest = json;
@@ -325,7 +330,7 @@ fn as_toml(json: &str) -> String {
     toml + rest
 }
 
-/// The only one, or all of them joined.
+/// The only condition, or all conditions joined.
 fn one_or(mut all: Vec<Condition>, join: impl FnOnce(Vec<Condition>) -> Condition) -> Condition {
     match (all.pop(), all.is_empty()) {
         (Some(only), true) => only,

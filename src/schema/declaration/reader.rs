@@ -1,6 +1,6 @@
-//! What all declarations are read with: tables whose keys are taken one by one, and the values of keys.
+//! Reads tables and the values of their keys, for all declarations.
 //!
-//! Knows no section of a schema.
+//! Does not know which sections and keys a schema has.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::{
     schema::{
         condition::{self, Condition},
         error::{SchemaError, Span, nearest},
-        expression::{self, Name, Syntax, is_name, name_help, right_name},
+        expression::{self, Name, Syntax, corrected_name, is_name, name_help},
         node::{Entry, Node, Value, text_start},
         path::Path,
     },
 };
 
-/// How old facts may be at most that are answered from while the source cannot be asked.
+/// The maximal `stale_if_error`.
 const STALE_TIME_MAX: Duration = Duration::from_hours(24);
 
-/// The entries of one table, taken one by one; what is left is unknown.
+/// The entries of one table. Its reader takes the keys that it knows; the remaining keys are unknown.
 pub(super) struct Fields<'a> {
     what: &'a str,
     entries: &'a [Entry],
@@ -37,13 +37,13 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// Whether a key that is not there was probably meant by one that is unknown, which is a mistake already.
+    /// Whether an unknown key is probably a misspelling of this missing key. The unknown key is already reported as an error.
     pub(super) fn is_misspelt(&self, name: &str) -> bool {
         let meant = |entry: &&Entry| nearest(&entry.name, self.taken.iter().copied()) == Some(name);
         self.unknown().any(|entry| meant(&entry))
     }
 
-    /// The entries that nobody took.
+    /// The entries that the reader did not take.
     pub(super) fn unknown(&self) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(|entry| !self.taken.contains(&entry.name.as_str()))
     }
@@ -59,12 +59,13 @@ impl Reader<'_> {
         self.errors.push(error);
     }
 
-    pub(super) fn wrong_type(&mut self, entry: &Entry, wanted: &str) {
-        let message = format!("`{}` wants {wanted}, not {}", entry.name, entry.node.describe());
+    pub(super) fn wrong_type(&mut self, entry: &Entry, expected: &str) {
+        let message = format!("`{}` expects {expected}, not {}", entry.name, entry.node.describe());
         self.wrong(SchemaError::new(&entry.node.span, message));
     }
 
-    /// Reads the table in `node`, and notes what `read` did not take. If it is none, `instead` says what stands there.
+    /// Reads the table in `node`, and reports the keys that `read` did not take. If `node` is not a table, it reports that,
+    /// with `instead` as the example.
     pub(super) fn table(
         &mut self,
         node: &Node,
@@ -73,7 +74,7 @@ impl Reader<'_> {
         read: impl FnOnce(&mut Self, &mut Fields<'_>),
     ) {
         let Value::Table(entries) = &node.value else {
-            let message = format!("{what} wants a table, not {}", node.describe());
+            let message = format!("{what} expects a table, not {}", node.describe());
             self.wrong(SchemaError::new(&node.span, message).help(format!("for example: {}", instead(node))));
             return;
         };
@@ -81,11 +82,11 @@ impl Reader<'_> {
         read(self, &mut fields);
         for entry in fields.unknown() {
             let message = format!("unknown key `{}` in {}", entry.name, fields.what);
-            self.wrong(SchemaError::new(&entry.span, message).meant(&entry.name, fields.taken.iter().copied()));
+            self.wrong(SchemaError::new(&entry.span, message).suggesting(&entry.name, fields.taken.iter().copied()));
         }
     }
 
-    /// Every `name = …` of a table.
+    /// Reads every `name = …` of a table.
     pub(super) fn named<T>(
         &mut self,
         entry: Option<&Entry>,
@@ -95,7 +96,7 @@ impl Reader<'_> {
     ) -> Vec<T> {
         let Some(entry) = entry else { return Vec::new() };
         let Value::Table(entries) = &entry.node.value else {
-            let message = format!("`{}` wants a table, not {}", entry.name, entry.node.describe());
+            let message = format!("`{}` expects a table, not {}", entry.name, entry.node.describe());
             self.wrong(SchemaError::new(&entry.node.span, message).help(format!("for example: {example}")));
             return Vec::new();
         };
@@ -105,8 +106,8 @@ impl Reader<'_> {
                 let message = format!("`{}` cannot name {what}", entry.name);
                 self.wrong(SchemaError::new(&entry.span, message).help(name_help(&entry.name)));
             }
-            // Under its right name it is found by those who refer to it.
-            let text = right_name(&entry.name).unwrap_or_else(|| entry.name.clone());
+            // A corrected name can still be found where the schema refers to it.
+            let text = corrected_name(&entry.name).unwrap_or_else(|| entry.name.clone());
             let name = Name { text, span: entry.span.clone() };
             all.push(read(self, name, &entry.node));
         }
@@ -131,22 +132,22 @@ impl Reader<'_> {
         let Some(entry) = fields.take("id") else {
             return IdForm::ObjectId;
         };
-        let Some(text) = self.string(entry, "the form of ids") else {
+        let Some(text) = self.string(entry, "an id form") else {
             return IdForm::ObjectId;
         };
         IdForm::ALL.into_iter().find(|form| form.as_str() == text).unwrap_or_else(|| {
-            let error = SchemaError::new(&entry.node.span, format!("unknown form of ids `{text}`"));
-            self.wrong(error.meant(text, IdForm::ALL.map(IdForm::as_str)));
+            let error = SchemaError::new(&entry.node.span, format!("unknown id form `{text}`"));
+            self.wrong(error.suggesting(text, IdForm::ALL.map(IdForm::as_str)));
             IdForm::ObjectId
         })
     }
 
-    /// How old what is answered from may be while there is nothing newer.
+    /// Reads `stale_if_error`: the maximal age of facts that may answer while the source is unavailable.
     pub(super) fn stale_time(&mut self, entry: &Entry) -> Option<Duration> {
         let text = self.string(entry, "a duration in quotes")?;
         let time = humantime::parse_duration(text).ok().filter(|time| *time <= STALE_TIME_MAX && !time.is_zero());
         if time.is_none() {
-            let message = format!("`{text}` is no duration from 1ms to 24h");
+            let message = format!("`{text}` is not a duration from 1ms to 24h");
             self.wrong(SchemaError::new(&entry.node.span, message).help("for example: stale_if_error = \"10m\""));
         }
         time
@@ -169,7 +170,7 @@ impl Reader<'_> {
         text
     }
 
-    /// The name of a type.
+    /// Reads the name of a type.
     pub(super) fn type_name(&mut self, entry: Option<&Entry>) -> Option<Name> {
         let entry = entry?;
         let text = self.string(entry, "the name of a type")?.to_owned();
@@ -184,7 +185,7 @@ impl Reader<'_> {
             "" => SchemaError::new(&span, "the name of a collection is empty"),
             _ if text.starts_with("system.") || text.contains(['$', '\0']) => {
                 SchemaError::new(&span, format!("`{text}` cannot be the name of a collection"))
-                    .help("`system.`, `$` and NUL are MongoDB's own")
+                    .help("`system.`, `$` and NUL are reserved by MongoDB")
             }
             _ => {
                 return Some(Name { text: text.to_owned(), span });

@@ -1,10 +1,12 @@
-//! Where the parts of a JSON text stand. For text that is JSON already: nothing is checked here.
+//! Finds the places of the values and keys in a JSON text.
+//!
+//! Checks nothing: the text must be known to be JSON.
 
 use std::collections::HashSet;
 
 use crate::schema::error::Span;
 
-/// The place of a JSON value, and of all that is in it.
+/// The place of a JSON value, and the places of everything in it.
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) span: Span,
@@ -15,12 +17,12 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Finds the parts of `text`. Places are relative to it.
+    /// Finds the places in `text`, relative to its start.
     pub(super) fn of(text: &str) -> Self {
         Scanner { text: text.as_bytes(), position: 0 }.value()
     }
 
-    /// The first key of an object that is there already.
+    /// The first key of an object that repeats an earlier one.
     pub(super) fn repeated_key(&self, text: &str) -> Option<Span> {
         let mut seen = HashSet::new();
         self.keys.iter().find(|key| !seen.insert(text.get((*key).clone()))).cloned()
@@ -33,7 +35,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Goes to the next byte that is not blank, a comma or a colon, and looks at it.
+    /// Moves to the next byte that is not blank, a comma or a colon, and returns it.
     fn peek(&mut self) -> Option<u8> {
         loop {
             let byte = *self.text.get(self.position)?;
@@ -67,7 +69,7 @@ impl Scanner<'_> {
         Places { span: start..self.position, keys, parts }
     }
 
-    /// A string, a number or a word.
+    /// Scans a string, a number or a word.
     fn scalar(&mut self) -> Span {
         let start = self.position;
         let rest = self.text.get(start..).unwrap_or_default();
@@ -83,7 +85,7 @@ impl Scanner<'_> {
             let is_end = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' | b'}' | b']');
             rest.iter().position(is_end).unwrap_or(rest.len())
         };
-        // At least one byte, so that the scanner ends whatever the text.
+        // Consume at least one byte, so that the scanner ends for any text.
         self.position = self.text.len().min(start + length.max(1));
         start..self.position
     }

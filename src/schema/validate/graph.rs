@@ -1,10 +1,10 @@
-//! Directed graphs: which nodes lie on a circle together, and the shortest way between two.
+//! Directed graphs: finds the nodes that are on a cycle together, and the shortest path between two nodes.
 //!
-//! Takes time in proportion to the graph, and no stack, however long its ways are.
+//! Takes time in proportion to the size of the graph. It does not recurse, so long paths do not exhaust the stack.
 
 use std::collections::VecDeque;
 
-/// For each node, the nodes that it leads to.
+/// A graph: for each node, the nodes that it leads to.
 #[derive(Debug)]
 pub(super) struct Graph(pub(super) Vec<Vec<usize>>);
 
@@ -12,7 +12,7 @@ pub(super) struct Graph(pub(super) Vec<Vec<usize>>);
 pub(super) struct Components {
     /// The component of each node.
     of: Vec<usize>,
-    /// The nodes, each after those that it leads to, but for circles.
+    /// The nodes. Each comes after the nodes that it leads to, except on a cycle.
     pub(super) order: Vec<usize>,
 }
 
@@ -33,7 +33,7 @@ impl Graph {
         self.0.get(node).map_or(&[], Vec::as_slice)
     }
 
-    /// Tarjan's algorithm ("Depth-first search and linear graph algorithms", 1972), on a stack of its own.
+    /// The components, by Tarjan's algorithm ("Depth-first search and linear graph algorithms", 1972) with an explicit stack.
     pub(super) fn components(&self) -> Components {
         const UNSEEN: usize = usize::MAX;
         let count = self.0.len();
@@ -86,8 +86,8 @@ impl Graph {
         components
     }
 
-    /// The shortest way from `start` to `goal`, both included: at least one step.
-    pub(super) fn way(&self, start: usize, goal: usize) -> Option<Vec<usize>> {
+    /// The shortest path from `start` to `goal` of at least one step. It includes both ends.
+    pub(super) fn path(&self, start: usize, goal: usize) -> Option<Vec<usize>> {
         let mut from = vec![None; self.0.len()];
         let mut todo = VecDeque::from([start]);
         while let Some(node) = todo.pop_front() {
@@ -98,15 +98,15 @@ impl Graph {
                 *place = Some(node);
                 todo.push_back(next);
                 if next == goal {
-                    let mut way = vec![goal];
+                    let mut path = vec![goal];
                     let mut node = node;
                     while node != start {
-                        way.push(node);
+                        path.push(node);
                         node = from.get(node).copied().flatten()?;
                     }
-                    way.push(start);
-                    way.reverse();
-                    return Some(way);
+                    path.push(start);
+                    path.reverse();
+                    return Some(path);
                 }
             }
         }
@@ -130,7 +130,7 @@ mod tests {
         fn components_are_the_nodes_that_reach_each_other(graph in graphs()) {
             let components = graph.components();
             let count = graph.0.len();
-            let reaches = |a: usize, b: usize| graph.way(a, b).is_some();
+            let reaches = |a: usize, b: usize| graph.path(a, b).is_some();
             for a in 0..count {
                 for b in 0..count {
                     prop_assert_eq!(components.are_one(a, b), a == b || (reaches(a, b) && reaches(b, a)));
@@ -145,12 +145,12 @@ mod tests {
         }
 
         #[test]
-        fn a_way_leads_from_start_to_goal(graph in graphs()) {
+        fn a_path_leads_from_start_to_goal(graph in graphs()) {
             for start in 0..graph.0.len() {
                 for goal in 0..graph.0.len() {
-                    let Some(way) = graph.way(start, goal) else { continue };
-                    prop_assert!(way.len() > 1 && way[0] == start && way[way.len() - 1] == goal);
-                    prop_assert!(way.windows(2).all(|step| graph.0[step[0]].contains(&step[1])));
+                    let Some(path) = graph.path(start, goal) else { continue };
+                    prop_assert!(path.len() > 1 && path[0] == start && path[path.len() - 1] == goal);
+                    prop_assert!(path.windows(2).all(|step| graph.0[step[0]].contains(&step[1])));
                 }
             }
         }

@@ -54,7 +54,7 @@ fn every_mistake_of_a_schema_is_shown_in_its_place_with_a_remedy() {
         assert_eq!(carets.matches('^').count(), marked.len(), "{text}\n{carets}");
         assert!(ended.stderr.contains(help), "{}", ended.stderr);
     }
-    assert!(ended.stderr.ends_with("3 mistakes\n"), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("3 errors\n"), "{}", ended.stderr);
 
     // Whatever reads a schema shows the same, but as a wrong input.
     for command in [

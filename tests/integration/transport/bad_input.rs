@@ -48,9 +48,9 @@ fn malformed_ids() -> Vec<Case> {
     vec![
         ("no id", with_resource("file", ""), &[("resource.id", "is empty")]),
         ("no subject's id", with_subject("user", ""), &[("subject.id", "is empty")]),
-        ("a wildcard", with_subject("user", "*"), &[("subject.id", "`*` is no id")]),
-        ("a wildcard for a string id", with_subject("link", "*"), &[("subject.id", "`*` is no id")]),
-        ("a wildcard resource", with_resource("file", "*"), &[("resource.id", "`*` is no id")]),
+        ("a wildcard", with_subject("user", "*"), &[("subject.id", "`*` is not an id")]),
+        ("a wildcard for a string id", with_subject("link", "*"), &[("subject.id", "`*` is not an id")]),
+        ("a wildcard resource", with_resource("file", "*"), &[("resource.id", "`*` is not an id")]),
         ("a string where an ObjectId belongs", with_resource("file", "roadmap.md"), &[("resource.id", OBJECT_ID)]),
         ("a string for a subject", with_subject("user", "alice@example.com"), &[("subject.id", OBJECT_ID)]),
         ("upper case", with_resource("file", "F11E00000000000000000001"), &[("resource.id", "lower-case")]),
@@ -74,7 +74,7 @@ fn unknown_names() -> Vec<Case> {
         (
             "a subject type that is a resource's",
             with_subject("folder", "x"),
-            &[("subject.type", "there are `code`, `link`, `user` and `verified_link`")],
+            &[("subject.type", "the choices are `code`, `link`, `user` and `verified_link`")],
         ),
         (
             "a resource type nearly right",
@@ -84,7 +84,7 @@ fn unknown_names() -> Vec<Case> {
         (
             "a resource type from elsewhere",
             with_resource("invoice", "x"),
-            &[("resource.type", "there are `file`, `folder`, `note` and `team`")],
+            &[("resource.type", "the choices are `file`, `folder`, `note` and `team`")],
         ),
         (
             "a permission nearly right",
