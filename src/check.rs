@@ -503,7 +503,7 @@ impl Request {
     }
 
     fn work(&self) -> Work {
-        Work { rounds: self.rounds, remembered: self.facts.remembered(), fetched: self.fetched }
+        Work { rounds: self.rounds, from_memory: self.facts.remembered(), loaded: self.fetched }
     }
 
     async fn load(&mut self, facts: &Facts, missing: Missing) {

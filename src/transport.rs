@@ -1,4 +1,5 @@
-//! gRPC and HTTP on one port: requests into questions, answers and errors into messages. Nothing else knows the wire.
+//! gRPC and HTTP on one port: turns requests into questions, and answers and errors into messages. Apart from the command
+//! line's clients, no other module knows gRPC or protobuf.
 //!
 //! Knows no database and decides no permission.
 
@@ -10,6 +11,7 @@ mod explanation;
 mod health;
 mod http;
 mod invalidation;
+mod limits;
 mod observed;
 mod permission;
 mod record;
@@ -21,16 +23,17 @@ mod watch;
 pub use callers::{Caller, Callers, Scope};
 pub use health::Health;
 pub use invalidation::InvalidationApi;
+pub use limits::Limits;
 pub use permission::PermissionApi;
-pub use server::{Apis, Limits, ServeError, Serving, serve};
+pub use server::{Apis, ServeError, Serving, serve};
 pub use tls::{Tls, TlsError, TlsFile, TlsFiles};
 pub use watch::WatchApi;
 
-/// The messages and services of `proto/permcached/v1`, as generated.
+/// The generated messages and services of `proto/permcached/v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("permcached.v1");
 
-    /// Every message and service, described: for reflection and for JSON.
+    /// The descriptors of every message and service, for reflection and for JSON.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

@@ -1,7 +1,7 @@
-//! Calls, counted and timed by the names that gRPC's own middlewares have in Prometheus. A count takes no lock, but for the
-//! first of its kind.
+//! Counts and times gRPC calls, under the metric names that gRPC's own middlewares use. Counting takes no lock, except for the
+//! first call with a method and code.
 //!
-//! Knows no wire: who sees the calls says which methods there are, and how each call ends.
+//! Does not see the calls themselves: the transport passes the list of methods, and reports how each call ends.
 
 use std::{
     collections::HashMap,
@@ -36,17 +36,17 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-/// The number of `Canceled`: what becomes of a call that nobody waits for any more.
+/// The number of `Canceled`: the code of a call whose caller went away.
 const CANCELED: usize = 1;
 
-/// The number of `Unknown`: what becomes of a call that ends without saying how.
+/// The number of `Unknown`: the code of a call that ends without a status.
 const UNKNOWN: usize = 2;
 
-/// Up to how many seconds each bucket of a call's time reaches.
+/// The upper bounds of the buckets of a call's time, in seconds.
 const SECONDS: [f64; 13] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(clippy::struct_field_names, reason = "these are the labels' names")]
+#[expect(clippy::struct_field_names, reason = "these are the names of the labels")]
 struct MethodLabels {
     grpc_type: &'static str,
     grpc_service: Arc<str>,
@@ -54,7 +54,7 @@ struct MethodLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[expect(clippy::struct_field_names, reason = "these are the labels' names")]
+#[expect(clippy::struct_field_names, reason = "these are the names of the labels")]
 struct CodeLabels {
     grpc_type: &'static str,
     grpc_service: Arc<str>,
@@ -62,7 +62,7 @@ struct CodeLabels {
     grpc_code: &'static str,
 }
 
-/// What all calls are counted in.
+/// The metrics of all calls.
 #[derive(Clone, Debug)]
 pub(super) struct CallMetrics {
     started: Family<MethodLabels, Counter>,
@@ -85,27 +85,27 @@ impl CallMetrics {
 /// A method that may be called.
 #[derive(Clone, Debug)]
 pub struct Method {
-    /// Its service, with the package.
+    /// The full name of its service, with the package.
     pub service: String,
     /// Its own name.
     pub name: String,
-    /// Whether many requests come with one call.
+    /// Whether one call sends a stream of requests.
     pub is_client_streaming: bool,
-    /// Whether many responses go with one call.
+    /// Whether one call receives a stream of responses.
     pub is_server_streaming: bool,
 }
 
-/// Counts and times the calls of a port. What is none of its methods is counted as one.
+/// Counts and times the calls of a port. All calls of unknown methods are counted together, as the method `unknown`.
 #[derive(Clone, Debug)]
 pub struct Calls {
-    /// By their paths.
-    methods: Arc<HashMap<String, Arc<Counted>, foldhash::fast::RandomState>>,
-    unknown: Arc<Counted>,
+    /// Every method, by its path.
+    methods: Arc<HashMap<String, Arc<MethodMetrics>, foldhash::fast::RandomState>>,
+    unknown: Arc<MethodMetrics>,
 }
 
-/// A method and what its calls are counted in.
+/// The counters of one method.
 #[derive(Debug)]
-struct Counted {
+struct MethodMetrics {
     labels: MethodLabels,
     metrics: CallMetrics,
     started: Counter,
@@ -113,7 +113,7 @@ struct Counted {
     seconds: Histogram,
 }
 
-impl Counted {
+impl MethodMetrics {
     fn new(metrics: &CallMetrics, method: &Method) -> Arc<Self> {
         let grpc_type = match (method.is_client_streaming, method.is_server_streaming) {
             (false, false) => "unary",
@@ -151,17 +151,17 @@ impl Counted {
 impl Calls {
     pub(super) fn new(metrics: &CallMetrics, methods: impl IntoIterator<Item = Method>) -> Self {
         let path = |method: &Method| format!("/{}/{}", method.service, method.name);
-        let methods = methods.into_iter().map(|method| (path(&method), Counted::new(metrics, &method))).collect();
+        let methods = methods.into_iter().map(|method| (path(&method), MethodMetrics::new(metrics, &method))).collect();
         let unknown = Method {
             service: "unknown".to_owned(),
             name: "unknown".to_owned(),
             is_client_streaming: false,
             is_server_streaming: false,
         };
-        Self { methods: Arc::new(methods), unknown: Counted::new(metrics, &unknown) }
+        Self { methods: Arc::new(methods), unknown: MethodMetrics::new(metrics, &unknown) }
     }
 
-    /// Counts a call that begins, by its path.
+    /// Counts the start of a call of the method with this path.
     #[must_use]
     pub fn begin(&self, path: &str) -> Call {
         let method = Arc::clone(self.methods.get(path).unwrap_or(&self.unknown));
@@ -170,16 +170,16 @@ impl Calls {
     }
 }
 
-/// A call that has begun. One that is dropped before it has ended was canceled.
+/// A call that has begun. If it is dropped before [`Call::end`], it counts as canceled.
 #[derive(Debug)]
 pub struct Call {
-    method: Arc<Counted>,
+    method: Arc<MethodMetrics>,
     since: Instant,
     code: Option<usize>,
 }
 
 impl Call {
-    /// Its service.
+    /// The full name of its service.
     #[must_use]
     pub fn service(&self) -> &str {
         &self.method.labels.grpc_service
@@ -191,7 +191,7 @@ impl Call {
         &self.method.labels.grpc_method
     }
 
-    /// Notes how it ends, by the number of gRPC's code. The first word on that counts.
+    /// Records the number of the gRPC code with which the call ends. Only the first one counts.
     pub fn end(&mut self, code: usize) {
         if self.code.is_none() {
             self.code = Some(code);
@@ -199,12 +199,12 @@ impl Call {
         }
     }
 
-    /// Notes that it ends without a word on how.
+    /// Records that the call ends without a status.
     pub fn end_unknown(&mut self) {
         self.end(UNKNOWN);
     }
 
-    /// How it has ended, by the number of gRPC's code.
+    /// The number of the gRPC code with which the call has ended.
     #[must_use]
     pub fn code(&self) -> Option<usize> {
         self.code

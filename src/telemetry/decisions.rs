@@ -1,4 +1,7 @@
-//! Answers, counted by what was asked and by whom. A count takes no lock and allocates nothing, but for the first of its kind.
+//! Counts answers by permission, outcome and caller. Counting takes no lock and allocates nothing, except for the first answer with
+//! a combination of these.
+//!
+//! Logs nothing (`transport/record.rs` does), and counts no errors.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,10 +12,10 @@ use prometheus_client::{
 
 use crate::question::{Answer, PermissionId, Reason};
 
-/// How many callers are counted each by its name; further ones are counted together, as `other`.
+/// How many callers are counted by name. Further ones are counted together, as `other`.
 pub const CALLERS_MAX: usize = 256;
 
-/// What an answer may be: allowed, or denied for a reason.
+/// The number of outcomes: allowed, and denied for each reason.
 const OUTCOMES: usize = 1 + Reason::ALL.len();
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,10 +34,11 @@ pub struct Decisions(Arc<Table>);
 #[derive(Debug)]
 struct Table {
     family: Family<DecisionLabels, Counter>,
-    /// The type of the resource and the name of each permission, by its number.
+    /// The resource type and the name of each permission, by the permission's number.
     permissions: Box<[(Arc<str>, Arc<str>)]>,
-    /// In the order in which they came.
+    /// In the order of their first answers.
     callers: Box<[OnceLock<DecisionsOfCaller>]>,
+    /// The callers beyond [`CALLERS_MAX`].
     others: DecisionsOfCaller,
 }
 
@@ -42,7 +46,7 @@ struct Table {
 #[derive(Debug)]
 pub struct DecisionsOfCaller {
     caller: Arc<str>,
-    /// For each permission each outcome, once there was one.
+    /// A counter for each outcome of each permission, made at the first answer.
     counters: Box<[OnceLock<Counter>]>,
 }
 
@@ -64,7 +68,7 @@ impl Decisions {
         Self(Arc::new(Table { family, permissions, callers, others }))
     }
 
-    /// What counts the answers to this caller.
+    /// The counters of the answers to this caller.
     #[must_use]
     pub fn to(&self, caller: &str) -> &DecisionsOfCaller {
         let Table { permissions, callers, others, .. } = &*self.0;

@@ -1,4 +1,6 @@
-//! Logs to standard error, and the beginning and end of all that is recorded there and elsewhere.
+//! Starts and ends logging and tracing. Logs go to standard error, traces to a collector.
+//!
+//! Reads no environment variable: the application passes the filter and the collector's URL.
 
 use std::{
     io::IsTerminal,
@@ -10,47 +12,47 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 use super::traces::Spans;
 
-/// What is recorded, from its beginning to its end.
+/// Logging and tracing that have started.
 #[derive(Debug)]
 pub struct Recording(Option<Spans>);
 
 impl Recording {
-    /// Sends what is left of traces, within a second.
+    /// Sends the spans that are not yet sent, for at most a second.
     pub async fn end(self) {
         if let Some(spans) = self.0 {
-            // It blocks, and what sends needs the runtime meanwhile.
+            // Ending blocks, and the exporter needs the runtime to send.
             drop(tokio::task::spawn_blocking(move || spans.end()).await);
         }
     }
 }
 
-/// Whether a text has the syntax of `RUST_LOG`.
+/// Whether a text is a filter in the syntax of `RUST_LOG`.
 #[must_use]
 pub fn is_filter(text: &str) -> bool {
     EnvFilter::try_new(text).is_ok()
 }
 
-/// Starts logging to standard error: pretty on a terminal, JSON otherwise. `filter` has the syntax of `RUST_LOG`. Traces are
-/// sent to this URL, where there is one.
+/// Starts logging to standard error, pretty on a terminal and as JSON otherwise. `filter` has the syntax of `RUST_LOG`. If `traces`
+/// is a URL, spans are sent there.
 ///
 /// # Errors
-/// What is wrong with the filter, or with where traces are to be sent.
+/// What is wrong with the filter or the URL.
 pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let spans = traces.map(Spans::begin).transpose()?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = if std::io::stderr().is_terminal() {
-        lines.with_target(false).with_filter(filter).boxed()
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = if std::io::stderr().is_terminal() {
+        log.with_target(false).with_filter(filter).boxed()
     } else {
-        lines.json().flatten_event(true).with_filter(filter).boxed()
+        log.json().flatten_event(true).with_filter(filter).boxed()
     };
-    let registry = tracing_subscriber::registry().with(lines).with(spans.as_ref().map(Spans::layer));
+    let registry = tracing_subscriber::registry().with(log).with(spans.as_ref().map(Spans::layer));
     registry.try_init().map_err(|error| error.to_string())?;
     Ok(Recording(spans))
 }
 
-/// Lets so many lines of one kind through in a second, so that who floods the service does not flood its log. Counts the
-/// others.
+/// Limits how many log lines of one kind are written a second, so that a flood of requests does not flood the log. Counts the
+/// suppressed ones.
 #[derive(Debug)]
 pub struct RateLimitedLog {
     lines_max: u32,
@@ -65,13 +67,13 @@ struct Second {
 }
 
 impl RateLimitedLog {
-    /// So many lines a second.
+    /// Allows this many lines a second.
     #[must_use]
     pub const fn per_second(lines_max: u32) -> Self {
         Self { lines_max, second: Mutex::new(Second { began: None, lines: 0, suppressed: 0 }) }
     }
 
-    /// Whether a line may be written now: then how many were not since the last one.
+    /// If a line may be written now, returns how many were suppressed since the last one.
     pub fn admit(&self) -> Option<u64> {
         self.admit_at(Instant::now())
     }
@@ -96,10 +98,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_lines_a_second_and_the_next_one_says_how_many_there_were_besides() {
-        let seldom = RateLimitedLog::per_second(2);
+    fn lines_past_the_limit_are_suppressed_and_the_next_line_counts_them() {
+        let log = RateLimitedLog::per_second(2);
         let start = Instant::now();
-        let at = |millis| seldom.admit_at(start + Duration::from_millis(millis));
+        let at = |millis| log.admit_at(start + Duration::from_millis(millis));
         assert_eq!([at(0), at(10), at(20), at(999)], [Some(0), Some(0), None, None]);
         assert_eq!([at(1_000), at(1_001), at(1_002)], [Some(2), Some(0), None]);
         assert_eq!(at(9_000), Some(1));

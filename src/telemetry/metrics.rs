@@ -1,4 +1,6 @@
-//! Everything that is counted and timed, and how it is shown. `docs/metrics.md` says what each metric means.
+//! Every metric that the service counts or times, and their text format. docs/metrics.md explains each metric.
+//!
+//! Does not decide what is counted: each module reports its own events.
 
 use std::{
     collections::BTreeMap,
@@ -22,18 +24,18 @@ use super::{
 };
 use crate::question::Tier;
 
-/// Up to how many seconds each bucket reaches, for what may take from microseconds to seconds.
+/// The upper bounds of buckets in seconds, for work that takes from microseconds to seconds.
 const SECONDS: [f64; 13] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
-/// Up to how many seconds each bucket of an age reaches.
+/// The upper bounds of the buckets of an age, in seconds.
 const AGES: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 15.0, 60.0];
 
-/// Everything that is counted. One for each process; clones of its parts count into the same.
+/// All metrics of the process. Clones of its parts share their values.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What other modules have, by what it is about.
-    elsewhere: Mutex<BTreeMap<&'static str, Registry>>,
+    /// Metrics whose values other modules keep, by subject. A later one replaces an earlier one.
+    external: Mutex<BTreeMap<&'static str, Registry>>,
     calls: CallMetrics,
     decisions: Family<DecisionLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
@@ -50,7 +52,7 @@ pub struct Metrics {
     shared_unwritten: Family<ReasonLabels, Counter>,
     repairs: Counter,
     drops: Counter,
-    watchers: Gauge,
+    watch_streams: Gauge,
 }
 
 /// Every tier, fastest first.
@@ -81,15 +83,15 @@ struct CommandLabels {
     command: &'static str,
 }
 
-/// What a request took.
+/// What the checks of a request took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// How often facts were loaded.
+    /// How many rounds of loading facts it had.
     pub rounds: u32,
-    /// How many facts were remembered and would do.
-    pub remembered: u64,
-    /// How many had to be fetched.
-    pub fetched: u64,
+    /// How many facts were found in memory, fresh enough.
+    pub from_memory: u64,
+    /// How many facts had to be loaded.
+    pub loaded: u64,
 }
 
 impl Default for Metrics {
@@ -98,7 +100,7 @@ impl Default for Metrics {
         let all = &mut registry;
         let calls = CallMetrics::register(all);
         let decisions = Family::default();
-        let help = "Answers given, by what was asked, what was answered and who asked";
+        let help = "Answers, by permission, outcome and caller";
         all.register("permcached_decisions", help, decisions.clone());
         let errors = Family::default();
         all.register("permcached_check_errors", "Questions that could not be answered, by error", errors.clone());
@@ -107,30 +109,38 @@ impl Default for Metrics {
         let seconds = seconds(all, "permcached_check", "Time that a request's checks took", SECONDS);
         let age = self::seconds(all, "permcached_answer_age", "How old the oldest fact of an answer may be", AGES);
         let found = by_tier(all, "permcached_facts_found", "Facts that were looked for in a tier and found there");
-        let missed = by_tier(all, "permcached_facts_missed", "Facts that were looked for in a tier and not to be had");
-        let help = "Remembered facts that the observer compared with the source";
+        let missed =
+            by_tier(all, "permcached_facts_missed", "Facts that were looked for in a tier and not found there");
+        let help = "Cached facts that the observer compared with the source";
         let observed = counter(all, "permcached_observed_facts", help);
-        let help = "Facts that were believed though the source said otherwise, by where they were found";
+        let help = "Cached facts that counted as fresh and that the source contradicted, by tier";
         let stale = by_tier(all, "permcached_stale_facts", help);
-        let joins =
-            counter(all, "permcached_loads_joined", "Facts that were waited for while another request loaded them");
-        let help = "Time that a request waited for what another request loaded";
+        let joins = counter(
+            all,
+            "permcached_loads_joined",
+            "Facts that a request waited for while another request loaded them",
+        );
+        let help = "Time that a request waited for facts that another request loaded";
         let load_wait = self::seconds(all, "permcached_load_wait", help, SECONDS);
         let shared_written = counter(all, "permcached_redis_facts_written", "Facts written to Redis");
         let shared_unwritten = Family::default();
         let help = "Facts that were to be written to Redis and were not, by reason";
         all.register("permcached_redis_facts_unwritten", help, shared_unwritten.clone());
-        let help = "Gaps in what was heard from other instances, for which the log was read";
+        let help = "Gaps in the updates from other instances, closed by reading the log";
         let repairs = counter(all, "permcached_bus_repairs", help);
-        let drops = counter(all, "permcached_bus_drops", "Statements and hints that were not believed");
-        let watchers = Gauge::default();
-        all.register("permcached_watchers", "Calls of Watch that are open", watchers.clone());
-        let build = SampledMetric::new("permcached_build_info", "Which version this is", Kind::Gauge);
+        let drops = counter(
+            all,
+            "permcached_bus_drops",
+            "Change batches and hints from other instances that were dropped: malformed, or of an implausible moment",
+        );
+        let watch_streams = Gauge::default();
+        all.register("permcached_watchers", "Calls of Watch that are open", watch_streams.clone());
+        let build = SampledMetric::new("permcached_build_info", "The version of permcached", Kind::Gauge);
         all.register_collector(Box::new(build.with("version", env!("CARGO_PKG_VERSION"), || Some(1.0))));
         register_process(all);
         Self {
             registry,
-            elsewhere: Mutex::default(),
+            external: Mutex::default(),
             calls,
             decisions,
             errors,
@@ -147,7 +157,7 @@ impl Default for Metrics {
             shared_unwritten,
             repairs,
             drops,
-            watchers,
+            watch_streams,
         }
     }
 }
@@ -171,21 +181,21 @@ fn by_tier(registry: &mut Registry, name: &str, help: &str) -> [Counter; TIERS.l
     TIERS.map(|tier| family.get_or_create_owned(&TierLabels { tier: tier.as_str() }))
 }
 
-/// What is known of the process, by the names that all exporters give it.
+/// Registers metrics of the process, under the names that all exporters use.
 fn register_process(registry: &mut Registry) {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let help = "When the process began, in seconds since 1970";
+    let help = "When the process started, in seconds since 1970";
     let started = SampledMetric::new("process_start_time_seconds", help, Kind::Gauge).of(move || Some(started));
-    let help = "Memory of the process that is in use, in bytes";
+    let help = "Resident memory of the process, in bytes";
     let memory = SampledMetric::new("process_resident_memory_bytes", help, Kind::Gauge).of(resident_bytes);
-    let help = "Time of processors that the process has taken";
+    let help = "CPU time that the process has used";
     let processors = SampledMetric::new("process_cpu_seconds", help, Kind::Counter).of(|| Some(processor_seconds()));
     for sampled_metric in [started, memory, processors] {
         registry.register_collector(Box::new(sampled_metric));
     }
 }
 
-/// What the kernel says that the process takes, where it is one that says so.
+/// The resident memory of the process as the kernel reports it, if it does.
 fn resident_bytes() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))?;
@@ -198,19 +208,19 @@ fn processor_seconds() -> f64 {
 }
 
 impl Metrics {
-    /// What counts the calls of a port with these methods.
+    /// The counters of the calls of a port with these methods.
     #[must_use]
     pub fn calls(&self, methods: impl IntoIterator<Item = Method>) -> Calls {
         Calls::new(&self.calls, methods)
     }
 
-    /// What counts answers by these permissions: of each the resource's type and its name, in the order of their numbers.
+    /// The counters of answers by these permissions: the resource type and the name of each, in the order of their numbers.
     #[must_use]
     pub fn decisions(&self, permissions: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Decisions {
         Decisions::new(self.decisions.clone(), permissions)
     }
 
-    /// Shows values that live elsewhere, in place of earlier ones of that name.
+    /// Shows a metric whose values live elsewhere. It replaces an earlier one of the same name.
     pub fn show(&self, sampled_metric: SampledMetric) {
         let mut registry = Registry::default();
         let name = sampled_metric.name();
@@ -218,80 +228,80 @@ impl Metrics {
         self.put(name, registry);
     }
 
-    /// Shows what is counted of a MongoDB, in place of an earlier one.
+    /// Shows the metrics of a MongoDB connection. They replace those of an earlier one.
     pub fn show_commands(&self, commands: &Commands) {
         let Commands { seconds, in_progress } = commands;
-        let help = "Time that a command took in MongoDB";
+        let help = "Time that MongoDB took for a command";
         let mut registry = Registry::default();
         registry.register_with_unit("permcached_mongodb_command", help, Unit::Seconds, seconds.clone());
-        let help = "Finds that run in MongoDB, of 64 at most";
+        let help = "Finds that are running in MongoDB, at most 64";
         registry.register("permcached_mongodb_finds_in_progress", help, in_progress.clone());
         self.put("mongodb", registry);
     }
 
-    /// Shows what is counted of what is heard, in place of what was heard earlier.
+    /// Shows the metrics of received changes. They replace those of an earlier start.
     pub fn show_change_metrics(&self, change_metrics: &ChangeMetrics) {
         let ChangeMetrics { delay, streams } = change_metrics;
-        let help = "Time from a change being heard of to facts being outdated by it";
+        let help = "Time from receiving a change to marking facts as outdated by it";
         let mut registry = Registry::default();
         registry.register_with_unit("permcached_invalidation_delay", help, Unit::Seconds, delay.clone());
         let help = "Change streams that this instance follows";
         registry.register("permcached_change_streams", help, streams.clone());
-        self.put("hearing", registry);
+        self.put("changes", registry);
     }
 
-    /// Counts questions that could not be answered.
+    /// Counts a question that could not be answered.
     pub fn failed(&self, error: &'static str) {
         self.errors.get_or_create(&ErrorLabels { error }).inc();
     }
 
     /// Counts a request's work.
     pub fn worked(&self, work: Work, time: Duration) {
-        let Work { rounds, remembered, fetched } = work;
+        let Work { rounds, from_memory, loaded } = work;
         self.rounds.observe(f64::from(rounds));
         self.seconds.observe(time.as_secs_f64());
         let ([found, ..], [missed, ..]) = (&self.found, &self.missed);
-        found.inc_by(remembered);
-        missed.inc_by(fetched);
+        found.inc_by(from_memory);
+        missed.inc_by(loaded);
     }
 
-    /// Notes the age of what an answer rests on.
+    /// Records the age of an answer's oldest fact.
     pub fn aged(&self, age: Duration) {
         self.age.observe(age.as_secs_f64());
     }
 
-    /// Counts facts that Redis was asked for, of which so many were found there and would do.
+    /// Counts facts that Redis was asked for. `found` of them were there and fresh enough.
     pub fn asked_redis(&self, asked: usize, found: usize) {
         let ([_, all_found, _], [_, all_missed, _]) = (&self.found, &self.missed);
         all_found.inc_by(count(found));
         all_missed.inc_by(count(asked.saturating_sub(found)));
     }
 
-    /// Counts facts that the source was asked for, of which so many were read.
+    /// Counts facts that the source was asked for. `found` of them could be read.
     pub fn asked_source(&self, asked: usize, found: usize) {
         let ([.., all_found], [.., all_missed]) = (&self.found, &self.missed);
         all_found.inc_by(count(found));
         all_missed.inc_by(count(asked.saturating_sub(found)));
     }
 
-    /// Counts a remembered fact that was compared with the source.
+    /// Counts a cached fact that the observer compared with the source.
     pub fn observed(&self) {
         self.observed.inc();
     }
 
-    /// Counts a fact that was believed though the source said otherwise.
+    /// Counts a cached fact that counted as fresh and that the source contradicted.
     pub fn found_stale(&self, tier: Tier) {
         if let Some((_, counter)) = TIERS.iter().zip(&self.stale).find(|(known, _)| **known == tier) {
             counter.inc();
         }
     }
 
-    /// Counts a fact that another request is loading.
+    /// Counts a fact for which a request joined another request's load.
     pub fn joined(&self) {
         self.joins.inc();
     }
 
-    /// Notes how long what another request loaded was waited for.
+    /// Records how long a request waited for a load that it joined.
     pub fn waited(&self, time: Duration) {
         self.load_wait.observe(time.as_secs_f64());
     }
@@ -301,7 +311,7 @@ impl Metrics {
         self.shared_written.inc();
     }
 
-    /// Shows a reason for which facts are not written to Redis before there is any.
+    /// Shows the counter of facts not written to Redis for this reason, before there is any such fact.
     pub fn may_leave_unwritten(&self, reason: &'static str) {
         drop(self.shared_unwritten.get_or_create(&ReasonLabels { reason }));
     }
@@ -311,28 +321,28 @@ impl Metrics {
         self.shared_unwritten.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// Counts a gap in what was heard from other instances.
+    /// Counts a gap in the updates from other instances.
     pub fn repaired(&self) {
         self.repairs.inc();
     }
 
-    /// Counts something that was heard and not believed.
+    /// Counts a change batch or a hint that was dropped as implausible.
     pub fn dropped(&self) {
         self.drops.inc();
     }
 
-    /// Counts one who watches for as long as what is returned is kept.
+    /// Counts an open Watch stream until the returned value is dropped.
     #[must_use]
-    pub fn watcher(&self) -> Present {
-        Present::new(&self.watchers)
+    pub fn watch_stream(&self) -> Present {
+        Present::new(&self.watch_streams)
     }
 
     /// All metrics in the text format of `OpenMetrics`.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let elsewhere = self.elsewhere();
-        let mut all = std::iter::once(&self.registry).chain(elsewhere.values());
+        let external = self.external();
+        let mut all = std::iter::once(&self.registry).chain(external.values());
         if all.try_for_each(|registry| encode_registry(&mut text, registry)).is_err() {
             text.clear();
         }
@@ -341,11 +351,11 @@ impl Metrics {
     }
 
     fn put(&self, about: &'static str, registry: Registry) {
-        self.elsewhere().insert(about, registry);
+        self.external().insert(about, registry);
     }
 
-    fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<&'static str, Registry>> {
-        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+    fn external(&self) -> MutexGuard<'_, BTreeMap<&'static str, Registry>> {
+        self.external.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -353,7 +363,7 @@ fn count(facts: usize) -> u64 {
     u64::try_from(facts).unwrap_or(u64::MAX)
 }
 
-/// Counts in a gauge for as long as it lives.
+/// Counts as one in a gauge until it is dropped.
 #[derive(Debug)]
 pub struct Present(Gauge);
 
@@ -370,7 +380,7 @@ impl Drop for Present {
     }
 }
 
-/// What is counted of a MongoDB. Clones count into the same.
+/// The metrics of a MongoDB connection. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Commands {
     seconds: Family<CommandLabels, Histogram, fn() -> Histogram>,
@@ -384,26 +394,26 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// Counts a find as in progress for as long as what is returned is kept.
+    /// Counts a find as in progress until the returned value is dropped.
     #[must_use]
     pub fn begin(&self) -> Present {
         Present::new(&self.in_progress)
     }
 
-    /// Notes how long a command took.
+    /// Records how long a command took.
     pub fn took(&self, command: &'static str, time: Duration) {
         self.seconds.get_or_create(&CommandLabels { command }).observe(time.as_secs_f64());
     }
 }
 
-/// How it was heard that something changed.
+/// How this instance received a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// In this instance's change stream.
+    /// From its own change stream.
     Stream,
     /// From another instance.
     Bus,
-    /// By a call of `Invalidate`.
+    /// From a call of `Invalidate`.
     Call,
 }
 
@@ -419,7 +429,7 @@ impl Via {
     }
 }
 
-/// What is counted of what is heard about changes. Clones count into the same.
+/// The metrics of received changes. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct ChangeMetrics {
     delay: Family<ViaLabels, Histogram, fn() -> Histogram>,
@@ -433,12 +443,12 @@ impl Default for ChangeMetrics {
 }
 
 impl ChangeMetrics {
-    /// Notes how long it took from hearing of changes to marking them.
+    /// Records the time from receiving changes to marking the facts that they outdate.
     pub fn took(&self, via: Via, time: Duration) {
         self.delay.get_or_create(&ViaLabels { via: via.as_str() }).observe(time.as_secs_f64());
     }
 
-    /// Counts a change stream for as long as what is returned is kept.
+    /// Counts a change stream as open until the returned value is dropped.
     #[must_use]
     pub fn follow(&self) -> Present {
         Present::new(&self.streams)
@@ -449,9 +459,9 @@ impl ChangeMetrics {
 mod tests {
     use super::*;
 
-    /// As where a start is tried again.
+    /// The application shows them again when it retries its start.
     #[test]
-    fn what_is_shown_again_takes_the_place_of_what_was_there() {
+    fn metrics_that_are_shown_again_replace_the_earlier_ones() {
         let metrics = Metrics::default();
         for value in [1.0, 2.0] {
             metrics.show(SampledMetric::new("permcached_shown", "A value", Kind::Gauge).of(move || Some(value)));

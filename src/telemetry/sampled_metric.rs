@@ -1,4 +1,6 @@
-//! Values that live elsewhere and are read when metrics are asked for.
+//! Metrics whose values live elsewhere and are read when `/metrics` is requested.
+//!
+//! Keeps no values.
 
 use std::fmt;
 
@@ -8,7 +10,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// How a value behaves.
+/// How a metric's value changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It goes up and down.
@@ -19,7 +21,7 @@ pub enum Kind {
 
 type Read = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 
-/// A metric whose values are read when they are asked for: one, or one for each value of a label.
+/// A metric whose values are read when metrics are rendered: one value, or one for each value of a label.
 pub struct SampledMetric {
     name: &'static str,
     help: &'static str,
@@ -28,25 +30,25 @@ pub struct SampledMetric {
 }
 
 impl SampledMetric {
-    /// A metric of no values yet. The name of a counter is given without its `_total`.
+    /// A metric without values. The name of a counter is given without its `_total`.
     #[must_use]
     pub fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
         Self { name, help, kind, values: Vec::new() }
     }
 
-    /// Its name.
+    /// The metric's name.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// With the one value that it has. There is none while `read` says so.
+    /// Adds the metric's only value. While `read` returns `None`, it shows none.
     #[must_use]
     pub fn of(mut self, read: impl Fn() -> Option<f64> + Send + Sync + 'static) -> Self {
         self.values.push((None, Box::new(read)));
         self
     }
 
-    /// With a value under a label.
+    /// Adds the value for one value of a label. While `read` returns `None`, it is not shown.
     #[must_use]
     pub fn with(
         mut self,
@@ -85,6 +87,6 @@ impl Collector for SampledMetric {
 
 impl fmt::Debug for SampledMetric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("SampledMetric").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
-//! Traces over OTLP, off unless they are asked for: what a call did, from its arrival to the database.
+//! Traces over OTLP: what a call did, from its arrival to the database. They are off unless configured.
 //!
-//! All spans have one target and the finest level, so that where traces are off no span is ever made: what that costs is one
-//! look at a number. No span carries an id, a token or a value of a document.
+//! All spans have one target and the finest level. So no span is made while traces are off: the cost is one comparison of levels.
+//! No span carries an id, a token or a value of a document.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -23,15 +23,15 @@ use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 /// The target of every span.
 pub const SPANS: &str = "permcached::span";
 
-/// How long it may take to send what is left at the end.
-const FLUSH_TIME: Duration = Duration::from_secs(1);
+/// How long sending the last spans may take when the service ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Sends spans. What the standard variables say, but for where to, is read by OpenTelemetry's own library.
+/// The exporter of spans. OpenTelemetry's library reads its standard variables itself, except for the endpoint.
 #[derive(Debug)]
 pub struct Spans(SdkTracerProvider);
 
 impl Spans {
-    /// Begins to send to a URL.
+    /// Starts an exporter that sends to this URL.
     ///
     /// # Errors
     /// What is wrong with the URL.
@@ -47,7 +47,7 @@ impl Spans {
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 
-    /// What makes spans of what goes on.
+    /// The `tracing` layer that records spans for this exporter.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -58,21 +58,22 @@ impl Spans {
         layer.with_filter(Targets::new().with_target(SPANS, LevelFilter::TRACE))
     }
 
-    /// Sends what is left, as far as that takes no longer than a second. Blocks.
+    /// Sends the spans that are left, for at most a second. Blocks.
     pub(super) fn end(&self) {
-        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIME) {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }
 }
 
-/// Whether neither `OTEL_SERVICE_NAME` nor `OTEL_RESOURCE_ATTRIBUTES` names the service: the library has a name for that.
+/// Whether neither `OTEL_SERVICE_NAME` nor `OTEL_RESOURCE_ATTRIBUTES` names the service. The library then calls it
+/// `unknown_service…`.
 fn is_nameless(resource: &Resource) -> bool {
     let name = resource.get(&Key::from_static_str("service.name"));
     name.is_none_or(|name| name.as_str().starts_with("unknown_service"))
 }
 
-/// Where a call comes from, as its headers say: the W3C's `traceparent` and `tracestate`.
+/// The trace headers of a call: the W3C's `traceparent` and `tracestate`.
 struct Parent<'a>([(&'static str, Option<&'a str>); 2]);
 
 impl Extractor for Parent<'_> {
@@ -85,7 +86,7 @@ impl Extractor for Parent<'_> {
     }
 }
 
-/// The span of a call, within the trace that its `traceparent` and `tracestate` name. None where traces are off.
+/// The span of a call, in the trace that its `traceparent` and `tracestate` name. The span is disabled while traces are off.
 #[must_use]
 pub fn call_span<'a>(
     service: &str,
@@ -110,7 +111,7 @@ pub fn call_span<'a>(
         let parent = Parent([("traceparent", traceparent()), ("tracestate", tracestate())]);
         let context = PROPAGATOR.get_or_init(TraceContextPropagator::new).extract(&parent);
         if let Err(error) = span.set_parent(context) {
-            tracing::debug!(%error, "a call's trace is not known");
+            tracing::debug!(%error, "the span of a call could not join the caller's trace");
         }
     }
     span

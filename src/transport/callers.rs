@@ -1,6 +1,7 @@
-//! Who may call: services, each known by a token and bounded by a scope.
+//! Who may call: services, each identified by a token and limited by a scope. One place decides for every method: a method that
+//! is not listed requires the scope `admin`. Health, reflection and HTTP require no token.
 //!
-//! One place decides for every method: what is not known to need less needs the most. Health, reflection and HTTP need nothing.
+//! Does not know who a question's subject is, and believes the caller about it.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -15,23 +16,23 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Code, Status, body::Body};
 
-use super::{http::is_call, server::Limits, status};
+use super::{http::is_call, limits::Limits, status};
 use crate::telemetry::RateLimitedLog;
 
-/// The name of who is not asked for a token.
+/// The name of a caller who is not asked for a token.
 pub(super) const ANONYMOUS: &str = "anonymous";
 
-/// What begins the paths that take no token: probes, descriptions and metrics.
+/// The prefixes of paths that require no token: health, reflection and metrics.
 const OPEN: [&str; 5] = ["/grpc.health.v1.", "/grpc.reflection.", "/healthz", "/readyz", "/metrics"];
 
-/// The methods for which the scope check is enough.
+/// The methods that the scope `check` allows.
 const CHECKS: [&str; 3] = [
     "/permcached.v1.PermissionService/Check",
     "/permcached.v1.PermissionService/BatchCheck",
     "/permcached.v1.PermissionService/ListPermissions",
 ];
 
-/// Keeps those who are refused from flooding the log. Calls that take the scope admin are all logged.
+/// Limits log lines about refused requests. Admitted admin calls are all logged.
 static REFUSALS: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// What a caller may do.
@@ -39,7 +40,7 @@ static REFUSALS: RateLimitedLog = RateLimitedLog::per_second(10);
 pub enum Scope {
     /// `Check`, `BatchCheck` and `ListPermissions`.
     Check,
-    /// All that, and `Explain`, `Invalidate` and `Watch`.
+    /// The same, and `Explain`, `Invalidate` and `Watch`.
     Admin,
 }
 
@@ -57,11 +58,11 @@ impl Scope {
 /// A service that may call.
 #[derive(Clone)]
 pub struct Caller {
-    /// Its name, in logs.
+    /// Its name in logs and metrics.
     pub name: Arc<str>,
     /// What it may do.
     pub scope: Scope,
-    /// The hash of its secret, which itself is kept nowhere.
+    /// The SHA-256 hash of its secret. The secret itself is not kept.
     secret: [u8; 32],
 }
 
@@ -79,47 +80,47 @@ impl fmt::Debug for Caller {
     }
 }
 
-/// All that may call.
+/// All callers.
 #[derive(Clone, Debug)]
 pub enum Callers {
-    /// Whoever reaches the port.
+    /// Anybody who reaches the port may call.
     Anyone,
-    /// These, by their tokens. One may have several, for their rotation.
+    /// Only these may, each with its token. Entries of the same name are one caller with several tokens, for rotation.
     Known(Arc<[Caller]>),
 }
 
 impl Callers {
-    /// Who it is that sends this `authorization`, if anybody.
+    /// The caller whose token this `authorization` header holds.
     fn find(callers: &[Caller], authorization: &[u8]) -> Option<Caller> {
         let token = authorization.strip_prefix(b"Bearer ").or_else(|| authorization.strip_prefix(b"bearer "))?;
         let secret: [u8; 32] = Sha256::digest(token).into();
-        // Each is looked at, whichever it is: how long that takes tells nothing.
+        // Every caller is compared, in constant time, so that the time taken reveals nothing.
         let matching = callers.iter().filter(|caller| bool::from(caller.secret.ct_eq(&secret)));
         matching.max_by_key(|caller| caller.scope).cloned()
     }
 
-    /// Whether a request to this path may go on, and as whose.
+    /// Decides whether a request to this path may go on. Returns its caller, or `None` where no token is required.
     fn admit(&self, path: &str, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
         if OPEN.iter().any(|open| path.starts_with(open)) {
             return Ok(None);
         }
-        let needed = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
-        let caller = self.known(authorization)?;
+        let required = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
+        let caller = self.authenticate(authorization)?;
         let name = caller.as_ref().map_or(ANONYMOUS, |caller| &*caller.name);
-        if caller.as_ref().is_some_and(|caller| caller.scope < needed) {
+        if caller.as_ref().is_some_and(|caller| caller.scope < required) {
             if let Some(suppressed) = REFUSALS.admit() {
-                tracing::warn!(caller = name, path, suppressed, "refused: this takes the scope admin");
+                tracing::warn!(caller = name, path, suppressed, "refused: this call requires the scope admin");
             }
-            return Err(Status::permission_denied("this takes a token with the scope admin"));
+            return Err(Status::permission_denied("this call requires a token with the scope admin"));
         }
-        if needed == Scope::Admin {
+        if required == Scope::Admin {
             tracing::info!(caller = name, path, "an admin call");
         }
         Ok(caller)
     }
 
-    /// Who it is that sends this `authorization`, where that has to be known.
-    fn known(&self, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
+    /// The caller who sends this `authorization` header, or `None` where anybody may call.
+    fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
         let Self::Known(callers) = self else { return Ok(None) };
         let Some(authorization) = authorization else {
             return Err(Status::unauthenticated("no token: send `authorization: Bearer <token>`"));
@@ -128,22 +129,22 @@ impl Callers {
         if caller.is_none()
             && let Some(suppressed) = REFUSALS.admit()
         {
-            tracing::warn!(suppressed, "refused: a token that is not known");
+            tracing::warn!(suppressed, "refused: unknown token");
         }
         let unknown = || Status::unauthenticated("the token is not one of AUTH_TOKENS or AUTH_ADMIN_TOKENS");
         caller.map(Some).ok_or_else(unknown)
     }
 }
 
-/// Who may call, and how much of the port each has. Clones share it.
+/// Who may call, and how many requests each caller may have open. Clones share it.
 #[derive(Clone)]
 pub(super) struct Admission {
     callers: Callers,
-    /// What is left of each caller's requests, by name.
-    rooms: Arc<HashMap<Arc<str>, Semaphore>>,
-    /// What is left of the requests of those who are not known.
-    others: Arc<Semaphore>,
-    request_time: Duration,
+    /// The free permits of each caller, by name.
+    caller_permits: Arc<HashMap<Arc<str>, Semaphore>>,
+    /// The free permits of requests without a known caller.
+    anonymous_permits: Arc<Semaphore>,
+    request_timeout: Duration,
 }
 
 impl Admission {
@@ -152,18 +153,18 @@ impl Admission {
             Callers::Anyone => &[],
             Callers::Known(callers) => &**callers,
         };
-        let room = |caller: &Caller| (Arc::clone(&caller.name), Semaphore::new(limits.caller_requests_max));
-        let rooms = Arc::new(names.iter().map(room).collect());
-        let others = Arc::new(Semaphore::new(limits.requests_max));
-        Self { callers, rooms, others, request_time: limits.request_time }
+        let permits = |caller: &Caller| (Arc::clone(&caller.name), Semaphore::new(limits.caller_requests_max));
+        let caller_permits = Arc::new(names.iter().map(permits).collect());
+        let anonymous_permits = Arc::new(Semaphore::new(limits.requests_max));
+        Self { callers, caller_permits, anonymous_permits, request_timeout: limits.request_timeout }
     }
 
-    fn room(&self, caller: Option<&Caller>) -> &Semaphore {
-        caller.and_then(|caller| self.rooms.get(&caller.name)).unwrap_or(&self.others)
+    fn permits(&self, caller: Option<&Caller>) -> &Semaphore {
+        caller.and_then(|caller| self.caller_permits.get(&caller.name)).unwrap_or(&self.anonymous_permits)
     }
 }
 
-/// Lets a request go on if its caller may send it, and has not too many under way. The caller is handed on with it.
+/// The admission layer: passes a request on, with its caller as an extension, if the caller may send it and has not too many open.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let is_call = is_call(&request);
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -171,26 +172,26 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         Ok(caller) => caller,
         Err(status) => return refusal(status, is_call),
     };
-    let Ok(_permit) = admission.room(caller.as_ref()).try_acquire() else {
+    let Ok(_permit) = admission.permits(caller.as_ref()).try_acquire() else {
         return refusal(status::overloaded(), is_call);
     };
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }
-    // Also the request itself has to arrive in that time, whatever it says of its own.
-    match timeout(admission.request_time, next.run(request)).await {
+    // This bounds the arrival of the request's body too, whatever timeout the request itself names.
+    match timeout(admission.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time"), is_call),
     }
 }
 
-/// A refusal as who asks understands it: who probes must not take it for a yes.
+/// A refusal as a gRPC status, or as an HTTP error for requests without gRPC: a probe must not take a refusal for a success.
 fn refusal(status: Status, is_call: bool) -> Response {
     if is_call {
         return status.into_http::<Body>().map(axum::body::Body::new);
     }
     let code = match status.code() {
-        // Whatever there is for who asks without gRPC takes no token.
+        // Every HTTP path that exists requires no token, so this path does not exist.
         Code::Unauthenticated | Code::PermissionDenied => return StatusCode::NOT_FOUND.into_response(),
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn each_method_takes_a_token_with_its_scope_and_what_is_unknown_takes_the_most() {
+    fn each_method_requires_a_token_with_its_scope_and_an_unknown_method_requires_admin() {
         let check = "/permcached.v1.PermissionService/Check";
         for token in ["Bearer old", "Bearer new", "bearer new", "Bearer root"] {
             assert_eq!(code(check, Some(token)), None, "{token}");
@@ -229,7 +230,7 @@ mod tests {
             "/permcached.v1.PermissionService/Explain",
             "/permcached.v1.InvalidationService/Invalidate",
             "/permcached.v1.WatchService/Watch",
-            "/permcached.v1.PermissionService/Unheard",
+            "/permcached.v1.PermissionService/Unknown",
             "/permcached.v1.PermissionService/Check/",
         ] {
             assert_eq!(code(path, Some("Bearer new")), Some(Code::PermissionDenied), "{path}");
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_shown() {
+    fn debug_output_shows_no_secret() {
         let shown = format!("{:?}", callers());
         assert!(shown.contains("operator") && !shown.contains("root"), "{shown}");
     }

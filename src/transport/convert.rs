@@ -1,4 +1,7 @@
-//! Messages into questions and demands, answers into messages. Every field is checked, every mistake named.
+//! Converts messages to questions and consistencies, and answers to messages. Every field is validated, and every violation is
+//! reported with its field.
+//!
+//! Knows the names of the schema only through `schema`, and checks no permission.
 
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ use crate::{
     schema::{FieldError, Schema, SubjectText},
 };
 
-/// A question, from the fields that every request for one has.
+/// Reads one question.
 pub(super) fn question(
     schema: &Schema,
     subject: Option<&proto::Subject>,
@@ -27,7 +30,7 @@ pub(super) fn question(
     })
 }
 
-/// A question for each permission of the resource.
+/// Reads one question for each permission of the resource's type.
 pub(super) fn questions_for_all(
     schema: &Schema,
     subject: Option<&proto::Subject>,
@@ -36,7 +39,8 @@ pub(super) fn questions_for_all(
     with_parts(subject, resource, |subject, resource| schema.questions_for_all(subject, &resource.r#type, &resource.id))
 }
 
-/// Reads the subject and the resource as far as they are there, so that all that is wrong is named at once.
+/// Reads the subject and the resource. A missing one does not stop the validation of the other, so that one response names all
+/// violations.
 fn with_parts<T>(
     subject: Option<&proto::Subject>,
     resource: Option<&proto::Resource>,
@@ -45,7 +49,7 @@ fn with_parts<T>(
     let mut violations = Vec::new();
     let subject = match subject {
         None => {
-            violations.push(Violation::new("subject", "is missing: name a subject, or say that it is anonymous"));
+            violations.push(Violation::new("subject", "is missing: name a subject, or set `anonymous`"));
             SubjectText::Anonymous
         }
         Some(subject) if subject.anonymous => {
@@ -60,34 +64,34 @@ fn with_parts<T>(
     let read = read(subject, resource.unwrap_or(&nothing));
     let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
     let errors = read.as_ref().err().into_iter().flatten();
-    let told = errors.filter(|error| resource.is_some() || !is_of_resource(error));
-    violations.extend(told.map(|error| Violation::new(error.field, &error.message)));
+    let relevant = errors.filter(|error| resource.is_some() || !is_of_resource(error));
+    violations.extend(relevant.map(|error| Violation::new(error.field, &error.message)));
     if resource.is_none() {
         violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
     }
     read.ok().filter(|_| violations.is_empty()).ok_or(violations)
 }
 
-/// What is wrong with a `part`, as what is wrong with the one at a place of a list.
+/// The violations of one list entry: replaces `part` in each field by `place`, such as `resource` by `resources[3]`.
 pub(super) fn at_place(errors: &[FieldError], part: &str, place: &str) -> Vec<Violation> {
     let moved = |error: &FieldError| Violation::new(error.field.replacen(part, place, 1), &error.message);
     errors.iter().map(moved).collect()
 }
 
-/// What is wrong with a demand that says no.
-const FALSE: &str = "is false: set it to true, or leave `consistency` out";
+/// Why a flag of `Consistency` must not be false.
+const FLAG_IS_FALSE: &str = "is false: set it to true, or leave `consistency` out";
 
-/// What a request demands of the freshness of its answer, where moments are of this clock.
+/// Reads a request's consistency. A moment in it must belong to this clock.
 pub(super) fn consistency(consistency: Option<&proto::Consistency>, clock: Clock) -> Result<Consistency, Violation> {
     let wrong = |field: &str, message: &str| Err(Violation::new(format!("consistency.{field}"), message));
     match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
         None | Some(Requirement::MinimizeLatency(true)) => Ok(Consistency::MinimizeLatency),
         Some(Requirement::FullyConsistent(true)) => Ok(Consistency::FullyConsistent),
-        Some(Requirement::MinimizeLatency(false)) => wrong("minimize_latency", FALSE),
-        Some(Requirement::FullyConsistent(false)) => wrong("fully_consistent", FALSE),
+        Some(Requirement::MinimizeLatency(false)) => wrong("minimize_latency", FLAG_IS_FALSE),
+        Some(Requirement::FullyConsistent(false)) => wrong("fully_consistent", FLAG_IS_FALSE),
         Some(Requirement::MaxAge(age)) => match duration(age) {
             Some(age) if !age.is_zero() => Ok(Consistency::MaxAge(age)),
-            _ => wrong("max_age", "is not a duration of more than zero: to see everything, ask for `fully_consistent`"),
+            _ => wrong("max_age", "is not a duration of more than zero: to see every change, use `fully_consistent`"),
         },
         Some(Requirement::AtLeastAsFresh(freshness)) => {
             token(freshness, "consistency.at_least_as_fresh", clock).map(Consistency::AtLeastAsFresh)
@@ -95,7 +99,7 @@ pub(super) fn consistency(consistency: Option<&proto::Consistency>, clock: Clock
     }
 }
 
-/// The moment that a request names in a field, which must be of this clock.
+/// Reads the moment that a request names in a field. It must belong to this clock.
 pub(super) fn token(freshness: &Freshness, field: &str, clock: Clock) -> Result<Token, Violation> {
     let (inner, token) = match &freshness.moment {
         None => ("", Err("is empty: give a `token` or an `operation_time`".to_owned())),
@@ -109,7 +113,7 @@ pub(super) fn token(freshness: &Freshness, field: &str, clock: Clock) -> Result<
     own.map_err(|message| Violation::new(format!("{field}{inner}"), message))
 }
 
-/// Where a request says which moment its answer must cover.
+/// The field in which a request names the moment that its answer must cover.
 pub(super) fn moment_field(consistency: Option<&proto::Consistency>) -> &'static str {
     let moment = match consistency.and_then(|consistency| consistency.requirement.as_ref()) {
         Some(Requirement::AtLeastAsFresh(freshness)) => freshness.moment.as_ref(),
@@ -122,33 +126,34 @@ pub(super) fn moment_field(consistency: Option<&proto::Consistency>) -> &'static
     }
 }
 
+/// The message for a moment of another clock than the service's source has.
 fn foreign(of: Clock, source: Clock) -> String {
     let time = |clock| match clock {
         Clock::Cluster => "MongoDB's cluster time",
         Clock::Revision => "revisions of documents",
         Clock::Local => "an instance's own ticks",
     };
-    format!("is of {}, and this service goes by {}: pass the `as_of` of one of its answers", time(of), time(source))
+    format!("is of {}, but this service uses {}: pass the `as_of` of one of its answers", time(of), time(source))
 }
 
-/// A duration that is not below zero. By hand, as prost's conversion panics at the ends in builds that check overflow.
+/// Reads a duration that is not negative. Prost's own conversion panics at the extremes in builds with overflow checks.
 fn duration(duration: &prost_types::Duration) -> Option<Duration> {
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(duration.seconds).ok()?, nanos))
 }
 
-/// An answer as a message.
+/// Converts an answer to its message.
 pub(super) fn answer(schema: &Schema, checked: &Checked) -> proto::Answer {
-    let (allowed, why, granted_by, valid_until) = match checked.answer {
+    let (allowed, reason, granted_by, valid_until) = match checked.answer {
         Answer::Allowed { by, valid_until } => {
             let granted_by = by.map(|relation| schema.relation_name(relation)).unwrap_or_default();
             (true, proto::Reason::Unspecified, granted_by, valid_until)
         }
-        Answer::Denied(denied) => (false, reason(denied), String::new(), None),
+        Answer::Denied(denied) => (false, self::reason(denied), String::new(), None),
     };
     proto::Answer {
         allowed,
-        reason: why.into(),
+        reason: reason.into(),
         granted_by,
         tier: tier(checked.tier).into(),
         as_of: checked.as_of.to_string(),
@@ -178,7 +183,7 @@ pub(super) fn tier(tier: Tier) -> proto::Tier {
     }
 }
 
-/// A date of MongoDB's as the protocol has it; one outside the years 1 to 9999 at that end.
+/// Converts a date of MongoDB's. A date outside the years 1 to 9999, which protobuf cannot express, becomes the nearest that it can.
 pub(super) fn timestamp(millis: Millis) -> Timestamp {
     const FIRST: Millis = -62_135_596_800_000;
     const LAST: Millis = 253_402_300_799_999;

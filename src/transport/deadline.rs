@@ -1,6 +1,7 @@
-//! How long a request may take: the caller's `grpc-timeout`, or our own bound.
+//! How long a request may take: the caller's `grpc-timeout`, within our own bound. A margin is subtracted, so that the answer still
+//! arrives in time, and with our status rather than the transport's.
 //!
-//! A little is kept back, so that the answer still arrives in time, and with our status rather than the transport's.
+//! Enforces nothing: the handlers pass the deadline on, and what they call keeps it.
 
 use std::time::Duration;
 
@@ -8,20 +9,20 @@ use tonic::metadata::MetadataMap;
 
 use crate::source::Deadline;
 
-/// How long a request may take where the caller does not say less.
+/// How long a request may take, unless its caller allows less.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// What is kept back for the way at most.
+/// The most time that is reserved for the response to reach the caller.
 const MARGIN_MAX: Duration = Duration::from_millis(10);
 
-/// When a request's time is up.
+/// The deadline of a request, from its metadata.
 pub(super) fn deadline(metadata: &MetadataMap) -> Deadline {
-    let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
-    let time = asked.map_or(REQUEST_TIME_MAX, |time| time.saturating_sub(MARGIN_MAX.min(time / 10)));
+    let requested = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+    let time = requested.map_or(REQUEST_TIME_MAX, |time| time.saturating_sub(MARGIN_MAX.min(time / 10)));
     Deadline::after(time.min(REQUEST_TIME_MAX))
 }
 
-/// Reads a timeout as the gRPC protocol writes it: up to eight digits and a unit.
+/// Parses a timeout in the format of the gRPC protocol: up to eight digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_grpc_writes() {
+    fn timeouts_are_parsed_as_the_grpc_protocol_writes_them() {
         for (text, time) in [
             ("100m", Some(Duration::from_millis(100))),
             ("2S", Some(Duration::from_secs(2))),

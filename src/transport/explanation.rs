@@ -1,7 +1,7 @@
-//! An evaluation's tree as the protocol has it: a flat list of steps, each with its depth, so that no client meets a message
-//! nested deeper than it decodes.
+//! Converts an evaluation's tree to an `ExplainResponse`: a flat list of steps, each with its depth. A nested message could be
+//! deeper than clients decode.
 //!
-//! Shows secrets only as hashes, as the facts hold nothing else.
+//! Evaluates nothing, and shows secrets only as hashes, because the facts contain nothing else.
 
 use prost::Message as _;
 
@@ -15,16 +15,16 @@ use crate::{
     schema::{Condition, Owner, Relation, Schema, Target},
 };
 
-/// How many steps one explanation has at most.
+/// The most steps in one explanation.
 const STEPS_MAX: usize = 2_000;
 
-/// How many bytes one explanation has at most: a client takes 4 MiB unless told otherwise.
+/// The most bytes in one explanation. By default clients accept 4 MiB.
 const BYTES_MAX: usize = 3 * 1_024 * 1_024;
 
-/// How many documents, and how many grants, one step shows at most: the tree has those first that come to something.
+/// The most documents and the most grants that one step shows. The tree lists grants with an effect first.
 const SHOWN_MAX: usize = GRANTS_SHOWN;
 
-/// The whole answer to an `Explain`.
+/// Converts an explained check to its message.
 pub(super) fn response(schema: &Schema, question: &Question, explained: &Explained) -> proto::ExplainResponse {
     let clock = explained.checked.as_of.clock;
     let mut writer =
@@ -78,7 +78,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What was looked at, and where.
+    /// Fills in what the step is, and the object, name and fact it is about.
     fn describe(&self, what: &Step, step: &mut proto::Explanation) {
         use proto::explanation::Step as Kind;
         let schema = self.schema;
@@ -121,6 +121,8 @@ impl Writer<'_> {
         step.step = kind.into();
     }
 
+    /// Fills in a relation and its object, and the fact that it was read from, unless the relation cannot lead to the subject:
+    /// then no fact was read.
     fn at(&self, number: RelationId, id: &Id, step: &mut proto::Explanation) {
         let relation = self.schema.relation(number);
         let owner = match relation.owner {
@@ -135,7 +137,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The types that a relation leads to.
+    /// The types that a relation's ids may be of.
     fn leads_to(&self, relation: RelationId) -> Vec<String> {
         let ids = self.schema.relation(relation).ids.as_ref();
         let targets = ids.iter().flat_map(|ids| &ids.targets);
@@ -161,7 +163,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The grants that lead to the subject, then as many of the others as there is room for.
+    /// The grants that lead to the subject, then others, up to the limit.
     fn grants(&self, relation: RelationId, grants: &[GrantSeen]) -> Vec<proto::explanation::Grant> {
         let relation = self.schema.relation(relation);
         grants.iter().take(SHOWN_MAX).map(|seen| self.grant(relation, seen)).collect()
@@ -193,7 +195,7 @@ impl Writer<'_> {
         target.map(|target| self.target(*target, &id)).unwrap_or_default()
     }
 
-    /// The type that a target is of, the id where there is one, and the member of a set: `team:id#member`.
+    /// A target's type, followed by the id if there is one and by the member of a set, as in `team:id#member`.
     fn target(&self, target: Target, id: &str) -> String {
         match target {
             Target::Subject(kind) => format!("{}{id}", self.schema.subject(kind).name),
@@ -215,7 +217,7 @@ fn outcome(outcome: Outcome) -> (proto::explanation::Outcome, proto::Reason, Opt
     }
 }
 
-/// The field that a relation is read from: for a flag, those that its condition looks at.
+/// The field that holds a relation's ids. For a relation without ids, the fields that its condition reads.
 fn field(relation: &Relation) -> String {
     let each = relation.each.as_ref().map(|each| format!("{each}.")).unwrap_or_default();
     if let Some(ids) = &relation.ids {
@@ -233,7 +235,7 @@ fn field(relation: &Relation) -> String {
     fields.join(", ")
 }
 
-/// What a relation wants of a document, as Extended JSON.
+/// The conditions of a relation on a document, as Extended JSON.
 fn condition(relation: &Relation) -> String {
     let json = |condition: &Condition| bson::Bson::Document(condition.to_query()).into_relaxed_extjson().to_string();
     let of_document = relation.document_condition.as_ref().map(json);

@@ -1,31 +1,33 @@
-//! How the service is: in four states, the same over gRPC and HTTP, as things are at that moment.
+//! The service's health: one of four states, the same over gRPC and HTTP.
+//!
+//! Examines nothing: the application decides its state (`app/health_monitor.rs`).
 
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-/// How the service is, and why.
+/// The state of the service, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// No question can be answered yet.
     Starting(String),
-    /// All is well.
+    /// Everything works.
     Ready,
-    /// Something that belongs to it is missing.
+    /// Something that the service depends on is missing.
     Degraded {
-        /// What.
+        /// What is missing.
         why: String,
-        /// Whether questions are answered all the same.
+        /// Whether the service still answers questions.
         answers: bool,
     },
-    /// It is about to end.
+    /// The service is stopping.
     Draining,
 }
 
 impl Health {
-    /// Every state's name.
+    /// The name of every state.
     pub const STATES: [&'static str; 4] = ["starting", "ready", "degraded", "draining"];
 
-    /// The state's name.
+    /// The name of this state.
     #[must_use]
     pub fn state(&self) -> &'static str {
         let [starting, ready, degraded, draining] = Self::STATES;
@@ -37,7 +39,7 @@ impl Health {
         }
     }
 
-    /// Whether questions are to be sent here.
+    /// Whether clients should send questions to this instance.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         match self {
@@ -47,7 +49,7 @@ impl Health {
         }
     }
 
-    /// The state, and why.
+    /// The name of the state, and why it is so.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -57,10 +59,10 @@ impl Health {
     }
 }
 
-/// How the service is at this moment, whoever asks.
+/// The current health, read by gRPC health, HTTP and metrics alike.
 #[derive(Clone, Debug)]
 pub(super) struct Current {
-    /// As the application sees it.
+    /// The application's health.
     pub(super) health: watch::Receiver<Health>,
     /// Whether the service stops.
     pub(super) is_draining: watch::Receiver<bool>,
@@ -71,19 +73,18 @@ impl Current {
         if *self.is_draining.borrow() { Health::Draining } else { self.health.borrow().clone() }
     }
 
-    /// Tells gRPC's health service how these services are until the service stops: that they do not serve any more is the last
-    /// that it says.
+    /// Keeps gRPC's health service up to date about these services until the service stops. Its last report is `NOT_SERVING`.
     pub(super) async fn report(mut self, mut reporter: HealthReporter, services: &[&str]) {
-        let mut told = None;
+        let mut reported = None;
         while !*self.is_draining.borrow() {
             let is_serving = self.health.borrow_and_update().is_serving();
             let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-            if told.replace(status) != Some(status) {
+            if reported.replace(status) != Some(status) {
                 set(&reporter, services, status).await;
             }
             tokio::select! {
                 changed = self.health.changed() => if changed.is_err() {
-                    // There is nobody to say more.
+                    // The application is gone, so its health changes no more.
                     drop(self.is_draining.wait_for(|is_draining| *is_draining).await);
                     break;
                 },
@@ -91,7 +92,7 @@ impl Current {
             }
         }
         set(&reporter, services, ServingStatus::NotServing).await;
-        // Ends the streams of those who watch, once they have heard it: they would hold the drain up to its end.
+        // Ends the streams of `Health.Watch` after their clients received the last report. Otherwise they would delay the drain.
         for service in services {
             reporter.clear_service_status(service).await;
         }

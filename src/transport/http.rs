@@ -1,6 +1,6 @@
-//! HTTP/1.1 beside gRPC, on the same port: `/healthz`, `/readyz` and `/metrics`.
+//! HTTP beside gRPC on the same port: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! Answers no permission.
+//! Answers no questions.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use axum::{
 use super::health::Current;
 use crate::telemetry::Metrics;
 
-/// Whether a request is a call of gRPC, and not HTTP alone.
+/// Whether a request is a gRPC call rather than plain HTTP.
 pub(super) fn is_call(request: &Request) -> bool {
     request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The routes.
+/// The routes. `/healthz` succeeds as long as the process runs; `/readyz` succeeds while the service serves.
 pub(super) fn routes(current: Current, metrics: Arc<Metrics>) -> Router {
     let ready = move || {
         let health = current.now();

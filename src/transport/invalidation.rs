@@ -1,4 +1,6 @@
-//! The handlers of `InvalidationService`.
+//! The handler of `InvalidationService`: reads what is outdated, and passes it to the invalidator.
+//!
+//! Marks nothing itself.
 
 use std::sync::Arc;
 
@@ -19,10 +21,10 @@ use crate::{
     telemetry::RateLimitedLog,
 };
 
-/// Keeps an outage from flooding the log.
+/// Limits log lines about failed invalidations, so that an outage does not flood the log.
 static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
 
-/// How many things one request names at most.
+/// The most resources, documents and subjects that one request may name, together.
 const NAMED_MAX: usize = 10_000;
 
 /// The service, as tonic calls it.
@@ -33,7 +35,7 @@ pub struct InvalidationApi {
 }
 
 impl InvalidationApi {
-    /// A service that takes a permit for each request, and refuses those for which none is left.
+    /// A service that takes one of `permits` for each request, and refuses a request if none is free.
     #[must_use]
     pub fn new(invalidator: Invalidator, permits: Arc<Semaphore>) -> Self {
         Self { invalidator, permits }
@@ -62,16 +64,16 @@ impl InvalidationService for InvalidationApi {
     }
 }
 
-/// What a request says is outdated.
+/// Reads what a request declares as outdated.
 fn outdated(schema: &Schema, request: &InvalidateRequest) -> Result<Outdated, Vec<Violation>> {
     let InvalidateRequest { resources, documents, subjects, all } = request;
     let named = resources.len() + documents.len() + subjects.len();
     let mut violations = Vec::new();
     match (*all, named) {
         (true, 0) => return Ok(Outdated::All),
-        (true, _) => violations.push(Violation::new("all", "is everything already: name nothing else beside it")),
+        (true, _) => violations.push(Violation::new("all", "includes everything: name nothing else beside it")),
         (false, 0) => {
-            let message = "is empty: name resources, documents or subjects, or say that it is all";
+            let message = "is empty: name resources, documents or subjects, or set `all`";
             violations.push(Violation::new("resources", message));
         }
         (false, NAMED_MAX..) if named > NAMED_MAX => {
@@ -80,26 +82,26 @@ fn outdated(schema: &Schema, request: &InvalidateRequest) -> Result<Outdated, Ve
         }
         _ => {}
     }
-    let mut all_resources = Vec::new();
+    let mut valid_resources = Vec::new();
     for (place, resource) in resources.iter().enumerate() {
         match schema.read_resource(&resource.r#type, &resource.id) {
-            Ok(resource) => all_resources.push(resource),
+            Ok(resource) => valid_resources.push(resource),
             Err(wrong) => violations.extend(convert::at_place(&wrong, "resource", &format!("resources[{place}]"))),
         }
     }
-    let mut all_subjects = Vec::new();
+    let mut valid_subjects = Vec::new();
     for (place, subject) in subjects.iter().enumerate() {
         if subject.anonymous {
             let field = format!("subjects[{place}].anonymous");
-            violations.push(Violation::new(field, "nothing is looked at for nobody: name a subject"));
+            violations.push(Violation::new(field, "an anonymous subject has no facts: name a subject"));
             continue;
         }
         match schema.read_subject(&subject.r#type, &subject.id) {
-            Ok(subject) => all_subjects.push(subject),
+            Ok(subject) => valid_subjects.push(subject),
             Err(wrong) => violations.extend(convert::at_place(&wrong, "subject", &format!("subjects[{place}]"))),
         }
     }
-    let mut all_documents = Vec::new();
+    let mut valid_documents = Vec::new();
     for (place, document) in documents.iter().enumerate() {
         let read = schema.collection_id(&document.collection);
         match read.map(|collection| OutdatedDocument::new(collection, &document.id)) {
@@ -111,9 +113,9 @@ fn outdated(schema: &Schema, request: &InvalidateRequest) -> Result<Outdated, Ve
                 let message = "is empty, or longer than 1,024 bytes";
                 violations.push(Violation::new(format!("documents[{place}].id"), message));
             }
-            Some(document) => all_documents.push(document),
+            Some(document) => valid_documents.push(document),
         }
     }
-    let outdated = Outdated::These { resources: all_resources, documents: all_documents, subjects: all_subjects };
+    let outdated = Outdated::These { resources: valid_resources, documents: valid_documents, subjects: valid_subjects };
     if violations.is_empty() { Ok(outdated) } else { Err(violations) }
 }

@@ -1,7 +1,7 @@
-//! The outermost layer of the port: each call of gRPC is counted and timed from its arrival to its last byte and, where traces
-//! are on, is a span. What is no call passes through untouched.
+//! The outermost layer of the port: counts each gRPC call, times it from its arrival to its last byte and, if traces are on, makes
+//! a span of it. Other requests pass through untouched.
 //!
-//! Decides nothing, and reads of a call its path, its status and where it comes from.
+//! Decides nothing. Of a call it reads the path, the status and the trace headers only.
 
 use std::{
     pin::Pin,
@@ -23,18 +23,18 @@ use tracing::{Instrument as _, Span};
 use super::{http::is_call, proto::DESCRIPTORS};
 use crate::telemetry::{Call, Calls, Method, call_span};
 
-/// Where a call's status stands, after its last message or in place of any.
+/// The header or trailer with a call's status. It is a header when the call has no response message.
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Every method that stands on the port.
+/// Every method that the port offers.
 pub(super) fn methods() -> Vec<Method> {
-    let described = [
+    let descriptors = [
         DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let files = described.into_iter().filter_map(|bytes| FileDescriptorSet::decode(bytes).ok());
+    let files = descriptors.into_iter().filter_map(|bytes| FileDescriptorSet::decode(bytes).ok());
     let methods = files.flat_map(|files| files.file).flat_map(|file| {
         let package = file.package().to_owned();
         file.service.into_iter().flat_map(move |service| {
@@ -50,7 +50,7 @@ pub(super) fn methods() -> Vec<Method> {
     methods.collect()
 }
 
-/// Counts a call, and hands it on.
+/// The layer: counts a call and passes it on.
 pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: Next) -> Response {
     let Some(mut observed) = Observed::begin(&calls, &request) else { return next.run(request).await };
     let span = observed.span.clone();
@@ -59,14 +59,14 @@ pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: 
     response.map(|body| Body::new(ObservedBody { body, observed }))
 }
 
-/// A call that goes on.
+/// A call that has begun and not ended.
 struct Observed {
     call: Call,
     span: Span,
 }
 
 impl Observed {
-    /// A call that arrives; none where the request is no call.
+    /// Begins to observe a request, if it is a call.
     fn begin(calls: &Calls, request: &Request) -> Option<Self> {
         if !is_call(request) {
             return None;
@@ -77,7 +77,7 @@ impl Observed {
         Some(Self { call, span })
     }
 
-    /// Notes the status, where these are the headers that have it.
+    /// Records the status if these headers have one.
     fn read(&mut self, headers: &HeaderMap) {
         let Some(status) = headers.get(STATUS) else { return };
         match status.to_str().ok().and_then(|status| status.parse().ok()) {
@@ -92,17 +92,17 @@ impl Drop for Observed {
         if self.span.is_disabled() {
             return;
         }
-        // Who is gone has canceled it.
+        // No status was sent, so the caller went away: code 1, CANCELLED.
         let code = self.call.code().unwrap_or(1);
         self.span.record("rpc.grpc.status_code", code);
-        // By OpenTelemetry's conventions these are the server's fault, and others are the caller's.
+        // OpenTelemetry's conventions count these codes as errors of the server, and the others as errors of the caller.
         if matches!(code, 2 | 4 | 12 | 13 | 14 | 15) {
             self.span.record("otel.status_code", "ERROR");
         }
     }
 }
 
-/// The body of a response, whose end is the call's.
+/// The body of a response. The call ends with it.
 struct ObservedBody {
     body: Body,
     observed: Observed,

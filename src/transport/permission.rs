@@ -1,4 +1,6 @@
-//! The handlers of `PermissionService`: read the request, ask the checker, write the response.
+//! The handlers of `PermissionService`: each reads the request, asks the checker and writes the response.
+//!
+//! Decides no permission, and authenticates no caller (`callers` does).
 
 use std::sync::Arc;
 
@@ -26,10 +28,11 @@ use crate::{
     source::Deadline,
 };
 
-/// How many questions one batch has at most.
+/// The most questions in one batch.
 const BATCH_MAX: usize = 10_000;
 
-/// How many bytes of errors one batch describes: with them and its answers a response is below the 4 MiB that clients take.
+/// The most bytes of error details in one batch response. With them and all answers, a response stays below the 4 MiB that
+/// clients accept.
 const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 /// The service, as tonic calls it and as the command line calls it in process.
@@ -40,7 +43,7 @@ pub struct PermissionApi {
     record: Record,
 }
 
-/// What every handler needs before it can ask.
+/// What a handler has read from a request before it asks the checker. Holds the request's permit.
 struct Admitted<'a> {
     consistency: Consistency,
     moment_field: &'static str,
@@ -49,20 +52,20 @@ struct Admitted<'a> {
 }
 
 impl PermissionApi {
-    /// A service that takes a permit for each request, and refuses those for which none is left.
+    /// A service that takes one of `permits` for each request, and refuses a request if none is free.
     #[must_use]
     pub fn new(checker: Checker, permits: Arc<Semaphore>) -> Self {
         let record = Record::new(Arc::clone(checker.schema()), checker.metrics());
         Self { checker, permits, record }
     }
 
-    /// With so many of all answers in the log, by chance: none at 0, each at 1.
+    /// The same service, logging a random share of answers: none at 0, all at 1.
     #[must_use]
-    pub fn logging_decisions(self, part: f64) -> Self {
-        Self { record: self.record.logging(part), ..self }
+    pub fn logging_decisions(self, share: f64) -> Self {
+        Self { record: self.record.logging(share), ..self }
     }
 
-    /// Takes a place for a request, and reads its demand; adds what is wrong with that to `violations`.
+    /// Takes a permit for a request, and reads its consistency and deadline. Adds what is wrong with the consistency to `violations`.
     fn admit(
         &self,
         metadata: &MetadataMap,
@@ -81,7 +84,7 @@ impl PermissionApi {
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let questions = std::slice::from_ref(question);
         let mut results = self.checker.check(questions, admitted.consistency, admitted.deadline).await;
-        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.failed(&error))
+        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.status(&error))
     }
 
     fn answer(&self, checked: &Checked) -> proto::Answer {
@@ -90,13 +93,13 @@ impl PermissionApi {
 }
 
 impl Admitted<'_> {
-    /// The status of a request that has no answer.
-    fn failed(&self, error: &CheckError) -> Status {
+    /// The status of a request whose check failed.
+    fn status(&self, error: &CheckError) -> Status {
         status::of(error, self.moment_field)
     }
 }
 
-/// The question of a request, unless something is wrong with any of its fields.
+/// The question of a request, or the status that names everything wrong with its fields.
 fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>) -> Result<T, Status> {
     match question {
         Ok(question) if violations.is_empty() => Ok(question),
@@ -151,11 +154,11 @@ impl PermissionService for PermissionApi {
         }
         let checked = self.checker.check(&valid, admitted.consistency, admitted.deadline).await;
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
-            return Err(admitted.failed(error));
+            return Err(admitted.status(error));
         }
         self.record.of(&extensions).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
-        let mut room = ErrorRoom(ERROR_BYTES_MAX);
+        let mut error_budget = ErrorBudget(ERROR_BYTES_MAX);
         let result = |refused: Option<Status>| {
             let checked = match refused {
                 Some(status) => Err(status),
@@ -166,7 +169,7 @@ impl PermissionService for PermissionApi {
             };
             let outcome = match checked {
                 Ok(checked) => Outcome::Answer(self.answer(&checked)),
-                Err(status) => Outcome::Error(room.message(&status)),
+                Err(status) => Outcome::Error(error_budget.message(&status)),
             };
             batch_check_response::Result { outcome: Some(outcome) }
         };
@@ -186,7 +189,7 @@ impl PermissionService for PermissionApi {
         let checked = self.checker.check(&questions, admitted.consistency, admitted.deadline).await;
         self.record.of(&extensions).answered_all(&questions, &checked);
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
-            let checked = checked.map_err(|error| admitted.failed(&error))?;
+            let checked = checked.map_err(|error| admitted.status(&error))?;
             let permission = schema.permission(question.permission).name.to_string();
             Ok(PermissionAnswer { permission, answer: Some(self.answer(&checked)) })
         });
@@ -201,17 +204,17 @@ impl PermissionService for PermissionApi {
         let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;
-        let explained = explained.map_err(|error| admitted.failed(&error))?;
+        let explained = explained.map_err(|error| admitted.status(&error))?;
         self.record.of(&extensions).answered(&question, &explained.checked);
         Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))
     }
 }
 
-/// How many bytes of errors a response still has room for.
-struct ErrorRoom(usize);
+/// How many bytes of errors a response may still describe.
+struct ErrorBudget(usize);
 
-impl ErrorRoom {
-    /// The error, with all that is known about it as long as there is room.
+impl ErrorBudget {
+    /// The error with its details, or a short form of it where the details exceed what is left.
     fn message(&mut self, status: &Status) -> pb::Status {
         let whole = status::to_message(status);
         match self.0.checked_sub(whole.encoded_len()) {
@@ -224,7 +227,7 @@ impl ErrorRoom {
     }
 }
 
-/// Whether a batch failed before any of its questions was looked at: by its token.
+/// Whether a batch failed as a whole because of its token, before any of its questions was checked.
 fn refuses_all(checked: &[Result<Checked, CheckError>]) -> bool {
     checked.iter().all(|result| matches!(result, Err(CheckError::ForeignToken { .. } | CheckError::FutureToken)))
 }

@@ -1,6 +1,6 @@
-//! What is recorded of each answer: a count by who asked for what, its age, and of some a line in the log.
+//! Records answers: counts each by caller, permission and outcome, and logs a sample of them.
 //!
-//! The lines name whom they are about, unless that is a secret.
+//! Log lines name the subject and the resource, except where an id is secret. Records nothing about questions that failed.
 
 use std::{fmt, sync::Arc};
 
@@ -19,27 +19,27 @@ use crate::{
 pub(super) struct Record {
     schema: Arc<Schema>,
     decisions: Decisions,
-    /// How many of all answers are logged, from 0 to 1.
-    logged: f64,
+    /// The share of answers that are logged, from 0 to 1.
+    logged_share: f64,
 }
 
 impl Record {
-    /// Of answers by this schema.
+    /// A recorder of answers under this schema, which logs none.
     pub(super) fn new(schema: Arc<Schema>, metrics: &Metrics) -> Self {
         let permissions = schema.permissions().map(|permission| {
             let resource = schema.resource(permission.resource);
             (Arc::from(&*resource.name), Arc::from(&*permission.name))
         });
         let decisions = metrics.decisions(permissions.collect::<Vec<_>>());
-        Self { schema, decisions, logged: 0.0 }
+        Self { schema, decisions, logged_share: 0.0 }
     }
 
-    /// With so many of all answers in the log: none of them at 0, each at 1.
-    pub(super) fn logging(self, part: f64) -> Self {
-        Self { logged: part, ..self }
+    /// The same recorder, logging this share of answers: none at 0, all at 1.
+    pub(super) fn logging(self, logged_share: f64) -> Self {
+        Self { logged_share, ..self }
     }
 
-    /// For the answers to one request.
+    /// A recorder for the answers to one request, whose extensions name the caller.
     pub(super) fn of<'a>(&'a self, extensions: &'a Extensions) -> RecordOfRequest<'a> {
         let caller = extensions.get::<Caller>().map_or(ANONYMOUS, |caller| &*caller.name);
         RecordOfRequest { record: self, caller, decisions: self.decisions.to(caller) }
@@ -54,16 +54,16 @@ pub(super) struct RecordOfRequest<'a> {
 }
 
 impl RecordOfRequest<'_> {
-    /// Records what was answered to a question.
+    /// Records the answer to a question.
     pub(super) fn answered(&self, question: &Question, checked: &Checked) {
-        let Record { decisions, logged, .. } = self.record;
+        let Record { decisions, logged_share, .. } = self.record;
         decisions.count(self.decisions, question.permission, checked.answer);
-        if *logged > 0.0 && fastrand::f64() < *logged {
+        if *logged_share > 0.0 && fastrand::f64() < *logged_share {
             self.log(question, checked);
         }
     }
 
-    /// As [`RecordOfRequest::answered`], for each question that has an answer.
+    /// Records the answer to each question that has one.
     pub(super) fn answered_all(&self, questions: &[Question], checked: &[Result<Checked, CheckError>]) {
         for (question, checked) in questions.iter().zip(checked) {
             if let Ok(checked) = checked {
@@ -106,7 +106,8 @@ impl fmt::Display for ShownSubject<'_> {
     }
 }
 
-/// Something of a type. Of what is secret not even the hash is shown: who knows the secret could find it again.
+/// An object as the log shows it. For a secret id not even the hash is shown, as somebody who knows the secret could search for
+/// its hash.
 struct Shown<'a>(&'a str, &'a Id);
 
 impl fmt::Display for Shown<'_> {

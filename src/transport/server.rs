@@ -1,12 +1,11 @@
-//! What stands on the port: which services, for whom, with which limits; and its life from starting to drained.
+//! The port from start to drained: which services it offers, to whom and within which limits.
 //!
-//! Binds nothing: it is handed listeners, and a future that says when to stop.
+//! Binds no address: the caller passes the listeners, and a future that completes when the service is to stop.
 
 use std::{
     future::{Future, pending, ready},
     pin::pin,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
 use axum::{
@@ -26,10 +25,11 @@ use tonic_health::{
 
 use super::{
     callers::{Admission, Callers, admit},
-    connections::{Answering, Port},
+    connections::{CurrentRouter, Port},
     health::{Current, Health},
     http::{self, is_call},
     invalidation::InvalidationApi,
+    limits::Limits,
     observed::{methods, observe},
     permission::PermissionApi,
     proto::{
@@ -44,100 +44,56 @@ use super::{
 };
 use crate::telemetry::{Calls, Kind, Metrics, SampledMetric};
 
-/// What health is told of: the whole server, and each service.
+/// The names that gRPC health reports on: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
 
-/// The largest request of those who need no token.
+/// The largest request to the services that take no token (health and reflection), in bytes.
 const OPEN_BYTES_MAX: usize = 4 * 1_024;
 
-/// Bounds of the port. The defaults are those of the manual.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The largest request, in bytes.
-    pub message_bytes_max: usize,
-    /// How many requests are handled at once.
-    pub requests_max: usize,
-    /// How many of them one caller has.
-    pub caller_requests_max: usize,
-    /// How many connections there are at once.
-    pub connections_max: usize,
-    /// How many requests one connection has open at once.
-    pub streams_max: u32,
-    /// How large the headers of a request are, in bytes.
-    pub header_bytes_max: u32,
-    /// How long who connects may take to say what is spoken, and an HTTP/1.1 request's head to arrive.
-    pub greeting_time: Duration,
-    /// How long a request may take to arrive and be answered, or its stream to begin.
-    pub request_time: Duration,
-    /// After what time a connection is closed, for callers to find new instances.
-    pub connection_age: Duration,
-    /// How long its requests and streams may go on after that.
-    pub farewell_time: Duration,
-    /// How long requests may take to end once the service stops.
-    pub drain_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes_max: 4 * 1_024 * 1_024,
-            requests_max: 1_024,
-            caller_requests_max: 768,
-            connections_max: 10_000,
-            streams_max: 1_024,
-            header_bytes_max: 16 * 1_024,
-            greeting_time: Duration::from_secs(10),
-            request_time: Duration::from_secs(10),
-            connection_age: Duration::from_mins(10),
-            farewell_time: Duration::from_secs(30),
-            drain_time: Duration::from_secs(3),
-        }
-    }
-}
-
-/// The services that need the application.
+/// The services that the application provides once it has started.
 #[derive(Clone)]
 pub struct Apis {
-    /// Answers questions.
+    /// `PermissionService`.
     pub permissions: PermissionApi,
-    /// Takes what is said to have changed.
+    /// `InvalidationService`.
     pub invalidation: InvalidationApi,
-    /// Tells what changes.
+    /// `WatchService`.
     pub watch: WatchApi,
 }
 
-/// What is served, where and for whom.
+/// What [`serve`] serves, where and to whom.
 pub struct Serving {
     /// The port.
     pub listener: TcpListener,
-    /// A port for probes alone, without TLS.
+    /// A second port without TLS, for health, `/healthz`, `/readyz` and `/metrics` only.
     pub probes: Option<TcpListener>,
-    /// With what the port proves who it is.
+    /// The port's certificate, if it uses TLS.
     pub tls: Option<Tls>,
     /// Who may call.
     pub callers: Callers,
-    /// Whether the port describes its services.
+    /// Whether the port offers gRPC reflection.
     pub reflection: bool,
-    /// Its bounds.
+    /// Bounds of both ports.
     pub limits: Limits,
-    /// What is counted.
+    /// Where calls and the state are counted, and what `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// How the service is.
+    /// The application's health.
     pub health: watch::Receiver<Health>,
-    /// The services, once there are any.
+    /// The application's services; `None` until it has started.
     pub apis: watch::Receiver<Option<Apis>>,
 }
 
 /// Why the port cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The descriptions of the services cannot be offered.
+    /// The descriptions of the services are invalid.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `stop` is done: probes and descriptions from the beginning, the services as soon as there are any. At the end
-/// it says so to probes and to those who watch, and lets open requests end.
+/// Serves until `stop` completes. Health, HTTP and reflection answer from the start, the application's services as soon as `apis`
+/// has them. After `stop`, health reports that the service is draining, Watch streams end, and open requests have
+/// `drain_timeout` to finish.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -145,66 +101,65 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let Serving { listener, probes, tls, callers, reflection, limits, metrics, health, mut apis } = serving;
     let (drain, is_draining) = watch::channel(false);
     let current = Current { health, is_draining: is_draining.clone() };
-    metrics.show(state(&current));
-    metrics.show(serves(&current));
+    metrics.show(state_metric(&current));
+    metrics.show(serving_metric(&current));
     let gate = Gate { admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
     let reporter = HealthReporter::new();
-    let front = || {
+    let base = || {
         Routes::from(http::routes(current.clone(), Arc::clone(&metrics))).add_service(
             HealthServer::new(HealthService::from_health_reporter(reporter.clone()))
                 .max_decoding_message_size(OPEN_BYTES_MAX),
         )
     };
-    let described = if reflection { with_reflection(front())? } else { front() };
+    let described = if reflection { with_reflection(base())? } else { base() };
 
     let unready = current.clone();
-    let starting = described
-        .clone()
-        .into_axum_router()
-        .fallback(move |request: Request| ready(nothing(&request, || status::unavailable(&unready.now().describe()))));
-    let starting = gate.before(starting);
-    let open: Arc<OnceLock<Router>> = Arc::default();
-    let answering: Answering = Arc::new({
-        let open = Arc::clone(&open);
-        move || open.get().unwrap_or(&starting).clone()
+    let starting = described.clone().into_axum_router().fallback(move |request: Request| {
+        ready(not_found(&request, || status::unavailable(&unready.now().describe())))
     });
-    let opening = async {
+    let starting = gate.in_front_of(starting);
+    let started: Arc<OnceLock<Router>> = Arc::default();
+    let router: CurrentRouter = Arc::new({
+        let started = Arc::clone(&started);
+        move || started.get().unwrap_or(&starting).clone()
+    });
+    let start = async {
         if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
             let services = with_apis(described, apis, limits, is_draining.clone());
-            let _once = open.set(gate.before(complete(services)));
+            let _once = started.set(gate.in_front_of(complete(services)));
         }
         pending::<()>().await;
     };
-    let following = async {
+    let reload_certificates = async {
         match &tls {
-            Some(tls) => tls.clone().follow().await,
+            Some(tls) => tls.clone().reload_when_changed().await,
             None => pending().await,
         }
     };
-    let port = |listener, tls, answering| Port { listener, tls, limits, answering, is_draining: is_draining.clone() };
-    let probed = gate.before(complete(front()));
-    let probes = probes.map(|listener| port(listener, None, Arc::new(move || probed.clone())).serve());
-    let main = port(listener, tls.clone(), answering).serve();
+    let port = |listener, tls, router| Port { listener, tls, limits, router, is_draining: is_draining.clone() };
+    let probe_router = gate.in_front_of(complete(base()));
+    let probes = probes.map(|listener| port(listener, None, Arc::new(move || probe_router.clone())).serve());
+    let main = port(listener, tls.clone(), router).serve();
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
-    let mut reporting = pin!(current.report(reporter, &SERVICES));
+    let mut report = pin!(current.report(reporter, &SERVICES));
 
-    // None but the last ends by itself. In this order: nobody is to find what is not there yet.
+    // Only `stop` completes. In this order, health and services are set before the ports accept the first connection.
     tokio::select! {
         biased;
-        () = &mut reporting => {}
-        () = opening => {}
+        () = &mut report => {}
+        () = start => {}
         _ = &mut ports => {}
-        () = following => {}
+        () = reload_certificates => {}
         () = stop => {}
     }
-    let _nobody_listens = drain.send(true);
-    if timeout(limits.drain_time, async { tokio::join!(ports, reporting) }).await.is_err() {
+    let _no_receivers = drain.send(true);
+    if timeout(limits.drain_timeout, async { tokio::join!(ports, report) }).await.is_err() {
         tracing::warn!("connections were still open when the time to drain was over");
     }
     Ok(())
 }
 
-/// These services, and those of the application.
+/// Adds the application's services.
 fn with_apis(routes: Routes, apis: Apis, limits: Limits, is_draining: watch::Receiver<bool>) -> Routes {
     let Apis { permissions, invalidation, watch } = apis;
     let bytes_max = limits.message_bytes_max;
@@ -214,13 +169,13 @@ fn with_apis(routes: Routes, apis: Apis, limits: Limits, is_draining: watch::Rec
         .add_service(WatchServiceServer::new(watch.until(is_draining)).max_decoding_message_size(bytes_max))
 }
 
-/// These services, described by both versions of the protocol for that.
+/// Adds both versions of the reflection service.
 fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // The details of errors: without them, tools show these as bytes.
+            // The messages of error details: without their descriptions, tools show them as bytes.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let v1 = reflection().build_v1()?.max_decoding_message_size(OPEN_BYTES_MAX);
@@ -228,36 +183,37 @@ fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
     Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
-/// With an answer to calls of what is not there.
+/// Adds the answer to unknown methods and paths.
 fn complete(routes: Routes) -> Router {
-    let unknown = |request: Request| ready(nothing(&request, || Status::unimplemented("there is no such method here")));
+    let unknown =
+        |request: Request| ready(not_found(&request, || Status::unimplemented("there is no such method here")));
     routes.into_axum_router().fallback(unknown)
 }
 
-/// What each request comes through before anything else looks at it.
+/// The outer layers, which every request passes first: observation, then admission.
 struct Gate {
     admission: Admission,
     calls: Calls,
 }
 
 impl Gate {
-    /// What is refused is counted as well.
-    fn before(&self, router: Router) -> Router {
+    /// Puts the layers in front of a router. Observation is outermost, so that it counts refused calls too.
+    fn in_front_of(&self, router: Router) -> Router {
         let admitted = router.layer(from_fn_with_state(self.admission.clone(), admit));
         admitted.layer(from_fn_with_state(self.calls.clone(), observe))
     }
 }
 
-/// Whether questions are to be sent here, as metrics show it.
-fn serves(current: &Current) -> SampledMetric {
-    let help = "1 while questions are to be sent here, as gRPC health says it";
+/// The metric that shows whether clients should send questions to this instance.
+fn serving_metric(current: &Current) -> SampledMetric {
+    let help = "1 while clients should send questions to this instance, as gRPC health reports it";
     let current = current.clone();
     SampledMetric::new("permcached_serving", help, Kind::Gauge)
         .of(move || Some(f64::from(u8::from(current.now().is_serving()))))
 }
 
-/// How the service is, as metrics show it.
-fn state(current: &Current) -> SampledMetric {
+/// The metric that shows the service's state.
+fn state_metric(current: &Current) -> SampledMetric {
     let metric = SampledMetric::new("permcached_health", "1 for the state that the service is in", Kind::Gauge);
     Health::STATES.iter().fold(metric, |metric, state| {
         let current = current.clone();
@@ -265,7 +221,7 @@ fn state(current: &Current) -> SampledMetric {
     })
 }
 
-/// What is said where nothing is: to a call, this status.
-fn nothing(request: &Request, status: impl FnOnce() -> Status) -> Response {
+/// The response where no route matches: this status to a gRPC call, 404 to an HTTP request.
+fn not_found(request: &Request, status: impl FnOnce() -> Status) -> Response {
     if is_call(request) { status().into_http() } else { StatusCode::NOT_FOUND.into_response() }
 }

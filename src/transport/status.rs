@@ -1,4 +1,6 @@
-//! Errors into gRPC statuses, with the details that clients can act on. The one place where that is decided.
+//! Maps errors to gRPC statuses, with details that clients can act on. No other file decides which error is which status.
+//!
+//! Logs nothing.
 
 use std::time::Duration;
 
@@ -8,13 +10,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
 
 use crate::check::CheckError;
 
-/// When a caller should try again.
+/// After what time a caller should retry.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// What is wrong with a field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
-    /// The field, dotted, from the request down.
+    /// The path of the field from the request down, with dots.
     pub(super) field: String,
     pub(super) message: String,
 }
@@ -24,32 +26,36 @@ impl Violation {
         Self { field: field.into(), message: message.into() }
     }
 
-    /// The same field, seen from further out.
+    /// The same violation, with the field's path extended by an outer one.
     pub(super) fn inside(self, outer: &str) -> Self {
         Self { field: format!("{outer}.{}", self.field), ..self }
     }
 }
 
-/// Bad input: every field is named, in the message and in the details.
+/// `INVALID_ARGUMENT`: names every field in the message and in the details.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
-    let all: Vec<String> = violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.message)).collect();
-    let details = violations.iter().map(|wrong| FieldViolation::new(&wrong.field, &wrong.message)).collect::<Vec<_>>();
+    let all: Vec<String> =
+        violations.iter().map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
+    let details = violations
+        .iter()
+        .map(|violation| FieldViolation::new(&violation.field, &violation.message))
+        .collect::<Vec<_>>();
     Status::with_error_details(Code::InvalidArgument, all.join("; "), ErrorDetails::with_bad_request(details))
 }
 
-/// More requests at once than are served.
+/// `RESOURCE_EXHAUSTED`: more requests are open than the service handles at once.
 pub(super) fn overloaded() -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::ResourceExhausted, "too many requests at once", details)
 }
 
-/// The source cannot be read.
+/// `UNAVAILABLE`, with the time after which to retry.
 pub(super) fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }
 
-/// Why a question has no answer. `moment_field` is where the request says which moment its answer must cover. What the
-/// source says of itself is for the log alone.
+/// The status of a check that failed. `moment_field` is the field in which the request names the moment that its answer must cover.
+/// The source's own error message is for the log only.
 pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     let message = error.to_string();
     match error {
@@ -60,15 +66,12 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     }
 }
 
-/// The same kind of error with next to nothing about it.
+/// A short status with the same code.
 pub(super) fn shortened(status: &Status) -> Status {
-    Status::new(
-        status.code(),
-        "one of more errors than a response has room for: ask in smaller batches to see what is wrong",
-    )
+    Status::new(status.code(), "the response cannot hold the details of all errors: send smaller batches to see them")
 }
 
-/// A status inside a message.
+/// A status as a protobuf message.
 pub(super) fn to_message(status: &Status) -> pb::Status {
     pb::Status::decode(status.details()).ok().filter(|inner| inner.code != 0).unwrap_or_else(|| pb::Status {
         code: i32::from(status.code()),

@@ -1,6 +1,7 @@
-//! TLS on the port: certificates from files, read again when they change; with an authority, clients need certificates too.
+//! TLS on the port: reads certificates from files and reloads them when they change. With a client authority, clients must present
+//! certificates too. Offers TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1.
 //!
-//! Speaks HTTP/2 and HTTP/1.1, over TLS 1.2 and 1.3.
+//! Accepts no connections (`connections` does), and identifies no caller: a client certificate replaces no token.
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,45 +21,46 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// How often it is looked whether the files have changed.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often the files are checked for changes.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The files.
+/// The paths of the files.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The port's certificate chain.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities of clients' certificates, if those are asked for.
+    /// The authorities that sign clients' certificates, if clients must present one.
     pub client_ca: Option<PathBuf>,
 }
 
-/// One of them.
+/// One of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// The certificate chain.
     Cert,
     /// The private key.
     Key,
-    /// The authorities of clients.
+    /// The authorities that sign clients' certificates.
     ClientCa,
 }
 
-/// Why a file is of no use. Shows nothing of what is in it.
+/// Why a file cannot be used. Shows nothing of its contents.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}`, which {what}", path.display())]
 pub struct TlsError {
-    /// Which it is.
+    /// Which file it is.
     pub file: TlsFile,
     path: PathBuf,
     what: String,
 }
 
-/// What the port proves who it is with. Clones share it.
+/// The port's certificates. Clones share them.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
+    /// What was read last, and the configuration made of it.
     current: watch::Sender<(Contents, Arc<ServerConfig>)>,
 }
 
@@ -68,7 +70,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// What is in the files.
+/// The contents of the files.
 #[derive(PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
@@ -80,43 +82,46 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Each file that cannot be read; else the first that is of no use.
+    /// Every file that cannot be read, or the first whose contents cannot be used.
     pub fn load(files: TlsFiles) -> Result<Self, Vec<TlsError>> {
         let contents = files.read()?;
         let config = files.compile(&contents).map_err(|error| vec![error])?;
         Ok(Self { files, current: watch::Sender::new((contents, config)) })
     }
 
-    /// Greets who has connected, with the certificate of now.
+    /// Completes the TLS handshake of a new connection, with the certificate that was read last.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.borrow().1);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Looks at the files for ever, now and then: what they hold counts for who connects from then on. What is of no use leaves
-    /// things as they are.
-    pub(super) async fn follow(self) {
-        let mut ticks = interval(LOOK);
+    /// Reloads the files whenever they change, and never returns. New contents apply to connections accepted afterwards. If they
+    /// cannot be used, the earlier ones stay.
+    pub(super) async fn reload_when_changed(self) {
+        let mut ticks = interval(RELOAD_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complaint = None;
+        let mut last_error = None;
         loop {
             ticks.tick().await;
-            let error = self.look().err().and_then(|errors| errors.first().map(ToString::to_string));
-            if error.is_some() && error != complaint {
-                tracing::warn!(error, "a certificate has changed and is of no use: the one before still counts");
+            let error = self.reload().err().and_then(|errors| errors.first().map(ToString::to_string));
+            if error.is_some() && error != last_error {
+                tracing::warn!(
+                    error,
+                    "a certificate file has changed and cannot be used: the earlier certificate stays in use"
+                );
             }
-            complaint = error;
+            last_error = error;
         }
     }
 
-    /// Reads the files again, and has them count if they have changed.
-    fn look(&self) -> Result<(), Vec<TlsError>> {
+    /// Reads the files, and uses their contents if they have changed.
+    fn reload(&self) -> Result<(), Vec<TlsError>> {
         let contents = self.files.read()?;
         if contents == self.current.borrow().0 {
             return Ok(());
         }
         let config = self.files.compile(&contents).map_err(|error| vec![error])?;
-        tracing::info!("a certificate has changed, and counts from now on");
+        tracing::info!("a certificate has changed and is in use from now on");
         self.current.send_replace((contents, config));
         Ok(())
     }
@@ -166,7 +171,7 @@ impl TlsFiles {
         });
         let mut config = config?;
         if contents.client_ca.is_some() {
-            // Who comes back without a full greeting would not be asked for a certificate again, though it may have expired.
+            // No session is resumed: a resuming client is not asked for its certificate again, which may have expired since.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -202,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_certificate_counts_and_a_broken_one_does_not() {
+    fn a_new_certificate_is_used_and_a_broken_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
         let write = || {
@@ -215,20 +220,20 @@ mod tests {
         let tls = Tls::load(TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: None }).unwrap();
         let current = || Arc::clone(&tls.current.borrow().1);
         let first = current();
-        tls.look().unwrap();
-        assert!(Arc::ptr_eq(&first, &current()), "nothing has changed");
+        tls.reload().unwrap();
+        assert!(Arc::ptr_eq(&first, &current()), "an unchanged file is not reloaded");
         write();
-        tls.look().unwrap();
+        tls.reload().unwrap();
         let second = current();
-        assert!(!Arc::ptr_eq(&first, &second), "it has changed");
+        assert!(!Arc::ptr_eq(&first, &second), "a changed file is reloaded");
         fs::write(&key, "no key").unwrap();
-        let [error]: [TlsError; 1] = tls.look().unwrap_err().try_into().unwrap();
+        let [error]: [TlsError; 1] = tls.reload().unwrap_err().try_into().unwrap();
         assert_eq!((error.file, error.what.as_str()), (TlsFile::Key, "holds no private key as PEM"));
-        assert!(Arc::ptr_eq(&second, &current()), "the one before still counts");
+        assert!(Arc::ptr_eq(&second, &current()), "the earlier certificate stays in use");
     }
 
     #[test]
-    fn a_key_of_another_certificate_is_told() {
+    fn the_key_of_another_certificate_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
         let [one, other] = ["a", "b"].map(|name| generate_simple_self_signed([name.to_owned()]).unwrap());

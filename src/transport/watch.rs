@@ -1,4 +1,6 @@
-//! The handlers of `WatchService`: what the bus tells, in pieces that fit into messages.
+//! The handler of `WatchService`: streams the updates of the bus to Watch clients, split into responses of bounded size.
+//!
+//! Keeps no log of changes: the bus does.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,13 +25,13 @@ use crate::{
     telemetry::Present,
 };
 
-/// How many watch at once.
-const WATCHERS_MAX: usize = 1_000;
+/// The most Watch streams at once.
+const STREAMS_MAX: usize = 1_000;
 
-/// How many changes one response tells.
+/// The most changes in one response.
 const CHANGES_MAX: usize = 1_000;
 
-/// How long there is silence where nothing changes.
+/// The longest time without a response while updates arrive, even if they have no changes.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// The service, as tonic calls it.
@@ -43,14 +45,14 @@ pub struct WatchApi {
 }
 
 impl WatchApi {
-    /// A service that tells what a bus carries, for ever.
+    /// A service that streams the updates of this bus until the process ends.
     #[must_use]
     pub fn new(checker: Checker, bus: Arc<Bus>) -> Self {
-        let permits = Arc::new(Semaphore::new(WATCHERS_MAX));
+        let permits = Arc::new(Semaphore::new(STREAMS_MAX));
         Self { checker, bus, permits, stopped: watch::channel(false).1 }
     }
 
-    /// The same, until this is true.
+    /// The same service, whose streams end once this is true.
     pub(super) fn until(self, stopped: watch::Receiver<bool>) -> Self {
         Self { stopped, ..self }
     }
@@ -66,7 +68,7 @@ impl WatchService for WatchApi {
         let clock = self.checker.clock();
         if clock == Clock::Local {
             return Err(Status::failed_precondition(
-                "nothing tells what changes in a MongoDB that is no replica set: run mongod with --replSet, and rs.initiate() once",
+                "a MongoDB that is no replica set does not report changes: run mongod with --replSet, and rs.initiate() once",
             ));
         }
         let since = match &request.get_ref().since {
@@ -77,55 +79,56 @@ impl WatchService for WatchApi {
                 Some(moment.map_err(|error| status::of(&error, "since"))?)
             }
         };
-        let watcher = Watcher {
+        let stream = WatchStream {
             checker: self.checker.clone(),
             subscription: self.bus.watch(since),
             stopped: self.stopped.clone(),
-            untold: VecDeque::new(),
-            told_at: None,
+            pending: VecDeque::new(),
+            last_sent: None,
             _permit: permit,
-            _present: self.checker.metrics().watcher(),
+            _counted: self.checker.metrics().watch_stream(),
         };
-        Ok(Response::new(Box::pin(stream::unfold(Some(watcher), Watcher::next))))
+        Ok(Response::new(Box::pin(stream::unfold(Some(stream), WatchStream::next))))
     }
 }
 
-/// One who watches.
-struct Watcher {
+/// An open Watch stream.
+struct WatchStream {
     checker: Checker,
     subscription: Subscription,
     stopped: watch::Receiver<bool>,
-    /// What was heard, and is to be told.
-    untold: VecDeque<WatchResponse>,
-    /// When something was told last.
-    told_at: Option<Instant>,
+    /// The responses to the last update that are not yet sent.
+    pending: VecDeque<WatchResponse>,
+    /// When the last response was sent.
+    last_sent: Option<Instant>,
     _permit: OwnedSemaphorePermit,
-    _present: Present,
+    _counted: Present,
 }
 
-impl Watcher {
-    /// The next response, and who tells the one after it. The last one says that the service stops.
+impl WatchStream {
+    /// The next response, and the stream that yields the one after it. Ends with an error status when the service stops.
     async fn next(this: Option<Self>) -> Option<(Result<WatchResponse, Status>, Option<Self>)> {
         let mut this = this?;
         loop {
-            if let Some(response) = this.untold.pop_front() {
-                this.told_at = Some(Instant::now());
+            if let Some(response) = this.pending.pop_front() {
+                this.last_sent = Some(Instant::now());
                 return Some((Ok(response), Some(this)));
             }
             let update = tokio::select! {
                 update = this.subscription.next() => update,
                 _ = this.stopped.wait_for(|stopped| *stopped) => {
-                    let ends = status::unavailable("the service stops: watch again, from the last token");
-                    return Some((Err(ends), None));
+                    let stopping = status::unavailable("the service stops: call Watch again, with the last token");
+                    return Some((Err(stopping), None));
                 }
             };
-            let has_just_told = this.told_at.is_some_and(|told_at| told_at.elapsed() < SILENCE_MAX);
-            if !update.changes.is_empty() || !has_just_told {
-                this.untold = this.responses(&update);
+            let sent_recently = this.last_sent.is_some_and(|last_sent| last_sent.elapsed() < SILENCE_MAX);
+            if !update.changes.is_empty() || !sent_recently {
+                this.pending = this.responses(&update);
             }
         }
     }
 
+    /// Splits an update into responses: at least one, even if it has no changes.
     fn responses(&self, update: &Update) -> VecDeque<WatchResponse> {
         let pieces = update.changes.chunks(CHANGES_MAX).map(|changes| WatchResponse {
             changes: changes.iter().map(|change| self.change(change)).collect(),
@@ -135,7 +138,7 @@ impl Watcher {
         if responses.is_empty() {
             responses.push_back(WatchResponse::default());
         }
-        // The moment up to which all was told goes with the last piece.
+        // Only after the last response has the client received every change up to `update.to`.
         if let (Some(last), Some(to)) = (responses.back_mut(), update.to) {
             last.token = self.token(to);
         }

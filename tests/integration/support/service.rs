@@ -96,9 +96,10 @@ impl Service {
     }
 
     /// As [`Service::start`], with this long for requests to end after it was told to stop, and for connections to end or begin.
-    pub async fn draining_within(drain_time: Duration) -> Self {
+    pub async fn draining_within(drain_timeout: Duration) -> Self {
         Self::start_as(|serving| {
-            let limits = Limits { drain_time, farewell_time: drain_time, greeting_time: drain_time, ..serving.limits };
+            let (connection_grace, handshake_timeout) = (drain_timeout, drain_timeout);
+            let limits = Limits { drain_timeout, connection_grace, handshake_timeout, ..serving.limits };
             serving.limits = limits;
         })
         .await

@@ -117,7 +117,7 @@ fn the_commands_bear_the_token_of_the_environment_and_no_log_shows_any() {
             break;
         }
     }
-    assert!(logs.contains("refused: this takes the scope admin") && logs.contains("operator"), "{logs}");
+    assert!(logs.contains("refused: this call requires the scope admin") && logs.contains("operator"), "{logs}");
     for secret in ["ch3ck", "r0tated", "adm1n"] {
         assert!(!logs.contains(secret), "{logs}");
     }

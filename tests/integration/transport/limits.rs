@@ -36,7 +36,7 @@ async fn until_closed(address: SocketAddr, said: &'static [u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn who_says_nothing_or_not_all_is_let_go_of() {
-    let service = Service::start_as(|serving| serving.limits.greeting_time = Duration::from_millis(200)).await;
+    let service = Service::start_as(|serving| serving.limits.handshake_timeout = Duration::from_millis(200)).await;
     for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
         until_closed(service.address, said).await;
     }
@@ -51,7 +51,7 @@ async fn who_says_nothing_to_a_port_with_tls_is_let_go_of() {
     let files = permcached::transport::TlsFiles { cert, key, client_ca: None };
     let service = Service::start_as(|serving| {
         serving.tls = Some(permcached::transport::Tls::load(files).unwrap());
-        serving.limits.greeting_time = Duration::from_millis(200);
+        serving.limits.handshake_timeout = Duration::from_millis(200);
     });
     let service = service.await;
     for said in [&b""[..], b"\x16\x03\x01"] {
@@ -61,7 +61,7 @@ async fn who_says_nothing_to_a_port_with_tls_is_let_go_of() {
 
 #[tokio::test]
 async fn a_request_that_does_not_arrive_is_given_up() {
-    let service = Service::start_as(|serving| serving.limits.request_time = Duration::from_millis(200)).await;
+    let service = Service::start_as(|serving| serving.limits.request_timeout = Duration::from_millis(200)).await;
     let head = b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n\
         connection: close\r\ncontent-length: 100\r\n\r\n\0";
     let answered = until_closed(service.address, head).await;
@@ -130,8 +130,8 @@ async fn a_caller_with_too_many_requests_leaves_room_for_others() {
 #[tokio::test]
 async fn an_old_connection_ends_whoever_keeps_a_stream_open() {
     let service = Service::start_as(|serving| {
-        serving.limits.connection_age = Duration::from_millis(100);
-        serving.limits.farewell_time = Duration::from_millis(200);
+        serving.limits.connection_age_max = Duration::from_millis(100);
+        serving.limits.connection_grace = Duration::from_millis(200);
     });
     let service = service.await;
     let mut health = HealthClient::new(service.channel());
