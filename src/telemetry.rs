@@ -1,6 +1,6 @@
-//! What is recorded, and how: metrics, logs and traces. Nothing that is secret is ever handed to this module.
+//! Metrics, logs and traces. No caller passes secrets to this module.
 //!
-//! Where logs and traces go and who may read metrics is decided by the application and the transport.
+//! Does not decide where logs and traces go (the application does), or who may read metrics (the transport does).
 
 mod calls;
 mod decisions;
