@@ -1,6 +1,7 @@
-//! Invalidation by call: probe, mark, hint (design section 5, point 11).
+//! `Invalidate`: probe, mark, publish a hint (docs/freshness.md, point 11). For changes that no change stream shows, and for
+//! callers that want a token.
 //!
-//! For what changes where no stream shows it, and for who wants a token that covers it.
+//! Removes no facts: later checks find the marks, and read again.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -16,33 +17,33 @@ use crate::{
     telemetry::Via,
 };
 
-/// What is to be read again.
+/// What a caller names as outdated: facts of it are read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outdated {
     /// Everything.
     All,
-    /// These.
+    /// What is listed here.
     These {
         /// Every fact that is looked up by one of these resources.
         resources: Vec<Resource>,
-        /// Documents, as their own changes would mark them.
+        /// Documents, which are marked as their own change events would mark them.
         documents: Vec<OutdatedDocument>,
-        /// Every fact that is looked at for one of these subjects.
+        /// Every fact, whenever it is used for one of these subjects.
         subjects: Vec<Subject>,
     },
 }
 
-/// A document.
+/// A document that a caller names as outdated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutdatedDocument {
     /// Its collection.
     pub collection: CollectionId,
-    /// Everything that its `_id` may be.
+    /// Every id that its `_id` may be.
     pub ids: Vec<Id>,
 }
 
 impl OutdatedDocument {
-    /// The document whose `_id` is written so, in whatever form ids have.
+    /// The document whose `_id` has this text, in each form of ids that the text fits.
     #[must_use]
     pub fn new(collection: CollectionId, id: &str) -> Self {
         let ids = IdForm::ALL.into_iter().filter_map(|form| Id::parse(id, form, false).ok()).collect();
@@ -50,16 +51,16 @@ impl OutdatedDocument {
     }
 }
 
-/// What became of it.
+/// The result of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalidated {
-    /// Covers everything that was acknowledged before.
+    /// Covers every write that was acknowledged before the call.
     pub token: Token,
-    /// Whether other instances were told.
+    /// Whether Redis took the hint for the other instances.
     pub is_published: bool,
 }
 
-/// Marks what is said to have changed.
+/// Marks what callers name as outdated.
 #[derive(Clone)]
 pub struct Invalidator {
     schema: Arc<Schema>,
@@ -69,26 +70,26 @@ pub struct Invalidator {
 }
 
 impl Invalidator {
-    /// For the facts of a source.
+    /// An invalidator of the facts of a source.
     #[must_use]
     pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>, prober: Prober, bus: Arc<Bus>) -> Self {
         Self { schema, source, prober, bus }
     }
 
-    /// Whose time its tokens are.
+    /// The clock of its tokens.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.source.clock()
     }
 
-    /// The schema that names what can be outdated.
+    /// The schema, which resolves the names in a request.
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
 
-    /// Marks what is outdated: no later check sees it as it was before this call. The token covers everything that was
-    /// acknowledged before.
+    /// Marks what is outdated, and publishes a hint to the other instances. No later check on this instance sees it as it was
+    /// before the call.
     ///
     /// # Errors
     /// The source could not be asked, or not in time. Nothing is marked then.
@@ -96,7 +97,7 @@ impl Invalidator {
         let began = Instant::now();
         let epoch = self.prober.epoch();
         let at = self.prober.probe_since(LocalTime::now(), deadline).await?.moment;
-        let mut hint = Hint::nothing(at);
+        let mut hint = Hint::empty(at);
         let changed = match outdated {
             Outdated::All => {
                 hint = Hint::all(at);
@@ -105,7 +106,7 @@ impl Invalidator {
             Outdated::These { resources, documents, subjects } => {
                 let mut changed: Vec<Changed> = subjects.iter().cloned().map(Changed::Subject).collect();
                 changed.extend(self.keys_of_resources(resources).into_iter().map(Changed::Key));
-                changed.extend(self.of_documents(documents, at, deadline, &mut hint).await?);
+                changed.extend(self.changes_of_documents(documents, at, deadline, &mut hint).await?);
                 for resource in resources {
                     hint.add_resource(&self.schema, resource);
                 }
@@ -116,14 +117,14 @@ impl Invalidator {
             }
         };
         let changes = changed.into_iter().map(|what| Change { at, what }).collect();
-        self.bus.hint(changes, epoch);
+        self.bus.apply_hint(changes, epoch);
         let published = timeout_at(deadline.for_loading().instant(), self.bus.publish_hint(&hint)).await;
         let is_published = published.unwrap_or(false);
         self.bus.change_metrics().took(Via::Call, began.elapsed());
         Ok(Invalidated { token: Token { clock: self.clock(), moment: at }, is_published })
     }
 
-    /// Every key by which a resource's relations are looked up.
+    /// Every key by which the resources' relations are looked up.
     fn keys_of_resources(&self, resources: &[Resource]) -> BTreeSet<FactKey> {
         let keys = resources.iter().flat_map(|resource| {
             let lookups = self.schema.lookups_of(resource.kind);
@@ -132,7 +133,8 @@ impl Invalidator {
         keys.collect()
     }
 
-    async fn of_documents(
+    /// The documents and the keys under which they are found now. Adds both to the hint.
+    async fn changes_of_documents(
         &self,
         documents: &[OutdatedDocument],
         at: Moment,

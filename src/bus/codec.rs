@@ -1,6 +1,6 @@
-//! Statements as bytes, for instances of one schema and one version: the names of the key and the channel see to that.
+//! Change batches as bytes, for instances with the same schema and the same format: only those share a log and a channel.
 //!
-//! What is written here is versioned by `link::FORMAT`.
+//! Holds no version: `link::FORMAT` is part of the names, and goes up with every change to this encoding.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::{
     question::{CollectionId, LookupId},
 };
 
-/// How many bytes one piece of a statement takes at most, so that the log stays small however much is said.
+/// How many bytes a piece of a change batch takes at most. With the log's maximum length, this bounds the log's size.
 pub(super) const PIECE_BYTES_MAX: usize = 2 * 1_024;
 
 #[derive(Serialize, Deserialize)]
@@ -24,7 +24,7 @@ struct EncodedBatch<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct EncodedChange<'a> {
-    /// How much later than the statement's `from`, which takes few bytes.
+    /// How much later than the batch's `from`: a small number takes few bytes.
     after: u64,
     #[serde(borrow)]
     what: EncodedChanged<'a>,
@@ -49,8 +49,9 @@ enum EncodedChanged<'a> {
     },
 }
 
-/// A statement as pieces, each a statement, whose bytes fit in the log: what changed in (from, to] is what changed in
-/// (from, between] and in (between, to]. Where even one moment's changes do not fit, everything changed at it.
+/// Cuts a change batch into pieces that fit in the log. Each piece is a change batch: what changed in (from, to] is what changed
+/// in (from, between] and in (between, to]. If the changes of a single moment do not fit, they become a change of everything.
+/// Returns each piece's `to` and bytes.
 pub(super) fn pieces(batch: ChangeBatch) -> Vec<(Moment, Vec<u8>)> {
     let mut pieces = Vec::new();
     let mut todo = vec![batch];
@@ -64,10 +65,10 @@ pub(super) fn pieces(batch: ChangeBatch) -> Vec<(Moment, Vec<u8>)> {
         changes.sort_by_key(|change| change.at);
         let early = changes.split_off(changes.partition_point(|change| change.at <= to));
         let moment = |place: usize| changes.get(place).map(|change| change.at);
-        // The last of what is pushed comes first.
+        // The batch that is pushed last is handled first.
         match (moment(0), moment(changes.len() / 2), moment(changes.len().saturating_sub(1))) {
             (Some(first), Some(middle), Some(last)) if first < last => {
-                // No change is torn from others of its moment, and both parts have some.
+                // The cut keeps all changes of a moment together, and both parts have some.
                 let cut = if middle > first { middle.previous() } else { first };
                 let later = changes.split_off(changes.partition_point(|change| change.at <= cut));
                 let cut = cut.max(from);
@@ -89,11 +90,11 @@ pub(super) fn pieces(batch: ChangeBatch) -> Vec<(Moment, Vec<u8>)> {
     pieces
 }
 
-/// Changes later than `to` by themselves: as statements that cover nothing.
+/// Halves the changes later than `to`, into change batches that cover no time.
 fn in_halves(to: Moment, mut early: Vec<Change>) -> Vec<ChangeBatch> {
     let half = early.split_off(early.len() / 2);
     let changes = match (early.is_empty(), half.as_slice()) {
-        // One that is too large.
+        // A single change that is too large.
         (true, [change]) => return vec![ChangeBatch { from: to, to, changes: everything(change.at) }],
         _ => [half, early],
     };
@@ -112,14 +113,14 @@ fn encode(batch: &ChangeBatch) -> Vec<u8> {
     let ChangeBatch { from, to, changes } = batch;
     let changes = changes.iter().map(|change| EncodedChange::of(change, *from)).collect();
     let encoded = EncodedBatch { from: from.as_u64(), to: to.as_u64(), changes };
-    // Writing to memory does not fail; and what nobody can read changes everything for them.
+    // Encoding into memory does not fail. If it did, receivers would drop the empty message and see a gap after it.
     postcard::to_allocvec(&encoded).unwrap_or_default()
 }
 
 impl<'a> EncodedChange<'a> {
     fn of(Change { at, what }: &'a Change, from: Moment) -> Self {
         let what = match what {
-            // Nothing in a stream changes a subject; who heard of one would have to read everything again.
+            // A change stream shows no changes of subjects. If it did, receivers would have to read everything again.
             Changed::Everything | Changed::Subject(_) => EncodedChanged::Everything,
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id) } => {
                 EncodedChanged::Document { collection: *collection, id: EncodedId::of(id) }
@@ -135,10 +136,10 @@ impl<'a> EncodedChange<'a> {
     }
 }
 
-/// The statement that bytes are; none if they are none.
+/// Decodes a change batch; none if the bytes are no change batch.
 pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
     let (EncodedBatch { from, to, changes }, []) = postcard::take_from_bytes(bytes).ok()? else { return None };
-    let change = |EncodedChange { after, what }| {
+    let decoded = |EncodedChange { after, what }| {
         let what = match what {
             EncodedChanged::Everything => Changed::Everything,
             EncodedChanged::Document { collection, id } => {
@@ -151,7 +152,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
         };
         Change { at: Moment::from_count(from.wrapping_add(after)), what }
     };
-    let changes = changes.into_iter().map(change).collect();
+    let changes = changes.into_iter().map(decoded).collect();
     Some(ChangeBatch { from: Moment::from_count(from), to: Moment::from_count(to), changes })
 }
 
@@ -204,17 +205,17 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn the_pieces_of_a_statement_say_what_it_says_each_for_itself(whole in change_batches()) {
+        fn the_pieces_of_a_change_batch_hold_its_changes_and_each_is_complete(whole in change_batches()) {
             let pieces: Vec<ChangeBatch> = pieces(whole.clone())
                 .into_iter()
                 .map(|(to, bytes)| {
                     assert!(bytes.len() <= PIECE_BYTES_MAX);
-                    let piece = decode(&bytes).expect("what was written can be read");
+                    let piece = decode(&bytes).expect("a piece can be decoded");
                     assert_eq!(piece.to, to);
                     piece
                 })
                 .collect();
-            // They cover what it covers, without a gap, in this order.
+            // In this order, the pieces cover what the whole covers, without a gap.
             let covering: Vec<&ChangeBatch> = pieces.iter().filter(|piece| piece.from < piece.to).collect();
             let covered = covering.iter().fold(whole.from, |to, piece| {
                 assert_eq!(piece.from, to);
@@ -223,22 +224,22 @@ mod tests {
             prop_assert_eq!(covered, whole.to);
             for change in &whole.changes {
                 let everything = Change { at: change.at, what: Changed::Everything };
-                let says = |piece: &&ChangeBatch| piece.changes.contains(change) || piece.changes.contains(&everything);
-                // Whoever hears only the piece that covers its moment must hear of it there.
+                let has = |piece: &&ChangeBatch| piece.changes.contains(change) || piece.changes.contains(&everything);
+                // A receiver of just the piece that covers the change's moment must find the change there.
                 let cover = covering.iter().find(|piece| piece.from < change.at && change.at <= piece.to);
                 match cover {
-                    Some(piece) => prop_assert!(says(piece), "{:?} in {:?}", change, piece),
-                    None => prop_assert!(pieces.iter().any(|piece| says(&piece))),
+                    Some(piece) => prop_assert!(has(piece), "{:?} in {:?}", change, piece),
+                    None => prop_assert!(pieces.iter().any(|piece| has(&piece))),
                 }
             }
             for change in pieces.iter().flat_map(|piece| &piece.changes) {
-                let at_its_moment = |encoded: &Change| encoded.at == change.at;
+                let at_its_moment = |other: &Change| other.at == change.at;
                 prop_assert!(whole.changes.contains(change) || whole.changes.iter().any(at_its_moment));
             }
         }
 
         #[test]
-        fn any_bytes_are_a_statement_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _none_or_some = decode(&bytes);
         }
     }

@@ -1,7 +1,7 @@
-//! Hints as bytes: what somebody says is outdated, by the names of the schema, so that instances with another schema and of
-//! another version hear it too.
+//! Hints: what a caller of `Invalidate` named as outdated, by the schema's names, as bytes. So instances with another schema
+//! or version understand it too.
 //!
-//! What these make of it is theirs: each marks its own lookups.
+//! Marks nothing: each receiver maps a hint to its own lookups, and marks those.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::{
     schema::Schema,
 };
 
-/// How many bytes a hint has at most. One that would have more says that all is outdated.
+/// How many bytes a hint has at most. A larger one becomes a hint that everything is outdated.
 const BYTES_MAX: usize = 64 * 1_024;
 
-/// What is outdated, and up to when.
+/// Names what is outdated, and since when.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hint {
-    /// What was true before this moment, in seconds and an increment, is not believed any more.
+    /// Facts that were read before this moment are outdated. In seconds and an increment.
     at: (u32, u32),
     #[serde(default)]
     all: bool,
@@ -30,7 +30,7 @@ pub struct Hint {
     subjects: Vec<Named>,
     #[serde(default)]
     documents: Vec<Documents>,
-    /// What a later version says besides.
+    /// Fields of a later version.
     #[serde(flatten)]
     unknown: BTreeMap<String, serde_json::Value>,
 }
@@ -43,22 +43,22 @@ struct Named {
     id: IdText,
 }
 
-/// Documents of one collection.
+/// Documents of a collection, and the keys under which lookups find them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Documents {
     collection: String,
     ids: Vec<IdText>,
-    /// The fields of which the documents' values are among the keys.
+    /// The fields whose values in these documents are listed in `keys`: all by which the sender looks the collection up.
     fields: Vec<String>,
-    /// Under which values of which of those fields they are found.
+    /// Those values, each with its field.
     keys: Vec<(String, IdText)>,
 }
 
-/// An id by the name of its form and as a text.
+/// An id: the name of its form, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct IdText(String, String);
 
-/// The name of the form of digests, which no schema knows.
+/// The name for the form of digests. No schema can declare it.
 const DIGEST: &str = "sha256";
 
 impl IdText {
@@ -78,33 +78,33 @@ impl IdText {
         (self.0 == DIGEST).then(|| Id::parse_digest(&self.1)).flatten()
     }
 
-    /// The id in the form that it was written in.
-    fn read(&self) -> Option<Id> {
+    /// The id, in the form it was written in; none if it is not of that form.
+    fn parse(&self) -> Option<Id> {
         let form = IdForm::ALL.into_iter().find(|form| form.as_str() == self.0);
         form.and_then(|form| Id::parse(&self.1, form, false).ok()).or_else(|| self.digest())
     }
 }
 
 impl Hint {
-    /// That all is outdated.
+    /// A hint that everything read before `at` is outdated.
     #[must_use]
     pub fn all(at: Moment) -> Self {
-        Self { all: true, ..Self::nothing(at) }
+        Self { all: true, ..Self::empty(at) }
     }
 
-    /// That nothing is, yet.
+    /// A hint that names nothing yet.
     #[must_use]
-    pub fn nothing(at: Moment) -> Self {
+    pub fn empty(at: Moment) -> Self {
         Self { at: (at.seconds(), at.increment()), ..Self::default() }
     }
 
-    /// Everything that is looked up by a resource.
+    /// Adds every fact that is looked up by a resource.
     pub fn add_resource(&mut self, schema: &Schema, resource: &Resource) {
         let kind = schema.resource(resource.kind).name.to_string();
         self.resources.push(Named { kind, id: IdText::new(&resource.id) });
     }
 
-    /// Everything that is looked at for a subject.
+    /// Adds every fact, as used for this subject.
     pub fn add_subject(&mut self, schema: &Schema, subject: &Subject) {
         if let Subject::Known { kind, id } = subject {
             let kind = schema.subject(*kind).name.to_string();
@@ -112,7 +112,7 @@ impl Hint {
         }
     }
 
-    /// Documents of a collection, and the keys under which they are found now.
+    /// Adds documents of a collection, and the keys under which they are found now.
     pub fn add_documents(&mut self, schema: &Schema, collection: CollectionId, ids: &[Id], keys: &[FactKey]) {
         let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
         let keys = keys.iter().map(|FactKey { lookup, id }| (schema.lookup(*lookup).by.to_string(), IdText::new(id)));
@@ -124,13 +124,14 @@ impl Hint {
         });
     }
 
-    /// Up to when.
+    /// The moment before which facts are outdated.
     #[must_use]
     pub fn at(&self) -> Moment {
         Moment::new(self.at.0, self.at.1)
     }
 
-    /// What a schema makes of it. What cannot be told, as a later version or another schema said it, is everything.
+    /// The changes in terms of a schema. Everything, if the sender's version or schema differs so that the changes cannot be
+    /// determined.
     #[must_use]
     pub fn changed(&self, schema: &Schema) -> Vec<Changed> {
         let mut changed = Vec::new();
@@ -138,7 +139,7 @@ impl Hint {
             return vec![Changed::Everything];
         }
         for Named { kind, id } in &self.resources {
-            // A type that is not known here is looked up nowhere here.
+            // A type that this schema lacks has no lookups here.
             if schema.resources().any(|(_, known)| *known.name == **kind) {
                 match schema.read_resource(kind, &id.1) {
                     Ok(Resource { kind, id }) => changed
@@ -168,7 +169,7 @@ impl Hint {
         changed
     }
 
-    /// As bytes.
+    /// Encodes the hint.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match serde_json::to_vec(self) {
@@ -177,7 +178,7 @@ impl Hint {
         }
     }
 
-    /// The hint that bytes are, if they are one.
+    /// Decodes a hint; none if the bytes are no hint.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
@@ -188,16 +189,16 @@ impl Documents {
     fn changed(&self, schema: &Schema) -> Option<Vec<Changed>> {
         let Some(collection) = schema.collection_id(&self.collection) else { return Some(Vec::new()) };
         let lookups = || schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
-        // Of another lookup nobody has looked for the documents' keys.
+        // For lookups by other fields, the sender did not determine the documents' keys.
         if lookups().any(|(_, lookup)| !self.fields.iter().any(|field| *field == lookup.by.as_str())) {
             return None;
         }
         let mut changed = Vec::new();
         for id in &self.ids {
-            changed.push(Changed::Document { collection, id: DocumentId::Id(id.read()?) });
+            changed.push(Changed::Document { collection, id: DocumentId::Id(id.parse()?) });
         }
         for (field, id) in &self.keys {
-            let id = id.read()?;
+            let id = id.parse()?;
             let found = lookups().filter(|(_, lookup)| lookup.by.as_str() == field);
             changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey { lookup, id: id.clone() })));
         }
@@ -236,7 +237,7 @@ read = "owner | guest | link"
     }
 
     fn hint(schema: &Schema) -> Hint {
-        let mut hint = Hint::nothing(Moment::new(1_763_900_000, 7));
+        let mut hint = Hint::empty(Moment::new(1_763_900_000, 7));
         let id = Id::ObjectId([7; 12]);
         hint.add_resource(schema, &schema.read_resource("file", &id.to_string()).unwrap());
         hint.add_subject(schema, &schema.read_subject("user", &id.to_string()).unwrap());
@@ -254,7 +255,7 @@ read = "owner | guest | link"
     }
 
     #[test]
-    fn the_same_schema_hears_what_was_said_and_no_secret_is_told() {
+    fn a_receiver_with_the_same_schema_marks_what_was_named_and_no_secret_is_sent() {
         let schema = schema(SCHEMA);
         let bytes = hint(&schema).encode();
         assert!(!String::from_utf8_lossy(&bytes).contains("s3cret"));
@@ -279,7 +280,7 @@ read = "owner | guest | link"
     }
 
     #[test]
-    fn another_schema_marks_its_own_lookups_or_everything() {
+    fn a_receiver_with_another_schema_marks_its_own_lookups_or_everything() {
         let own = schema(SCHEMA);
         let bytes = hint(&own).encode();
         let more = SCHEMA
@@ -288,22 +289,22 @@ read = "owner | guest | link"
         let badges = more.collection_id("badges").unwrap();
         let of_badges =
             |changed: &Changed| matches!(changed, Changed::Key(key) if more.lookup(key.lookup).collection_id == badges);
-        assert!(received(&bytes, &more).iter().any(of_badges), "the resource is looked up there, too");
-        // Nobody has looked for what a document of the shares has there.
+        assert!(received(&bytes, &more).iter().any(of_badges), "the receiver's own lookup of the resource is marked");
+        // The sender did not determine the shares' values of the other field.
         let other = schema(&SCHEMA.replace("by = \"file_id\"", "by = \"document_id\""));
         assert_eq!(received(&bytes, &other), [Changed::Everything]);
-        // What has another form, or is not known to be the same.
+        // The id has another form, or the sender's digest cannot be compared with plain ids.
         let other = schema(&SCHEMA.replace("[resource.file]", "[resource.file]\nid = \"uuid\""));
         assert_eq!(received(&bytes, &other), [Changed::Everything]);
         let other = schema(&SCHEMA.replace("secret = true", ""));
         assert_eq!(received(&bytes, &other), [Changed::Everything]);
-        // What it does not know is nothing to it.
+        // A receiver ignores resources and documents that its schema lacks.
         let other = schema(&SCHEMA.replace("file", "paper").replace("files", "papers").replace("shares", "grants"));
         assert!(received(&bytes, &other).iter().all(|changed| matches!(changed, Changed::Subject(_))));
     }
 
     #[test]
-    fn what_a_later_version_adds_is_everything_and_what_is_too_long_too() {
+    fn fields_of_a_later_version_and_hints_that_are_too_long_mean_everything() {
         let schema = schema(SCHEMA);
         let later = br#"{"at":[1763900000,7],"relations":["file#owner"]}"#;
         assert_eq!(received(later, &schema), [Changed::Everything]);

@@ -81,7 +81,7 @@ impl WatchService for WatchApi {
         };
         let stream = WatchStream {
             checker: self.checker.clone(),
-            subscription: self.bus.watch(since),
+            subscription: self.bus.subscribe(since),
             stopped: self.stopped.clone(),
             pending: VecDeque::new(),
             last_sent: None,

@@ -143,7 +143,7 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     );
     // What was under way in the other history is not heard in this one.
     bus.apply(batch(100, 130, lookup, &id), before);
-    bus.hint(batch(0, 130, lookup, &id).changes, before);
+    bus.apply_hint(batch(0, 130, lookup, &id).changes, before);
     assert!(!record_probe(130, 0, before));
     assert_eq!(freshness.newest_moment(), at(50));
     bus.apply(batch(50, 60, lookup, &id), after);

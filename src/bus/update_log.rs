@@ -1,6 +1,6 @@
-//! What was said last, for those who watch: from now on, or from a moment that is still in the log.
+//! The latest updates of this process, for Watch clients: from now on, or from a moment that the log still covers.
 //!
-//! What is not kept any more is told as a change of everything.
+//! Not the log in Redis. Changes that are no longer kept are replaced by a change of everything.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -11,38 +11,38 @@ use tokio::sync::broadcast;
 
 use crate::freshness::{Change, ChangeBatch, Changed, Epoch, Moment};
 
-/// How many changes are kept for those who come back.
+/// How many changes are kept for subscriptions that begin in the past.
 const CHANGES_MAX: usize = 65_536;
 
-/// How many pieces of news one who watches may be behind, before it is told again from where it was.
+/// How many updates a subscription may be behind. Past that, changes are replayed from its last position.
 const BEHIND_MAX: usize = 1_024;
 
-/// What those who watch are told.
+/// What a subscription receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// What changed. The same may be told more than once.
+    /// The changes. A change may be sent more than once.
     pub changes: Vec<Change>,
-    /// Everything up to here has been told; nothing where that is not known.
+    /// The moment up to which every change has been sent; none in the update of a hint.
     pub to: Option<Moment>,
 }
 
-/// What was said, and who listens.
+/// The latest changes, and the subscriptions to further ones.
 #[derive(Debug)]
-pub(super) struct Log {
-    /// Changes in the order in which they were told, each with up to where everything had been told before.
+pub(super) struct UpdateLog {
+    /// Changes in the order in which they were sent, each with what `to` was before it.
     kept: VecDeque<(Moment, Change)>,
-    /// What was told to who had been told everything up to here, or later, is kept.
+    /// The earliest moment from which a subscription misses nothing, as all later changes are kept.
     from: Moment,
-    /// Everything up to here has been told.
+    /// Every change up to this moment has been sent.
     to: Moment,
-    /// What was told early, and will be said again.
+    /// Changes later than `to`, which were sent early: a later batch repeats them.
     early: HashSet<Change>,
-    /// Which history it is of.
+    /// The epoch of all this; none before the first.
     epoch: Option<Epoch>,
-    listeners: broadcast::Sender<Arc<Update>>,
+    subscribers: broadcast::Sender<Arc<Update>>,
 }
 
-impl Default for Log {
+impl Default for UpdateLog {
     fn default() -> Self {
         Self {
             kept: VecDeque::new(),
@@ -50,13 +50,14 @@ impl Default for Log {
             to: Moment::default(),
             early: HashSet::new(),
             epoch: None,
-            listeners: broadcast::Sender::new(BEHIND_MAX),
+            subscribers: broadcast::Sender::new(BEHIND_MAX),
         }
     }
 }
 
-impl Log {
-    /// Begins at a moment of which nothing is known before it. Who watched before has missed something.
+impl UpdateLog {
+    /// Begins again at a moment before which nothing is known. Existing subscriptions may have missed changes, so they are
+    /// sent a change of everything.
     pub(super) fn begin_at(&mut self, moment: Moment, epoch: Epoch) {
         self.kept.clear();
         self.early.clear();
@@ -65,20 +66,23 @@ impl Log {
         self.notify(Update { changes, to: Some(moment) });
     }
 
+    /// Appends a change batch, and sends those of its changes that were not sent early. After a gap, or in a new epoch, the
+    /// log begins again at the batch's `from`.
     pub(super) fn append(&mut self, batch: ChangeBatch, epoch: Epoch) {
         let ChangeBatch { from, to, changes } = batch;
         if self.epoch != Some(epoch) || from > self.to {
             self.begin_at(from, epoch);
         }
-        let fresh: Vec<Change> = changes.into_iter().filter(|change| !self.early.contains(change)).collect();
-        self.early.extend(fresh.iter().filter(|change| change.at > to).cloned());
+        let new: Vec<Change> = changes.into_iter().filter(|change| !self.early.contains(change)).collect();
+        self.early.extend(new.iter().filter(|change| change.at > to).cloned());
         self.early.retain(|change| change.at > to);
-        self.keep(&fresh);
+        self.keep(&new);
         self.to = self.to.max(to);
-        self.notify(Update { changes: fresh, to: Some(self.to) });
+        self.notify(Update { changes: new, to: Some(self.to) });
     }
 
-    pub(super) fn hint(&mut self, changes: Vec<Change>) {
+    /// Appends the changes of a hint, and sends them.
+    pub(super) fn append_hint(&mut self, changes: Vec<Change>) {
         self.keep(&changes);
         self.notify(Update { changes, to: None });
     }
@@ -93,66 +97,67 @@ impl Log {
     }
 
     fn notify(&self, update: Update) {
-        let _nobody_watches = self.listeners.send(Arc::new(update));
+        let _no_subscribers = self.subscribers.send(Arc::new(update));
     }
 
-    fn watch(&self, since: Option<Moment>) -> (Arc<Update>, broadcast::Receiver<Arc<Update>>) {
+    /// The changes after `since`, or after `to`, and a receiver of the updates that follow.
+    fn subscribe(&self, since: Option<Moment>) -> (Arc<Update>, broadcast::Receiver<Arc<Update>>) {
         let since = since.unwrap_or(self.to);
-        // What is kept may be later than what was told of all.
+        // `from` exceeds `to` once changes that were sent early have been dropped.
         let covered = self.to.max(self.from);
         let (mut changes, after) = if since < self.from {
             (vec![Change { at: covered, what: Changed::Everything }], covered)
         } else {
             (Vec::new(), since)
         };
-        // A hint may be of a moment up to which everything had been told before.
+        // A hint's moment may be one that `to` had passed already. Then the second condition replays it.
         let is_after = |(covered, change): &&(Moment, Change)| change.at > after || *covered >= after;
         changes.extend(self.kept.iter().filter(is_after).map(|(_, change)| change.clone()));
-        (Arc::new(Update { changes, to: Some(self.to) }), self.listeners.subscribe())
+        (Arc::new(Update { changes, to: Some(self.to) }), self.subscribers.subscribe())
     }
 }
 
-/// What somebody watches.
+/// The updates that one Watch client receives.
 #[derive(Debug)]
 pub struct Subscription {
-    log: Arc<Mutex<Log>>,
-    /// What was told before.
+    log: Arc<Mutex<UpdateLog>>,
+    /// The update that the subscription begins with, until it is taken.
     first: Option<Arc<Update>>,
     live: broadcast::Receiver<Arc<Update>>,
-    /// Up to where everything was told.
+    /// The moment up to which every change was received.
     to: Moment,
 }
 
 impl Subscription {
-    /// What changes after `since`, or from now on.
-    pub(super) fn new(log: &Arc<Mutex<Log>>, since: Option<Moment>) -> Self {
-        let (first, live) = lock(log).watch(since);
+    /// A subscription to the changes after `since`, or to those from now on.
+    pub(super) fn new(log: &Arc<Mutex<UpdateLog>>, since: Option<Moment>) -> Self {
+        let (first, live) = lock(log).subscribe(since);
         let to = since.or(first.to).unwrap_or_default();
         Self { log: Arc::clone(log), first: Some(first), live, to }
     }
 
-    /// What comes next, at first at once. Dropping the future loses nothing.
+    /// The next update; the first one comes at once. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Arc<Update> {
         let update = match self.first.take() {
             Some(first) => first,
             None => match self.live.recv().await {
                 Ok(update) => update,
-                // It could not follow: it comes back, as it were. The log speaks for as long as it is there.
+                // It lagged: subscribe again from its last position. `Closed` does not occur, as the log is alive.
                 Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
-                    let (update, live) = lock(&self.log).watch(Some(self.to));
+                    let (update, live) = lock(&self.log).subscribe(Some(self.to));
                     self.live = live;
                     update
                 }
             },
         };
-        // It may go back, in another history.
+        // In a new epoch this may move back.
         self.to = update.to.unwrap_or(self.to);
         update
     }
 }
 
-/// The log, for one who writes or begins to read.
-pub(super) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+/// Locks the log.
+pub(super) fn lock(log: &Mutex<UpdateLog>) -> MutexGuard<'_, UpdateLog> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,23 +183,23 @@ mod tests {
         Arc::new(Update { changes, to: Some(at(to)) })
     }
 
-    fn begun(moment: u64) -> (Arc<Mutex<Log>>, Epoch) {
-        let (log, epoch) = (Arc::new(Mutex::new(Log::default())), Epoch::default());
+    fn log_from(moment: u64) -> (Arc<Mutex<UpdateLog>>, Epoch) {
+        let (log, epoch) = (Arc::new(Mutex::new(UpdateLog::default())), Epoch::default());
         lock(&log).begin_at(at(moment), epoch);
         (log, epoch)
     }
 
-    fn append(log: &Mutex<Log>, from: u64, to: u64, changes: &[u64], epoch: Epoch) {
+    fn append(log: &Mutex<UpdateLog>, from: u64, to: u64, changes: &[u64], epoch: Epoch) {
         let changes = changes.iter().copied().map(change).collect();
         lock(log).append(ChangeBatch { from: at(from), to: at(to), changes }, epoch);
     }
 
     #[tokio::test]
-    async fn what_changes_is_told_once_and_can_be_told_again_from_any_moment_that_is_kept() {
-        let (log, epoch) = begun(10);
+    async fn each_change_is_sent_once_and_replayed_from_any_moment_that_is_kept() {
+        let (log, epoch) = log_from(10);
         let mut live = Subscription::new(&log, None);
         assert_eq!(live.next().await, update(vec![], 10));
-        // 14 is told early, and said again.
+        // 14 is sent early, and the next batch repeats it.
         append(&log, 10, 12, &[11, 14], epoch);
         append(&log, 12, 15, &[14, 15], epoch);
         assert_eq!(live.next().await, update(vec![change(11), change(14)], 12));
@@ -209,20 +214,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_begins_now_hears_what_was_told_early() {
-        let (log, epoch) = begun(10);
+    async fn a_new_subscription_receives_the_changes_that_were_sent_early() {
+        let (log, epoch) = log_from(10);
         append(&log, 10, 12, &[14], epoch);
         assert_eq!(Subscription::new(&log, None).next().await, update(vec![change(14)], 12));
         assert_eq!(Subscription::new(&log, Some(at(9))).next().await, update(vec![everything(12), change(14)], 12));
     }
 
     #[tokio::test]
-    async fn a_hint_of_a_moment_that_was_passed_already_is_told_again_to_who_comes_back() {
-        let (log, epoch) = begun(10);
+    async fn a_hint_of_a_past_moment_is_replayed_to_a_subscription_that_begins_before_it_was_sent() {
+        let (log, epoch) = log_from(10);
         let mut live = Subscription::new(&log, None);
         assert_eq!(live.next().await, update(vec![], 10));
         append(&log, 10, 20, &[], epoch);
-        lock(&log).hint(vec![change(15)]);
+        lock(&log).append_hint(vec![change(15)]);
         assert_eq!(live.next().await, update(vec![], 20));
         assert_eq!(live.next().await, Arc::new(Update { changes: vec![change(15)], to: None }));
         assert_eq!(Subscription::new(&log, Some(at(20))).next().await, update(vec![change(15)], 20));
@@ -230,13 +235,13 @@ mod tests {
         assert_eq!(
             Subscription::new(&log, Some(at(21))).next().await,
             update(vec![], 21),
-            "told before that token was"
+            "the hint was sent before that token was"
         );
     }
 
     #[tokio::test]
-    async fn a_gap_and_another_history_change_everything() {
-        let (log, epoch) = begun(10);
+    async fn a_gap_and_a_new_epoch_change_everything() {
+        let (log, epoch) = log_from(10);
         let mut live = Subscription::new(&log, Some(at(10)));
         assert_eq!(live.next().await, update(vec![], 10));
         append(&log, 12, 13, &[13], epoch);
@@ -248,8 +253,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_cannot_follow_is_told_again_from_where_it_was() {
-        let (log, epoch) = begun(0);
+    async fn a_subscription_that_lags_is_replayed_from_its_last_position() {
+        let (log, epoch) = log_from(0);
         let mut slow = Subscription::new(&log, None);
         assert_eq!(slow.next().await, update(vec![], 0));
         let last = 2 * u64::try_from(BEHIND_MAX).unwrap_or(u64::MAX);
@@ -262,8 +267,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_is_kept_than_there_is_room_for() {
-        let (log, epoch) = begun(0);
+    async fn only_the_latest_changes_are_kept() {
+        let (log, epoch) = log_from(0);
         let last = u64::try_from(CHANGES_MAX).unwrap_or(u64::MAX) + 10;
         append(&log, 0, last, &(1..=last).collect::<Vec<_>>(), epoch);
         assert_eq!(lock(&log).kept.len(), CHANGES_MAX);

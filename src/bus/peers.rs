@@ -1,0 +1,115 @@
+//! The other instances, as this one sees them: the channel to them, what was received from them, and the log that all share.
+//!
+//! Applies nothing: `receive` and `start` do.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::{PROBE_TIME, Published, RedisChannel};
+use crate::{
+    diagnosis::error_chain,
+    freshness::{Change, ChangeBatch, Changed, Epoch, LocalTime, Moment},
+    link::LinkError,
+    schema::Schema,
+    source::{Deadline, Prober},
+    telemetry::Metrics,
+};
+
+/// How long it may take to reach Redis and read the log.
+const LOG_TIME: Duration = Duration::from_secs(1);
+
+/// How many attempts are made to append a moment to the log.
+const APPENDS_MAX: u32 = 4;
+
+pub(super) struct Peers {
+    pub(super) channel: RedisChannel,
+    pub(super) schema: Arc<Schema>,
+    pub(super) prober: Prober,
+    pub(super) metrics: Arc<Metrics>,
+    /// The moment up to which every change was received from the other instances, and its epoch.
+    received: Mutex<(Epoch, Moment)>,
+    /// Whether this instance follows the source itself: then a gap in what it receives does no harm.
+    is_following_source: AtomicBool,
+}
+
+impl Peers {
+    pub(super) fn new(channel: RedisChannel, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
+        let (received, is_following_source) = (Mutex::default(), AtomicBool::new(false));
+        Self { channel, schema, prober, metrics, received, is_following_source }
+    }
+
+    pub(super) fn is_following_source(&self) -> bool {
+        self.is_following_source.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_following_source(&self, is_following_source: bool) {
+        self.is_following_source.store(is_following_source, Ordering::Release);
+    }
+
+    /// The moment up to which every change was received, and its epoch.
+    pub(super) fn received(&self) -> (Epoch, Moment) {
+        *self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that every change up to `to` was received. Within an epoch the moment does not move back.
+    pub(super) fn record_received(&self, to: Moment, epoch: Epoch) {
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        *received = if received.0 == epoch { (epoch, received.1.max(to)) } else { (epoch, to) };
+    }
+
+    /// The change batches at the end of the log that follow one another without a gap.
+    pub(super) async fn last_chain(&self) -> Result<Vec<ChangeBatch>, LinkError> {
+        let mut chain: Vec<ChangeBatch> = Vec::new();
+        let mut pages = self.channel.log();
+        while let Some(page) = pages.next().await? {
+            for batch in page {
+                if chain.last().is_some_and(|last| batch.from > last.to) {
+                    chain.clear();
+                }
+                chain.push(batch);
+            }
+        }
+        Ok(chain)
+    }
+
+    /// Appends to the log that everything changed at `at`, for instances that start later. If the log ends after that moment
+    /// already, a fresh probe's moment is used. Returns whether the entry was appended.
+    pub(super) async fn log_everything(&self, mut at: Moment) -> bool {
+        for _ in 0..APPENDS_MAX {
+            let changes = vec![Change { at, what: Changed::Everything }];
+            match self.channel.publish(ChangeBatch { from: at, to: at, changes }).await {
+                Ok(Published::Logged) => return true,
+                Ok(Published::AlreadyPast) => {}
+                Err(error) => {
+                    tracing::warn!(error = %error_chain(&error), "an invalidation of everything was not logged for instances that start later");
+                    return false;
+                }
+            }
+            let probe = self.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
+            at = probe.map_or(at, |probe| probe.moment);
+        }
+        false
+    }
+}
+
+/// Awaits a read of the log for at most [`LOG_TIME`]. Returns nothing if the read failed or took longer.
+pub(super) async fn read_in_time<T>(read: impl Future<Output = Result<T, LinkError>>) -> Option<T> {
+    match timeout(LOG_TIME, read).await {
+        Ok(Ok(value)) => Some(value),
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error_chain(&error), "the log cannot be read");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("the log cannot be read in time");
+            None
+        }
+    }
+}

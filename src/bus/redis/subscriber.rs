@@ -1,0 +1,163 @@
+//! The subscriber: receives from the Redis channel for ever, and replaces a subscription that is lost or receives nothing.
+//!
+//! Reads no log: after each new subscription it reports [`Received::Subscribed`], and the caller reads what it has missed.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{sleep, timeout_at};
+
+use super::{RedisChannel, codec};
+use crate::{
+    diagnosis::error_chain,
+    freshness::ChangeBatch,
+    link::{LinkError, Subscription},
+};
+
+/// How long to wait before the next attempt to subscribe: at first, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// How long a subscription must have lasted for the next attempt to be made at once.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// When a subscription is replaced: how long messages still on their way to it are awaited, and how many are taken.
+const REST_TIME: Duration = Duration::from_millis(50);
+const REST_MAX: usize = 1_000;
+
+/// What the subscriber receives.
+pub(in crate::bus) enum Received {
+    /// A new subscription has begun: earlier messages may have been missed.
+    Subscribed,
+    /// A change batch.
+    ChangeBatch(ChangeBatch),
+    /// A hint, encoded.
+    Hint(Vec<u8>),
+}
+
+/// Receives for ever, whatever happens to the subscription.
+pub(in crate::bus) struct Subscriber<'a> {
+    channel: &'a RedisChannel,
+    /// How long a subscription may receive nothing before it is replaced.
+    silence_max: Duration,
+    subscription: Option<Subscription>,
+    /// When the current subscription began.
+    since: Instant,
+    /// Messages that the previous subscription received last, and that were not delivered yet.
+    rest: VecDeque<(String, Vec<u8>)>,
+    /// How long to wait before the next attempt to subscribe.
+    pause: Duration,
+    /// Whether a refusal was logged since the last subscription.
+    is_refusal_logged: bool,
+}
+
+impl<'a> Subscriber<'a> {
+    pub(super) fn new(channel: &'a RedisChannel, silence_max: Duration) -> Self {
+        Self {
+            channel,
+            silence_max,
+            subscription: None,
+            since: Instant::now(),
+            rest: VecDeque::new(),
+            pause: Duration::ZERO,
+            is_refusal_logged: false,
+        }
+    }
+
+    /// Waits for the next message or subscription.
+    pub(in crate::bus) async fn next(&mut self) -> Received {
+        loop {
+            if let Some(received) = self.rest.pop_front().and_then(|message| self.decode(message)) {
+                return received;
+            }
+            let Some(subscription) = &mut self.subscription else {
+                self.subscribe_again().await;
+                return Received::Subscribed;
+            };
+            let (message, is_over) = tokio::select! {
+                message = subscription.next() => {
+                    let is_over = message.is_none();
+                    (message, is_over)
+                }
+                () = self.channel.resubscribe.notified() => (None, false),
+                () = sleep(self.silence_max) => (None, false),
+            };
+            match message {
+                Some(message) => {
+                    if let Some(received) = self.decode(message) {
+                        return received;
+                    }
+                }
+                None if is_over => self.lose(),
+                // It receives nothing, or there is nothing to receive. The next subscription begins before this one ends, and
+                // the rest of this one's messages is delivered: so none is missed in between.
+                None => match self.subscribe().await {
+                    Ok(next) => {
+                        if let Some(mut last) = self.subscription.replace(next) {
+                            let until = tokio::time::Instant::now() + REST_TIME;
+                            while self.rest.len() < REST_MAX
+                                && let Ok(Some(message)) = timeout_at(until, last.next()).await
+                            {
+                                self.rest.push_back(message);
+                            }
+                        }
+                        return Received::Subscribed;
+                    }
+                    Err(_) => self.lose(),
+                },
+            }
+        }
+    }
+
+    fn decode(&self, (channel, bytes): (String, Vec<u8>)) -> Option<Received> {
+        if channel == self.channel.names.hints {
+            return Some(Received::Hint(bytes));
+        }
+        codec::decode(&bytes).map(Received::ChangeBatch)
+    }
+
+    fn lose(&mut self) {
+        tracing::debug!("the subscription is lost");
+        self.channel.is_subscribed.store(false, Ordering::Release);
+        self.subscription = None;
+        self.pause = if self.since.elapsed() > STABLE { Duration::ZERO } else { PAUSES[0].max(self.pause) };
+    }
+
+    /// Attempts to subscribe until it succeeds, and waits until messages may be delivered.
+    async fn subscribe_again(&mut self) {
+        let [shortest, longest] = PAUSES;
+        loop {
+            sleep(self.pause).await;
+            match self.subscribe().await {
+                Ok(subscription) => {
+                    let mut delivers = self.channel.delivers.subscribe();
+                    drop(delivers.wait_for(|delivers| *delivers).await);
+                    self.subscription = Some(subscription);
+                    self.since = Instant::now();
+                    self.channel.is_subscribed.store(true, Ordering::Release);
+                    self.is_refusal_logged = false;
+                    return;
+                }
+                Err(error) => {
+                    if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged {
+                        tracing::warn!(
+                            error = %error_chain(&error),
+                            remedy = "grant the user the channels `&pc:*`",
+                            "Redis refuses the subscription, so this instance follows MongoDB itself"
+                        );
+                        self.is_refusal_logged = true;
+                    }
+                }
+            }
+            self.pause = longest.min(self.pause.max(shortest) * 2);
+        }
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, LinkError> {
+        let channels = [self.channel.names.change_batches.as_str(), self.channel.names.hints.as_str()];
+        let subscribed = self.channel.link.subscribe(&channels).await;
+        subscribed.inspect_err(|error| tracing::debug!(error = %error_chain(error), "cannot subscribe"))
+    }
+}
