@@ -1,7 +1,7 @@
-//! The link to Redis: how a server or a cluster is named and reached, how soon it is given up, and that it is tried again
-//! for ever.
+//! The link to Redis: a connection to a server or a cluster, with a circuit breaker and endless reconnection; and the names of
+//! permcached's keys and channels there (`names`).
 //!
-//! Knows what things are called there (`names`), and nothing of what they say.
+//! Knows nothing of what the keys and messages hold.
 
 mod examine;
 mod names;
@@ -26,72 +26,73 @@ use tokio::{
 
 use crate::diagnosis::error_chain;
 
-/// How long it may take to connect and be greeted.
+/// How long it may take to connect, the handshake included.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
-/// How long to wait after a link was lost before it is tried again: at first, and at most.
+/// How long to wait before the next attempt to connect: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
-/// How long a link must have held for the next pause to be a short one.
+/// How long a connection must have lasted for the next pause to be the shortest.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Why Redis did not do what it was asked for.
+/// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// It was lost before, and is being tried again: nothing was asked.
+    /// The link is down, and is being reconnected. Nothing was sent.
     #[error("Redis is out of reach")]
     Down,
-    /// It did not answer in time.
+    /// Redis did not answer in time.
     #[error("Redis does not answer in time")]
     TimedOut,
-    /// It is there, and refuses: it is full, a replica, or the user lacks a right.
+    /// Redis answered with a refusal: it is full, it is a replica, or the user lacks a right.
     #[error("Redis refuses")]
     Refused(#[source] RedisError),
-    /// The link broke, or it cannot serve at all for now.
+    /// The connection broke, or Redis cannot do anything at present.
     #[error("Redis fails")]
     Failed(#[source] RedisError),
 }
 
 impl LinkError {
-    /// Whether there is no memory left for what was to be written.
+    /// Whether Redis refused a write for lack of memory.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Refused(error) if error.code() == Some("OOM"))
     }
 
-    /// Whether it follows another one, and takes no writes.
+    /// Whether Redis refused a write because it is a replica.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly))
     }
 
     fn of(error: RedisError) -> Self {
-        let is_useless = match error.kind() {
-            // It is loading, or a cluster without one of its parts.
+        let is_unusable = match error.kind() {
+            // It is loading its data, has lost its master, or is a cluster that lacks some slots.
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
             ) => true,
-            // It wants to know who asks.
+            // The connection is not authenticated.
             ErrorKind::Extension => error.code() == Some("NOAUTH"),
             ErrorKind::Server(_) => false,
             _ => true,
         };
-        if is_useless { Self::Failed(error) } else { Self::Refused(error) }
+        if is_unusable { Self::Failed(error) } else { Self::Refused(error) }
     }
 }
 
-/// A link to Redis with a circuit breaker: once a command is not answered in time, no other waits until Redis answers again.
-/// Clones share it.
+/// A link to Redis with a circuit breaker: after a command is not answered in time, every other fails at once until Redis
+/// answers again. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Link {
     server: Arc<Server>,
-    /// How long Redis may take to answer before it is taken to be up: no longer than who asks it waits.
-    greeting_time: Duration,
-    /// The connection, while there is one that works.
+    /// How long Redis may take to answer a `PING` for the link to be up.
+    ping_time: Duration,
+    /// The connection, while it works.
     connection: Arc<Mutex<Option<Numbered>>>,
     up: watch::Sender<bool>,
 }
 
+/// A connection and its number, by which a failed command tells whether it was replaced meanwhile.
 #[derive(Clone, Debug)]
 struct Numbered {
     number: u64,
@@ -99,26 +100,26 @@ struct Numbered {
 }
 
 impl Link {
-    /// A link that is not up yet: [`Link::run`] brings it up, once Redis has answered within `greeting_time`, which is no
-    /// longer than those who will ask it wait.
+    /// A link that is down. [`Link::run`] brings it up once Redis answers a `PING` within `ping_time`, which is at most the time
+    /// limit of the commands that will use the link.
     #[must_use]
-    pub fn new(server: Arc<Server>, greeting_time: Duration) -> Self {
-        Self { server, greeting_time, connection: Arc::default(), up: watch::Sender::new(false) }
+    pub fn new(server: Arc<Server>, ping_time: Duration) -> Self {
+        Self { server, ping_time, connection: Arc::default(), up: watch::Sender::new(false) }
     }
 
-    /// Whether it is up, now and from now on.
+    /// Watches whether the link is up.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
     }
 
-    /// Whether it is up.
+    /// Whether the link is up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }
 
-    /// Runs a command, within so much time.
+    /// Runs a command, for at most `time`.
     ///
     /// # Errors
     /// [`LinkError`]. After all but a refusal the link is down, until Redis answers again.
@@ -136,7 +137,7 @@ impl Link {
         Err(error)
     }
 
-    /// Gives the connection up for another one, as it leads to the wrong server.
+    /// Replaces the connection, which leads to the wrong server.
     pub fn renew(&self) {
         let number = self.connection().as_ref().map(|connection| connection.number);
         if let Some(number) = number {
@@ -144,36 +145,36 @@ impl Link {
         }
     }
 
-    /// Listens to channels, on a connection of its own.
+    /// Subscribes to channels, on a connection of its own.
     ///
     /// # Errors
-    /// Redis is out of reach, or the user may not listen.
+    /// Redis cannot be reached, or the user may not subscribe.
     pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, LinkError> {
         let subscribing = self.server.subscribe(channels);
         timeout(CONNECT_TIME, subscribing).await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::of)
     }
 
-    /// Keeps the link up for ever. `tell` hears when Redis has been reached, and why it has not been: each once, until it is
-    /// the other. That it was lost and is back at once is told nobody.
-    pub async fn run(self, tell: impl Fn(Result<(), &LinkError>) + Send) {
+    /// Keeps the link up, for ever. Calls `report` after an attempt to connect whose result, success or failure, differs from the
+    /// one before, and after the first. So a link that is lost and reconnected at once is not reported.
+    pub async fn run(self, report: impl Fn(Result<(), &LinkError>) + Send) {
         let [shortest, longest] = PAUSES;
         let mut pause = shortest;
-        let mut told = None;
+        let mut reported = None;
         for number in 0.. {
-            match self.reach().await {
+            match self.connect().await {
                 Ok(connection) => {
                     let since = Instant::now();
-                    if told.replace(true) != Some(true) {
-                        tell(Ok(()));
+                    if reported.replace(true) != Some(true) {
+                        report(Ok(()));
                     }
-                    self.hold(Numbered { number, connection }).await;
+                    self.use_until_lost(Numbered { number, connection }).await;
                     if since.elapsed() > STABLE {
                         pause = shortest;
                     }
                 }
                 Err(error) => {
-                    if told.replace(false) != Some(false) {
-                        tell(Err(&error));
+                    if reported.replace(false) != Some(false) {
+                        report(Err(&error));
                     }
                 }
             }
@@ -182,24 +183,24 @@ impl Link {
         }
     }
 
-    /// A connection that answers in time.
-    async fn reach(&self) -> Result<Connection, LinkError> {
+    /// Connects, and waits for the answer to a `PING`.
+    async fn connect(&self) -> Result<Connection, LinkError> {
         let connecting = timeout(CONNECT_TIME, self.server.connect());
         let mut connection = connecting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
-        let greeting = timeout(self.greeting_time, connection.greet());
-        greeting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+        let pinging = timeout(self.ping_time, connection.ping());
+        pinging.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
         Ok(connection)
     }
 
-    /// Lets a connection be used until it is lost.
-    async fn hold(&self, connection: Numbered) {
+    /// Lets commands use a connection until it is lost.
+    async fn use_until_lost(&self, connection: Numbered) {
         let mut up = self.up.subscribe();
         *self.connection() = Some(connection);
         self.up.send_replace(true);
         drop(up.wait_for(|up| !up).await);
     }
 
-    /// Has a connection be used no more.
+    /// Takes the link down, if it still uses the connection of this number.
     fn lose(&self, number: u64) {
         let mut connection = self.connection();
         if connection.as_ref().is_some_and(|current| current.number == number) {

@@ -1,10 +1,12 @@
-//! Ids as they are written in Redis, in facts as in statements: versioned by [`FORMAT`](super::FORMAT).
+//! Ids as they are encoded in Redis, in facts and in change batches alike.
+//!
+//! Holds no version: [`FORMAT`](super::FORMAT) goes up with every change to this encoding.
 
 use serde::{Deserialize, Serialize};
 
 use crate::question::Id;
 
-/// An id in as few bytes as it has, and one for its form.
+/// An id: its own bytes, and one for its form.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum EncodedId<'a> {
     ObjectId([u8; 12]),

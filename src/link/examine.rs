@@ -1,8 +1,7 @@
-//! Redis examined: what is wrong with the way to it, with the server, and with what the user may do there; each with its
-//! remedy.
+//! Examines Redis for `permcached doctor`: the way to it, the server, and the user's rights. Each finding has its remedy.
 //!
-//! Tries each command that permcached uses, with a key and a channel of its own, which are gone afterwards. Every step has its
-//! time, so that a server that hangs is a diagnosis too.
+//! Leaves nothing behind: it tries each command that permcached uses, with a key and a channel of its own, and removes the key.
+//! Every step has a time limit, so a server that hangs is a finding too.
 
 mod commands;
 mod server;
@@ -15,26 +14,26 @@ use tokio::time::timeout;
 use super::{LinkError, Server, server::Connection};
 use crate::diagnosis::{Diagnosis, Subject, error_chain};
 
-/// How long one step may take: less than the client itself waits.
+/// How long one step may take. This is less than the client library waits.
 const STEP_TIME: Duration = Duration::from_secs(3);
 
-/// From how long an answer on nobody waits for it, as for a fact.
+/// How long a round trip may take. No request waits longer than this for a fact.
 const SLOW: Duration = Duration::from_millis(50);
 
-/// How many answers are timed: the quickest tells how far it is.
+/// How many round trips are timed. The fastest one counts.
 const ROUND_TRIPS: usize = 3;
 
-/// Examines a server or a cluster, in the order in which one would look.
+/// Examines a server or a cluster, step by step. If it cannot be reached, the later steps are left out.
 pub async fn examine(server: &Server) -> Vec<Diagnosis> {
-    let mut connection = match reach(server).await {
+    let mut connection = match connect(server).await {
         Ok(connection) => connection,
         Err(error) => return vec![unreachable(&error, server)],
     };
     let mut took = Duration::MAX;
     for _ in 0..ROUND_TRIPS {
-        let asked = Instant::now();
-        match timeout(STEP_TIME, connection.greet()).await {
-            Ok(Ok(())) => took = took.min(asked.elapsed()),
+        let began = Instant::now();
+        match timeout(STEP_TIME, connection.ping()).await {
+            Ok(Ok(())) => took = took.min(began.elapsed()),
             Ok(Err(error)) => return vec![unreachable(&LinkError::Failed(error), server)],
             Err(_) => return vec![unreachable(&LinkError::TimedOut, server)],
         }
@@ -45,12 +44,12 @@ pub async fn examine(server: &Server) -> Vec<Diagnosis> {
     diagnoses
 }
 
-/// A connection that has answered.
-async fn reach(server: &Server) -> Result<Connection, LinkError> {
+/// Connects, and waits for the answer to a `PING`.
+async fn connect(server: &Server) -> Result<Connection, LinkError> {
     let connecting = timeout(STEP_TIME, server.connect()).await;
     let mut connection = connecting.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
-    let greeting = timeout(STEP_TIME, connection.greet()).await;
-    greeting.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+    let pinged = timeout(STEP_TIME, connection.ping()).await;
+    pinged.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
     Ok(connection)
 }
 
@@ -59,13 +58,12 @@ fn reached(addresses: &str, took: Duration) -> Diagnosis {
     if took < SLOW {
         Diagnosis::fine(Subject::Redis, message)
     } else {
-        let remedy =
-            "run it in the same region: who asks for a fact does not wait longer than 50 ms, and reads MongoDB";
+        let remedy = "run Redis in the same region: a request waits 50 ms for a fact from it, then reads MongoDB";
         Diagnosis::warning(Subject::Redis, message, remedy)
     }
 }
 
-/// Why it cannot be used at all.
+/// The finding that the server cannot be used at all.
 fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
     let addresses = server.addresses();
     let is_login = |error: &RedisError| {
@@ -86,8 +84,8 @@ fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
         error => Diagnosis::wrong(
             Subject::Redis,
             format!("{addresses} cannot be reached: {}", error_chain(error)),
-            "see that it runs, that host and port in REDIS_URL are its own (rediss:// where it speaks TLS, with REDIS_CA_FILE if \
-             its authority is its own), and that this machine may reach it: `redis-cli -u REDIS_URL ping`",
+            "check that it runs, that REDIS_URL has its host and port (and rediss:// if it uses TLS, with REDIS_CA_FILE if its \
+             certificate authority is its own), and that this machine can reach it: `redis-cli -u REDIS_URL ping`",
         ),
     }
 }

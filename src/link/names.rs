@@ -1,7 +1,7 @@
-//! What things are called in Redis: so that different sources, schemas and versions never read each other's facts or
-//! statements, and instances over one database hear each other's hints whatever their version.
+//! The names of permcached's keys and channels in Redis. Instances with different sources, schemas or formats never read each
+//! other's facts or change batches; hints reach every instance over the same database.
 //!
-//! Everything begins with `pc:`, which is what an ACL has to grant.
+//! Every name begins with `pc:`: an ACL need grant nothing else.
 
 use std::fmt::Write as _;
 
@@ -9,25 +9,25 @@ use sha2::{Digest, Sha256};
 
 use crate::{fact::FactKey, question::Id, source::Identity};
 
-/// The version of how facts and statements are written. It goes up with every change to that.
+/// The version of the encoding of facts and change batches. It goes up with every change to that.
 pub const FORMAT: u32 = 1;
 
-/// How many bytes of a hash tell the keys of facts apart, which are many and so have to be short: between a thousand
-/// different names the chance that two are one is less than one in a hundred million.
+/// How many bytes of a hash the keys of facts begin with. These keys are many, so they are short. The chance that two of a
+/// thousand different hashes collide is less than one in a hundred million.
 const SPACE_BYTES: usize = 6;
 
-/// What the keys and channels of an instance are called.
+/// The names of an instance's keys and channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// What the keys of facts begin with.
+    /// The prefix of the keys of facts.
     facts: Vec<u8>,
     /// The key of the log.
     pub log: String,
     /// The key of the lease.
     pub lease: String,
-    /// The channel of statements.
+    /// The channel of change batches.
     pub change_batches: String,
-    /// The channel of hints, which all versions hear.
+    /// The channel of hints, which all schemas and formats share.
     pub hints: String,
 }
 
@@ -55,7 +55,7 @@ impl Names {
     pub fn fact(&self, key: &FactKey) -> Vec<u8> {
         let mut name = self.facts.clone();
         let FactKey { lookup, id } = key;
-        // The form and the lookup in as few bytes as they fit in; the id, whose length is the form's or all the rest.
+        // The form and the lookup, in as few bytes as possible; then the id, whose form gives its length, or which ends the key.
         let form: u32 = match id {
             Id::ObjectId(_) => 0,
             Id::Integer(_) => 1,
@@ -79,7 +79,7 @@ impl Names {
     }
 }
 
-/// The first 16 bytes, in hex: enough that no two are alike.
+/// The first 16 bytes, in hex: enough that no two hashes collide.
 fn hex(hash: &[u8]) -> String {
     hash.iter().take(16).fold(String::new(), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hints_are_heard_across_versions_and_nothing_across_databases() {
+    fn versions_share_only_the_channel_of_hints_and_databases_share_nothing() {
         let own = names("app", Some([1; 16]), 1, 1);
         assert_eq!(own, names("app", Some([1; 16]), 1, 1));
         for other in

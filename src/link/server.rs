@@ -1,4 +1,6 @@
-//! A Redis server or cluster: what its addresses may be, and connections to it.
+//! A Redis server or cluster: its addresses, and connections to it.
+//!
+//! Reconnects nothing: [`Link`](super::Link) does.
 
 use std::{fmt, io, time::Duration};
 
@@ -12,59 +14,59 @@ use redis::{
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 
-/// How long the client itself waits for anything: longer than whoever asks it, so that only those decide.
+/// How long the client library waits for anything. This is longer than any caller's own time limit, so that the latter decides.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
 
-/// How long a cluster's client waits for any one of its nodes: so much less than for all of it that one which is gone does
-/// not keep the others from being reached.
+/// How long a cluster's client waits for any one node. This is much less than for the whole cluster, so that a node that is
+/// gone does not keep the client from reaching the others.
 const NODE_TIME: Duration = Duration::from_millis(300);
 
-/// How long at least a cluster's client waits for one of its nodes, in milliseconds.
+/// How long a cluster's client waits before it tries a node again, at least, in milliseconds.
 const NODE_RETRY_MILLIS: u64 = 50;
 
-/// What a certificate in PEM format begins with.
+/// The beginning of a certificate in PEM format.
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Where Redis is: one server, or some nodes of a cluster.
+/// The address of Redis: one server, or some nodes of a cluster.
 #[derive(Clone)]
 pub struct Server {
     nodes: Vec<ConnectionInfo>,
     certificates: TlsCertificates,
 }
 
-/// Why something is no address of Redis. Says nothing of the address, which may hold a password.
+/// Why a text is no address of Redis. The messages do not quote the address, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
-    /// It cannot be read.
+    /// The URL cannot be parsed.
     #[error(
         "is not the URL of a Redis: write redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path; \
          percent-encode what is neither a letter nor a digit in the user's name and password; several nodes of a cluster are \
          separated by commas"
     )]
     Url,
-    /// There is none.
+    /// There is no URL.
     #[error("names no server")]
     Nothing,
-    /// Some are reached over TLS, and others are not.
+    /// Some nodes are reached over TLS, and others are not.
     #[error(
         "names some servers with rediss:// and others without: the nodes of a cluster are all reached over TLS, or none is"
     )]
     Mixed,
-    /// A certificate authority is of no use.
-    #[error("is of no use where no server is reached over TLS: write rediss:// in place of redis://, or leave it out")]
+    /// A certificate authority is given for a server without TLS.
+    #[error("has no effect, as no server is reached over TLS: write rediss:// in place of redis://, or leave it out")]
     NoTls,
-    /// A cluster's node is reached through a socket.
+    /// A node of a cluster is reached through a socket.
     #[error(
-        "names several servers, and so a cluster, whose nodes are not reached through a socket: name them by host and port"
+        "names several servers, that is, a cluster, and its nodes cannot be reached through a socket: name them by host and port"
     )]
     Socket,
-    /// The file of the certificate authority is none.
+    /// The certificate authority's file holds no certificate.
     #[error("holds no certificate in PEM format that can be read")]
     Certificates,
 }
 
 impl Server {
-    /// The server of a URL, or the cluster of several.
+    /// Parses a server's URL, or the URLs of several nodes of a cluster, separated by commas.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -82,7 +84,7 @@ impl Server {
         }
     }
 
-    /// The server at a host and a port.
+    /// A server at a host and a port.
     ///
     /// # Errors
     /// [`ServerError::Url`].
@@ -99,31 +101,31 @@ impl Server {
         Self { nodes, certificates: TlsCertificates { client_tls: None, root_cert: None } }
     }
 
-    /// With this certificate authority, in PEM format, in place of the system's.
+    /// Replaces the system's certificate authorities by this one, in PEM format.
     ///
     /// # Errors
-    /// [`ServerError::Certificates`].
+    /// [`ServerError::NoTls`] and [`ServerError::Certificates`].
     pub fn with_authority(mut self, pem: Vec<u8>) -> Result<Self, ServerError> {
         if !self.nodes.iter().any(is_over_tls) {
             return Err(ServerError::NoTls);
         }
-        // The client makes no certificate of what is none, and does not say so.
+        // The client library ignores text that is no certificate, and reports no error.
         if !pem.windows(CERTIFICATE.len()).any(|text| text == CERTIFICATE) {
             return Err(ServerError::Certificates);
         }
         self.certificates.root_cert = Some(pem);
-        // The client is the one who knows what it can read.
+        // Only the client library knows which certificates it can parse.
         let over_tls = "rediss://127.0.0.1".into_connection_info().map_err(|_| ServerError::Url)?;
         let tried = Client::build_with_tls(over_tls, self.certificates.clone());
         tried.map(|_| self).map_err(|_| ServerError::Certificates)
     }
 
-    /// Its addresses, without users and passwords.
+    /// The addresses, without users and passwords.
     pub(super) fn addresses(&self) -> String {
         self.nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    /// The name of the user.
+    /// The user's name.
     pub(super) fn user(&self) -> &str {
         self.nodes.first().and_then(|node| node.redis_settings().username()).unwrap_or("default")
     }
@@ -141,7 +143,7 @@ impl Server {
         }
     }
 
-    /// A connection of which it is not known whether it answers.
+    /// Connects. Whether Redis answers on the connection is not known yet.
     pub(super) async fn connect(&self) -> Result<Connection, RedisError> {
         if self.is_cluster() {
             let mut builder = ClusterClient::builder(self.nodes.iter().cloned())
@@ -161,11 +163,11 @@ impl Server {
         Ok(Connection::One(connection))
     }
 
-    /// Listens to channels: in a cluster through any of its nodes, as each passes on what any of them is told.
+    /// Subscribes to channels: in a cluster through any one node, as each node receives what is published at any other.
     pub(super) async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, RedisError> {
         let mut result = Err(RedisError::from(io::Error::from(io::ErrorKind::NotFound)));
         let mut nodes = self.nodes.clone();
-        // Not all instances through the same node, and not for ever through one that is there and no use.
+        // The order is random, so that instances use different nodes, and none stays with a node that accepts connections only.
         fastrand::shuffle(&mut nodes);
         for node in &nodes {
             result = self.subscribe_through(node, channels).await;
@@ -187,20 +189,20 @@ fn is_over_tls(node: &ConnectionInfo) -> bool {
     matches!(node.addr(), ConnectionAddr::TcpTls { .. })
 }
 
-/// One that says nothing of its library: a right that no user needs then.
+/// The node, without `CLIENT SETINFO` on connecting: so its user needs no right to that.
 fn plain(node: ConnectionInfo) -> ConnectionInfo {
     let settings = node.redis_settings().clone().set_skip_set_lib_name();
     node.set_redis_settings(settings)
 }
 
-/// Its addresses, without users and passwords.
+/// Shows the addresses, without users and passwords.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.nodes.iter().map(|node| node.addr().to_string())).finish()
     }
 }
 
-/// A connection that many use at once.
+/// A connection that many commands share at once.
 #[derive(Clone)]
 pub(super) enum Connection {
     /// To a server.
@@ -210,14 +212,14 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Has it answer. Of a cluster one node, as another may be gone.
-    pub(super) async fn greet(&mut self) -> Result<(), RedisError> {
-        let ping = redis::cmd("PING");
+    /// Waits until Redis answers a `PING`: in a cluster any one node, as another may be gone.
+    pub(super) async fn ping(&mut self) -> Result<(), RedisError> {
+        let command = redis::cmd("PING");
         match self {
-            Self::One(connection) => connection.req_packed_command(&ping).await?.extract_error()?,
+            Self::One(connection) => connection.req_packed_command(&command).await?.extract_error()?,
             Self::Cluster(connection) => {
                 let to_any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                connection.route_command(ping, to_any).await?.extract_error()?
+                connection.route_command(command, to_any).await?.extract_error()?
             }
         };
         Ok(())
@@ -241,11 +243,11 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What is said on some channels.
+/// A subscription to some channels.
 pub struct Subscription(PubSubStream);
 
 impl Subscription {
-    /// What is said next, and on which channel; nothing once the connection is lost.
+    /// The next message's channel and payload; none once the connection is lost.
     pub async fn next(&mut self) -> Option<(String, Vec<u8>)> {
         let message: Msg = self.0.next().await?;
         Some((message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec()))

@@ -1,4 +1,6 @@
-//! Each command that permcached uses, tried: whether the user has the right to it, and whether the server does it.
+//! Tries each command that permcached uses: whether the user has the right to run it, and whether the server runs it.
+//!
+//! Judges no state of the server: `examine::server` does.
 
 use redis::{Cmd, Value};
 use tokio::time::timeout;
@@ -9,25 +11,25 @@ use crate::{
     link::{LinkError, Server, server::Connection},
 };
 
-/// What a user needs to be granted, as `ACL SETUSER` has it: the manual's line.
+/// The rights that a user must have, as arguments of `ACL SETUSER`. docs/redis.md lists the same.
 const RIGHTS: &str = "~pc:* &pc:* +ping +info +get +set +del +mget +pexpire +xadd +xrange +xrevrange +eval +publish +subscribe +unsubscribe \
      +cluster|slots";
 
-/// How long what is written stays, should it not be removed: in milliseconds.
+/// After how many milliseconds the keys expire, should their removal fail.
 const LIFE_MS: u32 = 10_000;
 
-/// A script of the kind that permcached runs: a full server runs it too.
+/// A script with the flag that permcached's scripts have: a full server runs it too.
 const SCRIPT: &str = "#!lua flags=allow-oom
 return redis.call('GET', KEYS[1])";
 
-/// What lets a user do all that permcached does, and leaves other rights and the password as they are.
+/// The command that grants a user all these rights. It keeps other rights and the password as they are.
 pub(super) fn grant(user: &str) -> String {
     format!("in redis-cli: ACL SETUSER {user} {RIGHTS}")
 }
 
-/// Tries each command.
+/// Tries each command, and adds a finding for each kind of failure.
 pub(super) async fn examine(connection: &mut Connection, server: &Server, diagnoses: &mut Vec<Diagnosis>) {
-    // In braces, so that in a cluster what is made of it is in the same part.
+    // The braces put all keys that are made from the name into the same slot of a cluster.
     let name = format!("pc:doctor:{{{:032x}}}", fastrand::u128(..));
     let mut lacking = Vec::new();
     let mut full = Vec::new();
@@ -36,7 +38,7 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
     let mut sort = |what: &'static str, error: LinkError| match error {
         LinkError::Refused(error) if error.code() == Some("NOPERM") => lacking.push(what),
         error if error.is_out_of_memory() => full.push(what),
-        // That it is a replica, or one of a cluster, it has said before.
+        // `examine::server` has reported a replica and a cluster's node already.
         error if error.is_read_only() => {}
         LinkError::Refused(error) if error.code() == Some("MOVED") => {}
         error => others.push(format!("{what} fails: {}", error_chain(&error))),
@@ -53,8 +55,8 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
         Ok(Err(error)) => sort("SUBSCRIBE", LinkError::of(error)),
         Err(_) => sort("SUBSCRIBE", LinkError::TimedOut),
     }
-    let is_well = lacking.is_empty() && full.is_empty() && others.is_empty();
-    if is_well {
+    let is_fine = lacking.is_empty() && full.is_empty() && others.is_empty();
+    if is_fine {
         diagnoses.push(Diagnosis::fine(Subject::Redis, "the user may run each command that permcached uses"));
     }
     if !lacking.is_empty() {
@@ -66,15 +68,15 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
             "it is full, and refuses {}: no facts are kept there, and the application's writes fail too",
             full.join(", ")
         );
-        let remedy = "redis-cli CONFIG SET maxmemory 256mb, or what the machine has; or, where nothing must be kept: \
+        let remedy = "redis-cli CONFIG SET maxmemory 256mb, or what the machine has; or, if every key may be evicted: \
                       redis-cli CONFIG SET maxmemory-policy allkeys-lru";
         diagnoses.push(Diagnosis::wrong(Subject::Redis, message, remedy));
     }
-    let remedy = "redis-cli INFO; see its log";
+    let remedy = "run `redis-cli INFO`, and read the server's log";
     diagnoses.extend(others.into_iter().map(|message| Diagnosis::wrong(Subject::Redis, message, remedy)));
 }
 
-/// All but `SUBSCRIBE`, which takes a connection of its own; in an order in which the last removes what the others wrote.
+/// All commands but `SUBSCRIBE`, which requires a connection of its own. The last one removes what the others wrote.
 fn commands(name: &str) -> Vec<(&'static str, Cmd)> {
     let log = format!("{name}:log");
     let command = |name: &'static str, arguments: &[&str]| {
@@ -101,12 +103,11 @@ fn commands(name: &str) -> Vec<(&'static str, Cmd)> {
 mod tests {
     use super::*;
 
-    /// The manual, the remedy and what is tried agree.
     #[test]
-    fn the_rights_are_the_manual_s_and_those_of_each_command_that_is_tried() {
+    fn the_granted_rights_match_the_manual_and_cover_each_command_that_is_tried() {
         let manual = include_str!("../../../docs/redis.md");
         assert!(RIGHTS.split(' ').all(|right| manual.contains(right)), "{RIGHTS}");
-        let line = manual.lines().find(|line| line.starts_with("ACL SETUSER")).expect("it has one");
+        let line = manual.lines().find(|line| line.starts_with("ACL SETUSER")).expect("the manual has the command");
         let granted = line.split(' ').filter(|word| word.starts_with('+'));
         assert_eq!(
             granted.collect::<Vec<_>>(),

@@ -1,30 +1,33 @@
-//! What a Redis says of itself: its version, whether it is a cluster, whom it follows, and how full it is.
+//! Examines what a Redis server reports about itself in `INFO`: its version, whether it is a cluster or a replica, and how full
+//! it is.
+//!
+//! Tries no other command: `examine::commands` does.
 
 use redis::Value;
 use tokio::time::timeout;
 
 use super::{STEP_TIME, commands};
 use crate::{
-    diagnosis::{Diagnosis, Subject},
+    diagnosis::{Diagnosis, Subject, error_chain},
     link::{Server, server::Connection},
 };
 
-/// The first version with scripts that say what they do.
+/// The first version whose scripts can declare flags.
 const VERSION_MIN: u64 = 7;
 
-/// Looks at what it says of itself: one text, or one of each of a cluster's nodes.
+/// Examines the `INFO` of a server, or of each node of a cluster.
 pub(super) async fn examine(connection: &mut Connection, server: &Server, diagnoses: &mut Vec<Diagnosis>) {
     let info = timeout(STEP_TIME, connection.query::<Value>(&redis::cmd("INFO"))).await;
     let info = match info {
         Ok(Ok(info)) => info,
         Ok(Err(error)) => {
-            let message = format!("it does not say how it is, and so no facts are kept there: {error}");
+            let message = format!("it does not answer INFO, so no facts are kept there: {}", error_chain(&error));
             diagnoses.push(Diagnosis::wrong(Subject::Redis, message, commands::grant(server.user())));
             return;
         }
         Err(_) => {
-            let message = "it does not say in time how it is";
-            diagnoses.push(Diagnosis::wrong(Subject::Redis, message, "redis-cli INFO; redis-cli SLOWLOG GET"));
+            let remedy = "run `redis-cli INFO` and `redis-cli SLOWLOG GET`";
+            diagnoses.push(Diagnosis::wrong(Subject::Redis, "it does not answer INFO in time", remedy));
             return;
         }
     };
@@ -37,7 +40,7 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
     diagnoses.extend(fullest);
 }
 
-/// One text, or those of a cluster's nodes.
+/// The text of a server's `INFO`, or the texts of a cluster's nodes.
 fn texts(info: &Value) -> Vec<String> {
     match info {
         Value::Map(nodes) => nodes.iter().filter_map(|(_, text)| redis::from_redis_value(text.clone()).ok()).collect(),
@@ -45,7 +48,7 @@ fn texts(info: &Value) -> Vec<String> {
     }
 }
 
-/// One field of an `INFO`.
+/// The value of a field of an `INFO`.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let mut fields = info.lines().filter_map(|line| line.trim_end().split_once(':'));
     fields.find(|(field, _)| *field == name).map(|(_, value)| value)
@@ -54,7 +57,7 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 fn version(info: &str) -> Diagnosis {
     let (name, version) = match field(info, "valkey_version") {
         Some(version) => ("Valkey", version),
-        None => ("Redis", field(info, "redis_version").unwrap_or("of a version that it does not tell")),
+        None => ("Redis", field(info, "redis_version").unwrap_or("of an unknown version")),
     };
     let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
     let message = format!("it is {name} {version}");
@@ -62,7 +65,7 @@ fn version(info: &str) -> Diagnosis {
         Some(major) if major < VERSION_MIN => Diagnosis::wrong(
             Subject::Redis,
             message,
-            "run Redis 7.0 or newer, or Valkey: an older one cannot run the scripts",
+            "run Redis 7.0 or newer, or Valkey: older versions cannot run permcached's scripts",
         ),
         _ => Diagnosis::fine(Subject::Redis, message),
     }
@@ -72,12 +75,12 @@ fn cluster(info: &str, server: &Server) -> Option<Diagnosis> {
     match (field(info, "redis_mode") == Some("cluster"), server.is_cluster()) {
         (true, false) => Some(Diagnosis::wrong(
             Subject::Redis,
-            "it is a node of a cluster, and the only one that is named: it refuses what belongs to the others",
+            "it is a node of a cluster, and the only one in REDIS_URL: it refuses keys of other nodes",
             "REDIS_URL='redis://HOST1:6379,redis://HOST2:6379', naming several of its nodes (`redis-cli CLUSTER NODES`)",
         )),
         (false, true) => Some(Diagnosis::wrong(
             Subject::Redis,
-            "several servers are named, and it is no cluster",
+            "REDIS_URL has several servers, but they are no cluster",
             "REDIS_URL='redis://HOST:6379', naming one server",
         )),
         (true, true) => Some(Diagnosis::fine(Subject::Redis, "it is a cluster")),
@@ -85,7 +88,7 @@ fn cluster(info: &str, server: &Server) -> Option<Diagnosis> {
     }
 }
 
-/// A replica takes no writes. In a cluster there are some beside the masters.
+/// The finding that a server is a replica, and takes no writes. A cluster may have replicas beside its masters.
 fn replica(texts: &[String], server: &Server) -> Option<Diagnosis> {
     let text = texts.first().filter(|_| !server.is_cluster())?;
     let master = (field(text, "role")? == "slave").then(|| {
@@ -97,12 +100,12 @@ fn replica(texts: &[String], server: &Server) -> Option<Diagnosis> {
     Some(Diagnosis::wrong(Subject::Redis, message, remedy))
 }
 
-/// How full it is. Facts are written up to three quarters.
+/// The finding on memory. permcached writes facts while less than three quarters are used.
 fn memory(info: &str) -> Diagnosis {
     let number = |name| field(info, name).and_then(|value| value.parse::<u64>().ok());
     let policy = field(info, "maxmemory_policy").unwrap_or("unknown");
     match (number("used_memory"), number("maxmemory")) {
-        (_, Some(0)) => Diagnosis::fine(Subject::Redis, "it has no maxmemory, and takes what it needs"),
+        (_, Some(0)) => Diagnosis::fine(Subject::Redis, "it has no maxmemory: its memory is not limited"),
         (Some(used), Some(max)) => {
             let percent = used.saturating_mul(100) / max.max(1);
             let message =
@@ -112,18 +115,18 @@ fn memory(info: &str) -> Diagnosis {
             }
             let remedy =
                 format!("redis-cli CONFIG SET maxmemory {}; or give permcached a Redis of its own", doubled(max));
-            let message = format!("{message}: facts are written up to 75 %, and now not at all");
+            let message = format!("{message}: facts are written up to 75 %, so none is written now");
             Diagnosis::warning(Subject::Redis, message, remedy)
         }
         _ => Diagnosis::warning(
             Subject::Redis,
-            "it does not tell its maxmemory, so no facts are kept there",
-            "name the server itself, and not a proxy before it that answers INFO",
+            "it does not report its maxmemory, so no facts are kept there",
+            "put the server's own address in REDIS_URL, not that of a proxy that answers INFO itself",
         ),
     }
 }
 
-/// Twice as much, in whole MiB.
+/// Twice as many bytes, as a whole number of MiB for `CONFIG SET`.
 fn doubled(bytes: u64) -> String {
     format!("{}mb", bytes.saturating_mul(2).div_ceil(1_024 * 1_024))
 }
@@ -134,7 +137,7 @@ mod tests {
     use crate::diagnosis::Verdict;
 
     #[test]
-    fn an_old_version_is_wrong_and_a_valkey_is_told_by_its_own() {
+    fn a_version_before_7_is_wrong_and_valkey_has_a_version_of_its_own() {
         let judged = |info: &str| (version(info).verdict, version(info).message);
         assert_eq!(judged("redis_version:6.2.7\r\n"), (Verdict::Wrong, "it is Redis 6.2.7".to_owned()));
         assert_eq!(judged("redis_version:7.0.15\r\n"), (Verdict::Fine, "it is Redis 7.0.15".to_owned()));
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_wants_several_names_and_nothing_else_does() {
+    fn a_cluster_requires_several_urls_and_a_single_server_one() {
         let (one, many) = ("redis://a:1", "redis://a:1,redis://b:1");
         for (info, urls, verdict) in [
             ("redis_mode:cluster", one, Some(Verdict::Wrong)),
@@ -150,13 +153,13 @@ mod tests {
             ("redis_mode:standalone", many, Some(Verdict::Wrong)),
             ("redis_mode:standalone", one, None),
         ] {
-            let server = Server::parse(urls).expect("it is one");
+            let server = Server::parse(urls).expect("the URLs are valid");
             assert_eq!(cluster(info, &server).map(|diagnosis| diagnosis.verdict), verdict, "{info} {urls}");
         }
     }
 
     #[test]
-    fn three_quarters_are_full_for_facts() {
+    fn memory_that_is_three_quarters_used_is_a_warning() {
         let info = |used, max| format!("used_memory:{used}\r\nmaxmemory:{max}\r\nmaxmemory_policy:noeviction\r\n");
         assert_eq!(memory(&info(9_000, 0)).verdict, Verdict::Fine);
         assert_eq!(memory(&info(74, 100)).verdict, Verdict::Fine);

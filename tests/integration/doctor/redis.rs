@@ -76,7 +76,7 @@ async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
     let found = examined(&[("REDIS_URL", &url)]).await;
     assert_eq!(found.finding("lacks the right").message, "the user `guest` lacks the right to PUBLISH");
     redis.set_user("guest", SECRET, "~pc:* &pc:* +@all -info");
-    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_wrong("does not say how it is"), remedy);
+    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_wrong("does not answer INFO"), remedy);
     redis.set_user("guest", SECRET, "~pc:* &pc:* +@all -ping");
     assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_wrong("refuses even a PING"), remedy);
 }
