@@ -1,8 +1,8 @@
-//! How long after a permission was taken away it is denied on every one of three instances, while others ask each of them:
-//! by a bare write to MongoDB alone, and with `Invalidate` at one of them; beside one direct read of the same document.
+//! Measures how long after a permission was revoked all three instances deny it, while each is under load: by a plain write to
+//! MongoDB alone, and with `Invalidate` at one instance; beside one direct read of the same document.
 //!
-//! The instances run in this process, each with clients of its own, over a Redis and a replica set on this machine: one of a
-//! single node, and one of three. Measures no wire but those to MongoDB and Redis.
+//! The instances run in this process, each with its own clients, over a Redis and a replica set on this machine: first of a
+//! single node, then of three. Measures no network but the connections to MongoDB and Redis.
 
 #![expect(
     unreachable_pub,
@@ -10,9 +10,9 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench that cannot run says so, and prints what it found"
+    reason = "a bench panics if it cannot run, and prints its results"
 )]
-#![allow(dead_code, reason = "what the tests share does more than is needed here")]
+#![allow(dead_code, reason = "the tests' support code does more than this bench uses")]
 
 #[path = "../tests/integration/support/both.rs"]
 mod both;
@@ -51,24 +51,24 @@ use permcached::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// How many permissions are taken away in each way.
+/// How many permissions are revoked in each way.
 const REVOCATIONS: u32 = 500;
 
-/// How many files others ask about.
+/// How many files the load asks about.
 const FILES_ASKED: u32 = 200;
 
-/// How many instances there are, each with somebody who asks.
+/// How many instances there are, each with a task that asks.
 const INSTANCES: u32 = 3;
 
-/// How long who asks warm questions waits between them, so that the machine has time for the rest.
+/// How long the load pauses after every 1,000 questions, so that the machine has time for the rest.
 const BREATH: Duration = Duration::from_millis(1);
 
 const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
 
-/// How many speakers are killed.
+/// How many leaders are killed.
 const TAKEOVERS: u32 = 20;
 
-/// A warm-up that measures the same and is not shown.
+/// How many revocations come first, as a warm-up, and are not shown.
 const WARM_UP: u32 = 20;
 
 fn id(kind: u8, number: u32) -> ObjectId {
@@ -96,15 +96,15 @@ fn reads(live: &Live, number: u32) -> Question {
     live.question(&format!("user:{}", id(1, 1)), "read", &format!("file:{}", id(2, number)))
 }
 
-/// Asks warm questions for as long as it is let.
-async fn ask_on(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<AtomicU64>) {
+/// Asks questions whose facts are in memory, until `is_over`.
+async fn ask_until_over(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<AtomicU64>) {
     let questions: Vec<Question> = (0..FILES_ASKED).map(|number| reads(&live, number)).collect();
     for question in questions.iter().cycle() {
         if is_over.load(Ordering::Relaxed) {
             return;
         }
         let checked = live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
-        assert!(matches!(checked.answer, Answer::Allowed { .. }), "nobody takes these away: {checked:?}");
+        assert!(matches!(checked.answer, Answer::Allowed { .. }), "these are never revoked: {checked:?}");
         if asked.fetch_add(1, Ordering::Relaxed) % 1_000 == 999 {
             sleep(BREATH).await;
         }
@@ -112,8 +112,8 @@ async fn ask_on(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<AtomicU64>
     }
 }
 
-/// Takes the guest's share of one file away, and waits until that is seen everywhere. Says how long it took from when the
-/// write was acknowledged, and how long one read of the share took before.
+/// Revokes the guest's share of one file, and waits until every instance denies it. Returns how long that took after the write
+/// was acknowledged, and how long one read of the share took before.
 async fn revoke(fleet: &[Arc<Live>], number: u32, invalidates: bool) -> (Duration, Duration) {
     let question = reads(&fleet[0], number);
     for live in fleet {
@@ -145,7 +145,7 @@ async fn revoke(fleet: &[Arc<Live>], number: u32, invalidates: bool) -> (Duratio
     (acknowledged.elapsed(), read)
 }
 
-/// The middle, the 99th of a hundred and the last, in milliseconds.
+/// The median, the 99th percentile and the maximum, in milliseconds.
 fn quantiles(mut times: Vec<Duration>) -> [f64; 3] {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
@@ -157,7 +157,7 @@ fn print(name: &str, times: [f64; 3], of: [f64; 3]) {
     println!("{name:<30} {:>8.2} ms {:>8.2} ms {:>8.2} ms {ratio:>8.1}", times[0], times[1], times[2]);
 }
 
-/// An instance over a set and a Redis.
+/// An instance over a replica set and a Redis.
 async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
     let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
     let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
@@ -167,7 +167,7 @@ async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
     Live::start(Arc::clone(schema), database, app).await
 }
 
-/// The instances over a set and a Redis, with documents of their own.
+/// The instances over a replica set and a Redis, with new documents.
 async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
     let schema = Arc::new(both::schema("fylora-sharing.toml", SCHEMA));
     let all = documents(FILES_ASKED + WARM_UP + 2 * REVOCATIONS);
@@ -182,7 +182,7 @@ async fn fleet(uri: &str, redis: &str) -> Vec<Arc<Live>> {
     fleet
 }
 
-/// How long it takes from the end of the one who speaks, who says nothing of it, until another one does.
+/// Measures how long after a leader ends, without giving its lease up, another instance is the leader.
 async fn take_over(uri: &str, redis: &str) {
     let schema = Arc::new(both::schema("fylora-sharing.toml", SCHEMA));
     let mut fleet = Vec::new();
@@ -192,14 +192,14 @@ async fn take_over(uri: &str, redis: &str) {
             fleet.push(instance(uri, redis, &schema).await);
         }
         live::until(|| fleet.iter().any(|live| live.app.is_leader())).await;
-        let place = fleet.iter().position(|live| live.app.is_leader()).expect("one speaks");
-        drop(fleet.remove(place));
+        let leading = fleet.iter().position(|live| live.app.is_leader()).expect("there is a leader");
+        drop(fleet.remove(leading));
         let ended = Instant::now();
         live::until(|| fleet.iter().any(|live| live.app.is_leader())).await;
         times.push(ended.elapsed());
     }
     let [p50, _, max] = quantiles(times);
-    println!("{TAKEOVERS} speakers were killed: another one spoke after {p50:.0} ms (p50), {max:.0} ms at most\n");
+    println!("{TAKEOVERS} leaders were killed: another one took over after {p50:.0} ms (p50), {max:.0} ms at most\n");
 }
 
 async fn measure(name: &str, uri: &str, redis: &str) {
@@ -207,7 +207,7 @@ async fn measure(name: &str, uri: &str, redis: &str) {
     let (is_over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut askers = JoinSet::new();
     for live in &fleet {
-        askers.spawn(ask_on(Arc::clone(live), Arc::clone(&is_over), Arc::clone(&asked)));
+        askers.spawn(ask_until_over(Arc::clone(live), Arc::clone(&is_over), Arc::clone(&asked)));
     }
     let (mut written, mut invalidated, mut read) = (Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();
@@ -218,7 +218,7 @@ async fn measure(name: &str, uri: &str, redis: &str) {
             (if invalidates { &mut invalidated } else { &mut written }).push(denied);
             read.push(one_read);
         }
-        // Of no length that the change stream's own periods could keep step with.
+        // The pause varies, so that it cannot keep step with the change stream's own periods.
         sleep(Duration::from_micros(u64::from(number * 7_919 % 20_011))).await;
     }
     let rate = asked.load(Ordering::Relaxed) / began.elapsed().as_secs().max(1);

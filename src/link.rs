@@ -92,7 +92,7 @@ pub struct Link {
     up: watch::Sender<bool>,
 }
 
-/// A connection and its number, by which a failed command tells whether it was replaced meanwhile.
+/// A connection and its number, by which a failed command finds out whether it was replaced meanwhile.
 #[derive(Clone, Debug)]
 struct Numbered {
     number: u64,

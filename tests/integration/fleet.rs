@@ -1,9 +1,11 @@
-//! Many instances over one database and one Redis: what one hears all hear, and what goes wrong in Redis costs speed alone
-//! (design section 5, points 3, 8 to 11 and 13).
+//! Several instances over one database and one Redis: every instance sees every change, and faults of Redis cost speed and
+//! nothing else (docs/freshness.md, points 3, 8 to 11 and 13).
+//!
+//! The facts in Redis have tests of their own: `shared_facts`.
 
+mod beside_application;
 mod cluster;
 mod log;
-mod neighbour;
 mod outage;
 mod secured;
 mod setbacks;
@@ -58,12 +60,12 @@ pub fn share(number: u8, file: u8) -> Document {
     doc! { "_id": id(number), "file_id": id(file), "user_id": id(USER) }
 }
 
-/// A file that is shared.
+/// A file, and a share of it.
 pub fn shared_file() -> [(&'static str, Vec<Document>); 2] {
     [("files", vec![doc! { "_id": id(FILE), "owner_id": id(OWNER) }]), ("shares", vec![share(SHARE, FILE)])]
 }
 
-/// Whether the guest may read a file.
+/// The question whether the guest may read a file.
 pub fn reads(live: &Live, file: u8) -> Question {
     live.question(&format!("user:{}", id(USER)), "read", &format!("file:{}", id(file)))
 }

@@ -1,4 +1,6 @@
-//! The Redis servers of the tests do to their clients what they say: these are tests of `support::redis` alone.
+//! Tests of `support::redis`: its servers, and the faults that they simulate.
+//!
+//! permcached takes no part.
 
 use std::time::Duration;
 
@@ -9,22 +11,23 @@ use crate::support::{
     redis::{Cluster, NODES, Redis, ask, redis, until},
 };
 
-/// How long a server may take to answer, where it should.
+/// How long a server may take to answer a test that expects an answer.
 const SOON: Duration = Duration::from_secs(10);
-/// How long to wait for an answer that should not come.
+
+/// How long to wait for an answer that must not come.
 const BRIEFLY: Duration = Duration::from_millis(100);
 
 fn value(redis: &Redis, key: &str) -> Option<String> {
     redis.read(&["GET", key])
 }
 
-/// Why the server refused.
+/// The code of the server's refusal.
 fn code(refused: &RedisError) -> String {
     refused.code().unwrap_or_default().to_owned()
 }
 
 #[test]
-fn one_server_is_shared() {
+fn all_tests_share_one_server() {
     redis().run(&["SET", "shared", "yes"]);
     assert_eq!(value(redis(), "shared").as_deref(), Some("yes"));
     assert_eq!(redis().info("replication", "role"), "master");
@@ -32,7 +35,7 @@ fn one_server_is_shared() {
 }
 
 #[test]
-fn a_server_has_its_arguments_and_forgets_what_it_is_told_to() {
+fn a_server_gets_its_arguments_and_a_flush_empties_it() {
     let redis = Redis::start(&["--maxmemory", "32mb"]);
     assert_eq!(redis.info("memory", "maxmemory"), (32 << 20).to_string());
     let empty = redis.used_memory();
@@ -44,7 +47,7 @@ fn a_server_has_its_arguments_and_forgets_what_it_is_told_to() {
 }
 
 #[test]
-fn a_frozen_server_says_nothing_until_it_is_thawed() {
+fn a_frozen_server_answers_nothing_until_it_is_thawed() {
     let redis = Redis::start(&[]);
     redis.run(&["SET", "key", "value"]);
     redis.freeze();
@@ -55,7 +58,7 @@ fn a_frozen_server_says_nothing_until_it_is_thawed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_starts_again_with_nothing_at_the_same_address() {
+async fn a_killed_server_starts_again_empty_at_the_same_address() {
     let mut redis = Redis::start(&[]);
     let (url, run) = (redis.url(), redis.info("server", "run_id"));
     redis.run(&["SET", "key", "value"]);
@@ -69,7 +72,7 @@ async fn a_killed_server_starts_again_with_nothing_at_the_same_address() {
 }
 
 #[tokio::test]
-async fn an_old_dump_brings_back_what_was_removed() {
+async fn an_old_dump_restores_removed_keys_and_loses_later_ones() {
     let mut redis = Redis::start(&[]);
     redis.run(&["SET", "old", "value"]);
     let dump = redis.dump();
@@ -79,7 +82,7 @@ async fn an_old_dump_brings_back_what_was_removed() {
     assert_eq!((value(&redis, "old").as_deref(), value(&redis, "new")), (Some("value"), None));
     redis.kill();
     redis.start_again();
-    assert_eq!(value(&redis, "old"), None, "the dump was for one start");
+    assert_eq!(value(&redis, "old"), None, "the dump serves one start only");
 }
 
 #[test]
@@ -99,7 +102,7 @@ fn a_failover_loses_the_last_writes() {
 }
 
 #[test]
-fn tls_is_spoken_with_those_who_believe_the_authority() {
+fn a_tls_server_serves_only_clients_that_trust_its_authority() {
     let Some(redis) = Redis::with_tls() else { return };
     redis.run(&["SET", "key", "value"]);
     let ping = |url: &str, authority| ask(url, authority, &["PING"], SOON);
@@ -108,22 +111,22 @@ fn tls_is_spoken_with_those_who_believe_the_authority() {
     ping(&redis.url().replace("127.0.0.1", "localhost"), Some(&authority)).unwrap();
 
     let directory = tempfile::tempdir().unwrap();
-    let stranger = Certificates::new().write_authority(directory.path());
-    let refused = ping(&redis.url(), Some(&stranger)).unwrap_err();
+    let other_authority = Certificates::new().write_authority(directory.path());
+    let refused = ping(&redis.url(), Some(&other_authority)).unwrap_err();
     assert!(refused.to_string().contains("certificate"), "{refused}");
-    assert!(ping(&redis.url(), None).is_err(), "the system believes an authority of the tests");
-    assert!(ping(&redis.url().replace("rediss:", "redis:"), None).is_err(), "it speaks without TLS");
+    assert!(ping(&redis.url(), None).is_err(), "the system trusts an authority of the tests");
+    assert!(ping(&redis.url().replace("rediss:", "redis:"), None).is_err(), "it serves without TLS");
 }
 
 #[test]
-fn a_password_and_users_are_asked_for() {
+fn a_password_and_the_rights_of_users_are_enforced() {
     let redis = Redis::with_password("secret");
     redis.run(&["SET", "ours:key", "value"]);
     let ask = |url: &str, command: &[&str]| ask(url, None, command, SOON);
     let is_wrong = |url: &str| ask(url, &["PING"]).unwrap_err().kind() == ErrorKind::AuthenticationFailed;
     assert!(is_wrong(&redis.url_of("", "wrong")));
-    let nobody = format!("redis://127.0.0.1:{}", redis.port());
-    assert_eq!(code(&ask(&nobody, &["PING"]).unwrap_err()), "NOAUTH");
+    let without_password = format!("redis://127.0.0.1:{}", redis.port());
+    assert_eq!(code(&ask(&without_password, &["PING"]).unwrap_err()), "NOAUTH");
 
     redis.set_user("reader", "word", "~ours:* +@read");
     let reader = redis.url_of("reader", "word");
@@ -142,7 +145,7 @@ fn a_socket_leads_to_the_same_server() {
 }
 
 #[test]
-fn subscribers_are_counted_and_cut_off() {
+fn subscribers_are_counted_and_disconnected() {
     let redis = Redis::start(&[]);
     let client = Client::open(redis.url()).unwrap();
     let (mut one, mut other) = (client.get_connection().unwrap(), client.get_connection().unwrap());
@@ -160,7 +163,7 @@ fn subscribers_are_counted_and_cut_off() {
 }
 
 #[test]
-fn a_cluster_is_broken_while_a_node_is_down() {
+fn a_cluster_is_incomplete_while_a_node_is_down() {
     let mut cluster = Cluster::start(&[]);
     let client = ClusterClient::new(cluster.urls()).unwrap();
     let keys: Vec<String> = (0..100).map(|number| format!("key {number}")).collect();
@@ -172,9 +175,9 @@ fn a_cluster_is_broken_while_a_node_is_down() {
     assert!(sizes().iter().all(|size| *size > 0) && sizes().iter().sum::<usize>() == keys.len(), "{:?}", sizes());
 
     cluster.kill(1);
-    until("the others have seen it", || !cluster.is_whole_to(0) && !cluster.is_whole_to(2));
+    until("the others have noticed", || !cluster.is_complete_to(0) && !cluster.is_complete_to(2));
     cluster.start_again(1);
-    cluster.whole();
+    cluster.until_complete();
     assert_eq!(cluster.node(1).read::<usize>(&["DBSIZE"]), 0);
     let mut connection = client.get_connection().unwrap();
     for key in &keys {

@@ -1,4 +1,6 @@
-//! A Redis Cluster: three masters, the log and the lease on one of them each, and one of them killed.
+//! A Redis Cluster of three masters: the log and the lease are on one master each, and each master is killed in turn.
+//!
+//! The masters have no replicas.
 
 use bson::doc;
 use permcached::check::Consistency;
@@ -11,37 +13,37 @@ use crate::support::{
     redis::{Cluster, NODES},
 };
 
-async fn notices(fleet: &Fleet) {
+async fn assert_changes_are_applied(fleet: &Fleet) {
     let question = reads(&fleet.instances[0].live, FILE);
-    fleet.remember(&question, GUEST).await;
+    fleet.until_cached(&question, GUEST).await;
     let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
-    fleet.notice(gone, &question, NO_GRANT).await;
+    fleet.until_applied(gone, &question, NO_GRANT).await;
     let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
-    fleet.notice(back, &question, GUEST).await;
+    fleet.until_applied(back, &question, GUEST).await;
 }
 
 fn written(live: &Live) -> u64 {
     counted(&live.app.metrics, "permcached_redis_facts_written_total")
 }
 
-/// Named by one of its nodes alone, it refuses what belongs to the others.
+/// With the URL of a single node, that node refuses the keys of the others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_is_taken_for_a_server_costs_speed_alone() {
+async fn a_cluster_that_is_configured_as_a_single_server_costs_only_speed() {
     let cluster = Cluster::start(&[]);
     for node in 0..NODES {
         let fleet = Fleet::new(2, &cluster.urls()[node], SCHEMA, &shared_file()).await;
-        notices(&fleet).await;
+        assert_changes_are_applied(&fleet).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
+async fn a_cluster_serves_all_purposes_also_after_each_master_was_killed() {
     let mut cluster = Cluster::start(&[]);
     let fleet = Fleet::new(3, &cluster.urls().join(","), SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     fleet.until_followed_by(1).await;
-    notices(&fleet).await;
-    // Facts spread over all masters, and all are found.
+    assert_changes_are_applied(&fleet).await;
+    // Facts are spread over all masters, and all of them are found.
     let [first, second] = [&fleet.instances[0], &fleet.instances[1]].map(|instance| &instance.live);
     let questions: Vec<_> = (10..40).map(|file| reads(first, file)).collect();
     for question in &questions {
@@ -53,21 +55,21 @@ async fn a_cluster_carries_all_also_after_any_of_its_masters_was_killed() {
     for question in &questions {
         second.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     }
-    let believed = found_in(&second.app.metrics, "redis");
-    assert!(believed >= questions.len() as u64, "{believed} facts were found");
+    let found = found_in(&second.app.metrics, "redis");
+    assert!(found >= questions.len() as u64, "{found} facts were found");
     cluster.node(0).freeze();
-    notices(&fleet).await;
+    assert_changes_are_applied(&fleet).await;
     cluster.node(0).thaw();
-    cluster.whole();
-    fleet.until_told().await;
+    cluster.until_complete();
+    fleet.until_bus_covers_all().await;
     for node in 0..NODES {
         cluster.kill(node);
-        notices(&fleet).await;
+        assert_changes_are_applied(&fleet).await;
         cluster.start_again(node);
-        cluster.whole();
-        fleet.until_told().await;
+        cluster.until_complete();
+        fleet.until_bus_covers_all().await;
         fleet.until_followed_by(1).await;
-        notices(&fleet).await;
+        assert_changes_are_applied(&fleet).await;
     }
     for live in fleet.each() {
         assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");

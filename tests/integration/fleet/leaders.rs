@@ -1,4 +1,6 @@
-//! Who speaks for all: one at a time, another one soon after it is gone, and two at once harm nobody.
+//! The leader: there is one at a time, another instance takes over soon after it is gone, and two at once do no harm.
+//!
+//! Redis itself does not fail here: see `setbacks` and `outage`.
 
 use std::sync::Arc;
 
@@ -21,40 +23,40 @@ use crate::support::{
     service::{PATIENCE, http, resource, subject},
 };
 
-/// The place of the instance that speaks, once one does.
+/// The index of the leader, once there is one.
 async fn leader(fleet: &Fleet) -> usize {
     until(|| fleet.each().any(|live| live.app.is_leader())).await;
-    fleet.each().position(|live| live.app.is_leader()).expect("one speaks")
+    fleet.each().position(|live| live.app.is_leader()).expect("there is a leader")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_speaker_that_is_killed_is_replaced_and_nothing_is_dropped() {
+async fn a_killed_leader_is_replaced_and_no_facts_are_dropped() {
     let mut fleet = Fleet::new(3, &redis().url(), SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     let question = reads(&fleet.instances[0].live, FILE);
     for left in [2, 1] {
-        fleet.remember(&question, GUEST).await;
+        fleet.until_cached(&question, GUEST).await;
         let floors: Vec<_> = fleet.each().map(|live| live.app.checker.freshness().floor()).collect();
-        let place = leader(&fleet).await;
-        // Its tasks end where they are; the lease stays as it was.
-        drop(fleet.instances.remove(place));
+        let leading = leader(&fleet).await;
+        // Its tasks are aborted; the lease stays as it was.
+        drop(fleet.instances.remove(leading));
         let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
-        fleet.notice(gone, &question, NO_GRANT).await;
+        fleet.until_applied(gone, &question, NO_GRANT).await;
         fleet.until_followed_by(1).await;
         leader(&fleet).await;
         assert_eq!(fleet.instances.len(), left);
-        for (live, floor) in fleet.each().zip(floors.iter().enumerate().filter(|(at, _)| *at != place)) {
+        for (live, floor) in fleet.each().zip(floors.iter().enumerate().filter(|(at, _)| *at != leading)) {
             assert_eq!(live.app.checker.freshness().floor(), *floor.1);
         }
         let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
-        fleet.notice(back, &question, GUEST).await;
+        fleet.until_applied(back, &question, GUEST).await;
     }
 }
 
-/// An instance that shares all with the others but the lease.
+/// An instance that shares everything with the others except the lease.
 async fn with_another_lease(fleet: &Fleet, redis: &Redis) -> Instance {
     let server = Server::parse(&redis.url()).expect("a URL of the test's own");
-    let start = fleet.start_over(Arc::clone(&fleet.schema), async |schema, mongodb| {
+    let start = fleet.start_sharing(Arc::clone(&fleet.schema), async |schema, mongodb| {
         let identity = mongodb.identity().await.expect("mongod answers");
         let mut names = Names::new(&identity, schema.fingerprint(), FORMAT);
         names.lease.push_str(":another");
@@ -64,7 +66,7 @@ async fn with_another_lease(fleet: &Fleet, redis: &Redis) -> Instance {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_speakers_say_the_same_and_harm_nobody() {
+async fn two_leaders_at_once_do_no_harm() {
     let mut fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
     let other = with_another_lease(&fleet, redis()).await;
     fleet.instances.push(other);
@@ -72,11 +74,11 @@ async fn two_speakers_say_the_same_and_harm_nobody() {
     fleet.until_followed_by(2).await;
     let question = reads(&fleet.instances[0].live, FILE);
     for _ in 0..10 {
-        fleet.remember(&question, GUEST).await;
+        fleet.until_cached(&question, GUEST).await;
         let gone = fleet.instances[1].live.delete("shares", doc! { "_id": id(SHARE) }).await;
-        fleet.notice(gone, &question, NO_GRANT).await;
+        fleet.until_applied(gone, &question, NO_GRANT).await;
         let back = fleet.instances[1].live.insert("shares", vec![share(SHARE, FILE)]).await;
-        fleet.notice(back, &question, GUEST).await;
+        fleet.until_applied(back, &question, GUEST).await;
     }
     for live in fleet.each() {
         assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
@@ -93,7 +95,7 @@ fn process(fleet: &Fleet, schema: &str, redis: &Redis) -> Serving {
     )
 }
 
-/// Whether a process says that the guest may read the file, from what it has.
+/// Whether a process answers that the guest may read the file, with the default consistency.
 async fn allows(process: &Serving) -> bool {
     let channel = Endpoint::from_shared(process.url()).expect("an address").timeout(PATIENCE).connect_lazy();
     let request = CheckRequest {
@@ -107,29 +109,29 @@ async fn allows(process: &Serving) -> bool {
 }
 
 async fn until_allows(process: &Serving, wanted: bool) {
-    let says = async { while allows(process).await != wanted {} };
-    tokio::time::timeout(PATIENCE, says).await.expect("it notices in the end");
+    let answers = async { while allows(process).await != wanted {} };
+    tokio::time::timeout(PATIENCE, answers).await.expect("the change is applied in the end");
 }
 
-/// Waits until one of these processes speaks for all, and no other one of them.
+/// Waits until exactly one of these processes is the leader.
 async fn until_one_leads(processes: &[&Serving]) {
     let one_leads = async {
         loop {
-            let says = processes.iter().map(|process| http(process.address, "/metrics"));
-            let speak = join_all(says).await.iter().filter(|says| says.body.contains("\npermcached_leader 1")).count();
-            if speak == 1 {
+            let metrics = processes.iter().map(|process| http(process.address, "/metrics"));
+            let metrics = join_all(metrics).await;
+            if metrics.iter().filter(|shown| shown.body.contains("\npermcached_leader 1")).count() == 1 {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, one_leads).await.expect("it comes about in the end");
+    tokio::time::timeout(PATIENCE, one_leads).await.expect("there is one leader in the end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
+async fn a_leader_that_thaws_after_its_lease_ran_out_answers_within_the_bound_and_rejoins() {
     let redis = Redis::start(&[]);
-    // The database alone.
+    // Only its database is used.
     let fleet = Fleet::new(0, &redis.url(), SCHEMA, &shared_file()).await;
     let (_directory, schema) = schema_file(SCHEMA);
     let first = process(&fleet, &schema, &redis);
@@ -146,7 +148,7 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     // Longer than the bound.
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     first.signal("CONT");
-    assert!(!allows(&first).await, "the bound has passed while it stood still");
+    assert!(!allows(&first).await, "the bound has passed while it was frozen");
     until_one_leads(&[&first, &second]).await;
     shares.insert_one(share(SHARE, FILE)).await.expect("mongod answers");
     for process in [&first, &second] {
@@ -156,7 +158,7 @@ async fn a_speaker_that_is_frozen_past_its_lease_and_thawed_is_one_of_all() {
     for process in [&first, &second] {
         until_allows(process, false).await;
     }
-    // One that is told to end leaves the office, and one that is killed has it for no longer than its lease.
+    // A leader that is asked to end gives the lease up; the lease of a killed one runs out.
     second.signal("TERM");
     assert_eq!(second.exit_code(), Some(0));
     until_one_leads(&[&first]).await;

@@ -1,8 +1,8 @@
-//! What one says and another hears, statement by statement, over a real Redis: the log behind the messages, and what an
-//! instance begins with.
+//! Change batches that one peer publishes and another receives, over a real Redis: the log beside the messages, and the state
+//! in which an instance starts.
 //!
-//! The listener is a bus with the freshness of an instance; the speakers are buses that say what the test has them say. One
-//! of them is mute: what it says gets into the log, and its messages are lost.
+//! Runs no change stream: each peer is a bus with the freshness of an instance, and publishes what the test gives it. The
+//! messages of a *lossy* peer are lost: its change batches are only in the log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ use crate::support::{
     servers::mongo,
 };
 
-/// One who listens or speaks.
-struct Party {
+/// An instance's bus, which receives or publishes.
+struct Peer {
     freshness: Arc<Freshness>,
     bus: Arc<Bus>,
     prober: Prober,
@@ -35,8 +35,8 @@ struct Party {
     tasks: JoinSet<()>,
 }
 
-impl Party {
-    /// One that is on the wire, and has not begun.
+impl Peer {
+    /// A peer that is connected to Redis, and has not begun.
     async fn new(redis: &Redis, names: Names) -> Self {
         let schema: Arc<Schema> = Arc::new(schema("fleet.toml", SCHEMA));
         let source = MongoDb::open(Arc::clone(&schema), mongo().database().await).await.expect("mongod answers");
@@ -50,41 +50,41 @@ impl Party {
         let mut tasks = JoinSet::new();
         let mut up = link.watch();
         tasks.spawn(link.run(|_| {}));
-        up.wait_for(|up| *up).await.expect("the link is there");
+        up.wait_for(|up| *up).await.expect("the link exists");
         Self { freshness, bus: Arc::new(bus), prober, metrics, tasks }
     }
 
-    /// One that has begun, and listens.
-    async fn listening(redis: &Redis, names: Names) -> Self {
-        let mut party = Self::new(redis, names).await;
-        party.begin().await;
-        party
+    /// A peer that has begun, and receives.
+    async fn started(redis: &Redis, names: Names) -> Self {
+        let mut peer = Self::new(redis, names).await;
+        peer.begin().await;
+        peer
     }
 
-    /// Begins, and listens.
+    /// Begins, and receives from then on.
     async fn begin(&mut self) {
-        self.bus.begin(&self.prober, Deadline::after(TIME_MAX)).await.expect("mongod says what time it is");
+        self.bus.begin(&self.prober, Deadline::after(TIME_MAX)).await.expect("mongod answers the probe");
         let bus = Arc::clone(&self.bus);
         self.tasks.spawn(async move { bus.listen().await });
         until(|| self.bus.covers_all_changes()).await;
     }
 
-    /// The time of the source.
+    /// The source's present moment.
     async fn now(&self) -> Moment {
         let probe = self.prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
-        probe.expect("mongod says what time it is").moment
+        probe.expect("mongod answers the probe").moment
     }
 
-    async fn says(&self, from: Moment, to: Moment, changes: Vec<Change>) {
+    async fn publish(&self, from: Moment, to: Moment, changes: Vec<Change>) {
         self.bus.publish(ChangeBatch { from, to, changes }).await.expect("Redis takes it");
     }
 
-    async fn hears(&self, moment: Moment) {
+    async fn until_applied(&self, moment: Moment) {
         until(|| self.freshness.watermark() >= moment).await;
     }
 
-    /// Whether a fact that was read at a moment still counts.
-    fn believes(&self, key: &FactKey, stamp: Moment) -> bool {
+    /// Whether a fact with this stamp still counts.
+    fn counts(&self, key: &FactKey, stamp: Moment) -> bool {
         let fact = Fact::absent(key.clone(), stamp);
         self.freshness.as_of(&fact, Moment::default(), self.freshness.epoch()).is_some()
     }
@@ -94,25 +94,25 @@ impl Party {
     }
 }
 
-/// Names that nobody else has.
+/// Names that no other test uses.
 fn names() -> Names {
     let collections = Vec::new();
     let database = format!("log-{}", fastrand::u64(..));
     Names::new(&Identity { set: None, database, collections }, [0; 32], 1)
 }
 
-/// The same log, and another channel.
-fn mute(names: &Names) -> Names {
-    let mut mute = names.clone();
-    mute.change_batches.push_str(":nobody");
-    mute
+/// The names for a lossy peer: the same log, and a channel without subscribers.
+fn lossy(names: &Names) -> Names {
+    let mut lossy = names.clone();
+    lossy.change_batches.push_str(":lost");
+    lossy
 }
 
 fn key(number: u8) -> FactKey {
     FactKey { lookup: LookupId(0), id: Id::ObjectId([number; 12]) }
 }
 
-/// The moment so many after.
+/// The moment `count` after another one.
 fn after(moment: Moment, count: u64) -> Moment {
     Moment::from_count(moment.as_u64() + count)
 }
@@ -124,48 +124,48 @@ fn changed(number: u8, at: Moment) -> Vec<Change> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_message_is_repaired_from_the_log() {
     let names = names();
-    let listener = Party::listening(redis(), names.clone()).await;
-    let [leader, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
-    let start = listener.freshness.watermark();
-    leader.says(start, after(start, 1), vec![]).await;
-    muted.says(after(start, 1), after(start, 3), changed(1, after(start, 2))).await;
-    leader.says(after(start, 3), after(start, 4), vec![]).await;
-    listener.hears(after(start, 4)).await;
-    assert!(!listener.believes(&key(1), after(start, 1)), "what was lost is known");
-    assert!(listener.believes(&key(1), after(start, 2)), "as is when it happened");
-    assert!(listener.believes(&key(2), start), "and nothing is dropped");
-    assert_eq!(listener.metric("bus_repairs"), 1);
+    let receiver = Peer::started(redis(), names.clone()).await;
+    let [leader, lossy] = [Peer::new(redis(), names.clone()).await, Peer::new(redis(), lossy(&names)).await];
+    let start = receiver.freshness.watermark();
+    leader.publish(start, after(start, 1), vec![]).await;
+    lossy.publish(after(start, 1), after(start, 3), changed(1, after(start, 2))).await;
+    leader.publish(after(start, 3), after(start, 4), vec![]).await;
+    receiver.until_applied(after(start, 4)).await;
+    assert!(!receiver.counts(&key(1), after(start, 1)), "the lost change is applied");
+    assert!(receiver.counts(&key(1), after(start, 2)), "with its own moment");
+    assert!(receiver.counts(&key(2), start), "and no other facts are dropped");
+    assert_eq!(receiver.metric("bus_repairs"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trimmed_log_drops_everything() {
+async fn a_gap_that_the_trimmed_log_cannot_fill_drops_all_earlier_facts() {
     let names = names();
-    let listener = Party::listening(redis(), names.clone()).await;
-    let [leader, muted] = [Party::new(redis(), names.clone()).await, Party::new(redis(), mute(&names)).await];
-    let start = listener.freshness.watermark();
-    muted.says(start, after(start, 3), changed(1, after(start, 2))).await;
-    muted.says(after(start, 3), after(start, 4), vec![]).await;
+    let receiver = Peer::started(redis(), names.clone()).await;
+    let [leader, lossy] = [Peer::new(redis(), names.clone()).await, Peer::new(redis(), lossy(&names)).await];
+    let start = receiver.freshness.watermark();
+    lossy.publish(start, after(start, 3), changed(1, after(start, 2))).await;
+    lossy.publish(after(start, 3), after(start, 4), vec![]).await;
     redis().run(&["XTRIM", &names.log, "MAXLEN", "1"]);
-    leader.says(after(start, 4), after(start, 5), vec![]).await;
-    listener.hears(after(start, 5)).await;
-    assert!(!listener.believes(&key(1), after(start, 1)), "what was lost may be about anything");
-    assert!(!listener.believes(&key(2), after(start, 2)));
-    assert!(listener.believes(&key(2), after(start, 3)), "what is read after it counts");
+    leader.publish(after(start, 4), after(start, 5), vec![]).await;
+    receiver.until_applied(after(start, 5)).await;
+    assert!(!receiver.counts(&key(1), after(start, 1)), "the lost changes may be of any key");
+    assert!(!receiver.counts(&key(2), after(start, 2)));
+    assert!(receiver.counts(&key(2), after(start, 3)), "a fact read after the gap counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_is_born_late_begins_where_the_last_unbroken_chain_does() {
+async fn an_instance_that_starts_late_begins_with_the_last_chain_of_the_log_without_a_gap() {
     let names = names();
-    let leader = Party::new(redis(), names.clone()).await;
+    let leader = Peer::new(redis(), names.clone()).await;
     let now = leader.now().await;
     let at = |back: u64| Moment::from_count(now.as_u64() - back);
-    leader.says(at(50), at(40), changed(1, at(45))).await;
+    leader.publish(at(50), at(40), changed(1, at(45))).await;
     // A gap.
-    leader.says(at(30), at(20), changed(2, at(25))).await;
-    leader.says(at(20), at(10), changed(3, at(15))).await;
-    let born = Party::listening(redis(), names).await;
-    assert_eq!((born.freshness.floor(), born.freshness.watermark()), (at(30), at(10)));
-    for (fact, stamp, is_believed) in [
+    leader.publish(at(30), at(20), changed(2, at(25))).await;
+    leader.publish(at(20), at(10), changed(3, at(15))).await;
+    let newcomer = Peer::started(redis(), names).await;
+    assert_eq!((newcomer.freshness.floor(), newcomer.freshness.watermark()), (at(30), at(10)));
+    for (fact, stamp, still_counts) in [
         (key(4), at(31), false),
         (key(4), at(30), true),
         (key(2), at(26), false),
@@ -173,90 +173,90 @@ async fn an_instance_that_is_born_late_begins_where_the_last_unbroken_chain_does
         (key(3), at(16), false),
         (key(3), at(12), true),
     ] {
-        assert_eq!(born.believes(&fact, stamp), is_believed, "{fact:?} of {}", now.as_u64() - stamp.as_u64());
+        assert_eq!(newcomer.counts(&fact, stamp), still_counts, "{fact:?} of {}", now.as_u64() - stamp.as_u64());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_reaches_past_a_probe_is_of_another_history_and_no_log_is_none() {
+async fn without_a_log_or_with_one_that_ends_after_a_probe_an_instance_starts_at_the_probe() {
     let names = names();
-    let leader = Party::new(redis(), names.clone()).await;
+    let leader = Peer::new(redis(), names.clone()).await;
     let before = leader.now().await;
-    let born = Party::listening(redis(), names.clone()).await;
-    assert_eq!(born.freshness.floor(), born.freshness.watermark());
-    assert!(born.freshness.floor() >= before, "there is no log");
+    let newcomer = Peer::started(redis(), names.clone()).await;
+    assert_eq!(newcomer.freshness.floor(), newcomer.freshness.watermark());
+    assert!(newcomer.freshness.floor() >= before, "there is no log: it starts at the probe");
     let later = Moment::new(before.seconds() + 600, 1);
-    leader.says(before, later, vec![]).await;
-    let born = Party::listening(redis(), names.clone()).await;
-    assert_eq!(born.freshness.floor(), born.freshness.watermark());
-    assert!(born.freshness.watermark() >= before && born.freshness.watermark() < later, "it is not ours");
-    // Who is to speak has to have one to speak into.
-    let watermark = born.bus.take_over().await;
-    assert_eq!(watermark, born.freshness.watermark());
+    leader.publish(before, later, vec![]).await;
+    let newcomer = Peer::started(redis(), names.clone()).await;
+    assert_eq!(newcomer.freshness.floor(), newcomer.freshness.watermark());
+    assert!(
+        newcomer.freshness.watermark() >= before && newcomer.freshness.watermark() < later,
+        "the log is of another epoch"
+    );
+    // A new leader removes such a log, to which it could append nothing.
+    let watermark = newcomer.bus.take_over().await;
+    assert_eq!(watermark, newcomer.freshness.watermark());
     assert_eq!(redis().read::<u64>(&["EXISTS", &names.log]), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_of_a_later_moment_than_any_that_has_come_is_not_believed() {
+async fn change_batches_and_hints_of_moments_that_have_not_come_are_dropped() {
     let names = names();
-    let listener = Party::listening(redis(), names.clone()).await;
-    let leader = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.watermark();
+    let receiver = Peer::started(redis(), names.clone()).await;
+    let leader = Peer::new(redis(), names.clone()).await;
+    let start = receiver.freshness.watermark();
     let late = Moment::new(start.seconds() + 3_600, 1);
-    leader.says(start, late, changed(1, late)).await;
-    assert!(
-        !leader.bus.publish_hint(&Hint::all(late)).await,
-        "the log is of another history: nothing more gets into it"
-    );
-    until(|| listener.metric("bus_drops") >= 3).await;
-    assert!(listener.freshness.watermark() < late);
-    assert!(listener.freshness.floor() < late);
-    // What is ahead by less than the bound has come, as far as anybody can tell.
-    let soon = after(listener.now().await, 2);
-    leader.says(start, soon, vec![]).await;
-    listener.hears(soon).await;
+    leader.publish(start, late, changed(1, late)).await;
+    assert!(!leader.bus.publish_hint(&Hint::all(late)).await, "the log ends later: nothing can be appended");
+    until(|| receiver.metric("bus_drops") >= 3).await;
+    assert!(receiver.freshness.watermark() < late);
+    assert!(receiver.freshness.floor() < late);
+    // A moment that is ahead by less than the bound counts as one that has come.
+    let soon = after(receiver.now().await, 2);
+    leader.publish(start, soon, vec![]).await;
+    receiver.until_applied(soon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_all_is_outdated_stands_in_the_log_also_where_that_has_got_past_it() {
+async fn an_invalidation_of_everything_is_logged_even_if_the_log_ends_later() {
     let names = names();
-    let listener = Party::listening(redis(), names.clone()).await;
-    let leader = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.watermark();
-    let all_at = listener.now().await;
-    let said = after(all_at, 1);
-    leader.says(start, said, vec![]).await;
+    let receiver = Peer::started(redis(), names.clone()).await;
+    let leader = Peer::new(redis(), names.clone()).await;
+    let start = receiver.freshness.watermark();
+    let all_at = receiver.now().await;
+    let log_end = after(all_at, 1);
+    leader.publish(start, log_end, vec![]).await;
     assert!(leader.bus.publish_hint(&Hint::all(all_at)).await);
-    until(|| listener.freshness.floor() >= all_at).await;
-    assert!(!listener.believes(&key(1), start));
-    let born = Party::listening(redis(), names).await;
-    assert!(born.freshness.floor() >= all_at, "also for who starts later");
+    until(|| receiver.freshness.floor() >= all_at).await;
+    assert!(!receiver.counts(&key(1), start));
+    let newcomer = Peer::started(redis(), names).await;
+    assert!(newcomer.freshness.floor() >= all_at, "the invalidation counts for an instance that starts later");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_of_any_size_is_heard_whole_and_the_log_stays_small() {
+async fn a_change_batch_of_any_size_is_received_whole_and_the_log_stays_small() {
     let names = names();
-    let listener = Party::listening(redis(), names.clone()).await;
-    let leader = Party::new(redis(), names.clone()).await;
-    let start = listener.freshness.watermark();
+    let receiver = Peer::started(redis(), names.clone()).await;
+    let leader = Peer::new(redis(), names.clone()).await;
+    let start = receiver.freshness.watermark();
     let id = |count: u64| Id::String(format!("{count:0>200}").into());
     let many = (1..=2_000).map(|count| {
         let key = FactKey { lookup: LookupId(0), id: id(count) };
         Change { at: after(start, count), what: Changed::Key(key) }
     });
-    leader.says(start, after(start, 2_000), many.collect()).await;
-    listener.hears(after(start, 2_000)).await;
+    leader.publish(start, after(start, 2_000), many.collect()).await;
+    receiver.until_applied(after(start, 2_000)).await;
     for count in [1, 2, 999, 2_000] {
         let key = FactKey { lookup: LookupId(0), id: id(count) };
-        assert!(!listener.believes(&key, after(start, count - 1)), "{count}");
-        assert!(listener.believes(&key, after(start, count)), "{count}");
+        assert!(!receiver.counts(&key, after(start, count - 1)), "{count}");
+        assert!(receiver.counts(&key, after(start, count)), "{count}");
     }
-    let longest: Vec<(String, (String, Vec<u8>))> = redis().read(&["XRANGE", &names.log, "-", "+"]);
-    assert!(longest.len() > 100, "it was cut into {} pieces", longest.len());
-    assert!(longest.iter().all(|(_, (_, bytes))| bytes.len() <= 4_096));
+    let entries: Vec<(String, (String, Vec<u8>))> = redis().read(&["XRANGE", &names.log, "-", "+"]);
+    assert!(entries.len() > 100, "it was cut into {} pieces", entries.len());
+    assert!(entries.iter().all(|(_, (_, bytes))| bytes.len() <= 4_096));
     for count in 1..=1_100 {
         let at = after(start, 2_000 + count);
-        leader.says(at.previous(), at, vec![]).await;
+        leader.publish(at.previous(), at, vec![]).await;
     }
     assert_eq!(redis().read::<u64>(&["XLEN", &names.log]), 1_000);
     let life: u64 = redis().read(&["PTTL", &names.log]);

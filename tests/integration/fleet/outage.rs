@@ -1,5 +1,7 @@
-//! Redis away from the start, lost for half a minute, and back, while three instances are asked about what none of them
-//! remembers.
+//! Redis is down at the start, later frozen and killed for half a minute, and back, while three instances are asked about facts
+//! that their memory does not hold.
+//!
+//! MongoDB does not fail here.
 
 use std::{
     sync::{
@@ -19,7 +21,7 @@ use tokio::{
 use super::{SCHEMA, USER, id};
 use crate::support::{both::asked_of, fleet::Fleet, redis::Redis};
 
-/// How long Redis is away, and how long it was not there at the start.
+/// How long Redis is out of reach later, and how long it is down at the start.
 const LOST: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(3);
 
@@ -31,17 +33,17 @@ fn file(number: u16) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// How many facts all of them have asked Redis for.
+/// How many facts all instances have asked Redis for.
 fn asked_of_redis(fleet: &Fleet) -> u64 {
     fleet.each().map(|live| asked_of(&live.app.metrics, "redis")).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
+async fn no_request_fails_or_waits_while_redis_is_out_of_reach() {
     let mut redis = Redis::start(&[]);
     redis.kill();
     let files = (0..FILES).map(|number| doc! { "_id": file(number), "owner_id": id(USER) }).collect();
-    // So little is remembered that each is asked for again.
+    // The memory is so small that each fact is loaded again.
     let settings = permcached::check::Settings { memory_bytes_max: 64 * 1_024, ..Default::default() };
     let fleet = Arc::new(Fleet::with(3, &redis.url(), SCHEMA, &[("files", files)], settings).await);
     let is_over = Arc::new(AtomicBool::new(false));
@@ -68,27 +70,27 @@ async fn no_request_fails_or_waits_for_a_redis_that_is_away() {
     }
     sleep(LATE).await;
     redis.start_again();
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     redis.freeze();
-    // Who asks when it freezes waits; from then on nobody does.
+    // Requests that ask Redis just then wait; later ones do not.
     sleep(ANSWER_TIME * 20).await;
     let asked = asked_of_redis(&fleet);
     sleep(LOST / 2).await;
-    assert_eq!(asked_of_redis(&fleet), asked, "somebody waited for it again");
+    assert_eq!(asked_of_redis(&fleet), asked, "a request waited for Redis again");
     redis.thaw();
     redis.kill();
     sleep(ANSWER_TIME * 20).await;
     let asked = asked_of_redis(&fleet);
     sleep(LOST / 2).await;
-    assert_eq!(asked_of_redis(&fleet), asked, "somebody waited for it again");
+    assert_eq!(asked_of_redis(&fleet), asked, "a request waited for Redis again");
     redis.start_again();
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     fleet.until_followed_by(1).await;
     is_over.store(true, Ordering::Relaxed);
     let (mut asked, mut from_redis) = (0, 0);
     for (requests, slowest, served) in askers.join_all().await {
         println!("{requests} requests, {served} of them served from Redis, the slowest took {slowest:?}");
-        // The first one that a frozen Redis meets waits that long; the rest is what MongoDB takes on a busy machine.
+        // The first request that asks the frozen Redis waits that long. The rest is MongoDB's time on a busy machine.
         assert!(slowest < ANSWER_TIME + Duration::from_secs(10), "{slowest:?}");
         asked += requests;
         from_redis += served;

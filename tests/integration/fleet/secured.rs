@@ -1,4 +1,6 @@
-//! Redis behind TLS, passwords and rights, and how it is configured: the built binary, by its environment.
+//! Redis with TLS, passwords and limited rights, and the configuration of all three in the built binary's environment.
+//!
+//! The doctor's findings about them are tested in `doctor::redis`.
 
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use permcached::{app::Sharing, link::Server};
 
 use super::{
     FILE, GUEST, NO_GRANT, SCHEMA, SHARE, id, reads, share, shared_file,
-    together::{shared_files, take_from_redis},
+    together::{assert_taken_from_redis, shared_files},
 };
 use crate::support::{
     certificates::Certificates,
@@ -17,8 +19,8 @@ use crate::support::{
     servers::mongo,
 };
 
-/// What a process says of Redis at its start, with these variables for it.
-async fn says(redis: &[(&str, &str)], last: &str) -> String {
+/// Starts a process with these variables for Redis. Returns its output up to and including `last`.
+async fn output_up_to(redis: &[(&str, &str)], last: &str) -> String {
     let fleet = Fleet::new(0, "redis://127.0.0.1", SCHEMA, &shared_file()).await;
     let (_directory, path) = schema_file(SCHEMA);
     let uri = mongo().uri();
@@ -34,55 +36,55 @@ const NOT_CONFIGURED: &str = "ℹ️  Redis not configured (REDIS_URL not set), 
 const UNAVAILABLE: &str = "Redis unavailable, using memory cache";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_three_lines_are_said_word_for_word_however_redis_is_named() {
-    says(&[], NOT_CONFIGURED).await;
+async fn the_three_log_messages_are_exact_however_redis_is_configured() {
+    output_up_to(&[], NOT_CONFIGURED).await;
     let redis = Redis::with_password("pass-w0rd");
     let port = redis.port().to_string();
-    says(&[("REDIS_URL", &redis.url())], CONNECTED).await;
-    says(&[("REDIS_URL", &redis.socket_url())], CONNECTED).await;
+    output_up_to(&[("REDIS_URL", &redis.url())], CONNECTED).await;
+    output_up_to(&[("REDIS_URL", &redis.socket_url())], CONNECTED).await;
     let parts = [("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", port.as_str())];
-    says(&[parts[0], parts[1], ("REDIS_PASSWORD", "pass-w0rd")], CONNECTED).await;
-    // What is wrong is said, and no secret.
+    output_up_to(&[parts[0], parts[1], ("REDIS_PASSWORD", "pass-w0rd")], CONNECTED).await;
+    // With a wrong password or none, the output shows no secret.
     for wrong in [vec![("REDIS_PASSWORD", "wr0ng-s3cret")], vec![]] {
-        let said = says(&[&parts[..], &wrong].concat(), UNAVAILABLE).await;
-        assert!(!said.contains("s3cret") && !said.contains("w0rd"), "{said}");
+        let output = output_up_to(&[&parts[..], &wrong].concat(), UNAVAILABLE).await;
+        assert!(!output.contains("s3cret") && !output.contains("w0rd"), "{output}");
     }
-    says(&[("REDIS_URL", "redis://127.0.0.1:1")], UNAVAILABLE).await;
+    output_up_to(&[("REDIS_URL", "redis://127.0.0.1:1")], UNAVAILABLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_an_authority_of_its_own_is_trusted_by_that_alone() {
+async fn a_server_with_its_own_certificate_authority_is_trusted_only_with_that_authority() {
     let Some(redis) = Redis::with_tls() else { return };
     let url = redis.url();
-    let authority = redis.ca_file().expect("it has one").display().to_string();
-    says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)], CONNECTED).await;
-    says(&[("REDIS_URL", &url)], UNAVAILABLE).await;
+    let authority = redis.ca_file().expect("it serves TLS").display().to_string();
+    output_up_to(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)], CONNECTED).await;
+    output_up_to(&[("REDIS_URL", &url)], UNAVAILABLE).await;
     let directory = tempfile::tempdir().unwrap();
-    let stranger = Certificates::new().write_authority(directory.path()).display().to_string();
-    says(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &stranger)], UNAVAILABLE).await;
-    says(&[("REDIS_URL", &url.replace("rediss://", "redis://"))], UNAVAILABLE).await;
-    // Everything goes that way: statements, and facts.
+    let other_authority = Certificates::new().write_authority(directory.path()).display().to_string();
+    output_up_to(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &other_authority)], UNAVAILABLE).await;
+    output_up_to(&[("REDIS_URL", &url.replace("rediss://", "redis://"))], UNAVAILABLE).await;
+    // Change batches and facts alike use TLS.
     let mut fleet = Fleet::new(0, &url, SCHEMA, &shared_files()).await;
-    let pem = std::fs::read(redis.ca_file().expect("it has one")).expect("it can be read");
+    let pem = std::fs::read(redis.ca_file().expect("it serves TLS")).expect("it can be read");
     let server = Server::parse(&url).and_then(|server| server.with_authority(pem)).expect("it is the server's");
     for _ in 0..2 {
-        let instance = fleet.start_over(fleet.schema.clone(), async |schema, mongodb| {
+        let instance = fleet.start_sharing(fleet.schema.clone(), async |schema, mongodb| {
             Sharing::over(server.clone(), schema, mongodb).await.expect("mongod answers")
         });
         let instance = instance.await;
         fleet.instances.push(instance);
     }
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     fleet.until_followed_by(1).await;
     let [first, second] = [0, 1].map(|place| &fleet.instances[place]);
-    take_from_redis(first, &[second]).await;
+    assert_taken_from_redis(first, &[second]).await;
     let question = reads(&first.live, FILE);
     let gone = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
-    fleet.notice(gone, &question, NO_GRANT).await;
+    fleet.until_applied(gone, &question, NO_GRANT).await;
 }
 
 #[test]
-fn every_mistake_about_redis_is_listed_at_once_and_shows_no_password() {
+fn all_errors_in_the_redis_configuration_are_listed_at_once_without_passwords() {
     let base = [("SCHEMA_FILE", "schema.toml"), ("MONGODB_URI", "mongodb://h/db")];
     let cases: [Case; 8] = [
         (&[("REDIS_URL", "redis://h,rediss://i")], &["REDIS_URL names some servers with rediss://"]),
@@ -100,11 +102,11 @@ fn every_mistake_about_redis_is_listed_at_once_and_shows_no_password() {
         ),
         (&[("REDIS_URL", "rediss://h"), ("REDIS_CA_FILE", "Cargo.toml")], &["REDIS_CA_FILE is `Cargo.toml`", "PEM"]),
     ];
-    for (variables, words) in cases {
+    for (variables, parts) in cases {
         let ended = run_with(&["serve"], &[&base[..], variables].concat());
         assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
-        for word in words {
-            assert!(ended.stderr.contains(word), "{word}: {ended:?}");
+        for part in parts {
+            assert!(ended.stderr.contains(part), "{part}: {ended:?}");
         }
         assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
     }
@@ -113,10 +115,10 @@ fn every_mistake_about_redis_is_listed_at_once_and_shows_no_password() {
     assert!(ended.stderr.contains("REDIS_CA_FILE is `/nowhere.pem`, which cannot be read"), "{ended:?}");
 }
 
-/// Variables, and words that stand in what is said of them.
+/// Variables, and parts of the error messages about them.
 type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
 
-/// The rights that the manual lists.
+/// The rights in docs/redis.md.
 fn rules() -> String {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
     let manual = std::fs::read_to_string(manual).expect("the manual is there");
@@ -130,15 +132,15 @@ async fn the_rights_that_the_manual_lists_are_enough() {
     redis.set_user("permcached", "s3cret", &rules());
     let url = redis.url_of("permcached", "s3cret");
     let fleet = Fleet::new(2, &url, SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     fleet.until_followed_by(1).await;
     let question = reads(&fleet.instances[0].live, FILE);
-    fleet.remember(&question, GUEST).await;
+    fleet.until_cached(&question, GUEST).await;
     let gone = fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
-    fleet.notice(gone, &question, NO_GRANT).await;
+    fleet.until_applied(gone, &question, NO_GRANT).await;
     let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
-    fleet.notice(back, &question, GUEST).await;
-    // What it may do it did not fail to do: nothing was refused.
+    fleet.until_applied(back, &question, GUEST).await;
+    // Redis refused nothing.
     let refused: Vec<String> =
         redis.read::<Vec<Vec<redis::Value>>>(&["ACL", "LOG"]).iter().map(|entry| format!("{entry:?}")).collect();
     assert!(refused.is_empty(), "{refused:?}");

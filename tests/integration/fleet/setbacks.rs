@@ -1,7 +1,6 @@
-//! What goes wrong in Redis, and costs nobody an answer: what is remembered is forgotten when it changes, within the bound,
-//! and nothing else is forgotten.
+//! Faults of Redis: no request fails, every changed fact is read again within the bound, and no other facts are dropped.
 //!
-//! Each test has a Redis of its own.
+//! Shares no server: each test has a Redis of its own.
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::support::{
     redis::{Redis, setbacks::Dump},
 };
 
-/// Three instances that remember, and what each held for too old when it started.
+/// Three instances over one Redis, and the floor of each at its start.
 struct Setting {
     fleet: Fleet,
     question: Question,
@@ -27,101 +26,101 @@ struct Setting {
 impl Setting {
     async fn new(redis: &Redis) -> Self {
         let fleet = Fleet::new(3, &redis.url(), SCHEMA, &shared_file()).await;
-        fleet.until_told().await;
+        fleet.until_bus_covers_all().await;
         let question = reads(&fleet.instances[0].live, FILE);
         let floors = fleet.each().map(|live| live.first_floor).collect();
         Self { fleet, question, floors }
     }
 
-    /// Takes the share away and gives it back, each by a bare write, and has all instances notice each time.
-    async fn still_works(&self) {
+    /// Deletes the share and inserts it again, each by a plain write to MongoDB, and asserts that all instances apply both.
+    async fn assert_works(&self) {
         let live = &self.fleet.instances[0].live;
-        self.fleet.remember(&self.question, GUEST).await;
+        self.fleet.until_cached(&self.question, GUEST).await;
         let gone = live.delete("shares", doc! { "_id": id(SHARE) }).await;
-        self.fleet.notice(gone, &self.question, NO_GRANT).await;
-        self.fleet.remember(&self.question, NO_GRANT).await;
+        self.fleet.until_applied(gone, &self.question, NO_GRANT).await;
+        self.fleet.until_cached(&self.question, NO_GRANT).await;
         let back = live.insert("shares", vec![share(SHARE, FILE)]).await;
-        self.fleet.notice(back, &self.question, GUEST).await;
+        self.fleet.until_applied(back, &self.question, GUEST).await;
     }
 
-    /// Nothing was dropped that had not changed.
-    fn dropped_nothing(&self) {
+    /// Asserts that no instance dropped facts that had not changed.
+    fn assert_nothing_dropped(&self) {
         for (live, floor) in self.fleet.each().zip(&self.floors) {
             assert_eq!(live.app.checker.freshness().floor(), *floor);
         }
     }
 
-    /// All is as it was: others tell of all that changes, and one follows MongoDB.
-    async fn is_as_before(&self) {
-        self.fleet.until_told().await;
+    /// Waits until the bus delivers every change to each instance again, and only one follows MongoDB.
+    async fn until_recovered(&self) {
+        self.fleet.until_bus_covers_all().await;
         self.fleet.until_followed_by(1).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_wiped() {
+async fn a_redis_that_is_emptied_costs_no_facts() {
     let redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     redis.flush();
-    setting.still_works().await;
-    setting.dropped_nothing();
-    setting.is_as_before().await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
+    setting.until_recovered().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_restarted_from_an_old_dump() {
+async fn a_redis_restarted_from_an_old_dump_costs_no_facts() {
     let mut redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     let old: Dump = redis.dump();
-    setting.still_works().await;
+    setting.assert_works().await;
     redis.restart_from(&old);
-    setting.still_works().await;
-    setting.is_as_before().await;
-    setting.still_works().await;
-    setting.dropped_nothing();
+    setting.assert_works().await;
+    setting.until_recovered().await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_rolled_back_by_a_failover() {
+async fn a_failover_that_loses_the_last_writes_costs_no_facts() {
     let mut redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     let replica = Redis::replica_of(&redis);
     replica.promote();
-    // What is said from here on gets lost.
-    setting.still_works().await;
+    // What is published from here on gets lost.
+    setting.assert_works().await;
     redis.fail_over_losing_writes(&replica);
-    setting.still_works().await;
-    setting.is_as_before().await;
-    setting.still_works().await;
-    setting.dropped_nothing();
+    setting.assert_works().await;
+    setting.until_recovered().await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_killed_and_back_each_follows_mongodb_meanwhile_and_nothing_is_dropped() {
+async fn while_redis_is_down_each_instance_follows_mongodb_and_no_facts_are_dropped() {
     let mut redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     redis.kill();
     setting.fleet.until_followed_by(3).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     redis.start_again();
-    setting.is_as_before().await;
-    setting.still_works().await;
-    setting.dropped_nothing();
+    setting.until_recovered().await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_frozen_for_longer_than_the_bound() {
+async fn while_redis_is_frozen_answers_stay_within_the_bound_and_no_request_fails() {
     let redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.fleet.remember(&setting.question, GUEST).await;
+    setting.fleet.until_cached(&setting.question, GUEST).await;
     redis.freeze();
     let gone = setting.fleet.instances[0].live.delete("shares", doc! { "_id": id(SHARE) }).await;
     let deleted = Instant::now();
-    // Whoever asks later than the bound after that sees it, and nobody gets an error.
+    // A request later than the bound after the delete sees it, and no request fails.
     let bound = Duration::from_secs(2);
     while deleted.elapsed() < bound * 2 {
         for live in setting.fleet.each() {
@@ -134,50 +133,50 @@ async fn redis_frozen_for_longer_than_the_bound() {
         }
     }
     setting.fleet.until_followed_by(3).await;
-    setting.fleet.notice(gone, &setting.question, NO_GRANT).await;
+    setting.fleet.until_applied(gone, &setting.question, NO_GRANT).await;
     redis.thaw();
-    setting.is_as_before().await;
+    setting.until_recovered().await;
     let back = setting.fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
-    setting.fleet.notice(back, &setting.question, GUEST).await;
-    setting.still_works().await;
-    setting.dropped_nothing();
+    setting.fleet.until_applied(back, &setting.question, GUEST).await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_subscriber_is_killed() {
+async fn disconnected_subscribers_subscribe_again_and_drop_no_facts() {
     let redis = Redis::start(&[]);
     let setting = Setting::new(&redis).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     assert!(redis.kill_clients("pubsub") >= 3);
-    setting.still_works().await;
-    setting.is_as_before().await;
-    setting.dropped_nothing();
+    setting.assert_works().await;
+    setting.until_recovered().await;
+    setting.assert_nothing_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_that_is_rejected_is_no_subscription() {
+async fn an_instance_that_may_not_subscribe_follows_mongodb_until_it_may() {
     let redis = Redis::start(&[]);
-    redis.set_user("deaf", "secret", "~pc:* resetchannels +@all");
-    let url = redis.url_of("deaf", "secret");
+    redis.set_user("unsubscribed", "secret", "~pc:* resetchannels +@all");
+    let url = redis.url_of("unsubscribed", "secret");
     let mut setting = Setting { floors: Vec::new(), ..Setting::new(&redis).await };
-    let deaf = setting.fleet.start(setting.fleet.schema.clone(), &url).await;
-    let floor = deaf.live.first_floor;
-    setting.fleet.instances.push(deaf);
-    // One speaks for those who listen, and one follows by itself.
+    let unsubscribed = setting.fleet.start(setting.fleet.schema.clone(), &url).await;
+    let floor = unsubscribed.live.first_floor;
+    setting.fleet.instances.push(unsubscribed);
+    // The leader follows MongoDB for the subscribers, and the unsubscribed instance for itself.
     setting.fleet.until_followed_by(2).await;
-    setting.still_works().await;
-    let deaf = &setting.fleet.instances[3].live;
-    assert!(!deaf.app.bus.covers_all_changes());
-    assert_eq!(deaf.app.checker.freshness().floor(), floor);
-    // Once it may, it listens.
-    redis.set_user("deaf", "secret", "~pc:* &pc:* +@all");
-    until(|| deaf.app.bus.covers_all_changes()).await;
+    setting.assert_works().await;
+    let unsubscribed = &setting.fleet.instances[3].live;
+    assert!(!unsubscribed.app.bus.covers_all_changes());
+    assert_eq!(unsubscribed.app.checker.freshness().floor(), floor);
+    // Once it may subscribe, it does.
+    redis.set_user("unsubscribed", "secret", "~pc:* &pc:* +@all");
+    until(|| unsubscribed.app.bus.covers_all_changes()).await;
     setting.fleet.until_followed_by(1).await;
-    setting.still_works().await;
+    setting.assert_works().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_down_from_the_start_and_there_later() {
+async fn instances_that_start_without_redis_use_it_once_it_is_up() {
     let mut redis = Redis::start(&[]);
     redis.kill();
     let fleet = Fleet::new(2, &redis.url(), SCHEMA, &shared_file()).await;
@@ -185,30 +184,30 @@ async fn redis_down_from_the_start_and_there_later() {
     let floors = fleet.each().map(|live| live.first_floor).collect();
     let setting = Setting { fleet, question, floors };
     setting.fleet.until_followed_by(2).await;
-    setting.still_works().await;
+    setting.assert_works().await;
     redis.start_again();
-    setting.is_as_before().await;
-    setting.still_works().await;
-    setting.dropped_nothing();
+    setting.until_recovered().await;
+    setting.assert_works().await;
+    setting.assert_nothing_dropped();
 }
 
-/// The second up to which the log reaches.
+/// The second in which the log ends.
 fn log_end(redis: &Redis) -> u64 {
     let keys: Vec<Vec<u8>> = redis.read(&["KEYS", "pc:log:*"]);
     let Some(key) = keys.first() else { return 0 };
-    let key = String::from_utf8(key.clone()).expect("a name");
+    let key = String::from_utf8(key.clone()).expect("the key is text");
     let last: Vec<(String, (String, Vec<u8>))> = redis.read(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
     last.first().and_then(|(id, _)| id.split_once('-')).map_or(0, |(seconds, _)| seconds.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_redis_still_carries_what_is_said() {
+async fn a_full_redis_still_carries_change_batches_and_the_lease() {
     let policies =
         "noeviction allkeys-lru allkeys-lfu allkeys-random volatile-lru volatile-lfu volatile-random volatile-ttl";
     for policy in policies.split(' ') {
         let redis = Redis::start(&["--maxmemory", "3mb", "--maxmemory-policy", policy]);
         let setting = Setting::new(&redis).await;
-        // An application fills it to the brim, and goes on writing.
+        // An application fills it completely, and keeps writing.
         let value = "x".repeat(1_000);
         let set = |key: u32| redis.try_run(&["SET", &format!("session:{key}"), &value, "EX", "1000"]);
         let refused = (0..3_000).filter(|key| set(*key).is_err()).count();
@@ -219,15 +218,15 @@ async fn a_full_redis_still_carries_what_is_said() {
             "{policy}: it is full"
         );
         if policy == "noeviction" {
-            // Over full, so that it refuses whatever it may refuse.
+            // Now it is more than full, so that it refuses every command that it can refuse.
             redis.run(&["CONFIG", "SET", "maxmemory", "1mb"]);
             assert!(set(0).is_err());
         }
-        setting.still_works().await;
-        // Somebody goes on to speak for longer than a lease lasts.
+        setting.assert_works().await;
+        // An instance publishes for longer than a lease lasts.
         let end = log_end(&redis);
         until(|| log_end(&redis) > end + 3).await;
-        setting.still_works().await;
-        setting.is_as_before().await;
+        setting.assert_works().await;
+        setting.until_recovered().await;
     }
 }

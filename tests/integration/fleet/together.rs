@@ -1,4 +1,6 @@
-//! Three instances act as one.
+//! Three instances act as one: each sees every change, they share one change stream, and they share facts.
+//!
+//! Nothing fails here.
 
 use std::time::Duration;
 
@@ -19,17 +21,17 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_share_that_is_deleted_by_a_bare_write_is_denied_on_all_three_and_one_stream_is_open() {
+async fn a_deleted_share_is_denied_on_all_three_instances_which_share_one_change_stream() {
     let fleet = Fleet::new(3, &redis().url(), SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     fleet.until_followed_by(1).await;
     let [first, second, third] = [0, 1, 2].map(|place| &fleet.instances[place].live);
     let question = reads(first, FILE);
-    fleet.remember(&question, GUEST).await;
+    fleet.until_cached(&question, GUEST).await;
     let moment = first.delete("shares", doc! { "_id": id(SHARE) }).await;
-    fleet.notice(moment, &question, NO_GRANT).await;
-    fleet.remember(&question, NO_GRANT).await;
-    // A token from one is honoured by the others.
+    fleet.until_applied(moment, &question, NO_GRANT).await;
+    fleet.until_cached(&question, NO_GRANT).await;
+    // The others accept a token of one instance.
     let back = second.insert("shares", vec![share(SHARE, FILE)]).await;
     let seen = second.ask(&question, at_least(back)).await.expect("an answer");
     for other in [first, third] {
@@ -39,46 +41,46 @@ async fn a_share_that_is_deleted_by_a_bare_write_is_denied_on_all_three_and_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fact_that_one_has_loaded_the_others_take_from_redis_without_asking_mongodb() {
+async fn a_fact_that_one_instance_has_loaded_is_served_to_the_others_from_redis() {
     let fleet = Fleet::new(3, &redis().url(), SCHEMA, &shared_files()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     let [first, second, third] = [0, 1, 2].map(|place| &fleet.instances[place]);
-    take_from_redis(first, &[second, third]).await;
+    assert_taken_from_redis(first, &[second, third]).await;
 }
 
-/// How many shared files there are to ask for.
+/// How many shared files there are.
 const FILES: u8 = 40;
 
-/// Some files that are shared, [`FILE`] by [`SHARE`] among them.
+/// Files with a share each, among them [`FILE`] with [`SHARE`].
 pub fn shared_files() -> [(&'static str, Vec<Document>); 2] {
     let files = (0..FILES).map(|more| doc! { "_id": id(FILE + more), "owner_id": id(OWNER) }).collect();
     [("files", files), ("shares", (0..FILES).map(|more| share(SHARE + more, FILE + more)).collect())]
 }
 
-/// What the first has loaded, the others take from Redis without asking MongoDB. Where Redis is too slow for one of them, it is
-/// another file's turn: what is found of this one may no longer be what the first has written.
-pub async fn take_from_redis(first: &Instance, others: &[&Instance]) {
+/// Asserts that the others take from Redis what the first instance has loaded, without asking MongoDB. If Redis is too slow for
+/// one of them, tries another file: this one's facts in Redis may no longer be those that the first instance has written.
+pub async fn assert_taken_from_redis(first: &Instance, others: &[&Instance]) {
     for file in (FILE..).take(usize::from(FILES)) {
         let question = reads(&first.live, file);
         let found = || found_in(&first.live.app.metrics, "source");
         let before = found();
         let loaded = first.live.fills(&question).await;
-        assert!(found() >= before + 2, "the file, and its shares");
-        let mut do_all = true;
+        assert!(found() >= before + 2, "it loads the file and its shares");
+        let mut all_take = true;
         for other in others {
             other.live.heard(loaded).await;
-            do_all = do_all && takes_from_redis(other, &question).await;
+            all_take = all_take && takes_from_redis(other, &question).await;
         }
-        if do_all {
+        if all_take {
             return;
         }
-        // The link is tried again by then, mostly.
+        // The link is usually up again by then.
         sleep(Duration::from_millis(200)).await;
     }
-    panic!("they do not take it from Redis");
+    panic!("no file was taken from Redis by all of them");
 }
 
-/// Whether an instance answers by what is in Redis.
+/// Whether an instance answers from Redis.
 async fn takes_from_redis(instance: &Instance, question: &Question) -> bool {
     instance.monitor.take();
     let checked = instance.live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");

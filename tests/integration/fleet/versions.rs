@@ -1,5 +1,7 @@
-//! Old and new side by side on one Redis: another schema or another format is another world, but for hints, which all of
-//! one database hear.
+//! Old and new instances on one Redis: with another schema or format they share nothing, except that hints reach every instance
+//! over the same database.
+//!
+//! The encoding of hints has unit tests in `bus::hint`.
 
 use std::sync::Arc;
 
@@ -23,10 +25,10 @@ use crate::support::{
     servers::standalone_mongo,
 };
 
-/// How long a hint may take: less than a fact is believed without one.
+/// How long a hint may take: less than a fact counts without one.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// As the other, with one more way to share, in the same collections.
+/// The schema with one more way to share, in the same collections.
 fn newer() -> String {
     let newer = SCHEMA.replace(
         "guest = {",
@@ -35,7 +37,7 @@ fn newer() -> String {
     newer.replace("owner | guest", "owner | badge | guest")
 }
 
-/// Invalidates, and says that others were told.
+/// Invalidates, and asserts that the hint was published.
 async fn invalidate(live: &Live, outdated: &Outdated) -> Invalidated {
     let invalidated =
         live.app.invalidator.invalidate(outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
@@ -59,8 +61,8 @@ fn document(live: &Live) -> Outdated {
     Outdated::These { resources: vec![], documents, subjects: vec![] }
 }
 
-/// What one has put into Redis the other does not find there, nor the other way round.
-async fn see_nothing_of_each_other(one: &Live, other: &Live) {
+/// Asserts that neither instance finds in Redis what the other has written there.
+async fn assert_no_facts_are_shared(one: &Live, other: &Live) {
     let written = |live: &Live| counted(&live.app.metrics, "permcached_redis_facts_written_total");
     for (writer, reader) in [(one, other), (other, one)] {
         let question = reads(writer, FILE);
@@ -73,60 +75,60 @@ async fn see_nothing_of_each_other(one: &Live, other: &Live) {
     }
 }
 
-/// Each says four things that the other hears: what it remembers is read again.
-async fn hear_each_other(one: &Live, other: &Live) {
-    for (teller, hearer) in [(one, other), (other, one)] {
-        let question = reads(hearer, FILE);
-        for outdated in [file(&reads(teller, FILE)), subject(&reads(teller, FILE)), document(teller), Outdated::All] {
-            hearer.remembers(&question).await;
-            let before = hearer.ask(&question, Consistency::MinimizeLatency).await.expect("an answer").as_of;
-            let told = invalidate(teller, &outdated).await.token;
-            assert!(told.moment > before.moment);
-            // Without being asked for the token.
+/// Asserts that each instance receives the other's hints, of four kinds, and reads the facts again.
+async fn assert_hints_are_shared(one: &Live, other: &Live) {
+    for (sender, receiver) in [(one, other), (other, one)] {
+        let question = reads(receiver, FILE);
+        for outdated in [file(&reads(sender, FILE)), subject(&reads(sender, FILE)), document(sender), Outdated::All] {
+            receiver.remembers(&question).await;
+            let before = receiver.ask(&question, Consistency::MinimizeLatency).await.expect("an answer").as_of;
+            let token = invalidate(sender, &outdated).await.token;
+            assert!(token.moment > before.moment);
+            // The receiver's marks suffice: no request passes the token.
             let marked = || {
-                let freshness = hearer.app.checker.freshness();
-                freshness.subject_mark(&question.subject) >= told.moment
-                    || freshness.floor() >= told.moment
-                    || hearer
+                let freshness = receiver.app.checker.freshness();
+                freshness.subject_mark(&question.subject) >= token.moment
+                    || freshness.floor() >= token.moment
+                    || receiver
                         .schema
                         .lookups_of(question.resource.kind)
-                        .any(|lookup| freshness.key_mark(lookup, &question.resource.id) >= told.moment)
+                        .any(|lookup| freshness.key_mark(lookup, &question.resource.id) >= token.moment)
             };
             until(marked).await;
-            assert_eq!(hearer.says(&question, Consistency::MinimizeLatency).await, GUEST);
+            assert_eq!(receiver.says(&question, Consistency::MinimizeLatency).await, GUEST);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_schema_hears_the_same_hints_and_nothing_else() {
+async fn instances_with_different_schemas_share_only_hints() {
     let fleet = Fleet::new(1, &redis().url(), SCHEMA, &shared_file()).await;
     let new = Arc::new(schema("newer.toml", &newer()));
     let new = fleet.start(new, &redis().url()).await.live;
     let old = &fleet.instances[0].live;
-    // Each is alone with its own statements.
+    // Each is the leader of its own schema's instances.
     until(|| old.app.is_leader() && new.app.is_leader()).await;
-    see_nothing_of_each_other(old, &new).await;
-    hear_each_other(old, &new).await;
+    assert_no_facts_are_shared(old, &new).await;
+    assert_hints_are_shared(old, &new).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_format_hears_the_same_hints_and_nothing_else() {
+async fn instances_with_different_formats_share_only_hints() {
     let fleet = Fleet::new(1, &redis().url(), SCHEMA, &shared_file()).await;
     let server = Server::parse(&redis().url()).expect("a URL of the test's own");
-    let next = fleet.start_over(Arc::clone(&fleet.schema), async |schema, mongodb| {
+    let next = fleet.start_sharing(Arc::clone(&fleet.schema), async |schema, mongodb| {
         let identity = mongodb.identity().await.expect("mongod answers");
         Sharing::new(server, Names::new(&identity, schema.fingerprint(), FORMAT + 1))
     });
     let next = next.await.live;
     let own = &fleet.instances[0].live;
     until(|| own.app.is_leader() && next.app.is_leader()).await;
-    see_nothing_of_each_other(own, &next).await;
-    hear_each_other(own, &next).await;
+    assert_no_facts_are_shared(own, &next).await;
+    assert_hints_are_shared(own, &next).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
+async fn without_change_streams_an_invalidation_reaches_every_instance() {
     let schema = Arc::new(schema("fleet.toml", SCHEMA));
     let database = standalone_mongo().database().await;
     let collections = shared_file().map(|(name, documents)| (name.to_owned(), documents)).into();
@@ -136,17 +138,17 @@ async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let server = Server::parse(&redis().url()).expect("a URL of the test's own");
         let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
-        // Nothing is read again by itself while the test takes place.
+        // Long enough that no fact expires during the test.
         let settings = Settings { staleness_max: std::time::Duration::from_mins(1), ..Settings::default() };
         let app = App::over_mongodb(Arc::clone(&schema), source, settings, Some(sharing));
         instances.push(Live::start(Arc::clone(&schema), database.clone(), app).await);
     }
     let [one, other] = instances.as_slice() else { panic!("there are two") };
     let question = reads(one, FILE);
-    // Its ticks are far ahead of those of the one that tells it.
+    // The receiver's ticks are far ahead of the sender's.
     for _ in 0..10_000 {
         let probe = other.app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
-        probe.expect("a tick takes no server");
+        probe.expect("a tick requires no server");
     }
     for live in &instances {
         live.remembers(&question).await;
@@ -156,15 +158,15 @@ async fn without_change_streams_an_invalidation_still_reaches_every_instance() {
         .delete_one(doc! { "user_id": id(USER) })
         .await
         .expect("it is there");
-    assert_eq!(other.says(&question, Consistency::MinimizeLatency).await, GUEST, "nobody has told it");
-    let told = async {
-        // Until it listens, nobody hears it.
+    assert_eq!(other.says(&question, Consistency::MinimizeLatency).await, GUEST, "no hint was sent");
+    let received = async {
+        // A hint that is sent before the receiver is subscribed is lost, so it is sent again.
         while other.says(&question, Consistency::MinimizeLatency).await == GUEST {
             let invalidated = invalidate(one, &file(&question)).await;
             assert_eq!(invalidated.token.clock, Clock::Local);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("it hears in the end");
+    tokio::time::timeout(PATIENCE, received).await.expect("the hint is received in the end");
     assert_eq!(one.says(&question, Consistency::MinimizeLatency).await, "denied NO_GRANT");
 }

@@ -1,6 +1,6 @@
-//! Several instances over one database and one Redis, each with clients of its own, as if each were a process.
+//! A fleet: several instances over one database and one Redis, each with its own clients, as if each were a process.
 //!
-//! Harms nothing by itself: the Redis is the test's.
+//! Injects no faults: the Redis belongs to the test.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -24,19 +24,19 @@ use super::{
     servers::mongo,
 };
 
-/// How long a fleet may take for what it does by itself.
+/// How long a fleet may take to reach a state by itself.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// An instance, and what it asked MongoDB.
+/// An instance, and a monitor of its commands to MongoDB.
 pub struct Instance {
     pub live: Live,
     pub monitor: Monitor,
 }
 
-/// Some instances.
+/// Several instances.
 pub struct Fleet {
     pub schema: Arc<Schema>,
-    /// As the test itself sees it.
+    /// Through a client of the test's own.
     pub database: Database,
     pub instances: Vec<Instance>,
     urls: String,
@@ -44,12 +44,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// So many instances over a database with these documents, and over the Redis of this URL.
+    /// Starts `count` instances over a new database with these documents, and over the Redis at `url`.
     pub async fn new(count: usize, url: &str, text: &str, collections: &[(&str, Vec<Document>)]) -> Self {
         Self::with(count, url, text, collections, Settings::default()).await
     }
 
-    /// As [`Fleet::new`], with these bounds.
+    /// As [`Fleet::new`], with these settings.
     pub async fn with(
         count: usize,
         url: &str,
@@ -69,24 +69,24 @@ impl Fleet {
         fleet
     }
 
-    /// One more instance starts.
+    /// Starts one more instance of the fleet.
     pub async fn join(&mut self) -> &Instance {
         let instance = self.start(Arc::clone(&self.schema), &self.urls).await;
         self.instances.push(instance);
         self.instances.last().expect("one was pushed")
     }
 
-    /// An instance by another schema, or by another URL, that is none of these.
+    /// Starts an instance with another schema or other URLs. It does not join the fleet.
     pub async fn start(&self, schema: Arc<Schema>, urls: &str) -> Instance {
         let server = Server::parse(urls).expect("a URL of the test's own");
-        self.start_over(schema, async |schema, mongodb| {
+        self.start_sharing(schema, async |schema, mongodb| {
             Sharing::over(server, schema, mongodb).await.expect("mongod answers")
         })
         .await
     }
 
-    /// An instance that shares this with others.
-    pub async fn start_over(
+    /// As [`Fleet::start`], with what the instance shares with others.
+    pub async fn start_sharing(
         &self,
         schema: Arc<Schema>,
         sharing: impl AsyncFnOnce(&Schema, &MongoDb) -> Sharing,
@@ -100,49 +100,49 @@ impl Fleet {
         Instance { live: Live::start(schema, database, app).await, monitor }
     }
 
-    /// Each of the instances.
+    /// The instances.
     pub fn each(&self) -> impl Iterator<Item = &Live> {
         self.instances.iter().map(|instance| &instance.live)
     }
 
-    /// Waits until each instance answers from memory, and that this.
-    pub async fn remember(&self, question: &Question, wanted: &str) {
+    /// Waits until each instance answers the question from memory, and asserts its answer.
+    pub async fn until_cached(&self, question: &Question, wanted: &str) {
         for live in self.each() {
             let answer = live.remembers(question).await;
-            assert_eq!(super::both::shown(&live.schema, answer), wanted, "before: {question:?}");
+            assert_eq!(super::both::shown(&live.schema, answer), wanted, "from memory: {question:?}");
         }
     }
 
-    /// Waits until each instance has heard of everything up to a moment, and then answers this from what it has.
-    pub async fn notice(&self, moment: Moment, question: &Question, wanted: &str) {
+    /// Waits until each instance has applied every change up to a moment, and asserts its answers after that.
+    pub async fn until_applied(&self, moment: Moment, question: &Question, wanted: &str) {
         for live in self.each() {
             live.heard(moment).await;
             assert_eq!(
                 live.says(question, permcached::check::Consistency::MinimizeLatency).await,
                 wanted,
-                "when heard"
+                "once the change is applied"
             );
-            assert_eq!(live.says(question, at_least(moment)).await, wanted, "by the moment");
+            assert_eq!(live.says(question, at_least(moment)).await, wanted, "at least as fresh as the change");
         }
     }
 
-    /// How many of the instances follow MongoDB by themselves, over some rounds of what a stream is asked.
+    /// How many of the instances run a change stream: those that ask MongoDB for events within half a second.
     pub async fn followers(&self) -> usize {
         self.instances.iter().for_each(|instance| drop(instance.monitor.take()));
-        // A stream is asked ten times a second.
+        // A stream asks ten times a second.
         sleep(Duration::from_millis(500)).await;
         let follows = |instance: &&Instance| !commands(&instance.monitor.take(), "getMore").is_empty();
         self.instances.iter().filter(follows).count()
     }
 
-    /// Waits until so many of the instances follow MongoDB by themselves.
+    /// Waits until exactly `count` of the instances run a change stream.
     pub async fn until_followed_by(&self, count: usize) {
         let settled = async { while self.followers().await != count {} };
-        timeout(PATIENCE, settled).await.unwrap_or_else(|_| panic!("not {count} of them follow MongoDB"));
+        timeout(PATIENCE, settled).await.unwrap_or_else(|_| panic!("it is not {count} instances that follow MongoDB"));
     }
 
-    /// Waits until the bus tells each instance all that changes.
-    pub async fn until_told(&self) {
+    /// Waits until the bus delivers every change to each instance.
+    pub async fn until_bus_covers_all(&self) {
         until(|| self.each().all(|live| live.app.bus.covers_all_changes())).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Real Redis servers: one that all tests share, and ones that a test has for itself and may harm: kill, freeze, set
-//! back. A Valkey does for a Redis.
+//! Real Redis servers: one that all tests share, and ones of a single test, which may kill, freeze or set them back. Valkey
+//! serves as well as Redis.
 //!
-//! Nothing here needs a runtime, and within one of several threads nothing holds it up. It harms nothing by itself, and
-//! says nothing of what clients should see.
+//! Works with and without a tokio runtime, and does not block a multi-threaded one. Injects no fault by itself, and asserts
+//! nothing about clients.
 
 mod cluster;
 pub mod setbacks;
@@ -30,36 +30,36 @@ use super::{
     servers::{Server, find, started},
 };
 
-/// How long a server may take to answer. A frozen one never does.
+/// How long a server may take to answer. A frozen server never answers.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// How long servers may take for what they do by themselves: to load a dump, to be in sync, to find each other.
+/// How long servers may take to reach a state by themselves: to load a dump, to be in sync, to find each other.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long to wait between two looks at a server.
+/// How long to wait between two polls of a server.
 const POLL: Duration = Duration::from_millis(10);
 
-/// What each server is started with: it keeps nothing on disk, and replicas need not wait for others to come.
+/// The arguments of each server: it keeps nothing on disk, and a replica does not wait for other replicas.
 const FLAGS: &str = "--bind 127.0.0.1 --appendonly no --repl-diskless-sync yes --repl-diskless-sync-delay 0 \
     --rdb-del-sync-files yes";
 
-/// The names by which a program is looked for, and the variable that names another.
+/// The names of the programs to look for, and the variable that names another program.
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 const VARIABLE: &str = "REDIS_SERVER";
 
-/// What servers say that know nothing of TLS: Valkey and newer ones, older ones.
+/// Parts of the messages of servers that were built without TLS: of Valkey and newer Redis, and of older Redis.
 const WITHOUT_TLS: [&str; 2] = ["Failed finding TLS support", ">>> 'tls-"];
 
-/// The server that all tests of this binary share, started by the first to ask. Each has keys and channels of its own
-/// there.
+/// The server that all tests of this binary share, started by the first that calls this. Each test has its own keys and
+/// channels there.
 #[track_caller]
 pub fn redis() -> &'static Redis {
     static REDIS: LazyLock<Result<Redis, String>> = LazyLock::new(|| Redis::try_start(&[], None, None));
     started(&REDIS)
 }
 
-/// Runs a command on a connection of its own, whoever the server belongs to and whoever asks. A server whose URL is
-/// `rediss` is believed if that authority vouches for it, else if one of the system's does.
+/// Runs a command on any server, on a connection of its own. With `rediss://`, the server's certificate must come from this
+/// authority or, if there is none, from one of the system's.
 pub fn ask(url: &str, authority: Option<&Path>, command: &[&str], within: Duration) -> RedisResult<Value> {
     blocking(|| {
         let client = match authority {
@@ -74,17 +74,17 @@ pub fn ask(url: &str, authority: Option<&Path>, command: &[&str], within: Durati
     })
 }
 
-/// Waits until something is so.
+/// Waits until a condition is met.
 #[track_caller]
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_met: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
+    while !is_met() {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         blocking(|| thread::sleep(POLL));
     }
 }
 
-/// Does what blocks, and lets a runtime of several threads go on meanwhile.
+/// Runs blocking work without blocking the other tasks of a multi-threaded runtime.
 fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => block_in_place(work),
@@ -92,37 +92,37 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A running server. It ends with the value.
+/// A running server. Dropping the value ends it.
 #[derive(Debug)]
 pub struct Redis {
     server: Server,
-    /// What everybody has to say who does not come as another user.
+    /// The password of the default user.
     password: Option<String>,
-    /// What its clients have to believe, where it speaks TLS.
+    /// Its certificates, if it serves TLS.
     certificates: Option<Certificates>,
 }
 
 impl Redis {
-    /// Starts one, with arguments that come after the usual ones.
+    /// Starts a server, with these arguments after the usual ones.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         Self::try_start(arguments, None, None).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// Starts one that wants a password.
+    /// Starts a server that requires a password.
     #[track_caller]
     pub fn with_password(password: &str) -> Self {
         let started = Self::try_start(&["--requirepass", password], Some(password.to_owned()), None);
         started.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// Starts one that speaks TLS and nothing else, by a certificate for 127.0.0.1 and localhost. None, and a line that
-    /// says so, if the program was built without.
+    /// Starts a server that accepts only TLS, with a certificate for 127.0.0.1 and localhost. If the program was built without
+    /// TLS, prints that and returns nothing.
     #[track_caller]
     pub fn with_tls() -> Option<Self> {
         match Self::try_start(&[], None, Some(Certificates::new())) {
             Ok(redis) => Some(redis),
-            Err(why) if WITHOUT_TLS.iter().any(|words| why.contains(words)) => {
+            Err(why) if WITHOUT_TLS.iter().any(|message| why.contains(message)) => {
                 let program = program().unwrap_or_default();
                 println!("not tested: {} was built without TLS", program.display());
                 None
@@ -147,7 +147,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Where a client finds it, and with the password, if it has one.
+    /// The URL, with the password if there is one.
     pub fn url(&self) -> String {
         match &self.password {
             Some(password) => self.url_of("", password),
@@ -155,7 +155,7 @@ impl Redis {
         }
     }
 
-    /// Where a client finds it as a user.
+    /// The URL for a user.
     pub fn url_of(&self, user: &str, password: &str) -> String {
         self.url_with(&format!("{user}:{password}@"))
     }
@@ -165,18 +165,18 @@ impl Redis {
         format!("{scheme}://{user}127.0.0.1:{}", self.port())
     }
 
-    /// Where a client on this machine finds it without a port.
+    /// The URL of its Unix socket.
     pub fn socket_url(&self) -> String {
         let password = self.password.as_ref().map(|password| format!("?pass={password}")).unwrap_or_default();
         format!("redis+unix://{}{password}", socket(&self.server.directory).display())
     }
 
-    /// The authority that vouches for it, where it speaks TLS.
+    /// The file of its certificate authority, if it serves TLS.
     pub fn ca_file(&self) -> Option<PathBuf> {
         self.certificates.as_ref().map(|_| Certificates::authority_in(&self.server.directory))
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.server.port
     }
@@ -187,48 +187,48 @@ impl Redis {
         self.try_run(command).unwrap_or_else(|error| panic!("{}", self.server.failure(&command.join(" "), &error)))
     }
 
-    /// As [`Redis::run`], where the command may fail.
+    /// As [`Redis::run`], for a command that may fail.
     pub fn try_run(&self, command: &[&str]) -> RedisResult<Value> {
         ask(&self.url(), self.ca_file().as_deref(), command, ANSWER_TIME)
     }
 
-    /// As [`Redis::run`], where the type of the reply is known.
+    /// As [`Redis::run`], with a reply of a known type.
     #[track_caller]
     pub fn read<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        let read = from_redis_value(self.run(command));
-        read.unwrap_or_else(|error| panic!("{}", self.server.failure(&command.join(" "), &error)))
+        let value = from_redis_value(self.run(command));
+        value.unwrap_or_else(|error| panic!("{}", self.server.failure(&command.join(" "), &error)))
     }
 
-    /// Whether it answers in so short a time.
+    /// Whether it answers within this time.
     pub fn answers_within(&self, within: Duration) -> bool {
         ask(&self.url(), self.ca_file().as_deref(), &["PING"], within).is_ok()
     }
 
-    /// One field of what it tells of itself; empty if there is no such field.
+    /// The value of a field of its `INFO`; empty if there is no such field.
     #[track_caller]
     pub fn info(&self, section: &str, field: &str) -> String {
         field_of(&self.read::<String>(&["INFO", section]), field)
     }
 
-    /// How many bytes it takes itself to use.
+    /// How many bytes it reports as used.
     #[track_caller]
     pub fn used_memory(&self) -> u64 {
         self.info("memory", "used_memory").parse().expect("a number of bytes")
     }
 
-    /// Forgets all that it holds.
+    /// Removes all keys.
     #[track_caller]
     pub fn flush(&self) {
         self.run(&["FLUSHALL"]);
     }
 
-    /// Cuts the connections of all clients of a kind, `normal` or `pubsub`, and says how many there were.
+    /// Closes the connections of all clients of a kind, `normal` or `pubsub`. Returns how many there were.
     #[track_caller]
     pub fn kill_clients(&self, kind: &str) -> u64 {
         self.read(&["CLIENT", "KILL", "TYPE", kind])
     }
 
-    /// How many subscribers the channels have whose name is like that. Those that subscribe to patterns do not count.
+    /// How many subscribers there are to the channels that match a pattern. Subscriptions to patterns do not count.
     #[track_caller]
     pub fn subscribers(&self, channels: &str) -> u64 {
         let channels: Vec<String> = self.read(&["PUBSUB", "CHANNELS", channels]);
@@ -237,8 +237,8 @@ impl Redis {
         counts.iter().map(|(_, count)| count).sum()
     }
 
-    /// Lets a user in who may do what the rules say, such as `~permcached:* +@read`, and nothing else. The server knows
-    /// of the user until it ends.
+    /// Adds a user with the rights of these rules, such as `~permcached:* +@read`, and no others. The user exists until the server
+    /// ends.
     #[track_caller]
     pub fn set_user(&self, name: &str, password: &str, rules: &str) {
         let password = format!(">{password}");
@@ -246,29 +246,29 @@ impl Redis {
         self.run(&command.collect::<Vec<_>>());
     }
 
-    /// Stops all that it does, until [`Redis::thaw`]. Connections are still taken: the kernel does that.
+    /// Stops the process until [`Redis::thaw`]. The kernel still accepts connections.
     pub fn freeze(&self) {
         blocking(|| self.server.signal("STOP"));
     }
 
-    /// Lets a frozen server go on.
+    /// Continues a frozen server.
     pub fn thaw(&self) {
         blocking(|| self.server.signal("CONT"));
     }
 
-    /// Ends it by `kill -9`. What it held is lost, unless it was started with arguments that keep it.
+    /// Ends it by `kill -9`. Its data is lost, unless its arguments make it keep them.
     pub fn kill(&self) {
         blocking(|| self.server.kill());
     }
 
-    /// Starts it again that has ended, at the same address and with the same arguments.
+    /// Starts an ended server again, at the same address and with the same arguments.
     #[track_caller]
     pub fn start_again(&mut self) {
         let again = blocking(|| self.server.start_again()).and_then(|()| self.until_ready());
         again.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Waits until it has loaded what it has on disk: it listens before.
+    /// Waits until it has loaded its data from disk: it accepts connections earlier.
     fn until_ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -286,8 +286,8 @@ fn program() -> Result<PathBuf, String> {
     find(&NAMES, VARIABLE)
 }
 
-/// Writes certificates to a server's directory, and tells the server of them.
-fn over_tls(certificates: &Certificates, port: u16, directory: &Path) -> Vec<OsString> {
+/// Writes certificates to a server's directory. Returns the arguments by which the server uses them.
+fn tls_arguments(certificates: &Certificates, port: u16, directory: &Path) -> Vec<OsString> {
     let [certificate, key] = certificates.server.write(directory, "server");
     let authority = certificates.write_authority(directory);
     let mut arguments: Vec<OsString> = vec!["--port".into(), "0".into()];
@@ -304,7 +304,7 @@ fn usual_arguments(port: u16, directory: &Path, certificates: Option<&Certificat
     arguments.extend(["--dir".into(), directory.into()]);
     arguments.extend(["--unixsocket".into(), socket(directory).into()]);
     match certificates {
-        Some(certificates) => arguments.extend(over_tls(certificates, port, directory)),
+        Some(certificates) => arguments.extend(tls_arguments(certificates, port, directory)),
         None => arguments.extend(["--port".into(), port.to_string().into()]),
     }
     arguments
@@ -314,8 +314,8 @@ fn socket(directory: &Path) -> PathBuf {
     directory.join("socket")
 }
 
-/// The value of a field in lines such as `role:master`; empty if there is no such line.
-fn field_of(lines: &str, field: &str) -> String {
-    let value = lines.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+/// The value of a field in a text with lines such as `role:master`; empty if there is no such line.
+fn field_of(text: &str, field: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     value.unwrap_or_default().trim().to_owned()
 }

@@ -39,12 +39,12 @@ fn read(path: &str) -> String {
 /// The metrics of a service to which everything has happened that it counts.
 async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     until(|| fleet.each().any(|live| live.app.is_leader())).await;
     let leader = fleet.each().find(|live| live.app.is_leader()).unwrap();
     let service = Service::of(&leader.app).await;
     let question = reads(leader, FILE);
-    fleet.remember(&question, GUEST).await;
+    fleet.until_cached(&question, GUEST).await;
     let gone = leader.delete("shares", doc! { "_id": id(SHARE) }).await;
     leader.heard(gone).await;
     let check = |token: Option<&str>| CheckRequest {

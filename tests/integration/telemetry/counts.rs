@@ -83,7 +83,7 @@ async fn each_fact_that_a_request_needs_is_found_in_one_tier() {
 /// in time.
 async fn is_found_in_each_tier() -> bool {
     let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
-    fleet.until_told().await;
+    fleet.until_bus_covers_all().await;
     let [first, second] = [&fleet.instances[0].live, &fleet.instances[1].live];
     let tiers = |live: &Live| {
         let metrics = &live.app.metrics;

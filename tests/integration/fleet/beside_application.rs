@@ -1,5 +1,7 @@
-//! A small Redis without eviction that an application uses as well: whatever permcached is asked, the application's writes
-//! never fail.
+//! A small Redis without eviction that an application uses too: under any load of permcached, the application's writes never
+//! fail.
+//!
+//! Other eviction policies are tested in `setbacks`.
 
 use std::{
     sync::{
@@ -15,16 +17,16 @@ use permcached::{check::Consistency, invalidate::Outdated, source::Deadline};
 use super::{SCHEMA, USER, id};
 use crate::support::{both::TIME_MAX, fleet::Fleet, redis::Redis};
 
-/// How many files are asked about: as many as there are in an application that is doing well.
+/// How many files the questions are about: as many as a successful application has.
 const FILES: usize = 1_000_000;
 
-/// How many at once: the most that a batch may have.
+/// How many questions a batch has: the maximum.
 const BATCH: usize = 10_000;
 
-/// How many of them are there. All of these change at once, again and again: so the log is as large as it gets.
-const THERE: u32 = 20_000;
+/// How many of the files exist. All of these change at once, again and again, so that the log grows to its maximum.
+const EXISTING: u32 = 20_000;
 
-/// How many sessions the application keeps, 1 KB each.
+/// How many sessions of 1 KB the application keeps.
 const SESSIONS: u64 = 5_000;
 
 fn file_id(number: u32) -> ObjectId {
@@ -33,8 +35,8 @@ fn file_id(number: u32) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// An application that keeps sessions and a queue until it is told to stop. It says what failed, and how much it wrote.
-fn application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<String> {
+/// An application that keeps sessions and a queue until `is_over`. Counts its writes, and returns the errors of those that failed.
+fn run_application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<String> {
     let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     let session = "s".repeat(1_000);
     let mut failed = Vec::new();
@@ -62,21 +64,21 @@ fn application(redis: &Redis, is_over: &AtomicBool, written: &AtomicU64) -> Vec<
             }
             Err(error) => failed.push(error.to_string()),
         }
-        // An application has other things to do.
+        // An application does other things too.
         thread::sleep(std::time::Duration::from_micros(200));
     }
     failed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_million_files_never_make_a_neighbours_write_fail() {
+async fn questions_about_a_million_files_never_make_an_applications_write_fail() {
     let redis = Arc::new(Redis::start(&["--maxmemory", "25mb", "--maxmemory-policy", "noeviction"]));
     let file = |number: u32| doc! { "_id": file_id(number), "owner_id": id(USER) };
-    let fleet = Fleet::new(3, &redis.url(), SCHEMA, &[("files", (0..THERE).map(file).collect())]).await;
+    let fleet = Fleet::new(3, &redis.url(), SCHEMA, &[("files", (0..EXISTING).map(file).collect())]).await;
     let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let neighbour = {
+    let application = {
         let (redis, is_over, written) = (Arc::clone(&redis), Arc::clone(&is_over), Arc::clone(&written));
-        thread::spawn(move || application(&redis, &is_over, &written))
+        thread::spawn(move || run_application(&redis, &is_over, &written))
     };
     let mut most = 0;
     for (batch, place) in (0..FILES / BATCH).zip((0..3).cycle()) {
@@ -98,13 +100,13 @@ async fn a_million_files_never_make_a_neighbours_write_fail() {
         most = most.max(redis.used_memory());
     }
     is_over.store(true, Ordering::Relaxed);
-    let failed = neighbour.join().expect("it does not panic");
+    let failed = application.join().expect("the application does not panic");
     assert!(failed.is_empty(), "{} writes failed: {}", failed.len(), failed[0]);
     let facts: u64 = redis.read(&["DBSIZE"]);
     println!(
-        "{} writes of the neighbour, {facts} keys at the end, {most} bytes at most",
+        "{} writes of the application, {facts} keys at the end, {most} bytes at most",
         written.load(Ordering::Relaxed)
     );
-    assert!(written.load(Ordering::Relaxed) > SESSIONS, "the neighbour wrote all that it keeps");
+    assert!(written.load(Ordering::Relaxed) > SESSIONS, "the application wrote all its sessions");
     assert!(facts > 2 * SESSIONS, "facts were shared: {facts}");
 }
