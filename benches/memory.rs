@@ -1,13 +1,13 @@
-//! What a million remembered file facts take, by the growth of the whole process, and how long a hit takes; beside two
-//! well-kept caches with the same keys, the same facts and a budget of the same bytes, and a map that is no cache.
+//! The memory that a million cached file facts take, by the growth of the whole process, and the time of a hit. The same
+//! is measured for two established caches with the same keys, facts and budget in bytes, and for a map that is no cache.
 //!
-//! Each is measured in a process of its own, which this program starts. Measures no source and no wire.
+//! This program starts a process of its own for each cache. It measures neither a source nor a network.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench that cannot run says so, and prints what it found"
+    reason = "a bench stops with a message if it cannot run, and prints its results"
 )]
 
 use std::{
@@ -33,7 +33,7 @@ const FACTS: u32 = 1_000_000;
 const BYTES_MAX: u32 = 1 << 30;
 const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
 
-/// Whose turn it is, in the process that measures.
+/// The environment variable that names the cache to measure. It is set in the processes that measure.
 const CACHE: &str = "PERMCACHED_BENCH_CACHE";
 const CACHES: [&str; 5] = ["permcached", "permcached, no marks", "dashmap", "quick_cache", "moka"];
 
@@ -43,7 +43,7 @@ fn id(kind: u8, number: u32) -> [u8; 12] {
     bytes
 }
 
-/// File facts as the shipped schema reads them: an owner and a folder, and every 20th is deleted.
+/// Makes file facts of the shipped schema: each file has an owner and a folder, and every 20th is deleted.
 struct Files {
     schema: Arc<Schema>,
     lookup: LookupId,
@@ -64,16 +64,16 @@ impl Files {
     }
 }
 
-/// How much memory the process has, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> u32 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux tells it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
-    let kilobytes: u32 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
+    let status = fs::read_to_string("/proc/self/status").expect("this bench runs on Linux");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a resident size");
+    let kilobytes: u32 = size.trim().trim_end_matches(" kB").parse().expect("the size is a number");
     kilobytes * 1_024
 }
 
-/// Fills a cache, then looks every fact up in an order that no cache line helps with. Prints bytes a fact and nanoseconds
-/// a hit: the best of several runs, which is what the machine can do.
+/// Fills a cache, then looks up every fact, in an order in which the processor's caches do not help. Prints the bytes of
+/// a fact and the nanoseconds of a hit: the best of several runs shows what the machine can do.
 fn measure(files: &Files, insert: impl Fn(FactKey, Fact), get: impl Fn(FactKey) -> bool) {
     const RUNS: u32 = 5;
     const STEP: u64 = 2_654_435_761;
@@ -84,21 +84,21 @@ fn measure(files: &Files, insert: impl Fn(FactKey, Fact), get: impl Fn(FactKey) 
         let started = Instant::now();
         let mut found = 0;
         for number in 0..u64::from(FACTS) {
-            let number = u32::try_from(number * STEP % u64::from(FACTS)).expect("it is less");
+            let number = u32::try_from(number * STEP % u64::from(FACTS)).expect("a number below FACTS");
             found += u32::from(get(black_box(files.key(number))));
         }
-        assert!(found >= FACTS / 100 * 99, "{found} of {FACTS} facts are there");
+        assert!(found >= FACTS / 100 * 99, "{found} of {FACTS} facts are cached");
         started.elapsed().as_secs_f64() * 1e9 / f64::from(FACTS)
     };
     println!("{bytes} {}", (0..RUNS).map(run).fold(f64::INFINITY, f64::min));
 }
 
-fn measure_one(cache: &str) {
-    let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).expect("the schema is shipped"));
+fn measure_cache(cache: &str) {
+    let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).expect("the shipped schema is valid"));
     let is_it = |lookup: &permcached::schema::Lookup| &*lookup.collection == "files" && lookup.is_by_id();
-    let lookup = schema.lookups().find(|(_, lookup)| is_it(lookup)).expect("it reads files").0;
+    let lookup = schema.lookups().find(|(_, lookup)| is_it(lookup)).expect("the schema reads files").0;
     let files = Files { schema: Arc::clone(&schema), lookup };
-    let bytes_max = usize::try_from(BYTES_MAX).expect("this is no small machine");
+    let bytes_max = usize::try_from(BYTES_MAX).expect("a 64-bit machine");
     match cache {
         "permcached" => {
             let memory = Arc::new(Memory::new(bytes_max));
@@ -116,7 +116,7 @@ fn measure_one(cache: &str) {
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
         }
         "dashmap" => {
-            // No cache: it has neither a budget nor an eviction.
+            // A map, not a cache: it has no budget and evicts nothing.
             let map = dashmap::DashMap::with_hasher(RandomState::default());
             let insert = |key, fact| drop(map.insert(key, fact));
             measure(&files, insert, |key| map.get(&key).map(|fact| fact.clone()).is_some());
@@ -136,21 +136,21 @@ fn measure_one(cache: &str) {
                     u64::try_from(fact.memory()).unwrap_or(u64::MAX)
                 }
             }
-            let facts = usize::try_from(FACTS).expect("this is no small machine");
+            let facts = usize::try_from(FACTS).expect("a 64-bit machine");
             let hasher = RandomState::default();
             let lifecycle = quick_cache::sync::DefaultLifecycle::default();
             let cache = quick_cache::sync::Cache::with(facts, BYTES_MAX.into(), Weighter, hasher, lifecycle);
             measure(&files, |key, fact| cache.insert(key, fact), |key| cache.get(&key).is_some());
         }
-        other => panic!("there is no cache called {other}"),
+        other => panic!("unknown cache {other}"),
     }
 }
 
 fn main() {
     if let Ok(cache) = env::var(CACHE) {
-        return measure_one(&cache);
+        return measure_cache(&cache);
     }
-    let program = env::current_exe().expect("this program is somewhere");
+    let program = env::current_exe().expect("this program has a path");
     println!("{:<22} {:>13} {:>8} {:>8} {:>8}", "1,000,000 file facts", "bytes a fact", "ratio", "ns a hit", "ratio");
     let mut first = None;
     for cache in CACHES {

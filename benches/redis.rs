@@ -1,8 +1,7 @@
-//! What a file's fact takes in Redis, by the growth of `used_memory`, expiry included; beside the key that an application
-//! kept for each user and file before.
+//! The memory that the fact of a file takes in Redis, by the growth of `used_memory`, expiry included. It is compared
+//! with a key for each user and file, as an application kept them before.
 //!
-//! Each is written to a real server of its own, which this program starts; the facts as the service writes them. Measures no
-//! time.
+//! This program starts a real server for each. It writes the facts with the service's own writer. It measures no times.
 
 #![expect(
     unreachable_pub,
@@ -10,9 +9,9 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench that cannot run says so, and prints what it found"
+    reason = "a bench stops with a message if it cannot run, and prints its results"
 )]
-#![allow(dead_code, reason = "what the tests share does more than is needed here")]
+#![allow(dead_code, reason = "this bench uses only a part of what the tests share")]
 
 #[path = "../tests/integration/support/servers.rs"]
 mod servers;
@@ -33,13 +32,13 @@ use permcached::{
 use redis::{Client, Connection};
 use tokio::time::sleep;
 
-/// How many keys there are of each.
+/// The number of keys of each kind.
 const KEYS: u32 = 100_000;
 
-/// How many are written before what was written is looked at.
+/// How many facts are queued before this program waits for the writer.
 const BATCH: u32 = 10_000;
 
-/// Which part of the old key's memory a fact may take.
+/// The memory that a fact may take, as a part of that of the old key.
 const TARGET: f64 = 0.65;
 
 const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
@@ -50,7 +49,7 @@ fn id(kind: u8, number: u32) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// A server, and a connection to it.
+/// A Redis server and a connection to it.
 struct Redis {
     server: servers::Server,
     connection: Connection,
@@ -66,17 +65,17 @@ impl Redis {
         let server = servers::Server::start_program("redis-server", &program(), arguments);
         let server = server.unwrap_or_else(|why| panic!("{why}"));
         let connection = Client::open(url(server.port)).and_then(|client| client.get_connection());
-        Self { connection: connection.expect("it listens"), server }
+        Self { connection: connection.expect("the server listens"), server }
     }
 
     fn used_memory(&mut self) -> u64 {
-        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.connection).expect("it answers");
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.connection).expect("the server answers");
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
         used.and_then(|used| used.trim().parse().ok()).expect("a number of bytes")
     }
 
     fn keys(&mut self) -> u32 {
-        redis::cmd("DBSIZE").query(&mut self.connection).expect("it answers")
+        redis::cmd("DBSIZE").query(&mut self.connection).expect("the server answers")
     }
 }
 
@@ -88,8 +87,8 @@ fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}")
 }
 
-/// How many bytes each of the old keys takes.
-fn old() -> f64 {
+/// The bytes of each old key.
+fn old_key_bytes() -> f64 {
     const VALUE: &str = r#"{"canRead":true,"canWrite":true,"canDelete":true,"canShare":true}"#;
     let mut redis = Redis::start();
     let before = redis.used_memory();
@@ -99,19 +98,19 @@ fn old() -> f64 {
             let key = format!("perm:{}:file:{}", id(1, number % 1_000), id(2, number));
             pipeline.cmd("SET").arg(key).arg(VALUE).arg("EX").arg(300).ignore();
         }
-        pipeline.query::<()>(&mut redis.connection).expect("it takes them");
+        pipeline.query::<()>(&mut redis.connection).expect("the server accepts the keys");
     }
-    each(&mut redis, before)
+    bytes_per_key(&mut redis, before)
 }
 
-/// How many bytes each fact takes.
-async fn new() -> f64 {
+/// The bytes of each fact.
+async fn fact_bytes() -> f64 {
     let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap_or_else(|errors| panic!("{errors}")));
-    let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == "files").expect("there is one").0;
+    let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == "files").expect("the schema reads files").0;
     let mut redis = Redis::start();
     let link = Link::new(Arc::new(Server::parse(&url(redis.server.port)).expect("a URL")), ANSWER_TIME);
     let running = tokio::spawn(link.clone().run(|_| ()));
-    link.watch().wait_for(|up| *up).await.expect("it is run");
+    link.watch().wait_for(|up| *up).await.expect("the link runs");
     let collections = vec![("files".to_owned(), Some([1; 16]))];
     let identity = Identity { set: Some("rs0".to_owned()), database: "app".to_owned(), collections };
     let names = Names::new(&identity, schema.fingerprint(), FORMAT);
@@ -126,20 +125,21 @@ async fn new() -> f64 {
             sleep(Duration::from_millis(5)).await;
         }
     }
-    let each = each(&mut redis, before);
+    let bytes = bytes_per_key(&mut redis, before);
     running.abort();
     writer.abort();
-    each
+    bytes
 }
 
-/// A file in a folder, read at some moment of its second.
+/// The fact of a file in a folder. Five hundred files share the second of their stamps.
 fn file(schema: &Schema, lookup: LookupId, number: u32) -> Fact {
     let key = FactKey { lookup, id: Id::ObjectId(id(2, number).bytes()) };
     let document = doc! { "_id": id(2, number), "owner_id": id(1, number % 10_000), "folder_id": id(3, number / 20) };
     Fact::read(schema, key, Moment::new(1_790_000_000 + number / 500, 1 + number % 500), &[&document])
 }
 
-fn each(redis: &mut Redis, before: u64) -> f64 {
+/// The growth of the memory since `before`, for each key.
+fn bytes_per_key(redis: &mut Redis, before: u64) -> f64 {
     assert_eq!(redis.keys(), KEYS);
     let growth = u32::try_from(redis.used_memory() - before).expect("some megabytes");
     f64::from(growth) / f64::from(KEYS)
@@ -147,7 +147,7 @@ fn each(redis: &mut Redis, before: u64) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let (old, new) = (old(), new().await);
+    let (old, new) = (old_key_bytes(), fact_bytes().await);
     let ratio = new / old;
     println!("{:<36} {:>12} {:>8}", "growth of used_memory", "bytes a key", "ratio");
     println!("{:<36} {old:>12.1} {:>8.2}", "the old key of a user and a file", 1.0);

@@ -1,8 +1,8 @@
-//! What a cold check costs: a file three folders deep takes at most five rounds, with one find per lookup in each, sent
-//! together; a batch of 1,000 files in one folder takes no more. Counted on the wire, by the driver's command
-//! monitoring.
+//! The cost of a check without cached facts. A file three folders deep takes at most five rounds. Each round sends one
+//! find for each lookup, all at the same time. A batch of 1,000 files in one folder takes no more rounds. The driver's
+//! command monitoring counts the finds, and shows the read concern, projection, filter and time limit of each.
 //!
-//! And what each of these finds says: read concern, projection, filter, time limit.
+//! How long a check takes is not measured here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -27,7 +27,7 @@ use crate::support::{
     servers::mongo,
 };
 
-/// What the design allows for a file three folders deep.
+/// The most rounds for a file three folders deep.
 const ROUNDS_MAX: usize = 5;
 
 /// How many files the batch asks about.
@@ -48,8 +48,8 @@ const FOLDER: u8 = 2;
 const FILE: u8 = 3;
 const SHARE: u8 = 4;
 
-/// 1,000 files in a folder in a folder in a folder; the outermost is shared with user 1. Much about them is nobody's
-/// business.
+/// 1,000 files in a folder in a folder in a folder; the outermost folder is shared with user 1. The documents also have
+/// fields that no relation reads.
 fn tree() -> Collections {
     let user =
         |number| doc! { "_id": id(USER, number), "is_active": true, "email": "x@example.com", "password": "hash" };
@@ -72,7 +72,7 @@ fn tree() -> Collections {
     };
     let shares = vec![
         share(1, 1, doc! {}),
-        // These match no relation: they stay where they are.
+        // These match no relation, so no find returns them.
         share(2, 1, doc! { "is_active": false }),
         share(3, 2, doc! { "share_type": "other" }),
         share(4, 3, doc! { "is_active": false, "share_type": "public", "public_token": "token" }),
@@ -85,7 +85,7 @@ fn tree() -> Collections {
     ])
 }
 
-/// A checker over the tree, and its record.
+/// A checker over the tree, and the source that records its loads.
 async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
@@ -96,23 +96,23 @@ async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
     (Asked::new(&schema, Arc::clone(&source) as _), source)
 }
 
-/// One request, and the rounds that it took.
+/// The answers to one request, and the rounds that it took.
 async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<String>, Vec<Round>) {
     let (rounds, sum) = (asked.metric("permcached_check_rounds_count"), asked.metric("permcached_check_rounds_sum"));
     let checked = asked.checker.check(questions, Consistency::FullyConsistent, Deadline::after(DEADLINE)).await;
     let schema = asked.checker.schema();
     let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
-    let taken = source.take();
+    let rounds_taken = source.take();
     assert_eq!(asked.metric("permcached_check_rounds_count"), rounds + 1);
     assert_eq!(
         asked.metric("permcached_check_rounds_sum"),
-        sum + taken.len() as u64,
+        sum + rounds_taken.len() as u64,
         "the metric counts the same rounds"
     );
-    (answers, taken)
+    (answers, rounds_taken)
 }
 
-/// `shares by folder_id`, and the keys that a find asks for.
+/// The lookup of a find, such as `shares by folder_id`, and its keys.
 fn lookup_of(find: &Document) -> (String, Vec<Bson>) {
     let filter = find.get_document("filter").unwrap();
     let by_key = filter.get_array("$and").map_or(filter, |sides| sides[0].as_document().unwrap());
@@ -176,14 +176,14 @@ async fn a_file_three_folders_deep_takes_at_most_five_rounds() {
         let (answers, rounds) = ask(&asked, &source, &questions).await;
         assert_eq!(answers, [answer], "{subject} {permission}");
         assert_eq!(assert_cold(&rounds), expected, "{subject} {permission}");
-        // What must be fully consistent is cold each time.
+        // A fully consistent check uses no cached fact.
         let (_, again) = ask(&asked, &source, &questions).await;
         assert_eq!(again.len(), rounds.len());
     }
 }
 
 #[tokio::test]
-async fn a_batch_of_1000_files_in_one_folder_takes_no_more() {
+async fn a_batch_of_1000_files_in_one_folder_takes_no_more_rounds_than_one_file() {
     let (asked, source) = cold("cold-batch").await;
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let read =
@@ -192,17 +192,18 @@ async fn a_batch_of_1000_files_in_one_folder_takes_no_more() {
     let (answers, rounds) = ask(&asked, &source, &questions).await;
     assert!(answers.iter().all(|answer| answer == "allowed by folder#guest"), "{answers:?}");
     assert_eq!(assert_cold(&rounds), OF_A_GUEST);
-    let asked_for: Vec<usize> = rounds.iter().map(|round| round.keys.len()).collect();
-    // Each file and its shares, and the user once; then a folder and its shares, whoever asks how often.
-    assert_eq!(asked_for, [2_001, 2, 2, 2]);
+    let key_counts: Vec<usize> = rounds.iter().map(|round| round.keys.len()).collect();
+    // Each file with its shares, and the user once. Then one folder with its shares in each round, however many files ask
+    // for it.
+    assert_eq!(key_counts, [2_001, 2, 2, 2]);
 }
 
 #[tokio::test]
-async fn all_finds_of_a_round_are_sent_before_the_first_comes_back() {
+async fn all_finds_of_a_round_are_sent_before_the_first_returns() {
     let (asked, source) = cold("cold-together").await;
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let questions = [question(&schema, &format!("user:{}", id(USER, 2)), "read", &format!("file:{}", id(FILE, 0)))];
-    // So that connections are there.
+    // Opens the connections.
     ask(&asked, &source, &questions).await;
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 100 };
     let slow = FailPoint::on(mongo(), "cold-together", "alwaysOn", slow).await;
@@ -217,7 +218,7 @@ async fn all_finds_of_a_round_are_sent_before_the_first_comes_back() {
 }
 
 #[tokio::test]
-async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_need() {
+async fn each_find_reads_a_snapshot_after_the_probe_and_only_the_fields_of_relations() {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
     fill(&database, &schema, &tree()).await;
@@ -234,7 +235,7 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let as_of = checked[0].as_ref().unwrap().as_of.moment;
     let events = monitor.take();
 
-    // First the probe: linearizable, of one document at most, which there is not, after no moment.
+    // First the probe: a linearizable read of at most one document, which does not exist, without `afterClusterTime`.
     let finds = commands(&events, "find");
     let (probe, finds) = finds.split_first().unwrap();
     assert_eq!(probe.get_document("readConcern").unwrap(), &doc! { "level": "linearizable" });
@@ -243,25 +244,25 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
     let replies = events
         .iter()
         .filter_map(|event| if let CommandEvent::Succeeded(reply) = event { Some(&reply.reply) } else { None });
-    let record_probe = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
-    assert!(as_of.seconds() >= record_probe.time);
+    let probed = replies.clone().next().unwrap().get_timestamp("operationTime").unwrap();
+    assert!(as_of.seconds() >= probed.time);
 
     let mut projections = BTreeMap::new();
     for find in finds {
-        // The probe's moment or later, as a snapshot.
+        // A snapshot as of the probe's moment or later.
         assert_eq!(level(find), "snapshot");
         let after = find.get_document("readConcern").unwrap().get_timestamp("afterClusterTime").unwrap();
-        assert!(after >= record_probe, "{after:?} {record_probe:?}");
+        assert!(after >= probed, "{after:?} {probed:?}");
         projections.insert(
             lookup_of(find).0,
             find.get_document("projection").unwrap().keys().cloned().collect::<Vec<_>>().join(" "),
         );
     }
     for command in finds.iter().chain([probe]) {
-        // The time that is left, and no more.
+        // At most the time that the request has left.
         let limit = number(command, "maxTimeMS");
         assert!(limit > 0 && limit <= i64::try_from(DEADLINE.as_millis()).unwrap(), "{limit}");
-        // The primary is the default; where the driver says it, it says that.
+        // The primary is the default. If the driver sends a preference, it is that.
         let preference =
             command.get_document("$readPreference").ok().and_then(|preference| preference.get_str("mode").ok());
         assert!(preference.is_none_or(|mode| mode == "primary"), "{command}");
@@ -292,18 +293,18 @@ async fn each_find_reads_a_snapshot_after_the_probe_and_no_more_than_relations_n
         expected
     );
 
-    // What no relation could use stays in the database.
+    // Documents that match no relation stay in the database.
     let found: Vec<ObjectId> = replies
         .flat_map(documents_of)
         .filter(|document| document.contains_key("share_type"))
         .map(|document| document.get_object_id("_id").unwrap())
         .collect();
     assert_eq!(found, [id(SHARE, 1)]);
-    // What is found by its own id is read whole: a relation under a `!` needs what does not match, too.
+    // A lookup by `_id` has no further conditions: a relation under a `!` also requires documents that do not match.
     for find in finds.iter().filter(|find| lookup_of(find).0.ends_with("by _id")) {
         assert_eq!(find.get_document("filter").unwrap().keys().collect::<Vec<_>>(), ["_id"]);
     }
-    // Dates are the clock's business: a filter with one would be wrong a moment later.
+    // No filter compares dates: they are compared with the clock at each check.
     for find in finds {
         assert!(!format!("{}", find.get_document("filter").unwrap()).contains("expires_at"), "{find}");
     }
@@ -314,7 +315,7 @@ fn documents_of(reply: &Document) -> Vec<Document> {
     batch.map(|batch| batch.iter().filter_map(|item| item.as_document().cloned()).collect()).unwrap_or_default()
 }
 
-/// A whole number of whatever width.
+/// An integer of either width.
 fn number(document: &Document, field: &str) -> i64 {
     match document.get(field) {
         Some(Bson::Int32(number)) => i64::from(*number),
@@ -324,29 +325,29 @@ fn number(document: &Document, field: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
-    const ASKERS: usize = 10_000;
+async fn ten_thousand_checks_of_one_file_load_each_fact_once() {
+    const CHECKS: usize = 10_000;
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
     fill(&database, &schema, &tree()).await;
     let monitor = Monitor::default();
     let client = monitor.client(mongo(), "cold-crowd").await;
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
-    // So long that nothing is read again because it is too old by now, however busy the machine is.
+    // Long enough that no fact becomes too old and is read again, however busy the machine is.
     let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
     let metrics = Arc::<Metrics>::default();
     let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::clone(&metrics), settings);
     let crowd = Asked { checker, metrics };
     let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
     monitor.take();
-    let everybody = (0..ASKERS).map(|_| {
+    let checks = (0..CHECKS).map(|_| {
         let (checker, asked) = (crowd.checker.clone(), asked.clone());
         tokio::spawn(async move {
             checker.check(&[asked], Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
         })
     });
-    for asking in everybody.collect::<Vec<_>>() {
-        let checked = asking.await.expect("no panic").expect("an answer");
+    for check in checks.collect::<Vec<_>>() {
+        let checked = check.await.expect("no panic").expect("an answer");
         assert_eq!(shown(&schema, checked.answer), "allowed by folder#guest");
     }
     let finds = commands(&monitor.take(), "find");
@@ -358,8 +359,8 @@ async fn ten_thousand_who_ask_about_one_cold_file_load_each_fact_once() {
     let keys: Vec<String> = keys.collect();
     let distinct: BTreeSet<&String> = keys.iter().collect();
     assert_eq!(keys.len(), distinct.len(), "each fact is loaded once: {keys:?}");
-    // The file with its shares and the user; then three folders with theirs.
+    // The file with its shares, and the user; then three folders with their shares.
     assert_eq!(distinct.len(), 3 + 3 * 2, "{distinct:?}");
-    // Not because everybody came so late that memory served them: some waited for what another one was loading.
-    assert!(crowd.metric("permcached_loads_joined_total") > 0, "nobody waited for another");
+    // Not merely because memory served all later checks: some joined the load of another check.
+    assert!(crowd.metric("permcached_loads_joined_total") > 0, "no check joined a load");
 }

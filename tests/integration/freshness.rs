@@ -1,13 +1,13 @@
-//! Freshness over a real replica set: what is remembered stays true.
+//! Freshness over a real replica set: cached facts stay true, whatever is written.
 //!
-//! Each test has two applications (`Two`): the first is asked by the moment of a change, the second only hears of it.
+//! Many tests have two instances (`Two`): the first is asked with the moment of a change, the second only receives the
+//! change. Several instances over one Redis are tested in `fleet`.
 
 mod bound;
 mod collections;
 mod deposed;
 mod documents;
 mod feed;
-mod singleflight;
 mod floods;
 mod instance;
 mod invalidation;
@@ -15,6 +15,7 @@ mod moments;
 mod odd;
 mod outage;
 mod single;
+mod singleflight;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::question::Question;
@@ -63,10 +64,10 @@ guest = { collection = "shares", by = "file_id", field = "user_id", where = { ac
 read = "!deleted & (owner | editor | reader | reviewer | guest | folder.read)"
 "#;
 
-/// Who asks.
+/// The user who asks.
 const USER: u8 = 101;
 
-/// Who owns everything.
+/// The owner of everything.
 const OWNER: u8 = 100;
 
 const GUEST: &str = "allowed by file#guest";
@@ -88,7 +89,7 @@ fn file(number: u8) -> Document {
     doc! { "_id": id(number), "owner_id": id(OWNER) }
 }
 
-/// A file with one more field.
+/// A file with more fields.
 fn file_with(number: u8, fields: Document) -> Document {
     let mut file = file(number);
     file.extend(fields);
@@ -99,7 +100,7 @@ fn share(number: u8, file: u8) -> Document {
     doc! { "_id": id(number), "file_id": id(file), "user_id": id(USER), "active": true }
 }
 
-/// Whether a user may read a file.
+/// The question whether a user may read a file.
 fn reads(live: &Live, user: u8, file: u8) -> Question {
     live.question(&format!("user:{}", id(user)), "read", &format!("file:{}", id(file)))
 }

@@ -1,6 +1,6 @@
-//! What is remembered: within its budget at all times, counted as it is, and found without allocating.
+//! L1, the facts in memory: they never exceed their budget, all their bytes are counted, and a hit allocates nothing.
 //!
-//! Whether a remembered fact still counts is tested with freshness.
+//! Whether a cached fact still counts is tested in `freshness`.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ fn lookup(schema: &Schema, collection: &str, by: &str) -> LookupId {
     lookups.find(|(_, lookup)| is_it(lookup)).expect("the schema has it").0
 }
 
-/// Facts of files and of their shares.
+/// Makes facts of files and of their shares.
 struct Files {
     schema: Schema,
     by_id: LookupId,
@@ -63,7 +63,7 @@ impl Files {
         Fact::read(&self.schema, self.key(number), Moment::from_count(stamp), &[&document])
     }
 
-    /// So many shares of a file, of which some have an end, and one an id that is a text.
+    /// `count` shares of a file. Some have an expiry, and some have a string as `_id`.
     fn shares(&self, number: u32, count: u32, stamp: u64) -> Fact {
         let share = |share| {
             let mut document = doc! {
@@ -83,12 +83,12 @@ impl Files {
     }
 }
 
-fn is_there(memory: &Memory, key: &FactKey) -> bool {
+fn is_cached(memory: &Memory, key: &FactKey) -> bool {
     memory.get(key.lookup, &key.id).is_some()
 }
 
 #[test]
-fn ten_times_the_budget_passes_through_it_and_what_is_used_stays() {
+fn facts_in_use_stay_while_ten_times_the_budget_is_inserted() {
     const THREADS: u32 = 4;
     const HOT: u32 = 100;
     let files = Files::new();
@@ -98,7 +98,7 @@ fn ten_times_the_budget_passes_through_it_and_what_is_used_stays() {
     let is_over = AtomicBool::new(false);
     (0..HOT).for_each(|number| memory.insert(&files.file(number, 1), || true));
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
+        let sampler = scope.spawn(|| {
             let mut most = 0;
             while !is_over.load(Ordering::Relaxed) {
                 most = memory.bytes().max(most);
@@ -106,12 +106,12 @@ fn ten_times_the_budget_passes_through_it_and_what_is_used_stays() {
             }
             most
         });
-        let fill = |thread: u32| {
+        let insert = |thread: u32| {
             let (files, memory) = (&files, &memory);
             move || {
                 for number in HOT + thread * each..HOT + (thread + 1) * each {
                     memory.insert(&files.file(number, 1), || true);
-                    // Some are replaced by what is larger or smaller, some have other sizes.
+                    // Some facts are of other sizes, and some are replaced by a larger or a smaller one.
                     if number % 4 == 0 {
                         memory.insert(&files.shares(number, number % 7, 1), || true);
                         memory.insert(&files.shares(number, (number + 3) % 7, 2), || true);
@@ -121,37 +121,39 @@ fn ten_times_the_budget_passes_through_it_and_what_is_used_stays() {
                 }
             }
         };
-        let fillers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(fill(thread))).collect();
-        for filler in fillers {
-            filler.join().unwrap();
+        let inserters: Vec<_> = (0..THREADS).map(|thread| scope.spawn(insert(thread))).collect();
+        for inserter in inserters {
+            inserter.join().unwrap();
         }
         is_over.store(true, Ordering::Relaxed);
-        let most = watcher.join().unwrap();
+        let most = sampler.join().unwrap();
         assert!(most <= BUDGET && most > BUDGET / 10 * 8, "{most}");
     });
-    let there = |numbers: std::ops::Range<u32>| numbers.filter(|number| is_there(&memory, &files.key(*number))).count();
-    let kept = there(0..HOT);
-    // Of the others a tenth is there. On a busy machine a thread may not get at some of these for as long as a hand takes.
-    assert!(kept >= 80, "of {HOT} facts in use, {kept} are there");
+    let cached =
+        |numbers: std::ops::Range<u32>| numbers.filter(|number| is_cached(&memory, &files.key(*number))).count();
+    let kept = cached(0..HOT);
+    // Of the other facts a tenth is left. On a busy machine, a thread may not use one of these for a whole round of the
+    // CLOCK hand.
+    assert!(kept >= 80, "of {HOT} facts in use, {kept} are cached");
     let (from, newest) = (HOT + THREADS * each, facts_max / 4);
     (from..from + newest).for_each(|number| memory.insert(&files.file(number, 1), || true));
-    let kept = there(from..from + newest);
-    assert!(kept as u32 >= newest / 100 * 98, "of the newest {newest} facts, {kept} are there");
+    let kept = cached(from..from + newest);
+    assert!(kept as u32 >= newest / 100 * 98, "of the newest {newest} facts, {kept} are cached");
 }
 
 #[test]
-fn what_is_counted_is_what_is_allocated() {
+fn the_counted_bytes_match_the_allocated_bytes() {
     let files = Files::new();
     let memory = Memory::new(16 * BUDGET);
     let agrees = |info: allocation_counter::AllocationInfo, before: usize| {
         let counted = memory.bytes() - before;
         let allocated = usize::try_from(info.bytes_current).unwrap();
-        // What the allocator adds is counted too: 8 to 24 bytes for each.
+        // The count includes what the allocator adds, 8 to 24 bytes for each allocation.
         assert!((allocated..=allocated / 4 * 5).contains(&counted), "{counted}: {info:?}");
     };
     let mut before = memory.bytes();
     assert_eq!(before, 0);
-    // Files; shares of many kinds; the same again, of other sizes; nothing at all.
+    // First files, then shares of many kinds, then shares of other sizes, then facts without documents.
     for (size, stamp) in [(None, 1), (Some(3), 1), (Some(6), 2), (Some(0), 3)] {
         let info = allocation_counter::measure(|| {
             for number in 0..8_000 {
@@ -171,14 +173,14 @@ fn what_is_counted_is_what_is_allocated() {
         again.insert(&files.shares(number, 0, 1), || true);
     }
     let difference = memory.bytes().abs_diff(again.bytes());
-    // Which table has grown when is chance.
+    // It is chance when a table grows.
     assert!(difference <= memory.bytes() / 5, "replaced: {}, new: {}", memory.bytes(), again.bytes());
     memory.clear();
     assert_eq!((memory.bytes(), memory.count()), (0, 0));
 }
 
 #[test]
-fn the_budget_holds_while_a_table_grows() {
+fn the_budget_is_not_exceeded_while_a_table_grows() {
     let files = Files::new();
     for budget in [1_000, 50_000, BUDGET / 3, BUDGET] {
         let memory = Memory::new(budget);
@@ -188,14 +190,14 @@ fn the_budget_holds_while_a_table_grows() {
                 memory.insert(&fact, || true);
             }
         });
-        // The fact that is on its way in, and the document that it is read from.
-        let passing = 2_000;
-        assert!(info.bytes_max as usize <= budget + passing, "{budget}: {info:?}");
+        // The fact that is being inserted, and the document that it is read from.
+        let in_progress = 2_000;
+        assert!(info.bytes_max as usize <= budget + in_progress, "{budget}: {info:?}");
     }
 }
 
 #[test]
-fn a_fact_larger_than_its_share_of_the_budget_is_not_remembered() {
+fn a_fact_larger_than_the_share_of_a_shard_is_not_cached() {
     let files = Files::new();
     let memory = Memory::new(BUDGET / 16);
     memory.insert(&files.file(1, 1), || true);
@@ -204,7 +206,7 @@ fn a_fact_larger_than_its_share_of_the_budget_is_not_remembered() {
 }
 
 #[test]
-fn a_newer_fact_stays_and_one_of_a_history_that_is_over_is_not_taken() {
+fn a_newer_fact_is_kept_and_a_fact_of_an_ended_epoch_is_rejected() {
     let files = Files::new();
     let memory = Memory::new(BUDGET);
     let stamp = || memory.get(files.by_id, &files.key(7).id).map(|fact| fact.stamp().as_u64());
@@ -232,7 +234,7 @@ async fn a_hit_allocates_nothing() {
     let asked = question(&schema, &format!("user:{}", id(1, 1)), "read", &format!("file:{}", id(2, 1)));
     let questions = std::slice::from_ref(&asked);
     let ask = || checker.check(questions, Consistency::MinimizeLatency, Deadline::after(Duration::from_mins(1)));
-    let _read = ask().await;
+    let _loads = ask().await;
     let warm = ask().await.remove(0).expect("an answer");
     assert_eq!(warm.tier, Tier::Memory);
 
@@ -241,7 +243,7 @@ async fn a_hit_allocates_nothing() {
     let hit = allocation_counter::measure(|| {
         cached = checker.facts().cached(by_id, &asked.resource.id, FreshnessRequirement::default());
     });
-    assert_eq!(cached.expect("it is remembered").fact.id(), &asked.resource.id);
+    assert_eq!(cached.expect("it is cached").fact.id(), &asked.resource.id);
     assert_eq!(hit.count_total, 0, "{hit:?}");
     let miss = allocation_counter::measure(|| {
         assert!(checker.facts().cached(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
@@ -251,5 +253,5 @@ async fn a_hit_allocates_nothing() {
         let checked = futures::executor::block_on(ask());
         assert!(checked[0].is_ok());
     });
-    println!("a whole check, with all in memory: {whole:?}");
+    println!("a whole check, with all facts in memory: {whole:?}");
 }

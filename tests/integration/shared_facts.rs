@@ -1,12 +1,12 @@
-//! Facts in Redis: what one instance has read serves others, nothing there is believed that does not count, and whatever
-//! becomes of Redis, answers stay right (design section 5, point 10).
+//! Facts in Redis: a fact that one instance has read serves others, an instance uses no fact that does not count, and
+//! answers stay right whatever happens to Redis (docs/freshness.md, point 10).
 //!
-//! Each instance has its own change stream: that Redis carries statements too is another subject.
+//! Each instance has its own change stream. The bus over Redis is tested in `fleet`.
 
 mod full;
-mod requirements;
 mod observer;
 mod outage;
+mod requirements;
 mod served;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -61,15 +61,15 @@ fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-/// A database with one file, which is shared.
+/// A database with 50 files, of which one is shared with the guest.
 struct World {
     schema: Arc<Schema>,
     database: Database,
-    /// Where its instances find Redis.
+    /// The Redis of its instances.
     url: String,
 }
 
-/// An instance, and what it asked MongoDB.
+/// An instance, and the monitor of its commands to MongoDB.
 struct Instance {
     live: Live,
     link: Link,
@@ -97,7 +97,7 @@ impl World {
         instance
     }
 
-    /// An instance that has only begun to reach for Redis.
+    /// An instance that has only begun to connect to Redis.
     async fn start(&self) -> Instance {
         let monitor = Monitor::default();
         let name = format!("shared-{}-{}", self.database.name(), fastrand::u32(..));
@@ -121,17 +121,17 @@ impl World {
         self.schema.lookups().find(|(_, lookup)| &*lookup.collection == collection).expect("there is one").0
     }
 
-    /// The key of what a file's lookup finds.
+    /// The key of a fact of a file: of the file itself or of its shares.
     fn key(&self, collection: &str, file: u8) -> FactKey {
         FactKey { lookup: self.lookup(collection), id: Id::ObjectId([file; 12]) }
     }
 
-    /// The bytes of a fact by which the guest has no share.
+    /// The encoded fact that the file has no shares.
     fn no_share(&self, stamp: Moment) -> Vec<u8> {
         codec::encode(&self.schema, &Fact::absent(self.key("shares", FILE), stamp)).expect("it is small")
     }
 
-    /// Whether the guest may read a file.
+    /// The question whether the guest may read a file.
     fn reads(&self, file: u8) -> Question {
         crate::support::both::question(
             &self.schema,
@@ -143,21 +143,22 @@ impl World {
 }
 
 impl Instance {
-    /// What is answered where nothing is remembered, in words, with the rest of the answer.
-    async fn says_anew(&self, question: &Question, consistency: Consistency) -> (String, Checked) {
+    /// The answer with no fact cached in memory: as text, and whole.
+    async fn answer_anew(&self, question: &Question, consistency: Consistency) -> (String, Checked) {
         let checked = self.live.ask_anew(question, consistency).await.expect("an answer");
         (shown(&self.live.schema, checked.answer), checked)
     }
 
-    /// As [`Instance::says_anew`], and hears of what was read for it: the next may find that in Redis.
-    async fn says_and_hears(&self, question: &Question) -> (String, Checked) {
-        let (said, checked) = self.says_anew(question, Consistency::MinimizeLatency).await;
+    /// The same, after which the instance has applied everything up to the answer's moment: a next check may then use the
+    /// facts from Redis.
+    async fn answer_and_catch_up(&self, question: &Question) -> (String, Checked) {
+        let (answer, checked) = self.answer_anew(question, Consistency::MinimizeLatency).await;
         self.live.heard(checked.as_of.moment).await;
-        (said, checked)
+        (answer, checked)
     }
 
-    /// A counter's value.
-    fn counted(&self, name: &str) -> u64 {
+    /// The value of a counter.
+    fn counter(&self, name: &str) -> u64 {
         let metrics = self.live.app.metrics.render();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0)
@@ -168,71 +169,75 @@ impl Instance {
     }
 
     fn unwritten(&self, reason: &str) -> u64 {
-        self.counted(&format!("permcached_redis_facts_unwritten_total{{reason=\"{reason}\"}}"))
+        self.counter(&format!("permcached_redis_facts_unwritten_total{{reason=\"{reason}\"}}"))
     }
 
+    /// How many facts Redis was asked for.
     fn asked(&self) -> u64 {
         asked_of(&self.live.app.metrics, "redis")
     }
 
-    fn believed(&self) -> u64 {
+    /// How many facts from Redis were used.
+    fn used(&self) -> u64 {
         found_in(&self.live.app.metrics, "redis")
     }
 
-    /// How many finds of documents there were since it was asked last.
+    /// How many finds of documents there were since the last call.
     fn finds(&self) -> usize {
         commands(&self.monitor.take(), "find").iter().filter(|find| level(find) != "linearizable").count()
     }
 
-    /// Has the facts of a file be written, and says as of when.
+    /// Waits until the facts of a file are in Redis. Returns the moment that they are as of.
     async fn fills(&self, question: &Question) -> Moment {
         self.live.fills(question).await
     }
 
-    /// Asks anew, again and again, until something comes about: Redis may have been too slow for it at first.
-    async fn asks_until(&self, question: &Question, condition: impl Fn() -> bool) {
+    /// Asks again, each time with no fact in memory, until a condition holds: Redis may be too slow at first.
+    async fn ask_until(&self, question: &Question, condition: impl Fn() -> bool) {
         let asking = async {
             while !condition() {
-                self.says_anew(question, Consistency::MinimizeLatency).await;
+                self.answer_anew(question, Consistency::MinimizeLatency).await;
                 sleep(Duration::from_millis(20)).await;
             }
         };
         in_the_end(asking).await;
     }
 
-    /// What comes of an attempt, as [`in_time`].
+    /// The result of the first attempt in which Redis always answered in time: see [`in_time`].
     async fn in_time<T>(&self, attempt: impl AsyncFn() -> T) -> T {
         in_time(async || while_up(&self.link, attempt()).await).await
     }
 }
 
-/// What comes of the first attempt in which Redis was always in time. A busy machine may be too slow for it: that is no mistake,
-/// and all is attempted again.
+/// The result of the first attempt that returns one. An attempt returns none if Redis did not answer in time, which
+/// happens on a busy machine and is no error.
 async fn in_time<T>(attempt: impl AsyncFn() -> Option<T>) -> T {
     let attempts = async {
         loop {
-            if let Some(came) = attempt().await {
-                return came;
+            if let Some(result) = attempt().await {
+                return result;
             }
         }
     };
     in_the_end(Box::pin(attempts)).await
 }
 
-/// What comes of something, if the link is up from its beginning to its end: each time that Redis is too slow, it is lost.
-async fn while_up<T>(link: &Link, something: impl Future<Output = T>) -> Option<T> {
+/// The result of a future if the link was up all the time that it ran. The link goes down whenever Redis does not answer
+/// in time.
+async fn while_up<T>(link: &Link, future: impl Future<Output = T>) -> Option<T> {
     let mut link = link.watch();
     link.wait_for(|up| *up).await.expect("there is a link");
-    let came = something.await;
-    let is_held = !link.has_changed().expect("there is a link");
-    is_held.then_some(came)
+    let result = future.await;
+    let was_up = !link.has_changed().expect("there is a link");
+    was_up.then_some(result)
 }
 
-/// Runs a command with bytes in it, on a connection of its own.
+/// Runs a command of raw bytes, on a connection of its own.
 fn raw<T: redis::FromRedisValue>(url: &str, command: &[&[u8]]) -> T {
-    let mut connection = redis::Client::open(url).and_then(|client| client.get_connection()).expect("Redis is there");
+    let mut connection =
+        redis::Client::open(url).and_then(|client| client.get_connection()).expect("Redis accepts connections");
     redis::cmd(std::str::from_utf8(command[0]).expect("a name"))
         .arg(&command[1..])
         .query(&mut connection)
-        .expect("it can")
+        .expect("Redis runs the command")
 }

@@ -1,5 +1,7 @@
-//! The bound: whatever is written, however, nobody is told after `MAX_STALENESS` what was true before, though no change
-//! stream says anything.
+//! The bound: whatever write ends a grant, no answer after `MAX_STALENESS` still allows it, even if the change stream is
+//! silent.
+//!
+//! Each case is one write. What the change stream makes of it is tested in `documents`.
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +22,13 @@ use crate::support::{
 
 const BOUND: Duration = Duration::from_millis(800);
 
-/// How the user comes to read a file, and one write that ends it.
+/// A grant by which the user may read a file, and one write that ends it.
 struct Case {
-    /// The relation, and what is written.
+    /// The kind of relation, and the write.
     name: &'static str,
-    /// The documents of the grant, beside the file: those of a case have its number, or 60 more, or 120 more.
+    /// The file and the documents of the grant. Their ids are the number of the case, or 60 more, or 120 more.
     documents: fn(u8) -> Vec<(&'static str, Document)>,
-    /// The collection and what is run against it.
+    /// The command that ends the grant.
     write: fn(u8) -> Document,
 }
 
@@ -70,7 +72,7 @@ fn in_folder(n: u8) -> Vec<(&'static str, Document)> {
     vec![("files", file_with(n, doc! { "folder_id": id(n) })), ("folders", inner), ("folders", outer)]
 }
 
-/// A user of the case's own is the guest.
+/// The guest is a user of this case only.
 fn guest_of_its_own(n: u8) -> Vec<(&'static str, Document)> {
     let mut share = share(n, n);
     share.insert("user_id", id(n + 120));
@@ -153,14 +155,15 @@ const CASES: [Case; 29] = [
     Case { name: "subject: deleted", documents: guest_of_its_own, write: |n| delete("users", n + 120) },
 ];
 
-/// Who asks about a case's file.
-fn asks(live: &Live, case: &Case, number: u8) -> Question {
-    let asker = if case.name.starts_with("subject") { number + 120 } else { USER };
-    reads(live, asker, number)
+/// The question about the file of a case.
+fn question_of(live: &Live, case: &Case, number: u8) -> Question {
+    let user = if case.name.starts_with("subject") { number + 120 } else { USER };
+    reads(live, user, number)
 }
 
-/// An application over all cases that remembers that each is allowed, and whose change stream is silent from then on.
-async fn deaf(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
+/// An instance over all cases, which has cached the facts by which each is allowed, and whose change stream fails from
+/// then on.
+async fn without_stream(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
     let mut collections: Vec<(&str, Vec<Document>)> = vec![("users", vec![user(OWNER), user(USER)])];
     for (number, case) in (1..).zip(&CASES) {
         for (collection, document) in (case.documents)(number) {
@@ -172,9 +175,9 @@ async fn deaf(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
     }
     let settings = Settings { staleness_max: BOUND, ..Settings::default() };
     let (live, _) = Live::named(app_name, SCHEMA, &collections, settings).await;
-    let silent = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
-    let silent = FailPoint::on(mongo(), app_name, "alwaysOn", silent).await;
-    let questions: Vec<Question> = (1..).zip(&CASES).map(|(number, case)| asks(&live, case, number)).collect();
+    let failing = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
+    let silent = FailPoint::on(mongo(), app_name, "alwaysOn", failing).await;
+    let questions: Vec<Question> = (1..).zip(&CASES).map(|(number, case)| question_of(&live, case, number)).collect();
     for (case, question) in CASES.iter().zip(&questions) {
         assert!(live.says(question, Consistency::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
     }
@@ -182,8 +185,8 @@ async fn deaf(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
 }
 
 #[tokio::test]
-async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_silent() {
-    let (live, questions, silent) = deaf("silent stream").await;
+async fn every_write_that_ends_a_grant_ends_it_within_the_bound_without_a_stream() {
+    let (live, questions, silent) = without_stream("silent stream").await;
     let mut waiting = Vec::new();
     for ((number, case), question) in (1..).zip(&CASES).zip(&questions) {
         live.run((case.write)(number)).await;
@@ -195,12 +198,15 @@ async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_sil
             let mut left = Vec::new();
             for (name, question, written) in waiting {
                 let asked = written.elapsed();
-                let says = live.says(question, Consistency::MinimizeLatency).await;
-                if says.starts_with("denied") {
+                let answer = live.says(question, Consistency::MinimizeLatency).await;
+                if answer.starts_with("denied") {
                     continue;
                 }
-                // An error ends no grant: only a denial does.
-                assert!(says.starts_with("error") || asked <= BOUND, "{name}: {says}, asked {asked:?} after the write");
+                // An error does not end a grant: only a denial does.
+                assert!(
+                    answer.starts_with("error") || asked <= BOUND,
+                    "{name}: {answer}, asked {asked:?} after the write"
+                );
                 left.push((name, question, written));
             }
             waiting = left;
@@ -208,39 +214,39 @@ async fn whatever_ends_a_grant_ends_it_within_the_bound_though_the_stream_is_sil
         }
     };
     timeout(TIME_MAX, ending).await.expect("each grant is denied in the end");
-    assert_eq!(live.app.checker.freshness().watermark(), applied, "no stream told it");
+    assert_eq!(live.app.checker.freshness().watermark(), applied, "no change batch was applied");
     silent.off().await;
 }
 
 #[tokio::test]
-async fn whatever_ends_a_grant_ends_it_by_max_age_and_by_full_consistency_at_once() {
-    let (live, questions, silent) = deaf("silent stream, demanding").await;
+async fn every_write_that_ends_a_grant_ends_it_at_once_for_max_age_and_full_consistency() {
+    let (live, questions, silent) = without_stream("silent stream, strict").await;
     for ((number, case), question) in (1..).zip(&CASES).zip(&questions) {
         live.run((case.write)(number)).await;
         let consistency =
             if number % 2 == 0 { Consistency::FullyConsistent } else { Consistency::MaxAge(Duration::from_nanos(1)) };
-        let says = live.says(question, consistency).await;
-        assert!(says.starts_with("denied"), "{}: {says}", case.name);
+        let answer = live.says(question, consistency).await;
+        assert!(answer.starts_with("denied"), "{}: {answer}", case.name);
     }
     silent.off().await;
 }
 
 #[tokio::test]
-async fn a_grant_ends_by_the_clock_with_no_change_at_all() {
+async fn a_cached_grant_ends_at_its_expiry_without_any_write() {
     let end = DateTime::from_millis(DateTime::now().timestamp_millis() + 1_500);
     let mut share = share(50, 1);
     share.insert("expires_at", end);
     let all = [super::users(), ("files", vec![file(1)]), ("shares", vec![share])];
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
-    let _remembered = live.remembers(&question).await;
+    let _cached = live.remembers(&question).await;
     loop {
         let asked = DateTime::now();
         let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         match shown(&live.schema, checked.answer).as_str() {
             GUEST => assert!(asked < end, "allowed after its end"),
-            says => {
-                assert_eq!((says, checked.tier), ("denied EXPIRED", Tier::Memory));
+            answer => {
+                assert_eq!((answer, checked.tier), ("denied EXPIRED", Tier::Memory));
                 assert!(DateTime::now() >= end, "denied before its end");
                 break;
             }

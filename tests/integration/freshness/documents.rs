@@ -1,11 +1,13 @@
-//! Documents that are moved, deleted and changed, in each way that a relation reads them.
+//! Writes that move, delete and change documents, for each way in which relations read them: every instance notices.
+//!
+//! What happens without a change stream is tested in `bound`.
 
 use bson::{Bson, Document, doc};
 
 use super::{GUEST, NO_GRANT, OWNER, SCHEMA, USER, file, file_with, id, reads, share, user, users};
 use crate::support::live::Two;
 
-/// One change of one document, after which the user's answer about file 1 is another; and the way back.
+/// Changes one document, after which the answer to the user about file 1 is another. Then changes it back.
 async fn there_and_back(
     collections: &[(&str, Vec<Document>)],
     [before, after]: [&str; 2],
@@ -28,7 +30,7 @@ fn set(fields: Document) -> Bson {
 }
 
 #[tokio::test]
-async fn a_moved_document_is_noticed_where_it_was_and_where_it_is() {
+async fn a_moved_document_is_noticed_under_its_old_and_its_new_key() {
     let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
     let (old, new) = (reads(&two.first, USER, 1), reads(&two.first, USER, 2));
@@ -40,7 +42,7 @@ async fn a_moved_document_is_noticed_where_it_was_and_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_deleted_share_is_noticed_and_a_new_one() {
+async fn a_deleted_share_and_a_new_share_are_noticed() {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
     let question = reads(&two.first, USER, 1);
@@ -51,9 +53,9 @@ async fn a_deleted_share_is_noticed_and_a_new_one() {
     two.notice(moment, &[(&question, GUEST)]).await;
 }
 
-/// A fact of so many documents is tested against its collection, not against each of them.
+/// A fact of more than 64 documents is tested against the mark of its collection, not against those of its documents.
 #[tokio::test]
-async fn a_share_among_a_hundred_that_is_deleted_is_noticed() {
+async fn a_deleted_share_among_a_hundred_is_noticed() {
     let others = (0..100).map(|number| doc! { "_id": number, "file_id": id(1), "user_id": id(OWNER), "active": true });
     let shares: Vec<Document> = others.chain([share(50, 1)]).collect();
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", shares)]).await;
@@ -64,7 +66,7 @@ async fn a_share_among_a_hundred_that_is_deleted_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_noticed_and_that_it_is_there_again() {
+async fn a_file_that_is_deleted_and_inserted_again_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, OWNER, 1);
     two.remember(&[(&question, "allowed by file#owner")]).await;
@@ -75,7 +77,7 @@ async fn a_deleted_file_is_noticed_and_that_it_is_there_again() {
 }
 
 #[tokio::test]
-async fn a_condition_that_comes_true_is_noticed_though_nothing_was_found_before() {
+async fn a_condition_that_becomes_true_is_noticed_though_no_document_matched_before() {
     let mut inactive = share(50, 1);
     inactive.insert("active", false);
     let documents = [("files", vec![file(1)]), ("shares", vec![inactive])];
@@ -84,9 +86,9 @@ async fn a_condition_that_comes_true_is_noticed_though_nothing_was_found_before(
 }
 
 #[tokio::test]
-async fn an_array_that_is_cut_short_is_noticed() {
+async fn a_shortened_array_is_noticed() {
     let reader = |number| doc! { "user_id": id(number), "level": "read" };
-    // Of many, so that the event says that the array was cut short, not what it is now.
+    // So many that the event reports a truncated array instead of its new value.
     let mut readers: Vec<Document> = (0..20).map(reader).collect();
     readers.push(reader(USER));
     let documents = [("files", vec![file_with(1, doc! { "readers": readers })])];
@@ -96,14 +98,14 @@ async fn an_array_that_is_cut_short_is_noticed() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_pulled_and_pushed_is_noticed() {
+async fn an_id_pulled_from_an_array_and_pushed_again_is_noticed() {
     let documents = [("files", vec![file_with(1, doc! { "editor_ids": [id(OWNER), id(USER)] })])];
     let changes = ["$pull", "$push"].map(|change| Bson::Document(doc! { change: { "editor_ids": id(USER) } }));
     there_and_back(&documents, ["allowed by file#editor", NO_GRANT], ("files", 1), changes).await;
 }
 
 #[tokio::test]
-async fn a_field_deep_in_an_array_is_noticed() {
+async fn a_change_of_a_field_within_an_array_is_noticed() {
     let readers = doc! { "readers": [{ "user_id": id(OWNER) }, { "user_id": id(USER), "level": "read" }] };
     let documents = [("files", vec![file_with(1, readers)])];
     let changes = [set(doc! { "readers.1.level": "none" }), set(doc! { "readers.1.level": "read" })];
@@ -111,21 +113,21 @@ async fn a_field_deep_in_an_array_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_removed_is_noticed() {
+async fn a_removed_field_is_noticed() {
     let documents = [("files", vec![file_with(1, doc! { "editor_ids": id(USER) })])];
     let changes = [doc! { "$unset": { "editor_ids": "" } }.into(), set(doc! { "editor_ids": [id(USER)] })];
     there_and_back(&documents, ["allowed by file#editor", NO_GRANT], ("files", 1), changes).await;
 }
 
 #[tokio::test]
-async fn a_flag_of_the_file_itself_is_noticed() {
+async fn a_changed_flag_of_the_file_is_noticed() {
     let documents = [("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let changes = [set(doc! { "is_deleted": true }), set(doc! { "is_deleted": false })];
     there_and_back(&documents, [GUEST, "denied EXCLUDED"], ("files", 1), changes).await;
 }
 
 #[tokio::test]
-async fn a_new_owner_is_noticed_whether_set_or_by_a_new_document() {
+async fn a_new_owner_is_noticed_after_an_update_and_after_a_replacement() {
     let documents = [("files", vec![file(1)])];
     let changes = [set(doc! { "owner_id": id(USER) }), file(1).into()];
     there_and_back(&documents, [NO_GRANT, "allowed by file#owner"], ("files", 1), changes).await;
@@ -143,7 +145,7 @@ async fn a_file_that_moves_to_another_folder_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_folder_that_moves_is_noticed_beneath_it() {
+async fn a_folder_that_moves_is_noticed_for_the_files_in_it() {
     let folder = |number, owner| doc! { "_id": id(number), "owner_id": id(owner) };
     let mut middle = folder(22, OWNER);
     middle.insert("parent_id", id(21));

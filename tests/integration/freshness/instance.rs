@@ -1,4 +1,6 @@
-//! What an instance makes of what it hears, while it is asked.
+//! How an instance applies change batches and probes while its facts are tested.
+//!
+//! Needs no database: `Freshness` and `Bus` are called directly.
 
 use std::{
     sync::{
@@ -29,7 +31,7 @@ fn shares(schema: &Schema) -> LookupId {
 }
 
 /// "In (from, to] only this key has changed, at `to`."
-fn batch(from: u64, to: u64, lookup: LookupId, id: &Id) -> ChangeBatch {
+fn change_batch(from: u64, to: u64, lookup: LookupId, id: &Id) -> ChangeBatch {
     let what = Changed::Key(FactKey { lookup, id: id.clone() });
     ChangeBatch { from: at(from), to: at(to), changes: vec![Change { at: at(to), what }] }
 }
@@ -39,26 +41,26 @@ fn absent(lookup: LookupId, id: &Id, stamp: Moment) -> Fact {
 }
 
 #[test]
-fn a_gap_in_what_is_heard_counts_against_all_that_was_read_before_its_end() {
+fn facts_from_before_the_end_of_a_gap_do_not_count() {
     let schema = schema("live.toml", SCHEMA);
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
     let (id, other) = (Id::Integer(1), Id::Integer(2));
     let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default(), freshness.epoch());
     freshness.begin_at(at(10));
-    assert_eq!((as_of(9), as_of(10)), (None, Some(at(10))), "nothing is known of what was before");
-    freshness.apply(&batch(10, 12, lookup, &other), freshness.epoch());
+    assert_eq!((as_of(9), as_of(10)), (None, Some(at(10))), "nothing is known from before the start");
+    freshness.apply(&change_batch(10, 12, lookup, &other), freshness.epoch());
     assert_eq!(as_of(11), Some(at(12)), "nothing was missed");
-    freshness.apply(&batch(11, 14, lookup, &other), freshness.epoch());
+    freshness.apply(&change_batch(11, 14, lookup, &other), freshness.epoch());
     assert_eq!(as_of(11), Some(at(14)), "an overlap is no gap");
-    // What happened in (14, 20] nobody has said.
-    freshness.apply(&batch(20, 22, lookup, &other), freshness.epoch());
+    // No change batch covered (14, 20].
+    freshness.apply(&change_batch(20, 22, lookup, &other), freshness.epoch());
     assert_eq!(as_of(14), None);
     assert_eq!(as_of(19), None);
     assert_eq!(as_of(20), Some(at(22)), "it saw what was missed");
 }
 
 #[test]
-fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
+fn all_marks_of_a_change_batch_are_set_before_the_watermark() {
     const CHANGES: i64 = 20_000;
     let schema = schema("live.toml", SCHEMA);
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
@@ -67,10 +69,10 @@ fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
         let what = Changed::Key(FactKey { lookup, id: Id::Integer(id) });
         Change { at: at(2), what }
     });
-    let batch = ChangeBatch { from: at(1), to: at(2), changes: changes.collect() };
+    let change_batch = ChangeBatch { from: at(1), to: at(2), changes: changes.collect() };
     let last = Id::Integer(CHANGES - 1);
     thread::scope(|scope| {
-        scope.spawn(|| freshness.apply(&batch, freshness.epoch()));
+        scope.spawn(|| freshness.apply(&change_batch, freshness.epoch()));
         let fact = absent(lookup, &last, at(1));
         while let Some(moment) = freshness.as_of(&fact, Moment::default(), freshness.epoch()) {
             assert_eq!(moment, at(1), "a fact of 1 that changed at 2");
@@ -78,10 +80,10 @@ fn all_marks_of_a_statement_are_there_before_the_moment_that_covers_them() {
     });
 }
 
-/// Each moment changes the one fact there is: one that was read at a moment is true as of that one and no later, at whatever
-/// point of a statement's application it is looked at.
+/// The one fact changes at each moment. So a fact that was read at a moment is true as of that moment and no later one,
+/// at whatever point of applying a change batch it is tested.
 #[test]
-fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says() {
+fn a_change_during_the_test_of_a_fact_is_later_than_the_moment_of_the_result() {
     const MOMENTS: u64 = 300_000;
     let schema = schema("live.toml", SCHEMA);
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
@@ -92,7 +94,7 @@ fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says()
         scope.spawn(|| {
             start.wait();
             for moment in 2..MOMENTS {
-                freshness.apply(&batch(moment - 1, moment, lookup, &id), freshness.epoch());
+                freshness.apply(&change_batch(moment - 1, moment, lookup, &id), freshness.epoch());
             }
             is_over.store(true, Ordering::Release);
         });
@@ -108,7 +110,7 @@ fn a_change_that_comes_while_a_fact_is_tested_is_later_than_what_the_test_says()
 
 /// Another replica set behind the same name, or the same one restored from an older backup.
 #[test]
-fn a_source_whose_time_has_gone_back_begins_another_history() {
+fn a_source_whose_time_has_gone_back_begins_a_new_epoch() {
     let schema = schema("live.toml", SCHEMA);
     let lookup = shares(&schema);
     let freshness = Arc::new(Freshness::new(&schema));
@@ -116,36 +118,40 @@ fn a_source_whose_time_has_gone_back_begins_another_history() {
     let id = Id::Integer(1);
     let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default(), freshness.epoch());
     let record_probe = |moment, applied, epoch| {
-        let mut forgot = 0;
+        let mut forgotten = 0;
         let probe = Probe { sent: LocalTime::now(), moment: at(moment) };
-        let has_gone_back = freshness.record_probe(probe, at(applied), epoch, || forgot += 1);
-        assert_eq!(has_gone_back, forgot == 1);
+        let has_gone_back = freshness.record_probe(probe, at(applied), epoch, || forgotten += 1);
+        assert_eq!(has_gone_back, forgotten == 1);
         has_gone_back
     };
     let before = freshness.epoch();
     bus.begin_at(at(100));
-    assert!(!record_probe(100, 100, before), "it stands still");
-    bus.apply(batch(100, 120, lookup, &id), before);
+    assert!(!record_probe(100, 100, before), "the time stands still");
+    bus.apply(change_batch(100, 120, lookup, &id), before);
     assert_eq!(as_of(120), Some(at(120)));
-    // A probe that was sent before W was raised may say less.
+    // A probe that was sent before the watermark rose may return an earlier moment.
     assert!(!record_probe(110, 100, before));
     assert!(record_probe(50, 120, before));
     let after = freshness.epoch();
     assert_ne!(before, after);
     assert_eq!((freshness.watermark(), freshness.floor(), freshness.newest_moment()), (at(50), at(50), at(50)));
-    assert_eq!(as_of(49), None, "what was read before counts for nothing");
+    assert_eq!(as_of(49), None, "a fact from before does not count");
     let of_before = absent(lookup, &id, at(120));
-    assert_eq!(freshness.as_of(&of_before, Moment::default(), before), None, "nor what was found just before");
-    assert_eq!(as_of(50), Some(at(50)), "no mark of the other history is left");
+    assert_eq!(
+        freshness.as_of(&of_before, Moment::default(), before),
+        None,
+        "nor does a fact that was looked up just before"
+    );
+    assert_eq!(as_of(50), Some(at(50)), "no mark of the old epoch is left");
     assert!(
         freshness.fresh_since(at(120)).is_some_and(|sent| freshness.fresh_since(at(50)) == Some(sent)),
-        "nor a probe"
+        "nor is a probe"
     );
-    // What was under way in the other history is not heard in this one.
-    bus.apply(batch(100, 130, lookup, &id), before);
-    bus.apply_hint(batch(0, 130, lookup, &id).changes, before);
+    // What was in flight in the old epoch is dropped in the new one.
+    bus.apply(change_batch(100, 130, lookup, &id), before);
+    bus.apply_hint(change_batch(0, 130, lookup, &id).changes, before);
     assert!(!record_probe(130, 0, before));
     assert_eq!(freshness.newest_moment(), at(50));
-    bus.apply(batch(50, 60, lookup, &id), after);
+    bus.apply(change_batch(50, 60, lookup, &id), after);
     assert_eq!((as_of(50), as_of(60)), (None, Some(at(60))));
 }

@@ -1,4 +1,6 @@
-//! Invalidation by call: what was remembered is read again, and the token covers it.
+//! Invalidation by call: outdated facts are read again, and the returned token covers them.
+//!
+//! How an invalidation reaches other instances is tested in `fleet`.
 
 use std::time::Duration;
 
@@ -26,9 +28,9 @@ async fn shared() -> (Live, Question) {
     (live, question)
 }
 
-/// What is remembered is read again once it is said to be outdated, and then remembered again.
-async fn is_read_again(live: &Live, question: &Question, outdated: Outdated) {
-    let _remembered = live.remembers(question).await;
+/// Asserts that the cached facts of a question are read again after an invalidation, and are then cached again.
+async fn assert_read_again(live: &Live, question: &Question, outdated: Outdated) {
+    let _cached = live.remembers(question).await;
     let token =
         live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers").token;
     let checked = live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
@@ -37,21 +39,21 @@ async fn is_read_again(live: &Live, question: &Question, outdated: Outdated) {
     let checked = live.ask(question, at_least(token.moment)).await.expect("an answer");
     assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
     assert_eq!(live.says(question, at_least(token.moment)).await, GUEST);
-    let _remembered = live.remembers(question).await;
+    let _cached = live.remembers(question).await;
 }
 
-fn these() -> Outdated {
+fn nothing() -> Outdated {
     Outdated::These { resources: Vec::new(), documents: Vec::new(), subjects: Vec::new() }
 }
 
 #[tokio::test]
 async fn an_outdated_resource_is_read_again() {
     let (live, question) = shared().await;
-    let mut outdated = these();
+    let mut outdated = nothing();
     if let Outdated::These { resources, .. } = &mut outdated {
         resources.push(question.resource.clone());
     }
-    is_read_again(&live, &question, outdated).await;
+    assert_read_again(&live, &question, outdated).await;
 }
 
 #[tokio::test]
@@ -59,34 +61,34 @@ async fn an_outdated_document_is_read_again() {
     let (live, question) = shared().await;
     for (collection, number) in [("files", 1), ("shares", 50), ("users", USER)] {
         let collection = live.schema.collection_id(collection).expect("the schema names it");
-        let mut outdated = these();
+        let mut outdated = nothing();
         if let Outdated::These { documents, .. } = &mut outdated {
             documents.push(OutdatedDocument::new(collection, &id(number).to_hex()));
         }
-        is_read_again(&live, &question, outdated).await;
+        assert_read_again(&live, &question, outdated).await;
     }
 }
 
 #[tokio::test]
-async fn an_outdated_subject_is_looked_at_again() {
+async fn the_facts_of_an_outdated_subject_are_read_again() {
     let (live, question) = shared().await;
-    let mut outdated = these();
+    let mut outdated = nothing();
     if let Outdated::These { subjects, .. } = &mut outdated {
         subjects.push(question.subject.clone());
     }
-    is_read_again(&live, &question, outdated).await;
+    assert_read_again(&live, &question, outdated).await;
 }
 
 #[tokio::test]
-async fn all_is_read_again() {
+async fn everything_is_read_again_after_an_invalidation_of_all() {
     let (live, question) = shared().await;
-    is_read_again(&live, &question, Outdated::All).await;
+    assert_read_again(&live, &question, Outdated::All).await;
 }
 
 #[tokio::test]
-async fn what_is_not_outdated_is_remembered() {
+async fn facts_that_are_not_outdated_stay_cached() {
     let (live, question) = shared().await;
-    let _remembered = live.remembers(&question).await;
+    let _cached = live.remembers(&question).await;
     let other = reads(&live, 102, 2);
     let (resources, subjects) = (vec![other.resource], vec![other.subject]);
     let outdated = Outdated::These { resources, documents: Vec::new(), subjects };
@@ -95,15 +97,14 @@ async fn what_is_not_outdated_is_remembered() {
     assert_eq!(checked.tier, Tier::Memory);
 }
 
-/// As its own event would, where no stream shows that: it is found by the keys that it has now.
+/// The document is marked as its own event would mark it, without a stream: by the keys that it has now.
 #[tokio::test]
-async fn an_outdated_document_that_was_not_there_before_is_found() {
+async fn an_outdated_document_that_did_not_exist_before_is_found() {
     let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
-    let (live, monitor) =
-        Live::named("deaf to documents", SCHEMA, &[users(), ("files", vec![file(1)])], settings).await;
+    let (live, monitor) = Live::named("no change stream", SCHEMA, &[users(), ("files", vec![file(1)])], settings).await;
     let question = reads(&live, USER, 1);
-    let deaf = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
-    let deaf = FailPoint::on(mongo(), "deaf to documents", "alwaysOn", deaf).await;
+    let no_stream = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
+    let no_stream = FailPoint::on(mongo(), "no change stream", "alwaysOn", no_stream).await;
     assert_eq!(shown(&live.schema, live.remembers(&question).await), NO_GRANT);
     let failed =
         |event: &CommandEvent| matches!(event, CommandEvent::Failed(failed) if failed.command_name == "getMore");
@@ -112,8 +113,8 @@ async fn an_outdated_document_that_was_not_there_before_is_found() {
     let collection = live.schema.collection_id("shares").expect("the schema names it");
     let documents = vec![OutdatedDocument::new(collection, &id(50).to_hex())];
     let outdated = Outdated::These { resources: Vec::new(), documents, subjects: Vec::new() };
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "nobody has said anything");
+    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "no change was applied");
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
-    deaf.off().await;
+    no_stream.off().await;
 }

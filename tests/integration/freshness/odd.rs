@@ -1,4 +1,6 @@
-//! Documents that become odd while they are remembered: wrong types, a great array, a circle of folders.
+//! Documents that become unusual while their facts are cached: wrong types, a large array, a cycle of folders.
+//!
+//! How the evaluator judges such documents is tested in `evaluator`.
 
 use bson::{Bson, Document, doc, oid::ObjectId};
 
@@ -6,7 +8,7 @@ use super::{NO_GRANT, OWNER, SCHEMA, USER, file, file_with, id, reads, users};
 use crate::support::live::Two;
 
 #[tokio::test]
-async fn a_value_that_becomes_one_of_the_wrong_type_is_noticed() {
+async fn a_value_that_changes_to_a_wrong_type_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, OWNER, 1);
     two.remember(&[(&question, "allowed by file#owner")]).await;
@@ -19,7 +21,7 @@ async fn a_value_that_becomes_one_of_the_wrong_type_is_noticed() {
 }
 
 #[tokio::test]
-async fn an_array_that_becomes_a_great_one_is_noticed() {
+async fn an_array_that_becomes_large_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, USER, 1);
     two.remember(&[(&question, NO_GRANT)]).await;
@@ -31,7 +33,7 @@ async fn an_array_that_becomes_a_great_one_is_noticed() {
     two.notice(moment, &[(&question, NO_GRANT)]).await;
 }
 
-/// An id that nobody has.
+/// The id of no user.
 fn numbered(number: u32) -> ObjectId {
     let mut bytes = [0; 12];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
@@ -39,7 +41,7 @@ fn numbered(number: u32) -> ObjectId {
 }
 
 #[tokio::test]
-async fn folders_that_come_to_lie_in_each_other_are_noticed() {
+async fn folders_that_become_a_cycle_are_noticed() {
     let folder = |number, parent| doc! { "_id": id(number), "owner_id": id(OWNER), "parent_id": id(parent) };
     let top: Document = doc! { "_id": id(22), "owner_id": id(USER) };
     let folders = vec![folder(20, 21), folder(21, 22), top];
@@ -49,8 +51,8 @@ async fn folders_that_come_to_lie_in_each_other_are_noticed() {
     let owner = "allowed by folder#owner";
     two.remember(&[(&question, owner)]).await;
     for parent in [20, 21] {
-        let circle = doc! { "$set": { "parent_id": id(parent) } };
-        let moment = two.first.update("folders", doc! { "_id": id(21) }, circle).await;
+        let cycle = doc! { "$set": { "parent_id": id(parent) } };
+        let moment = two.first.update("folders", doc! { "_id": id(21) }, cycle).await;
         two.notice(moment, &[(&question, NO_GRANT)]).await;
         let moment = two.first.update("folders", doc! { "_id": id(21) }, folder(21, 22)).await;
         two.notice(moment, &[(&question, owner)]).await;

@@ -1,4 +1,7 @@
-//! MongoDB out of reach, and back: what is vouched for is answered, then nothing but what `stale_if_error` allows.
+//! MongoDB becomes unreachable and returns: cached facts answer within the bound, then only what `stale_if_error` allows
+//! is answered.
+//!
+//! Outages of nodes of a replica set are tested in `history` and `deposed`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +30,8 @@ use crate::support::{
 
 const BOUND: Duration = Duration::from_millis(700);
 
-/// Two files of which the user is a guest, both remembered; `keep` may be answered from what is older than the bound.
+/// Two files that are shared with the user; the facts of both are cached. `keep` may be answered from facts older than
+/// the bound.
 async fn guest(app_name: &str) -> (Live, [Question; 2]) {
     let schema = SCHEMA.replace(
         "[resource.file.permissions]",
@@ -47,13 +51,13 @@ fn keeps(live: &Live, number: u8) -> Question {
     live.question(&format!("user:{}", id(USER)), "keep", &format!("file:{}", id(number)))
 }
 
-/// Every command of the application loses its connection.
+/// Closes the connection of every command that this instance sends.
 async fn outage(app_name: &str) -> FailPoint {
     let data = doc! { "failCommands": ["find", "getMore", "aggregate"], "closeConnection": true };
     FailPoint::on(mongo(), app_name, "alwaysOn", data).await
 }
 
-/// Asks until there is no answer any more.
+/// Asks until there is no answer.
 async fn outlast_the_bound(live: &Live, question: &Question) {
     loop {
         match live.ask(question, Consistency::MinimizeLatency).await {
@@ -77,11 +81,11 @@ async fn recovers(live: &Live, question: &Question, wanted: &str) {
     };
     tokio::time::timeout(Duration::from_secs(20), recovers).await.expect("by itself");
     assert_eq!(live.says(question, Consistency::MinimizeLatency).await, wanted);
-    let _remembered = live.remembers(question).await;
+    let _cached = live.remembers(question).await;
 }
 
 #[tokio::test]
-async fn what_is_vouched_for_is_answered_then_nothing_until_the_source_is_back() {
+async fn cached_facts_answer_within_the_bound_then_nothing_until_the_source_is_back() {
     let (live, [question, _]) = guest("outage").await;
     let service = Service::of(&live.app).await;
     let outage = outage("outage").await;
@@ -100,17 +104,17 @@ async fn what_is_vouched_for_is_answered_then_nothing_until_the_source_is_back()
     assert!(status.get_details_retry_info().is_some(), "{status:?}");
     outage.off().await;
     recovers(&live, &question, GUEST).await;
-    // What changes is heard of again.
+    // Changes are applied again.
     let moment = live.delete("shares", doc! { "_id": id(50) }).await;
     live.heard(moment).await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 #[tokio::test]
-async fn only_what_may_be_stale_is_answered_from_what_is_older_and_says_so() {
+async fn only_a_permission_that_may_be_stale_is_answered_from_older_facts_and_is_marked_stale() {
     let (live, [question, other]) = guest("stale").await;
     let (keep, keep_other) = (keeps(&live, 1), keeps(&live, 2));
-    // What was heard before the outage counts in it.
+    // A change that was applied before the outage counts during it.
     let revoked = live.delete("shares", doc! { "_id": id(51) }).await;
     live.heard(revoked).await;
     assert_eq!(shown(&live.schema, live.remembers(&other).await), NO_GRANT);
@@ -121,7 +125,7 @@ async fn only_what_may_be_stale_is_answered_from_what_is_older_and_says_so() {
     assert!(checked.age > BOUND, "{checked:?}");
     let checked = live.ask(&keep_other, Consistency::MinimizeLatency).await.expect("it may be stale");
     assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (NO_GRANT, true));
-    // Whoever demands more gets that, or nothing; and so does whoever asks for what may not be stale.
+    // A stricter request gets no stale answer, and neither does a permission without `stale_if_error`.
     for consistency in [Consistency::FullyConsistent, Consistency::MaxAge(BOUND)] {
         assert!(matches!(live.ask(&keep, consistency).await, Err(CheckError::Unavailable(_))), "{consistency:?}");
     }
@@ -132,25 +136,25 @@ async fn only_what_may_be_stale_is_answered_from_what_is_older_and_says_so() {
     assert!(!checked.is_stale, "{checked:?}");
 }
 
-/// What is remembered has become older than the bound, as no stream tells what changes, and to read it again takes longer
-/// than the caller has; but MongoDB answers.
+/// The cached facts have become older than the bound, as there is no change stream. Reading them again takes longer than
+/// the caller has, but MongoDB answers.
 #[tokio::test]
-async fn a_caller_without_patience_gets_nothing_stale() {
-    // So long that some probe is answered within it however busy the machine is: else it were an outage.
+async fn a_request_with_a_short_deadline_gets_no_stale_answer_while_mongodb_answers() {
+    // Long enough that a probe is answered within it however busy the machine is. Otherwise this would be an outage.
     const BOUND: Duration = Duration::from_secs(2);
     let (live, _) = guest("impatient").await;
     let source = MongoDb::open(Arc::clone(&live.schema), live.database.clone()).await.expect("mongod answers");
     let settings = Settings { staleness_max: BOUND, ..Settings::default() };
     let app = App::over(Arc::clone(&live.schema), Arc::new(source), settings, no_trouble());
-    let deaf = Live::start(Arc::clone(&live.schema), live.database.clone(), app).await;
-    let keep = keeps(&deaf, 1);
-    assert_eq!(shown(&deaf.schema, deaf.remembers(&keep).await), GUEST);
+    let without_stream = Live::start(Arc::clone(&live.schema), live.database.clone(), app).await;
+    let keep = keeps(&without_stream, 1);
+    assert_eq!(shown(&without_stream.schema, without_stream.remembers(&keep).await), GUEST);
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 300,
     "namespace": live.full_name("shares") };
     let slow = FailPoint::on(mongo(), "impatient", "alwaysOn", slow).await;
     let refused = loop {
         let deadline = Deadline::after(Duration::from_millis(50));
-        match deaf
+        match without_stream
             .app
             .checker
             .check(std::slice::from_ref(&keep), Consistency::MinimizeLatency, deadline)
@@ -160,16 +164,16 @@ async fn a_caller_without_patience_gets_nothing_stale() {
             Ok(checked) => assert!(!checked.is_stale && checked.age <= BOUND, "{checked:?}"),
             Err(error) => break error,
         }
-        // What is remembered is answered without a pause: the probes want their turn, too.
+        // Cached facts answer without a pause. The probes must get their turn too.
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert!(matches!(refused, CheckError::DeadlineExceeded), "{refused:?}");
     slow.off().await;
-    assert_eq!(deaf.says(&keep, Consistency::MinimizeLatency).await, GUEST);
+    assert_eq!(without_stream.says(&keep, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
-async fn nothing_that_failed_is_remembered() {
+async fn errors_are_not_cached() {
     let all: [(&str, Vec<Document>); 3] = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let (live, _) = Live::named("failing", SCHEMA, &all, Settings::default()).await;
     let question = reads(&live, USER, 1);
@@ -184,12 +188,12 @@ async fn nothing_that_failed_is_remembered() {
     assert!(live.app.checker.freshness().newest_moment() > Moment::default());
 }
 
-/// What is remembered lives by probes: they have their own way past finds that are slow, however many.
+/// Cached facts count only as long as probes are answered. Slow finds do not delay probes, however many there are.
 #[tokio::test]
-async fn a_probe_waits_for_no_load() {
+async fn a_probe_does_not_wait_for_loads() {
     const LOADS: u8 = 100;
     let (live, _) = guest("a guest of the crowd").await;
-    // Connected as it does by itself, with as many connections as it wants.
+    // Connected as the service connects by default, with as many connections as the driver opens.
     let uri = format!("{}&appName=crowd", mongo().uri());
     let source = MongoDb::connect(Arc::clone(&live.schema), &uri, Some(live.database.name())).await;
     let source = Arc::new(source.expect("mongod answers"));
@@ -207,13 +211,13 @@ async fn a_probe_waits_for_no_load() {
             )
         })
         .collect();
-    // Each load is spawned by a task of its own, and takes its turn when that runs first.
+    // Each load runs in a task that its request spawns: this lets all of them start.
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    let record_probe = app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
-    assert!(record_probe.is_ok(), "{record_probe:?}");
-    assert!(loads.iter().all(|load| !load.is_finished()), "they are still under way");
+    let probe = app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+    assert!(probe.is_ok(), "{probe:?}");
+    assert!(loads.iter().all(|load| !load.is_finished()), "all loads are still in flight");
     loads.iter().for_each(tokio::task::JoinHandle::abort);
     let_go(&live.database).await;
     slow.off().await;

@@ -1,4 +1,6 @@
-//! A single server, which does not tell what changes: mode `ttl`.
+//! A standalone server without change streams: mode `ttl` (docs/freshness.md, point 13).
+//!
+//! Behind mongos, which is the same without the promise, is not tested here.
 
 use std::{
     sync::Arc,
@@ -42,7 +44,7 @@ async fn delete_share(live: &Live) {
 }
 
 #[tokio::test]
-async fn what_is_remembered_is_believed_for_the_bound_and_read_again() {
+async fn cached_facts_count_for_the_bound_and_are_then_read_again() {
     let (live, question) = guest().await;
     delete_share(&live).await;
     let deleted = Instant::now();
@@ -57,7 +59,7 @@ async fn what_is_remembered_is_believed_for_the_bound_and_read_again() {
 }
 
 #[tokio::test]
-async fn an_invalidation_has_it_read_again_at_once_and_its_token_reads_the_source() {
+async fn facts_are_read_again_right_after_an_invalidation_and_for_its_token() {
     let (live, question) = guest().await;
     delete_share(&live).await;
     let resource = question.resource.clone();

@@ -1,4 +1,6 @@
-//! A Redis that others use as well: it is never filled, whatever it does when it is full.
+//! A Redis that other applications use as well: permcached never fills it, and answers stay right when it is full.
+//!
+//! How permcached works with Redis servers of other kinds is tested in `redis_servers`.
 
 use std::time::Duration;
 
@@ -14,16 +16,16 @@ use crate::support::{
 
 const MIB: u64 = 1_024 * 1_024;
 
-/// How many values of 1 MiB a neighbour has.
+/// How many values of 1 MiB another application has there.
 const NEIGHBOURS: u64 = 13;
 
 #[tokio::test]
-async fn the_last_quarter_belongs_to_others() {
+async fn a_quarter_of_the_memory_stays_free() {
     let redis = Redis::start(&["--maxmemory", "25mb", "--maxmemory-policy", "noeviction"]);
     let world = World::new(&redis.url()).await;
     let instance = world.join().await;
     let most = 25 * MIB / 4 * 3;
-    // A neighbour's values.
+    // The values of another application.
     for number in 0..NEIGHBOURS {
         redis.run(&["SETRANGE", &format!("neighbour-{number}"), "1048575", "x"]);
     }
@@ -32,7 +34,7 @@ async fn the_last_quarter_belongs_to_others() {
         let key = FactKey { lookup, id: Id::Integer(number) };
         instance.shared.put(&Fact::over_limit(key, Moment::new(1_790_000_000, 1)));
         if number % 500 == 0 {
-            // The queue is bounded, too.
+            // Waits for the writer, as the queue is bounded too.
             let handled = |number| u64::try_from(number).unwrap();
             until(|| instance.live.handled() >= handled(number)).await;
             assert!(redis.used_memory() < most + MIB / 2, "{}", redis.used_memory());
@@ -43,57 +45,57 @@ async fn the_last_quarter_belongs_to_others() {
     let used = redis.used_memory();
     println!("{used} of {most} bytes, {} facts written", instance.written());
     assert!(used < most + MIB / 4 && used > most - MIB, "{used} of {most}, {} facts", instance.written());
-    // What the neighbour gives up is filled again.
+    // The memory that the other application frees is used again.
     for number in 0..NEIGHBOURS {
         assert_eq!(redis.read::<u64>(&["DEL", &format!("neighbour-{number}")]), 1, "nothing was evicted");
     }
     let written = instance.written();
     sleep(Duration::from_millis(300)).await;
-    instance.asks_until(&world.reads(FILE), || instance.written() > written).await;
+    instance.ask_until(&world.reads(FILE), || instance.written() > written).await;
 }
 
-/// Full from one moment to the next, while it is believed that there is room.
-async fn becomes_full(redis: &Redis, world: &World, instance: &Instance) {
+/// Makes Redis full right after the instance has written, while its write budget still allows more.
+async fn fill_up(redis: &Redis, world: &World, instance: &Instance) {
     for file in (2..=49).step_by(2) {
         redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
         let before = instance.written();
-        instance.says_anew(&world.reads(file), Consistency::MinimizeLatency).await;
+        instance.answer_anew(&world.reads(file), Consistency::MinimizeLatency).await;
         redis.run(&["CONFIG", "SET", "maxmemory", "1000"]);
         if instance.written() > before {
-            instance.says_anew(&world.reads(file + 1), Consistency::MinimizeLatency).await;
+            instance.answer_anew(&world.reads(file + 1), Consistency::MinimizeLatency).await;
         }
         if instance.unwritten("out_of_memory") > 0 {
             break;
         }
-        // What it said last is forgotten by then.
+        // By then the server's last report of its memory has expired.
         sleep(Duration::from_millis(300)).await;
     }
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_is_left_alone_for_a_while() {
+async fn no_facts_are_written_for_a_while_after_redis_was_out_of_memory() {
     let redis = Redis::start(&["--maxmemory-policy", "noeviction"]);
     let attempt = async || {
         let world = World::new(&redis.url()).await;
         let instance = world.join().await;
-        // That it is full is no outage: were it taken for one, no attempt would do.
+        // A full Redis must not count as an outage: the link would go down, and no attempt would succeed.
         let attempt = async {
-            becomes_full(&redis, &world, &instance).await;
+            fill_up(&redis, &world, &instance).await;
             let written = instance.written();
-            let (said, _) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-            (said, instance.written() - written)
+            let (answer, _) = instance.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+            (answer, instance.written() - written)
         };
-        while_up(&instance.link, attempt).await.map(|told| (told, instance))
+        while_up(&instance.link, attempt).await.map(|result| (result, instance))
     };
-    let ((said, written), instance) = in_time(attempt).await;
+    let ((answer, written), instance) = in_time(attempt).await;
     assert!(instance.unwritten("out_of_memory") > 0);
-    assert_eq!((said.as_str(), written), (GUEST, 0));
+    assert_eq!((answer.as_str(), written), (GUEST, 0));
     assert!(instance.unwritten("paused") > 0);
 }
 
 #[tokio::test]
-async fn answers_are_right_whatever_redis_gives_up() {
+async fn answers_are_right_whatever_redis_evicts() {
     let policies =
         "noeviction allkeys-lru allkeys-lfu allkeys-random volatile-lru volatile-lfu volatile-random volatile-ttl";
     for policy in policies.split(' ') {
@@ -103,7 +105,7 @@ async fn answers_are_right_whatever_redis_gives_up() {
         for file in 1..=25 {
             first.fills(&world.reads(file)).await;
         }
-        // Some of it has to go, where anything may.
+        // Every policy but `noeviction` evicts some facts.
         let used = redis.used_memory();
         redis.run(&["CONFIG", "SET", "maxmemory", &(used - 4_096).to_string()]);
         let _is_full = redis.try_run(&["SET", "neighbour", "x"]);
@@ -112,10 +114,10 @@ async fn answers_are_right_whatever_redis_gives_up() {
         let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
         second.live.heard(revoked).await;
         for file in 1..=25 {
-            let (said, _) = second.says_anew(&world.reads(file), Consistency::MinimizeLatency).await;
-            assert_eq!(said, NO_GRANT, "{policy}: {file}");
+            let (answer, _) = second.answer_anew(&world.reads(file), Consistency::MinimizeLatency).await;
+            assert_eq!(answer, NO_GRANT, "{policy}: {file}");
         }
-        let (said, _) = first.says_anew(&world.reads(FILE), at_least(revoked)).await;
-        assert_eq!(said, NO_GRANT, "{policy}");
+        let (answer, _) = first.answer_anew(&world.reads(FILE), at_least(revoked)).await;
+        assert_eq!(answer, NO_GRANT, "{policy}");
     }
 }

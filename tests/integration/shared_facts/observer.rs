@@ -1,5 +1,7 @@
-//! The observer: a fact that somebody has changed in Redis is found, counted and believed no more; what is right, or was just
-//! outdated, is not.
+//! The observer: it finds and counts a fact that was corrupted in Redis, and the fact is read again. It does not count
+//! facts that are right or merely outdated.
+//!
+//! How the alert on such a fact is worded is not tested here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,15 +15,15 @@ use tokio::{
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, raw};
 use crate::support::{live::until, redis::Redis};
 
-/// How long the observer may take to come by each of a few facts.
+/// How long the observer may take to compare each of a few facts.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn stale(instance: &Instance, tier: &str) -> u64 {
-    instance.counted(&format!("permcached_stale_facts_total{{tier=\"{tier}\"}}"))
+    instance.counter(&format!("permcached_stale_facts_total{{tier=\"{tier}\"}}"))
 }
 
-/// An instance's observer, at its fastest.
-fn observing(instance: &Instance) -> JoinHandle<()> {
+/// Starts the observer of an instance, at its highest rate.
+fn start_observer(instance: &Instance) -> JoinHandle<()> {
     let checker = &instance.live.app.checker;
     tokio::spawn(checker.facts().clone().observe_all(Arc::clone(checker.schema()), 100))
 }
@@ -32,40 +34,40 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
     // Nobody but the owner may read file 2; file 1 is shared with the guest.
-    let task = observing(&second);
+    let task = start_observer(&second);
     let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
     second.live.heard(read).await;
-    // What is found for the one file's key is put under the other's.
+    // The fact of one file's shares is stored under the key of the other file.
     let [shared, unshared] = [FILE, 2].map(|file| first.names.fact(&world.key("shares", file)));
     let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
     let corrupted = async || {
         raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
-        second.says_anew(&world.reads(2), Consistency::MinimizeLatency).await
+        second.answer_anew(&world.reads(2), Consistency::MinimizeLatency).await
     };
-    let (said, _) = second.in_time(corrupted).await;
-    assert_eq!(said, GUEST, "it is wrong, and nothing else would tell");
+    let (answer, _) = second.in_time(corrupted).await;
+    assert_eq!(answer, GUEST, "the answer is wrong, and only the observer can notice");
     until(|| stale(&second, "memory") > 0 && stale(&second, "redis") > 0).await;
-    // What others find in Redis from then on is the truth as well.
+    // The right fact also replaces the wrong one in Redis.
     let is_right = || raw::<Vec<u8>>(&world.url, &[b"GET", &unshared]) != bytes;
     until(is_right).await;
-    // From then on, what MongoDB says.
+    // From then on, the answer is the one of MongoDB.
     let right = async {
         while second.live.says(&world.reads(2), Consistency::MinimizeLatency).await != NO_GRANT {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, right).await.expect("it is read again");
-    let (said, _) = second.says_anew(&world.reads(2), Consistency::MinimizeLatency).await;
-    assert_eq!(said, NO_GRANT, "nor is what Redis has believed again");
+    let (answer, _) = second.answer_anew(&world.reads(2), Consistency::MinimizeLatency).await;
+    assert_eq!(answer, NO_GRANT, "the fact in Redis is right too");
     task.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_right_or_was_just_changed_is_not_counted() {
+async fn facts_that_are_right_or_merely_outdated_are_not_counted() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let instance = world.join().await;
-    let task = observing(&instance);
+    let task = start_observer(&instance);
     for round in 0..20_u8 {
         for file in 1..=5 {
             instance.live.ask(&world.reads(file), Consistency::MinimizeLatency).await.unwrap();
@@ -77,8 +79,8 @@ async fn what_is_right_or_was_just_changed_is_not_counted() {
             let again = doc! { "_id": id(SHARE), "file_id": id(FILE), "user_id": id(super::USER) };
             world.database.collection("shares").insert_one(again).await.unwrap();
         }
-        let before = instance.counted("permcached_observed_facts_total");
-        until(|| instance.counted("permcached_observed_facts_total") > before + 5).await;
+        let before = instance.counter("permcached_observed_facts_total");
+        until(|| instance.counter("permcached_observed_facts_total") > before + 5).await;
     }
     assert_eq!((stale(&instance, "memory"), stale(&instance, "redis")), (0, 0));
     task.abort();

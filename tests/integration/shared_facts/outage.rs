@@ -1,4 +1,6 @@
-//! Whatever is wrong with Redis: answers are as right as without it, and only the first to notice loses time.
+//! A Redis that fails or refuses: answers stay right, and only the first request that notices loses time.
+//!
+//! Outages that the bus notices are tested in `fleet`.
 
 use bson::doc;
 use permcached::{check::Consistency, question::Tier};
@@ -9,39 +11,39 @@ use crate::support::{
     redis::Redis,
 };
 
-/// Answers from the source: before a change, and after it.
+/// The answers before and after a change are right, and come from the source.
 async fn answers_are_right(world: &World, instance: &Instance) {
-    let (said, checked) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-    assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Source));
+    let (answer, checked) = instance.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!((answer.as_str(), checked.tier), (GUEST, Tier::Source));
     let revoked = instance.live.delete("shares", doc! { "_id": id(SHARE) }).await;
-    let (said, checked) = instance.says_anew(&world.reads(FILE), at_least(revoked)).await;
-    assert_eq!((said.as_str(), checked.tier), (NO_GRANT, Tier::Source));
+    let (answer, checked) = instance.answer_anew(&world.reads(FILE), at_least(revoked)).await;
+    assert_eq!((answer.as_str(), checked.tier), (NO_GRANT, Tier::Source));
 }
 
 #[tokio::test]
-async fn a_redis_that_freezes_costs_one_request_some_time_and_the_next_ones_nothing() {
+async fn a_frozen_redis_delays_one_request_and_no_later_ones() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let instance = world.join().await;
     redis.freeze();
-    let (said, checked) = instance.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-    assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Source));
+    let (answer, checked) = instance.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!((answer.as_str(), checked.tier), (GUEST, Tier::Source));
     let asked = instance.asked();
     assert_eq!((asked, instance.link.is_up()), (2, false));
     for file in 2..10 {
-        assert_eq!(instance.says_anew(&world.reads(file), Consistency::MinimizeLatency).await.0, NO_GRANT);
+        assert_eq!(instance.answer_anew(&world.reads(file), Consistency::MinimizeLatency).await.0, NO_GRANT);
     }
-    assert_eq!(instance.asked(), asked, "nobody waits for it");
+    assert_eq!(instance.asked(), asked, "no request asks Redis");
     redis.thaw();
     until(|| instance.link.is_up()).await;
     let read = instance.fills(&world.reads(FILE)).await;
     instance.live.heard(read).await;
-    let (said, checked) = instance.in_time(async || instance.says_and_hears(&world.reads(FILE)).await).await;
-    assert_eq!((said.as_str(), checked.tier), (GUEST, Tier::Redis));
+    let (answer, checked) = instance.in_time(async || instance.answer_and_catch_up(&world.reads(FILE)).await).await;
+    assert_eq!((answer.as_str(), checked.tier), (GUEST, Tier::Redis));
 }
 
 #[tokio::test]
-async fn a_redis_that_wants_a_password_is_none() {
+async fn a_redis_that_requires_a_password_is_not_used() {
     let redis = Redis::with_password("secret");
     let world = World::new(&format!("redis://127.0.0.1:{}", redis.port())).await;
     let instance = world.start().await;
@@ -51,21 +53,21 @@ async fn a_redis_that_wants_a_password_is_none() {
 }
 
 #[tokio::test]
-async fn a_user_without_the_right_to_read_or_to_ask_for_the_memory_harms_nothing() {
+async fn answers_are_right_if_the_redis_user_lacks_a_right() {
     let redis = Redis::start(&[]);
     for (name, rules, reason) in [
         ("nobody", "~pc:* +ping +client +hello", "refused"),
         ("writer", "~pc:* +ping +client +hello +mget +set", "refused"),
-        ("stranger", "~other:* +ping +client +hello +mget +set +info", "refused"),
+        ("outsider", "~other:* +ping +client +hello +mget +set +info", "refused"),
     ] {
         redis.set_user(name, "secret", rules);
         let attempt = async || {
             let world = World::new(&redis.url_of(name, "secret")).await;
             let instance = world.join().await;
-            // A refusal is no outage: were it taken for one, no attempt would do.
+            // A refusal must not count as an outage: the link would go down, and no attempt would succeed.
             let attempt = async {
                 answers_are_right(&world, &instance).await;
-                instance.says_anew(&world.reads(2), Consistency::MinimizeLatency).await;
+                instance.answer_anew(&world.reads(2), Consistency::MinimizeLatency).await;
             };
             while_up(&instance.link, attempt).await.map(|()| instance)
         };
@@ -76,13 +78,13 @@ async fn a_user_without_the_right_to_read_or_to_ask_for_the_memory_harms_nothing
 }
 
 #[tokio::test]
-async fn a_replica_that_takes_no_writes_is_no_use_and_no_harm() {
+async fn answers_are_right_over_a_replica_that_refuses_writes() {
     let primary = Redis::start(&[]);
     let replica = Redis::replica_of(&primary);
     let world = World::new(&replica.url()).await;
     let instance = world.join().await;
     answers_are_right(&world, &instance).await;
-    instance.asks_until(&world.reads(FILE), || instance.unwritten("refused") > 0).await;
+    instance.ask_until(&world.reads(FILE), || instance.unwritten("refused") > 0).await;
     assert_eq!(instance.written(), 0);
     until(|| instance.link.is_up()).await;
 }

@@ -1,4 +1,7 @@
-//! A flight that finds facts in Redis brings them to who needs less and to who needs more: each tests them for itself.
+//! A load that finds a fact in Redis may be shared by requests with different requirements: each request tests the fact
+//! for itself.
+//!
+//! Loads that read only the source are tested in `freshness::singleflight`.
 
 use std::{
     sync::{
@@ -52,8 +55,8 @@ impl Source for Empty {
     }
 }
 
-/// One fact, of moment 12 in Redis; everything is heard up to 10, and 20 is the newest moment.
-struct One {
+/// One fact with stamp 12 in Redis. The watermark is 10, and the newest moment is 20.
+struct OneFact {
     facts: Facts,
     freshness: Arc<Freshness>,
     source: Arc<Empty>,
@@ -63,7 +66,7 @@ struct One {
     _tasks: JoinSet<()>,
 }
 
-impl One {
+impl OneFact {
     async fn new() -> Self {
         let redis = Redis::start(&[]);
         let schema: Arc<Schema> = Arc::new(schema("shared.toml", SCHEMA));
@@ -82,7 +85,7 @@ impl One {
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().run(|_| ()));
         until(|| link.is_up()).await;
-        // Nothing is written: only who reads notices what becomes of Redis.
+        // No writer runs, so that only reads notice when Redis fails.
         let (shared, _) = SharedFacts::new(link.clone(), names, schema, Arc::clone(&metrics));
         let (source, memory) = (Arc::new(Empty::default()), Arc::new(Memory::new(1 << 20)));
         let facts = Facts::new(Arc::<Empty>::clone(&source), Arc::clone(&freshness), memory, metrics).sharing(shared);
@@ -100,65 +103,65 @@ fn as_of(count: u64) -> FreshnessRequirement {
     FreshnessRequirement { as_of: at(count), stamp: Moment::default() }
 }
 
-fn from(tier: Tier, count: u64) -> (Tier, Moment) {
+fn served(tier: Tier, count: u64) -> (Tier, Moment) {
     (tier, at(count))
 }
 
-fn told(cached: &CachedFact) -> (Tier, Moment) {
+fn tier_and_moment(cached: &CachedFact) -> (Tier, Moment) {
     (cached.tier, cached.as_of)
 }
 
 #[tokio::test]
-async fn what_is_true_as_of_too_early_a_moment_is_read_from_the_source() {
+async fn a_fact_in_redis_that_is_too_old_for_the_request_is_read_from_the_source() {
     for (requirement, expected) in [
-        (as_of(12), from(Tier::Redis, 12)),
-        (as_of(13), from(Tier::Source, 20)),
-        (FreshnessRequirement { stamp: at(12), ..as_of(0) }, from(Tier::Redis, 12)),
-        (FreshnessRequirement { stamp: at(13), ..as_of(0) }, from(Tier::Source, 20)),
+        (as_of(12), served(Tier::Redis, 12)),
+        (as_of(13), served(Tier::Source, 20)),
+        (FreshnessRequirement { stamp: at(12), ..as_of(0) }, served(Tier::Redis, 12)),
+        (FreshnessRequirement { stamp: at(13), ..as_of(0) }, served(Tier::Source, 20)),
     ] {
         let attempt = async || {
-            let one = One::new().await;
+            let one = OneFact::new().await;
             while_up(&one.link, one.load(requirement)).await
         };
-        assert_eq!(told(&in_time(attempt).await), expected, "{requirement:?}");
+        assert_eq!(tier_and_moment(&in_time(attempt).await), expected, "{requirement:?}");
     }
 }
 
-/// The runtime has one thread: both have boarded the flight before it begins.
+/// The runtime has one thread, so that the second request joins before the load begins.
 #[tokio::test]
-async fn who_joined_and_needs_more_than_what_was_found_asks_again() {
+async fn a_waiter_that_requires_more_than_was_found_loads_again() {
     for strict in [as_of(15), FreshnessRequirement { stamp: at(15), ..as_of(0) }] {
         let attempt = async || {
-            let one = One::new().await;
+            let one = OneFact::new().await;
             let both = async { tokio::join!(one.load(as_of(11)), one.load(strict)) };
             let loaded = while_up(&one.link, both).await?;
             Some((loaded, one.source.0.load(Ordering::Relaxed)))
         };
         let ((lax, strict), loads) = in_time(attempt).await;
-        assert_eq!(told(&lax), from(Tier::Redis, 12));
-        assert_eq!(told(&strict), from(Tier::Source, 20));
+        assert_eq!(tier_and_moment(&lax), served(Tier::Redis, 12));
+        assert_eq!(tier_and_moment(&strict), served(Tier::Source, 20));
         assert_eq!(loads, 1);
     }
 }
 
 #[tokio::test]
-async fn that_redis_does_not_answer_is_found_out_also_by_who_has_no_time_to_wait_for_it() {
-    let one = One::new().await;
+async fn a_request_near_its_deadline_notices_that_redis_does_not_answer() {
+    let one = OneFact::new().await;
     one.redis.freeze();
     let deadline = Deadline::after(Duration::from_millis(40));
     one.facts.load(vec![one.key.clone()], as_of(0), deadline).await;
     until(|| !one.link.is_up()).await;
-    assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, then or now");
+    assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, in the first load or in this one");
 }
 
 #[tokio::test]
-async fn who_joined_when_the_key_had_been_marked_asks_again() {
-    let one = One::new().await;
+async fn a_fact_whose_key_is_marked_during_the_load_is_loaded_again() {
+    let one = OneFact::new().await;
     let mark = async {
         let change = Change { at: at(14), what: Changed::Key(one.key.clone()) };
-        // The flight has found the fact and has not landed: nobody else runs meanwhile.
+        // Runs on the only thread while the load is in flight.
         one.freshness.mark(&[change], one.freshness.epoch());
     };
     let (first, ()) = tokio::join!(one.load(as_of(11)), mark);
-    assert_eq!(told(&first), from(Tier::Source, 20));
+    assert_eq!(tier_and_moment(&first), served(Tier::Source, 20));
 }

@@ -1,4 +1,6 @@
-//! What one instance has read serves others, as long as it counts.
+//! A fact that one instance has read serves others, as long as it counts.
+//!
+//! How fast that is, is not measured here.
 
 use bson::doc;
 use permcached::{check::Consistency, freshness::Moment, question::Tier};
@@ -9,40 +11,40 @@ use crate::support::{
     redis::Redis,
 };
 
-/// How often Redis was asked for facts.
-fn reads_of(redis: &Redis) -> u64 {
+/// How many `MGET`s Redis has received.
+fn mget_calls(redis: &Redis) -> u64 {
     let stats = redis.info("commandstats", "cmdstat_mget");
     let calls = stats.strip_prefix("calls=").and_then(|calls| calls.split(',').next()?.parse().ok());
-    calls.unwrap_or_else(|| panic!("it says how often: {stats}"))
+    calls.unwrap_or_else(|| panic!("no number of calls in: {stats}"))
 }
 
 #[tokio::test]
-async fn what_one_instance_has_read_another_does_not_ask_mongodb_for() {
+async fn a_fact_that_one_instance_has_read_is_not_read_by_another() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
-    let counts = || [second.asked(), second.believed(), reads_of(&redis), second.written()];
+    let counts = || [second.asked(), second.used(), mget_calls(&redis), second.written()];
     let attempt = async || {
-        // What the second wrote in an attempt before, it must not find in this one.
+        // In this attempt the second instance must not find what it wrote in an earlier one.
         redis.flush();
         let read = first.fills(&world.reads(FILE)).await;
         second.live.heard(read).await;
         second.finds();
         let before = counts();
-        let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-        (said, checked.tier, second.finds(), before, counts())
+        let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+        (answer, checked.tier, second.finds(), before, counts())
     };
-    let (said, tier, finds, before, after) = second.in_time(attempt).await;
-    assert_eq!((said.as_str(), tier, finds), (GUEST, Tier::Redis, 0));
-    let [asked, believed, reads, written] = before;
-    assert_eq!(after, [asked + 2, believed + 2, reads + 1, written], "two facts at once, which are there already");
-    // From now on it is remembered.
+    let (answer, tier, finds, before, after) = second.in_time(attempt).await;
+    assert_eq!((answer.as_str(), tier, finds), (GUEST, Tier::Redis, 0));
+    let [asked, used, mgets, written] = before;
+    assert_eq!(after, [asked + 2, used + 2, mgets + 1, written], "two facts in one MGET, none written");
+    // From now on they are cached in memory.
     assert_eq!(second.live.ask(&world.reads(FILE), Consistency::MinimizeLatency).await.unwrap().tier, Tier::Memory);
-    assert_eq!(second.written(), written, "it is there already");
+    assert_eq!(second.written(), written, "Redis has them already");
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_kept_for_a_shorter_time() {
+async fn a_fact_without_documents_expires_earlier() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let first = world.join().await;
@@ -52,9 +54,9 @@ async fn what_is_not_there_is_kept_for_a_shorter_time() {
     assert!((1..=60).contains(&life("shares")), "{}", life("shares"));
 }
 
-/// As where an instance is held up between its read and its write.
+/// As if an instance were suspended between its read and its write.
 #[tokio::test]
-async fn a_late_fill_that_replaces_a_newer_one_is_not_believed() {
+async fn an_outdated_fact_that_was_written_late_is_not_used() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
@@ -63,17 +65,17 @@ async fn a_late_fill_that_replaces_a_newer_one_is_not_believed() {
     let late: Vec<u8> = raw(&world.url, &[b"GET", &key]);
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     first.live.heard(revoked).await;
-    let (said, _) = first.says_anew(&world.reads(FILE), at_least(revoked)).await;
-    assert_eq!(said, NO_GRANT);
-    first.asks_until(&world.reads(FILE), || raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
+    let (answer, _) = first.answer_anew(&world.reads(FILE), at_least(revoked)).await;
+    assert_eq!(answer, NO_GRANT);
+    first.ask_until(&world.reads(FILE), || raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
     raw::<()>(&world.url, &[b"SET", &key, &late]);
     second.live.heard(revoked).await;
-    let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-    assert_eq!((said.as_str(), checked.tier), (NO_GRANT, Tier::Source));
+    let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!((answer.as_str(), checked.tier), (NO_GRANT, Tier::Source));
 }
 
 #[tokio::test]
-async fn a_fact_from_before_an_instance_began_to_hear_is_not_believed() {
+async fn a_fact_from_before_the_floor_of_a_new_instance_is_not_used() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let first = world.join().await;
@@ -81,13 +83,13 @@ async fn a_fact_from_before_an_instance_began_to_hear_is_not_believed() {
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     let second = world.join().await;
     second.live.heard(revoked).await;
-    let (said, checked) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-    assert_eq!((said.as_str(), checked.tier), (NO_GRANT, Tier::Source));
-    assert_eq!((second.asked(), second.believed()), (2, 0));
+    let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!((answer.as_str(), checked.tier), (NO_GRANT, Tier::Source));
+    assert_eq!((second.asked(), second.used()), (2, 0));
 }
 
 #[tokio::test]
-async fn a_fact_of_a_moment_that_has_not_come_is_not_believed() {
+async fn a_fact_with_a_stamp_in_the_future_is_not_used() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
@@ -96,13 +98,13 @@ async fn a_fact_of_a_moment_that_has_not_come_is_not_believed() {
     for ahead in [3_600_u64 << 32, u64::MAX - newest.as_u64()] {
         let future = Moment::from_count(newest.as_u64() + ahead);
         raw::<()>(&world.url, &[b"SET", &key, &world.no_share(future)]);
-        let (said, _) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-        assert_eq!(said, GUEST, "{future:?}");
+        let (answer, _) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+        assert_eq!(answer, GUEST, "{future:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_fact_is_as_good_as_nothing() {
+async fn a_value_that_is_not_the_fact_of_its_key_is_a_miss() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
@@ -112,13 +114,13 @@ async fn what_is_no_fact_is_as_good_as_nothing() {
     let (file, share) = (name("files"), name("shares"));
     let values: [Vec<u8>; 2] = [raw(&world.url, &[b"GET", &file]), raw(&world.url, &[b"GET", &share])];
     let [of_file, of_share] = &values;
-    let says_and_believes = async || {
-        let before = second.believed();
-        let (said, _) = second.says_and_hears(&world.reads(FILE)).await;
-        (said, second.believed() - before)
+    let answer_and_used = async || {
+        let before = second.used();
+        let (answer, _) = second.answer_and_catch_up(&world.reads(FILE)).await;
+        (answer, second.used() - before)
     };
-    let told = second.in_time(says_and_believes).await;
-    assert_eq!(told, (GUEST.to_owned(), 2), "as they are they are believed");
+    let result = second.in_time(answer_and_used).await;
+    assert_eq!(result, (GUEST.to_owned(), 2), "unchanged, both facts are used");
     let mut values = vec![b"".to_vec(), b"x".to_vec(), br#"{"canRead":true}"#.to_vec(), vec![0xff; 100_000]];
     values.push(of_file.clone());
     values.push([of_share.as_slice(), &[0]].concat());
@@ -126,14 +128,18 @@ async fn what_is_no_fact_is_as_good_as_nothing() {
     for value in values {
         let attempt = async || {
             raw::<()>(&world.url, &[b"SET", &share, &value]);
-            says_and_believes().await
+            answer_and_used().await
         };
-        assert_eq!(second.in_time(attempt).await, (GUEST.to_owned(), 1), "only the file: {value:?}");
-        // What was read instead is written in its place.
+        assert_eq!(
+            second.in_time(attempt).await,
+            (GUEST.to_owned(), 1),
+            "only the fact of the file is used: {value:?}"
+        );
+        // The fact that was read instead replaces the value.
         until(|| raw::<Vec<u8>>(&world.url, &[b"GET", &share]) != value).await;
     }
     raw::<()>(&world.url, &[b"DEL", &share]);
     raw::<()>(&world.url, &[b"HSET", &share, b"a", b"b"]);
-    let (said, _) = second.says_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
-    assert_eq!(said, GUEST);
+    let (answer, _) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!(answer, GUEST);
 }
