@@ -1,13 +1,15 @@
-//! The shape of the code (design section 7), held by a test: what may import what, which crates are known where, and what
-//! no file may lack or hold.
+//! Rules about the shape of the code (ARCHITECTURE.md): what may import what, which crates are known where, and what files must and
+//! must not contain. The rules are data, and each exception states its reason. `broken` shows that every rule sees what breaks it.
 //!
-//! The rules are data, each exception with its reason. `broken` shows that every rule sees what breaks it.
+//! Does not test behaviour.
 
 mod broken;
+mod circles;
 mod paths;
 
 use std::{fs, path::Path, process::Command};
 
+use circles::dependencies_have_no_circle;
 use paths::{Found, Named};
 
 /// The modules in reading order: each uses only those above it.
@@ -34,10 +36,10 @@ const ORDER: [&str; 20] = [
     "cli",
 ];
 
-/// Crates, or modules of `std`, that are known only in some modules.
+/// Crates, or modules of `std`, that only some modules may name.
 struct Fence {
     names: &'static [&'static str],
-    /// Where they are known, and why there.
+    /// The modules that may name them, each with the reason.
     within: &'static [(&'static str, &'static str)],
 }
 
@@ -54,17 +56,17 @@ const FENCES: [Fence; 8] = [
             "prost_types",
         ],
         within: &[
-            ("transport", "it is the wire, and holds the generated code"),
-            ("cli::ask", "asks a service that runs"),
-            ("cli::invalidate", "asks a service that runs"),
-            ("cli::watch", "asks a service that runs"),
-            ("cli::questions::verify", "asks a service that runs"),
-            ("cli::remote", "reaches a service that runs"),
-            ("cli::health", "asks a service that runs"),
+            ("transport", "serves gRPC, and contains the generated code"),
+            ("cli::ask", "calls a running service"),
+            ("cli::invalidate", "calls a running service"),
+            ("cli::watch", "calls a running service"),
+            ("cli::questions::verify", "calls a running service"),
+            ("cli::remote", "connects to a running service"),
+            ("cli::health", "calls a running service"),
             ("cli::text", "shows messages as JSON"),
         ],
     },
-    Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "it is the wire")] },
+    Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "serves gRPC and HTTP")] },
     Fence { names: &["mongodb"], within: &[("source::mongodb", "reads documents and the change stream")] },
     Fence {
         names: &["bson"],
@@ -80,10 +82,10 @@ const FENCES: [Fence; 8] = [
     Fence {
         names: &["redis", "fred", "deadpool_redis"],
         within: &[
-            ("link", "reaches it"),
+            ("link", "connects to it"),
             ("facts::redis", "keeps facts there"),
-            ("bus::redis", "sends statements and hints over it"),
-            ("feed::lease", "keeps the speaker's lease there"),
+            ("bus::redis", "sends change batches and hints over it"),
+            ("feed::lease", "keeps the leader's lease there"),
         ],
     },
     Fence {
@@ -95,17 +97,18 @@ const FENCES: [Fence; 8] = [
             "opentelemetry_sdk",
             "opentelemetry_otlp",
         ],
-        within: &[("telemetry", "records what is done")],
+        within: &[("telemetry", "records metrics and traces")],
     },
     Fence { names: &["clap"], within: &[("cli", "it is the command line"), ("main", "calls it")] },
     Fence { names: &["std::env"], within: &[("config", "is the only reader of the environment")] },
 ];
 
-/// The modules that compute and do nothing else, and what they would need to do more.
+/// The modules that only compute, and what they therefore must not name.
 const PURE: [&str; 5] = ["question", "moment", "schema", "fact", "evaluate"];
-const IMPURE: [&str; 12] = [
+const IMPURE: [&str; 13] = [
     "tokio",
     "tokio_stream",
+    "tokio_util",
     "futures",
     "async_trait",
     "std::fs",
@@ -118,22 +121,22 @@ const IMPURE: [&str; 12] = [
     "std::env",
 ];
 
-/// What writes where people read, and who may.
+/// The macros that print, and the modules that may.
 const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
 const PRINTERS: [&str; 2] = ["cli", "main"];
 
-/// Words that no code holds, and why.
+/// Words that no code contains, each with a remedy.
 const WORDS: [(&str, &str); 4] = [
     ("TODO", "do it, or write an issue"),
-    ("FIXME", "mend it, or write an issue"),
-    ("XXX", "say what it is, or write an issue"),
+    ("FIXME", "fix it, or write an issue"),
+    ("XXX", "explain it, or write an issue"),
     ("fylora", "the first application is one of many: its names belong to schemas/, examples/ and docs/"),
 ];
 
-/// How many lines `main.rs` has at most.
+/// The most lines in `main.rs`.
 const MAIN_LINES_MAX: usize = 60;
 
-/// Paths of machines on which this was written, in two halves, so that they are not found here.
+/// Paths of development machines, in two halves, so that the rule does not find them here.
 const MACHINES: [(&str, &str); 2] = [("/wo", "rk/"), ("/tmp/w", "t-")];
 
 /// A file of the repository. Its path is relative to the root, with `/`.
@@ -153,7 +156,7 @@ impl File {
         Some(inner.split('/').collect())
     }
 
-    /// Whether the file is one of these modules or within.
+    /// Whether the file is one of these modules or inside one.
     fn is_in<'a>(&self, modules: impl IntoIterator<Item = &'a str>) -> bool {
         let own = self.module().unwrap_or_default().join("::");
         modules
@@ -171,7 +174,7 @@ impl File {
     }
 }
 
-/// Every file that git knows or would; without git, every file that is not built.
+/// Every file that git tracks or would track; without git, every file outside of build directories.
 fn repository() -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut git = Command::new("git");
@@ -183,7 +186,7 @@ fn repository() -> Vec<File> {
         }
         _ => walk(root, ""),
     };
-    // Neither a file that was deleted nor one that is not text can be read.
+    // Deleted files and files that are not text cannot be read, and are skipped.
     let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| File { path, text });
     let files: Vec<File> = paths.into_iter().filter_map(read).collect();
     assert!(files.iter().any(|file| file.path == "src/lib.rs"), "the repository is not in {}", root.display());
@@ -205,7 +208,7 @@ fn walk(root: &Path, below: &str) -> Vec<String> {
         .collect()
 }
 
-/// Imports point up the list of `lib.rs` only, and that list is the design's.
+/// Imports point only up the list of `lib.rs`, and that list is the one of ARCHITECTURE.md.
 fn imports_point_up(files: &[File]) -> Vec<String> {
     let Some(lib) = files.iter().find(|file| file.path == "src/lib.rs") else {
         return Vec::new();
@@ -219,7 +222,7 @@ fn imports_point_up(files: &[File]) -> Vec<String> {
         match place(name) {
             None => wrong.push(lib.wrong(
                 *line,
-                &format!("the design knows no module `{name}`"),
+                &format!("the module `{name}` is not in ORDER"),
                 "give it a place in ORDER in tests/integration/architecture.rs and in ARCHITECTURE.md, or put it into another module",
             )),
             Some(at) if last > Some(at) => wrong.push(lib.wrong(
@@ -248,7 +251,7 @@ fn imports_point_up(files: &[File]) -> Vec<String> {
                         path.join("::")
                     ),
                     &format!(
-                        "move what both need up to `{own}` or above, or hand it in from below as an argument or a trait"
+                        "move what both use up to `{own}` or above, or pass it from below as an argument or a trait"
                     ),
                 ));
             }
@@ -257,13 +260,13 @@ fn imports_point_up(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// Whether a path is the name's, or something in it.
+/// Whether a path is this name or inside it.
 fn is_of(path: &[String], name: &str) -> bool {
     let names: Vec<&str> = name.split("::").collect();
     path.len() >= names.len() && path.iter().zip(&names).all(|(one, other)| one == other)
 }
 
-/// Vendor crates are known only where they are needed.
+/// Only the modules of its fence name a crate.
 fn fences_hold(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| file.module().is_some()) {
@@ -278,7 +281,7 @@ fn fences_hold(files: &[File]) -> Vec<String> {
                     wrong.push(file.wrong(
                         *line,
                         &format!("`{name}` is known only in {places}"),
-                        "ask one of these for what is needed, in this crate's own types",
+                        "call one of these modules, whose interface has this crate's own types",
                     ));
                 }
             }
@@ -289,7 +292,7 @@ fn fences_hold(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// What only computes does no I/O and reads no clock.
+/// Modules that only compute do no I/O and read no clock.
 fn pure_modules_are_pure(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| file.is_in(PURE)) {
@@ -298,7 +301,7 @@ fn pure_modules_are_pure(files: &[File]) -> Vec<String> {
                 wrong.push(file.wrong(
                     *line,
                     &format!("`{name}` has no place in {}, which only compute", PURE.join(", ")),
-                    "have it done by the caller, and take the result or the time as an argument",
+                    "let the caller do it, and take the result or the time as an argument",
                 ));
             }
         }
@@ -306,7 +309,7 @@ fn pure_modules_are_pure(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// Nothing is printed but by the command line.
+/// Only the command line prints.
 fn only_the_command_line_prints(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| file.module().is_some() && !file.is_in(PRINTERS)) {
@@ -321,12 +324,12 @@ fn only_the_command_line_prints(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// Every file says first what it is; none is called `mod.rs`.
+/// Every file opens with what it is, and none is called `mod.rs`.
 fn files_are_tidy(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
         if !file.text.starts_with("//!") {
-            wrong.push(file.wrong(1, "a file opens with `//!`", "say what it is, then what it does not do"));
+            wrong.push(file.wrong(1, "a file opens with `//!`", "say what the file is, then what it does not do"));
         }
         if file.path.ends_with("/mod.rs") {
             let name = file.path.trim_end_matches("/mod.rs");
@@ -340,7 +343,7 @@ fn files_are_tidy(files: &[File]) -> Vec<String> {
     wrong
 }
 
-/// Some words are in no code, and paths of somebody's machine in no file.
+/// No code contains some words, and no file contains a path of a development machine.
 fn words_are_absent(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files {
@@ -364,8 +367,9 @@ fn words_are_absent(files: &[File]) -> Vec<String> {
 
 type Rule = fn(&[File]) -> Vec<String>;
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     imports_point_up,
+    dependencies_have_no_circle,
     fences_hold,
     pure_modules_are_pure,
     only_the_command_line_prints,
@@ -377,10 +381,5 @@ const RULES: [Rule; 6] = [
 fn the_repository_keeps_the_rules() {
     let files = repository();
     let wrong: Vec<String> = RULES.iter().flat_map(|rule| rule(&files)).collect();
-    assert!(
-        wrong.is_empty(),
-        "{} places break the rules of the design's section 7:\n\n{}\n",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} places break the rules:\n\n{}\n", wrong.len(), wrong.join("\n"));
 }

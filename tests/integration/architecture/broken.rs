@@ -1,10 +1,10 @@
-//! Files made up to break one rule each: every rule sees what breaks it, names its line and says the remedy.
+//! Made-up files that break one rule each: every rule finds what breaks it, with its line and a remedy.
 //!
-//! Whether the repository keeps the rules is not asked here.
+//! Does not check the repository itself.
 
 use super::{
-    File, MACHINES, Rule, fences_hold, files_are_tidy, imports_point_up, only_the_command_line_prints,
-    pure_modules_are_pure, words_are_absent,
+    File, MACHINES, Rule, dependencies_have_no_circle, fences_hold, files_are_tidy, imports_point_up,
+    only_the_command_line_prints, pure_modules_are_pure, words_are_absent,
 };
 
 /// A library of three modules, and one more file.
@@ -27,7 +27,7 @@ fn assert_seen(rule: Rule, path: &str, text: &str, seen: &[&str]) {
     let wrong = rule(&with_file(path, text));
     assert_eq!(wrong.len(), seen.len(), "{path}:\n{text}\n{wrong:#?}");
     for (wrong, seen) in wrong.iter().zip(seen) {
-        assert!(wrong.contains(seen) && wrong.contains("remedy: "), "{wrong} does not say {seen}");
+        assert!(wrong.contains(seen) && wrong.contains("remedy: "), "{wrong} does not contain {seen}");
     }
 }
 
@@ -107,8 +107,56 @@ fn an_import_that_points_down_is_seen() {
         rule,
         "src/lib.rs",
         "//! The map.\npub mod question;\npub mod source;\npub mod util;\npub mod app;",
-        &["lib.rs:4: the design knows no module `util`"],
+        &["lib.rs:4: the module `util` is not in ORDER"],
     );
+}
+
+/// The circles of a library whose module `source` has the children `a`, `b` and `c`, each with this text.
+fn circles(parent: &str, [a, b, c]: [&str; 3]) -> Vec<String> {
+    let children = [("a", a), ("b", b), ("c", c)].map(|(name, text)| (format!("src/source/{name}.rs"), text));
+    let parent = ("src/source.rs".to_owned(), parent);
+    let file = |(path, text): (String, &str)| File { path, text: format!("//! F.\n{text}") };
+    let mut files = with_file("src/source/a/inner.rs", "//! I.\n");
+    files.extend([parent].into_iter().chain(children).map(file));
+    dependencies_have_no_circle(&files)
+}
+
+#[test]
+fn a_circle_of_siblings_is_seen() {
+    let parent = "mod a;\nmod b;\nmod c;\npub use a::A;\npub use b::{B, f};\npub struct Own;";
+    for (a, b) in [
+        ("use super::{c, b::{self, B}};", "use crate::source::a::A;"),
+        ("use super::B;", "use super::A;"),
+        ("use crate::source::B as Other;", "fn g() { super::a::A }"),
+        ("use super::b;\nfn g() { b::B::new() }", "use super::{a as x, Own};\nfn g() { x::A }"),
+        ("impl X for crate::source::B {}", "fn g() { use super::A; }"),
+        ("use super::f;", "use super::a::{inner, A};"),
+    ] {
+        let wrong = circles(parent, [a, b, ""]);
+        let [wrong] = wrong.as_slice() else { panic!("{a}\n{b}\n{wrong:?}") };
+        let circle =
+            wrong.starts_with("src/source/a.rs:") && wrong.contains(": `source::a` uses `source::b` (src/source/a.rs:");
+        assert!(circle && wrong.contains("), which uses `source::a` (src/source/b.rs:"), "{wrong}");
+    }
+    let wrong = circles(parent, ["use super::b::B;", "use super::c::C;", "\nuse super::A;"]);
+    let circle = "`source::a` uses `source::b` (src/source/a.rs:2), which uses `source::c` (src/source/b.rs:2), \
+                  which uses `source::a` (src/source/c.rs:3): a circle";
+    assert!(wrong.len() == 1 && wrong[0].contains(circle), "{wrong:?}");
+    let wrong = circles(parent, ["", "use super::a::inner::X;", "use super::B;"]);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_file_and_its_parts_may_use_each_other() {
+    let parent = "mod a;\nmod b;\npub use a::A;\nuse b::B;\npub struct Own;\nfn f() -> B { a::f() }";
+    for [a, b] in [
+        ["use super::Own;\nuse super::B;", "use crate::source::Own;"],
+        ["use super::b::B;", "use super::{Own, b};"],
+        ["use super::b::B;", "//! See [`super::a::A`].\n#[cfg(test)]\nmod tests {\n  use super::super::a::A;\n}"],
+        ["pub use inner::X;\nmod inner;", ""],
+    ] {
+        assert_eq!(circles(parent, [a, b, ""]), Vec::<String>::new(), "{a}\n{b}");
+    }
 }
 
 #[test]
@@ -210,8 +258,8 @@ fn untidiness_is_seen() {
         &["src/main.rs:61: more than 60 lines"],
     );
     for word in ["TODO", "FIXME", "XXX", "Fylora"] {
-        let said = format!("src/app.rs:2: `{}` has no place in src", if word == "Fylora" { "fylora" } else { word });
-        assert_seen(words_are_absent, "src/app.rs", &format!("//! A.\n// {word}"), &[&said]);
+        let message = format!("src/app.rs:2: `{}` has no place in src", if word == "Fylora" { "fylora" } else { word });
+        assert_seen(words_are_absent, "src/app.rs", &format!("//! A.\n// {word}"), &[&message]);
         assert_seen(words_are_absent, "docs/app.md", word, &[]);
     }
     for (start, end) in MACHINES {
