@@ -16,8 +16,8 @@
 
 #[path = "../tests/integration/support/both.rs"]
 mod both;
-#[path = "../tests/integration/support/gated.rs"]
-mod gated;
+#[path = "../tests/integration/support/controlled.rs"]
+mod controlled;
 #[path = "../tests/integration/support/live.rs"]
 mod live;
 #[path = "../tests/integration/support/monitored.rs"]

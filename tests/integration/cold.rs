@@ -86,14 +86,14 @@ fn tree() -> Collections {
 }
 
 /// A checker over the tree, and the source that records its loads.
-async fn cold(app_name: &str) -> (Asked, Arc<Recorded>) {
+async fn cold(app_name: &str) -> (Asked, Recorded) {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
     fill(&database, &schema, &tree()).await;
     let monitor = Monitor::default();
     let client = monitor.client(mongo(), app_name).await;
     let source = Recorded::open(&schema, client.database(database.name()), monitor).await;
-    (Asked::new(&schema, Arc::clone(&source) as _), source)
+    (Asked::new(&schema, Arc::clone(&source.source) as _), source)
 }
 
 /// The answers to one request, and the rounds that it took.

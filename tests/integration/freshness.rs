@@ -16,6 +16,7 @@ mod odd;
 mod outage;
 mod single;
 mod singleflight;
+mod streams;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::question::Question;

@@ -3,9 +3,10 @@
 pub mod both;
 pub mod certificates;
 pub mod command;
+pub mod controlled;
 pub mod fleet;
-pub mod gated;
 pub mod live;
+pub mod memory_source;
 pub mod monitored;
 pub mod redis;
 pub mod replica_set;

@@ -5,22 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bson::{Document, doc};
 use mongodb::{Client, Database};
 use permcached::{
     app::App,
     check::{CheckError, Consistency, Settings},
-    fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
-    question::{CollectionId, Id, Question},
+    freshness::Moment,
+    question::Question,
     schema::Schema,
-    source::{Deadline, Source, SourceError, mongodb::MongoDb},
+    source::{Deadline, Source, mongodb::MongoDb},
 };
 
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{fill, schema, shown},
+    controlled::ControlledSource,
     live::{Live, in_the_end, no_trouble, operation_time},
     replica_set::ReplicaSet,
 };
@@ -32,42 +31,6 @@ const READ_TIME: Duration = Duration::from_secs(2);
 
 /// What keeps a node from hearing of writes.
 const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
-
-/// Asks one node for the time, and reads from another, as where the driver has not yet heard which of them is primary.
-struct Split {
-    time: MongoDb,
-    reads: MongoDb,
-}
-
-#[async_trait]
-impl Source for Split {
-    fn clock(&self) -> Clock {
-        self.time.clock()
-    }
-
-    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        self.time.probe(deadline).await
-    }
-
-    async fn load(
-        &self,
-        keys: Vec<FactKey>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        self.reads.load(keys, at, deadline).await
-    }
-
-    async fn keys_of(
-        &self,
-        collection: CollectionId,
-        ids: Vec<Id>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Vec<FactKey>, SourceError> {
-        self.reads.keys_of(collection, ids, at, deadline).await
-    }
-}
 
 /// A guest's share of a file in a set of three.
 struct Guest {
@@ -154,7 +117,9 @@ async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Res
 async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let guest = Guest::new().await;
     let stream = guest.live(Arc::new(guest.primary().await), guest.deposed().await).await;
-    let split = Split { time: guest.primary().await, reads: guest.deposed().await };
+    // One node is asked for the time and another one for facts, as when the driver does not know yet which is primary.
+    let split = ControlledSource::over(&guest.schema, Arc::new(guest.deposed().await));
+    let split = split.with_time_of(Arc::new(guest.primary().await));
     let reads = guest.live(Arc::new(split), guest.deposed().await).await;
     let everything = guest.live(Arc::new(guest.deposed().await), guest.deposed().await).await;
 

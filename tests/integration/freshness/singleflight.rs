@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
-    gated::{Closed, Gated},
+    controlled::{Closed, ControlledSource},
     live::{Live, at_least, until},
     monitored::{FailPoint, commands},
     servers::mongo,
@@ -25,7 +25,7 @@ use crate::support::{
 /// A file that is shared with the guest. Of the facts about it only that of the guest is cached.
 struct Guest {
     live: Live,
-    gate: std::sync::Arc<Gated>,
+    gate: std::sync::Arc<ControlledSource>,
     question: Question,
 }
 

@@ -3,63 +3,34 @@
 //!
 //! Loads that read only the source are tested in `freshness::singleflight`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use permcached::{
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, CachedFact, Facts, FreshnessRequirement, Memory, SharedFacts, codec},
-    freshness::{Change, Changed, Clock, Freshness, LocalTime, Moment, Probe},
+    freshness::{Change, Changed, Freshness, LocalTime, Moment, Probe},
     link::{FORMAT, Link, Names, Server},
-    question::{CollectionId, Id, Tier},
+    question::{Id, Tier},
     schema::Schema,
-    source::{Deadline, Identity, Source, SourceError},
+    source::{Deadline, Identity},
     telemetry::Metrics,
 };
 use tokio::task::JoinSet;
 
 use super::{SCHEMA, in_time, raw, while_up};
-use crate::support::{both::schema, live::until, redis::Redis};
+use crate::support::{
+    both::schema, controlled::ControlledSource, live::until, memory_source::MemorySource, redis::Redis,
+};
 
 fn at(count: u64) -> Moment {
     Moment::from_count(count)
 }
 
-/// A source without documents, which counts its loads.
-#[derive(Default)]
-struct Empty(AtomicUsize);
-
-#[async_trait]
-impl Source for Empty {
-    fn clock(&self) -> Clock {
-        Clock::Cluster
-    }
-
-    async fn probe(&self, _: Deadline) -> Result<Moment, SourceError> {
-        Err(SourceError::TimedOut)
-    }
-
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, _: Deadline) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        keys.into_iter().map(|key| (key.clone(), Ok(Fact::absent(key, at)))).collect()
-    }
-
-    async fn keys_of(&self, _: CollectionId, _: Vec<Id>, _: Moment, _: Deadline) -> Result<Vec<FactKey>, SourceError> {
-        Ok(Vec::new())
-    }
-}
-
-/// One fact with stamp 12 in Redis. The watermark is 10, and the newest moment is 20.
+/// One fact with stamp 12 in Redis. The watermark is 10, and the newest moment is 20. The source has no documents.
 struct OneFact {
     facts: Facts,
     freshness: Arc<Freshness>,
-    source: Arc<Empty>,
+    source: Arc<ControlledSource>,
     key: FactKey,
     link: Link,
     redis: Redis,
@@ -86,9 +57,10 @@ impl OneFact {
         tasks.spawn(link.clone().run(|_| ()));
         until(|| link.is_up()).await;
         // No writer runs, so that only reads notice when Redis fails.
-        let (shared, _) = SharedFacts::new(link.clone(), names, schema, Arc::clone(&metrics));
-        let (source, memory) = (Arc::new(Empty::default()), Arc::new(Memory::new(1 << 20)));
-        let facts = Facts::new(Arc::<Empty>::clone(&source), Arc::clone(&freshness), memory, metrics).sharing(shared);
+        let (shared, _) = SharedFacts::new(link.clone(), names, Arc::clone(&schema), Arc::clone(&metrics));
+        let source = Arc::new(ControlledSource::over(&schema, Arc::new(MemorySource::new(&schema, at(20)))));
+        let memory = Arc::new(Memory::new(1 << 20));
+        let facts = Facts::new(Arc::clone(&source) as _, Arc::clone(&freshness), memory, metrics).sharing(shared);
         Self { facts, freshness, source, key, link, redis, _tasks: tasks }
     }
 
@@ -135,7 +107,7 @@ async fn a_waiter_that_requires_more_than_was_found_loads_again() {
             let one = OneFact::new().await;
             let both = async { tokio::join!(one.load(as_of(11)), one.load(strict)) };
             let loaded = while_up(&one.link, both).await?;
-            Some((loaded, one.source.0.load(Ordering::Relaxed)))
+            Some((loaded, one.source.loads()))
         };
         let ((lax, strict), loads) = in_time(attempt).await;
         assert_eq!(tier_and_moment(&lax), served(Tier::Redis, 12));

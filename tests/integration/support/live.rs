@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     both::{TIME_MAX, counted, fill, found_in, question, shown},
-    gated::Gated,
+    controlled::ControlledSource,
     monitored::Monitor,
     servers::mongo,
 };
@@ -74,12 +74,14 @@ impl Live {
     }
 
     /// Over a gate that is open.
-    pub async fn gated(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Self, Arc<Gated>) {
+    pub async fn gated(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Self, Arc<ControlledSource>) {
         let (schema, database) = filled(schema, collections).await;
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
-        let gate = Gated::new(source);
-        let app = App::over(Arc::clone(&schema), Arc::<Gated>::clone(&gate), Settings::default(), no_trouble());
-        let app = app.following(gate.mongodb());
+        let source = Arc::new(source);
+        let gate = Arc::new(ControlledSource::over(&schema, Arc::<MongoDb>::clone(&source)));
+        let app =
+            App::over(Arc::clone(&schema), Arc::<ControlledSource>::clone(&gate), Settings::default(), no_trouble());
+        let app = app.following(source);
         (Self::start(schema, database, app).await, gate)
     }
 

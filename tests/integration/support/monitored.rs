@@ -5,22 +5,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use mongodb::{
     Client, Database,
     bson::{Bson, Document, doc},
     event::{EventHandler, command::CommandEvent},
     options::{ClientOptions, ServerMonitoringMode},
 };
-use permcached::{
-    fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
-    question::{CollectionId, Id},
-    schema::Schema,
-    source::{Deadline, Source, SourceError, mongodb::MongoDb},
-};
+use permcached::{fact::FactKey, schema::Schema, source::mongodb::MongoDb};
 
-use super::servers::Mongo;
+use super::{
+    controlled::{ControlledSource, Step},
+    servers::Mongo,
+};
 
 /// The commands of one client, in the order in which they went out and came back.
 #[derive(Clone, Default)]
@@ -61,59 +57,36 @@ pub struct Round {
     pub events: Vec<CommandEvent>,
 }
 
-/// A source that keeps a record of its rounds.
+/// MongoDB with a record of the rounds that it was asked for.
 pub struct Recorded {
-    source: MongoDb,
-    monitor: Monitor,
-    rounds: Mutex<Vec<Round>>,
+    pub source: Arc<ControlledSource>,
+    rounds: Arc<Mutex<Vec<Round>>>,
 }
 
 impl Recorded {
-    /// A database of a monitored client, with a record of what it is asked.
-    pub async fn open(schema: &Arc<Schema>, database: Database, monitor: Monitor) -> Arc<Self> {
-        let source = MongoDb::open(Arc::clone(schema), database).await.expect("mongod answers");
+    /// A database of a monitored client.
+    pub async fn open(schema: &Arc<Schema>, database: Database, monitor: Monitor) -> Self {
+        let mongodb = MongoDb::open(Arc::clone(schema), database).await.expect("mongod answers");
         monitor.take();
-        Arc::new(Self { source, monitor, rounds: Mutex::default() })
+        let rounds = Arc::<Mutex<Vec<Round>>>::default();
+        let record = Arc::clone(&rounds);
+        let source = ControlledSource::over(schema, Arc::new(mongodb)).observed(move |step| match step {
+            Step::Before => {
+                let before = monitor.take();
+                let probes = commands(&before, "find").iter().filter(|find| level(find) == "linearizable").count();
+                assert_eq!(commands(&before, "find").len(), probes, "a find outside any round: {before:?}");
+            }
+            Step::After(keys) => {
+                let round = Round { keys: keys.to_vec(), events: monitor.take() };
+                record.lock().expect("no panic before").push(round);
+            }
+        });
+        Self { source: Arc::new(source), rounds }
     }
 
-    /// The rounds since it was asked last.
+    /// Takes the rounds since the last call.
     pub fn take(&self) -> Vec<Round> {
         std::mem::take(&mut self.rounds.lock().expect("no panic before"))
-    }
-}
-
-#[async_trait]
-impl Source for Recorded {
-    fn clock(&self) -> Clock {
-        self.source.clock()
-    }
-
-    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        self.source.probe(deadline).await
-    }
-
-    async fn load(
-        &self,
-        keys: Vec<FactKey>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let before = self.monitor.take();
-        let probes = commands(&before, "find").iter().filter(|find| level(find) == "linearizable").count();
-        assert_eq!(commands(&before, "find").len(), probes, "a find outside any round: {before:?}");
-        let loaded = self.source.load(keys.clone(), at, deadline).await;
-        self.rounds.lock().expect("no panic before").push(Round { keys, events: self.monitor.take() });
-        loaded
-    }
-
-    async fn keys_of(
-        &self,
-        collection: CollectionId,
-        ids: Vec<Id>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Vec<FactKey>, SourceError> {
-        self.source.keys_of(collection, ids, at, deadline).await
     }
 }
 

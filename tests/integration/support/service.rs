@@ -7,24 +7,17 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bson::Document;
 use permcached::{
     app::{App, read_schema},
     check::Settings,
     config::SourceConfig,
-    fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
-    question::{CollectionId, Id},
     schema::Schema,
-    source::{Deadline, Source, SourceError, documents::Documents},
+    source::documents::Documents,
     telemetry::Metrics,
     transport::{
         Apis, Callers, Health, Limits, ServeError, Serving,
@@ -36,9 +29,11 @@ use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
     task::{JoinHandle, spawn_blocking},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
+
+use super::controlled::{ControlledSource, Fault};
 
 /// The schema that most tests use. Tests run in the root of the package.
 pub const SCHEMA: &str = "schemas/fylora-sharing.toml";
@@ -136,7 +131,7 @@ impl Service {
     }
 
     /// Over the sample documents behind a fault, for so many requests at once.
-    pub async fn faulty(fault: Fault, requests_max: usize) -> (Self, Arc<Faulty>) {
+    pub async fn faulty(fault: Fault, requests_max: usize) -> (Self, Arc<ControlledSource>) {
         Self::faulty_as(fault, requests_max, |_| {}).await
     }
 
@@ -145,12 +140,11 @@ impl Service {
         fault: Fault,
         requests_max: usize,
         change: impl FnOnce(&mut Serving),
-    ) -> (Self, Arc<Faulty>) {
+    ) -> (Self, Arc<ControlledSource>) {
         let schema = Arc::new(read_schema(Path::new(SCHEMA)).unwrap());
         let documents = Documents::read(&schema, Path::new(DOCUMENTS)).unwrap();
-        let source =
-            Faulty { documents, schema: Arc::clone(&schema), fault: Mutex::new(fault), asked: AtomicUsize::new(0) };
-        let source = Arc::new(source);
+        let source = Arc::new(ControlledSource::over(&schema, Arc::new(documents)));
+        source.set(fault);
         // Nothing is remembered and every request asks for the time: so that each meets the fault.
         let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
         let app = App::over(schema, source.clone(), settings, watch::channel(None).1);
@@ -214,103 +208,6 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.served.abort();
-    }
-}
-
-/// What is wrong with a source.
-#[derive(Clone, Debug)]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// It never says what time it is.
-    ProbeHangs,
-    /// It never gives a fact, and heeds no deadline.
-    LoadHangs,
-    /// It cannot be asked at all.
-    ProbeFails,
-    /// One collection cannot be read.
-    LoadFails(&'static str),
-}
-
-/// Real documents behind a fault.
-pub struct Faulty {
-    documents: Documents,
-    schema: Arc<Schema>,
-    fault: Mutex<Fault>,
-    asked: AtomicUsize,
-}
-
-impl Faulty {
-    pub fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
-    }
-
-    /// How many requests have come as far as this source.
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
-    }
-
-    /// Waits until so many requests have come as far as this source.
-    pub async fn reached_by(&self, requests: usize) {
-        let all_are_here = async {
-            while self.asked() < requests {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        timeout(PATIENCE, all_are_here).await.expect("the requests do not come");
-    }
-
-    fn fault(&self) -> Fault {
-        self.fault.lock().unwrap().clone()
-    }
-}
-
-#[async_trait]
-impl Source for Faulty {
-    fn clock(&self) -> Clock {
-        self.documents.clock()
-    }
-
-    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        match self.fault() {
-            Fault::ProbeHangs => std::future::pending().await,
-            Fault::ProbeFails => Err(SourceError::Probe(Arc::from(Box::from("s3cret-host: connection reset")))),
-            _ => self.documents.probe(deadline).await,
-        }
-    }
-
-    async fn load(
-        &self,
-        keys: Vec<FactKey>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let broken = match self.fault() {
-            Fault::LoadHangs => std::future::pending().await,
-            Fault::LoadFails(collection) => Some(collection),
-            _ => None,
-        };
-        let loaded = self.documents.load(keys, at, deadline).await.into_iter();
-        let spoil = |(key, result): (FactKey, Result<Fact, SourceError>)| {
-            let collection = self.schema.lookup(key.lookup).collection.to_string();
-            if broken != Some(collection.as_str()) {
-                return (key, result);
-            }
-            let source = Arc::from(Box::from("s3cret-host: connection reset"));
-            (key, Err(SourceError::Find { collection, source }))
-        };
-        loaded.map(spoil).collect()
-    }
-
-    async fn keys_of(
-        &self,
-        collection: CollectionId,
-        ids: Vec<Id>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Vec<FactKey>, SourceError> {
-        self.documents.keys_of(collection, ids, at, deadline).await
     }
 }
 

@@ -19,8 +19,9 @@ use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
 use crate::support::{
+    controlled::Fault,
     live::until,
-    service::{Fault, Service, resource, subject},
+    service::{Service, resource, subject},
 };
 
 const ALICE: &str = "user:a11ce0000000000000000001";

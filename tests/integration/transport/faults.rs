@@ -13,8 +13,9 @@ use tonic_types::StatusExt as _;
 
 use super::{ALICE, ROADMAP, ZOE, ask, check, question};
 use crate::support::{
+    controlled::Fault,
     live::in_one_attempt,
-    service::{Client, Fault, PATIENCE, Service, resource, subject},
+    service::{Client, PATIENCE, Service, resource, subject},
 };
 
 /// The three calls that have one status, all with this question.
@@ -200,14 +201,14 @@ async fn is_freed_by_the_cancelling() -> bool {
         let client = service.client();
         async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
     });
-    source.reached_by(1).await;
+    source.wait_for_probes(1).await;
     let client = service.client();
     for status in statuses(&client, &check(ALICE, "read", ROADMAP), None).await {
         assert_says_when_to_retry(&status.expect_err("no place"), Code::ResourceExhausted);
     }
     let batch = BatchCheckRequest { questions: vec![question(ALICE, "read", ROADMAP)], consistency: None };
     assert_says_when_to_retry(&client.clone().batch_check(batch).await.unwrap_err(), Code::ResourceExhausted);
-    assert_eq!(source.asked(), 1, "what is refused costs the source nothing");
+    assert_eq!(source.probes(), 1, "what is refused costs the source nothing");
 
     first.abort();
     source.set(Fault::None);

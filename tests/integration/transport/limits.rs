@@ -13,7 +13,10 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use super::{ALICE, ROADMAP, ask, check};
-use crate::support::service::{Fault, PATIENCE, Service};
+use crate::support::{
+    controlled::Fault,
+    service::{PATIENCE, Service},
+};
 
 /// What HTTP/2 begins with, and no setting.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -117,7 +120,7 @@ async fn a_caller_with_too_many_requests_leaves_room_for_others() {
         async move { client.check(request).await.map(|_| ()).map_err(|status| (status.code(), status)) }
     };
     let open: Vec<_> = (0..2).map(|_| tokio::spawn(call("gr33dy"))).collect();
-    source.reached_by(2).await;
+    source.wait_for_probes(2).await;
     let (code, status) = call("gr33dy").await.unwrap_err();
     assert_eq!(code, Code::ResourceExhausted, "{status}");
     assert!(status.get_error_details().retry_info().is_some(), "when to try again");

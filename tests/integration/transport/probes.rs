@@ -7,7 +7,10 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{ALICE, ROADMAP, ZOE, ask, check};
-use crate::support::service::{Fault, Http, PATIENCE, Service, exchange};
+use crate::support::{
+    controlled::Fault,
+    service::{Http, PATIENCE, Service, exchange},
+};
 
 const SERVICES: [&str; 2] = ["", "permcached.v1.PermissionService"];
 
@@ -157,7 +160,7 @@ async fn a_stop_lets_open_requests_end() {
         let client = service.client();
         async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
     });
-    source.reached_by(1).await;
+    source.wait_for_probes(1).await;
     service.tell_to_stop();
     service.ended().await;
     // By the service's own deadline of 2 s, which is within its time to drain.

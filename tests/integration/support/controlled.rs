@@ -1,0 +1,213 @@
+//! A source under a test's control: it asks another source, and can hold back loads, fail, count and report what it is asked.
+//!
+//! What it answers, and its moments, are the other source's: MongoDB, documents, or a `MemorySource`.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use permcached::{
+    fact::{Fact, FactKey},
+    freshness::{Clock, Moment},
+    question::{CollectionId, Id},
+    schema::Schema,
+    source::{Deadline, Source, SourceError},
+};
+use tokio::sync::{Semaphore, watch};
+
+use super::live::{in_the_end, until};
+
+/// What the gate does to a load while it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The load reads, and waits before it returns.
+    Waits,
+    /// The load reads, waits, and panics.
+    Panics,
+}
+
+/// What is wrong with the source.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// A probe never returns, and ignores its deadline.
+    ProbeHangs,
+    /// A load never returns, and ignores its deadline.
+    LoadHangs,
+    /// A probe fails.
+    ProbeFails,
+    /// One collection cannot be read.
+    LoadFails(&'static str),
+}
+
+/// A step of a load that an observer is called at.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Before the source is asked.
+    Before,
+    /// After it has answered, with the keys that were asked for.
+    After(&'a [FactKey]),
+}
+
+/// Called at each step of each load.
+type Observer = Box<dyn Fn(Step<'_>) + Send + Sync>;
+
+/// Another source under control.
+pub struct ControlledSource {
+    schema: Arc<Schema>,
+    /// The source that is asked for the time.
+    time: Arc<dyn Source>,
+    /// The source that is asked for facts and keys.
+    facts: Arc<dyn Source>,
+    fault: Mutex<Fault>,
+    /// How many more loads the gate is closed for, and what it does to them.
+    closed: Mutex<(usize, Closed)>,
+    waiting: watch::Sender<usize>,
+    opened: Semaphore,
+    probes: AtomicUsize,
+    loads: AtomicUsize,
+    observer: Observer,
+}
+
+impl ControlledSource {
+    /// A source whose gate is open and which has no fault.
+    pub fn over(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
+        Self {
+            schema: Arc::clone(schema),
+            time: Arc::clone(&source),
+            facts: source,
+            fault: Mutex::new(Fault::None),
+            closed: Mutex::new((0, Closed::Waits)),
+            waiting: watch::Sender::new(0),
+            opened: Semaphore::new(0),
+            probes: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+            observer: Box::new(|_| ()),
+        }
+    }
+
+    /// The same, but asks another source for the time.
+    pub fn with_time_of(self, time: Arc<dyn Source>) -> Self {
+        Self { time, ..self }
+    }
+
+    /// The same, with an observer of each load.
+    pub fn observed(self, observer: impl Fn(Step<'_>) + Send + Sync + 'static) -> Self {
+        Self { observer: Box::new(observer), ..self }
+    }
+
+    /// Sets what is wrong from now on.
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().expect("no panic before") = fault;
+    }
+
+    /// Closes the gate for the next loads.
+    pub fn close(&self, loads: usize, closed: Closed) {
+        *self.closed.lock().expect("no panic before") = (loads, closed);
+    }
+
+    /// Waits until so many loads wait at the gate.
+    pub async fn wait_for(&self, loads: usize) {
+        let mut waiting = self.waiting.subscribe();
+        in_the_end(waiting.wait_for(|waiting| *waiting >= loads)).await.expect("the gate is there");
+    }
+
+    /// Lets one of the loads at the gate pass.
+    pub fn open(&self) {
+        self.opened.add_permits(1);
+    }
+
+    /// How many loads there were.
+    pub fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    /// How many probes there were.
+    pub fn probes(&self) -> usize {
+        self.probes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there were so many probes.
+    pub async fn wait_for_probes(&self, probes: usize) {
+        until(|| self.probes() >= probes).await;
+    }
+
+    fn fault(&self) -> Fault {
+        self.fault.lock().expect("no panic before").clone()
+    }
+
+    fn take_turn(&self) -> Option<Closed> {
+        let mut closed = self.closed.lock().expect("no panic before");
+        closed.0 = closed.0.checked_sub(1)?;
+        Some(closed.1)
+    }
+
+    /// The result of a load, or an error if the key's collection cannot be read.
+    fn spoiled(&self, key: &FactKey, result: Result<Fact, SourceError>, broken: &str) -> Result<Fact, SourceError> {
+        let collection = self.schema.lookup(key.lookup).collection.to_string();
+        if collection == broken { Err(SourceError::Find { collection, source: driver_error() }) } else { result }
+    }
+}
+
+/// What a driver could report. No caller may see it.
+fn driver_error() -> Arc<dyn std::error::Error + Send + Sync> {
+    Arc::from(Box::from("s3cret-host: connection reset"))
+}
+
+#[async_trait]
+impl Source for ControlledSource {
+    fn clock(&self) -> Clock {
+        self.time.clock()
+    }
+
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        self.probes.fetch_add(1, Ordering::SeqCst);
+        match self.fault() {
+            Fault::ProbeHangs => pending().await,
+            Fault::ProbeFails => Err(SourceError::Probe(driver_error())),
+            Fault::None | Fault::LoadHangs | Fault::LoadFails(_) => self.time.probe(deadline).await,
+        }
+    }
+
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        (self.observer)(Step::Before);
+        let (closed, fault) = (self.take_turn(), self.fault());
+        if matches!(fault, Fault::LoadHangs) {
+            pending::<()>().await;
+        }
+        let mut loaded = self.facts.load(keys.clone(), at, deadline).await;
+        if let Fault::LoadFails(broken) = fault {
+            let spoil = |(key, result)| (FactKey::clone(&key), self.spoiled(&key, result, broken));
+            loaded = loaded.into_iter().map(spoil).collect();
+        }
+        if let Some(closed) = closed {
+            self.waiting.send_modify(|waiting| *waiting += 1);
+            self.opened.acquire().await.expect("never closed").forget();
+            assert_eq!(closed, Closed::Waits, "on purpose");
+        }
+        (self.observer)(Step::After(&keys));
+        loaded
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        self.facts.keys_of(collection, ids, at, deadline).await
+    }
+}
