@@ -146,10 +146,10 @@ async fn a_stream_that_stays_behind_the_probes_is_opened_again_at_the_watermark(
     until(|| {
         // Time goes on, so that the probes are past the watermark.
         followed.source.advance();
-        followed.source.opened_at().len() == 3
+        followed.source.opened_at().len() >= 3
     })
     .await;
-    assert_eq!(followed.source.opened_at(), [first_floor; 3]);
+    assert_eq!(followed.source.opened_at()[..3], [first_floor; 3]);
     assert!(followed.freshness().watermark() < revoked, "no stream has reported it");
     followed.source.resume_streams();
     followed.watermark_reaches(revoked).await;
