@@ -1,12 +1,12 @@
-//! What one evaluation costs, with its facts at hand: nanoseconds and allocations, beside the same decision written by hand
-//! over hash maps.
+//! The cost of one evaluation whose facts are all available: nanoseconds and allocations, compared with the same decision
+//! written by hand over hash maps.
 //!
-//! Measures no source, no cache and no wire.
+//! Does not measure sources, caches or the network.
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a bench that cannot run says so, and prints what it found"
+    reason = "a bench panics if it cannot run, and prints its results"
 )]
 
 use std::{
@@ -27,7 +27,7 @@ use permcached::{
     source::{Deadline, Source, documents::Documents},
 };
 
-/// Files in folders, with shares that reach everything beneath: the usual shape of a store of files.
+/// Files in folders, with shares that apply to everything beneath a folder: the usual structure of a file store.
 const SCHEMA: &str = r#"
 default_subject = "user"
 
@@ -81,7 +81,7 @@ fn documents() -> BTreeMap<String, Vec<Document>> {
     ])
 }
 
-/// Brings every fact to hand that the question needs.
+/// Loads every fact that the question requires.
 fn request_facts(schema: &Schema, source: &Documents, question: &Question) -> RequestFacts {
     let mut facts = RequestFacts::new(schema.lookup_count());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -93,12 +93,12 @@ fn request_facts(schema: &Schema, source: &Documents, question: &Question) -> Re
         }
         let loaded = source.load(missing, Moment::default(), Deadline::after(Duration::from_secs(1)));
         for (key, result) in runtime.block_on(loaded) {
-            facts.insert(key, result.expect("documents are at hand").into());
+            facts.insert(key, result.expect("documents in memory are always available").into());
         }
     }
 }
 
-/// The same, as somebody would write it who needs nothing but this answer.
+/// The same decision, written by hand for this question alone.
 struct ByHand {
     users: HashMap<ObjectId, bool, foldhash::fast::RandomState>,
     files: HashMap<ObjectId, (ObjectId, ObjectId, bool), foldhash::fast::RandomState>,
@@ -143,7 +143,7 @@ impl ByHand {
     }
 }
 
-/// Nanoseconds a call: the best of several runs, which is what the machine can do.
+/// The nanoseconds of one call: the best of several runs, to exclude disturbances.
 fn nanoseconds(mut call: impl FnMut()) -> f64 {
     const CALLS: u32 = 200_000;
     let run = |_| {
@@ -190,8 +190,8 @@ fn main() {
         group.finish();
     }
     criterion.final_summary();
-    println!("\n{:<20} {:>11} {:>11} {:>8} {:>12}", "facts at hand", "evaluate", "by hand", "ratio", "allocations");
-    for line in table {
-        println!("{line}");
+    println!("\n{:<20} {:>11} {:>11} {:>8} {:>12}", "facts available", "evaluate", "by hand", "ratio", "allocations");
+    for row in table {
+        println!("{row}");
     }
 }

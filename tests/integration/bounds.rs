@@ -1,6 +1,6 @@
-//! Work and memory are bounded whatever the documents hold: long arrays, the same id again and again, wide trees.
+//! Work and memory are bounded for any documents: long arrays, ids that are repeated many times, wide trees.
 //!
-//! The bounds of facts and trees themselves are tested with the evaluator.
+//! The limits of facts and trees are not tested here, but in `evaluator/limits.rs`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ fn most_grants(tree: &Tree) -> usize {
 }
 
 #[tokio::test]
-async fn an_id_that_stands_there_a_thousand_times_counts_once() {
+async fn an_id_that_an_array_repeats_counts_once() {
     let up: Vec<&str> = std::iter::repeat_n("a", 11_000).chain(["good"]).collect();
     let checker = checker(vec![
         doc! { "_id": "root", "up": up },
@@ -64,8 +64,8 @@ async fn an_id_that_stands_there_a_thousand_times_counts_once() {
 }
 
 #[tokio::test]
-async fn an_explanation_is_small_however_much_it_looks_at() {
-    // Three nodes on each of eight levels, each leading to all of the next, each with many members.
+async fn an_explanation_stays_small_however_much_the_evaluator_looks_at() {
+    // Eight levels of three nodes. Each node leads to all nodes of the next level, and has many members.
     let members: Vec<i64> = (0..20_000).collect();
     let mut nodes = vec![doc! { "_id": "root", "up": ["0-0", "0-1", "0-2"] }];
     for level in 0..8 {
@@ -82,7 +82,7 @@ async fn an_explanation_is_small_however_much_it_looks_at() {
 }
 
 #[tokio::test]
-async fn what_a_deadline_leaves_no_time_for_is_not_evaluated() {
+async fn questions_after_the_deadline_are_not_evaluated() {
     let wide = |of: &str| (0..95).map(|at| Bson::String(format!("{of}{at}."))).collect::<Vec<_>>();
     let mut nodes = vec![doc! { "_id": "root", "up": wide("") }];
     nodes.extend((0..95).map(|at| doc! { "_id": format!("{at}."), "up": wide(&format!("{at}.")) }));
@@ -92,6 +92,6 @@ async fn what_a_deadline_leaves_no_time_for_is_not_evaluated() {
         checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_millis(100))).await;
     assert_eq!(answers.len(), questions.len());
     let late = answers.iter().filter(|answer| matches!(answer, Err(CheckError::DeadlineExceeded))).count();
-    assert!(late > 0, "five thousand wide trees in a tenth of a second");
+    assert!(late > 0, "five thousand wide trees take longer than a tenth of a second");
     assert!(answers.iter().flatten().all(|checked| matches!(checked.answer, Answer::Denied(_))));
 }

@@ -1,6 +1,7 @@
-//! Conditions against a real mongod: what matches in process is what mongod finds, over generated conditions and documents.
+//! Compares conditions with a real mongod: over generated conditions and documents, a condition matches in process exactly the
+//! documents that mongod finds.
 //!
-//! Only matching: whether values have the right types is permcached's own rule, and mongod has no say in it.
+//! Tests only matching. Whether values have the right types is permcached's own rule, which mongod does not have.
 
 mod generate;
 mod tally;
@@ -20,26 +21,26 @@ use proptest::{
 use self::tally::Tallies;
 use crate::support::servers;
 
-/// Each round has its own documents and conditions, and compares each of these with each of those.
+/// Each round has its own documents and conditions, and tests every condition on every document.
 const ROUNDS: usize = 40;
 const DOCUMENTS: usize = 100;
 const CONDITIONS: usize = 100;
 
-/// How many finds wait for mongod at a time, while others are compared.
+/// The maximal number of finds that wait for mongod while other results are compared.
 const FINDS_MAX: usize = 8;
 
-/// One condition in so many takes the way through a schema.
+/// One condition in so many is also written to a schema and parsed.
 const PARSED_EVERY: usize = 4;
 
-/// How many differences a failure shows.
+/// The maximal number of differences that a failure shows.
 const SHOWN_MAX: usize = 5;
 
-/// Fixed, so that a failure can be had again. Another is tried by setting the variable.
+/// The seed is fixed, so that a failure is repeatable. The variable sets another one.
 const SEED: u64 = 1;
 const SEED_VARIABLE: &str = "PERMCACHED_TEST_SEED";
 
 #[tokio::test]
-async fn conditions_match_as_mongod_finds() {
+async fn generated_conditions_match_as_in_mongod() {
     let seed = env::var(SEED_VARIABLE).map_or(SEED, |text| text.parse().unwrap());
     let mut generator = Generator::new(seed);
     let database = servers::mongo().database().await;
@@ -57,10 +58,10 @@ async fn conditions_match_as_mongod_finds() {
     tallies.check_operators();
 }
 
-/// Every operator with every operand on every value, and every two values in a comparison of two fields: what chance, above,
-/// brings together only now and then.
+/// Every operator with every operand on every value, and every pair of values in a comparison of two fields. The random test
+/// above combines these only now and then.
 #[tokio::test]
-async fn values_compare_as_in_mongod() {
+async fn every_operator_compares_every_two_values_as_in_mongod() {
     let database = servers::mongo().database().await;
     let mut tallies = Tallies::default();
 
@@ -89,7 +90,7 @@ fn path(text: &str) -> Path {
     Path::parse(text).unwrap()
 }
 
-/// Shows the shortest of the differences, if there are any.
+/// Panics with the shortest of the differences if there are any.
 fn assert_none(mut differences: Vec<String>, with: &str) {
     differences.sort_by_key(String::len);
     let shown: String = differences.iter().take(SHOWN_MAX).map(String::as_str).collect();
@@ -97,7 +98,8 @@ fn assert_none(mut differences: Vec<String>, with: &str) {
     assert_eq!(count, 0, "{count} differences with {with}, the shortest of them:{shown}");
 }
 
-/// Stores the documents, asks mongod which of them each condition finds, and describes where the condition differs.
+/// Stores the documents, asks mongod which of them each condition finds, and describes the differences from what the condition
+/// matches.
 async fn compare(
     collection: &Collection<Document>,
     documents: Vec<Document>,
@@ -130,7 +132,7 @@ fn describe(origin: &str, condition: &Condition, document: &Document, found: boo
     format!("\n  {query}\n  {document}\n    mongod {mongod} it, the condition {origin} {in_process}")
 }
 
-/// Makes values of strategies, the same for the same seed.
+/// Generates values of strategies. The same seed gives the same values.
 struct Generator(TestRunner);
 
 impl Generator {
@@ -148,7 +150,7 @@ impl Generator {
     }
 }
 
-/// Inserts the documents with an `_id` from 0 on and returns them as mongod has them.
+/// Stores the documents with an `_id` from 0 on, and returns them as mongod returns them.
 async fn stored(collection: &Collection<Document>, mut documents: Vec<Document>) -> Vec<Document> {
     for (id, document) in (0_i32..).zip(&mut documents) {
         document.insert("_id", id);
@@ -163,7 +165,7 @@ async fn stored(collection: &Collection<Document>, mut documents: Vec<Document>)
     stored
 }
 
-/// Which of so many documents mongod finds.
+/// For each of so many documents, whether mongod finds it.
 async fn find(collection: &Collection<Document>, condition: &Condition, count: usize) -> Vec<bool> {
     let query = condition.to_query();
     let batch_max = u32::try_from(count + 1).unwrap();
@@ -177,10 +179,10 @@ async fn find(collection: &Collection<Document>, condition: &Condition, count: u
     found
 }
 
-/// The condition as it comes back from a schema that holds it as Extended JSON.
+/// The condition after it was written to a schema as Extended JSON and parsed.
 fn parsed(condition: &Condition) -> Condition {
     let json = Bson::Document(condition.to_query()).into_canonical_extjson().to_string();
-    // JSON's quoting of a string is one that TOML reads.
+    // TOML can read a string in JSON's quotes.
     let quoted = Bson::String(json).into_canonical_extjson().to_string();
     let text = format!(
         "default_subject = \"user\"\n[subject.user]\n[resource.file]\ncollection = \"files\"\n\

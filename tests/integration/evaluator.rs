@@ -1,8 +1,9 @@
-//! The evaluator against a naive one, over random schemas, documents and questions; and its limits, one by one.
+//! Compares the evaluator with a naive one over random schemas, documents and questions. Tests the limits of the evaluator one
+//! by one.
 //!
-//! No server: the documents are in memory. Whether conditions match as mongod's do is another test's business.
+//! Uses no server: the documents are in memory. It does not test that conditions match as in mongod; `conditions` does.
 //!
-//! Runs are repeatable. `PROPTEST_RNG_SEED=7` asks for other ones, `PROPTEST_CASES=100000` for more.
+//! Runs are repeatable. `PROPTEST_RNG_SEED=7` selects other cases, `PROPTEST_CASES=100000` more of them.
 
 mod generate;
 mod limits;
@@ -32,14 +33,14 @@ use self::{
     naive::Naive,
 };
 
-/// How many schemas, each with its documents and questions.
+/// The number of random schemas, each with its documents and questions.
 const CASES: u32 = 4_000;
-/// How many graphs with circles, each with its questions.
-const CIRCLES: u32 = 2_000;
-/// What all of them are made from, unless told otherwise.
+/// The number of random graphs with cycles, each with its questions.
+const CYCLE_CASES: u32 = 2_000;
+/// The seed of all cases, unless the environment sets one.
 const SEED: u64 = 1;
 
-/// What was seen in all cases: a test that has seen too little of something has shown nothing.
+/// Counts what occurred in all cases. A test in which something hardly occurred has shown nothing about it.
 #[derive(Debug, Default)]
 struct Seen {
     refused: u32,
@@ -75,9 +76,9 @@ fn the_evaluator_agrees_with_a_naive_one() {
 }
 
 #[test]
-fn the_evaluator_agrees_with_a_naive_one_about_circles() {
-    let (seen, cases) = run(generate::circles::case(), CIRCLES);
-    assert_eq!(seen.refused, 0, "there is one schema, and it is sound");
+fn the_evaluator_agrees_with_a_naive_one_about_cycles() {
+    let (seen, cases) = run(generate::cycles::case(), CYCLE_CASES);
+    assert_eq!(seen.refused, 0, "there is one schema, and it is valid");
     assert!(seen.allowed * 2 > cases, "many questions are allowed");
     for reason in [Reason::Malformed, Reason::Excluded, Reason::Expired, Reason::NoGrant] {
         let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
@@ -85,7 +86,7 @@ fn the_evaluator_agrees_with_a_naive_one_about_circles() {
     }
 }
 
-/// Judges so many cases, and tells what they were, and how many.
+/// Runs so many cases, or more if the environment says so. Returns what occurred, and the number of cases.
 fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
     let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
     let default = Config::default();
@@ -121,11 +122,11 @@ fn deadline() -> Deadline {
     Deadline::after(Duration::from_mins(10))
 }
 
-/// The facts that a test has put at hand.
+/// The facts that a test makes available.
 #[derive(Clone, Default)]
-struct Hand(BTreeMap<FactKey, Fact>);
+struct TestFacts(BTreeMap<FactKey, Fact>);
 
-impl AvailableFacts for Hand {
+impl AvailableFacts for TestFacts {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
         self.0.get(&FactKey { lookup, id: id.clone() })
     }
@@ -169,15 +170,15 @@ impl Bench {
             if plain(answer) != expected[at] {
                 return fail(format!("the answer is {answer:?}, the naive one {:?}", expected[at]));
             }
-            // Which relation grants it, and for how long, depends on what is at hand: the first one found is named.
+            // The relation that grants it, and for how long, depend on the available facts: an answer names the first one found.
             let alone = check(std::slice::from_ref(question));
             if alone.iter().any(|alone| plain(*alone) != plain(answer)) {
                 return fail(format!("the answer is {answer:?} in a batch, but {alone:?} alone"));
             }
-            if let Err(what) = self.with_less(case, &schema, &source, question, answer) {
+            if let Err(what) = self.check_with_fewer_facts(case, &schema, &source, question, answer) {
                 return fail(what);
             }
-            if let Err(what) = lasts(case, asked, answer) {
+            if let Err(what) = check_validity(case, asked, answer) {
                 return fail(what);
             }
             self.seen.borrow_mut().answer(answer);
@@ -185,8 +186,9 @@ impl Bench {
         Ok(())
     }
 
-    /// An explanation comes to the same; and so does whoever has only some facts at hand, or else asks for more.
-    fn with_less(
+    /// Checks that an explanation has the same result, and that an evaluation with only some of the facts has the same result
+    /// or asks for more facts.
+    fn check_with_fewer_facts(
         &self,
         case: &Case,
         schema: &Schema,
@@ -194,46 +196,46 @@ impl Bench {
         question: &Question,
         answer: Answer,
     ) -> Result<(), String> {
-        let mut hand = Hand::default();
+        let mut facts = TestFacts::default();
         let tree = loop {
             let mut missing = Vec::new();
-            let tree = explain(schema, question, &hand, case.now, &mut missing);
+            let tree = explain(schema, question, &facts, case.now, &mut missing);
             if missing.is_empty() {
                 break tree;
             }
             let loaded = source.load(missing, Moment::from_count(1), deadline());
             let loaded = self.runtime.block_on(loaded).into_iter();
-            hand.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact"))));
+            facts.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact"))));
         };
         let explained = match tree.outcome {
             Outcome::Holds { until } => (Ok(()), until),
             Outcome::Fails(reason) | Outcome::Indeterminate(reason) => (Err(reason), None),
-            Outcome::Missing => return Err("a fact is missing, and none is asked for".to_owned()),
+            Outcome::Missing => return Err("a fact is missing, but none is requested".to_owned()),
         };
         if explained.0 != plain(answer) {
             return Err(format!("the answer is {answer:?}, explained as {explained:?}"));
         }
-        let without_one = hand.0.keys().map(|key| {
-            let mut less = hand.clone();
+        let without_one = facts.0.keys().map(|key| {
+            let mut less = facts.clone();
             less.0.remove(key);
             less
         });
-        let mut bits = case.hands.iter().cycle();
-        let mut half = hand.clone();
+        let mut bits = case.available.iter().cycle();
+        let mut half = facts.clone();
         half.0.retain(|_, _| bits.next().is_some_and(|bit| *bit >= 128));
         for less in without_one.chain([half]) {
             let mut missing = Vec::new();
             match evaluate(schema, question, &less, case.now, &mut missing) {
                 Verdict::Decided(other) if plain(other) != plain(answer) => {
-                    let request_facts: Vec<_> = less.0.keys().collect();
-                    return Err(format!("the answer is {answer:?}, but with only {request_facts:?} it is {other:?}"));
+                    let keys: Vec<_> = less.0.keys().collect();
+                    return Err(format!("the answer is {answer:?}, but with only {keys:?} it is {other:?}"));
                 }
                 Verdict::Decided(_) => self.seen.borrow_mut().decided_by_few += 1,
-                Verdict::Missing if missing.is_empty() => return Err("undecided, and nothing is missing".to_owned()),
+                Verdict::Missing if missing.is_empty() => return Err("undecided, but nothing is missing".to_owned()),
                 Verdict::Missing => self.seen.borrow_mut().undecided += 1,
             }
             if let Some(key) = missing.iter().find(|key| less.0.contains_key(key)) {
-                return Err(format!("{key:?} is said to be missing, and is at hand"));
+                return Err(format!("{key:?} is reported as missing, but it is available"));
             }
         }
         Ok(())
@@ -259,8 +261,8 @@ fn plain(answer: Answer) -> Answered {
     }
 }
 
-/// What is allowed until some time is allowed at every moment before it.
-fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
+/// Checks that an answer that is allowed until some time is allowed at every moment before it.
+fn check_validity(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
     let Answer::Allowed { valid_until, .. } = answer else {
         return Ok(());
     };
@@ -268,11 +270,11 @@ fn lasts(case: &Case, asked: &Asked, answer: Answer) -> Result<(), String> {
     let last = valid_until.map(|until| until - 1).filter(|moment| *moment > case.now);
     for moment in dates().filter(is_within).chain(last) {
         if let Some(Err(reason)) = naive(case, asked, moment) {
-            return Err(format!("{answer:?} at {}, but denied at {moment} already: {reason:?}", case.now));
+            return Err(format!("{answer:?} at {}, but already denied at {moment}: {reason:?}", case.now));
         }
     }
     match valid_until {
-        Some(until) if until <= case.now => Err(format!("{answer:?} is over at {} already", case.now)),
+        Some(until) if until <= case.now => Err(format!("{answer:?} has already ended at {}", case.now)),
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
-//! Every rule of the shipped schemas, both ways: allowed, and denied when one condition is off, each with its reason,
-//! over documents in memory and over the same documents in a real replica set.
+//! Tests every rule of the shipped schemas both ways: it allows, and it denies with the right reason if one condition is not
+//! fulfilled. Each question goes to documents in memory and to the same documents in a real replica set.
 //!
-//! The tables are in `rules/`; what a rule table cannot say (names that are wrong, the command line) is tested here.
+//! The tables of rules are in `rules/`. This file tests what a table cannot express: invalid names, and the command line.
 
 pub mod items;
 mod notes;
@@ -34,9 +34,9 @@ fn all_rules() -> Vec<Rule> {
 }
 
 #[tokio::test]
-async fn every_rule_of_fylora_both_ways() {
+async fn fylora_answers_every_rule_both_ways() {
     let schema = shipped_schema("fylora.toml");
-    // What the other schema alone grants, this one does not; some subjects it does not even know.
+    // This schema does not grant what only the other schema grants. It does not even have some types of subjects.
     let has_subject = |rule: &Rule| {
         let kind = rule.subject.split(':').next().unwrap_or_default();
         kind == "anonymous" || schema.subjects().any(|(_, subject)| &*subject.name == kind)
@@ -47,11 +47,11 @@ async fn every_rule_of_fylora_both_ways() {
 }
 
 #[tokio::test]
-async fn every_rule_of_fylora_sharing_both_ways() {
+async fn fylora_sharing_answers_every_rule_both_ways() {
     walk(shipped_schema("fylora-sharing.toml"), all_rules()).await;
 }
 
-/// Asks for every permission in every case, and shows all that is not as expected.
+/// Asks for every permission in every case, and panics with all unexpected answers.
 async fn walk(schema: Schema, rules: Vec<Rule>) {
     assert_complete(&schema, &rules);
     let mut collections = Collections::new();
@@ -83,8 +83,8 @@ async fn walk(schema: Schema, rules: Vec<Rule>) {
     println!("{} rules, {} cases, {} questions to each source", rules.len(), cases.len(), questions.len());
 }
 
-/// The tables leave nothing out: each permission that can be asked for is granted in one of them, and each relation to
-/// subjects is what grants in one.
+/// Panics unless the tables cover the schema: for each public permission there is a rule that grants it, and for each relation
+/// to subjects there is a rule in which that relation grants.
 fn assert_complete(schema: &Schema, rules: &[Rule]) {
     let granted = |rule: &Rule| {
         let of_changes = rule.variants.iter().map(|variant| &variant.expected);
@@ -112,7 +112,7 @@ fn leads_to_subjects(schema: &Schema, id: RelationId) -> bool {
 }
 
 #[test]
-fn what_a_schema_does_not_define_is_an_error_with_the_nearest_name() {
+fn a_name_that_the_schema_does_not_define_is_an_error_with_the_nearest_name() {
     const ID: &str = "65f000000000000000000001";
     let cases = [
         // A permission of another type, a misspelt one, a building block, a relation.
@@ -141,18 +141,18 @@ fn what_a_schema_does_not_define_is_an_error_with_the_nearest_name() {
     ];
     for name in ["fylora.toml", "fylora-sharing.toml"] {
         let schema = shipped_schema(name);
-        for (subject, subject_id, permission, kind, id, field, says) in cases {
+        for (subject, subject_id, permission, kind, id, field, message) in cases {
             let subject = SubjectText::Known { kind: subject, id: subject_id };
-            let errors = schema.question(subject, permission, kind, id).expect_err(says);
+            let errors = schema.question(subject, permission, kind, id).expect_err(message);
             assert_eq!(errors.len(), 1, "{errors:?}");
             assert_eq!(errors[0].field, field, "{errors:?}");
-            assert!(errors[0].message.contains(says), "{errors:?}: {says}");
+            assert!(errors[0].message.contains(message), "{errors:?}: {message}");
         }
     }
 }
 
 #[test]
-fn only_the_sharing_schema_knows_codes_and_checked_passwords() {
+fn only_the_sharing_schema_has_codes_and_checked_passwords() {
     for subject in ["code:C0DE", "verified_link:token"] {
         for resource in ["file", "folder", "note"] {
             let asked =
@@ -182,7 +182,7 @@ async fn the_shipped_tests_pass_over_a_real_replica_set() {
         fill(&database, &schema, &sample(&schema)).await;
         let output = schema_test(&schemas().join(name), Some(database.name()));
         assert_passed(name, &output);
-        // With the indexes there and no collection missing, there is nothing to say about the database.
+        // All indexes and collections exist, so there is no warning about the database.
         let logs = String::from_utf8_lossy(&output.stderr);
         assert!(!logs.contains("WARN"), "{logs}");
         database.drop().await.unwrap();
@@ -190,7 +190,7 @@ async fn the_shipped_tests_pass_over_a_real_replica_set() {
 }
 
 #[tokio::test]
-async fn a_wrong_expectation_fails_and_names_its_question() {
+async fn a_wrong_expectation_of_a_schema_test_fails_and_names_its_question() {
     let directory = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(schemas().join("fylora.test.toml")).unwrap();
     let text = text
@@ -198,7 +198,7 @@ async fn a_wrong_expectation_fails_and_names_its_question() {
         .replace("\"../examples/fylora\"", &format!("'{}'", examples().display()));
     let wrong = r#"
         [[test]]
-        name     = "a stranger reads"
+        name     = "an outsider reads"
         subject  = "zoe"
         resource = "roadmap"
         allowed  = { read = "file#owner" }
@@ -211,13 +211,14 @@ async fn a_wrong_expectation_fails_and_names_its_question() {
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(
         shown.contains(
-            "a stranger reads: zoe read roadmap\n    expected allowed by file#owner\n    got      denied NO_GRANT"
+            "an outsider reads: zoe read roadmap\n    expected allowed by file#owner\n    got      denied NO_GRANT"
         ),
         "{shown}"
     );
     assert!(
-        shown
-            .contains("a stranger reads: zoe write roadmap\n    expected denied EXPIRED\n    got      denied NO_GRANT"),
+        shown.contains(
+            "an outsider reads: zoe write roadmap\n    expected denied EXPIRED\n    got      denied NO_GRANT"
+        ),
         "{shown}"
     );
     assert!(shown.contains(", 2 failed"), "{shown}");
@@ -231,7 +232,7 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fylora")
 }
 
-/// The sample documents, as `mongoimport` would read them.
+/// The sample documents, read in the format of `mongoimport`.
 pub fn sample(schema: &Schema) -> Collections {
     let read_line = |line: &str| -> Document {
         let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
@@ -241,7 +242,7 @@ pub fn sample(schema: &Schema) -> Collections {
     schema.collections().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
 }
 
-/// Runs the binary: over the documents that the file names, or over a database of the replica set.
+/// Runs `schema test`: over the documents that the file names, or over a database of the replica set.
 fn schema_test(file: &Path, database: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
     command.args(["schema", "test"]).arg(file).env_clear().env("RUST_LOG", "warn");
@@ -251,7 +252,7 @@ fn schema_test(file: &Path, database: Option<&str>) -> Output {
     command.output().unwrap()
 }
 
-/// All is well, and as many questions were asked as the file has.
+/// Panics unless the command succeeded and asked as many questions as the file contains.
 fn assert_passed(name: &str, output: &Output) {
     let (shown, logs) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{shown}{logs}");

@@ -1,10 +1,10 @@
-//! Models as SpiceDB and OpenFGA have them, in the schema language over one collection of tuples: groups in groups, parents,
-//! exclusions, wildcards, intersections.
+//! Models that SpiceDB and OpenFGA use, written in the schema language over one collection of tuples: groups in groups,
+//! parents, exclusions, wildcards, intersections. Everything is in memory: no server takes part.
 //!
-//! `tuple_models/NAME.toml` is the model. `NAME.txt` holds its tuples, one a line, as SpiceDB writes them
-//! (`document:plan#viewer@group:eng#member[expiration:…]`), and between them what is asked and answered:
-//! `subject permission resource -> relation` for what is allowed, by which relation, or `-> REASON` for what is denied. All
-//! tuples are there before anything is asked.
+//! `tuple_models/NAME.toml` is the model. `NAME.txt` contains its tuples, one per line, in SpiceDB's notation
+//! (`document:plan#viewer@group:eng#member[expiration:…]`). Between them it contains questions with the expected answers:
+//! `subject permission resource -> relation` if the relation allows it, or `-> REASON` if it is denied. All tuples are stored
+//! before the first question is asked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,87 +23,91 @@ use permcached::{
     telemetry::Metrics,
 };
 
-/// When everything is asked.
+/// The time of all questions.
 const NOON: &str = "2026-11-23T12:00:00Z";
 
 #[tokio::test]
-async fn google_drive() {
-    Model::read("google_drive").answers_as_told().await;
+async fn the_model_of_google_drive_gives_the_expected_answers() {
+    Model::read("google_drive").assert_answers().await;
 }
 
 #[tokio::test]
-async fn github() {
-    Model::read("github").answers_as_told().await;
+async fn the_model_of_github_gives_the_expected_answers() {
+    Model::read("github").assert_answers().await;
 }
 
 #[tokio::test]
-async fn exclusions() {
-    Model::read("exclusions").answers_as_told().await;
+async fn the_model_with_exclusions_gives_the_expected_answers() {
+    Model::read("exclusions").assert_answers().await;
 }
 
 #[tokio::test]
-async fn wildcards() {
-    Model::read("wildcards").answers_as_told().await;
+async fn the_model_with_wildcards_gives_the_expected_answers() {
+    Model::read("wildcards").assert_answers().await;
 }
 
 #[tokio::test]
-async fn groups_in_groups() {
-    Model::read("groups").answers_as_told().await;
+async fn the_model_with_groups_in_groups_gives_the_expected_answers() {
+    Model::read("groups").assert_answers().await;
 }
 
 #[tokio::test]
-async fn parents() {
-    Model::read("parents").answers_as_told().await;
+async fn the_model_with_parents_gives_the_expected_answers() {
+    Model::read("parents").assert_answers().await;
 }
 
 #[tokio::test]
-async fn intersections() {
-    Model::read("intersections").answers_as_told().await;
+async fn the_model_with_intersections_gives_the_expected_answers() {
+    Model::read("intersections").assert_answers().await;
 }
 
 #[tokio::test]
-async fn people() {
-    Model::read("people").answers_as_told().await;
+async fn the_model_of_people_gives_the_expected_answers() {
+    Model::read("people").assert_answers().await;
 }
 
 #[tokio::test]
-async fn thirty_groups_deep_is_found_and_forty_is_a_limit() {
+async fn a_member_thirty_groups_deep_is_found_and_one_forty_five_deep_is_over_the_limit() {
     let mut model = Model::read("groups");
     let chain = (0..45).map(|at| format!("group:g{at}#member@group:g{}#member", at + 1));
     model.tuples.extend(chain.map(|tuple| tuple_of(&tuple)));
     model.tuples.push(tuple_of("group:g30#member@user:ada"));
     model.tuples.push(tuple_of("group:g45#member@user:zoe"));
-    model.told =
-        ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> LIMIT"].map(told_of).into();
+    model.expectations = ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> LIMIT"]
+        .map(expectation_of)
+        .into();
     assert_eq!(model.wrong().await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn groups_that_all_hold_each_other_are_searched_in_bounds() {
+async fn the_search_of_groups_that_all_contain_each_other_is_bounded() {
     for (count, is_within_bounds) in [(6, true), (12, false)] {
         let mut model = Model::read("groups");
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| format!("group:g{a}#member@group:g{b}#member")));
         model.tuples.extend(pairs.map(|tuple| tuple_of(&tuple)));
         model.tuples.push(tuple_of(&format!("group:g{}#member@user:ada", count - 1)));
-        model.told = ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> NO_GRANT"]
-            .map(told_of)
-            .into();
+        model.expectations =
+            ["user:ada member group:g0 -> group#direct_member", "user:zoe member group:g0 -> NO_GRANT"]
+                .map(expectation_of)
+                .into();
         let mut wrong = model.wrong().await;
-        // There are as many ways through them as orders of them. What is too much to search is never answered wrong.
+        // There are as many paths through the groups as permutations of them. If that is too much work, the answer is `LIMIT`,
+        // never a wrong one.
         wrong.retain(|line| is_within_bounds || !line.ends_with("(it is LIMIT)"));
         assert_eq!(wrong, Vec::<String>::new());
     }
 }
 
-/// A model, what its tuples say, and what it should answer.
+/// A model, its tuples, and the questions with their expected answers.
 struct Model {
     schema: Arc<Schema>,
     tuples: Vec<Document>,
-    told: Vec<Told>,
+    expectations: Vec<Expectation>,
 }
 
-/// A question and its answer.
-struct Told {
+/// A question and its expected answer.
+struct Expectation {
+    /// The line of the file.
     line: String,
     subject: String,
     permission: String,
@@ -118,20 +122,20 @@ impl Model {
         let schema = Schema::parse(name, &schema).unwrap_or_else(|errors| panic!("{errors}"));
         let story = fs::read_to_string(directory.join(format!("{name}.txt"))).unwrap();
         let lines = story.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("# "));
-        let (told, tuples): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains(" -> "));
+        let (expectations, tuples): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains(" -> "));
         Self {
             schema: Arc::new(schema),
             tuples: tuples.into_iter().map(tuple_of).collect(),
-            told: told.into_iter().map(told_of).collect(),
+            expectations: expectations.into_iter().map(expectation_of).collect(),
         }
     }
 
-    async fn answers_as_told(self) {
+    async fn assert_answers(self) {
         assert_eq!(self.wrong().await, Vec::<String>::new());
-        self.tells_both_sides_of_each_permission();
+        self.assert_each_permission_has_both_answers();
     }
 
-    /// What is answered otherwise.
+    /// The questions whose answer differs from the expected one.
     async fn wrong(&self) -> Vec<String> {
         let tuples = self.tuples.iter().zip(0..).map(|(tuple, id)| {
             let mut document = doc! { "_id": id };
@@ -142,40 +146,40 @@ impl Model {
         let source = Documents::new(&self.schema, &collections);
         let checker =
             Checker::new(Arc::clone(&self.schema), Arc::new(source), Arc::new(Metrics::default()), Settings::default());
-        let questions: Vec<Question> = self.told.iter().map(|told| self.question(told)).collect();
+        let questions: Vec<Question> = self.expectations.iter().map(|expectation| self.question(expectation)).collect();
         let noon = DateTime::parse_rfc3339_str(NOON).unwrap().timestamp_millis();
         let deadline = Deadline::after(Duration::from_secs(30));
         let answers = checker.check_at(&questions, Consistency::FullyConsistent, deadline, || noon).await;
         let mut wrong = Vec::new();
-        for (told, answer) in self.told.iter().zip(answers) {
+        for (expectation, answer) in self.expectations.iter().zip(answers) {
             let answer = match answer.unwrap().answer {
                 Answer::Allowed { by, .. } => by.map_or("allowed".to_owned(), |by| self.schema.relation_name(by)),
                 Answer::Denied(reason) => reason.as_str().to_owned(),
             };
-            if answer != told.answer {
-                wrong.push(format!("{} (it is {answer})", told.line));
+            if answer != expectation.answer {
+                wrong.push(format!("{} (it is {answer})", expectation.line));
             }
         }
         wrong
     }
 
-    fn question(&self, told: &Told) -> Question {
-        let subject = match told.subject.split_once(':') {
+    fn question(&self, expectation: &Expectation) -> Question {
+        let subject = match expectation.subject.split_once(':') {
             Some((kind, id)) => SubjectText::Known { kind, id },
             None => SubjectText::Anonymous,
         };
-        let (kind, id) = told.resource.split_once(':').unwrap();
+        let (kind, id) = expectation.resource.split_once(':').unwrap();
         self.schema
-            .question(subject, &told.permission, kind, id)
-            .unwrap_or_else(|errors| panic!("{}: {errors:?}", told.line))
+            .question(subject, &expectation.permission, kind, id)
+            .unwrap_or_else(|errors| panic!("{}: {errors:?}", expectation.line))
     }
 
-    /// A permission that is only ever allowed, or only ever denied, is not tested.
-    fn tells_both_sides_of_each_permission(&self) {
+    /// Panics if some permission is never allowed or never denied: such a permission is not tested.
+    fn assert_each_permission_has_both_answers(&self) {
         let seen: BTreeSet<(&str, &str, bool)> = self
-            .told
+            .expectations
             .iter()
-            .map(|told| (told.resource.split(':').next().unwrap(), &*told.permission, told.answer.contains('#')))
+            .map(|one| (one.resource.split(':').next().unwrap(), &*one.permission, one.answer.contains('#')))
             .collect();
         for (kind, resource) in self.schema.resources() {
             for permission in self.schema.public_permissions(kind) {
@@ -194,13 +198,13 @@ impl Model {
 }
 
 /// `subject permission resource -> answer   # why`
-fn told_of(line: &str) -> Told {
-    let told = line.split(" # ").next().unwrap();
-    let words: Vec<&str> = told.split_whitespace().collect();
+fn expectation_of(line: &str) -> Expectation {
+    let text = line.split(" # ").next().unwrap();
+    let words: Vec<&str> = text.split_whitespace().collect();
     let [subject, permission, resource, "->", answer] = words.as_slice() else { panic!("not a question: {line}") };
     let [subject, permission, resource, answer] =
         [subject, permission, resource, answer].map(|word| (*word).to_owned());
-    Told { line: told.trim().to_owned(), subject, permission, resource, answer }
+    Expectation { line: text.trim().to_owned(), subject, permission, resource, answer }
 }
 
 /// `object_type:object_id#relation@subject_type:subject_id#subject_relation[expiration:date]`

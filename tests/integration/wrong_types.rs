@@ -1,8 +1,8 @@
-//! Every field that the relations of `fylora-sharing.toml` read, with values of every type that BSON has: never an
-//! allow by a value of the wrong type, nor through a `!`; the same answer over documents and over mongod; `MALFORMED`
-//! where it mattered, counted; and no panic. A grant besides still counts.
+//! Tests every field that the relations of `fylora-sharing.toml` read with values of every BSON type. A value of a wrong type
+//! never allows, not even through a `!`. The answer is the same over documents and over mongod. It is `MALFORMED` if the value
+//! mattered. Nothing panics. Another grant still counts.
 //!
-//! Strings that are not UTF-8, and BSON's `undefined`, which servers read in two ways, are out of scope.
+//! Out of scope are strings that are not UTF-8, and BSON's `undefined`, which servers interpret in two ways.
 
 mod expected;
 mod fields;
@@ -34,9 +34,9 @@ async fn a_value_of_the_wrong_type_never_allows() {
             outcomes.push(expected(&field, value));
             rule.but(field.at, (field.put)(value.clone()))
         });
-        if let Some((at, document)) = &field.besides {
+        if let Some((at, document)) = &field.also_granted_by {
             for value in &values {
-                // Whatever the value is, the rest alone allows it.
+                // The other grant allows it, for any value.
                 outcomes.push("allowed");
                 rule = rule.but(field.at, (field.put)(value.clone())).and(at, document.clone());
             }
@@ -65,9 +65,9 @@ async fn a_value_of_the_wrong_type_never_allows() {
     assert!(malformed > 1_000, "{malformed}");
 }
 
-/// What the table leaves out is a field that no test has seen with a wrong value.
+/// A field that is not in the table would never be tested with a wrong value.
 #[test]
-fn every_field_is_here() {
+fn every_field_that_relations_read_is_in_the_table() {
     let schema = shipped_schema("fylora-sharing.toml");
     let put = |field: &Field| {
         (field.put)(Bson::Null)
@@ -75,9 +75,9 @@ fn every_field_is_here() {
             .map(|(name, _)| format!("{}.{name}", collection(field.at)))
             .collect::<Vec<_>>()
     };
-    let tried: Vec<String> = fields().iter().flat_map(put).collect();
+    let tested: Vec<String> = fields().iter().flat_map(put).collect();
     for name in read_by(&schema) {
-        assert!(tried.contains(&name), "{name} is read and never has a wrong type here");
+        assert!(tested.contains(&name), "{name} is read but never has a wrong type here");
     }
 }
 
@@ -85,8 +85,8 @@ fn collection(at: &str) -> &str {
     at.split('/').next().unwrap_or_default()
 }
 
-/// `collection.field`, of every field that is fetched for a relation. An `_id` has no wrong type: it is another
-/// document's.
+/// Every field that is fetched for a relation, as `collection.field`. An `_id` is left out: with a value of another type it
+/// would be another document's `_id`.
 fn read_by(schema: &Schema) -> Vec<String> {
     let fields = schema.lookups().flat_map(|(_, lookup)| {
         let fields = lookup.projection.iter().filter(|field| &***field != "_id");

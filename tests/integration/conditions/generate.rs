@@ -1,4 +1,6 @@
-//! Conditions and documents made at random from one small stock of values at a time, so that they meet often.
+//! Generates random conditions and documents. All of a round use one small stock of values, so that they often match.
+//!
+//! Compares nothing.
 
 use std::collections::BTreeSet;
 
@@ -16,39 +18,39 @@ use super::values::{families, is_operand, is_ordered};
 /// The fields of generated documents, inner ones included.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The paths of generated conditions, and how often each is taken. Nothing stands at the last.
+/// The paths of generated conditions, and how often each is used. No document has a value at the last one.
 const PATHS: [(u32, &str); 9] =
     [(2, "a"), (2, "b"), (1, "c"), (2, "a.b"), (1, "a.c"), (1, "b.a"), (1, "a.b.c"), (1, "b.b.a"), (1, "missing.a")];
 
-/// `$eq` and `$ne`, which a field has as tests of their own, then those that want an order.
+/// First `$eq` and `$ne`, for which a field has separate tests, then the comparisons that require an order.
 pub(crate) const COMPARISONS: [Comparison; 6] =
     [Comparison::Eq, Comparison::Ne, Comparison::Gt, Comparison::Gte, Comparison::Lt, Comparison::Lte];
 
-/// How deep values nest in a field of a document.
+/// The maximal depth of values nested in a field of a document.
 const DEPTH_MAX: usize = 3;
 
-/// How many families of values a stock is taken from, and how many values of them.
+/// The number of families of values in a stock, and the number of values from them.
 const FAMILIES: usize = 3;
 const VALUES: usize = 12;
 
-/// What the conditions and documents of a round are made of.
+/// The values that the conditions and documents of a round contain.
 #[derive(Clone, Debug)]
 pub(crate) struct Stock {
-    /// What documents hold.
+    /// The values in documents.
     values: Vec<Bson>,
-    /// What conditions compare with: those of the values that a schema takes.
+    /// The values that conditions compare with: those that a schema accepts.
     operands: Vec<Bson>,
-    /// What `$lt` and its like take.
+    /// The values that `$gt`, `$gte`, `$lt` and `$lte` accept.
     ordered: Vec<Bson>,
 }
 
-/// A few values of a few families.
+/// Generates a stock: a few values of a few families.
 pub(crate) fn stock() -> impl Strategy<Value = Stock> {
     let values = subsequence(families(), FAMILIES)
         .prop_map(|families| families.into_iter().flatten().collect::<Vec<_>>())
         .prop_flat_map(|values| subsequence(values, VALUES));
     values.prop_map(|mut values| {
-        // Never without something that has an order.
+        // A stock always has values that have an order.
         values.extend([Bson::Null, Bson::Boolean(true), Bson::Boolean(false), Bson::Int32(1)]);
         let pick = |is_wanted: fn(&Bson) -> bool| values.iter().filter(|value| is_wanted(value)).cloned().collect();
         Stock { operands: pick(is_operand), ordered: pick(is_ordered), values }
@@ -56,7 +58,7 @@ pub(crate) fn stock() -> impl Strategy<Value = Stock> {
 }
 
 impl Stock {
-    /// Any condition that a schema can hold.
+    /// Any condition that a schema can contain.
     pub(crate) fn condition(&self) -> impl Strategy<Value = Condition> + use<> {
         let leaf = self.leaf().boxed();
         leaf.clone().prop_recursive(2, 8, 3, move |inner| {
@@ -82,7 +84,7 @@ impl Stock {
             prop_oneof![
                 6 => plain.clone(),
                 1 => vec(inner, 1..=2).prop_map(|tests| {
-                    // `$not` holds a table, and a table names each operator once.
+                    // `$not` has a table, and a table contains each operator only once.
                     let mut seen = BTreeSet::new();
                     Test::Not(tests.into_iter().filter(|test| seen.insert(operator(test))).collect())
                 }),
@@ -120,7 +122,7 @@ impl Stock {
             return scalar.boxed();
         }
         let inner = self.value(depth - 1);
-        // A name with a dot in it is no path.
+        // A field whose name contains a dot is not found by a path.
         let names = prop_oneof![30 => select(&NAMES), 1 => Just("b.c")].prop_map(str::to_owned);
         prop_oneof![
             5 => scalar.clone(),
@@ -137,7 +139,7 @@ fn path() -> impl Strategy<Value = Path> {
     Union::new_weighted(Vec::from(paths))
 }
 
-/// The operator as MongoDB writes it.
+/// The name of the operator in MongoDB.
 pub(crate) fn operator(test: &Test) -> &'static str {
     match test {
         Test::Eq(_) => "$eq",
@@ -150,7 +152,7 @@ pub(crate) fn operator(test: &Test) -> &'static str {
     }
 }
 
-/// Every operator with every operand among the values, on the field `a`.
+/// Conditions on the field `a`: every operator with every value that it accepts as its operand.
 pub(crate) fn tests(values: &[Bson]) -> Vec<Condition> {
     let mut tests = Vec::new();
     for value in values.iter().filter(|value| is_operand(value)) {

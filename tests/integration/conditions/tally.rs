@@ -1,5 +1,7 @@
-//! How often mongod found a document and how often it did not: a comparison in which one of the two hardly happens says
+//! Counts how often mongod found a document and how often it did not. A comparison in which one of the two hardly occurs shows
 //! nothing.
+//!
+//! Does not compare results.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,11 +10,11 @@ use permcached::schema::{Condition, Test};
 
 use super::generate::operator;
 
-/// The share of documents found, in percent: for each operator, and over all conditions.
+/// The bounds on the share of documents found, in percent, for each operator and over all conditions.
 const SHARE_MIN: usize = 1;
 const SHARE_MAX: usize = 98;
 
-/// Of all conditions; of those that are one comparison by its operator; and by the type of the operand besides.
+/// The tallies of all conditions, of each operator, and of each operator with each type of operand.
 #[derive(Default)]
 pub(crate) struct Tallies {
     all: Tally,
@@ -20,7 +22,7 @@ pub(crate) struct Tallies {
     by_operand: BTreeMap<String, Tally>,
 }
 
-/// Found or not, in documents times conditions.
+/// The number of pairs of a document and a condition in which mongod found the document, and in which it did not.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     found: usize,
@@ -28,7 +30,7 @@ struct Tally {
 }
 
 impl Tallies {
-    /// Counts which documents mongod found with a condition.
+    /// Adds the documents that mongod found with a condition.
     pub(crate) fn add(&mut self, condition: &Condition, found: &[bool]) {
         let (name, operand) = match condition {
             Condition::And(_) => ("$and".to_owned(), None),
@@ -44,18 +46,20 @@ impl Tallies {
         self.all.add(found);
     }
 
-    /// Panics unless every operator was there, and found some documents and did not find others, on the whole too.
+    /// Panics unless every operator occurred, and the share of documents found is within the bounds for each operator and over
+    /// all conditions.
     pub(crate) fn check_operators(&self) {
-        // Twelve of conditions and fields, six of `$expr`.
+        // Twelve operators of conditions and fields, six of `$expr`.
         assert_eq!(self.by_operator.len(), 18, "an operator is missing:\n{self}");
         for tally in self.by_operator.values().chain([&self.all]) {
             assert!((SHARE_MIN..=SHARE_MAX).contains(&tally.percent()), "too many or too few were found:\n{self}");
         }
     }
 
-    /// Panics unless every operator was there with every type that it takes, and with each found some and missed some.
+    /// Panics unless every operator occurred with every type of operand that it accepts, and each pair found some documents and
+    /// missed others.
     pub(crate) fn check_operands(&self) {
-        // `$eq` and `$ne` take nine types, `$gt` and its three like take six.
+        // `$eq` and `$ne` accept nine types; `$gt`, `$gte`, `$lt` and `$lte` accept six.
         assert_eq!(self.by_operand.len(), 2 * 9 + 4 * 6, "an operator is missing with some type:\n{self}");
         for tally in self.by_operand.values() {
             assert!(tally.found > 0 && tally.missed > 0, "all or none were found:\n{self}");
@@ -89,7 +93,7 @@ impl Tally {
     }
 }
 
-/// The operand, where there is one.
+/// The operand of a test that has exactly one.
 fn operand(test: &Test) -> Option<&Bson> {
     match test {
         Test::Eq(operand) | Test::Ne(operand) | Test::Compare(_, operand) => Some(operand),

@@ -1,8 +1,7 @@
-//! The values that generated conditions and documents are made of: families of what can be taken for each other, or stands
-//! close together.
+//! The values in generated conditions and documents: families of values that are easily confused or close to each other.
 //!
-//! Left out are BSON's deprecated types: no driver of today writes `Undefined`, `Symbol` or `DbPointer`, and mongod itself
-//! turns some of them into others on the way.
+//! BSON's deprecated types are left out: no current driver writes `Undefined`, `Symbol` or `DbPointer`, and mongod converts
+//! some of them to other types.
 
 use bson::{
     Binary, Bson, DateTime, Document, JavaScriptCodeWithScope, Regex, Timestamp, bson, doc,
@@ -10,16 +9,16 @@ use bson::{
     spec::BinarySubtype::{self, BinaryOld, Generic, Uuid, UuidOld},
 };
 
-/// From here on a double leaves out whole numbers.
+/// Above this number, a double cannot represent every whole number.
 const TWO_TO_THE_53: i64 = 1 << 53;
 
-/// Whether a schema can compare with it.
+/// Whether a schema accepts the value as an operand.
 pub(crate) fn is_operand(value: &Bson) -> bool {
     let is_uuid = matches!(value, Bson::Binary(binary) if binary.subtype == Uuid);
     is_uuid || is_ordered(value) || matches!(value, Bson::Null | Bson::Boolean(_))
 }
 
-/// Whether `$lt` and its like take it in a schema.
+/// Whether `$gt`, `$gte`, `$lt` and `$lte` accept the value in a schema.
 pub(crate) fn is_ordered(value: &Bson) -> bool {
     match value {
         Bson::Double(double) => !double.is_nan(),
@@ -28,7 +27,7 @@ pub(crate) fn is_ordered(value: &Bson) -> bool {
     }
 }
 
-/// Every value of every family, and some that are made of others.
+/// Every value of every family, and some values that contain others.
 pub(crate) fn all() -> Vec<Bson> {
     let mut all = families().concat();
     all.extend([Bson::Null, true.into(), false.into(), bson!({}), bson!([])]);
@@ -56,7 +55,7 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
             decimals(&["9007199254740992", "9007199254740992.5", "9007199254740993", "-9007199254740993"]),
         ]
         .concat(),
-        // The ends of int and long.
+        // The bounds of int and long.
         [
             ints(&[i32::MIN, i32::MAX]),
             longs(&[i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX]),
@@ -64,36 +63,36 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
             decimals(&["9223372036854775807", "9223372036854775808", "-9223372036854775808"]),
         ]
         .concat(),
-        // The double 0.1 is a little more than 0.1: the 34 digits that a decimal holds of it, and one less in the last.
+        // The double 0.1 is slightly more than 0.1. The decimals are its first 34 digits, and one less in the last digit.
         [
             doubles(&[0.1, -0.1, 0.5]),
             decimals(&["0.1", "0.1000000000000000055511151231257827", "0.1000000000000000055511151231257826"]),
             decimals(&["-0.1000000000000000055511151231257827", "0.50"]),
         ]
         .concat(),
-        // Next to nothing.
+        // Very small numbers.
         [
             doubles(&[0.0, f64::from_bits(1), -f64::from_bits(1), f64::MIN_POSITIVE]),
             decimals(&["4.940656458412465441765687928682214E-324", "1E-6176", "-1E-6176", "0E-6176"]),
         ]
         .concat(),
-        // Very much.
+        // Very large numbers.
         [
             doubles(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -f64::NAN, f64::MAX, 1e300]),
             decimals(&["Infinity", "-Infinity", "NaN", "-NaN", "sNaN"]),
             decimals(&["1E+300", "9.999999999999999999999999999999999E+6144"]),
         ]
         .concat(),
-        // The last two stand in another order as UTF-16.
+        // The last two have the opposite order in UTF-16.
         strings(&["", "A", "a", "a\0", "a\0b", "ab", "b", "true", "\u{fffd}", "\u{1f600}"]),
-        // An ObjectId's digits are no ObjectId, and neither are its bytes.
+        // Neither the digits nor the bytes of an ObjectId are an ObjectId.
         [
             object_ids(&[[0; 12], [b'e'; 12], *b"eeeeeeeeeeef", [0xff; 12]]),
             strings(&["656565656565656565656565", "eeeeeeeeeeee"]),
             binaries(Generic, &[&[b'e'; 12]]),
         ]
         .concat(),
-        // Not the timestamp (0, 0), in whose place mongod writes the time.
+        // The timestamp (0, 0) is left out, because mongod replaces it with the current time.
         [
             dates(&[i64::MIN, -1, 0, 1, 1_700_000_000_000, i64::MAX]),
             timestamps(&[(0, 1), (1, 0), (1, 1), (u32::MAX, 0)]),
@@ -101,7 +100,7 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
             strings(&["1970-01-01T00:00:00Z"]),
         ]
         .concat(),
-        // mongod counts the inner length of a binary of the old kind: 12 bytes are 16 there, and 16 are 20.
+        // mongod includes the inner length of an old-style binary: 12 bytes count as 16, and 16 as 20.
         [
             binaries(Uuid, &[&[0; 16], &[0xf0; 16]]),
             binaries(UuidOld, &[&[0; 16], &[0xf0; 16]]),
@@ -109,7 +108,7 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
             binaries(BinaryOld, &[&[], &[0xf0; 12], &[0; 16], &[0xf0; 16]]),
         ]
         .concat(),
-        // What stands in no other family.
+        // Values of all other types.
         [
             vec![Bson::MinKey, Bson::MaxKey],
             regexes(&[("a", ""), ("a", "i"), ("b", "")]),

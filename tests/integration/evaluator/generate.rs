@@ -1,9 +1,9 @@
-//! Random schemas, documents and questions, made of tapes: lists of random bytes that say which way each choice goes.
+//! Generates random schemas, documents and questions from tapes: lists of random bytes, each of which makes one choice.
 //!
-//! A zero is always the plainest choice, and so is whatever stands after a tape's end. Proptest shrinks the bytes, and
-//! takes out whole tapes: relations, permissions, documents and questions. Whether a schema is accepted is not known here.
+//! The byte zero always makes the simplest choice, and so does the end of a tape. Proptest shrinks the bytes, and removes whole
+//! tapes: relations, permissions, documents and questions. The generator does not know whether a schema is valid.
 
-pub mod circles;
+pub mod cycles;
 mod documents;
 mod tape;
 
@@ -19,23 +19,23 @@ use proptest::{collection::vec, prelude::*};
 use self::tape::Tape;
 use super::model::{Expression, Model, Permission, Relation, ResourceType, SubjectType, Target};
 
-/// The time around which all dates lie.
+/// The first of all dates, in milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_790_000_000_000;
-/// How far dates lie apart.
+/// The distance between two dates.
 const STEP_MS: i64 = 1_000;
-/// How many dates there are.
+/// The number of dates.
 const DATES: u8 = 7;
-/// How many ids each type has.
+/// The number of ids of each type.
 const IDS: usize = 3;
 
-/// A schema, documents, and what is asked.
+/// A schema, documents and questions.
 pub struct Case {
     pub model: Model,
     pub collections: BTreeMap<String, Vec<Document>>,
     pub questions: Vec<Asked>,
     pub now: i64,
-    /// Which facts are at hand, where not all are.
-    pub hands: Vec<u8>,
+    /// Which facts are available if not all are: those for which the byte is at least 128.
+    pub available: Vec<u8>,
 }
 
 /// A question. Ids are numbers: see [`id_text`].
@@ -50,12 +50,12 @@ pub fn case() -> impl Strategy<Value = Case> {
     let tape = |length: usize| vec(any::<u8>(), length);
     let schema = (tape(24), vec(tape(32), 2..=14), vec(tape(24), 2..=9));
     let rest = (vec(tape(48), 4..=28), vec(tape(7), 1..=8), any::<u8>(), tape(32));
-    (schema, rest).prop_map(|((types, relations, permissions), (documents, questions, now, hands))| {
+    (schema, rest).prop_map(|((types, relations, permissions), (documents, questions, now, available))| {
         let model = model(&types, &relations, &permissions);
         let collections = documents::documents(&model, &documents);
         let questions = questions.iter().filter_map(|tape| asked(&model, &collections, &mut Tape::new(tape))).collect();
         let now = date(&mut Tape::new(&[now])) + i64::from(now % 3) - 1;
-        Case { model, collections, questions, now, hands }
+        Case { model, collections, questions, now, available }
     })
 }
 
@@ -69,7 +69,7 @@ impl Case {
     }
 }
 
-/// All but the questions: the one that failed is told with the failure.
+/// Shows everything except the questions: the failure names the question that failed.
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\nnow: {}", self.model, Bson::from(bson::DateTime::from_millis(self.now)))?;
@@ -92,7 +92,7 @@ pub fn id_text(form: IdForm, number: usize) -> String {
     }
 }
 
-/// The same as a document has it.
+/// The same id in a document.
 pub fn id_value(form: IdForm, number: usize) -> Bson {
     let text = id_text(form, number);
     match form {
@@ -106,7 +106,7 @@ pub fn id_value(form: IdForm, number: usize) -> Bson {
     }
 }
 
-/// All dates that documents have.
+/// All dates that documents contain.
 pub fn dates() -> impl Iterator<Item = i64> {
     (0..DATES).map(|number| EPOCH_MS + STEP_MS * i64::from(number))
 }
@@ -115,16 +115,16 @@ fn date(tape: &mut Tape<'_>) -> i64 {
     dates().nth(tape.below(DATES.into())).expect("a date")
 }
 
-/// A question, mostly about what is there.
+/// A question, mostly about documents that exist.
 fn asked(model: &Model, collections: &BTreeMap<String, Vec<Document>>, tape: &mut Tape<'_>) -> Option<Asked> {
     let id = |collection: Option<&str>, form: IdForm, tape: &mut Tape<'_>| {
-        let is_there = |number: &usize| {
+        let exists = |number: &usize| {
             let id = id_value(form, *number);
             let documents = collection.and_then(|name| collections.get(name));
             documents.is_none_or(|documents| documents.iter().any(|document| document.get("_id") == Some(&id)))
         };
-        let there: Vec<usize> = (0..IDS).filter(is_there).collect();
-        if tape.rarely(12) || there.is_empty() { tape.id() } else { there[tape.below(there.len())] }
+        let existing: Vec<usize> = (0..IDS).filter(exists).collect();
+        if tape.rarely(12) || existing.is_empty() { tape.id() } else { existing[tape.below(existing.len())] }
     };
     let public = |kind: &&ResourceType| kind.permissions.iter().any(|permission| !permission.is_private);
     let kinds: Vec<_> = model.resources.iter().filter(public).collect();
@@ -142,13 +142,13 @@ fn asked(model: &Model, collections: &BTreeMap<String, Vec<Document>>, tape: &mu
 fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model {
     let mut tape = Tape::new(types);
     let mut model = Model { subjects: subjects(&mut tape), resources: resources(&mut tape) };
-    // Names come first, so that everything can be named by everything.
+    // All names come first, so that every expression can name every member.
     let mut relation_tapes = vec![Vec::new(); model.resources.len()];
     for tape in relations {
         let mut tape = Tape::new(tape);
         let at = tape.below(model.resources.len());
         let names = &mut model.resources[at].relations;
-        // The first relation of a type is no edge, so that permissions have something to name.
+        // The first relation of a type is not an edge, so that permissions have something to name.
         let name = if !names.is_empty() && tape.rarely(35) { "edge" } else { "rel" };
         names.push(Relation { name: format!("{name}{}", names.len()), ..Relation::default() });
         relation_tapes[at].push(tape);
@@ -177,8 +177,8 @@ fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model 
     }
     for (at, tapes) in permission_tapes.iter_mut().enumerate() {
         for (place, tape) in tapes.iter_mut().enumerate() {
-            let stand = Stand { depth: 0, is_under: false, may_recur: false };
-            model.resources[at].permissions[place].meaning = Meaning { model: &model, at, place }.of(tape, stand);
+            let position = Position { depth: 0, is_under: false, may_recur: false };
+            model.resources[at].permissions[place].meaning = Meaning { model: &model, at, place }.of(tape, position);
         }
     }
     for resource in &mut model.resources {
@@ -187,8 +187,8 @@ fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model 
     model
 }
 
-/// Gives each permission a twin that means the same, but only after much work that comes to
-/// nothing: from so many steps on, the crate remembers values.
+/// Gives each permission a twin with the same meaning, but with much work before it that has no effect: after so many steps the
+/// crate memoizes values.
 fn add_late(resource: &mut ResourceType) {
     let any_of = |names: Vec<String>| Expression::Or(names.into_iter().map(Expression::Member).collect());
     let permission = |name: String, is_private, meaning| Permission { name, meaning, is_private };
@@ -250,7 +250,7 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
     if is_edge {
         relation.targets = vec![Target::Resource(model.resources[tape.below(model.resources.len())].name)];
     } else if !tape.rarely(25) {
-        leads(model, &mut relation, tape);
+        add_targets(model, &mut relation, tape);
     }
     if let Some(target) = relation.targets.first() {
         let (Target::Subject(name) | Target::Set(name, _) | Target::Resource(name)) = target;
@@ -270,8 +270,8 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
     relation
 }
 
-/// To whom a relation that is no edge and no flag leads.
-fn leads(model: &Model, relation: &mut Relation, tape: &mut Tape<'_>) {
+/// Gives a relation that is neither an edge nor a flag its targets.
+fn add_targets(model: &Model, relation: &mut Relation, tape: &mut Tape<'_>) {
     let set = |tape: &mut Tape<'_>| {
         let kind = &model.resources[tape.below(model.resources.len())];
         let relations = kind.relations.iter().map(|relation| &relation.name).filter(|name| name.starts_with("rel"));
@@ -298,12 +298,12 @@ fn leads(model: &Model, relation: &mut Relation, tape: &mut Tape<'_>) {
     }
     relation.subject_type = is_polymorphic.then(|| ["kind", "meta.kind"][tape.below(2)].to_owned());
     relation.subject_relation = has_relation.then(|| "role".to_owned());
-    // Only where it can mean somebody: the schema says so.
+    // A wildcard is valid only if one of the targets is a type of subjects.
     let leads_to_subjects = relation.targets.iter().any(|target| matches!(target, Target::Subject(_)));
     relation.wildcard = tape.rarely(20) && leads_to_subjects;
 }
 
-/// What documents are tested for. Each field has its own type, see `documents`.
+/// A condition on documents. Each field has its own type, see `documents`.
 fn condition(tape: &mut Tape<'_>) -> Condition {
     if tape.rarely(25) {
         let both = vec![leaf(tape), leaf(tape)];
@@ -328,42 +328,42 @@ fn leaf(tape: &mut Tape<'_>) -> Condition {
     }
 }
 
-/// Makes the meaning of one permission.
+/// Generates the meaning of one permission.
 struct Meaning<'a> {
     model: &'a Model,
     at: usize,
     place: usize,
 }
 
-/// Where in a meaning something stands.
+/// The position of an expression in a meaning.
 #[derive(Clone, Copy)]
-struct Stand {
+struct Position {
     depth: usize,
     is_under: bool,
-    /// Whether something beside it can grant the permission, so that it may lead back to the same one.
+    /// Whether another side of an `|` can grant the permission, so that this one may lead back to the same permission.
     may_recur: bool,
 }
 
 impl Meaning<'_> {
-    fn of(&self, tape: &mut Tape<'_>, stand: Stand) -> Expression {
-        let Stand { depth, is_under, may_recur } = stand;
-        let inside = Stand { depth: depth + 1, ..stand };
+    fn of(&self, tape: &mut Tape<'_>, position: Position) -> Expression {
+        let Position { depth, is_under, may_recur } = position;
+        let inside = Position { depth: depth + 1, ..position };
         if depth < 3 && tape.rarely(if is_under { 20 } else { 65 }) {
             let count = 2 + tape.below(2);
             return if tape.below(2) == 0 {
-                let sides = (0..count).map(|at| self.of(tape, Stand { may_recur: may_recur || at > 0, ..inside }));
+                let sides = (0..count).map(|at| self.of(tape, Position { may_recur: may_recur || at > 0, ..inside }));
                 Expression::Or(sides.collect())
             } else {
                 Expression::And((0..count).map(|_| self.of(tape, inside)).collect())
             };
         }
         if tape.rarely(if is_under { 25 } else { 30 }) {
-            return Expression::Not(Box::new(self.of(tape, Stand { is_under: true, ..inside })));
+            return Expression::Not(Box::new(self.of(tape, Position { is_under: true, ..inside })));
         }
-        self.name(tape, stand)
+        self.name(tape, position)
     }
 
-    fn name(&self, tape: &mut Tape<'_>, Stand { is_under, may_recur, .. }: Stand) -> Expression {
+    fn name(&self, tape: &mut Tape<'_>, Position { is_under, may_recur, .. }: Position) -> Expression {
         let kind = &self.model.resources[self.at];
         let (edges, relations): (Vec<_>, Vec<_>) = kind.relations.iter().partition(|relation| relation.is_edge());
         if !edges.is_empty() && tape.rarely(50) {
@@ -380,7 +380,7 @@ impl Meaning<'_> {
             };
             return Expression::Walk(edge.name.clone(), names[tape.below(names.len())].clone());
         }
-        // Only permissions that stand before: none may run in circles.
+        // Only permissions that come before this one, so that there are no cycles.
         if self.place > 0 && tape.rarely(if is_under { 20 } else { 25 }) {
             return Expression::Member(kind.permissions[tape.below(self.place)].name.clone());
         }

@@ -1,4 +1,6 @@
-//! The limits of a fact, of a tree and of a check, one by one; the naive evaluator knows none of them.
+//! Tests the limits of a fact, of a tree and of a check one by one.
+//!
+//! Uses fixed documents, not random ones: the naive evaluator has no limits to compare with.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +16,7 @@ use permcached::{
 
 use super::{Answered, deadline, plain, runtime};
 
-/// Groups in groups: by an edge, and by a set.
+/// Groups in groups, by an edge and by a set.
 const GROUPS: &str = r#"
     default_subject = "user"
 
@@ -39,7 +41,7 @@ const GROUPS: &str = r#"
     insider  = "!!banned"
     guest    = "owner & !banned"
     either   = "owner | !banned"
-    stranger = "!parent.read"
+    unrelated = "!parent.read"
     shown    = "!hidden"
 "#;
 
@@ -48,7 +50,7 @@ struct World {
 }
 
 impl World {
-    /// Groups by number, each with those that it stands in, and bans.
+    /// A world of groups by number, each with the groups that contain it, and of bans. Anna owns the group `owned`.
     fn new(groups: impl IntoIterator<Item = (i64, Vec<i64>)>, owned: i64, bans: Vec<Document>) -> Self {
         let groups = groups.into_iter().map(|(id, parents)| {
             let owner = if id == owned { "anna" } else { "nobody" };
@@ -58,7 +60,7 @@ impl World {
     }
 
     fn of(collections: impl Into<BTreeMap<String, Vec<Document>>>) -> Self {
-        let schema = Arc::new(Schema::parse("groups.toml", GROUPS).expect("a sound schema"));
+        let schema = Arc::new(Schema::parse("groups.toml", GROUPS).expect("a valid schema"));
         let source = Arc::new(Documents::new(&schema, &collections.into()));
         Self { checker: Checker::new(schema, source, Arc::default(), Settings::default()) }
     }
@@ -73,7 +75,7 @@ impl World {
     }
 }
 
-/// Group after group, each in the next.
+/// A chain of groups, each contained in the next.
 fn chain(length: usize) -> Vec<(i64, Vec<i64>)> {
     let length = i64::try_from(length).expect("a small number");
     (0..=length).map(|id| (id, if id < length { vec![id + 1] } else { Vec::new() })).collect()
@@ -84,9 +86,9 @@ fn number(count: usize) -> i64 {
 }
 
 #[test]
-fn many_paths_to_few_groups_are_no_limit() {
+fn many_paths_to_few_groups_exceed_no_limit() {
     const LAYERS: i64 = 20;
-    // Two groups a layer, each in both of the next: 2^20 ways to the top.
+    // Two groups in each layer, both contained in both groups of the next layer: 2^20 paths to the top.
     let parents = |layer: i64| {
         if layer < LAYERS { vec![2 * layer + 2, 2 * layer + 3] } else { Vec::new() }
     };
@@ -96,11 +98,11 @@ fn many_paths_to_few_groups_are_no_limit() {
         assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}");
         assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}");
     }
-    assert_eq!(world.ask("bert", "stranger", 0), Ok(()));
+    assert_eq!(world.ask("bert", "unrelated", 0), Ok(()));
 }
 
 #[test]
-fn a_deep_tree_is_walked_and_a_deeper_one_is_a_limit() {
+fn a_tree_deeper_than_the_maximal_depth_is_over_the_limit() {
     for permission in ["read", "joined"] {
         for (length, expected) in [
             (DEPTH_MAX - 1, Ok(())),
@@ -114,15 +116,15 @@ fn a_deep_tree_is_walked_and_a_deeper_one_is_a_limit() {
     }
     let world = World::new(chain(10 * DEPTH_MAX), number(DEPTH_MAX / 2), Vec::new());
     assert_eq!(world.ask("anna", "read", 0), Ok(()), "a grant before the limit counts");
-    assert_eq!(world.ask("bert", "stranger", 0), Err(Reason::Limit), "what lies beyond is not known not to be");
+    assert_eq!(world.ask("bert", "unrelated", 0), Err(Reason::Limit), "there may be a grant beyond the limit");
 }
 
 #[test]
-fn a_tree_that_is_too_deep_from_one_place_is_not_so_from_another() {
-    // From group 0 it is a step too far to group 1030, but not from group 1000 on the way. The long way is gone first.
+fn a_tree_that_is_too_deep_from_one_group_may_be_walked_from_another() {
+    // Group 1030 is one step too far from group 0, but not from group 1000, which is between them. The long path comes first.
     let mut groups = vec![(0, vec![1]), (1, vec![2]), (2, vec![1_000]), (1_030, Vec::new())];
     groups.extend((1_000..1_030).map(|id| (id, vec![id + 1])));
-    // Enough work before it that values are remembered.
+    // Enough work before it that the evaluator memoizes values.
     let wide: Vec<i64> = (2_000..2_100).collect();
     groups.extend(wide.iter().map(|id| (*id, Vec::new())));
     groups.push((5_000, [wide, vec![0, 1_000]].concat()));
@@ -132,9 +134,9 @@ fn a_tree_that_is_too_deep_from_one_place_is_not_so_from_another() {
 }
 
 #[test]
-fn a_circle_is_no_limit() {
-    let circle = |length: i64| (0..length).map(move |id| (id, vec![(id + 1) % length, id]));
-    let world = World::new(circle(20), 19, Vec::new());
+fn a_cycle_exceeds_no_limit() {
+    let cycle = |length: i64| (0..length).map(move |id| (id, vec![(id + 1) % length, id]));
+    let world = World::new(cycle(20), 19, Vec::new());
     for permission in ["read", "joined"] {
         assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}");
         assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}");
@@ -142,7 +144,7 @@ fn a_circle_is_no_limit() {
 }
 
 #[test]
-fn too_many_documents_in_a_fact_are_a_limit() {
+fn a_fact_with_too_many_documents_is_over_the_limit() {
     let bans = |count: usize| (0..count).map(|at| doc! { "_id": number(at), "group": 0, "user": format!("u{at}") });
     for (count, expected) in [(DOCUMENTS_MAX, Ok(())), (DOCUMENTS_MAX + 1, Err(Reason::Limit))] {
         let world = World::new(chain(0), 0, bans(count).collect());
@@ -157,7 +159,7 @@ fn too_many_documents_in_a_fact_are_a_limit() {
 }
 
 #[test]
-fn too_much_in_a_fact_is_a_limit() {
+fn a_fact_that_is_too_large_is_over_the_limit() {
     let ids = |count: usize| Bson::Array((0..count).map(|at| format!("{at:0100}").into()).collect());
     for (count, expected) in [(2_000, Ok(())), (4_000, Err(Reason::Limit))] {
         let world = World::new(chain(0), 0, vec![doc! { "_id": 1, "group": 0, "user": ids(count) }]);
@@ -166,9 +168,9 @@ fn too_much_in_a_fact_is_a_limit() {
 }
 
 #[test]
-fn too_many_nodes_in_a_check_are_a_limit() {
+fn a_check_with_too_many_nodes_is_over_the_limit() {
     const WIDTH: i64 = 110;
-    // Group 0 is in 110 groups, each in 110 of its own.
+    // 110 groups contain group 0, and each of them is contained in 110 other groups.
     let inner = |at: i64| (0..WIDTH).map(move |inner| 1_000 + WIDTH * at + inner);
     let mut groups = vec![(0, (1..=WIDTH).collect::<Vec<_>>())];
     groups.extend((1..=WIDTH).map(|at| (at, inner(at).collect())));
@@ -179,15 +181,15 @@ fn too_many_nodes_in_a_check_are_a_limit() {
         let world = World::new(groups.clone(), first, Vec::new());
         assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}: a grant before the limit counts");
         assert_eq!(world.ask("bert", permission, 0), Err(Reason::Limit), "{permission}");
-        assert_eq!(world.ask("bert", "stranger", 0), Err(Reason::Limit));
+        assert_eq!(world.ask("bert", "unrelated", 0), Err(Reason::Limit));
         let world = World::new(groups.clone(), last, Vec::new());
-        assert_eq!(world.ask("anna", permission, 0), Err(Reason::Limit), "{permission}: nobody looks that far");
+        assert_eq!(world.ask("anna", permission, 0), Err(Reason::Limit), "{permission}: the grant is beyond the limit");
         assert_eq!(world.ask("anna", permission, WIDTH), Ok(()), "{permission}");
     }
 }
 
 #[test]
-fn an_exclusion_never_makes_an_allow_of_what_is_malformed() {
+fn an_exclusion_of_a_malformed_value_never_allows() {
     for wrong in
         [Bson::Int32(7), Bson::Array(vec![Bson::Array(Vec::new())]), Bson::Document(Document::new()), "*".into()]
     {

@@ -1,6 +1,6 @@
-//! A schema as plain data: what the generator makes, what the naive evaluator reads, and what the crate gets as TOML.
+//! A schema as plain data: the generator creates it, the naive evaluator reads it, and the crate receives it as TOML.
 //!
-//! Checks nothing: whether a model means anything is for `Schema::parse` to say.
+//! Checks nothing: `Schema::parse` decides whether a model is valid.
 
 use std::fmt::{self, Write};
 
@@ -32,11 +32,11 @@ pub struct ResourceType {
 #[derive(Default)]
 pub struct Relation {
     pub name: String,
-    /// Another collection, and the field that it is looked up by.
+    /// Another collection, and the field by which its documents are found.
     pub lookup: Option<(&'static str, String)>,
     pub each: Option<String>,
     pub field: Option<String>,
-    /// What the field leads to; nothing for a flag.
+    /// What the field leads to; empty for a flag.
     pub targets: Vec<Target>,
     pub subject_type: Option<String>,
     pub subject_relation: Option<String>,
@@ -78,7 +78,7 @@ impl Model {
         self.resources.iter().find(|kind| kind.name == name)
     }
 
-    /// Every collection that is read, once each.
+    /// Every collection that the schema reads, once each.
     pub fn collections(&self) -> Vec<&'static str> {
         let subjects = self.subjects.iter().filter_map(|kind| kind.collection);
         let resources = self.resources.iter().filter_map(|kind| kind.collection);
@@ -107,7 +107,7 @@ impl Relation {
     }
 }
 
-/// The schema's text.
+/// The schema as TOML.
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "default_subject = {:?}", self.subjects.first().map_or("", |kind| kind.name))?;

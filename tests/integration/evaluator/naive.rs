@@ -1,7 +1,7 @@
-//! The evaluator written the obvious way: recursive, straight from the documents, everything looked at each time.
+//! A naive evaluator: recursive, and directly from the documents, which it reads again each time.
 //!
-//! No facts, no rounds, nothing remembered, nothing shared with the crate's evaluator: only the matching of conditions,
-//! which is held to mongod's by a test of its own. It knows no limits either: what grows too large it gives up.
+//! It has no facts, no rounds and no memo, and shares no code with the crate's evaluator except the matching of conditions,
+//! which `conditions` compares with mongod. It has no limits either: it gives up a question that becomes too much work.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,16 +13,16 @@ use permcached::question::{IdForm, Reason};
 
 use super::model::{Expression, Model, Relation, Target};
 
-/// How much work one question may be before it is given up: an explanation, which remembers nothing either, stays below
-/// the crate's 10,000 nodes then.
+/// The maximal number of steps before it gives up a question. With that bound an explanation, which has no memo either, stays
+/// below the crate's 10,000 nodes.
 const STEPS_MAX: usize = 1_500;
-/// How many resources deep a question may go before it is given up; the crate's own limit is 32.
+/// The maximal depth in resources before it gives up a question. The crate's limit is 32.
 const DEPTH_MAX: usize = 24;
 
-/// The reasons of a false value, the first among those of an `|` winning.
+/// The reasons of a false value. Of the reasons in an `|`, the first one here is taken.
 const REASONS: [Reason; 3] = [Reason::Excluded, Reason::Expired, Reason::NoGrant];
 
-/// A truth value of Kleene's. What is false knows why.
+/// One of Kleene's three truth values. A false value has a reason.
 #[derive(Clone, Copy)]
 enum Value {
     True,
@@ -32,7 +32,7 @@ enum Value {
 
 const NOTHING: Value = Value::False(Reason::NoGrant);
 
-/// One thing that a document says for a relation.
+/// One entry of a document for a relation.
 struct Grant<'a> {
     is_sure: bool,
     whom: Whom<'a>,
@@ -41,19 +41,19 @@ struct Grant<'a> {
 }
 
 enum Whom<'a> {
-    /// A flag: true, whoever asks.
+    /// A flag: it holds for every subject.
     All,
     /// A value that cannot be read.
     Unreadable,
     Subject(&'a str, Bson),
     EverySubject(&'a str),
-    /// Who has `member` of the resource.
+    /// All subjects that have a member of the resource.
     Set(&'a str, &'a str, Bson),
     /// The end of an edge.
     Resource(&'a str, Bson),
 }
 
-/// What is asked of a resource.
+/// A member of a resource that is being evaluated.
 #[derive(Clone, PartialEq)]
 struct Asked {
     kind: String,
@@ -61,14 +61,14 @@ struct Asked {
     member: String,
 }
 
-/// One question's evaluation.
+/// The evaluation of one question.
 pub struct Naive<'a> {
     pub model: &'a Model,
     pub collections: &'a BTreeMap<String, Vec<Document>>,
-    /// The type and id of who asks; nobody is anonymous.
+    /// The type and id of the subject; none is the anonymous subject.
     pub subject: Option<(&'a str, Bson)>,
     pub now: i64,
-    on_the_way: RefCell<Vec<Asked>>,
+    open: RefCell<Vec<Asked>>,
     steps: Cell<usize>,
 }
 
@@ -79,10 +79,10 @@ impl<'a> Naive<'a> {
         subject: Option<(&'a str, Bson)>,
         now: i64,
     ) -> Self {
-        Self { model, collections, subject, now, on_the_way: RefCell::default(), steps: Cell::new(0) }
+        Self { model, collections, subject, now, open: RefCell::default(), steps: Cell::new(0) }
     }
 
-    /// Whether it is allowed, or why not. Nothing if that is too much work.
+    /// Whether the permission is allowed, or the reason of the denial. None if it is too much work.
     pub fn answer(&self, permission: &str, kind: &str, id: &Bson) -> Option<Result<(), Reason>> {
         let exists = if self.exists(kind, id) { Value::True } else { Value::False(Reason::NotFound) };
         let value = all(&[self.gate(), exists, self.ask(kind, id, permission, false)]);
@@ -96,7 +96,7 @@ impl<'a> Naive<'a> {
         })
     }
 
-    /// Whether the subject has the document that its type wants.
+    /// Whether the subject has a document that fulfils the condition of its type.
     fn gate(&self) -> Value {
         let Some((name, id)) = &self.subject else {
             return Value::True;
@@ -115,13 +115,13 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// Whether the resource is there, if its type has documents.
+    /// Whether the resource exists. A resource of a type without documents always does.
     fn exists(&self, kind: &str, id: &Bson) -> bool {
         let kind = self.model.resource(kind).expect("a resource type of the model");
         kind.collection.is_none_or(|collection| !self.by(collection, "_id", id).is_empty())
     }
 
-    /// The documents of a collection that have an id in a field.
+    /// The documents of a collection whose field contains the id.
     fn by(&self, collection: &str, field: &str, id: &Bson) -> Vec<&'a Document> {
         let is_it = |value: &Bson| same_id(value, id);
         let documents = self.collections.get(collection).into_iter().flatten();
@@ -135,19 +135,19 @@ impl<'a> Naive<'a> {
         found.collect()
     }
 
-    /// The value of a relation or permission of a resource. `under` is whether that stands under a `!`.
+    /// The value of a relation or permission of a resource. `under` is whether it stands under a `!`.
     fn ask(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
         let asked = Asked { kind: kind.to_owned(), id: id.clone(), member: member.to_owned() };
         let is_elsewhere = |other: &&Asked| (&other.kind, &other.id) != (&asked.kind, id);
-        let depth = self.on_the_way.borrow().iter().filter(is_elsewhere).count();
+        let depth = self.open.borrow().iter().filter(is_elsewhere).count();
         self.steps.set(self.steps.get() + if depth > DEPTH_MAX { STEPS_MAX } else { 1 });
         if self.steps.get() > STEPS_MAX {
             return Value::Unclear;
         }
-        if self.on_the_way.borrow().contains(&asked) {
+        if self.open.borrow().contains(&asked) {
             return NOTHING;
         }
-        self.on_the_way.borrow_mut().push(asked);
+        self.open.borrow_mut().push(asked);
         let resource = self.model.resource(kind).expect("a resource type of the model");
         let value = match (resource.permission(member), resource.relation(member)) {
             (Some(permission), _) => self.expression(&permission.meaning, kind, id, under),
@@ -156,7 +156,7 @@ impl<'a> Naive<'a> {
                 any(&self.values(relation, kind, id, None, under))
             }
         };
-        self.on_the_way.borrow_mut().pop();
+        self.open.borrow_mut().pop();
         value
     }
 
@@ -181,9 +181,9 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// What each grant of a relation is worth to the subject; for an edge, with what is asked at its end.
+    /// The value of each grant of a relation for the subject. For an edge, `member` is evaluated at its end.
     fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: bool) -> Vec<Value> {
-        if !self.can_be_meant(relation) {
+        if !self.can_lead_to_subject(relation) {
             return Vec::new();
         }
         let resource = self.model.resource(kind).expect("a resource type of the model");
@@ -196,11 +196,11 @@ impl<'a> Naive<'a> {
         for document in documents {
             self.grants(relation, document, under, &mut grants);
         }
-        grants.iter().map(|grant| self.worth(grant, member, under)).collect()
+        grants.iter().map(|grant| self.value(grant, member, under)).collect()
     }
 
-    /// A relation that leads to subjects of other types alone is nothing to this one, whatever its documents say.
-    fn can_be_meant(&self, relation: &Relation) -> bool {
+    /// Whether the relation can lead to the type of the subject. If not, its documents do not matter.
+    fn can_lead_to_subject(&self, relation: &Relation) -> bool {
         let is_other = |target: &Target| match target {
             Target::Subject(kind) => self.subject.as_ref().is_none_or(|(name, _)| name != kind),
             Target::Set(..) | Target::Resource(_) => false,
@@ -208,15 +208,15 @@ impl<'a> Naive<'a> {
         relation.targets.is_empty() || !relation.targets.iter().all(is_other)
     }
 
-    fn worth(&self, grant: &Grant<'_>, member: Option<&str>, under: bool) -> Value {
+    fn value(&self, grant: &Grant<'_>, member: Option<&str>, under: bool) -> Value {
         let holds = |it: bool| if it { Value::True } else { NOTHING };
         let value = match &grant.whom {
             Whom::All => Value::True,
             Whom::Unreadable => Value::Unclear,
             Whom::Subject(kind, id) => holds(self.subject.as_ref().is_some_and(|who| (who.0, &who.1) == (*kind, id))),
             Whom::EverySubject(kind) => holds(self.subject.as_ref().is_some_and(|(name, _)| name == kind)),
-            Whom::Set(kind, member, id) => self.ask_there(kind, id, member, under),
-            Whom::Resource(kind, id) => self.ask_there(kind, id, member.expect("an edge is followed"), under),
+            Whom::Set(kind, member, id) => self.ask_elsewhere(kind, id, member, under),
+            Whom::Resource(kind, id) => self.ask_elsewhere(kind, id, member.expect("an edge is followed"), under),
         };
         let is_on =
             grant.since.is_none_or(|since| since <= self.now) && grant.until.is_none_or(|until| self.now < until);
@@ -228,13 +228,14 @@ impl<'a> Naive<'a> {
         }
     }
 
-    fn ask_there(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
+    /// The value of a member of another resource, which grants nothing if it does not exist.
+    fn ask_elsewhere(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
         if self.exists(kind, id) { self.ask(kind, id, member, under) } else { NOTHING }
     }
 
-    /// What a document says for a relation.
+    /// Collects the grants of a relation in a document.
     fn grants<'b>(&self, relation: &'b Relation, document: &Document, under: bool, grants: &mut Vec<Grant<'b>>) {
-        // Whether it can be relied on; nothing if it does not count.
+        // Whether the document can be relied on; none if it does not count.
         let certainty = |condition: &Option<permcached::schema::Condition>, document: &Document| match condition {
             None => Some(true),
             Some(condition) => match (condition.matches(document), condition.is_typed(document)) {
@@ -276,7 +277,7 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// What a document or an element that counts says.
+    /// Collects the grants in a document or an element that counts.
     fn read<'b>(&self, relation: &'b Relation, document: &Document, is_sure: bool, grants: &mut Vec<Grant<'b>>) {
         let date = |path: &Option<String>| match path.as_ref().map(|path| only(document, path)) {
             None => (None, true),
@@ -312,7 +313,7 @@ impl<'a> Naive<'a> {
         all
     }
 
-    /// Whom one value means.
+    /// The grantee that one value means; none if it means nobody.
     fn id<'b>(&self, relation: &Relation, target: Option<&'b Target>, value: &Bson) -> Option<Whom<'b>> {
         let text = if let Bson::String(text) = value { Some(text.as_str()) } else { None };
         if *value == Bson::Null || text == Some("") {
@@ -340,7 +341,7 @@ enum Named<'a> {
     Target(&'a Target),
 }
 
-/// What kind of subject a document names, where it does.
+/// The target that a document names.
 fn target<'a>(relation: &'a Relation, document: &Document) -> Named<'a> {
     let named = |path: &Option<String>| match path.as_ref().map_or(Only::Nothing, |path| only(document, path)) {
         Only::Nothing => Some(String::new()),
@@ -382,14 +383,14 @@ fn all(values: &[Value]) -> Value {
     *false_one.or(unclear).unwrap_or(&Value::True)
 }
 
-/// Whether two values are one id, whatever the form.
+/// Whether two values are the same id in some form.
 pub fn same_id(one: &Bson, other: &Bson) -> bool {
     one == other || FORMS.iter().any(|form| read_id(one, *form).is_some_and(|id| read_id(other, *form) == Some(id)))
 }
 
 const FORMS: [IdForm; 4] = IdForm::ALL;
 
-/// The value as an id of a form, in the one type that stands for it here.
+/// The value as an id of a form. Each form has one BSON type here.
 fn read_id(value: &Bson, form: IdForm) -> Option<Bson> {
     match (form, value) {
         (IdForm::ObjectId, Bson::ObjectId(_)) | (IdForm::String, Bson::String(_)) => Some(value.clone()),
@@ -410,7 +411,7 @@ enum End<'a> {
     Blocked,
 }
 
-/// All that stands at a path, arrays of documents on the way looked into.
+/// All ends of a path. Arrays of documents on the way are followed into their elements.
 fn ends<'a>(document: &'a Document, path: &str) -> Vec<End<'a>> {
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     match (document.get(first), rest) {
@@ -435,7 +436,7 @@ enum Only<'a> {
     Wrong,
 }
 
-/// The one value at a path of which there must not be several.
+/// The only value at a path; wrong if there are several.
 fn only<'a>(document: &'a Document, path: &str) -> Only<'a> {
     match ends(document, path).as_slice() {
         [] | [End::Missing] => Only::Nothing,

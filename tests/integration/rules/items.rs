@@ -167,8 +167,8 @@ pub fn link_off(rule: Rule, kind: Kind, of: &str) -> Rule {
 }
 
 fn link(kind: Kind) -> Rule {
-    let says = format!("a link reads the {} of a public, active, unexpired share that needs no password", kind.name);
-    let rule = Rule::new(says)
+    let title = format!("a link reads the {} of a public, active, unexpired share that needs no password", kind.name);
+    let rule = Rule::new(title)
         .with("users/alice", user())
         .with(kind.plan, kind.item("@alice"))
         .with("shares/1", kind.public_share("@plan"))

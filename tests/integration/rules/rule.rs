@@ -1,7 +1,7 @@
-//! A rule as a table: documents that grant, the question, and for each condition what turns it off.
+//! A rule as a table: documents that grant, the question, and for each condition the changes that make it fail.
 //!
-//! Documents are written with names in place of ids: `"@alice"` is an ObjectId and `"#token"` a secret, of this case
-//! alone, so that thousands of cases lie in one database and none sees another's.
+//! Documents contain names in place of ids: `"@alice"` stands for an ObjectId and `"#token"` for a secret. Each case has its
+//! own ids, so that thousands of cases can share one database. This file asks no questions: `rules.rs` does.
 
 use std::{
     collections::BTreeMap,
@@ -13,57 +13,57 @@ use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 
 use crate::support::both::Collections;
 
-/// The moment of all questions: 2026-11-23, at noon.
+/// The time of all questions: 2026-11-23 at noon.
 pub const NOW: i64 = 1_795_435_200_000;
 
-/// In place of a value: the field is not there. In place of the `_id`: the document is not there.
+/// As a value: the field is missing. As the `_id`: the document is missing.
 const MISSING: &str = "(missing)";
 
-/// The field is not there.
+/// The value of a field that is missing.
 pub fn missing() -> Bson {
     MISSING.into()
 }
 
-/// The document is not there.
+/// A change that removes the document.
 pub fn gone() -> Document {
     doc! { "_id": MISSING }
 }
 
-/// So many milliseconds from now.
+/// The date so many milliseconds after [`NOW`].
 pub fn from_now(millis: i64) -> Bson {
     Bson::DateTime(DateTime::from_millis(NOW + millis))
 }
 
-/// A date that is over.
+/// A date in the past.
 pub fn past() -> Bson {
     from_now(-86_400_000)
 }
 
-/// A date to come.
+/// A date in the future.
 pub fn future() -> Bson {
     from_now(86_400_000)
 }
 
-/// Which of the schemas have a rule. The other must not grant what it grants.
+/// The schemas that have a rule. A schema without the rule must not grant what the rule grants.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Schemas {
     Both,
     Sharing,
 }
 
-/// What is expected of the permissions of one case.
+/// The expected answers for the permissions of one case.
 #[derive(Clone, Default)]
 pub struct Expected {
     /// Permissions that are allowed, with the relation that grants each.
     pub granted: BTreeMap<String, String>,
     /// Permissions that are denied, with the reason.
     pub denied: BTreeMap<String, String>,
-    /// The reason of all others; none: any.
+    /// The reason with which all other permissions are denied; none if any reason will do.
     pub otherwise: Option<&'static str>,
 }
 
 impl Expected {
-    /// What is expected of a permission; none: any denial.
+    /// The expected answer for a permission; none if any denial will do.
     pub fn of(&self, permission: &str) -> Option<String> {
         let granted = self.granted.get(permission).map(|by| format!("allowed by {by}"));
         let denied = || self.denied.get(permission).map(String::as_str).or(self.otherwise);
@@ -71,7 +71,7 @@ impl Expected {
     }
 }
 
-/// A change to the documents, and what is expected then.
+/// A change to the documents or the subject, and the answers expected after it.
 #[derive(Clone)]
 pub struct Variant {
     pub changes: Vec<(String, Document)>,
@@ -80,7 +80,7 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// `shares/1: is_active = false`.
+    /// The name of the change in messages: `shares/1: is_active = false`.
     pub fn name(&self) -> String {
         let mut name = String::new();
         for (at, change) in &self.changes {
@@ -102,7 +102,8 @@ impl Variant {
 /// One rule.
 #[derive(Clone)]
 pub struct Rule {
-    pub says: String,
+    /// The rule in words.
+    pub title: String,
     pub schemas: Schemas,
     documents: Vec<(String, Document)>,
     pub subject: String,
@@ -113,39 +114,40 @@ pub struct Rule {
 
 impl Rule {
     /// A rule of both schemas.
-    pub fn new(says: impl Into<String>) -> Self {
+    pub fn new(title: impl Into<String>) -> Self {
         let expected = Expected { otherwise: Some("NO_GRANT"), ..Expected::default() };
         let (subject, resource) = (String::new(), String::new());
         let schemas = Schemas::Both;
-        Self { says: says.into(), schemas, documents: Vec::new(), subject, resource, expected, variants: Vec::new() }
+        Self { title: title.into(), schemas, documents: Vec::new(), subject, resource, expected, variants: Vec::new() }
     }
 
     /// A rule of `fylora-sharing.toml` alone.
-    pub fn sharing(says: impl Into<String>) -> Self {
-        Self { schemas: Schemas::Sharing, ..Self::new(says) }
+    pub fn sharing(title: impl Into<String>) -> Self {
+        Self { schemas: Schemas::Sharing, ..Self::new(title) }
     }
 
-    /// There is a document: `files/plan` is in `files`, with the `_id` that `"@plan"` stands for. Said again: more of
-    /// it.
+    /// Adds a document, or fields to it if it exists: `files/plan` is in the collection `files`, with the `_id` that `"@plan"`
+    /// stands for.
     pub fn with(mut self, at: &str, document: Document) -> Self {
         place(&mut self.documents, at).extend(document);
         self
     }
 
-    /// A document as it was said.
+    /// A document of the rule.
     pub fn document(&self, at: &str) -> Document {
         let found = self.documents.iter().find(|(name, _)| name == at);
         found.map(|(_, document)| document.clone()).unwrap_or_default()
     }
 
-    /// Who asks about what.
+    /// Sets the subject and the resource of the question.
     pub fn asks(mut self, subject: impl Into<String>, resource: impl Into<String>) -> Self {
         self.subject = subject.into();
         self.resource = resource.into();
         self
     }
 
-    /// These permissions (words) are granted by this relation: of the last change, if there is one, else of the rule.
+    /// Expects that this relation grants these permissions (separated by blanks): after the last change if there is one, else
+    /// in the rule.
     pub fn grants(mut self, permissions: &str, by: &str) -> Self {
         let kind = self.resource.split(':').next().unwrap_or_default();
         let by = if by.contains('#') { by.to_owned() } else { format!("{kind}#{by}") };
@@ -157,8 +159,8 @@ impl Rule {
         self
     }
 
-    /// These permissions are denied for this reason: of the last change, if there is one, else of the rule. In a rule,
-    /// all that is named in neither way is denied with `NO_GRANT`; after a change, for any reason.
+    /// Expects that these permissions are denied with this reason: after the last change if there is one, else in the rule. All
+    /// permissions without an expectation must be denied: in a rule with `NO_GRANT`, after a change with any reason.
     pub fn denies(mut self, permissions: &str, reason: &str) -> Self {
         let expected = self.variants.last_mut().map_or(&mut self.expected, |variant| &mut variant.expected);
         for permission in permissions.split_whitespace() {
@@ -167,31 +169,31 @@ impl Rule {
         self
     }
 
-    /// A condition is off: all that the rule grants is denied for this reason.
+    /// A change after which a condition fails: all that the rule grants is denied with this reason.
     pub fn off(self, at: &str, change: Document, reason: &str) -> Self {
         let denied = self.expected.granted.keys().map(|permission| (permission.clone(), reason.to_owned())).collect();
         self.variant(Some((at, change)), None, Expected { denied, ..Expected::default() })
     }
 
-    /// The change makes no difference.
+    /// A change that makes no difference.
     pub fn same(self, at: &str, change: Document) -> Self {
         let expected = self.expected.clone();
         self.variant(Some((at, change)), None, expected)
     }
 
-    /// Another document, or a condition turned on: what is expected follows.
+    /// Another change: the calls after this one set what is expected.
     pub fn but(self, at: &str, change: Document) -> Self {
         self.variant(Some((at, change)), None, Expected::default())
     }
 
-    /// The last change comes with another.
+    /// Adds a change of another document to the last change.
     pub fn and(mut self, at: &str, change: Document) -> Self {
         let last = self.variants.last_mut().expect("a change before");
         last.changes.push((at.to_owned(), change));
         self
     }
 
-    /// Somebody else asks, and is denied all that the rule grants.
+    /// Another subject asks, and every permission is denied.
     pub fn not_for(self, subject: &str) -> Self {
         self.variant(None, Some(subject.to_owned()), Expected::default())
     }
@@ -202,8 +204,8 @@ impl Rule {
         self
     }
 
-    /// What holds of every rule need not be said with each: a resource that is gone, a user who is gone or inactive, an
-    /// administrator, a stranger, nobody in particular, another secret.
+    /// Adds the changes that are common to all rules: a missing resource, a missing or inactive user, an administrator, another
+    /// user or secret, an anonymous subject.
     pub fn complete(mut self) -> Self {
         let all = |reason| Expected { otherwise: Some(reason), ..Expected::default() };
         if let Some(name) = self.subject.strip_prefix("user:@") {
@@ -223,15 +225,15 @@ impl Rule {
             let kind = self.subject.split(':').next().expect("type:id").to_owned();
             self = self.variant(Some((&at, gone())), None, all("NOT_FOUND"));
             self = self.not_for("anonymous");
-            let other = if kind == "user" { "user:@stranger".to_owned() } else { format!("{kind}:#another") };
-            self = self.not_for(&other).and("users/stranger", doc! { "is_active": true, "is_admin": true });
+            let other = if kind == "user" { "user:@unrelated".to_owned() } else { format!("{kind}:#another") };
+            self = self.not_for(&other).and("users/unrelated", doc! { "is_active": true, "is_admin": true });
         }
         self
     }
 }
 
 impl Rule {
-    /// The same documents where the schema does not have the rule: nothing is granted.
+    /// The rule in a schema that does not have it: the same documents grant nothing.
     pub fn absent(mut self) -> Self {
         self.variants.clear();
         self.expected.granted.clear();
@@ -239,8 +241,7 @@ impl Rule {
         self
     }
 
-    /// The rule itself and every change, each with its documents added to `collections`: what to ask, and what to
-    /// expect.
+    /// The cases of the rule: the rule itself and every change. Adds the documents of each case to `collections`.
     pub fn cases(&self, first: u32, collections: &mut Collections) -> Vec<Case> {
         let unchanged = Variant { changes: Vec::new(), subject: None, expected: self.expected.clone() };
         let mut cases = Vec::new();
@@ -252,7 +253,7 @@ impl Rule {
                 collections.entry(collection.to_owned()).or_default().push(found);
             }
             cases.push(Case {
-                name: format!("{}; {}", self.says, variant.name()),
+                name: format!("{}; {}", self.title, variant.name()),
                 subject: in_case(number, variant.subject.as_ref().unwrap_or(&self.subject)),
                 resource: in_case(number, &self.resource),
                 expected: variant.expected.clone(),
@@ -274,7 +275,7 @@ impl Rule {
     }
 }
 
-/// Leaves out the fields that are said to be missing, at any depth.
+/// Removes the fields with the value of [`missing`], at any depth.
 fn without_missing(document: Document) -> Document {
     let inside = |value| match value {
         Bson::Document(inner) => Bson::Document(without_missing(inner)),
@@ -288,7 +289,7 @@ fn without_missing(document: Document) -> Document {
     fields.collect()
 }
 
-/// The document of that name; a new one if there is none.
+/// The document of that name. It is created if there is none.
 fn place<'a>(documents: &'a mut Vec<(String, Document)>, at: &str) -> &'a mut Document {
     let found = documents.iter().position(|(name, _)| name == at).unwrap_or_else(|| {
         documents.push((at.to_owned(), Document::new()));
@@ -297,7 +298,7 @@ fn place<'a>(documents: &'a mut Vec<(String, Document)>, at: &str) -> &'a mut Do
     &mut documents[found].1
 }
 
-/// One question for each permission of a resource.
+/// One case of a rule: a subject and a resource to ask about, for each permission.
 pub struct Case {
     pub name: String,
     pub subject: String,
@@ -315,7 +316,7 @@ fn id(number: u32, name: &str) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// `user:@alice` with the id that the name stands for.
+/// `user:@alice` with the id that the name stands for in a case.
 fn in_case(number: u32, text: &str) -> String {
     let Some((kind, name)) = text.split_once(':') else { return text.to_owned() };
     match resolved(number, name.into()) {
@@ -325,6 +326,7 @@ fn in_case(number: u32, text: &str) -> String {
     }
 }
 
+/// The value with ids in place of names.
 fn resolved(number: u32, value: Bson) -> Bson {
     match value {
         Bson::String(text) => match text.split_at_checked(1) {

@@ -10,7 +10,7 @@ use super::{
 
 pub fn rules() -> Vec<Rule> {
     let of_each = |kind| {
-        let mut rules = vec![guest(kind), verified(kind), verified_needs_public(kind), any_code(kind)];
+        let mut rules = vec![guest(kind), verified(kind), locked_for_links(kind), any_code(kind)];
         rules.extend([guest_beneath(kind), link_beneath(kind), verified_beneath(kind), nearest_deleted(kind)]);
         rules.extend([circle(kind), depth(kind, 32), depth(kind, 33), code_above(kind), deleted_code(kind)]);
         let words = [("view", "read", "reading_code"), ("download", "read", "reading_code")];
@@ -197,7 +197,7 @@ fn verified(kind: Kind) -> Rule {
     verified_off(rule, kind, "@plan")
 }
 
-fn verified_needs_public(kind: Kind) -> Rule {
+fn locked_for_links(kind: Kind) -> Rule {
     Rule::sharing(format!("a share of a {} with a password opens to no plain link", kind.name))
         .with(kind.plan, kind.item("@alice"))
         .with("shares/1", with_password(kind, "@plan"))

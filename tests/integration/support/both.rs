@@ -1,7 +1,7 @@
-//! The same documents behind both sources: in memory, and in a database of a real replica set with the indexes that the
-//! schema needs.
+//! Serves the same documents from both sources: from memory, and from a database of a real replica set with the indexes that
+//! the schema requires.
 //!
-//! It asks both and hands back both answers; that they are the same is the test's to say.
+//! It asks both sources and returns both answers. It does not compare them unless a test calls [`Both::objection`].
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -22,29 +22,29 @@ use super::servers::mongo;
 /// Documents by collection.
 pub type Collections = BTreeMap<String, Vec<Document>>;
 
-/// How long a request of a test may take: so long that only a fault makes it late.
+/// The maximal duration of a test's request: so long that only a fault exceeds it.
 pub const TIME_MAX: Duration = Duration::from_mins(1);
 
-/// A schema that ships, by the name of its file.
+/// One of the shipped schemas, by the name of its file.
 pub fn shipped_schema(name: &str) -> Schema {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     schema(name, &text)
 }
 
-/// The schema that a text is.
+/// Parses a schema, and panics with its errors if it has any.
 pub fn schema(name: &str, text: &str) -> Schema {
     Schema::parse(name, text).unwrap_or_else(|errors| panic!("{}", errors.render(false)))
 }
 
-/// A question in words: `user:65f…` (or `anonymous`), `read`, `file:65f…`.
+/// Creates a question from texts such as `user:65f…` (or `anonymous`), `read` and `file:65f…`.
 pub fn question(schema: &Schema, subject: &str, permission: &str, resource: &str) -> Question {
     let (kind, id) = resource.split_once(':').expect("type:id");
     let asked = schema.question(subject_text(subject), permission, kind, id);
     asked.unwrap_or_else(|wrong| panic!("{subject} {permission} {resource}: {wrong:?}"))
 }
 
-/// `user:65f…` or `anonymous`.
+/// Reads a subject such as `user:65f…` or `anonymous`.
 pub fn subject_text(subject: &str) -> SubjectText<'_> {
     match subject.split_once(':') {
         Some((kind, id)) => SubjectText::Known { kind, id },
@@ -52,7 +52,7 @@ pub fn subject_text(subject: &str) -> SubjectText<'_> {
     }
 }
 
-/// `allowed by file#owner`, or `denied NO_GRANT`.
+/// The answer as text: `allowed by file#owner`, or `denied NO_GRANT`.
 pub fn shown(schema: &Schema, answer: Answer) -> String {
     match answer {
         Answer::Allowed { by: Some(relation), .. } => format!("allowed by {}", schema.relation_name(relation)),
@@ -61,7 +61,7 @@ pub fn shown(schema: &Schema, answer: Answer) -> String {
     }
 }
 
-/// Puts documents into a database, with the indexes that the schema's lookups need.
+/// Stores documents in a database, and creates the indexes that the schema's lookups require.
 pub async fn fill(database: &Database, schema: &Schema, collections: &Collections) {
     for (name, documents) in collections.iter().filter(|(_, documents)| !documents.is_empty()) {
         let inserted = database.collection::<Document>(name).insert_many(documents).await;
@@ -75,7 +75,7 @@ pub async fn fill(database: &Database, schema: &Schema, collections: &Collection
     }
 }
 
-/// A source, and a checker over it that counts for itself.
+/// A checker over one source, with its own metrics.
 pub struct Asked {
     pub checker: Checker,
     pub metrics: Arc<Metrics>,
@@ -87,37 +87,37 @@ impl Asked {
         Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics), Settings::default()), metrics }
     }
 
-    /// Answers in order, by a clock that stands still.
+    /// Answers the questions in order, at the time `now`.
     pub async fn check(&self, questions: &[Question], now: Millis) -> Vec<Result<Checked, CheckError>> {
         let deadline = Deadline::after(TIME_MAX);
         self.checker.check_at(questions, Consistency::FullyConsistent, deadline, move || now).await
     }
 
-    /// What a metric counts, as `/metrics` shows it: the first line that begins so.
-    pub fn metric(&self, line: &str) -> u64 {
-        counted(&self.metrics, line)
+    /// The value of a metric in the format of `/metrics`: of the first series with this name and these labels.
+    pub fn metric(&self, series: &str) -> u64 {
+        counted(&self.metrics, series)
     }
 }
 
-/// What a metric counts, as `/metrics` shows it: the first line that begins so.
-pub fn counted(metrics: &Metrics, line: &str) -> u64 {
+/// The value of a metric in the format of `/metrics`: of the first series with this name and these labels.
+pub fn counted(metrics: &Metrics, series: &str) -> u64 {
     let text = metrics.render();
-    let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.strip_prefix(' '));
-    let value = found.unwrap_or_else(|| panic!("no {line} in\n{text}"));
-    value.strip_suffix(".0").unwrap_or(value).parse().unwrap_or_else(|_| panic!("{line} {value}"))
+    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = found.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+    value.strip_suffix(".0").unwrap_or(value).parse().unwrap_or_else(|_| panic!("{series} {value}"))
 }
 
-/// How many facts were found in a tier.
+/// The number of facts that were found in a tier.
 pub fn found_in(metrics: &Metrics, tier: &str) -> u64 {
     counted(metrics, &format!("permcached_facts_found_total{{tier=\"{tier}\"}}"))
 }
 
-/// How many facts a tier was asked for.
+/// The number of facts that were requested from a tier.
 pub fn asked_of(metrics: &Metrics, tier: &str) -> u64 {
     found_in(metrics, tier) + counted(metrics, &format!("permcached_facts_missed_total{{tier=\"{tier}\"}}"))
 }
 
-/// The same documents behind both sources.
+/// A checker over each of the two sources, with the same documents.
 pub struct Both {
     pub schema: Arc<Schema>,
     pub database: Database,
@@ -136,7 +136,7 @@ impl Both {
         Self { schema, database, documents, mongodb }
     }
 
-    /// The answers of both, documents first, in order.
+    /// The answers of both sources to each question, in order: first from documents in memory, then from MongoDB.
     pub async fn ask(&self, questions: &[Question], now: Millis) -> Vec<[Answer; 2]> {
         let documents = self.documents.check(questions, now).await;
         let mongodb = self.mongodb.check(questions, now).await;
@@ -144,7 +144,8 @@ impl Both {
         documents.into_iter().zip(mongodb).map(|(left, right)| [answer(left), answer(right)]).collect()
     }
 
-    /// What is wrong with a pair of answers: they differ, or are not what is wanted. `wanted` is as [`shown`] puts it.
+    /// The objection to a pair of answers, if there is one: they differ, or `wanted` rejects their text. [`shown`] gives the
+    /// text.
     pub fn objection(&self, answers: [Answer; 2], wanted: impl Fn(&str) -> bool) -> Option<String> {
         let [documents, mongodb] = answers;
         let text = shown(&self.schema, documents);

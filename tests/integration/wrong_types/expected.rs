@@ -1,15 +1,16 @@
-//! Values of every type that BSON has, and what is to be expected of each: a few rules written the obvious way, not by
-//! the code under test.
+//! Values of every BSON type, and the outcome expected of each: a few simple rules that share no code with the crate.
+//!
+//! Asks no questions.
 
 use mongodb::bson::{
     Binary, Bson, DateTime, DbPointer, Decimal128, JavaScriptCodeWithScope, Regex, Timestamp, doc, oid::ObjectId,
     spec::BinarySubtype,
 };
 
-use super::fields::{Field, SampledMetric};
+use super::fields::{Field, FieldUse};
 use crate::rules::rule::{NOW, future, missing, past};
 
-/// Values of every type, right and wrong.
+/// Values of every type, including the right value.
 pub fn values(right: &Bson) -> Vec<Bson> {
     let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().unwrap());
     let oid = ObjectId::from_bytes([9; 12]);
@@ -72,7 +73,7 @@ pub fn values(right: &Bson) -> Vec<Bson> {
     plain.into_iter().chain(lists.into_iter().map(Bson::Array)).collect()
 }
 
-/// The driver makes no such value but by reading one.
+/// A `DbPointer`, which the driver can only create from Extended JSON.
 fn serde_pointer(id: ObjectId) -> DbPointer {
     let json = serde_json::json!({ "$dbPointer": { "$ref": "users", "$id": { "$oid": id.to_hex() } } });
     match Bson::try_from(json) {
@@ -81,7 +82,7 @@ fn serde_pointer(id: ObjectId) -> DbPointer {
     }
 }
 
-/// What a value stands for: the right one is written with a name in place of an id.
+/// The type of a value. The right value may be a name that stands for an id.
 fn kind(value: &Bson) -> &'static str {
     match value {
         Bson::Null => "null",
@@ -98,28 +99,28 @@ fn kind(value: &Bson) -> &'static str {
     }
 }
 
-/// What MongoDB tests: the value itself, and the elements of an array.
+/// Whether one of the values that MongoDB tests passes: the value itself, or an element of an array.
 fn any(value: &Bson, test: impl Fn(&Bson) -> bool) -> bool {
     test(value) || value.as_array().is_some_and(|items| items.iter().any(test))
 }
 
-/// Whether a value is of a type, or nothing; an array is judged by its elements.
+/// Whether a value is null, missing or of a type. An array is of the type of its elements.
 fn is_typed(value: &Bson, wanted: &str) -> bool {
     let is_right = |value: &Bson| [wanted, "null"].contains(&kind(value));
     value.as_array().map_or_else(|| is_right(value), |items| items.iter().all(is_right))
 }
 
-/// `allowed` or a reason.
+/// The expected outcome: `allowed` or a reason.
 pub fn expected(field: &Field, value: &Bson) -> &'static str {
     let right = &field.right;
     let of_condition = |matches: bool, wanted: &str| match (matches, is_typed(value, wanted)) {
         (true, true) => "allowed",
         (true, false) => "MALFORMED",
-        (false, _) => field.plainly,
+        (false, _) => field.denial,
     };
-    match field.reading {
-        SampledMetric::Id | SampledMetric::Secret => {
-            let wanted = if field.reading == SampledMetric::Id { "objectid" } else { "string" };
+    match field.usage {
+        FieldUse::Id | FieldUse::Secret => {
+            let wanted = if field.usage == FieldUse::Id { "objectid" } else { "string" };
             let one = |value: &Bson| match value {
                 value if value == right => "allowed",
                 Bson::Symbol(_) => "MALFORMED",
@@ -132,29 +133,29 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
                 value.as_array().map_or_else(|| vec![one(value)], |items| items.iter().map(one).collect());
             ["allowed", "MALFORMED"].into_iter().find(|outcome| all.contains(outcome)).unwrap_or("NO_GRANT")
         }
-        SampledMetric::Key => {
+        FieldUse::Key => {
             if any(value, |value| value == right) {
                 "allowed"
             } else {
                 "NO_GRANT"
             }
         }
-        SampledMetric::Equal => of_condition(any(value, |value| value == right), kind(right)),
-        SampledMetric::NotEqual(not) => of_condition(!any(value, |value| *value == Bson::Boolean(not)), "bool"),
-        SampledMetric::Null => {
+        FieldUse::Equal => of_condition(any(value, |value| value == right), kind(right)),
+        FieldUse::NotEqual(not) => of_condition(!any(value, |value| *value == Bson::Boolean(not)), "bool"),
+        FieldUse::Null => {
             if any(value, |value| kind(value) == "null") {
                 "allowed"
             } else {
                 "NO_GRANT"
             }
         }
-        SampledMetric::Date => match value {
+        FieldUse::Date => match value {
             Bson::DateTime(date) if date.timestamp_millis() > NOW => "allowed",
             Bson::DateTime(_) => "EXPIRED",
             value if kind(value) == "null" => "allowed",
             _ => "MALFORMED",
         },
-        SampledMetric::Excludes(excluding) => {
+        FieldUse::Excludes(excluding) => {
             let is_excluded = any(value, |value| *value == Bson::Boolean(excluding));
             match (is_excluded, is_typed(value, "bool")) {
                 (true, true) => "EXCLUDED",
@@ -162,25 +163,25 @@ pub fn expected(field: &Field, value: &Bson) -> &'static str {
                 (_, false) => "MALFORMED",
             }
         }
-        SampledMetric::List => match value {
+        FieldUse::List => match value {
             value if value == right => "allowed",
             value if kind(value) == "null" => "NO_GRANT",
             Bson::Array(items) if items.iter().any(|item| right.as_array().unwrap().contains(item)) => "allowed",
             Bson::Array(items) if items.iter().all(|item| ["document", "null"].contains(&kind(item))) => "NO_GRANT",
             _ => "MALFORMED",
         },
-        SampledMetric::Limit => match value {
+        FieldUse::Limit => match value {
             value if kind(value) == "null" => "allowed",
             value if kind(value) == "number" && as_f64(value) > 2.0 => "allowed",
             value if kind(value) == "number" => "NO_GRANT",
-            // Below all numbers, so nothing is below it.
+            // It is below all numbers, so no number is below it.
             Bson::MinKey => "NO_GRANT",
             _ => "MALFORMED",
         },
-        SampledMetric::Uses => match value {
+        FieldUse::Uses => match value {
             value if kind(value) == "null" => "allowed",
             value if kind(value) == "number" && (0.0..3.0).contains(&as_f64(value)) => "allowed",
-            // As good as missing, were it not an array.
+            // It would count as missing if it were not an array.
             Bson::Array(items) if items.contains(&Bson::Null) => "MALFORMED",
             _ => "NO_GRANT",
         },

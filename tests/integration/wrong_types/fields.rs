@@ -1,5 +1,7 @@
-//! The table: each field that a relation of `fylora-sharing.toml` reads, in documents that grant by its right value,
-//! and how it is read. What is to be expected of other values follows from that, in `expected`.
+//! The table of fields: each field that a relation of `fylora-sharing.toml` reads, documents in which its right value grants,
+//! and how the relation uses it.
+//!
+//! Does not contain the outcomes for other values: `expected` derives them from the use.
 
 use mongodb::bson::{Bson, Document, doc};
 
@@ -8,50 +10,51 @@ use crate::rules::{
     rule::{Rule, future},
 };
 
-/// How a relation reads a field, and so what becomes of a value of the wrong type.
+/// How a relation uses a field. It determines the outcome of a value of a wrong type.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum SampledMetric {
-    /// The id of a user or a folder: what is no ObjectId could be anybody's. Empty strings are nobody's.
+pub enum FieldUse {
+    /// The id of a user or a folder. A value that is not an ObjectId could mean anybody. An empty string means nobody.
     Id,
-    /// A token: what is no string could be anybody's.
+    /// A token. A value that is not a string could mean anybody.
     Secret,
-    /// What the document is found by: what is no ObjectId is not found.
+    /// The key of the lookup. A document with a value that is not an ObjectId is not found.
     Key,
-    /// It must be equal to the right value: what is not grants nothing.
+    /// The field must be equal to the right value. Another value grants nothing.
     Equal,
-    /// It must not be this: what has another type is neither it nor plainly not it.
+    /// The field must not have this value. A value of another type is indeterminate.
     NotEqual(bool),
-    /// It must be null or missing.
+    /// The field must be null or missing.
     Null,
-    /// An end: what is no date is no end that can be relied on.
+    /// The end of a grant. A value that is not a date cannot be relied on.
     Date,
-    /// The flag under a `!`: this value excludes, and what has another type might.
+    /// A flag under a `!`. This value excludes, and a value of another type might.
     Excludes(bool),
     /// An array of documents.
     List,
-    /// The limit of uses, of which two are used up; and the uses, of which three are allowed.
+    /// The maximal number of uses, of which two are used up.
     Limit,
+    /// The number of uses, of which three are allowed.
     Uses,
 }
 
-/// Makes the change that puts a value into a field.
+/// Returns the change that sets the field to a value.
 pub type Put = fn(Bson) -> Document;
 
 /// One field.
 pub struct Field {
     pub name: &'static str,
-    /// Documents that grant the permission, by this field's right value, and the question.
+    /// The question, and documents that grant the permission because the field has its right value.
     pub grants: Rule,
     pub permission: &'static str,
     pub right: Bson,
-    pub reading: SampledMetric,
-    /// The document that the field is in, and the change that puts a value into it.
+    pub usage: FieldUse,
+    /// The document that contains the field, and the change that sets the field.
     pub at: &'static str,
     pub put: Put,
-    /// A document that grants besides.
-    pub besides: Option<(&'static str, Document)>,
-    /// The reason where the value has the right type but does not grant.
-    pub plainly: &'static str,
+    /// Another document that grants the permission, if there is one.
+    pub also_granted_by: Option<(&'static str, Document)>,
+    /// The reason of the denial if the value has the right type but does not grant.
+    pub denial: &'static str,
 }
 
 impl Field {
@@ -61,26 +64,26 @@ impl Field {
         at: &'static str,
         put: Put,
         right: impl Into<Bson>,
-        reading: SampledMetric,
+        usage: FieldUse,
     ) -> Self {
-        let plainly = if matches!(reading, SampledMetric::Excludes(_)) { "EXCLUDED" } else { "NO_GRANT" };
-        Self { name, grants, permission: "read", right: right.into(), reading, at, put, besides: None, plainly }
+        let denial = if matches!(usage, FieldUse::Excludes(_)) { "EXCLUDED" } else { "NO_GRANT" };
+        Self { name, grants, permission: "read", right: right.into(), usage, at, put, also_granted_by: None, denial }
     }
 
     fn asks(self, permission: &'static str) -> Self {
         Self { permission, ..self }
     }
 
-    fn besides(self, at: &'static str, document: Document) -> Self {
-        Self { besides: Some((at, document)), ..self }
+    fn also_granted_by(self, at: &'static str, document: Document) -> Self {
+        Self { also_granted_by: Some((at, document)), ..self }
     }
 
-    fn plainly(self, plainly: &'static str) -> Self {
-        Self { plainly, ..self }
+    fn denial(self, denial: &'static str) -> Self {
+        Self { denial, ..self }
     }
 }
 
-/// Every field that the schema's relations read; `every_field_is_here` holds it to that.
+/// Every field that the schema's relations read. The test `every_field_that_relations_read_is_in_the_table` verifies that.
 pub fn fields() -> Vec<Field> {
     let mut fields = of_shares("file: an internal share", guest_of_file, "guest");
     fields.extend(of_shares("folder: an internal share seen from beneath", guest_beneath, "guest"));
@@ -120,7 +123,7 @@ fn verified_of_file() -> Rule {
     link_of_file().asks("verified_link:#token", "file:@plan")
 }
 
-/// A file two folders beneath a shared one.
+/// A file two levels beneath a shared folder.
 fn beneath(share: Document) -> Rule {
     Rule::sharing("")
         .with("folders/work", doc! { "owner_id": "@bob", "parent_id": null, "is_deleted": false })
@@ -129,7 +132,7 @@ fn beneath(share: Document) -> Rule {
         .with("shares/1", share)
 }
 
-/// The fields of a share that grants; the same share again is what grants besides.
+/// The fields of a share that grants. The other grant is a copy of that share.
 fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Field> {
     const AT: &str = "shares/1";
     let is_of_file = name.starts_with("file");
@@ -141,10 +144,10 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
         (|value| doc! { "folder_id": value }, "@work")
     };
     let mut fields = vec![
-        Field::of(name, grants(), AT, key.0, key.1, SampledMetric::Key),
-        Field::of(name, grants(), AT, |value| doc! { "share_type": value }, share_type, SampledMetric::Equal),
-        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, SampledMetric::NotEqual(false)),
-        Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), SampledMetric::Date),
+        Field::of(name, grants(), AT, key.0, key.1, FieldUse::Key),
+        Field::of(name, grants(), AT, |value| doc! { "share_type": value }, share_type, FieldUse::Equal),
+        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::NotEqual(false)),
+        Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), FieldUse::Date),
     ];
     if relation == "guest" {
         fields.push(Field::of(
@@ -153,17 +156,10 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
             AT,
             |value| doc! { "shared_with_user_id": value },
             "@alice",
-            SampledMetric::Id,
+            FieldUse::Id,
         ));
     } else {
-        fields.push(Field::of(
-            name,
-            grants(),
-            AT,
-            |value| doc! { "public_token": value },
-            "#token",
-            SampledMetric::Secret,
-        ));
+        fields.push(Field::of(name, grants(), AT, |value| doc! { "public_token": value }, "#token", FieldUse::Secret));
     }
     if relation == "link" {
         fields.push(Field::of(
@@ -172,18 +168,11 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
             AT,
             |value| doc! { "requires_password": value },
             false,
-            SampledMetric::NotEqual(true),
+            FieldUse::NotEqual(true),
         ));
-        fields.push(Field::of(
-            name,
-            grants(),
-            AT,
-            |value| doc! { "password_hash": value },
-            Bson::Null,
-            SampledMetric::Null,
-        ));
+        fields.push(Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, FieldUse::Null));
     }
-    fields.into_iter().map(|field| field.besides("shares/2", share.clone())).collect()
+    fields.into_iter().map(|field| field.also_granted_by("shares/2", share.clone())).collect()
 }
 
 fn of_codes() -> Vec<Field> {
@@ -201,32 +190,27 @@ fn of_codes() -> Vec<Field> {
                 rule.with(AT, code.clone()).asks("code:#code", format!("{kind}:@plan"))
             };
             let of_code = [
-                Field::of(name, grants(), AT, |value| doc! { "resource_id": value }, "@plan", SampledMetric::Key),
-                Field::of(name, grants(), AT, |value| doc! { "access_code": value }, "#code", SampledMetric::Secret),
-                Field::of(name, grants(), AT, |value| doc! { "resource_type": value }, kind, SampledMetric::Equal),
-                Field::of(name, grants(), AT, |value| doc! { "permissions": value }, word, SampledMetric::Equal),
-                Field::of(
-                    name,
-                    grants(),
-                    AT,
-                    |value| doc! { "is_active": value },
-                    true,
-                    SampledMetric::NotEqual(false),
-                ),
+                Field::of(name, grants(), AT, |value| doc! { "resource_id": value }, "@plan", FieldUse::Key),
+                Field::of(name, grants(), AT, |value| doc! { "access_code": value }, "#code", FieldUse::Secret),
+                Field::of(name, grants(), AT, |value| doc! { "resource_type": value }, kind, FieldUse::Equal),
+                Field::of(name, grants(), AT, |value| doc! { "permissions": value }, word, FieldUse::Equal),
+                Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::NotEqual(false)),
                 Field::of(
                     name,
                     grants(),
                     AT,
                     |value| doc! { "requires_password": value },
                     false,
-                    SampledMetric::NotEqual(true),
+                    FieldUse::NotEqual(true),
                 ),
-                Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, SampledMetric::Null),
-                Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), SampledMetric::Date),
-                Field::of(name, grants(), AT, |value| doc! { "max_uses": value }, 3, SampledMetric::Limit),
-                Field::of(name, grants(), AT, |value| doc! { "use_count": value }, 2, SampledMetric::Uses),
+                Field::of(name, grants(), AT, |value| doc! { "password_hash": value }, Bson::Null, FieldUse::Null),
+                Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), FieldUse::Date),
+                Field::of(name, grants(), AT, |value| doc! { "max_uses": value }, 3, FieldUse::Limit),
+                Field::of(name, grants(), AT, |value| doc! { "use_count": value }, 2, FieldUse::Uses),
             ];
-            fields.extend(of_code.map(|field| field.asks(permission).besides("temporaryaccesses/2", code.clone())));
+            fields.extend(
+                of_code.map(|field| field.asks(permission).also_granted_by("temporaryaccesses/2", code.clone())),
+            );
         }
     }
     fields
@@ -248,50 +232,48 @@ fn of_items() -> Vec<Field> {
     };
     let own = || doc! { "owner_id": "@alice" };
     let mut fields = vec![
-        Field::of("file: its owner", owned_file(), "files/plan", owner, "@alice", SampledMetric::Id)
-            .besides("shares/1", share),
-        Field::of("folder: its owner", owned_folder(), "folders/plan", owner, "@alice", SampledMetric::Id)
-            .asks("delete"),
-        Field::of("the user", owned_file(), "users/alice", active, true, SampledMetric::NotEqual(false))
-            .plainly("SUBJECT_INACTIVE"),
+        Field::of("file: its owner", owned_file(), "files/plan", owner, "@alice", FieldUse::Id)
+            .also_granted_by("shares/1", share),
+        Field::of("folder: its owner", owned_folder(), "folders/plan", owner, "@alice", FieldUse::Id).asks("delete"),
+        Field::of("the user", owned_file(), "users/alice", active, true, FieldUse::NotEqual(false))
+            .denial("SUBJECT_INACTIVE"),
         Field::of(
             "file: its folder",
             guest_beneath(),
             "files/plan",
             |value| doc! { "folder_id": value },
             "@low",
-            SampledMetric::Id,
+            FieldUse::Id,
         )
-        .besides("files/plan", own()),
+        .also_granted_by("files/plan", own()),
         Field::of(
             "folder: its parent",
             guest_beneath(),
             "folders/low",
             |value| doc! { "parent_id": value },
             "@work",
-            SampledMetric::Id,
+            FieldUse::Id,
         )
-        .besides("files/plan", own()),
-        Field::of("folder on the way", guest_beneath(), "folders/low", deleted, false, SampledMetric::Excludes(true))
-            .besides("files/plan", own()),
-        Field::of("shared folder", link_beneath(), "folders/work", deleted, false, SampledMetric::Excludes(true)),
-        Field::of("file: a public share", link_of_file(), "files/plan", deleted, false, SampledMetric::Excludes(true)),
-        Field::of("file beneath", guest_beneath(), "files/plan", deleted, false, SampledMetric::Excludes(true)),
+        .also_granted_by("files/plan", own()),
+        Field::of("folder on the way", guest_beneath(), "folders/low", deleted, false, FieldUse::Excludes(true))
+            .also_granted_by("files/plan", own()),
+        Field::of("shared folder", link_beneath(), "folders/work", deleted, false, FieldUse::Excludes(true)),
+        Field::of("file: a public share", link_of_file(), "files/plan", deleted, false, FieldUse::Excludes(true)),
+        Field::of("file beneath", guest_beneath(), "files/plan", deleted, false, FieldUse::Excludes(true)),
     ];
     for permission in ["read", "write", "share", "delete"] {
         fields.push(
-            Field::of("file", owned_file(), "files/plan", deleted, false, SampledMetric::Excludes(true))
-                .asks(permission),
+            Field::of("file", owned_file(), "files/plan", deleted, false, FieldUse::Excludes(true)).asks(permission),
         );
         fields.push(
-            Field::of("folder", owned_folder(), "folders/plan", deleted, false, SampledMetric::Excludes(true))
+            Field::of("folder", owned_folder(), "folders/plan", deleted, false, FieldUse::Excludes(true))
                 .asks(permission),
         );
     }
     for permission in ["restore", "purge"] {
         for (name, owned, at) in [("file", owned_file(), "files/plan"), ("folder", owned_folder(), "folders/plan")] {
             let trashed = owned.with(at, deleted(true.into()));
-            fields.push(Field::of(name, trashed, at, deleted, true, SampledMetric::Equal).asks(permission));
+            fields.push(Field::of(name, trashed, at, deleted, true, FieldUse::Equal).asks(permission));
         }
     }
     fields
@@ -308,25 +290,11 @@ fn of_notes() -> Vec<Field> {
     let owned = || grants(doc! { "owner_id": "@alice" });
     let own = || doc! { "owner_id": "@alice" };
     let mut fields = vec![
-        Field::of("note: its owner", owned(), AT, |value| doc! { "owner_id": value }, "@alice", SampledMetric::Id)
-            .besides(AT, doc! { "shared_with": [{ "user_id": "@alice", "permission": "read" }] }),
-        Field::of(
-            "note: its token",
-            public(),
-            AT,
-            |value| doc! { "public_token": value },
-            "#token",
-            SampledMetric::Secret,
-        ),
-        Field::of("note: is it public", public(), AT, |value| doc! { "is_public": value }, true, SampledMetric::Equal),
-        Field::of(
-            "note: public",
-            public(),
-            AT,
-            |value| doc! { "is_deleted": value },
-            false,
-            SampledMetric::Excludes(true),
-        ),
+        Field::of("note: its owner", owned(), AT, |value| doc! { "owner_id": value }, "@alice", FieldUse::Id)
+            .also_granted_by(AT, doc! { "shared_with": [{ "user_id": "@alice", "permission": "read" }] }),
+        Field::of("note: its token", public(), AT, |value| doc! { "public_token": value }, "#token", FieldUse::Secret),
+        Field::of("note: is it public", public(), AT, |value| doc! { "is_public": value }, true, FieldUse::Equal),
+        Field::of("note: public", public(), AT, |value| doc! { "is_deleted": value }, false, FieldUse::Excludes(true)),
     ];
     let levels: [(&str, &str, Put); 3] = [
         ("read", "read", |user_id| doc! { "shared_with": [{ "user_id": user_id, "permission": "read" }] }),
@@ -337,14 +305,14 @@ fn of_notes() -> Vec<Field> {
         let list = || grants(put("@alice".into()));
         let element = doc! { "user_id": "@alice", "permission": word };
         let of_list = [
-            Field::of("note: whom it is shared with", list(), AT, put, "@alice", SampledMetric::Id),
+            Field::of("note: whom it is shared with", list(), AT, put, "@alice", FieldUse::Id),
             Field::of(
                 "note: a level",
                 list(),
                 AT,
                 |value| doc! { "shared_with": [{ "user_id": "@alice", "permission": value }] },
                 word,
-                SampledMetric::Equal,
+                FieldUse::Equal,
             ),
             Field::of(
                 "note: the list",
@@ -352,21 +320,21 @@ fn of_notes() -> Vec<Field> {
                 AT,
                 |value| doc! { "shared_with": value },
                 vec![Bson::Document(element)],
-                SampledMetric::List,
+                FieldUse::List,
             ),
         ];
-        fields.extend(of_list.map(|field| field.asks(permission).besides(AT, own())));
+        fields.extend(of_list.map(|field| field.asks(permission).also_granted_by(AT, own())));
     }
     for permission in ["read", "write", "share", "delete", "publish"] {
         fields.push(
-            Field::of("note", owned(), AT, |value| doc! { "is_deleted": value }, false, SampledMetric::Excludes(true))
+            Field::of("note", owned(), AT, |value| doc! { "is_deleted": value }, false, FieldUse::Excludes(true))
                 .asks(permission),
         );
     }
     for permission in ["restore", "purge"] {
         let trashed = owned().with(AT, doc! { "is_deleted": true });
         fields.push(
-            Field::of("note", trashed, AT, |value| doc! { "is_deleted": value }, true, SampledMetric::Equal)
+            Field::of("note", trashed, AT, |value| doc! { "is_deleted": value }, true, FieldUse::Equal)
                 .asks(permission),
         );
     }
@@ -388,51 +356,36 @@ fn of_teams() -> Vec<Field> {
     let members: Put = |value| doc! { "members": value };
     let active: Put = |value| doc! { "is_active": value };
     let mut fields = vec![
-        Field::of(
-            "team: its owner",
-            grants(own()),
-            AT,
-            |value| doc! { "owner_id": value },
-            "@alice",
-            SampledMetric::Id,
-        )
-        .asks("manage"),
-        Field::of(
-            "team: its owner",
-            grants(own()),
-            AT,
-            |value| doc! { "owner_id": value },
-            "@alice",
-            SampledMetric::Id,
-        )
-        .asks("invite")
-        .besides(AT, member()),
+        Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", FieldUse::Id)
+            .asks("manage"),
+        Field::of("team: its owner", grants(own()), AT, |value| doc! { "owner_id": value }, "@alice", FieldUse::Id)
+            .asks("invite")
+            .also_granted_by(AT, member()),
         Field::of(
             "team: a role",
             grants(member()),
             AT,
             |value| doc! { "members": [{ "user_id": "@alice", "role": value }] },
             "admin",
-            SampledMetric::Equal,
+            FieldUse::Equal,
         )
         .asks("remove")
-        .besides(AT, own()),
+        .also_granted_by(AT, own()),
     ];
     for permission in ["view", "invite"] {
         fields.push(
-            Field::of("team: a member", grants(member()), AT, user_id, "@alice", SampledMetric::Id)
+            Field::of("team: a member", grants(member()), AT, user_id, "@alice", FieldUse::Id)
                 .asks(permission)
-                .besides(AT, own()),
+                .also_granted_by(AT, own()),
         );
         fields.push(
-            Field::of("team: the list", grants(member()), AT, members, list(), SampledMetric::List)
+            Field::of("team: the list", grants(member()), AT, members, list(), FieldUse::List)
                 .asks(permission)
-                .besides(AT, own()),
+                .also_granted_by(AT, own()),
         );
     }
     for permission in ["view", "invite", "remove", "manage"] {
-        fields
-            .push(Field::of("team", grants(own()), AT, active, true, SampledMetric::Excludes(false)).asks(permission));
+        fields.push(Field::of("team", grants(own()), AT, active, true, FieldUse::Excludes(false)).asks(permission));
     }
     fields
 }

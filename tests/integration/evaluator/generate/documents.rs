@@ -1,4 +1,6 @@
-//! Documents that say something for the relations of a schema, with a wrong value here and there.
+//! Generates documents that contain grants for the relations of a schema, and a few wrong values.
+//!
+//! Does not compute what the documents allow.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +60,7 @@ impl Writer<'_, '_> {
         document
     }
 
-    /// An `_id` by which the document is found, if documents of the collection are.
+    /// The `_id` of a document: mostly an id of the subject or resource type whose documents are in the collection.
     fn own_id(&mut self, collection: &str, number: usize) -> Bson {
         let subject = self.model.subjects.iter().find(|kind| kind.collection == Some(collection)).map(|kind| kind.form);
         let resource = self.model.resources.iter().find(|kind| {
@@ -72,7 +74,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// The fields that conditions test.
+    /// Writes the fields that conditions test.
     fn conditioned(&mut self, document: &mut Document) {
         for name in ["gone", "state", "level", "meta.level"] {
             if self.tape.rarely(70) {
@@ -87,7 +89,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Writes what the relation reads.
+    /// Writes the fields that the relation reads.
     fn serve(&mut self, document: &mut Document, kind: &str, relation: &Relation) {
         if let Some((_, by)) = &relation.lookup {
             let form = self.model.resource(kind).expect("a resource type of the model").form;
@@ -156,7 +158,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Sets what stands at a path, if nothing does and the way is clear. One time in twenty it is something wrong.
+    /// Sets the value at a path, if there is none and nothing blocks the path. One time in twenty it sets a wrong value.
     fn set(&mut self, document: &mut Document, path: &str, value: Bson) {
         let value = if self.tape.rarely(5) { self.wrong() } else { value };
         match path.split_once('.') {
@@ -175,7 +177,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Puts something wrong in place of a field.
+    /// Removes a field, or replaces its value with a wrong one.
     fn spoil(&mut self, document: &mut Document) {
         let names: Vec<_> = document.keys().filter(|name| *name != "_id").cloned().collect();
         let Some(name) = names.get(self.tape.below(names.len())) else {
@@ -193,6 +195,7 @@ impl Writer<'_, '_> {
         }
     }
 
+    /// A value that is wrong for most fields.
     fn wrong(&mut self) -> Bson {
         let all = [
             Bson::Null,

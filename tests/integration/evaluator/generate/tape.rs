@@ -1,4 +1,6 @@
-//! A list of random bytes, read choice by choice.
+//! A list of random bytes, which makes one choice per byte.
+//!
+//! Does not know what the choices are about.
 
 /// The rest of a tape.
 #[derive(Clone)]
@@ -17,18 +19,18 @@ impl<'a> Tape<'a> {
         *first
     }
 
-    /// A number below `count`: the smaller, the smaller the byte. Zero if there is none below it.
+    /// A number below `count`; zero if `count` is zero. A smaller byte gives a smaller number.
     pub fn below(&mut self, count: usize) -> usize {
         usize::from(self.next()) * count / 256
     }
 
-    /// The number of an id: those that stand first are met most.
+    /// The number of an id. Small numbers are the most frequent.
     pub fn id(&mut self) -> usize {
-        const MET: [usize; 8] = [0, 0, 0, 0, 1, 1, 1, 2];
-        MET[self.below(MET.len())]
+        const FREQUENCIES: [usize; 8] = [0, 0, 0, 0, 1, 1, 1, 2];
+        FREQUENCIES[self.below(FREQUENCIES.len())]
     }
 
-    /// Whether something happens that does so in `percent` of all cases; not where the byte is zero.
+    /// True in `percent` of all cases; never if the byte is zero.
     pub fn rarely(&mut self, percent: usize) -> bool {
         self.below(100) >= 100 - percent
     }

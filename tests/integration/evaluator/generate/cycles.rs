@@ -1,4 +1,6 @@
-//! Random graphs of a few groups that stand in each other, under one schema: circles upon circles, reached in several ways.
+//! Random graphs of a few groups that contain each other, with one schema: many cycles, reached by several paths.
+//!
+//! The schema itself is fixed.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +14,12 @@ use proptest::{arbitrary::any as random, collection::vec, strategy::Strategy};
 use super::{Asked, Case, Tape, add_late, date, dates, id_value};
 use crate::evaluator::model::{Expression, Model, Permission, Relation, ResourceType, SubjectType, Target};
 
-/// How many groups there are at most.
+/// The maximal number of groups.
 const GROUPS: usize = 5;
 
 pub fn case() -> impl Strategy<Value = Case> {
     let groups = vec(vec(random::<u8>(), 24), 1..=GROUPS);
-    (groups, vec(vec(random::<u8>(), 3), 1..=6), vec(random::<u8>(), 8)).prop_map(|(groups, questions, hands)| {
+    (groups, vec(vec(random::<u8>(), 3), 1..=6), vec(random::<u8>(), 8)).prop_map(|(groups, questions, available)| {
         let model = model();
         let groups = (0..).zip(&groups).map(|(number, tape)| group(number, &mut Tape::new(tape)));
         let groups: Vec<Document> = groups.collect();
@@ -25,7 +27,7 @@ pub fn case() -> impl Strategy<Value = Case> {
         let questions = questions.collect();
         let now = dates().nth(3).expect("a date");
         let collections = BTreeMap::from([("groups".to_owned(), groups)]);
-        Case { model, collections, questions, now, hands }
+        Case { model, collections, questions, now, available }
     })
 }
 
@@ -36,7 +38,7 @@ fn asked(model: &Model, groups: usize, tape: &mut Tape<'_>) -> Asked {
     Asked { subject: Some(("user", 0)), permission, resource: ("group", tape.below(groups)) }
 }
 
-/// A group, with edges into others and perhaps an owner.
+/// A group with edges to other groups, and perhaps an owner.
 fn group(number: usize, tape: &mut Tape<'_>) -> Document {
     let mut group = doc! { "_id": id_value(IdForm::Integer, number) };
     for (name, percent) in [("next", 35), ("other", 30)] {
