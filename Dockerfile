@@ -1,19 +1,19 @@
-# permcached: one binary, the two schemas that ship, and nothing else but what TLS and glibc need.
+# The image of permcached: one binary, the two schemas that ship with it, and the files that TLS and glibc require.
 #
 #   docker build -t permcached .
-#   docker build -t permcached --build-arg SCHEMA=path/in/this/directory/schema.toml .     with a schema of your own inside
+#   docker build -t permcached --build-arg SCHEMA=path/in/this/directory/schema.toml .     with your own schema inside
 #
-# The schema is /etc/permcached/schema.toml: bake it in as above, mount one there, or name another file in SCHEMA_FILE.
+# The schema is /etc/permcached/schema.toml: build it in as above, mount one there, or set SCHEMA_FILE to another file.
 
-# A binary needs the glibc that it was built with, or a newer one: both images are Debian 12.
+# A binary requires the glibc that it was built with, or a newer one, so both images are Debian 12.
 ARG RUST=1.95
 
 FROM docker.io/library/rust:${RUST}-slim-bookworm AS build
 WORKDIR /build
 ENV CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
-# The dependencies, in a layer that only another Cargo.toml or Cargo.lock makes anew: the package itself is empty here. Cargo
-# looks for the benches that the manifest names, though it builds none.
+# The dependencies are a separate layer, which Docker rebuilds only if Cargo.toml or Cargo.lock changes: the package itself is
+# empty here. The benches that the manifest names must exist, although cargo builds none of them.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
  && echo 'fn main() {}' | tee build.rs >src/main.rs \
@@ -28,7 +28,8 @@ COPY proto proto
 COPY src src
 RUN cargo build --locked --release --bin permcached
 
-# glibc, libgcc, the system's certificates (MongoDB over TLS and rediss:// need them), a user that is not root. No shell.
+# Contains glibc, libgcc, the system's certificates (required by MongoDB over TLS and by rediss://) and a user that is not root.
+# Contains no shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="permcached" \
       org.opencontainers.image.description="Permission checks in microseconds, from the permissions that already live in your MongoDB" \
@@ -41,11 +42,11 @@ COPY schemas/fylora.toml schemas/fylora-sharing.toml /etc/permcached/
 COPY ${SCHEMA} /etc/permcached/schema.toml
 COPY --from=build /build/target/release/permcached /usr/local/bin/permcached
 
-# Nothing is written, so that the root file system may be read-only. It listens beyond the container once callers have tokens.
+# permcached writes no files, so the root file system may be read-only. It listens on all addresses only if callers have tokens.
 ENV SCHEMA_FILE=/etc/permcached/schema.toml
 USER 65532:65532
 EXPOSE 50051
-# It asks the server of this container, at PORT, as an orchestrator with gRPC probes would.
+# Asks the server in this container, at PORT, as an orchestrator with gRPC probes would.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["permcached", "health"]
 ENTRYPOINT ["permcached"]
 CMD ["serve"]
