@@ -28,8 +28,8 @@ COPY proto proto
 COPY src src
 RUN cargo build --locked --release --bin permcached
 
-# Contains glibc, libgcc, the system's certificates (required by MongoDB over TLS and by rediss://) and a user that is not root.
-# Contains no shell.
+# Contains glibc, libgcc, the system's certificates (required for MongoDB over TLS and for rediss://) and a user that is not
+# root. Contains no shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="permcached" \
       org.opencontainers.image.description="Permission checks in microseconds, from the permissions that already live in your MongoDB" \
@@ -42,7 +42,8 @@ COPY schemas/fylora.toml schemas/fylora-sharing.toml /etc/permcached/
 COPY ${SCHEMA} /etc/permcached/schema.toml
 COPY --from=build /build/target/release/permcached /usr/local/bin/permcached
 
-# permcached writes no files, so the root file system may be read-only. It listens on all addresses only if callers have tokens.
+# permcached writes no files, so the root file system may be read-only. It listens beyond the container only if callers have
+# tokens, or with ALLOW_ANONYMOUS=true.
 ENV SCHEMA_FILE=/etc/permcached/schema.toml
 USER 65532:65532
 EXPOSE 50051

@@ -20,7 +20,7 @@ test: ## run all tests
 			REDIS_SERVER=$$VALKEY_SERVER cargo test --locked --test integration -- fleet:: history:: redis_servers:: shared_facts::; \
 		fi
 
-# Requires Node.js, Go and Python, and, the first time, their package registries. For one language: scripts/test-clients --only go
+# Requires Node.js, Go, Python and, the first time, their package registries. For one language: scripts/test-clients --only go
 clients: ## run the snippets of docs/clients.md against real servers
 	cargo build --locked
 	scripts/test-clients
@@ -29,7 +29,7 @@ clients: ## run the snippets of docs/clients.md against real servers
 model: ## check the freshness protocol at length (docs/proof.md)
 	cargo test --locked --test integration model:: -- --ignored --nocapture
 
-# `make test` includes the short form. CHAOS_SECONDS sets the duration; CHAOS_SEED determines the writes, questions and faults.
+# `make test` includes the short form. CHAOS_SECONDS sets the duration, CHAOS_SEED the writes, questions and faults.
 chaos: ## check the answers while MongoDB and Redis fail, for ten minutes (docs/proof.md)
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD REDIS_SERVER && \
 		cargo test --locked --test integration history:: -- --ignored --nocapture
