@@ -42,8 +42,8 @@ COPY schemas/fylora.toml schemas/fylora-sharing.toml /etc/permcached/
 COPY ${SCHEMA} /etc/permcached/schema.toml
 COPY --from=build /build/target/release/permcached /usr/local/bin/permcached
 
-# permcached writes no files, so the root file system may be read-only. It listens beyond the container only if callers have
-# tokens, or with ALLOW_ANONYMOUS=true.
+# permcached writes no files, so the root file system may be read-only. By default it listens beyond the container only if callers
+# have tokens, or with ALLOW_ANONYMOUS=true.
 ENV SCHEMA_FILE=/etc/permcached/schema.toml
 USER 65532:65532
 EXPOSE 50051

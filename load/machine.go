@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// fact is something about the machine or the programs, for who reads the report.
+// fact is one property of the machine or of the programs, for readers of the report.
 type fact struct{ Name, Value string }
 
-// versions says what the tests ran on.
+// versions lists what the tests ran on.
 func (s *settings) versions(ctx context.Context) []fact {
 	facts := []fact{
 		{"Machine", fmt.Sprintf("%s, %d cores, %s", processor(), runtime.NumCPU(), runtime.GOOS)},
@@ -29,7 +29,7 @@ func (s *settings) versions(ctx context.Context) []fact {
 	return facts
 }
 
-// processor is its name, where Linux tells.
+// processor returns the processor's name on Linux, and the architecture elsewhere.
 func processor() string {
 	file, err := os.Open("/proc/cpuinfo")
 	if err != nil {
@@ -46,10 +46,10 @@ func processor() string {
 }
 
 func firstLine(ctx context.Context, program string, arguments ...string) string {
-	said, err := exec.CommandContext(ctx, program, arguments...).CombinedOutput()
+	output, err := exec.CommandContext(ctx, program, arguments...).CombinedOutput()
 	if err != nil {
 		return "unknown"
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(said)), "\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(string(output)), "\n")
 	return line
 }

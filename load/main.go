@@ -1,7 +1,7 @@
 // Command load runs the load tests of permcached with ghz, checks every answer, and writes a report with plots.
 //
-// Without -server it starts all that it needs on this machine, and fills a database; with it, it asks a server that is there
-// already, and changes nothing there. README.md beside this file says what is run; ../docs/load.md says what came of it.
+// Without -server it starts every server that it requires on this machine, and fills a database. With -server it asks an existing
+// server, and changes nothing there. README.md in this directory describes the files, ../docs/load.md the runs and their results.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// How many questions are drawn: each is asked at most once in the cold run.
+// How many questions are drawn. The cold run asks each at most once.
 const questionCount = 20_000
 
 type settings struct {
@@ -28,14 +28,14 @@ type settings struct {
 
 func main() {
 	var s settings
-	flag.StringVar(&s.ghz, "ghz", "ghz", "the program ghz")
-	flag.StringVar(&s.permcached, "permcached", "permcached", "the program permcached")
-	flag.StringVar(&s.configurations, "configurations", ".", "the `directory` of ghz's configurations")
-	flag.StringVar(&s.out, "out", "../target/load", "the `directory` of the report, and of all that leads to it")
-	flag.StringVar(&s.schema, "schema", "../schemas/fylora-sharing.toml", "the schema, without -server")
-	flag.StringVar(&s.server, "server", "", "ask this server, as `host:port`, with the token in AUTH_TOKEN")
-	flag.StringVar(&s.questions, "questions", "", "with -server: a `directory` that permcached questions write has written (default: they are drawn, from MONGODB_URI by SCHEMA_FILE)")
-	flag.StringVar(&s.runs, "runs", "", "which runs, by name (default all; warm,batch with -server)")
+	flag.StringVar(&s.ghz, "ghz", "ghz", "the `program` ghz")
+	flag.StringVar(&s.permcached, "permcached", "permcached", "the `program` permcached")
+	flag.StringVar(&s.configurations, "configurations", ".", "the `directory` with ghz's configurations")
+	flag.StringVar(&s.out, "out", "../target/load", "the `directory` for the report, the questions, the logs and the results of ghz")
+	flag.StringVar(&s.schema, "schema", "../schemas/fylora-sharing.toml", "without -server: the `file` of the schema")
+	flag.StringVar(&s.server, "server", "", "ask the server at this `host:port`, with the token in AUTH_TOKEN")
+	flag.StringVar(&s.questions, "questions", "", "with -server: a `directory` written by permcached questions write (default: draws questions from MONGODB_URI by SCHEMA_FILE)")
+	flag.StringVar(&s.runs, "runs", "", "the `names` of the runs, separated by commas (default: all; with -server: warm,batch)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -51,7 +51,7 @@ func (s *settings) main(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// They are used in other directories than this one. A bare name of a program is looked for on the PATH.
+	// Some programs run in other directories, so paths are made absolute. The bare name of a program is looked up on the PATH.
 	for _, path := range []*string{&s.configurations, &s.out, &s.schema, &s.permcached, &s.ghz, &s.questions} {
 		isName := path == &s.permcached || path == &s.ghz
 		if *path == "" || isName && !strings.ContainsRune(*path, filepath.Separator) {
@@ -100,12 +100,12 @@ func (s *settings) main(ctx context.Context) error {
 	}
 	fmt.Println("report:", path)
 	if report.failed() {
-		return errors.New("not all is as it should be: see above")
+		return errors.New("some runs have problems: see above")
 	}
 	return nil
 }
 
-// startStack starts and fills everything, and draws the questions.
+// startStack starts the servers, fills the database and draws the questions.
 func (s *settings) startStack(ctx context.Context) (_ *stack, err error) {
 	fmt.Printf("start  mongod, Redis, permcached; fill a database with %s documents\n", thousands(documents))
 	stack, err := startStores(ctx, s.out, s.schema)
@@ -118,7 +118,7 @@ func (s *settings) startStack(ctx context.Context) (_ *stack, err error) {
 		}
 	}()
 	if err := seed(ctx, stack.client.Database(databaseName)); err != nil {
-		return nil, fmt.Errorf("the database cannot be filled: %w", err)
+		return nil, fmt.Errorf("cannot fill the database: %w", err)
 	}
 	if err := s.drawQuestions(ctx, stack.sourceEnvironment()); err != nil {
 		return nil, err
@@ -126,16 +126,16 @@ func (s *settings) startStack(ctx context.Context) (_ *stack, err error) {
 	return stack, stack.serve(ctx, s.permcached)
 }
 
-// drawQuestions draws them from the database, and by the schema, that the environment names.
+// drawQuestions draws the questions from the database and by the schema that the environment names.
 func (s *settings) drawQuestions(ctx context.Context, environment []string) error {
 	s.questions = filepath.Join(s.out, "questions")
 	if err := writeQuestions(ctx, s.permcached, s.questions, questionCount, environment); err != nil {
-		return fmt.Errorf("no questions were drawn: %w", err)
+		return fmt.Errorf("cannot draw questions: %w", err)
 	}
 	return nil
 }
 
-// chosen are the runs, in their order. Those that write, or make a server forget, are for servers of our own.
+// chosen returns the chosen runs, in their order. With -server, it refuses runs that write, invalidate facts or restart it.
 func (s *settings) chosen() ([]kind, error) {
 	names := strings.Split(s.runs, ",")
 	if s.runs == "" && s.server != "" {
@@ -150,7 +150,7 @@ func (s *settings) chosen() ([]kind, error) {
 			continue
 		}
 		if s.server != "" && (kind.cold || kind.restarted || kind.mixed) {
-			return nil, fmt.Errorf("the run %s makes a server forget or start anew, or writes into its database: leave it out with -server", kind.Name)
+			return nil, fmt.Errorf("the run %s invalidates facts, restarts the server, or writes to its database: leave it out with -server", kind.Name)
 		}
 	}
 	if len(chosen) == 0 {
@@ -159,5 +159,5 @@ func (s *settings) chosen() ([]kind, error) {
 	return chosen, nil
 }
 
-// started is when this program began.
+// started is when this program started.
 var started = time.Now()

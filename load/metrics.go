@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// How often a run looks at the counters.
+// How often a run reads the counters.
 const sampleEvery = 500 * time.Millisecond
 
-// counters is what the server has counted since it started.
+// counters are the server's counts since it started.
 type counters struct {
 	at        time.Time
 	decisions tally
-	// How many facts were read from MongoDB, and how many from Redis.
+	// How many facts the server read from MongoDB and from Redis.
 	fromMongoDB, fromRedis uint64
 }
 
-// tally counts answers: "allowed", or "denied" with the reason.
+// tally counts answers by name: "allowed", or "denied" and the reason.
 type tally map[string]uint64
 
 func (t tally) total() uint64 {
@@ -33,7 +33,7 @@ func (t tally) total() uint64 {
 	return total
 }
 
-// since is what was counted after an earlier look.
+// since returns the increase of each count since an earlier tally.
 func (t tally) since(earlier tally) tally {
 	grown := tally{}
 	for answer, count := range t {
@@ -49,7 +49,7 @@ var (
 	label      = regexp.MustCompile(`(\w+)="([^"]*)"`)
 )
 
-// readCounters asks the server's /metrics. Labels other than the decision and its reason are summed over.
+// readCounters reads the server's /metrics. It sums over all labels other than the decision and its reason.
 func readCounters(ctx context.Context, address string) (counters, error) {
 	read := counters{decisions: tally{}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
@@ -66,7 +66,7 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 	lines.Buffer(nil, 1<<20)
 	isPermcached := false
 	for lines.Scan() {
-		// Decisions are not there before the first one.
+		// permcached_decisions_total does not exist before the first decision, so another metric identifies the server.
 		isPermcached = isPermcached || strings.HasPrefix(lines.Text(), "permcached_build_info{")
 		parts := metricLine.FindStringSubmatch(lines.Text())
 		if parts == nil {
@@ -96,12 +96,12 @@ func readCounters(ctx context.Context, address string) (counters, error) {
 		return read, err
 	}
 	if !isPermcached {
-		return read, fmt.Errorf("%s: /metrics is not that of permcached", address)
+		return read, fmt.Errorf("%s: /metrics is not from permcached", address)
 	}
 	return read, nil
 }
 
-// answer is how an answer is counted.
+// answer returns the name under which an answer is counted.
 func answer(allowed bool, reason string) string {
 	if allowed {
 		return "allowed"
@@ -109,7 +109,7 @@ func answer(allowed bool, reason string) string {
 	return strings.TrimSpace("denied " + reason)
 }
 
-// watch looks at the counters until the context ends.
+// watch reads the counters repeatedly until the context ends.
 func watch(ctx context.Context, address string) []counters {
 	var seen []counters
 	every := time.NewTicker(sampleEvery)

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Places that most drawings share.
+// Horizontal bounds that most drawings share.
 const (
 	left  = 150.0
 	right = plotWidth - 20
 )
 
-// ladder shows for each run where its calls lie below the goal: half of them within the dark bar, 99 of 100 within the light
-// one, with a mark at the 95th.
+// ladder draws the latencies of each run relative to the goal. The dark bar ends at the 50th percentile, the light bar at the
+// 99th; a mark shows the 95th.
 func ladder(results []*result) template.HTML {
 	const row, top = 62.0, 34.0
 	d := newDrawing(top + row*float64(len(results)) + 26)
@@ -54,7 +54,7 @@ func ladder(results []*result) template.HTML {
 	return d.done("For each run, where its latencies lie, and how far its 95th percentile is below the goal")
 }
 
-// distance says how far below the goal something is, or above it.
+// distance describes how far below the goal a latency is, or that it missed the goal.
 func distance(times float64) string {
 	switch {
 	case times >= 10:
@@ -66,13 +66,13 @@ func distance(times float64) string {
 	}
 }
 
-// percentiles draws each run's latency over the part of its calls that took no longer, the rare ones drawn apart.
+// percentiles draws each run's latency by percentile. The axis is stretched towards the slowest calls.
 func percentiles(results []*result) template.HTML {
 	const top, bottom = 20.0, 380.0
 	d := newDrawing(bottom + 34)
 	y := latencyScale(bottom, top)
 	marks := []float64{0, 0.5, 0.9, 0.99, 0.999, 0.9999}
-	// Each nine takes the same width.
+	// Each further nine (90 %, 99 %, 99.9 %) takes the same width.
 	x := func(part float64) float64 {
 		return 70 + (right-70)*min(-math.Log10(1-part), 4.5)/4.5
 	}
@@ -110,7 +110,7 @@ func percentiles(results []*result) template.HTML {
 	return d.done("Latency by percentile of each run")
 }
 
-// ridges draws how the latencies of each run are spread, one above the other, on one scale.
+// ridges draws the distribution of each run's latencies, one above the other, on one scale.
 func ridges(results []*result) template.HTML {
 	const row, top, bins = 78.0, 10.0, 160
 	height := top + row*float64(len(results))
@@ -142,10 +142,10 @@ func ridges(results []*result) template.HTML {
 	return d.done("How the latencies of each run are spread")
 }
 
-// How long a part of a run is that one point of a plot over time stands for.
+// The duration that one point of a plot over time represents.
 const slice = 500 * time.Millisecond
 
-// overTime draws how many calls a second each run answered while it ran, with the goal where the run was paced.
+// overTime draws how many calls a second each run made over time, with the goal if the run was paced.
 func overTime(results []*result) template.HTML {
 	const row, top = 104.0, 8.0
 	d := newDrawing(top + row*float64(len(results)))
@@ -180,7 +180,7 @@ func overTime(results []*result) template.HTML {
 	return d.done("Calls a second over time, for each run")
 }
 
-// ratesOverTime is how many calls a second were answered, slice by slice.
+// ratesOverTime returns how many calls a second began and were answered, for each slice.
 func (r *result) ratesOverTime() []float64 {
 	if len(r.ghz.Details) == 0 {
 		return nil
@@ -197,7 +197,7 @@ func (r *result) ratesOverTime() []float64 {
 	slices := max(int(last.Sub(first)/slice), 1)
 	rates := make([]float64, slices)
 	for _, call := range r.ghz.Details {
-		// What comes after the last whole slice would look like a fall.
+		// The incomplete last slice is left out: it would look like a drop.
 		if at := int(call.Timestamp.Sub(first) / slice); at < slices && call.Status == "OK" {
 			rates[at] += float64(time.Second / slice)
 		}
@@ -205,7 +205,7 @@ func (r *result) ratesOverTime() []float64 {
 	return rates
 }
 
-// tiers draws how many facts a second came from MongoDB and from Redis while each run went on. All others were remembered.
+// tiers draws how many facts a second came from MongoDB and from Redis during each run. All others came from memory.
 func tiers(results []*result) template.HTML {
 	const row, top = 104.0, 8.0
 	d := newDrawing(top + row*float64(len(results)))
@@ -214,7 +214,7 @@ func tiers(results []*result) template.HTML {
 		var points []point
 		for at := 1; at < len(r.sampled); at++ {
 			earlier, now := r.sampled[at-1], r.sampled[at]
-			// The last look follows the one before it at once, and would show chance.
+			// The last sample may follow the previous one so closely that its rate would be random.
 			if passed := now.at.Sub(earlier.at); passed > sampleEvery/2 {
 				points = append(points, point{now.at.Sub(r.sampled[0].at).Seconds(), float64(of(now)-of(earlier)) / passed.Seconds()})
 			}
@@ -255,7 +255,8 @@ func tiers(results []*result) template.HTML {
 	return d.done("Facts a second from MongoDB and from Redis, for each run")
 }
 
-// revocations draws each grant and each revocation as a dot: how long after the acknowledged write the answer went by it.
+// revocations draws each grant and revocation as a dot: the time from the acknowledged write to the first answer that reflects
+// it.
 func revocations(r *result) template.HTML {
 	const row, top = 96.0, 30.0
 	rows := []struct {
@@ -292,7 +293,7 @@ func revocations(r *result) template.HTML {
 		if len(delays) == 0 {
 			continue
 		}
-		// Dots of like delays are strewn above and below each other, the same way each time.
+		// Scatters dots of similar delays vertically, in the same way each time.
 		strewn := rand.New(rand.NewPCG(1, 2))
 		for _, delay := range delays {
 			d.dot("mote "+row.class, x.at(milliseconds(delay)), y+strewn.Float64()*40-20, 2.4)
@@ -308,7 +309,7 @@ func revocations(r *result) template.HTML {
 	return d.done("How long after an acknowledged write the first answer went by it")
 }
 
-// answers draws what was answered, and what was expected: each answer's part of the whole, the expected one below.
+// answersBar draws the share of each answer, with the expected shares below.
 func answersBar(r *result) template.HTML {
 	const height = 30.0
 	d := newDrawing(height)
@@ -323,7 +324,7 @@ func answersBar(r *result) template.HTML {
 	return d.done("The answers given, and below them the expected ones")
 }
 
-// answerClass is the colour of an answer.
+// answerClass returns the CSS class for the colour of an answer.
 func answerClass(answer string) string {
 	classes := map[string]string{"allowed": "yes", "denied NO_GRANT": "no-grant", "denied EXCLUDED": "excluded", "denied NOT_FOUND": "not-found",
 		"denied EXPIRED": "expired", "denied SUBJECT_INACTIVE": "inactive"}

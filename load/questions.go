@@ -11,15 +11,15 @@ import (
 	"strconv"
 )
 
-// questions is a directory that `permcached questions write` has made.
+// questions is a directory written by `permcached questions write`.
 type questions struct {
 	directory  string
-	permcached string   // the program that made it, and that asks them
-	answers    []string // the expected ones, in order
+	permcached string   // the program that wrote the directory and verifies the answers
+	answers    []string // the expected answers, in order
 	batch      int      // how many questions a batch holds
 }
 
-// writeQuestions draws them from the stack's database.
+// writeQuestions draws questions from the database that the environment names.
 func writeQuestions(ctx context.Context, permcached, directory string, count int, environment []string) error {
 	command := exec.CommandContext(ctx, permcached, "questions", "write", "--count", strconv.Itoa(count), "--out", directory)
 	command.Env, command.Stdout, command.Stderr = environment, os.Stdout, os.Stderr
@@ -48,8 +48,8 @@ func readQuestions(permcached, directory string) (*questions, error) {
 	return q, nil
 }
 
-// expect is what the first calls of a run are answered: ghz goes through the questions, or the batches, in order and begins
-// again at the end.
+// expect returns the expected answers to the first calls of a run. ghz goes through the questions, or the batches, in order, and
+// starts again at the end.
 func (q *questions) expect(calls uint64, batched bool) tally {
 	expected := tally{}
 	if !batched {
@@ -68,13 +68,13 @@ func (q *questions) expect(calls uint64, batched bool) tally {
 	return expected
 }
 
-// verify asks every question once, and compares each answer with the expected one. What it says of differences is the error.
+// verify asks every question once, and compares each answer with the expected one. The error lists the differences.
 func (q *questions) verify(ctx context.Context, address, token string) error {
 	command := exec.CommandContext(ctx, q.permcached, "questions", "verify", q.directory, "--server", address)
 	command.Env = append(os.Environ(), "AUTH_TOKEN="+token)
-	said, err := command.CombinedOutput()
+	output, err := command.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s", bytes.TrimSpace(said))
+		return fmt.Errorf("%s", bytes.TrimSpace(output))
 	}
 	return nil
 }

@@ -12,9 +12,9 @@ import (
 //go:embed report.html
 var page string
 
-// report is all runs, and what they ran on. It is one file, which fetches nothing.
+// report holds all runs, and what they ran on. It is written as one file that loads nothing from elsewhere.
 type report struct {
-	server    string // empty where it is ours
+	server    string // empty if this program started the server
 	questions int
 	Facts     []fact
 	results   []*result
@@ -24,27 +24,27 @@ func newReport(server string, questions int, facts []fact) *report {
 	return &report{server: server, questions: questions, Facts: facts}
 }
 
-// failed is whether anything was not as it should be.
+// failed reports whether any run has a problem.
 func (r *report) failed() bool {
 	return slices.ContainsFunc(r.results, func(result *result) bool { return len(result.Problems) > 0 })
 }
 
-// hasRoom is whether each paced run could have taken twice as long and still met the goal.
+// hasRoom reports whether each paced run would meet the goal even if its calls took twice as long.
 func (r *report) hasRoom() bool {
 	return !slices.ContainsFunc(r.results, func(result *result) bool { return result.paced && result.quantile(0.95) > goalP95/2 })
 }
 
-// section is one plot, with what it says.
+// section is one plot with its title and explanation.
 type section struct {
 	Title, Text string
 	Legend      []legend
 	Plot        template.HTML
 }
 
-// legend is a colour and its name.
+// legend is a colour and its meaning.
 type legend struct{ Class, Name string }
 
-// answerRow is what one run was answered.
+// answerRow shows the answers of one run.
 type answerRow struct {
 	Class, Title string
 	Bar          template.HTML
@@ -77,7 +77,7 @@ func (r *report) write(path string) error {
 	return file.Close()
 }
 
-// calls is how many were made in all.
+// calls returns the number of calls of all runs.
 func (r *report) calls() uint64 {
 	var calls uint64
 	for _, result := range r.results {
@@ -86,7 +86,7 @@ func (r *report) calls() uint64 {
 	return calls
 }
 
-// tile is a run in some figures.
+// tile is the summary of a run in figures.
 type tile struct {
 	Class, Title, What, Rate, Unit, P50, P95, P99, Max string
 	Problems                                           []string
@@ -108,7 +108,7 @@ func (r *report) tiles() []tile {
 	return tiles
 }
 
-// sections are the plots, of the runs that each is about.
+// sections returns the plots, each with the runs that it applies to.
 func (r *report) sections() []section {
 	of := func(wanted func(*result) bool) []*result {
 		var chosen []*result
@@ -145,7 +145,7 @@ func (r *report) sections() []section {
 	return sections
 }
 
-// hasRead is whether any fact was not remembered.
+// hasRead reports whether any fact came from MongoDB or Redis.
 func (r *result) hasRead() bool {
 	if len(r.sampled) < 2 {
 		return false
@@ -154,7 +154,7 @@ func (r *result) hasRead() bool {
 	return last.fromMongoDB+last.fromRedis > first.fromMongoDB+first.fromRedis
 }
 
-// answers are what the server counted, beside what was expected.
+// answers returns, for each run, what the server counted and what was expected.
 func (r *report) answers() []answerRow {
 	var rows []answerRow
 	for _, result := range r.results {

@@ -19,27 +19,27 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// How many shares are granted and revoked at a time, each of a file of its own.
+// How many shares are granted and revoked concurrently, each of its own file.
 const revokersAtOnce = 4
 
-// How often each of them begins anew at most.
+// The minimum interval between two cycles of a share.
 const revokeEvery = 200 * time.Millisecond
 
-// How old what an answer rests on may be: the service's MAX_STALENESS, which is not set here and 2 s by default. What is
-// asked later than this after a write was acknowledged must be answered by it.
+// The service's MAX_STALENESS, which these tests do not set: 2 s by default. A question asked later than this after an
+// acknowledged write must get the new answer.
 const stalenessMax = 2 * time.Second
 
-// How long one of its calls may take.
+// The deadline of one call.
 const callMax = 10 * time.Second
 
-// delay is how long after an acknowledged write the first answer went by it.
+// delay is the time from an acknowledged write to the first answer that reflects it.
 type delay struct {
-	revoked     bool // else granted
-	invalidated bool // and Invalidate was called after the write, before the first question
+	revoked     bool // otherwise granted
+	invalidated bool // Invalidate was called after the write, before the first question
 	time        time.Duration
 }
 
-// revoker grants and revokes, and asks. Its answers are counted, as the server counts them too.
+// revoker grants and revokes shares, and asks about them. It counts the answers, because the server counts them too.
 type revoker struct {
 	mutex    sync.Mutex
 	answers  tally
@@ -54,7 +54,7 @@ type revoker struct {
 	token, admin string
 }
 
-// revoke works until the context ends; what has been begun by then is ended.
+// revoke runs cycles until the context ends, and finishes the cycles that have begun by then.
 func revoke(ctx context.Context, t *target) *revoker {
 	r := &revoker{answers: tally{}, address: t.address, token: t.token, admin: t.admin}
 	majority := options.Collection().SetWriteConcern(writeconcern.Majority())
@@ -87,7 +87,7 @@ func revoke(ctx context.Context, t *target) *revoker {
 					return
 				case <-every.C:
 				}
-				// What has been begun is ended, so that each answer is counted on both sides.
+				// A cycle that has begun is finished, so that client and server count the same answers.
 				if err := r.cycle(context.WithoutCancel(ctx), file, guest, turn%2 == 1); err != nil {
 					r.problem(err)
 					return
@@ -99,7 +99,7 @@ func revoke(ctx context.Context, t *target) *revoker {
 	return r
 }
 
-// learn asks the server what its calls look like, as ghz does.
+// learn gets the descriptions of the services from the server by reflection, as ghz does.
 func (r *revoker) learn(connection *grpc.ClientConn) error {
 	reflection := grpcreflect.NewClientAuto(context.Background(), connection)
 	defer reflection.Reset()
@@ -112,7 +112,7 @@ func (r *revoker) learn(connection *grpc.ClientConn) error {
 	return err
 }
 
-// cycle shares a file with somebody, waits until they may read it, takes the share away, and waits until they may not.
+// cycle shares a file with a user, waits until they may read it, removes the share, and waits until they may not.
 func (r *revoker) cycle(ctx context.Context, file, guest bson.ObjectID, invalidate bool) error {
 	share := bson.D{{Key: "file_id", Value: file}, {Key: "shared_with_user_id", Value: guest}, {Key: "share_type", Value: "internal"}, {Key: "is_active", Value: true}}
 	granted, err := r.shares.InsertOne(ctx, share)
@@ -128,7 +128,7 @@ func (r *revoker) cycle(ctx context.Context, file, guest bson.ObjectID, invalida
 	return r.await(ctx, file, guest, false, invalidate)
 }
 
-// await asks until the answer is by what was just written, and judges how soon it is.
+// await asks until the answer reflects the last write. It fails if an old answer comes too late.
 func (r *revoker) await(ctx context.Context, file, guest bson.ObjectID, allowed, invalidate bool) error {
 	written := time.Now()
 	if invalidate {
@@ -165,7 +165,7 @@ func (r *revoker) await(ctx context.Context, file, guest bson.ObjectID, allowed,
 	}
 }
 
-// call makes a call with a request written as JSON.
+// call makes a call with a request in JSON.
 func (r *revoker) call(ctx context.Context, service *desc.ServiceDescriptor, name, token, request string) (*dynamic.Message, error) {
 	method := service.FindMethodByName(name)
 	message := dynamic.NewMessage(method.GetInputType())

@@ -13,22 +13,22 @@ import (
 	"time"
 )
 
-// What the application asks of the service.
+// The application's goal for the service.
 const (
 	goalRate = 1_000.0 // calls a second
 	goalP95  = 200 * time.Millisecond
-	// A pace is kept to a hundredth: ghz itself starts a little late, and ends a little early.
+	// The tolerance of the rate: ghz itself starts a little late, and ends a little early.
 	paceSlack = 0.01
 )
 
-// kind is one of the runs: its configuration is NAME.json beside this file.
+// kind is one of the runs. The configuration of its ghz is Name.json in this directory.
 type kind struct {
 	Name, Title, What string
 	batched           bool
-	paced             bool // at the application's goal, and judged by it
-	cold              bool // everything remembered is forgotten first
-	restarted         bool // permcached is started anew first
-	mixed             bool // others revoke and grant meanwhile
+	paced             bool // runs at the application's rate, and must meet its goal
+	cold              bool // all cached facts are invalidated first
+	restarted         bool // permcached is restarted first
+	mixed             bool // shares are granted and revoked meanwhile
 }
 
 var kinds = []kind{
@@ -40,18 +40,18 @@ var kinds = []kind{
 	{Name: "batch", Title: "Batches", What: "A thousand questions a call.", batched: true},
 }
 
-// result is a run and what came of it.
+// result is a run with its results.
 type result struct {
 	kind
 	ghz      ghzReport
 	sampled  []counters
-	expected tally // nil where the server is not ours alone
+	expected tally // nil if other callers use the server too
 	got      tally
 	delays   []delay
 	Problems []string
 }
 
-// ghzReport is what ghz writes with --format json, as far as it is read here. Durations are in nanoseconds.
+// ghzReport holds the fields of ghz's output with --format json that this program reads. Durations are in nanoseconds.
 type ghzReport struct {
 	Count    uint64
 	Total    time.Duration
@@ -65,16 +65,16 @@ type ghzReport struct {
 	}
 }
 
-// target is a server that is asked.
+// target is the server under test.
 type target struct {
-	ghz, configurations string // the program, and the directory of its configurations
+	ghz, configurations string // the program, and the directory with its configurations
 	address             string
 	token, admin        string
 	questions           *questions
-	stack               *stack // nil where the server is somebody else's
+	stack               *stack // nil with -server
 }
 
-// run does one of the runs, and checks all that it can of it. What cannot be done is a problem too.
+// run does one run and makes every possible check of it. An error is a problem of the run too.
 func (t *target) run(ctx context.Context, kind kind, directory string) *result {
 	r := &result{kind: kind}
 	if err := t.measure(ctx, r, directory); err != nil {
@@ -87,7 +87,7 @@ func (t *target) run(ctx context.Context, kind kind, directory string) *result {
 	return r
 }
 
-// measure has ghz ask, others revoke where that is wanted, and the server's counters looked at meanwhile.
+// measure runs ghz, and meanwhile samples the server's counters and, in the mixed run, grants and revokes shares.
 func (t *target) measure(ctx context.Context, r *result, directory string) error {
 	if r.cold {
 		if err := t.forget(ctx); err != nil {
@@ -137,29 +137,29 @@ func (t *target) measure(ctx context.Context, r *result, directory string) error
 	return nil
 }
 
-// forget has the server, and who shares its Redis, read everything again.
+// forget makes the server, and every instance that shares its Redis, read all facts again.
 func (t *target) forget(ctx context.Context) error {
 	command := exec.CommandContext(ctx, t.questions.permcached, "invalidate", "--all", "--server", t.address)
 	command.Env = append(os.Environ(), "AUTH_TOKEN="+t.admin)
-	if said, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("invalidate: %s", bytes.TrimSpace(said))
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("invalidate: %s", bytes.TrimSpace(output))
 	}
 	return nil
 }
 
-// callGhz runs ghz by its configuration. The secret is in its environment alone.
+// callGhz runs ghz with its configuration. It passes the secret only in the environment.
 func (t *target) callGhz(ctx context.Context, kind kind, output string, report *ghzReport) error {
 	configuration := filepath.Join(t.configurations, kind.Name+".json")
 	command := exec.CommandContext(ctx, t.ghz, "--config", configuration, "--format", "json", "--output", output, t.address)
 	command.Dir = t.questions.directory
 	command.Env = append(os.Environ(), "AUTH_TOKEN="+t.token)
-	if said, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("ghz %s: %w: %s", kind.Name, err, bytes.TrimSpace(said))
+	if printed, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("ghz %s: %w: %s", kind.Name, err, bytes.TrimSpace(printed))
 	}
 	return readJSON(output, report)
 }
 
-// judge adds what is wrong with a run: each call that is not OK, each answer that is not the expected one, a missed goal.
+// judge adds the problems of a run: each call that was not OK, each answer that was not the expected one, a missed goal.
 func (r *result) judge() {
 	problem := func(format string, arguments ...any) {
 		r.Problems = append(r.Problems, fmt.Sprintf(format, arguments...))
@@ -202,7 +202,7 @@ func (r *result) judge() {
 	}
 }
 
-// answers are all that were expected or given, in order.
+// answers returns the names of all answers that were expected or given, sorted.
 func (r *result) answers() []string {
 	var all []string
 	for _, answers := range []tally{r.expected, r.got} {
@@ -216,7 +216,7 @@ func (r *result) answers() []string {
 	return all
 }
 
-// latencies of the calls that were answered, the least first.
+// latencies returns the latencies of the answered calls, in ascending order.
 func (r *result) latencies() []time.Duration {
 	all := make([]time.Duration, 0, len(r.ghz.Details))
 	for _, call := range r.ghz.Details {
@@ -228,10 +228,10 @@ func (r *result) latencies() []time.Duration {
 	return all
 }
 
-// quantile is the latency that so large a part of the calls did not pass.
+// quantile returns the latency that this fraction of the calls did not exceed.
 func (r *result) quantile(part float64) time.Duration { return quantile(r.latencies(), part) }
 
-// quantile of durations in order: the nearest rank.
+// quantile returns the quantile of sorted durations, by the nearest rank.
 func quantile(sorted []time.Duration, part float64) time.Duration {
 	if len(sorted) == 0 {
 		return none
@@ -240,7 +240,7 @@ func quantile(sorted []time.Duration, part float64) time.Duration {
 	return sorted[max(0, min(rank, len(sorted)-1))]
 }
 
-// questionRate is how many questions a second were answered.
+// questionRate returns how many questions a second were answered.
 func (r *result) questionRate() float64 {
 	if r.batched && r.got != nil {
 		return float64(r.got.total()) / r.ghz.Total.Seconds()
@@ -248,7 +248,7 @@ func (r *result) questionRate() float64 {
 	return r.ghz.Rps
 }
 
-// sentence is the run in a line.
+// sentence returns the result of the run as one line, and one line for each problem.
 func (r *result) sentence() string {
 	state := "ok"
 	if len(r.Problems) > 0 {

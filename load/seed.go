@@ -12,7 +12,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// How much there is. A person has ten files and a folder, every third file or folder is shared, and there are some teams.
+// How many documents there are. A user has ten files and a folder, and every third file or folder is shared. There are also
+// some teams.
 const (
 	userCount   = 20_000
 	folderCount = 20_000
@@ -24,7 +25,7 @@ const (
 	documents   = userCount + folderCount + fileCount + shareCount + noteCount + teamCount + codeCount
 )
 
-// How many documents one insertion holds.
+// The maximum number of documents in one insertion.
 const insertMax = 5_000
 
 // The kinds of documents, as the first byte of their ids.
@@ -36,10 +37,10 @@ const (
 	noteKind
 	teamKind
 	codeKind
-	revocableKind // files of the mixed run, which are asked about by no drawn question
+	revocableKind // files of the mixed run, which no drawn question asks about
 )
 
-// objectID names the document of a kind at a place: the same in each run.
+// objectID returns the id of a document by its kind and place, the same in each run.
 func objectID(kind byte, place int) bson.ObjectID {
 	var id bson.ObjectID
 	id[0] = kind
@@ -47,14 +48,14 @@ func objectID(kind byte, place int) bson.ObjectID {
 	return id
 }
 
-// seed fills the database with what an application that keeps and shares files could have: always the same documents.
+// seed fills the database with documents such as an application that keeps and shares files has. They are the same each time.
 func seed(ctx context.Context, database *mongo.Database) error {
 	random := rand.New(rand.NewPCG(1, 2))
 	anybody := func() bson.ObjectID { return objectID(userKind, random.IntN(userCount)) }
 	one := func(in int) bool { return random.IntN(in) == 0 }
 	past, future := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
 
-	// Each folder lies in an earlier one of the same owner, every fourth in none. Their trees are some folders deep.
+	// Each folder is in an earlier folder of the same owner, except every fourth. The trees are some folders deep.
 	folderOwner := func(place int) bson.ObjectID { return objectID(userKind, place%(userCount/8)) }
 	folder := func(place int) bson.D {
 		document := bson.D{{Key: "name", Value: fmt.Sprintf("folder %d", place)}, {Key: "owner_id", Value: folderOwner(place)}, {Key: "is_deleted", Value: one(50)}}

@@ -18,28 +18,28 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// How long a server of the stack may take until it is ready, and until it has stopped.
+// How long a server of the stack may take to become ready, and to stop.
 const (
 	startMax = 30 * time.Second
 	stopMax  = 10 * time.Second
 )
 
-// The database that is filled and read.
+// The name of the database.
 const databaseName = "load"
 
-// stack is what one run needs, each on a free port of this machine: a replica set of one mongod, a Redis, and permcached with
-// tokens. All of it ends with stop, and nothing of it stays but the logs.
+// stack is the servers of the tests, each on a free port of this machine: a replica set of one mongod, a Redis, and permcached
+// with tokens. stop ends all of them, and only their logs remain.
 type stack struct {
-	directory string // of the logs
-	scratch   string // of mongod's files
+	directory string // for the logs
+	scratch   string // for mongod's files
 	schema    string
 	processes []*exec.Cmd
 	client    *mongo.Client
 	mongoURI  string
 	redisURL  string
 	address   string
-	token     string // of a caller that may check
-	admin     string // of one that may invalidate too
+	token     string // of a caller with the scope check
+	admin     string // of a caller with the scope admin
 }
 
 // startStores starts mongod and Redis, both empty.
@@ -72,7 +72,7 @@ func startStores(ctx context.Context, directory, schema string) (_ *stack, err e
 	return s, err
 }
 
-// serve starts permcached over the stores, and waits until it is ready.
+// serve starts permcached over mongod and Redis, and waits until it is ready.
 func (s *stack) serve(ctx context.Context, permcached string) error {
 	_, port, _ := net.SplitHostPort(s.address)
 	environment := append(s.sourceEnvironment(), "REDIS_URL="+s.redisURL, "BIND_ADDRESS=127.0.0.1", "PORT="+port,
@@ -93,7 +93,7 @@ func (s *stack) serve(ctx context.Context, permcached string) error {
 	})
 }
 
-// restart ends permcached, which was started last, and starts it again.
+// restart stops permcached, which was started last, and starts it again.
 func (s *stack) restart(ctx context.Context, permcached string) error {
 	last := len(s.processes) - 1
 	end(s.processes[last])
@@ -101,12 +101,12 @@ func (s *stack) restart(ctx context.Context, permcached string) error {
 	return s.serve(ctx, permcached)
 }
 
-// sourceEnvironment is what permcached needs to read the database.
+// sourceEnvironment returns the variables with which permcached reads the database.
 func (s *stack) sourceEnvironment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "SCHEMA_FILE=" + s.schema, "MONGODB_URI=" + s.mongoURI}
 }
 
-// start runs a program whose output goes to a log of its name.
+// start starts a program whose output goes to a log with the program's name.
 func (s *stack) start(environment []string, program string, arguments ...string) error {
 	log, err := os.Create(filepath.Join(s.directory, filepath.Base(program)+".log"))
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *stack) start(environment []string, program string, arguments ...string)
 	defer log.Close()
 	command := exec.Command(program, arguments...)
 	command.Env, command.Stdout, command.Stderr = environment, log, log
-	// An interrupt from the keyboard is for this program alone, which ends the others in their order.
+	// An interrupt from the keyboard must reach only this program, which then stops the servers in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("%s does not start: %w: scripts/fetch-test-servers finds or fetches the servers", program, err)
@@ -124,7 +124,7 @@ func (s *stack) start(environment []string, program string, arguments ...string)
 	return nil
 }
 
-// stop ends what was started, the last one first.
+// stop ends all servers, the last one first.
 func (s *stack) stop() {
 	if s.client != nil {
 		_ = s.client.Disconnect(context.Background())
@@ -135,7 +135,7 @@ func (s *stack) stop() {
 	_ = os.RemoveAll(s.scratch)
 }
 
-// end has a process end, by force where it takes too long.
+// end stops a process, and kills it if that takes longer than stopMax.
 func end(process *exec.Cmd) {
 	_ = process.Process.Signal(syscall.SIGTERM)
 	overdue := time.AfterFunc(stopMax, func() { _ = process.Process.Kill() })
@@ -143,7 +143,7 @@ func end(process *exec.Cmd) {
 	_ = process.Wait()
 }
 
-// server is the program that a variable names, or else the one on the PATH.
+// server returns the program that a variable names, or else the one on the PATH.
 func server(variable, name string) string {
 	if program := os.Getenv(variable); program != "" {
 		return program
@@ -161,7 +161,7 @@ func freePort() string {
 	return port
 }
 
-// initiate makes a replica set of one, and waits until it has a primary.
+// initiate makes a replica set of one node, and waits until it has a primary.
 func initiate(ctx context.Context, port string) error {
 	uri := "mongodb://127.0.0.1:" + port + "/?directConnection=true&serverSelectionTimeoutMS=500"
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))
@@ -188,7 +188,7 @@ func initiate(ctx context.Context, port string) error {
 	})
 }
 
-// eventually tries until it succeeds, or gives the last error once startMax has passed.
+// eventually tries until it succeeds. After startMax it returns the last error.
 func eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, startMax)
 	defer cancel()

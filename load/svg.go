@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// The width of all plots, in the units of their drawings: the page scales them.
+// The width of all plots, in the units of the drawings. The page scales them.
 const plotWidth = 1000.0
 
-// drawing is an SVG. Colours are classes of the page, so that it is read in light and in dark alike.
+// drawing is an SVG. Its colours are CSS classes of the page, so it suits light and dark mode.
 type drawing struct {
 	strings.Builder
 	height float64
@@ -20,7 +20,7 @@ type drawing struct {
 
 func newDrawing(height float64) *drawing { return &drawing{height: height} }
 
-// done is the drawing as a part of the page. What it shows is said in words for who does not see it.
+// done returns the drawing as a part of the page, with a description in words for readers who cannot see it.
 func (d *drawing) done(words string) template.HTML {
 	return template.HTML(fmt.Sprintf(`<svg viewBox="0 0 %g %g" role="img" aria-label="%s">%s</svg>`,
 		plotWidth, d.height, html.EscapeString(words), d.String()))
@@ -38,7 +38,7 @@ func (d *drawing) dot(class string, x, y, radius float64) {
 	fmt.Fprintf(d, `<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"/>`, class, x, y, radius)
 }
 
-// text is anchored at its start, middle or end.
+// text draws a text anchored at its start, middle or end.
 func (d *drawing) text(class, anchor string, x, y float64, text string) {
 	fmt.Fprintf(d, `<text class="%s" text-anchor="%s" x="%.1f" y="%.1f">%s</text>`, class, anchor, x, y, html.EscapeString(text))
 }
@@ -61,7 +61,7 @@ func (d *drawing) path(class string, points []point, end string) {
 	d.WriteString(end + `"/>`)
 }
 
-// area fills what is between the points and a base line, and draws the points as a line above.
+// area fills the area between the points and a base line, and draws a curve through the points.
 func (d *drawing) area(colour string, points []point, base float64) {
 	if len(points) == 0 {
 		return
@@ -71,7 +71,7 @@ func (d *drawing) area(colour string, points []point, base float64) {
 	d.path("curve "+colour, points, "")
 }
 
-// scale takes values to places in a drawing.
+// scale maps values to places in a drawing.
 type scale struct {
 	from, to   float64 // values
 	start, end float64 // places
@@ -86,13 +86,13 @@ func (s scale) at(value float64) float64 {
 	return s.start + (s.end-s.start)*min(max((value-from)/(to-from), 0), 1)
 }
 
-// milliseconds of a duration.
+// milliseconds converts a duration.
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// latencyTicks are where a scale of latencies is marked, in milliseconds.
+// latencyTicks are the marks on a scale of latencies, in milliseconds.
 var latencyTicks = []float64{0.1, 1, 10, 100, 1_000}
 
-// latencyScale spans what the runs show, and the goal.
+// latencyScale covers the latencies of the runs and the goal.
 func latencyScale(start, end float64) scale {
 	return scale{from: 0.1, to: 2_000, start: start, end: end, isLog: true}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// thousands writes a number as people read it: 20,000.
+// thousands writes a number with separators: 20,000.
 func thousands[N int | uint64](number N) string {
 	text := strconv.FormatUint(uint64(number), 10)
 	for at := len(text) - 3; at > 0; at -= 3 {
@@ -16,7 +16,7 @@ func thousands[N int | uint64](number N) string {
 	return text
 }
 
-// none stands for the latency of no call at all.
+// none is the latency if there was no call.
 const none = time.Duration(math.MaxInt64)
 
 // short writes a duration with two or three digits: 0.84 ms, 12.3 ms, 1.20 s.
