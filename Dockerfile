@@ -12,8 +12,8 @@ FROM docker.io/library/rust:${RUST}-slim-bookworm AS build
 WORKDIR /build
 ENV CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
-# The dependencies are a separate layer, which Docker rebuilds only if Cargo.toml or Cargo.lock changes: the package itself is
-# empty here. The benches that the manifest names must exist, although cargo builds none of them.
+# The dependencies are a separate layer, which Docker rebuilds only if Cargo.toml or Cargo.lock changes: the package
+# itself is empty here. The benches that the manifest names must exist, although cargo builds none of them.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
  && echo 'fn main() {}' | tee build.rs >src/main.rs \
@@ -42,8 +42,8 @@ COPY schemas/fylora.toml schemas/fylora-sharing.toml /etc/permcached/
 COPY ${SCHEMA} /etc/permcached/schema.toml
 COPY --from=build /build/target/release/permcached /usr/local/bin/permcached
 
-# permcached writes no files, so the root file system may be read-only. By default it listens beyond the container only if callers
-# have tokens, or with ALLOW_ANONYMOUS=true.
+# permcached writes no files, so the root file system may be read-only. By default it listens beyond the container only if
+# callers have tokens, or with ALLOW_ANONYMOUS=true.
 ENV SCHEMA_FILE=/etc/permcached/schema.toml
 USER 65532:65532
 EXPOSE 50051

@@ -1,7 +1,8 @@
 // Command load runs the load tests of permcached with ghz, checks every answer, and writes a report with plots.
 //
-// Without -server it starts every server that it requires on this machine, and fills a database. With -server it asks an existing
-// server, and changes nothing there. README.md in this directory describes the files, ../docs/load.md the runs and their results.
+// Without -server it starts every server that it requires on this machine, and fills a database. With -server it asks an
+// existing server, and changes nothing there. README.md in this directory describes the files, ../docs/load.md the runs
+// and their results.
 package main
 
 import (

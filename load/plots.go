@@ -15,8 +15,8 @@ const (
 	right = plotWidth - 20
 )
 
-// ladder draws the latencies of each run relative to the goal. The dark bar ends at the 50th percentile, the light bar at the
-// 99th; a mark shows the 95th.
+// ladder draws the latencies of each run relative to the goal. The dark bar ends at the 50th percentile, the light bar at
+// the 99th; a mark shows the 95th.
 func ladder(results []*result) template.HTML {
 	const row, top = 62.0, 34.0
 	d := newDrawing(top + row*float64(len(results)) + 26)
@@ -255,8 +255,8 @@ func tiers(results []*result) template.HTML {
 	return d.done("Facts a second from MongoDB and from Redis, for each run")
 }
 
-// revocations draws each grant and revocation as a dot: the time from the acknowledged write to the first answer that reflects
-// it.
+// revocations draws each grant and revocation as a dot: the time from the acknowledged write to the first answer that
+// reflects it.
 func revocations(r *result) template.HTML {
 	const row, top = 96.0, 30.0
 	rows := []struct {

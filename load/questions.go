@@ -48,8 +48,8 @@ func readQuestions(permcached, directory string) (*questions, error) {
 	return q, nil
 }
 
-// expect returns the expected answers to the first calls of a run. ghz goes through the questions, or the batches, in order, and
-// starts again at the end.
+// expect returns the expected answers to the first calls of a run. ghz goes through the questions, or the batches, in
+// order, and starts again at the end.
 func (q *questions) expect(calls uint64, batched bool) tally {
 	expected := tally{}
 	if !batched {

@@ -48,7 +48,8 @@ func objectID(kind byte, place int) bson.ObjectID {
 	return id
 }
 
-// seed fills the database with documents such as an application that keeps and shares files has. They are the same each time.
+// seed fills the database with documents such as an application that keeps and shares files has. They are the same each
+// time.
 func seed(ctx context.Context, database *mongo.Database) error {
 	random := rand.New(rand.NewPCG(1, 2))
 	anybody := func() bson.ObjectID { return objectID(userKind, random.IntN(userCount)) }

@@ -27,8 +27,8 @@ const (
 // The name of the database.
 const databaseName = "load"
 
-// stack is the servers of the tests, each on a free port of this machine: a replica set of one mongod, a Redis, and permcached
-// with tokens. stop ends all of them, and only their logs remain.
+// stack is the servers of the tests, each on a free port of this machine: a replica set of one mongod, a Redis, and
+// permcached with tokens. stop ends all of them, and only their logs remain.
 type stack struct {
 	directory string // for the logs
 	scratch   string // for mongod's files

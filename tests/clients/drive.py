@@ -1,5 +1,5 @@
-"""Calls what docs/clients.md has for Python: one question a line on stdin, one answer a line on stdout. `scripts/test-clients`
-asks, and judges."""
+"""Calls the Python code of docs/clients.md: reads one question per line from stdin, and writes one answer per line to stdout.
+`scripts/test-clients` writes the questions and checks the answers."""
 
 import json
 import sys
