@@ -105,7 +105,7 @@ fn measure_cache(cache: &str) {
             let freshness = Arc::new(Freshness::new(&schema));
             freshness.begin_at(Moment::from_count(1));
             let source = Arc::new(Documents::new(&schema, &std::collections::BTreeMap::new()));
-            let facts = Facts::new(source, freshness, Arc::clone(&memory), Arc::default());
+            let facts = Facts::new(source, freshness, Arc::clone(&memory), None, Arc::default());
             let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
             let get = |key: FactKey| facts.cached(key.lookup, &key.id, requirement).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);

@@ -41,8 +41,8 @@ use bson::{Document, doc, oid::ObjectId};
 use live::Live;
 use mongodb::Client;
 use permcached::{
-    app::{App, Sharing},
-    check::{Consistency, Settings},
+    app::{Parts, Sharing, assemble},
+    check::Consistency,
     invalidate::Outdated,
     link::Server,
     question::{Answer, Question},
@@ -163,7 +163,7 @@ async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
     let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
     let server = Server::parse(redis).expect("the URL is our own");
     let sharing = Sharing::over(server, schema, &source).await.expect("mongod answers");
-    let app = App::over_mongodb(Arc::clone(schema), source, Settings::default(), Some(sharing));
+    let app = assemble(Parts { sharing: Some(sharing), ..Parts::over_mongodb(Arc::clone(schema), source) });
     Live::start(Arc::clone(schema), database, app).await
 }
 

@@ -64,23 +64,17 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts of a source, cached in `memory`.
+    /// Facts of a source, cached in memory and, where `shared` is given, in Redis. Redis is asked before the source, so
+    /// the stamps of shared facts must mean the same to all instances.
     #[must_use]
-    pub fn new(source: Arc<dyn Source>, freshness: Arc<Freshness>, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
-        Self { source, freshness, memory, in_flight: Arc::default(), shared: None, metrics }
-    }
-
-    /// The same facts, with those that other instances have put in Redis: Redis is asked before the source. Stamps must
-    /// mean the same on all instances.
-    #[must_use]
-    pub fn sharing(self, shared: Arc<SharedFacts>) -> Self {
-        Self { shared: Some(shared), ..self }
-    }
-
-    /// The facts cached in this process's memory.
-    #[must_use]
-    pub fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+    pub fn new(
+        source: Arc<dyn Source>,
+        freshness: Arc<Freshness>,
+        memory: Arc<Memory>,
+        shared: Option<Arc<SharedFacts>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { source, freshness, memory, in_flight: Arc::default(), shared, metrics }
     }
 
     /// The fact from memory, if it is cached there and meets the requirement. Allocates nothing.

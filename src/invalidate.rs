@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use crate::{
     bus::{Bus, Hint},
     fact::{DocumentId, FactKey},
-    freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
+    freshness::{Change, Changed, Freshness, LocalTime, Moment, Token},
     question::{CollectionId, Id, IdForm, Resource, Subject},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
@@ -65,6 +65,7 @@ pub struct Invalidated {
 pub struct Invalidator {
     schema: Arc<Schema>,
     source: Arc<dyn Source>,
+    freshness: Arc<Freshness>,
     prober: Prober,
     bus: Arc<Bus>,
 }
@@ -72,20 +73,14 @@ pub struct Invalidator {
 impl Invalidator {
     /// An invalidator of the facts of a source.
     #[must_use]
-    pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>, prober: Prober, bus: Arc<Bus>) -> Self {
-        Self { schema, source, prober, bus }
-    }
-
-    /// The clock of its tokens.
-    #[must_use]
-    pub fn clock(&self) -> Clock {
-        self.source.clock()
-    }
-
-    /// The schema, which resolves the names in a request.
-    #[must_use]
-    pub fn schema(&self) -> &Schema {
-        &self.schema
+    pub fn new(
+        schema: Arc<Schema>,
+        source: Arc<dyn Source>,
+        freshness: Arc<Freshness>,
+        prober: Prober,
+        bus: Arc<Bus>,
+    ) -> Self {
+        Self { schema, source, freshness, prober, bus }
     }
 
     /// Marks what is outdated, and publishes a hint to the other instances. No later check on this instance sees it as it was
@@ -95,7 +90,7 @@ impl Invalidator {
     /// The source could not be asked, or not in time. Nothing is marked then.
     pub async fn invalidate(&self, outdated: &Outdated, deadline: Deadline) -> Result<Invalidated, SourceError> {
         let began = Instant::now();
-        let epoch = self.prober.epoch();
+        let epoch = self.freshness.epoch();
         let at = self.prober.probe_since(LocalTime::now(), deadline).await?.moment;
         let mut hint = Hint::empty(at);
         let changed = match outdated {
@@ -121,7 +116,7 @@ impl Invalidator {
         let published = timeout_at(deadline.for_loading().instant(), self.bus.publish_hint(&hint)).await;
         let is_published = published.unwrap_or(false);
         self.bus.change_metrics().took(Via::Call, began.elapsed());
-        Ok(Invalidated { token: Token { clock: self.clock(), moment: at }, is_published })
+        Ok(Invalidated { token: Token { clock: self.source.clock(), moment: at }, is_published })
     }
 
     /// Every key by which the resources' relations are looked up.

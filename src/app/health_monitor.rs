@@ -39,13 +39,13 @@ pub(super) struct HealthMonitor {
 impl HealthMonitor {
     /// Of an application that has started.
     pub(super) fn of(app: &App) -> Self {
-        let stale = app.checker.schema().permissions().filter_map(|permission| permission.stale_if_error);
+        let stale = app.schema.permissions().filter_map(|permission| permission.stale_if_error);
         Self {
-            freshness: Arc::clone(app.checker.freshness()),
-            answers_for: stale.fold(app.checker.staleness_max(), Duration::max),
+            freshness: Arc::clone(&app.freshness),
+            answers_for: stale.fold(app.staleness_max, Duration::max),
             trouble: app.trouble.clone(),
             follows_changes: app.follows_changes,
-            links: app.links.iter().map(|(_, link)| link.clone()).collect(),
+            links: app.links.named().map(|(_, link)| link.clone()).collect(),
         }
     }
 

@@ -11,7 +11,9 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
-use super::{App, AppError, health_monitor::HealthMonitor, read_schema, reports::report_callers};
+use super::{
+    App, AppError, Parts, assemble, health_monitor::HealthMonitor, open, read_schema, reports::report_callers,
+};
 use crate::{
     config::Config,
     diagnosis::error_chain,
@@ -90,8 +92,8 @@ pub async fn run(
         ready(address);
         tasks.spawn(health_monitor.follow(tell.clone()));
         if config.observed_facts > 0 && app.follows_changes {
-            let facts = app.checker.facts().clone();
-            tasks.spawn(facts.observe_all(Arc::clone(app.checker.schema()), config.observed_facts));
+            let facts = app.facts.clone();
+            tasks.spawn(facts.observe_all(Arc::clone(&app.schema), config.observed_facts));
         }
         // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
         let _ended = tasks.join_next().await;
@@ -119,7 +121,8 @@ async fn start_patiently(
         let started = async {
             let schema = read_schema(&config.schema)?;
             let Config { source, redis, settings, .. } = config;
-            let mut app = App::counting(schema, source, redis.as_ref(), *settings, Arc::clone(metrics)).await?;
+            let parts = open(schema, source, redis.as_ref(), *settings).await?;
+            let mut app = assemble(Parts { metrics: Arc::clone(metrics), ..parts });
             app.logged_decisions = config.logged_decisions;
             let tasks = app.start().await?;
             Ok::<_, AppError>((app, tasks))

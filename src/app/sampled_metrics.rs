@@ -1,50 +1,67 @@
-//! What metrics show of values that live in other modules: read when they are asked for.
+//! Sampled metrics of the assembled parts: their values are read whenever `/metrics` is.
 
 use std::sync::Arc;
 
+use super::{App, Links};
 use crate::{
-    check::Checker,
     facts::Memory,
     feed::Lease,
-    freshness::LocalTime,
-    link::Link,
+    freshness::{Freshness, LocalTime},
     telemetry::{Kind, Metrics, SampledMetric},
 };
 
-/// Shows what is remembered, and how recent the newest probe is.
-pub(super) fn show_state(metrics: &Metrics, checker: &Checker) {
-    let memory = checker.facts().memory();
+/// Shows the state of every part that has some.
+pub(super) fn show_state(app: &App) {
+    let metrics = &app.metrics;
+    show_memory(metrics, &app.memory);
+    show_probe_age(metrics, &app.freshness);
+    if let Some(lease) = &app.lease {
+        metrics.show(leader(Arc::clone(lease)));
+    }
+    if app.links.named().next().is_some() {
+        metrics.show(redis_up(&app.links));
+    }
+}
+
+/// Shows the size of the cache in memory.
+fn show_memory(metrics: &Metrics, memory: &Arc<Memory>) {
     let show = |name, help, kind, read: fn(&Memory) -> f64| {
         let memory = Arc::clone(memory);
         metrics.show(SampledMetric::new(name, help, kind).of(move || Some(read(&memory))));
     };
-    show("permcached_memory_bytes", "Bytes that remembered facts take", Kind::Gauge, |memory| float(memory.bytes()));
-    show("permcached_memory_bytes_max", "Bytes that they may take", Kind::Gauge, |memory| float(memory.bytes_max()));
-    show("permcached_memory_facts", "Facts that are remembered", Kind::Gauge, |memory| float(memory.count()));
-    let help = "Remembered facts that had to go for others";
+    show("permcached_memory_bytes", "Bytes that cached facts take", Kind::Gauge, |memory| float(memory.bytes()));
+    show("permcached_memory_bytes_max", "Bytes that cached facts may take", Kind::Gauge, |memory| {
+        float(memory.bytes_max())
+    });
+    show("permcached_memory_facts", "Facts cached in memory", Kind::Gauge, |memory| float(memory.count()));
+    let help = "Facts evicted from memory to make room for others";
     show("permcached_memory_evictions", help, Kind::Counter, |memory| float(memory.evictions()));
-    let help = "How long ago the newest probe was sent that the source has answered";
+}
+
+/// Shows the age of the newest probe.
+fn show_probe_age(metrics: &Metrics, freshness: &Arc<Freshness>) {
+    let help = "Time since the newest probe that the source has answered was sent";
     let age = SampledMetric::new("permcached_probe_age_seconds", help, Kind::Gauge);
-    let freshness = Arc::clone(checker.freshness());
+    let freshness = Arc::clone(freshness);
     metrics.show(age.of(move || {
         let probe = freshness.newest_probe()?;
         Some(LocalTime::now().since(probe.sent).as_secs_f64())
     }));
 }
 
-/// Whether this instance speaks for all.
-pub(super) fn leader(lease: Arc<Lease>) -> SampledMetric {
-    let help = "1 where this instance tells all others what changes";
+/// Whether this instance is the leader.
+fn leader(lease: Arc<Lease>) -> SampledMetric {
+    let help = "1 while this instance is the leader, which publishes changes to the others";
     SampledMetric::new("permcached_leader", help, Kind::Gauge).of(move || Some(truth(lease.is_held())))
 }
 
-/// Whether Redis is reached, by each of these links.
-pub(super) fn reached(links: &[(&'static str, Link)]) -> SampledMetric {
-    let help = "1 while Redis answers, 0 while it is given up and tried again";
+/// Whether Redis answers, for each link.
+fn redis_up(links: &Links) -> SampledMetric {
+    let help = "1 while Redis answers, 0 while the circuit breaker is open";
     let metric = SampledMetric::new("permcached_redis_up", help, Kind::Gauge);
-    links.iter().fold(metric, |metric, (carries, link)| {
+    links.named().fold(metric, |metric, (name, link)| {
         let link = link.clone();
-        metric.with("link", carries, move || Some(truth(link.is_up())))
+        metric.with("link", name, move || Some(truth(link.is_up())))
     })
 }
 

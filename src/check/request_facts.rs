@@ -1,68 +1,80 @@
-//! The facts of one request: what it has looked at stays the same until it is answered, whatever changes meanwhile.
+//! The facts of one request. A fact that the request has used stays the same until the request is answered, whatever changes
+//! in the meantime.
+//!
+//! Loads nothing, and does not know whether a fact is fresh.
 
 use std::{cell::Cell, fmt};
 
 use elsa::FrozenMap;
 
-use super::{FACT_BYTES_MAX, FACTS_MAX};
 use crate::{
     evaluate::AvailableFacts,
     fact::{Fact, FactKey},
-    facts::{CachedFact, Facts, FreshnessRequirement},
-    freshness::Moment,
-    question::{Id, LookupId, Tier},
+    facts::CachedFact,
+    question::{Id, LookupId},
 };
 
-/// The facts of one request.
+/// How many facts one request may use.
+pub(super) const FACTS_MAX: usize = 100_000;
+
+/// How many bytes of memory the facts of one request may take.
+const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
+/// The facts of one request, by lookup and id.
 pub struct RequestFacts {
     by_lookup: Box<[FrozenMap<Id, Box<CachedFact>, foldhash::fast::RandomState>]>,
     facts: Cell<usize>,
     bytes: Cell<usize>,
-    /// How many of the facts were remembered.
-    remembered: Cell<u64>,
+    /// How many of the facts came from memory.
+    from_memory: Cell<u64>,
 }
 
 impl RequestFacts {
-    /// No facts yet, of a schema with so many lookups.
+    /// No facts yet, for a schema with this many lookups.
     #[must_use]
     pub fn new(lookups: usize) -> Self {
         let by_lookup = (0..lookups).map(|_| FrozenMap::default()).collect();
-        Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0), remembered: Cell::new(0) }
+        Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0), from_memory: Cell::new(0) }
     }
 
-    /// A fact, and where it came from.
+    /// The fact, with its tier and its as-of moment, if the request has it.
     #[must_use]
-    pub fn cached(&self, lookup: LookupId, id: &Id) -> Option<&CachedFact> {
+    pub fn get(&self, lookup: LookupId, id: &Id) -> Option<&CachedFact> {
         self.by_lookup.get(lookup.index())?.get(id)
     }
 
-    /// Keeps a fact.
-    pub fn insert(&mut self, key: FactKey, cached: CachedFact) {
+    /// Adds a loaded fact. A fact that had to be loaded again replaces the earlier one.
+    pub fn insert(&mut self, key: FactKey, fact: CachedFact) {
         if let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) {
-            // One that had to be read again takes the other's place.
             facts.as_mut().remove(&key.id);
         }
-        self.keep(key.lookup, key.id, cached);
+        self.add(key.lookup, key.id, fact);
     }
 
-    fn keep(&self, lookup: LookupId, id: Id, cached: CachedFact) -> Option<&CachedFact> {
+    /// Adds a fact that was found in memory during an evaluation.
+    pub(super) fn add_cached(&self, lookup: LookupId, id: Id, fact: CachedFact) -> Option<&CachedFact> {
+        self.from_memory.update(|count| count + 1);
+        self.add(lookup, id, fact)
+    }
+
+    fn add(&self, lookup: LookupId, id: Id, fact: CachedFact) -> Option<&CachedFact> {
         let facts = self.by_lookup.get(lookup.index())?;
         self.facts.update(|count| count + 1);
-        self.bytes.update(|bytes| bytes + cached.fact.memory() + size_of::<CachedFact>() + id.size());
-        Some(facts.insert(id, Box::new(cached)))
+        self.bytes.update(|bytes| bytes + fact.fact.memory() + size_of::<CachedFact>() + id.size());
+        Some(facts.insert(id, Box::new(fact)))
     }
 
-    /// How many of the facts were remembered, and had not to be fetched.
-    pub(super) fn remembered(&self) -> u64 {
-        self.remembered.get()
+    /// How many of the facts came from memory and did not have to be loaded.
+    pub(super) fn found_in_memory(&self) -> u64 {
+        self.from_memory.get()
     }
 
-    /// How many more facts it may hold.
+    /// How many more facts the request may use.
     pub(super) fn capacity_left(&self) -> usize {
         FACTS_MAX.saturating_sub(self.facts.get())
     }
 
-    /// Whether it may hold no more.
+    /// Whether the request may use no more facts.
     pub(super) fn is_full(&self) -> bool {
         self.capacity_left() == 0 || self.bytes.get() >= FACT_BYTES_MAX
     }
@@ -70,72 +82,12 @@ impl RequestFacts {
 
 impl fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AtHand").field("facts", &self.facts).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("RequestFacts").field("facts", &self.facts).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
 impl AvailableFacts for RequestFacts {
     fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.cached(lookup, id).map(|cached| &cached.fact)
-    }
-}
-
-/// What an evaluation has seen.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    /// The moment that covers all of it.
-    pub(super) newest: Moment,
-    /// The moment as of which all of it is true at least.
-    pub(super) oldest: Moment,
-    /// The slowest tier.
-    pub(super) tier: Tier,
-}
-
-/// The facts of one request and, behind them, those that are remembered, under the eyes of one evaluation.
-pub(super) struct TrackedFacts<'a> {
-    request_facts: &'a RequestFacts,
-    remembered: &'a Facts,
-    requirement: FreshnessRequirement,
-    seen: Cell<Option<Seen>>,
-}
-
-impl<'a> TrackedFacts<'a> {
-    pub(super) fn new(
-        request_facts: &'a RequestFacts,
-        remembered: &'a Facts,
-        requirement: FreshnessRequirement,
-    ) -> Self {
-        Self { request_facts, remembered, requirement, seen: Cell::new(None) }
-    }
-
-    /// What was seen. An evaluation that needed no fact is as fresh as was demanded.
-    pub(super) fn seen(&self) -> Seen {
-        let as_of = self.requirement.as_of;
-        self.seen.get().unwrap_or(Seen { newest: as_of, oldest: as_of, tier: Tier::Memory })
-    }
-
-    fn cached(&self, lookup: LookupId, id: &Id) -> Option<&'a CachedFact> {
-        if let Some(cached) = self.request_facts.cached(lookup, id) {
-            return Some(cached);
-        }
-        if self.request_facts.is_full() {
-            return None;
-        }
-        let cached = self.remembered.cached(lookup, id, self.requirement)?;
-        self.request_facts.remembered.update(|count| count + 1);
-        self.request_facts.keep(lookup, id.clone(), cached)
-    }
-}
-
-impl AvailableFacts for TrackedFacts<'_> {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        let cached = self.cached(lookup, id)?;
-        let seen = self.seen.get().unwrap_or(Seen { newest: cached.as_of, oldest: cached.as_of, tier: cached.tier });
-        self.seen.set(Some(Seen {
-            newest: seen.newest.max(cached.as_of),
-            oldest: seen.oldest.min(cached.as_of),
-            tier: seen.tier.max(cached.tier),
-        }));
-        Some(&cached.fact)
+        self.get(lookup, id).map(|cached| &cached.fact)
     }
 }

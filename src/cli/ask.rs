@@ -12,7 +12,7 @@ use super::{
     text, tree,
 };
 use crate::{
-    app::{App, read_schema},
+    app::{assemble, open, read_schema},
     config::{
         Config, Overrides, ProcessEnvironment,
         variable::{DOCUMENTS_DIR, SCHEMA_FILE},
@@ -145,7 +145,7 @@ impl Ask {
             Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref()).with(&DOCUMENTS_DIR, self.documents.as_ref());
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         text::start_warnings()?;
-        let app = App::open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
+        let app = assemble(open(read_schema(&config.schema)?, &config.source, None, config.settings).await?);
         Ok(Service::InProcess(app.apis(config.limits.requests_max).permissions))
     }
 

@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 use self::files::{Expected, Files};
 use super::{Ended, Failure, Outcome, text};
 use crate::{
-    app::{App, AppError, read_schema},
-    check::{Checker, Consistency, Settings},
+    app::{AppError, Parts, assemble, read_schema},
+    check::{Checker, Consistency},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::Question,
     sample::{Sample, draw},
@@ -90,7 +90,7 @@ impl Write {
         for (_, subject) in schema.subjects().filter(|(_, subject)| subject.secret) {
             text::warn(&format!("nobody asks as `{}`: its ids are secret, and would stand in a file", subject.name));
         }
-        let app = App::over_mongodb(Arc::clone(&schema), mongodb, Settings::default(), None);
+        let app = assemble(Parts::over_mongodb(Arc::clone(&schema), mongodb));
         let expected = answers(&app.checker, &questions).await?;
         let allowed = expected.iter().filter(|expected| expected.allowed).count();
         let asked = questions.iter().map(|question| files::asked(&schema, question)).collect();

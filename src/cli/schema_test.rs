@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, Failure, Outcome, text};
 use crate::{
-    app::{App, read_schema},
+    app::{assemble, open, read_schema},
     check::{Checked, Consistency, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::{Answer, Millis, Question, Reason},
@@ -98,7 +98,7 @@ impl SchemaTest {
         let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
-        let app = App::open(schema, &source, None, Settings::default()).await?;
+        let app = assemble(open(schema, &source, None, Settings::default()).await?);
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
@@ -107,8 +107,8 @@ impl SchemaTest {
         let mut results = Vec::new();
         for (expectation, checked) in expectations.iter().zip(checked) {
             let found = checked.map_err(Failure::no_answer_because)?;
-            let passed = expectation.is_met(app.checker.schema(), &found);
-            results.push((expectation, shown(app.checker.schema(), &found), passed));
+            let passed = expectation.is_met(&app.schema, &found);
+            results.push((expectation, shown(&app.schema, &found), passed));
         }
         let failed = results.iter().filter(|(.., passed)| !passed).count();
         if self.json {

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use super::{Deadline, Source, SourceError};
 use crate::{
     diagnosis::error_chain,
-    freshness::{Clock, Epoch, Freshness, LocalTime, Probe},
+    freshness::{Clock, Freshness, LocalTime, Probe},
 };
 
 /// How often a probe is sent, even if nothing waits for it.
@@ -85,12 +85,6 @@ impl Prober {
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.source.clock()
-    }
-
-    /// The current epoch.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.freshness.epoch()
     }
 
     /// A probe that was sent no earlier than `since`: the last answered one, one in flight, or a new one.

@@ -145,7 +145,7 @@ impl Writer<'_> {
     }
 
     fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {
-        let found = self.facts.cached(lookup, id);
+        let found = self.facts.get(lookup, id);
         let lookup = self.schema.lookup(lookup);
         let documents = found.map(|cached| cached.fact.documents()).unwrap_or_default();
         proto::explanation::Fact {

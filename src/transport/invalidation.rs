@@ -30,6 +30,7 @@ const NAMED_MAX: usize = 10_000;
 /// The service, as tonic calls it.
 #[derive(Clone)]
 pub struct InvalidationApi {
+    schema: Arc<Schema>,
     invalidator: Invalidator,
     permits: Arc<Semaphore>,
 }
@@ -37,8 +38,8 @@ pub struct InvalidationApi {
 impl InvalidationApi {
     /// A service that takes one of `permits` for each request, and refuses a request if none is free.
     #[must_use]
-    pub fn new(invalidator: Invalidator, permits: Arc<Semaphore>) -> Self {
-        Self { invalidator, permits }
+    pub fn new(schema: Arc<Schema>, invalidator: Invalidator, permits: Arc<Semaphore>) -> Self {
+        Self { schema, invalidator, permits }
     }
 }
 
@@ -48,7 +49,7 @@ impl InvalidationService for InvalidationApi {
         let deadline = deadline(request.metadata());
         let _permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
         let request = request.into_inner();
-        let outdated = outdated(self.invalidator.schema(), &request).map_err(|wrong| status::invalid(&wrong))?;
+        let outdated = outdated(&self.schema, &request).map_err(|wrong| status::invalid(&wrong))?;
         let invalidated = timeout_at(deadline.instant(), self.invalidator.invalidate(&outdated, deadline)).await;
         let invalidated = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => Status::deadline_exceeded("nothing was invalidated in time"),

@@ -24,8 +24,11 @@ use super::{
 };
 use crate::{
     check::{CheckError, Checked, Checker, Consistency},
+    freshness::Clock,
     question::Question,
+    schema::Schema,
     source::Deadline,
+    telemetry::Metrics,
 };
 
 /// The most questions in one batch.
@@ -38,6 +41,8 @@ const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 /// The service, as tonic calls it and as the command line calls it in process.
 #[derive(Clone)]
 pub struct PermissionApi {
+    schema: Arc<Schema>,
+    clock: Clock,
     checker: Checker,
     permits: Arc<Semaphore>,
     record: Record,
@@ -54,9 +59,15 @@ struct Admitted<'a> {
 impl PermissionApi {
     /// A service that takes one of `permits` for each request, and refuses a request if none is free.
     #[must_use]
-    pub fn new(checker: Checker, permits: Arc<Semaphore>) -> Self {
-        let record = Record::new(Arc::clone(checker.schema()), checker.metrics());
-        Self { checker, permits, record }
+    pub fn new(
+        schema: Arc<Schema>,
+        checker: Checker,
+        clock: Clock,
+        metrics: &Arc<Metrics>,
+        permits: Arc<Semaphore>,
+    ) -> Self {
+        let record = Record::new(Arc::clone(&schema), metrics);
+        Self { schema, clock, checker, permits, record }
     }
 
     /// The same service, logging a random share of answers: none at 0, all at 1.
@@ -73,7 +84,7 @@ impl PermissionApi {
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
         let permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
-        let required = convert::consistency(consistency, self.checker.clock()).unwrap_or_else(|violation| {
+        let required = convert::consistency(consistency, self.clock).unwrap_or_else(|violation| {
             violations.push(violation);
             Consistency::FullyConsistent
         });
@@ -88,7 +99,7 @@ impl PermissionApi {
     }
 
     fn answer(&self, checked: &Checked) -> proto::Answer {
-        convert::answer(self.checker.schema(), checked)
+        convert::answer(&self.schema, checked)
     }
 }
 
@@ -117,7 +128,7 @@ impl PermissionService for PermissionApi {
         let (metadata, extensions, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
-        let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
+        let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let checked = self.ask_one(&question, &admitted).await?;
         self.record.of(&extensions).answered(&question, &checked);
@@ -135,7 +146,7 @@ impl PermissionService for PermissionApi {
         if !violations.is_empty() {
             return Err(status::invalid(&violations));
         }
-        let schema = self.checker.schema();
+        let schema = &self.schema;
         let mut valid = Vec::with_capacity(questions.len());
         let mut results = Vec::with_capacity(questions.len());
         for (place, question) in questions.iter().enumerate() {
@@ -183,7 +194,7 @@ impl PermissionService for PermissionApi {
         let (metadata, extensions, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
-        let schema = self.checker.schema();
+        let schema = &self.schema;
         let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
         let questions = valid(questions, violations)?;
         let checked = self.checker.check(&questions, admitted.consistency, admitted.deadline).await;
@@ -201,12 +212,12 @@ impl PermissionService for PermissionApi {
             request.into_parts();
         let mut violations = Vec::new();
         let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
-        let question = convert::question(self.checker.schema(), subject.as_ref(), &permission, resource.as_ref());
+        let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;
         let explained = explained.map_err(|error| admitted.status(&error))?;
         self.record.of(&extensions).answered(&question, &explained.checked);
-        Ok(Response::new(explanation::response(self.checker.schema(), &question, &explained)))
+        Ok(Response::new(explanation::response(&self.schema, &question, &explained)))
     }
 }
 

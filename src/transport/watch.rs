@@ -22,7 +22,8 @@ use crate::{
     check::Checker,
     freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
     question::Subject,
-    telemetry::Present,
+    schema::Schema,
+    telemetry::{Metrics, Present},
 };
 
 /// The most Watch streams at once.
@@ -37,6 +38,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// The service, as tonic calls it.
 #[derive(Clone)]
 pub struct WatchApi {
+    schema: Arc<Schema>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
     checker: Checker,
     bus: Arc<Bus>,
     permits: Arc<Semaphore>,
@@ -47,9 +51,9 @@ pub struct WatchApi {
 impl WatchApi {
     /// A service that streams the updates of this bus until the process ends.
     #[must_use]
-    pub fn new(checker: Checker, bus: Arc<Bus>) -> Self {
+    pub fn new(schema: Arc<Schema>, checker: Checker, clock: Clock, metrics: Arc<Metrics>, bus: Arc<Bus>) -> Self {
         let permits = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { checker, bus, permits, stopped: watch::channel(false).1 }
+        Self { schema, clock, metrics, checker, bus, permits, stopped: watch::channel(false).1 }
     }
 
     /// The same service, whose streams end once this is true.
@@ -65,7 +69,7 @@ impl WatchService for WatchApi {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (arrived, deadline) = (LocalTime::now(), deadline(request.metadata()));
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| status::overloaded())?;
-        let clock = self.checker.clock();
+        let clock = self.clock;
         if clock == Clock::Local {
             return Err(Status::failed_precondition(
                 "a MongoDB that is no replica set does not report changes: run mongod with --replSet, and rs.initiate() once",
@@ -80,13 +84,14 @@ impl WatchService for WatchApi {
             }
         };
         let stream = WatchStream {
-            checker: self.checker.clone(),
+            schema: Arc::clone(&self.schema),
+            clock,
             subscription: self.bus.subscribe(since),
             stopped: self.stopped.clone(),
             pending: VecDeque::new(),
             last_sent: None,
             _permit: permit,
-            _counted: self.checker.metrics().watch_stream(),
+            _counted: self.metrics.watch_stream(),
         };
         Ok(Response::new(Box::pin(stream::unfold(Some(stream), WatchStream::next))))
     }
@@ -94,7 +99,8 @@ impl WatchService for WatchApi {
 
 /// An open Watch stream.
 struct WatchStream {
-    checker: Checker,
+    schema: Arc<Schema>,
+    clock: Clock,
     subscription: Subscription,
     stopped: watch::Receiver<bool>,
     /// The responses to the last update that are not yet sent.
@@ -146,7 +152,7 @@ impl WatchStream {
     }
 
     fn change(&self, change: &Change) -> proto::Change {
-        let schema = self.checker.schema();
+        let schema = &self.schema;
         let what = match &change.what {
             Changed::Everything => What::Everything(true),
             Changed::Document { collection, id } => {
@@ -170,6 +176,6 @@ impl WatchStream {
     }
 
     fn token(&self, moment: Moment) -> String {
-        Token { clock: self.checker.clock(), moment }.to_string()
+        Token { clock: self.clock, moment }.to_string()
     }
 }

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{CheckError, Checker, Consistency, Settings},
+    app::{App, Parts, assemble},
+    check::{CheckError, Consistency},
     evaluate::{GRANTS_SHOWN, STEPS_MAX, Tree},
     question::{Answer, Question, Reason},
     schema::{Schema, SubjectText},
     source::{Deadline, documents::Documents},
-    telemetry::Metrics,
 };
 
 const SCHEMA: &str = r#"
@@ -28,15 +28,15 @@ up     = { field = "up", resource = "node" }
 read = "member | up.read"
 "#;
 
-fn checker(nodes: Vec<Document>) -> Checker {
+fn app(nodes: Vec<Document>) -> App {
     let schema = Arc::new(Schema::parse("schema.toml", SCHEMA).unwrap());
     let documents = Documents::new(&schema, &BTreeMap::from([("nodes".to_owned(), nodes)]));
-    Checker::new(schema, Arc::new(documents), Arc::<Metrics>::default(), Settings::default())
+    assemble(Parts::new(schema, Arc::new(documents)))
 }
 
-fn may_read(checker: &Checker, user: i64, node: &str) -> Question {
+fn may_read(app: &App, user: i64, node: &str) -> Question {
     let subject = SubjectText::Known { kind: "", id: &user.to_string() };
-    checker.schema().question(subject, "read", "node", node).unwrap()
+    app.schema.question(subject, "read", "node", node).unwrap()
 }
 
 fn steps(tree: &Tree) -> usize {
@@ -50,14 +50,14 @@ fn most_grants(tree: &Tree) -> usize {
 #[tokio::test]
 async fn an_id_that_an_array_repeats_counts_once() {
     let up: Vec<&str> = std::iter::repeat_n("a", 11_000).chain(["good"]).collect();
-    let checker = checker(vec![
+    let app = app(vec![
         doc! { "_id": "root", "up": up },
         doc! { "_id": "a", "members": [1] },
         doc! { "_id": "good", "members": [7] },
     ]);
-    let questions = [may_read(&checker, 7, "root"), may_read(&checker, 8, "root")];
+    let questions = [may_read(&app, 7, "root"), may_read(&app, 8, "root")];
     let answers =
-        checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_secs(30))).await;
+        app.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_secs(30))).await;
     let answers: Vec<Answer> = answers.into_iter().map(|checked| checked.unwrap().answer).collect();
     assert!(matches!(answers[0], Answer::Allowed { .. }), "{answers:?}");
     assert_eq!(answers[1], Answer::Denied(Reason::NoGrant));
@@ -72,10 +72,10 @@ async fn an_explanation_stays_small_however_much_the_evaluator_looks_at() {
         let up: Vec<String> = (0..3).map(|next| format!("{}-{next}", level + 1)).collect();
         nodes.extend((0..3).map(|at| doc! { "_id": format!("{level}-{at}"), "up": &up, "members": &members }));
     }
-    let checker = checker(nodes);
-    let question = may_read(&checker, -1, "root");
+    let app = app(nodes);
+    let question = may_read(&app, -1, "root");
     let deadline = Deadline::after(Duration::from_mins(2));
-    let explained = checker.explain(&question, Consistency::FullyConsistent, deadline).await.unwrap();
+    let explained = app.checker.explain(&question, Consistency::FullyConsistent, deadline).await.unwrap();
     assert!(steps(&explained.tree) <= STEPS_MAX);
     assert!(most_grants(&explained.tree) <= 2 * GRANTS_SHOWN);
     assert!(matches!(explained.checked.answer, Answer::Denied(_)));
@@ -86,10 +86,10 @@ async fn questions_after_the_deadline_are_not_evaluated() {
     let wide = |of: &str| (0..95).map(|at| Bson::String(format!("{of}{at}."))).collect::<Vec<_>>();
     let mut nodes = vec![doc! { "_id": "root", "up": wide("") }];
     nodes.extend((0..95).map(|at| doc! { "_id": format!("{at}."), "up": wide(&format!("{at}.")) }));
-    let checker = checker(nodes);
-    let questions: Vec<Question> = (0..5_000).map(|user| may_read(&checker, user, "root")).collect();
+    let app = app(nodes);
+    let questions: Vec<Question> = (0..5_000).map(|user| may_read(&app, user, "root")).collect();
     let answers =
-        checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_millis(100))).await;
+        app.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(Duration::from_millis(100))).await;
     assert_eq!(answers.len(), questions.len());
     let late = answers.iter().filter(|answer| matches!(answer, Err(CheckError::DeadlineExceeded))).count();
     assert!(late > 0, "five thousand wide trees take longer than a tenth of a second");

@@ -15,10 +15,10 @@ use mongodb::{
     event::command::CommandEvent,
 };
 use permcached::{
-    check::{Checker, Consistency, Settings},
+    app::{App, Parts, assemble},
+    check::{Consistency, Settings},
     question::{Answer, Question},
     source::{Deadline, mongodb::MongoDb},
-    telemetry::Metrics,
 };
 
 use crate::support::{
@@ -100,7 +100,7 @@ async fn cold(app_name: &str) -> (Asked, Recorded) {
 async fn ask(asked: &Asked, source: &Recorded, questions: &[Question]) -> (Vec<String>, Vec<Round>) {
     let (rounds, sum) = (asked.metric("permcached_check_rounds_count"), asked.metric("permcached_check_rounds_sum"));
     let checked = asked.checker.check(questions, Consistency::FullyConsistent, Deadline::after(DEADLINE)).await;
-    let schema = asked.checker.schema();
+    let schema = &asked.schema;
     let answers = checked.into_iter().map(|checked| shown(schema, checked.expect("an answer").answer)).collect();
     let rounds_taken = source.take();
     assert_eq!(asked.metric("permcached_check_rounds_count"), rounds + 1);
@@ -335,9 +335,9 @@ async fn ten_thousand_checks_of_one_file_load_each_fact_once() {
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
     // Long enough that no fact becomes too old and is read again, however busy the machine is.
     let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
-    let metrics = Arc::<Metrics>::default();
-    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::clone(&metrics), settings);
-    let crowd = Asked { checker, metrics };
+    let parts = Parts::new(Arc::clone(&schema), Arc::new(source));
+    let App { schema, checker, metrics, .. } = assemble(Parts { settings, ..parts });
+    let crowd = Asked { schema: Arc::clone(&schema), checker, metrics };
     let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
     monitor.take();
     let checks = (0..CHECKS).map(|_| {

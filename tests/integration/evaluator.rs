@@ -13,7 +13,8 @@ mod naive;
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use permcached::{
-    check::{Checker, Consistency, Settings},
+    app::{Parts, assemble},
+    check::Consistency,
     evaluate::{AvailableFacts, Outcome, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
     freshness::Moment,
@@ -140,12 +141,9 @@ impl Bench {
         };
         let schema = Arc::new(schema);
         let source = Arc::new(Documents::new(&schema, &case.collections));
-        let checker = Checker::new(
-            Arc::clone(&schema),
-            Arc::clone(&source) as Arc<dyn Source>,
-            Arc::clone(&self.metrics),
-            Settings::default(),
-        );
+        let metrics = Arc::clone(&self.metrics);
+        let parts = Parts::new(Arc::clone(&schema), Arc::<Documents>::clone(&source));
+        let checker = assemble(Parts { metrics, ..parts }).checker;
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for question in &case.questions {

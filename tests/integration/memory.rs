@@ -14,7 +14,8 @@ use std::{
 
 use bson::{DateTime, Document, doc, oid::ObjectId};
 use permcached::{
-    check::{Checker, Consistency, Settings},
+    app::{App, Parts, assemble},
+    check::Consistency,
     fact::{Fact, FactKey},
     facts::{FreshnessRequirement, Memory},
     freshness::Moment,
@@ -229,8 +230,8 @@ async fn a_hit_allocates_nothing() {
     ]);
     let source = Documents::new(&schema, &collections);
     let first = source.revision();
-    let checker = Checker::new(Arc::clone(&schema), Arc::new(source), Arc::default(), Settings::default());
-    checker.freshness().begin_at(first);
+    let App { checker, facts, freshness, .. } = assemble(Parts::new(Arc::clone(&schema), Arc::new(source)));
+    freshness.begin_at(first);
     let asked = question(&schema, &format!("user:{}", id(1, 1)), "read", &format!("file:{}", id(2, 1)));
     let questions = std::slice::from_ref(&asked);
     let ask = || checker.check(questions, Consistency::MinimizeLatency, Deadline::after(Duration::from_mins(1)));
@@ -241,12 +242,12 @@ async fn a_hit_allocates_nothing() {
     let by_id = lookup(&schema, "files", "_id");
     let mut cached = None;
     let hit = allocation_counter::measure(|| {
-        cached = checker.facts().cached(by_id, &asked.resource.id, FreshnessRequirement::default());
+        cached = facts.cached(by_id, &asked.resource.id, FreshnessRequirement::default());
     });
     assert_eq!(cached.expect("it is cached").fact.id(), &asked.resource.id);
     assert_eq!(hit.count_total, 0, "{hit:?}");
     let miss = allocation_counter::measure(|| {
-        assert!(checker.facts().cached(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
+        assert!(facts.cached(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
     });
     assert_eq!(miss.count_total, 0, "{miss:?}");
     let whole = allocation_counter::measure(|| {

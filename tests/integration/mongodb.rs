@@ -172,7 +172,7 @@ async fn monitored_grants(app_name: &str, documents: Vec<Document>) -> (Asked, M
 async fn a_lookup_of_more_than_40000_documents_is_split() {
     let documents = (0..42).flat_map(|page| grants(page, 1_000)).collect();
     let (asked, monitor) = monitored_grants("mongodb-split", documents).await;
-    let schema = asked.checker.schema();
+    let schema = &asked.schema;
     let questions: Vec<Question> =
         (0..50).map(|page| question(schema, "user:7", "read", &format!("page:{page}"))).collect();
     monitor.take();
@@ -192,7 +192,7 @@ async fn documents_that_fit_in_no_reply_are_indeterminate_and_the_rest_of_a_batc
     let filler = "x".repeat(20_000);
     let large = (0..900).map(|_| doc! { "page": 1, "user": &filler });
     let (asked, monitor) = monitored_grants("mongodb-large", large.chain(grants(2, 3)).collect()).await;
-    let schema = asked.checker.schema();
+    let schema = &asked.schema;
     let questions = ["page:1", "page:2", "page:3"].map(|page| question(schema, "user:7", "read", page));
     monitor.take();
     let checked = asked.check(&questions, NOW).await;

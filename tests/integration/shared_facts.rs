@@ -14,8 +14,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bson::{doc, oid::ObjectId};
 use mongodb::Database;
 use permcached::{
-    app::App,
-    check::{Checked, Consistency, Settings},
+    app::{Parts, Sharing, assemble},
+    check::{Checked, Consistency},
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, SharedFacts, codec},
     freshness::Moment,
@@ -24,7 +24,7 @@ use permcached::{
     schema::Schema,
     source::mongodb::MongoDb,
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::sleep;
 
 use crate::support::{
     both::{asked_of, fill, found_in, schema, shown},
@@ -76,7 +76,6 @@ struct Instance {
     monitor: Monitor,
     names: Names,
     shared: Arc<SharedFacts>,
-    _tasks: JoinSet<()>,
 }
 
 impl World {
@@ -106,15 +105,12 @@ impl World {
         let identity = source.identity().await.expect("mongod answers");
         let names = Names::new(&identity, self.schema.fingerprint(), FORMAT);
         let link = Link::new(Arc::new(Server::parse(&self.url).expect("a URL of the test's own")), ANSWER_TIME);
-        let mut app = App::over_mongodb(Arc::clone(&self.schema), source, Settings::default(), None);
-        let (schema, metrics) = (Arc::clone(&self.schema), Arc::clone(&app.metrics));
-        let (shared, writer) = SharedFacts::new(link.clone(), names.clone(), schema, metrics);
-        app.checker = app.checker.sharing(Arc::clone(&shared));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(link.clone().run(|_| ()));
-        tasks.spawn(writer.run());
+        // Facts alone are shared: each instance follows MongoDB with a change stream of its own.
+        let sharing = Some(Sharing { names: names.clone(), changes: None, facts: Some(link.clone()) });
+        let app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&self.schema), source) });
+        let shared = app.shared_facts.clone().expect("the clock is the cluster's");
         let live = Live::start(Arc::clone(&self.schema), database, app).await;
-        Instance { live, link, monitor, names, shared, _tasks: tasks }
+        Instance { live, link, monitor, names, shared }
     }
 
     fn lookup(&self, collection: &str) -> LookupId {

@@ -16,11 +16,11 @@ use std::{
 
 use bson::{DateTime, Document, doc};
 use permcached::{
-    check::{Checker, Consistency, Settings},
+    app::{Parts, assemble},
+    check::Consistency,
     question::{Answer, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, documents::Documents},
-    telemetry::Metrics,
 };
 
 /// The time of all questions.
@@ -144,8 +144,7 @@ impl Model {
         });
         let collections = BTreeMap::from([("tuples".to_owned(), tuples.collect())]);
         let source = Documents::new(&self.schema, &collections);
-        let checker =
-            Checker::new(Arc::clone(&self.schema), Arc::new(source), Arc::new(Metrics::default()), Settings::default());
+        let checker = assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source))).checker;
         let questions: Vec<Question> = self.expectations.iter().map(|expectation| self.question(expectation)).collect();
         let noon = DateTime::parse_rfc3339_str(NOON).unwrap().timestamp_millis();
         let deadline = Deadline::after(Duration::from_secs(30));

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bson::{Bson, Document, doc};
 use permcached::{
-    check::{Checker, Consistency, Settings},
+    app::{App, Parts, assemble},
+    check::{Checker, Consistency},
     evaluate::{DEPTH_MAX, NODES_MAX},
     fact::DOCUMENTS_MAX,
     question::Reason,
@@ -46,6 +47,7 @@ const GROUPS: &str = r#"
 "#;
 
 struct World {
+    schema: Arc<Schema>,
     checker: Checker,
 }
 
@@ -62,12 +64,13 @@ impl World {
     fn of(collections: impl Into<BTreeMap<String, Vec<Document>>>) -> Self {
         let schema = Arc::new(Schema::parse("groups.toml", GROUPS).expect("a valid schema"));
         let source = Arc::new(Documents::new(&schema, &collections.into()));
-        Self { checker: Checker::new(schema, source, Arc::default(), Settings::default()) }
+        let App { schema, checker, .. } = assemble(Parts::new(schema, source));
+        Self { schema, checker }
     }
 
     fn ask(&self, subject: &str, permission: &str, group: i64) -> Answered {
         let subject = SubjectText::Known { kind: "user", id: subject };
-        let question = self.checker.schema().question(subject, permission, "group", &group.to_string());
+        let question = self.schema.question(subject, permission, "group", &group.to_string());
         let questions = [question.expect("a question of the schema")];
         let checked = runtime().block_on(self.checker.check(&questions, Consistency::FullyConsistent, deadline()));
         let checked = checked.into_iter().next().expect("one answer").expect("documents in memory are always there");

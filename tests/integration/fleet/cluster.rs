@@ -72,6 +72,6 @@ async fn a_cluster_serves_all_purposes_also_after_each_master_was_killed() {
         assert_changes_are_applied(&fleet).await;
     }
     for live in fleet.each() {
-        assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+        assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
     }
 }

@@ -36,7 +36,7 @@ async fn a_killed_leader_is_replaced_and_no_facts_are_dropped() {
     let question = reads(&fleet.instances[0].live, FILE);
     for left in [2, 1] {
         fleet.until_cached(&question, GUEST).await;
-        let floors: Vec<_> = fleet.each().map(|live| live.app.checker.freshness().floor()).collect();
+        let floors: Vec<_> = fleet.each().map(|live| live.app.freshness.floor()).collect();
         let leading = leader(&fleet).await;
         // Its tasks are aborted; the lease stays as it was.
         drop(fleet.instances.remove(leading));
@@ -46,7 +46,7 @@ async fn a_killed_leader_is_replaced_and_no_facts_are_dropped() {
         leader(&fleet).await;
         assert_eq!(fleet.instances.len(), left);
         for (live, floor) in fleet.each().zip(floors.iter().enumerate().filter(|(at, _)| *at != leading)) {
-            assert_eq!(live.app.checker.freshness().floor(), *floor.1);
+            assert_eq!(live.app.freshness.floor(), *floor.1);
         }
         let back = fleet.instances[0].live.insert("shares", vec![share(SHARE, FILE)]).await;
         fleet.until_applied(back, &question, GUEST).await;
@@ -81,7 +81,7 @@ async fn two_leaders_at_once_do_no_harm() {
         fleet.until_applied(back, &question, GUEST).await;
     }
     for live in fleet.each() {
-        assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+        assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
     }
 }
 

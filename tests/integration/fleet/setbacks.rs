@@ -46,7 +46,7 @@ impl Setting {
     /// Asserts that no instance dropped facts that had not changed.
     fn assert_nothing_dropped(&self) {
         for (live, floor) in self.fleet.each().zip(&self.floors) {
-            assert_eq!(live.app.checker.freshness().floor(), *floor);
+            assert_eq!(live.app.freshness.floor(), *floor);
         }
     }
 
@@ -167,7 +167,7 @@ async fn an_instance_that_may_not_subscribe_follows_mongodb_until_it_may() {
     setting.assert_works().await;
     let unsubscribed = &setting.fleet.instances[3].live;
     assert!(!unsubscribed.app.bus.covers_all_changes());
-    assert_eq!(unsubscribed.app.checker.freshness().floor(), floor);
+    assert_eq!(unsubscribed.app.freshness.floor(), floor);
     // Once it may subscribe, it does.
     redis.set_user("unsubscribed", "secret", "~pc:* &pc:* +@all");
     until(|| unsubscribed.app.bus.covers_all_changes()).await;

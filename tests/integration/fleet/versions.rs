@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bson::doc;
 use permcached::{
-    app::{App, Sharing},
+    app::{Parts, Sharing, assemble},
     check::{Consistency, Settings},
     freshness::{Clock, LocalTime},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
@@ -86,7 +86,7 @@ async fn assert_hints_are_shared(one: &Live, other: &Live) {
             assert!(token.moment > before.moment);
             // The receiver's marks suffice: no request passes the token.
             let marked = || {
-                let freshness = receiver.app.checker.freshness();
+                let freshness = &receiver.app.freshness;
                 freshness.subject_mark(&question.subject) >= token.moment
                     || freshness.floor() >= token.moment
                     || receiver
@@ -140,14 +140,15 @@ async fn without_change_streams_an_invalidation_reaches_every_instance() {
         let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
         // Long enough that no fact expires during the test.
         let settings = Settings { staleness_max: std::time::Duration::from_mins(1), ..Settings::default() };
-        let app = App::over_mongodb(Arc::clone(&schema), source, settings, Some(sharing));
+        let parts = Parts::over_mongodb(Arc::clone(&schema), source);
+        let app = assemble(Parts { sharing: Some(sharing), settings, ..parts });
         instances.push(Live::start(Arc::clone(&schema), database.clone(), app).await);
     }
     let [one, other] = instances.as_slice() else { panic!("there are two") };
     let question = reads(one, FILE);
     // The receiver's ticks are far ahead of the sender's.
     for _ in 0..10_000 {
-        let probe = other.app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+        let probe = other.app.prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
         probe.expect("a tick requires no server");
     }
     for live in &instances {

@@ -192,7 +192,7 @@ async fn every_write_that_ends_a_grant_ends_it_within_the_bound_without_a_stream
         live.run((case.write)(number)).await;
         waiting.push((case.name, question, Instant::now()));
     }
-    let applied = live.app.checker.freshness().watermark();
+    let applied = live.app.freshness.watermark();
     let ending = async {
         while !waiting.is_empty() {
             let mut left = Vec::new();
@@ -214,7 +214,7 @@ async fn every_write_that_ends_a_grant_ends_it_within_the_bound_without_a_stream
         }
     };
     timeout(TIME_MAX, ending).await.expect("each grant is denied in the end");
-    assert_eq!(live.app.checker.freshness().watermark(), applied, "no change batch was applied");
+    assert_eq!(live.app.freshness.watermark(), applied, "no change batch was applied");
     silent.off().await;
 }
 

@@ -43,7 +43,7 @@ async fn a_collection_renamed_over_a_watched_one_is_noticed() {
     with_index(&two.first, "prepared").await;
     let moment = rename(&two.first, "prepared", "shares").await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
-    assert!(two.second.app.checker.freshness().floor() >= moment, "the floor is raised");
+    assert!(two.second.app.freshness.floor() >= moment, "the floor is raised");
     is_still_heard(&two, &question).await;
 }
 

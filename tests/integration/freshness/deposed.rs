@@ -8,7 +8,7 @@ use std::{
 use bson::{Document, doc};
 use mongodb::{Client, Database};
 use permcached::{
-    app::App,
+    app::{ChangesFrom, Parts, assemble},
     check::{CheckError, Consistency, Settings},
     freshness::Moment,
     question::Question,
@@ -20,7 +20,7 @@ use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{
     both::{fill, schema, shown},
     controlled::ControlledSource,
-    live::{Live, in_the_end, no_trouble, operation_time},
+    live::{Live, in_the_end, operation_time},
     replica_set::ReplicaSet,
 };
 
@@ -66,8 +66,8 @@ impl Guest {
     /// An application that reads here and has its stream there, and remembers that the guest may read.
     async fn live(&self, source: Arc<dyn Source>, stream: MongoDb) -> (Live, Question) {
         let settings = Settings { staleness_max: BOUND, ..Settings::default() };
-        let app = App::over(Arc::clone(&self.schema), source, settings, no_trouble());
-        let app = app.following(Arc::new(stream));
+        let changes = ChangesFrom::ChangeStream(Arc::new(stream));
+        let app = assemble(Parts { changes, settings, ..Parts::new(Arc::clone(&self.schema), source) });
         let live = Live::start(Arc::clone(&self.schema), self.database.clone(), app).await;
         let question = reads(&live, USER, 1);
         assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
@@ -132,7 +132,7 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     // Where it is where the stream is, it stands still, and counts for nothing.
     let (live, question) = &stream;
     assert_eq!(ends_in_time(live, question, revoked).await.expect("the primary answers"), NO_GRANT);
-    assert!(live.app.checker.freshness().watermark() < moment, "the stream cannot tell");
+    assert!(live.app.freshness.watermark() < moment, "the stream cannot tell");
     // Where it is read, it does not know the moment that is asked for.
     let (live, question) = &reads;
     let asked = live.app.checker.check(

@@ -79,7 +79,7 @@ async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
     let mut was_late = false;
     for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
         let moment = set_active(&live, active).await;
-        was_late |= live.app.checker.freshness().watermark() < moment;
+        was_late |= live.app.freshness.watermark() < moment;
         assert_eq!(live.says(&question, at_least(moment)).await, wanted);
     }
     assert!(was_late, "the feed is late");
@@ -92,7 +92,7 @@ async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_somethi
     let _remembered = live.remembers(&question).await;
     let failing = doc! { "failCommands": ["find"], "errorCode": 11_600 };
     let failing = FailPoint::on(mongo(), "unconfirmed feed", "alwaysOn", failing).await;
-    let freshness = live.app.checker.freshness();
+    let freshness = &live.app.freshness;
     let (shares, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let (mut first, mut last) = (None, Moment::default());
     for active in [false, true, false] {
@@ -123,7 +123,7 @@ async fn a_stream_that_fails_is_opened_again_where_it_was() {
         let moment = set_active(&live, true).await;
         live.heard(moment).await;
         let _remembered = live.remembers(&question).await;
-        assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped: {code}");
+        assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped: {code}");
     }
 }
 
@@ -253,7 +253,7 @@ async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
     let (live, question) = guest("lost feed").await;
     for code in [286, 280, 10_334] {
         let _remembered = live.remembers(&question).await;
-        let freshness = live.app.checker.freshness();
+        let freshness = &live.app.freshness;
         let floor = freshness.floor();
         let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
         until(|| freshness.floor() > floor).await;
@@ -299,7 +299,7 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     });
     let live = Live::new(SCHEMA, &[users(), ("shares", shares.collect())]).await;
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
-    let facts = live.app.checker.facts().clone();
+    let facts = live.app.facts.clone();
     let key = |number| FactKey { lookup, id: Id::ObjectId(numbered(number).bytes()) };
     let loaded =
         facts.load((0..COUNT).map(key).collect(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await;
@@ -319,7 +319,7 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
         }
     });
     // So that nothing but the stream itself holds back what may be said.
-    let prober = live.app.checker.prober().clone();
+    let prober = live.app.prober.clone();
     let probing = tokio::spawn(async move {
         loop {
             let record_probe = prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;

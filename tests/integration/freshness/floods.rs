@@ -46,7 +46,7 @@ async fn guest_among(app_name: &str, others: u32, fields: &Document) -> (Live, Q
 /// Waits until the feed has got past a moment.
 async fn is_past(live: &Live, moment: Moment) {
     let past = async {
-        while live.app.checker.freshness().watermark() < moment {
+        while live.app.freshness.watermark() < moment {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -73,13 +73,13 @@ async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
     is_past(&live, moment).await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+    assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
 }
 
 #[tokio::test]
 async fn more_changes_at_one_moment_than_are_kept_count_against_all_that_is_remembered() {
     let (live, question) = guest_among("crowd", CROWD, &doc! { "file_id": id(2) }).await;
-    let freshness = live.app.checker.freshness();
+    let freshness = &live.app.freshness;
     assert_eq!(freshness.floor(), live.first_floor);
     let moment = end_all_at_once(&live).await;
     is_past(&live, moment).await;
@@ -100,5 +100,5 @@ async fn a_transaction_is_got_past_however_long_it_takes_to_show() {
     is_past(&live, moment).await;
     slow.off().await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    assert_eq!(live.app.checker.freshness().floor(), live.first_floor, "nothing was dropped");
+    assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
 }

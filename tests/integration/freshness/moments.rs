@@ -62,7 +62,7 @@ async fn a_token_in_the_future_is_refused_and_affects_no_other_request() {
     for _ in 0..3 {
         let refused = live.ask(&question, at_least(future)).await;
         assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
-        assert!(live.app.checker.freshness().newest_moment() < future, "the newest moment is not raised to it");
+        assert!(live.app.freshness.newest_moment() < future, "the newest moment is not raised to it");
         assert_eq!(live.says(&question, at_least(now)).await, GUEST);
         assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
         assert_eq!(live.says(&question, Consistency::FullyConsistent).await, GUEST);

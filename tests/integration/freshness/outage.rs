@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bson::{Document, doc};
 use permcached::{
-    app::App,
+    app::{Parts, assemble},
     check::{CheckError, Consistency, Settings},
     fact::FactKey,
     facts::FreshnessRequirement,
@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use super::{GUEST, NO_GRANT, SCHEMA, USER, feed::let_go, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
-    live::{Live, no_trouble},
+    live::Live,
     monitored::FailPoint,
     servers::mongo,
     service::Service,
@@ -145,7 +145,7 @@ async fn a_request_with_a_short_deadline_gets_no_stale_answer_while_mongodb_answ
     let (live, _) = guest("impatient").await;
     let source = MongoDb::open(Arc::clone(&live.schema), live.database.clone()).await.expect("mongod answers");
     let settings = Settings { staleness_max: BOUND, ..Settings::default() };
-    let app = App::over(Arc::clone(&live.schema), Arc::new(source), settings, no_trouble());
+    let app = assemble(Parts { settings, ..Parts::new(Arc::clone(&live.schema), Arc::new(source)) });
     let without_stream = Live::start(Arc::clone(&live.schema), live.database.clone(), app).await;
     let keep = keeps(&without_stream, 1);
     assert_eq!(shown(&without_stream.schema, without_stream.remembers(&keep).await), GUEST);
@@ -185,7 +185,7 @@ async fn errors_are_not_cached() {
     }
     failing.off().await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
-    assert!(live.app.checker.freshness().newest_moment() > Moment::default());
+    assert!(live.app.freshness.newest_moment() > Moment::default());
 }
 
 /// Cached facts count only as long as probes are answered. Slow finds do not delay probes, however many there are.
@@ -197,14 +197,14 @@ async fn a_probe_does_not_wait_for_loads() {
     let uri = format!("{}&appName=crowd", mongo().uri());
     let source = MongoDb::connect(Arc::clone(&live.schema), &uri, Some(live.database.name())).await;
     let source = Arc::new(source.expect("mongod answers"));
-    let app = App::over(Arc::clone(&live.schema), source, Settings::default(), no_trouble());
+    let app = assemble(Parts::new(Arc::clone(&live.schema), source));
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 30_000,
     "namespace": live.full_name("shares") };
     let slow = FailPoint::on(mongo(), "crowd", "alwaysOn", slow).await;
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let loads: Vec<_> = (0..LOADS)
         .map(|number| {
-            let facts = app.checker.facts().clone();
+            let facts = app.facts.clone();
             let keys = vec![FactKey { lookup, id: Id::ObjectId([number; 12]) }];
             tokio::spawn(
                 async move { facts.load(keys, FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await },
@@ -215,7 +215,7 @@ async fn a_probe_does_not_wait_for_loads() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    let probe = app.checker.prober().probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
+    let probe = app.prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
     assert!(probe.is_ok(), "{probe:?}");
     assert!(loads.iter().all(|load| !load.is_finished()), "all loads are still in flight");
     loads.iter().for_each(tokio::task::JoinHandle::abort);

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use bson::Document;
 use permcached::{
-    app::App,
-    check::{Checked, Consistency, Settings},
+    app::{App, ChangesFrom, Parts, assemble},
+    check::{Checked, Consistency},
     fact::{DocumentId, FactKey},
     freshness::{Changed, Freshness, Moment},
     question::{Id, Question, Tier},
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, share, users};
 use crate::support::{
     both::{question, schema, shown},
-    live::{no_trouble, until},
+    live::until,
     memory_source::MemorySource,
 };
 
@@ -38,8 +38,8 @@ impl Followed {
         for (collection, documents) in [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])] {
             source.write(collection, documents, Vec::new());
         }
-        let app = App::over(Arc::clone(&schema), Arc::new(source.clone()), Settings::default(), no_trouble());
-        let mut app = app.following(Arc::new(source.clone()));
+        let changes = ChangesFrom::ChangeStream(Arc::new(source.clone()));
+        let mut app = assemble(Parts { changes, ..Parts::new(Arc::clone(&schema), Arc::new(source.clone())) });
         let tasks = app.start().await.expect("the source answers");
         let question = question(&schema, &format!("user:{}", id(USER)), "read", &format!("file:{}", id(1)));
         let followed = Self { schema, source, app, question, _tasks: tasks };
@@ -48,7 +48,7 @@ impl Followed {
     }
 
     fn freshness(&self) -> &Freshness {
-        self.app.checker.freshness()
+        &self.app.freshness
     }
 
     async fn ask(&self) -> Checked {

@@ -10,12 +10,7 @@ mod redis;
 use std::{fmt, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use permcached::{
-    check::{Checker, Consistency},
-    freshness::LocalTime,
-    question::Tier,
-    source::Deadline,
-};
+use permcached::{app::App, check::Consistency, freshness::LocalTime, question::Tier, source::Deadline};
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::{instances::InstanceFault, nodes::NodeFault, redis::RedisFault};
@@ -158,21 +153,21 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
             }
         }
         // What was just read is served from memory for a while though nothing is heard any more: that is looked at by itself.
-        hears(checker).await;
+        hears(&instance.app).await;
     };
     timeout(run.recovery_max, recovering).await.ok().map(|()| started.elapsed())
 }
 
 /// Waits until an instance has heard everything up to a moment that MongoDB has only now reached.
-async fn hears(checker: &Checker) {
+async fn hears(app: &App) {
     let began = LocalTime::now();
     let now = loop {
-        if let Ok(probe) = checker.prober().probe_since(began, Deadline::after(REQUEST_TIME)).await {
+        if let Ok(probe) = app.prober.probe_since(began, Deadline::after(REQUEST_TIME)).await {
             break probe.moment;
         }
         sleep(POLL).await;
     };
-    while checker.freshness().watermark() < now {
+    while app.freshness.watermark() < now {
         sleep(POLL).await;
     }
 }

@@ -16,8 +16,7 @@ use mongodb::{
     options::ClientOptions,
 };
 use permcached::{
-    app::{App, Sharing},
-    check::Settings,
+    app::{App, Parts, Sharing, assemble},
     link::Server,
     schema::Schema,
     source::mongodb::MongoDb,
@@ -77,7 +76,7 @@ impl Instance {
             }
             None => None,
         };
-        let mut app = App::over_mongodb(Arc::clone(&home.schema), source, Settings::default(), sharing);
+        let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&home.schema), source) });
         let tasks = app.start().await.expect("the set says what time it is");
         Self { app, tasks: Mutex::new(tasks), asked }
     }

@@ -24,8 +24,8 @@ fn stale(instance: &Instance, tier: &str) -> u64 {
 
 /// Starts the observer of an instance, at its highest rate.
 fn start_observer(instance: &Instance) -> JoinHandle<()> {
-    let checker = &instance.live.app.checker;
-    tokio::spawn(checker.facts().clone().observe_all(Arc::clone(checker.schema()), 100))
+    let app = &instance.live.app;
+    tokio::spawn(app.facts.clone().observe_all(Arc::clone(&app.schema), 100))
 }
 
 #[tokio::test(flavor = "multi_thread")]

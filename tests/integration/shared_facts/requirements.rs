@@ -60,7 +60,7 @@ impl OneFact {
         let (shared, _) = SharedFacts::new(link.clone(), names, Arc::clone(&schema), Arc::clone(&metrics));
         let source = Arc::new(ControlledSource::over(&schema, Arc::new(MemorySource::new(&schema, at(20)))));
         let memory = Arc::new(Memory::new(1 << 20));
-        let facts = Facts::new(Arc::clone(&source) as _, Arc::clone(&freshness), memory, metrics).sharing(shared);
+        let facts = Facts::new(Arc::clone(&source) as _, Arc::clone(&freshness), memory, Some(shared), metrics);
         Self { facts, freshness, source, key, link, redis, _tasks: tasks }
     }
 

@@ -94,7 +94,7 @@ async fn a_fact_with_a_stamp_in_the_future_is_not_used() {
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
     let key = second.names.fact(&world.key("shares", FILE));
-    let newest = second.live.app.checker.freshness().newest_moment();
+    let newest = second.live.app.freshness.newest_moment();
     for ahead in [3_600_u64 << 32, u64::MAX - newest.as_u64()] {
         let future = Moment::from_count(newest.as_u64() + ahead);
         raw::<()>(&world.url, &[b"SET", &key, &world.no_share(future)]);

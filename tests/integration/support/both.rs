@@ -10,7 +10,8 @@ use mongodb::{
     bson::{Document, doc},
 };
 use permcached::{
-    check::{CheckError, Checked, Checker, Consistency, Settings},
+    app::{App, Parts, assemble},
+    check::{CheckError, Checked, Checker, Consistency},
     question::{Answer, Millis, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
@@ -77,14 +78,15 @@ pub async fn fill(database: &Database, schema: &Schema, collections: &Collection
 
 /// A checker over one source, with its own metrics.
 pub struct Asked {
+    pub schema: Arc<Schema>,
     pub checker: Checker,
     pub metrics: Arc<Metrics>,
 }
 
 impl Asked {
     pub fn new(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        Self { checker: Checker::new(Arc::clone(schema), source, Arc::clone(&metrics), Settings::default()), metrics }
+        let App { schema, checker, metrics, .. } = assemble(Parts::new(Arc::clone(schema), source));
+        Self { schema, checker, metrics }
     }
 
     /// Answers the questions in order, at the time `now`.

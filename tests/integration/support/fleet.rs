@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bson::Document;
 use mongodb::Database;
 use permcached::{
-    app::{App, Sharing},
+    app::{Parts, Sharing, assemble},
     check::Settings,
     freshness::Moment,
     link::Server,
@@ -96,7 +96,8 @@ impl Fleet {
         let database = monitor.client(mongo(), &name).await.database(self.database.name());
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let sharing = sharing(&schema, &source).await;
-        let app = App::over_mongodb(Arc::clone(&schema), source, self.settings, Some(sharing));
+        let parts = Parts::over_mongodb(Arc::clone(&schema), source);
+        let app = assemble(Parts { sharing: Some(sharing), settings: self.settings, ..parts });
         Instance { live: Live::start(schema, database, app).await, monitor }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bson::{Bson, Document, doc};
 use mongodb::Database;
 use permcached::{
-    app::App,
+    app::{App, ChangesFrom, Parts, assemble},
     check::{CheckError, Checked, Consistency, Settings},
     freshness::{Clock, Moment, Token},
     question::{Answer, Question},
@@ -13,7 +13,6 @@ use permcached::{
     source::{Deadline, mongodb::MongoDb},
 };
 use tokio::{
-    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -69,7 +68,7 @@ impl Live {
     /// Over a database that is there already.
     pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
-        let app = App::over_mongodb(Arc::clone(&schema), source, settings, None);
+        let app = assemble(Parts { settings, ..Parts::over_mongodb(Arc::clone(&schema), source) });
         Self::start(schema, database, app).await
     }
 
@@ -79,16 +78,16 @@ impl Live {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let source = Arc::new(source);
         let gate = Arc::new(ControlledSource::over(&schema, Arc::<MongoDb>::clone(&source)));
-        let app =
-            App::over(Arc::clone(&schema), Arc::<ControlledSource>::clone(&gate), Settings::default(), no_trouble());
-        let app = app.following(source);
+        let changes = ChangesFrom::ChangeStream(source);
+        let parts = Parts::new(Arc::clone(&schema), Arc::<ControlledSource>::clone(&gate));
+        let app = assemble(Parts { changes, ..parts });
         (Self::start(schema, database, app).await, gate)
     }
 
     /// An application that was put together by the test.
     pub async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
         let tasks = app.start().await.expect("mongod says what time it is");
-        let first_floor = app.checker.freshness().floor();
+        let first_floor = app.freshness.floor();
         Self { schema, database, app, first_floor, _tasks: tasks }
     }
 
@@ -128,7 +127,7 @@ impl Live {
 
     /// What is answered where nothing is remembered, once all that was read for it is written to Redis or given up.
     pub async fn ask_anew(&self, question: &Question, consistency: Consistency) -> Result<Checked, CheckError> {
-        self.app.checker.facts().memory().clear();
+        self.app.memory.clear();
         let read = || found_in(&self.app.metrics, "source");
         let before = [read(), self.handled()];
         let checked = self.ask(question, consistency).await;
@@ -171,7 +170,7 @@ impl Live {
 
     /// Waits until the feed has said everything up to a moment.
     pub async fn heard(&self, moment: Moment) {
-        until(|| self.app.checker.freshness().watermark() >= moment).await;
+        until(|| self.app.freshness.watermark() >= moment).await;
     }
 
     /// Runs a command, and says the moment of what it did.
@@ -240,11 +239,6 @@ async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Sch
         collections.iter().map(|(name, documents)| ((*name).to_owned(), documents.clone())).collect();
     fill(&database, &schema, &collections).await;
     (schema, database)
-}
-
-/// Nothing is ever wrong with the source itself.
-pub fn no_trouble() -> watch::Receiver<Option<String>> {
-    watch::channel(None).1
 }
 
 /// Waits until a condition comes about.

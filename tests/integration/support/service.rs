@@ -13,7 +13,7 @@ use std::{
 
 use bson::Document;
 use permcached::{
-    app::{App, read_schema},
+    app::{App, Parts, assemble, open, read_schema},
     check::Settings,
     config::SourceConfig,
     schema::Schema,
@@ -120,14 +120,15 @@ impl Service {
 
     async fn sample() -> App {
         let source = SourceConfig::Documents(DOCUMENTS.into());
-        App::open(read_schema(Path::new(SCHEMA)).unwrap(), &source, None, Settings::default()).await.unwrap()
+        let schema = read_schema(Path::new(SCHEMA)).unwrap();
+        assemble(open(schema, &source, None, Settings::default()).await.unwrap())
     }
 
     /// Over documents of the test's own.
     pub async fn over(schema: &str, collections: BTreeMap<String, Vec<Document>>) -> Self {
         let schema = Arc::new(Schema::parse("schema.toml", schema).unwrap());
         let source = Arc::new(Documents::new(&schema, &collections));
-        Self::of(&App::over(schema, source, Settings::default(), watch::channel(None).1)).await
+        Self::of(&assemble(Parts::new(schema, source))).await
     }
 
     /// Over the sample documents behind a fault, for so many requests at once.
@@ -147,7 +148,7 @@ impl Service {
         source.set(fault);
         // Nothing is remembered and every request asks for the time: so that each meets the fault.
         let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
-        let app = App::over(schema, source.clone(), settings, watch::channel(None).1);
+        let app = assemble(Parts { settings, ..Parts::new(schema, source.clone()) });
         (Self::serve(app.apis(requests_max), app.metrics, change).await, source)
     }
 

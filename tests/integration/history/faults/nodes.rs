@@ -128,7 +128,7 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<Stri
     let data = doc! { "appName": APP_NAME, "failCommands": ["aggregate", "getMore"], "errorCode": 8 };
     set.fail(primary, "failCommand", "alwaysOn", data).await;
     let instances = run.all();
-    let freshness = || instances.iter().map(|instance| instance.app.checker.freshness());
+    let freshness = || instances.iter().map(|instance| &instance.app.freshness);
     let applied = || freshness().map(|freshness| freshness.watermark()).max().unwrap_or_default();
     let filler = set.database(primary, "filler").collection::<Document>("filler");
     let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];

@@ -1,0 +1,64 @@
+//! Opening what an instance is assembled from: the schema file, the source, and the Redis that it shares.
+//!
+//! Logs what it finds there. Constructs no part of the instance itself.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    AppError, ChangesFrom, Parts, Sharing,
+    reports::{report_database, report_documents},
+};
+use crate::{
+    check::Settings,
+    config::SourceConfig,
+    link::Server,
+    schema::Schema,
+    source::{documents::Documents, mongodb::MongoDb},
+};
+
+/// Reads and compiles a schema file.
+///
+/// # Errors
+/// [`AppError::ReadSchema`] and [`AppError::Schema`].
+pub fn read_schema(path: &Path) -> Result<Schema, AppError> {
+    let unreadable = |source| AppError::ReadSchema { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    Schema::parse(&path.display().to_string(), &text).map_err(AppError::Schema)
+}
+
+/// Opens a source and the Redis that the instance shares, and logs what is found there.
+///
+/// # Errors
+/// [`AppError::Documents`], [`AppError::Connect`] and [`AppError::Unsuitable`].
+pub async fn open(
+    schema: Schema,
+    source: &SourceConfig,
+    redis: Option<&Server>,
+    settings: Settings,
+) -> Result<Parts, AppError> {
+    let schema = Arc::new(schema);
+    match source {
+        SourceConfig::Documents(directory) => {
+            let documents = Documents::read(&schema, directory).map_err(AppError::Documents)?;
+            report_documents(&documents);
+            if redis.is_some() {
+                tracing::warn!("Redis is configured and not used: documents on disk are not shared");
+            }
+            let trouble = documents.trouble();
+            let changes = ChangesFrom::Files { batches: documents.changes(), first: documents.revision() };
+            Ok(Parts { changes, trouble, settings, ..Parts::new(schema, Arc::new(documents)) })
+        }
+        SourceConfig::MongoDb { uri, database } => {
+            let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
+            report_database(&schema, &mongodb, settings).await?;
+            let sharing = match redis {
+                Some(server) => Some(Sharing::over(server.clone(), &schema, &mongodb).await?),
+                None => {
+                    tracing::info!("ℹ️  Redis not configured (REDIS_URL not set), using memory cache");
+                    None
+                }
+            };
+            Ok(Parts { sharing, settings, ..Parts::over_mongodb(schema, mongodb) })
+        }
+    }
+}

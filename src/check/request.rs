@@ -1,0 +1,102 @@
+//! One request: what it requires of each fact, the facts it has so far, and those that could not be loaded.
+
+use std::collections::HashMap;
+
+use tracing::Instrument as _;
+
+use super::{CheckError, Checker, Consistency, RequestFacts, round::Missing};
+use crate::{
+    diagnosis::error_chain,
+    fact::FactKey,
+    facts::{Facts, FreshnessRequirement},
+    freshness::LocalTime,
+    question::Question,
+    source::{Deadline, SourceError},
+    telemetry::{RateLimitedLog, SPANS, Work},
+};
+
+/// Limits the log lines about failed loads during an outage.
+static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
+
+/// The state of one request.
+pub(super) struct Request {
+    pub(super) requirement: FreshnessRequirement,
+    pub(super) arrived: LocalTime,
+    pub(super) deadline: Deadline,
+    pub(super) facts: RequestFacts,
+    failed: HashMap<FactKey, SourceError>,
+    rounds: u32,
+    loaded: u64,
+}
+
+impl Checker {
+    /// Starts a request: turns its consistency into the moment that each of its facts must reach.
+    pub(super) async fn begin(
+        &self,
+        questions: &[Question],
+        consistency: Consistency,
+        arrived: LocalTime,
+        deadline: Deadline,
+    ) -> Result<Request, CheckError> {
+        let as_of = self.required_moment(consistency, arrived, deadline).await?;
+        let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
+        let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
+        let facts = RequestFacts::new(self.schema.lookup_count());
+        Ok(Request { requirement, arrived, deadline, facts, failed: HashMap::new(), rounds: 0, loaded: 0 })
+    }
+}
+
+impl Request {
+    /// Whether another round can help one question. Keeps in `wanted` only the facts whose load has not failed.
+    ///
+    /// `Some(Ok)` asks for a round. `Some(Err)` is the question's error. `None` means that nothing was missing.
+    pub(super) fn next(&self, wanted: &mut Vec<FactKey>) -> Option<Result<(), CheckError>> {
+        let first_failure = wanted.iter().find_map(|key| self.failed.get(key)).cloned();
+        wanted.retain(|key| !self.failed.contains_key(key));
+        if !wanted.is_empty() {
+            return Some(match (self.deadline.is_over(), self.facts.is_full()) {
+                (true, _) => Err(CheckError::DeadlineExceeded),
+                (_, true) => Err(CheckError::TooLarge),
+                _ => Ok(()),
+            });
+        }
+        first_failure.map(|error| match error {
+            SourceError::TimedOut if self.deadline.is_all_but_over() => Err(CheckError::DeadlineExceeded),
+            SourceError::TooMuch => Err(CheckError::TooLarge),
+            error => Err(CheckError::Unavailable(error)),
+        })
+    }
+
+    /// What the request has done so far, for the metrics.
+    pub(super) fn work(&self) -> Work {
+        Work { rounds: self.rounds, from_memory: self.facts.found_in_memory(), loaded: self.loaded }
+    }
+
+    /// Loads the missing facts, all at once.
+    pub(super) async fn load(&mut self, facts: &Facts, missing: Missing) {
+        self.rounds += 1;
+        let mut keys = missing.into_keys();
+        keys.truncate(self.facts.capacity_left());
+        self.loaded += u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
+        let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = keys.len());
+        let had_failed = !self.failed.is_empty();
+        for (key, result) in facts.load(keys, self.requirement, self.deadline).instrument(span).await {
+            match result {
+                Ok(cached) => {
+                    self.facts.insert(key, cached);
+                }
+                Err(error) => {
+                    self.failed.insert(key, error);
+                }
+            }
+        }
+        // One line for each request, however many of its questions fail.
+        if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
+            && let Some(suppressed) = FAILURES.admit()
+        {
+            let error = error_chain(error);
+            tracing::warn!(%error, facts = self.failed.len(), suppressed, "facts could not be read");
+        }
+    }
+}

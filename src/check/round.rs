@@ -1,0 +1,116 @@
+//! Rounds: evaluate every open question, then load every fact that they lack, until each question has its result.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use super::{CheckError, Checked, Checker, request::Request, request_facts::FACTS_MAX, tracked_facts::TrackedFacts};
+use crate::{
+    evaluate::{Verdict, evaluate},
+    fact::FactKey,
+    freshness::{LocalTime, Token},
+    question::{Answer, Millis, Question},
+};
+
+/// How long a round that starts after the deadline may still evaluate questions.
+const LAST_TURN: Duration = Duration::from_millis(5);
+
+/// How long questions are evaluated before other tasks of the runtime get their turn.
+const TURN_MAX: Duration = Duration::from_millis(1);
+
+/// The facts that a round lacks: each once, in the order in which the questions asked for them.
+#[derive(Default)]
+pub(super) struct Missing {
+    keys: Vec<FactKey>,
+    seen: HashSet<FactKey>,
+}
+
+impl Missing {
+    pub(super) fn into_keys(self) -> Vec<FactKey> {
+        self.keys
+    }
+
+    fn extend(&mut self, keys: Vec<FactKey>) {
+        for key in keys {
+            if self.seen.insert(key.clone()) {
+                self.keys.push(key);
+            }
+        }
+    }
+}
+
+impl From<Vec<FactKey>> for Missing {
+    fn from(keys: Vec<FactKey>) -> Self {
+        let mut missing = Self::default();
+        missing.extend(keys);
+        missing
+    }
+}
+
+impl Checker {
+    /// Evaluates and loads in turn until each question has its result.
+    pub(super) async fn answer_all(
+        &self,
+        questions: &[Question],
+        results: &mut [Option<Result<Checked, CheckError>>],
+        request: &mut Request,
+        now: &(impl Fn() -> Millis + Send + Sync),
+    ) {
+        loop {
+            let now = now();
+            let mut missing = Missing::default();
+            let round = Instant::now();
+            let mut turn = round;
+            for (question, result) in questions.iter().zip(&mut *results).filter(|(_, result)| result.is_none()) {
+                if turn.elapsed() > TURN_MAX {
+                    tokio::task::yield_now().await;
+                    turn = Instant::now();
+                }
+                // The facts just loaded may still decide, so a short time is left for that.
+                if request.deadline.is_over() && round.elapsed() > LAST_TURN {
+                    *result = Some(Err(CheckError::DeadlineExceeded));
+                } else if missing.keys.len() < FACTS_MAX {
+                    *result = self.try_answer(question, request, now, &mut missing);
+                }
+            }
+            if results.iter().all(Option::is_some) {
+                return;
+            }
+            request.load(&self.facts, missing).await;
+        }
+    }
+
+    /// The result, if the available facts decide the question or a missing one cannot be loaded. Otherwise adds the missing
+    /// facts to `missing`.
+    pub(super) fn try_answer(
+        &self,
+        question: &Question,
+        request: &Request,
+        now: Millis,
+        missing: &mut Missing,
+    ) -> Option<Result<Checked, CheckError>> {
+        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+        let mut wanted = Vec::new();
+        match evaluate(&self.schema, question, &tracked, now, &mut wanted) {
+            Verdict::Decided(answer) => Some(Ok(self.checked(answer, &tracked, request.arrived))),
+            Verdict::Missing => match request.next(&mut wanted) {
+                Some(Ok(())) => {
+                    missing.extend(wanted);
+                    None
+                }
+                Some(Err(error)) => Some(Err(error)),
+                None => Some(Err(CheckError::DeadlineExceeded)),
+            },
+        }
+    }
+
+    /// An answer with the age, tier and token of the facts that were used.
+    pub(super) fn checked(&self, answer: Answer, tracked: &TrackedFacts<'_>, arrived: LocalTime) -> Checked {
+        let seen = tracked.seen();
+        // A fact that is older than every probe still kept counts as old as this machine's clock.
+        let age = arrived.since(self.freshness.fresh_since(seen.oldest).unwrap_or_default());
+        let as_of = Token { clock: self.clock, moment: seen.newest };
+        Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
+    }
+}
