@@ -1,19 +1,23 @@
-//! The command line: what can be asked for, and with which exit code it ends.
+//! The command line: the commands, how their options are read, and the exit code of each outcome.
 //!
-//! 0: allowed, or all is well. 1: denied, or not all is well. 2: the command or the question is wrong. 3: there is no answer.
+//! 0: allowed, or no problems. 1: denied, or problems. 2: the command or the question is wrong. 3: there is no
+//! answer.
+//!
+//! Decides no permission. A command is a client of a server, or of the same services in this process.
 
-#![expect(clippy::print_stderr, reason = "what the command line says is what it is for")]
-
-/// Writes a line to standard output, as `println!` does, but takes no offence if nobody reads to the end.
-macro_rules! say {
-    ($($what:tt)*) => { crate::cli::text::line(format_args!($($what)*)) };
+/// Writes a line to standard output, as `println!` does. It neither fails nor panics if the reader has gone, as behind
+/// `| head`.
+macro_rules! print_line {
+    ($($format:tt)*) => { crate::cli::text::print_line(format_args!($($format)*)) };
 }
 
 mod ask;
+mod completions;
 mod config;
 mod doctor;
 mod health;
 mod invalidate;
+mod man;
 mod options;
 mod questions;
 mod remote;
@@ -24,14 +28,14 @@ mod text;
 mod tree;
 mod watch;
 
-use std::{error::Error, fmt, io::IsTerminal as _, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{app::AppError, diagnosis::error_chain, source::mongodb::ConnectError};
 
-/// What every help ends with that is about questions.
-const EXIT_CODES: &str = "Exit codes: 0 allowed, or all is well; 1 denied, or not all is well; \
+/// The last line of the help of each command that gives a verdict.
+const EXIT_CODES: &str = "Exit codes: 0 allowed, or no problems; 1 denied, or problems; \
                           2 the command or the question is wrong; 3 there is no answer";
 
 /// Permission checks in microseconds, from the permissions that already live in your MongoDB.
@@ -49,32 +53,40 @@ enum Command {
     /// May this subject do this to that resource? Exits with 0 for yes, 1 for no.
     #[command(after_help = EXIT_CODES)]
     Check(ask::Ask),
-    /// As check, and show how: each relation that granted or failed, with its documents.
+    /// Like check, and show why: each relation that granted or failed, with its documents.
     #[command(after_help = EXIT_CODES)]
     Explain(ask::Ask),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
-    /// Draw questions from a database, for load tests, or verify the answers to them.
+    /// Draw questions from a database for load tests, or verify a server's answers to them.
     Questions(questions::QuestionsCommand),
-    /// Have a running server read facts again, and print a token for what was written.
+    /// Make a running server read facts again, and print a token for what was written before.
     Invalidate(invalidate::Invalidate),
-    /// Say what changes, as a running server hears of it: one change a line.
+    /// Print each change that a running server learns of, one per line.
     Watch(watch::Watch),
-    /// Show what is configured and where that comes from, without secrets; and all that is wrong with it.
+    /// Show the configuration, where each value comes from, and every error, but no secret.
     Config(config::ShowConfig),
-    /// Try everything that is configured, as serve would use it, and say what is wrong, each with its remedy.
+    /// Try everything that is configured, and print each problem with its remedy.
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Doctor),
-    /// Ask a running server whether it serves: for container health checks.
+    /// Ask a running server whether it is serving: for container health checks.
     Health(health::Health),
+    /// Print the completion script of a shell.
+    Completions(completions::Completions),
+    /// Print the manual page, or write the pages of all commands.
+    Man(man::Man),
 }
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
+    /// Allowed, or no problems.
     Yes,
+    /// Denied, or problems.
     No,
+    /// The command or the question is wrong.
     Usage,
+    /// There is no answer.
     NoAnswer,
 }
 
@@ -89,7 +101,7 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// Runs the command that was asked for.
+/// Runs the command that the arguments name. Returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     let ended = match cli.command {
         Command::Serve(serve) => serve.run().await,
@@ -102,11 +114,13 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run().await,
         Command::Health(health) => health.run().await,
+        Command::Completions(completions) => Ok(completions.run(Cli::command())),
+        Command::Man(man) => man.run(Cli::command()),
     };
     match ended {
         Ok(outcome) => outcome.into(),
         Err(failure) => {
-            eprintln!("{}", failure.message);
+            text::print_error_line(&failure.message);
             failure.outcome.into()
         }
     }
@@ -115,6 +129,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 /// Why a command could not do its work.
 struct Failure {
     outcome: Outcome,
+    /// What is printed to standard error.
     message: String,
 }
 
@@ -140,21 +155,20 @@ impl Failure {
     }
 }
 
-/// What was given to the application is wrong, or the world around it does not play its part.
+/// Errors in what the user wrote are [`Outcome::Usage`]. Errors of the database, the port or the program are
+/// [`Outcome::NoAnswer`].
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::Schema(mistakes) => {
-                Self { outcome: Outcome::Usage, message: mistakes.render(std::io::stderr().is_terminal()) }
-            }
-            AppError::ReadSchema { .. } | AppError::Documents(_) | AppError::Unsuitable(_) => {
-                Self::usage_because(error)
-            }
+            AppError::Schema(errors) => Self { outcome: Outcome::Usage, message: errors.render(true) },
             AppError::Connect(ConnectError::Uri(_)) => {
-                Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {error}"))
+                Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {}", error_chain(&error)))
             }
-            AppError::Connect(ConnectError::NoDatabase) => Self::usage_because(error),
-            AppError::Connect(_)
+            AppError::ReadSchema { .. }
+            | AppError::Documents(_)
+            | AppError::Unsuitable(_)
+            | AppError::Connect(ConnectError::NoDatabase) => Self::usage_because(error),
+            AppError::Connect(ConnectError::NotInitiated | ConnectError::TooOld | ConnectError::Unreachable(_))
             | AppError::Source(_)
             | AppError::Task
             | AppError::Bind { .. }
@@ -163,4 +177,5 @@ impl From<AppError> for Failure {
     }
 }
 
+/// How a command ended, or why it could not do its work.
 type Ended = Result<Outcome, Failure>;

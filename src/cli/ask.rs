@@ -1,5 +1,7 @@
-//! `permcached check` and `permcached explain`: one question to a running server or, over a directory of documents, to the
-//! same service in process.
+//! `permcached check` and `permcached explain`: ask one question, of a running server or, over a directory of documents, of
+//! the same service in this process.
+//!
+//! The answer is the service's. Nothing is decided here.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +10,7 @@ use tonic::{Code, Request, Status};
 
 use super::{
     Ended, Failure, Outcome,
-    remote::{Line, Server},
+    remote::{AuthenticatedChannel, Server},
     text, tree,
 };
 use crate::{
@@ -27,30 +29,30 @@ use crate::{
     },
 };
 
-/// How long a question may take.
+/// The deadline of a question.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Ask {
-    /// Who asks: type:id, such as `user:65f000000000000000000001`, or `anonymous`
+    /// The subject: type:id, such as `user:65f000000000000000000001`, or `anonymous`
     subject: String,
-    /// What for: a permission, such as read
+    /// The permission, such as read
     permission: String,
-    /// What it is about: type:id, such as `file:65f000000000000000000101`
+    /// The resource: type:id, such as `file:65f000000000000000000101`
     resource: String,
     /// The server [default: this machine, at PORT or 50051]
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
     server: Option<String>,
-    /// Answer without a server, from this directory of <collection>.jsonl
+    /// Answer without a server, from a directory of <collection>.jsonl files
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
     /// The schema, with --documents [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE", requires = "documents")]
     schema: Option<PathBuf>,
-    /// See everything that was written before the question
+    /// Reflect everything that was written before the question
     #[arg(long, conflicts_with = "token")]
     fully_consistent: bool,
-    /// See everything up to a moment: the `as_of` of an earlier answer
+    /// Reflect everything up to a token: the `as_of` of an earlier answer
     #[arg(long)]
     token: Option<String>,
     /// Print the whole response as JSON
@@ -58,13 +60,13 @@ pub(super) struct Ask {
     json: bool,
 }
 
-/// Who answers.
+/// The service that answers.
 enum Service {
     Server(Box<Server>),
     InProcess(PermissionApi),
 }
 
-/// A question, taken apart.
+/// The parts of a request.
 struct Parts {
     subject: Subject,
     permission: String,
@@ -85,9 +87,9 @@ impl Ask {
         };
         let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
-            say!("{}", text::json("CheckResponse", &response)?);
+            print_line!("{}", text::json("CheckResponse", &response)?);
         } else if let Some(answer) = &response.answer {
-            say!("{}", self.sentence(answer));
+            print_line!("{}", self.sentence(answer));
         }
         outcome(response.answer.as_ref())
     }
@@ -104,18 +106,18 @@ impl Ask {
         };
         let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
-            say!("{}", text::json("ExplainResponse", &response)?);
+            print_line!("{}", text::json("ExplainResponse", &response)?);
         } else if let Some(answer) = &response.answer {
-            say!("{}\n\n{}", self.sentence(answer), tree::draw(&response));
+            print_line!("{}\n\n{}", self.sentence(answer), tree::draw(&response));
         }
         outcome(response.answer.as_ref())
     }
 
     fn parts(&self) -> Result<Parts, Failure> {
-        let object = |what: &str, text: &str, example: &str| {
+        let object = |role: &str, text: &str, example: &str| {
             let (kind, id) = text.split_once(':').ok_or_else(|| {
                 let remedy = format!("write type:id, such as {example}:65f000000000000000000001");
-                Failure::usage(format!("the {what} `{text}` has no type: {remedy}"))
+                Failure::usage(format!("the {role} `{text}` has no type: {remedy}"))
             })?;
             Ok::<_, Failure>((kind.to_owned(), id.to_owned()))
         };
@@ -149,7 +151,7 @@ impl Ask {
         Ok(Service::InProcess(app.apis(config.limits.requests_max).permissions))
     }
 
-    /// The answer in a sentence.
+    /// The answer as a sentence.
     fn sentence(&self, answer: &Answer) -> String {
         let Self { subject, permission, resource, .. } = self;
         if !answer.allowed {
@@ -166,6 +168,7 @@ impl Ask {
     }
 }
 
+/// A request with the deadline of a question.
 fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(TIME_MAX);
@@ -181,15 +184,16 @@ fn outcome(answer: Option<&Answer>) -> Ended {
 }
 
 impl Service {
+    /// The failure that a status means.
     fn failure(&self, status: &Status) -> Failure {
         match (status.code(), self) {
             (Code::InvalidArgument, _) => Failure::usage(status.message()),
-            (_, Self::Server(server)) => Failure::no_answer(server.complaint(status)),
+            (_, Self::Server(server)) => Failure::no_answer(server.describe(status)),
             (code, Self::InProcess(_)) => Failure::no_answer(format!("{code}: {}", status.message())),
         }
     }
 }
 
-fn client(server: &Server) -> PermissionServiceClient<Line> {
+fn client(server: &Server) -> PermissionServiceClient<AuthenticatedChannel> {
     PermissionServiceClient::new(server.connect())
 }

@@ -1,4 +1,5 @@
-//! `permcached config`: what counts, and where it comes from.
+//! `permcached config`: shows the value of each variable and where it comes from, then every error. Shows no secret, and
+//! tries nothing: `permcached doctor` does.
 
 use clap::Args;
 
@@ -9,7 +10,7 @@ use crate::config::{Config, ProcessEnvironment, effective, manual};
 pub(super) struct ShowConfig {
     #[command(flatten)]
     options: Options,
-    /// Print the manual's page about all variables instead, as Markdown
+    /// Print the documentation of all variables instead, as Markdown
     #[arg(long)]
     manual: bool,
 }
@@ -17,11 +18,11 @@ pub(super) struct ShowConfig {
 impl ShowConfig {
     pub(super) fn run(self) -> Ended {
         if self.manual {
-            text::all(&manual());
+            text::print(&manual());
             return Ok(Outcome::Yes);
         }
         let overrides = self.options.overrides();
-        text::all(&effective(&overrides, &ProcessEnvironment));
+        text::print(&effective(&overrides, &ProcessEnvironment));
         Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         Ok(Outcome::Yes)
     }

@@ -1,4 +1,6 @@
-//! `permcached doctor`: tries everything that is configured, and says what is wrong with a remedy to paste.
+//! `permcached doctor`: tries everything that is configured, and prints each problem with a remedy to paste.
+//!
+//! The examinations are in `app::doctor`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -16,39 +18,39 @@ use crate::{
 pub(super) struct Doctor {
     #[command(flatten)]
     options: Options,
-    /// Print what was found as JSON, for programs
+    /// Print the findings as JSON, for programs
     #[arg(long)]
     json: bool,
 }
 
 impl Doctor {
     pub(super) async fn run(self) -> Ended {
-        let found = Mutex::new(Vec::new());
-        let tell = |diagnoses: Vec<Diagnosis>| {
+        let findings = Mutex::new(Vec::new());
+        let report = |diagnoses: Vec<Diagnosis>| {
             if !self.json {
-                diagnoses.iter().for_each(show);
+                diagnoses.iter().for_each(print);
             }
-            found.lock().unwrap_or_else(PoisonError::into_inner).extend(diagnoses);
+            findings.lock().unwrap_or_else(PoisonError::into_inner).extend(diagnoses);
         };
         let is_usable = match Config::read(&self.options.overrides(), &ProcessEnvironment) {
             Ok(config) => {
-                tell(vec![Diagnosis::fine(Subject::Configuration, "each variable that is set can be read")]);
-                doctor::examine(&config, tell).await;
+                report(vec![Diagnosis::fine(Subject::Configuration, "each variable that is set can be read")]);
+                doctor::examine(&config, report).await;
                 true
             }
             Err(error) => {
-                let remedy = "permcached config shows what counts, and where it comes from";
+                let remedy = "permcached config shows each value and where it comes from";
                 let wrong = |error: &String| Diagnosis::wrong(Subject::Configuration, error, remedy);
-                tell(error.errors().iter().map(wrong).collect());
+                report(error.errors().iter().map(wrong).collect());
                 false
             }
         };
-        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let worst = found.iter().map(|diagnosis| diagnosis.verdict).max().unwrap_or(Verdict::Fine);
+        let findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let worst = findings.iter().map(|diagnosis| diagnosis.verdict).max().unwrap_or(Verdict::Fine);
         if self.json {
-            say!("{:#}", as_json(&found, worst));
+            print_line!("{:#}", as_json(&findings, worst));
         } else {
-            say!("\n{}", summary(&found));
+            print_line!("\n{}", summary(&findings));
         }
         Ok(match worst {
             _ if !is_usable => Outcome::Usage,
@@ -58,38 +60,40 @@ impl Doctor {
     }
 }
 
-/// One line, and the remedy under it.
-fn show(Diagnosis { subject, verdict, message, remedy }: &Diagnosis) {
-    let (sign, color): (_, fn(&str) -> String) = match verdict {
-        Verdict::Fine => ("✓", text::green),
-        Verdict::Skipped => ("–", text::faint),
-        Verdict::Warning => ("!", text::yellow),
-        Verdict::Wrong => ("✗", text::red),
+/// Prints a diagnosis: its message, and the remedy below.
+fn print(Diagnosis { subject, verdict, message, remedy }: &Diagnosis) {
+    let color = match verdict {
+        Verdict::Fine => text::green,
+        Verdict::Skipped => text::faint,
+        Verdict::Warning => text::yellow,
+        Verdict::Wrong => text::red,
     };
-    let sign = if text::is_terminal() { color(sign) } else { format!("{:7}", verdict.as_str()) };
+    let verdict = color(&format!("{:7}", verdict.as_str()));
     let message = message.replace('\n', "\n    ");
-    say!("{sign} {}: {message}", subject.as_str());
+    print_line!("{verdict} {}: {message}", subject.as_str());
     if let Some(remedy) = remedy {
-        say!("    remedy: {remedy}");
+        print_line!("    remedy: {remedy}");
     }
 }
 
-/// How many there are of what is not well.
-fn summary(found: &[Diagnosis]) -> String {
-    let count = |verdict| found.iter().filter(|diagnosis| diagnosis.verdict == verdict).count();
+/// How many problems and warnings there are.
+fn summary(findings: &[Diagnosis]) -> String {
+    let count = |verdict| findings.iter().filter(|diagnosis| diagnosis.verdict == verdict).count();
     let warnings = match count(Verdict::Warning) {
         0 => "no warnings".to_owned(),
         1 => "1 warning".to_owned(),
         many => format!("{many} warnings"),
     };
-    match count(Verdict::Wrong) {
-        0 => format!("all is well, {warnings}"),
-        wrong => format!("{wrong} wrong, {warnings}"),
-    }
+    let problems = match count(Verdict::Wrong) {
+        0 => "no problems".to_owned(),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    };
+    format!("{problems}, {warnings}")
 }
 
-fn as_json(found: &[Diagnosis], worst: Verdict) -> serde_json::Value {
-    let findings: Vec<_> = found
+fn as_json(findings: &[Diagnosis], worst: Verdict) -> serde_json::Value {
+    let findings: Vec<_> = findings
         .iter()
         .map(|Diagnosis { subject, verdict, message, remedy }| {
             json!({ "subject": subject.as_str(), "verdict": verdict.as_str(), "message": message, "remedy": remedy })

@@ -1,4 +1,4 @@
-//! `permcached health`: asks a server over the standard gRPC health protocol.
+//! `permcached health`: asks a server for its state over the standard gRPC health protocol. Checks no permission.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::{Ended, Outcome, remote::Server};
 
+/// The time to connect, and the deadline of the request.
 const TIME_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -22,15 +23,15 @@ impl Health {
         let mut client = HealthClient::new(server.endpoint.clone().timeout(TIME_MAX).connect_lazy());
         match client.check(HealthCheckRequest::default()).await {
             Ok(response) if response.get_ref().status() == ServingStatus::Serving => {
-                say!("serving");
+                print_line!("serving");
                 Ok(Outcome::Yes)
             }
             Ok(_) => {
-                say!("not serving");
+                print_line!("not serving");
                 Ok(Outcome::No)
             }
             Err(status) => {
-                say!("{}", server.complaint(&status));
+                print_line!("{}", server.describe(&status));
                 Ok(Outcome::No)
             }
         }

@@ -1,4 +1,4 @@
-//! `permcached invalidate`: has a running server read facts again.
+//! `permcached invalidate`: makes a running server, and with it all instances, read facts again. Changes no document.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::transport::proto::{
     Document, InvalidateRequest, Resource, Subject, invalidation_service_client::InvalidationServiceClient,
 };
 
-/// How long it may take.
+/// The time to connect, and the deadline of the request.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
@@ -23,13 +23,13 @@ pub(super) struct Invalidate {
     /// Read everything again, as after a backup was restored
     #[arg(long, conflicts_with_all = ["resource", "document", "subject"])]
     all: bool,
-    /// Everything that is looked up by a resource
+    /// Read again every fact that is looked up by this resource
     #[arg(long, value_name = "TYPE:ID")]
     resource: Vec<String>,
-    /// Read a document again
+    /// Read this document again
     #[arg(long, value_name = "COLLECTION:ID")]
     document: Vec<String>,
-    /// Everything that is looked at for a subject
+    /// Read again every fact about this subject
     #[arg(long, value_name = "TYPE:ID")]
     subject: Vec<String>,
     /// The server [default: this machine, at PORT or 50051]
@@ -54,14 +54,14 @@ impl Invalidate {
         let response = InvalidationServiceClient::new(server.connect()).invalidate(request).await;
         let response = response.map_err(|status| match status.code() {
             Code::InvalidArgument => Failure::usage(status.message()),
-            _ => Failure::no_answer(server.complaint(&status)),
+            _ => Failure::no_answer(server.describe(&status)),
         })?;
-        say!("{}", response.into_inner().token);
+        print_line!("{}", response.into_inner().token);
         Ok(Outcome::Yes)
     }
 }
 
-/// What stands before and after the colon.
+/// The texts before and after each colon.
 fn parts(option: &str, texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let part = |text: &String| match text.split_once(':') {
         Some((kind, id)) => Ok((kind.to_owned(), id.to_owned())),

@@ -1,4 +1,4 @@
-//! The options of the commands that read the whole configuration.
+//! The options of the commands that read the whole configuration. Values are validated in `config`.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -9,16 +9,16 @@ use crate::config::{
     variable::{BIND_ADDRESS, CONFIG_FILE, DOCUMENTS_DIR, PORT, SCHEMA_FILE},
 };
 
-/// Each goes before the environment variable that it names.
+/// Each option takes precedence over the environment variable in its help.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The schema [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Take documents from this directory of <collection>.jsonl instead of a database [`DOCUMENTS_DIR`]
+    /// Read documents from a directory of <collection>.jsonl files instead of a database [`DOCUMENTS_DIR`]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// A TOML file with variables [`CONFIG_FILE`]
+    /// A TOML file of variables [`CONFIG_FILE`]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The port, 0 for a free one [`PORT`, else 50051]

@@ -1,5 +1,7 @@
-//! `permcached questions`: files of questions from a live database, with the answers that they should have, and whether a
-//! running server gives those. The files are what load tests ask from.
+//! `permcached questions`: draws questions from a live database, writes them with their expected answers, and verifies that a
+//! running server gives those answers. Load tests send the questions of these files.
+//!
+//! Generates no load.
 
 mod files;
 mod verify;
@@ -19,10 +21,10 @@ use crate::{
     source::{Deadline, mongodb::MongoDb},
 };
 
-/// How many questions are asked at once, and stand in one batch.
+/// The most questions in one request, here and in `batch.json`.
 const BATCH: usize = 1_000;
 
-/// How long such a batch may take here, where nothing is remembered yet.
+/// The deadline of a batch that is answered in this process, where no fact is cached yet.
 const BATCH_TIME: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
@@ -35,7 +37,7 @@ pub(super) struct QuestionsCommand {
 enum Command {
     /// Draw questions from the database that `MONGODB_URI` names, and write them with the expected answers.
     Write(Write),
-    /// Ask a running server all questions of a directory, and compare its answers with the expected ones.
+    /// Ask a running server all questions of a directory, and compare the answers with the expected ones.
     Verify(verify::Verify),
 }
 
@@ -44,13 +46,13 @@ struct Write {
     /// The schema [`SCHEMA_FILE`]
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// How many questions
+    /// The number of questions
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
-    /// The same seed over the same documents draws the same questions
+    /// With the same seed and the same documents, the same questions are drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to: check.json and batch.json for ghz, and expected.json
+    /// The directory for check.json and batch.json, which ghz reads, and expected.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -85,17 +87,20 @@ impl Write {
             return Err(Failure::usage(format!("the database has none of the schema's resources: {remedy}")));
         }
         for kind in missing {
-            text::warn(&format!("nothing is asked about `{}`: the database has none", schema.resource(kind).name));
+            text::warn(&format!("no question is about `{}`: the database has none", schema.resource(kind).name));
         }
         for (_, subject) in schema.subjects().filter(|(_, subject)| subject.secret) {
-            text::warn(&format!("nobody asks as `{}`: its ids are secret, and would stand in a file", subject.name));
+            text::warn(&format!(
+                "no question is from `{}`: its ids are secret, and a file would show them",
+                subject.name
+            ));
         }
         let app = assemble(Parts::over_mongodb(Arc::clone(&schema), mongodb));
         let expected = answers(&app.checker, &questions).await?;
         let allowed = expected.iter().filter(|expected| expected.allowed).count();
         let asked = questions.iter().map(|question| files::asked(&schema, question)).collect();
         Files { asked, expected }.write(&self.out)?;
-        say!(
+        print_line!(
             "{}: {} questions: {allowed} allowed, {} denied",
             self.out.display(),
             questions.len(),
@@ -105,7 +110,7 @@ impl Write {
     }
 }
 
-/// What each should be answered, by what the database says now.
+/// The answer to each question from the current state of the database.
 async fn answers(checker: &Checker, questions: &[Question]) -> Result<Vec<Expected>, Failure> {
     let mut expected = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {

@@ -1,4 +1,5 @@
-//! A server that a command asks: where it is, and what is said when it does not answer.
+//! A server that a command asks: its address, the connection, and the message when it does not answer. Sends no request by
+//! itself, and retries none.
 
 use std::{error::Error, time::Duration};
 
@@ -12,10 +13,10 @@ use tonic::{
 use super::Failure;
 use crate::config::{Calling, ProcessEnvironment};
 
-/// A connection on which every request bears the caller's token.
-pub(super) type Line = InterceptedService<Channel, Bearer>;
+/// A connection that adds the caller's token to every request.
+pub(super) type AuthenticatedChannel = InterceptedService<Channel, Bearer>;
 
-/// The token of this caller, if it has one.
+/// Adds the caller's token to a request, if there is one.
 #[derive(Clone)]
 pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -28,23 +29,23 @@ impl Interceptor for Bearer {
     }
 }
 
-/// A server.
+/// A server that can be called.
 pub(super) struct Server {
-    /// As the command names it: a URL.
+    /// Its URL.
     pub(super) address: String,
-    /// How to reach it.
+    /// Connects to it.
     pub(super) endpoint: Endpoint,
     bearer: Bearer,
 }
 
 impl Server {
-    /// The server that was named, as a URL or host:port, or else the one on this machine. Connects to nothing yet.
+    /// The server of this name, a URL or host:port, or else the one on this machine. Does not connect yet.
     pub(super) fn named(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
         let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
         Self::at(name.unwrap_or(&calling.local), &calling, time_max)
     }
 
-    /// As [`Server::named`], or else where the one on this machine answers probes.
+    /// As [`Server::named`], but without a name the probe port of the server on this machine.
     pub(super) fn probed(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
         let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
         Self::at(name.unwrap_or(&calling.local_probes), &calling, time_max)
@@ -54,7 +55,7 @@ impl Server {
         let address = if name.contains("://") { name.to_owned() } else { format!("http://{name}") };
         let wrong = || {
             let remedy = "write http://host:port, https://host:port or host:port";
-            Failure::usage(format!("--server `{address}` is no address: {remedy}"))
+            Failure::usage(format!("--server `{address}` is not an address: {remedy}"))
         };
         if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
             return Err(wrong());
@@ -66,24 +67,25 @@ impl Server {
             })?;
         }
         let token = calling.token.as_ref().map(|token| format!("Bearer {}", token.reveal()).parse());
-        let token =
-            token.transpose().map_err(|_| Failure::usage("AUTH_TOKEN holds a character that no header can carry"))?;
+        let token = token
+            .transpose()
+            .map_err(|_| Failure::usage("AUTH_TOKEN contains a character that is not allowed in a header"))?;
         Ok(Self { address, endpoint, bearer: Bearer(token) })
     }
 
-    /// A connection, which is made when it is first used.
-    pub(super) fn connect(&self) -> Line {
+    /// A connection that is opened with the first request.
+    pub(super) fn connect(&self) -> AuthenticatedChannel {
         InterceptedService::new(self.endpoint.connect_lazy(), self.bearer.clone())
     }
 
-    /// What is said of a request that was not answered as it should be.
-    pub(super) fn complaint(&self, status: &Status) -> String {
+    /// The message about a request that failed with this status.
+    pub(super) fn describe(&self, status: &Status) -> String {
         let Self { address, .. } = self;
         match status.code() {
-            // What broke on the way has a source; what the server says has none.
+            // A status of this client has a source. One that the server sent has none.
             _ if let Some(source) = status.source() => self.unreached(&innermost(source)),
             Code::Unauthenticated => {
-                format!("{address}: {}: set AUTH_TOKEN to a token of the server's", status.message())
+                format!("{address}: {}: set AUTH_TOKEN to one of the server's tokens", status.message())
             }
             Code::Unimplemented => {
                 format!("{address}: {}: is this the port for probes, or an older server?", status.message())
@@ -92,7 +94,7 @@ impl Server {
         }
     }
 
-    /// What is said where there was no answer, with what is mostly the cause.
+    /// The message when no answer came, with the remedy for common causes.
     fn unreached(&self, why: &str) -> String {
         let Self { address, .. } = self;
         let causes = [
@@ -108,7 +110,7 @@ impl Server {
     }
 }
 
-/// Whom to believe, and who is calling.
+/// The certificate authority that is trusted, and the caller's certificate.
 fn tls(calling: &Calling) -> ClientTlsConfig {
     let tls = match &calling.authority {
         Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
@@ -120,7 +122,7 @@ fn tls(calling: &Calling) -> ClientTlsConfig {
     }
 }
 
-/// What went wrong first: "Connection refused" rather than "transport error".
+/// The innermost cause: "Connection refused" rather than "transport error".
 fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

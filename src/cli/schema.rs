@@ -1,14 +1,11 @@
-//! `permcached schema check` and `permcached schema test`.
+//! `permcached schema check` and `permcached schema test`. The compiler is in `schema`, the tests in `schema_test`.
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Ended, Failure, Outcome, schema_test};
+use super::{Ended, Failure, Outcome, schema_test, text};
 use crate::{
     app::{AppError, read_schema},
     schema::{Schema, SchemaErrors},
@@ -22,7 +19,7 @@ pub(super) struct SchemaCommand {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compile a schema: every mistake is shown, with its place and the remedy.
+    /// Compile a schema, and show every error with its place and remedy.
     Check {
         /// The schema
         file: PathBuf,
@@ -30,7 +27,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run a schema's tests: questions with the answer and the reason that they should have.
+    /// Run a schema's tests: questions with their expected answers and reasons.
     Test(schema_test::SchemaTest),
 }
 
@@ -50,15 +47,15 @@ fn check(file: &Path, json: bool) -> Ended {
         Err(error) => return Err(Failure::usage_because(error)),
     };
     match (&schema, &errors) {
-        _ if json => say!("{:#}", as_json(schema.as_ref(), errors.as_ref())),
+        _ if json => print_line!("{:#}", as_json(schema.as_ref(), errors.as_ref())),
         (Some(schema), _) => {
             let (types, lookups) = (schema.resources().count(), schema.lookup_count());
-            say!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
+            print_line!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
             for (_, lookup) in schema.lookups() {
-                say!("  {} by {}", lookup.collection, lookup.by);
+                print_line!("  {} by {}", lookup.collection, lookup.by);
             }
         }
-        (_, Some(errors)) => eprintln!("{}", errors.render(std::io::stderr().is_terminal())),
+        (_, Some(errors)) => text::print_error_line(&errors.render(true)),
         (None, None) => {}
     }
     Ok(if schema.is_some() { Outcome::Yes } else { Outcome::No })

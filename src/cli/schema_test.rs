@@ -1,4 +1,5 @@
-//! `permcached schema test`: a file of questions with the expected answers and reasons, over documents or a live database.
+//! `permcached schema test`: asks the questions of a file, over documents or a live database, and compares the answers and
+//! reasons with the expected ones (docs/schema.md, "Checking and testing a schema"). Caches nothing between runs, and calls no server.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +22,14 @@ use crate::{
     source::Deadline,
 };
 
-/// How long all questions of a file may take.
+/// The deadline of all questions of a file together.
 const TIME_MAX: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaTest {
-    /// The tests: a TOML file, as docs/schema.md describes it
+    /// The tests: a TOML file as in docs/schema.md
     file: PathBuf,
-    /// Take documents from here instead of from where the file says
+    /// Read documents from here, not from the directory that the file names
     #[arg(long, value_name = "DIR", conflicts_with = "live")]
     documents: Option<PathBuf>,
     /// Ask the database that `MONGODB_URI` names
@@ -39,7 +40,7 @@ pub(super) struct SchemaTest {
     json: bool,
 }
 
-/// The file as written.
+/// The file, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tests {
@@ -64,7 +65,7 @@ struct Test {
     denied: BTreeMap<String, String>,
 }
 
-/// Permissions, or permissions with the relation that grants each.
+/// Permissions that are granted, each with or without the relation that grants it.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Allowed {
@@ -78,20 +79,20 @@ impl Default for Allowed {
     }
 }
 
-/// One question with what is expected.
+/// One question with the expected answer.
 struct Expectation {
     test: String,
     question: Question,
     expected: String,
-    /// Whether any granting relation will do.
+    /// Whether any relation may grant.
     is_loose: bool,
 }
 
 impl SchemaTest {
     pub(super) async fn run(self) -> Ended {
         let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", self.file.display()));
-        let written = std::fs::read_to_string(&self.file).map_err(|error| wrong(&error))?;
-        let tests: Tests = toml::from_str(&written).map_err(|error| wrong(&error))?;
+        let text = std::fs::read_to_string(&self.file).map_err(|error| wrong(&error))?;
+        let tests: Tests = toml::from_str(&text).map_err(|error| wrong(&error))?;
         let now = tests.now.map(read_date).transpose().map_err(|error| wrong(&error))?;
         let beside = |path: &Path| self.file.parent().map_or_else(|| path.to_owned(), |parent| parent.join(path));
         text::start_warnings()?;
@@ -112,13 +113,13 @@ impl SchemaTest {
         }
         let failed = results.iter().filter(|(.., passed)| !passed).count();
         if self.json {
-            say!("{:#}", as_json(&results));
+            print_line!("{:#}", as_json(&results));
         } else {
             for (expectation, got, _) in results.iter().filter(|(.., passed)| !passed) {
                 let Expectation { test, expected, .. } = expectation;
-                say!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
+                print_line!("{} {test}\n    expected {expected}\n    got      {got}", text::red("✗"));
             }
-            say!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
+            print_line!("{}: {} passed, {failed} failed", self.file.display(), results.len() - failed);
         }
         Ok(if failed == 0 { Outcome::Yes } else { Outcome::No })
     }
@@ -159,7 +160,7 @@ fn shown(schema: &Schema, checked: &Checked) -> String {
     }
 }
 
-/// Every question of every test. A name that is wrong is a mistake of the file, not a failed test.
+/// Every question of every test. An unknown name is an error in the file, not a failed test.
 fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, String> {
     let mut all = Vec::new();
     for (number, test) in (1..).zip(&tests.test) {
@@ -181,7 +182,7 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
                         by if is_relation(schema, by) => format!("allowed by {by}"),
                         by => {
                             return Err(format!(
-                                "{name}: `{by}` is no relation: write type#relation, such as file#owner"
+                                "{name}: `{by}` is not a relation: write type#relation, such as file#owner"
                             ));
                         }
                     };
@@ -192,18 +193,18 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
         for (permission, reason) in &test.denied {
             if !Reason::ALL.iter().any(|known| known.as_str() == reason) {
                 let help = suggestion(reason, Reason::ALL.map(Reason::as_str)).unwrap_or_default();
-                return Err(format!("{name}: `{reason}` is no reason: {help}"));
+                return Err(format!("{name}: `{reason}` is not a reason: {help}"));
             }
             add(permission, format!("denied {reason}"), false)?;
         }
     }
     if all.is_empty() {
-        return Err("there are no tests in it: add a [[test]]".to_owned());
+        return Err("the file has no tests: add a [[test]]".to_owned());
     }
     Ok(all)
 }
 
-/// Whether this names a relation of the schema, as `type#relation`.
+/// Whether the text is a relation of the schema, as `type#relation`.
 fn is_relation(schema: &Schema, text: &str) -> bool {
     let Some((kind, name)) = text.split_once('#') else { return false };
     let mut of_kind = schema.resources().filter(|(_, resource)| &*resource.name == kind);

@@ -1,4 +1,5 @@
-//! `permcached serve`.
+//! `permcached serve`: reads the configuration, starts the log, and runs the service until SIGTERM or SIGINT. The service
+//! itself is `app::run`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -16,7 +17,7 @@ use crate::{
 pub(super) struct Serve {
     #[command(flatten)]
     options: Options,
-    /// When ready, print the commands of this file, with the server's address in place of {address}
+    /// When ready, print this file, with the server's address for {address}
     #[arg(long, value_name = "FILE")]
     hints: Option<PathBuf>,
 }
@@ -28,8 +29,8 @@ impl Serve {
         let recording = start_recording(&config.log_filter, config.traces.as_deref()).map_err(Failure::no_answer)?;
         let hints = self.hints;
         let ready = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
-            Some(Ok(text)) => say!("{}", text.replace("{address}", &address.to_string())),
-            Some(Err(error)) => warn(&format!("the hints cannot be read: {error}")),
+            Some(Ok(text)) => print_line!("{}", text.replace("{address}", &address.to_string())),
+            Some(Err(error)) => warn(&format!("cannot read the file of --hints: {error}")),
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer_because)?;
@@ -40,7 +41,7 @@ impl Serve {
     }
 }
 
-/// Done when the process is told to end.
+/// Completes at SIGTERM or SIGINT.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

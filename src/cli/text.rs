@@ -1,7 +1,11 @@
-//! How the command line writes: to people, with colour on a terminal; to programs, as JSON.
+//! How the command line writes: text for people, with colours, and JSON for programs.
+//!
+//! The code that makes a text does not ask where it goes: the streams here remove colours for a pipe, `NO_COLOR` and
+//! `TERM=dumb`, and keep them for a terminal and `CLICOLOR_FORCE`.
 
-use std::io::{IsTerminal, Write};
+use std::{fmt, io::Write};
 
+use clap::builder::styling::{AnsiColor, Style};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
@@ -9,62 +13,62 @@ use prost_types::Timestamp;
 use super::Failure;
 use crate::{telemetry::start_recording, transport::proto::DESCRIPTORS};
 
-/// Whether standard output is read by a person.
-pub(super) fn is_terminal() -> bool {
-    std::io::stdout().is_terminal()
+/// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read.
+pub(super) fn print_line(text: fmt::Arguments<'_>) {
+    let _closed = writeln!(anstream::stdout(), "{text}");
 }
 
-/// A line on standard output. Where that is closed, as behind `| head`, there is nobody left to tell.
-pub(super) fn line(text: std::fmt::Arguments<'_>) {
-    let _closed = writeln!(std::io::stdout(), "{text}");
+/// Writes text that has its own line ends. See [`print_line`].
+pub(super) fn print(text: &str) {
+    let _closed = write!(anstream::stdout(), "{text}");
 }
 
-/// Text that ends its own lines. See [`line`].
-pub(super) fn all(text: &str) {
-    let _closed = write!(std::io::stdout(), "{text}");
+/// Writes a line to standard error. See [`print_line`].
+pub(super) fn print_error_line(text: &str) {
+    let _closed = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Shows the warnings of what runs in this process: what is odd about documents, above all.
+/// Logs the warnings of the services that run in this process, above all those about documents.
 pub(super) fn start_warnings() -> Result<(), Failure> {
     start_recording("warn", None).map(drop).map_err(Failure::no_answer)
 }
 
-/// Says something that does not stop the command.
+/// Prints a warning: a problem that does not stop the command.
 pub(super) fn warn(message: &str) {
-    eprintln!("warning: {message}");
+    print_error_line(&format!("warning: {message}"));
 }
 
-/// The text in green, red or yellow, on a terminal.
+/// The text in green.
 pub(super) fn green(text: &str) -> String {
-    colored(text, 32)
+    styled(text, AnsiColor::Green.on_default())
 }
 
-/// See [`green`].
+/// The text in red.
 pub(super) fn red(text: &str) -> String {
-    colored(text, 31)
+    styled(text, AnsiColor::Red.on_default())
 }
 
-/// See [`green`].
+/// The text in yellow.
 pub(super) fn yellow(text: &str) -> String {
-    colored(text, 33)
+    styled(text, AnsiColor::Yellow.on_default())
 }
 
-/// See [`green`].
+/// The text, faint.
 pub(super) fn faint(text: &str) -> String {
-    colored(text, 2)
+    styled(text, Style::new().dimmed())
 }
 
-fn colored(text: &str, code: u8) -> String {
-    if is_terminal() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+fn styled(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
 }
 
-/// A message in the canonical JSON of protocol buffers, as any gRPC tool prints it; defaults included.
+/// A message in the canonical JSON of protocol buffers, as any gRPC tool prints it, with fields that have their default.
 pub(super) fn json(name: &str, message: &impl Message) -> Result<String, Failure> {
     let pool = DescriptorPool::decode(DESCRIPTORS).map_err(Failure::no_answer_because)?;
     let descriptor = pool.get_message_by_name(&format!("permcached.v1.{name}"));
     let descriptor = descriptor.ok_or_else(|| Failure::no_answer(format!("no message `{name}`")))?;
-    let message =
-        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(Failure::no_answer_because)?;
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice());
+    let message = message.map_err(Failure::no_answer_because)?;
     let mut text = Vec::new();
     let mut serializer = serde_json::Serializer::pretty(&mut text);
     let options = SerializeOptions::new().skip_default_fields(false);
@@ -72,7 +76,7 @@ pub(super) fn json(name: &str, message: &impl Message) -> Result<String, Failure
     String::from_utf8(text).map_err(Failure::no_answer_because)
 }
 
-/// A time as people and databases write it.
+/// A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
 pub(super) fn time(timestamp: &Timestamp) -> String {
     timestamp.to_string()
 }

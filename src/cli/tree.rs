@@ -1,4 +1,5 @@
-//! An explanation drawn as a tree: what was looked at, where, and what came of it.
+//! Draws an explanation as a tree: what the evaluation looked at, in which documents, and the result of each step. Adds
+//! nothing to the response.
 
 use super::text::{faint, green, red, time, yellow};
 use crate::transport::proto::{
@@ -6,26 +7,26 @@ use crate::transport::proto::{
     explanation::{Fact, Grant, Outcome, Step},
 };
 
-/// How wide a condition is shown at most.
+/// The most characters of a condition that are shown.
 const CONDITION_MAX: usize = 160;
 
-/// How many grants to others are shown of one step at most.
+/// The most grants to other subjects that are shown for one step.
 const OTHERS_MAX: usize = 3;
 
-/// The whole tree. Steps that say nothing by themselves share a line with what they are made of: a `!` with what it
-/// excludes, a permission with its `&` or `|`.
+/// The whole tree. A step that has one child and adds nothing to it shares its line: a `!` and what it excludes, a permission
+/// and its `&` or `|`.
 pub(super) fn draw(response: &ExplainResponse) -> String {
     let mut lines = Vec::new();
     if let Some((root, rest)) = response.steps.split_first() {
         write(root, rest, "", "", &mut lines);
     }
     if response.truncated {
-        lines.push(yellow("… there are more steps than are shown"));
+        lines.push(yellow("… the explanation was cut here: there are more steps"));
     }
     lines.join("\n")
 }
 
-/// Writes a step and all that it is made of, which are the first of `rest`.
+/// Writes a step and its descendants, which are the first steps of `rest`.
 fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, lines: &mut Vec<String>) {
     let (mut headline, mut last, mut inner) = (headline(step), step, beneath(step, rest));
     while let Some((only, below)) = joined(last, inner) {
@@ -50,13 +51,13 @@ fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, l
     }
 }
 
-/// The steps that a step is made of, at any depth: those that follow it and are deeper.
+/// The descendants of a step: the steps that follow it and are deeper.
 fn beneath<'a>(step: &Explanation, rest: &'a [Explanation]) -> &'a [Explanation] {
     let count = rest.iter().take_while(|other| other.depth > step.depth).count();
     rest.get(..count).unwrap_or_default()
 }
 
-/// The one step that this step is made of, if both fit on a line.
+/// The only child of a step, if both share a line, and its descendants.
 fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Explanation, &'a [Explanation])> {
     let (only, rest) = inner.split_first()?;
     let is_only = beneath(only, rest).len() == rest.len();
@@ -92,7 +93,7 @@ fn headline(step: &Explanation) -> String {
     format!("{what}{until}")
 }
 
-/// Where a step was read, and what each document says.
+/// Where a step's fact was read, and the grants of each document.
 fn details(step: &Explanation) -> Vec<String> {
     let Some(fact) = &step.fact else {
         let is_for_others = step.step() == Step::Relation;
@@ -107,10 +108,10 @@ fn details(step: &Explanation) -> Vec<String> {
     if step.step() == Step::Gate && step.outcome() == Outcome::Holds {
         return lines;
     }
-    let (others, telling): (Vec<&Grant>, Vec<&Grant>) =
+    let (others, relevant): (Vec<&Grant>, Vec<&Grant>) =
         step.grants.iter().partition(|grant| grant.reason() == Reason::NoGrant && step.step() != Step::Edge);
-    lines.extend(telling.into_iter().map(|grant| self::grant(fact, grant)));
-    // What the documents say instead is only of interest where nothing else explains the failure.
+    lines.extend(relevant.into_iter().map(|grant| self::grant(fact, grant)));
+    // Grants to other subjects are shown only if nothing else explains the failure.
     if step.outcome() == Outcome::Fails && step.reason() == Reason::NoGrant {
         lines.extend(others.iter().take(OTHERS_MAX).map(|grant| self::grant(fact, grant)));
         if others.len() > OTHERS_MAX {
@@ -129,11 +130,11 @@ fn found(fact: &Fact, step: &Explanation) -> String {
     match (fact.over_limit, fact.documents_total, grants) {
         (true, _, _) => "more than a fact may hold".to_owned(),
         (_, 0, _) if fact.condition.is_empty() || fact.field == "_id" => "no document".to_owned(),
-        (_, 0, _) => "no document that any relation wants".to_owned(),
+        (_, 0, _) => "no document that fits any relation".to_owned(),
         (_, documents, 0) if step.step() == Step::Edge => {
             format!("{}, which leads nowhere", plural(documents, "document"))
         }
-        (_, documents, 0) => format!("{}, none says so", plural(documents, "document")),
+        (_, documents, 0) => format!("{}, none of which grants", plural(documents, "document")),
         (_, documents, _)
             if step.outcome() == Outcome::Fails
                 && step.reason() == Reason::NoGrant
@@ -152,7 +153,7 @@ fn plural(count: u32, noun: &str) -> String {
 fn grant(fact: &Fact, grant: &Grant) -> String {
     let leads_to = match grant.grantee.as_str() {
         "" => String::new(),
-        "?" => " is no id of the right type".to_owned(),
+        "?" => " is not an id of the right type".to_owned(),
         grantee => format!(" = {grantee}"),
     };
     let since = grant.since.as_ref().map(|since| format!(", since {}", time(since))).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `permcached watch`: says what changes, as a running server hears of it.
+//! `permcached watch`: prints each change that a running server learns of. Ends when the stream does: it does not reconnect.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::transport::proto::{
     Change, Freshness, WatchRequest, change::What, freshness, watch_service_client::WatchServiceClient,
 };
 
-/// How long the connection may take.
+/// The time to connect.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Watch {
-    /// Begin after this moment, not now: a token, as each line begins with one
+    /// Start after this token instead of now: each line starts with one
     #[arg(long, value_name = "TOKEN")]
     since: Option<String>,
     /// The server [default: this machine, at PORT or 50051]
@@ -26,24 +26,24 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) async fn run(self) -> Ended {
         let server = Server::named(self.server.as_deref(), TIME_MAX)?;
-        let complaint = |status: &tonic::Status| match status.code() {
+        let failure = |status: &tonic::Status| match status.code() {
             Code::InvalidArgument | Code::FailedPrecondition => Failure::usage(status.message()),
-            _ => Failure::no_answer(server.complaint(status)),
+            _ => Failure::no_answer(server.describe(status)),
         };
         let since = self.since.map(|token| Freshness { moment: Some(freshness::Moment::Token(token)) });
         let response = WatchServiceClient::new(server.connect()).watch(WatchRequest { since }).await;
-        let mut responses = response.map_err(|status| complaint(&status))?.into_inner();
+        let mut responses = response.map_err(|status| failure(&status))?.into_inner();
         loop {
             match responses.message().await {
-                Ok(Some(response)) => response.changes.iter().for_each(|change| say!("{}", line(change))),
+                Ok(Some(response)) => response.changes.iter().for_each(|change| print_line!("{}", line(change))),
                 Ok(None) => return Err(Failure::no_answer("the server ended the stream")),
-                Err(status) => return Err(complaint(&status)),
+                Err(status) => return Err(failure(&status)),
             }
         }
     }
 }
 
-/// A change in a line: when, and what.
+/// A change as a line: its token, and what changed.
 fn line(Change { what, token }: &Change) -> String {
     match what {
         Some(What::Document(document)) => format!("{token} document {}:{}", document.collection, document.id),

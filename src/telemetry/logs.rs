@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::traces::Spans;
@@ -42,7 +43,9 @@ pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
     let spans = traces.map(Spans::begin).transpose()?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = if std::io::stderr().is_terminal() {
-        log.with_target(false).with_filter(filter).boxed()
+        // As for the command line: no colours with `NO_COLOR` or `TERM=dumb`.
+        let has_colors = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
+        log.with_ansi(has_colors).with_target(false).with_filter(filter).boxed()
     } else {
         log.json().flatten_event(true).with_filter(filter).boxed()
     };

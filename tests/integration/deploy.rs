@@ -1,15 +1,14 @@
-//! The files for deployment, as far as they can be checked without a platform: `compose.yaml` and `render.yaml` are what their
-//! schemas say, every variable that they or the manuals name is one that the configuration reads, and the manuals tell of the
-//! same things.
+//! The deployment files, without a platform: `compose.yaml` and `render.yaml` fit their schemas, the configuration reads every
+//! variable that they and the manuals name, and the manuals in both languages have the same structure.
 //!
-//! That an image is built and answers, or that a platform takes these files, is not tried here.
+//! Builds no image, and deploys nothing.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use permcached::config::{DEFAULT_PORT, variable::all};
 use serde_json::Value;
 
-/// Words of the manuals in capitals that are no variables of permcached.
+/// Words in capitals in the manuals that are not variables of permcached.
 const OTHERS: [(&str, &str); 5] = [
     ("DEADLINE_EXCEEDED", "a status"),
     ("INVALID_ARGUMENT", "a status"),
@@ -35,14 +34,14 @@ fn manifest() -> Vec<Value> {
     serde_saphyr::from_multiple(&read("deploy/kubernetes.yaml")).unwrap()
 }
 
-/// What is wrong with a document, by a schema.
+/// The errors of a document by a schema.
 fn errors(document: &Value, schema: &str) -> Vec<String> {
     let schema: Value = serde_json::from_str(&read(schema)).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
-/// The texts under a key of each object of a list.
+/// The text under a key of each object in a list.
 fn texts(list: &Value, key: &str) -> Vec<String> {
     list.as_array().unwrap().iter().map(|object| object[key].as_str().unwrap().to_owned()).collect()
 }
@@ -53,24 +52,28 @@ fn is_read(name: &str) -> bool {
 }
 
 #[test]
-fn compose_yaml_is_what_the_compose_specification_says() {
+fn compose_yaml_fits_the_compose_specification() {
     let compose = yaml("compose.yaml");
     assert_eq!(errors(&compose, "deploy/schemas/compose-spec.json"), Vec::<String>::new());
     let mut broken = compose;
     broken["services"]["permcached"]["unheard_of"] = Value::from(true);
-    assert_ne!(errors(&broken, "deploy/schemas/compose-spec.json"), Vec::<String>::new(), "the schema sees nothing");
+    assert_ne!(
+        errors(&broken, "deploy/schemas/compose-spec.json"),
+        Vec::<String>::new(),
+        "the schema does not reject it"
+    );
 }
 
 #[test]
-fn render_yaml_is_what_render_takes() {
+fn render_yaml_fits_the_schema_of_render() {
     let blueprint = yaml("render.yaml");
     assert_eq!(errors(&blueprint, "deploy/schemas/render.json"), Vec::<String>::new());
     for (field, wrong) in [("maxShutdownDelaySeconds", Value::from(301)), ("healthCheckInterval", Value::from(10))] {
         let mut broken = blueprint.clone();
         broken["services"][0][field] = wrong;
-        assert_ne!(errors(&broken, "deploy/schemas/render.json"), Vec::<String>::new(), "{field} is not seen");
+        assert_ne!(errors(&broken, "deploy/schemas/render.json"), Vec::<String>::new(), "{field} is not rejected");
     }
-    // What belongs together is in one region: the private network does not leave it.
+    // All services are in one region: the private network does not leave it.
     let regions: BTreeSet<String> = texts(&blueprint["services"], "region").into_iter().collect();
     assert_eq!(regions.len(), 1, "{regions:?}");
 }

@@ -1,5 +1,5 @@
-//! `permcached doctor` at set-ups that are broken, one way each: it names what is wrong, the remedy helps, the exit code says
-//! so to scripts, and no password is shown.
+//! `permcached doctor` on set-ups that are broken in one way each: it names the problem, the remedy helps, the exit code is for
+//! scripts, and no password is shown. Whether the service works on these set-ups is tested elsewhere.
 
 mod mongodb;
 mod redis;
@@ -13,10 +13,10 @@ use crate::support::{
     service::{DOCUMENTS, SCHEMA},
 };
 
-/// The password in each set-up that has one, whether it is the right one or not.
+/// The password of each set-up that has one, whether it is right or wrong.
 const SECRET: &str = "s3cret";
 
-/// What was found.
+/// The findings, and the exit code.
 #[derive(Debug)]
 struct Found {
     code: i32,
@@ -32,16 +32,16 @@ struct Finding {
 }
 
 impl Found {
-    /// The only finding that says this.
+    /// The only finding whose message contains this.
     #[track_caller]
     fn finding(&self, words: &str) -> &Finding {
-        let mut saying = self.findings.iter().filter(|finding| finding.message.contains(words));
-        let finding = saying.next().unwrap_or_else(|| panic!("nothing says `{words}`: {self:#?}"));
-        assert!(saying.next().is_none(), "several say `{words}`: {self:#?}");
+        let mut matching = self.findings.iter().filter(|finding| finding.message.contains(words));
+        let finding = matching.next().unwrap_or_else(|| panic!("no finding has `{words}`: {self:#?}"));
+        assert!(matching.next().is_none(), "several findings have `{words}`: {self:#?}");
         finding
     }
 
-    /// What to do about the only finding that says this, which is of that verdict.
+    /// The remedy of the only finding whose message contains this. The finding must have this verdict.
     #[track_caller]
     fn remedy(&self, verdict: &str, words: &str) -> &str {
         let finding = self.finding(words);
@@ -49,23 +49,24 @@ impl Found {
         &finding.remedy
     }
 
-    /// All is well: nothing is wrong.
+    /// Asserts that there is no problem.
     #[track_caller]
-    fn assert_well(&self) {
+    fn assert_no_problem(&self) {
         assert_eq!(self.code, 0, "{self:#?}");
         assert!(self.findings.iter().all(|finding| finding.verdict != "wrong"), "{self:#?}");
     }
 
-    /// One thing is wrong, and nothing else.
+    /// Asserts that this is the only problem, and returns its remedy.
     #[track_caller]
-    fn assert_only_wrong(&self, words: &str) -> &str {
+    fn assert_only_problem(&self, words: &str) -> &str {
         assert_eq!(self.code, 1, "{self:#?}");
         assert_eq!(self.findings.iter().filter(|finding| finding.verdict == "wrong").count(), 1, "{self:#?}");
         self.remedy("wrong", words)
     }
 }
 
-/// Runs it with these arguments and variables. Whatever it finds, it shows no password, and a remedy for all that is not well.
+/// Runs the doctor with these arguments and variables. Asserts that it shows no password, and a remedy for every problem and
+/// warning.
 #[track_caller]
 fn doctor_with(arguments: &[&str], variables: &[(&str, &str)]) -> Found {
     let Ended { code, stdout, stderr } = run_with(&[&["doctor", "--json"], arguments].concat(), variables);
@@ -93,7 +94,7 @@ fn doctor(variables: &[(&str, &str)]) -> Found {
 }
 
 #[test]
-fn documents_are_read_and_a_line_a_check_is_printed() {
+fn one_line_is_printed_per_finding() {
     let arguments = ["doctor", "--schema", SCHEMA, "--documents", DOCUMENTS];
     let tokens = ("AUTH_TOKENS", "backend:s3cret,operator:s3cret2:admin");
     let ended = run_with(&arguments, &[tokens]);
@@ -106,10 +107,10 @@ fn documents_are_read_and_a_line_a_check_is_printed() {
     );
     assert_eq!(lines[2], "ok      callers: 2 tokens may call, 1 of them with the scope admin");
     assert!(lines[3].starts_with("ok      documents: ") && lines[3].ends_with(DOCUMENTS), "{ended:?}");
-    assert_eq!(lines[4..], ["", "all is well, no warnings"]);
-    assert!(!ended.said().contains(SECRET), "{ended:?}");
+    assert_eq!(lines[4..], ["", "no problems, no warnings"]);
+    assert!(!ended.output().contains(SECRET), "{ended:?}");
 
-    // Whoever may call is worth a word, and stops nothing.
+    // Missing tokens are a warning, which does not change the exit code.
     let open = run_with(&arguments, &[("ALLOW_ANONYMOUS", "true"), ("REDIS_HOST", "cache")]);
     assert_eq!(open.code, 0, "{open:?}");
     let warned = "warning callers: whoever reaches 0.0.0.0:50051 may ask for anybody\n    remedy: AUTH_TOKENS=";
@@ -117,7 +118,7 @@ fn documents_are_read_and_a_line_a_check_is_printed() {
         open.stdout.contains(warned) && open.stdout.contains("warning Redis: it is configured and not"),
         "{open:?}"
     );
-    assert!(open.stdout.ends_with("\nall is well, 2 warnings\n"), "{open:?}");
+    assert!(open.stdout.ends_with("\nno problems, 2 warnings\n"), "{open:?}");
 }
 
 #[test]
@@ -127,16 +128,16 @@ fn documents_that_are_broken_or_missing_are_named() {
     let documents = directory.path().to_str().unwrap();
     let arguments = ["--schema", SCHEMA, "--documents", documents];
     let found = doctor_with(&arguments, &[]);
-    assert!(found.assert_only_wrong("files.jsonl").contains("mongoexport"), "{found:#?}");
+    assert!(found.assert_only_problem("files.jsonl").contains("mongoexport"), "{found:#?}");
     fs::write(directory.path().join("files.jsonl"), "").unwrap();
     let found = doctor_with(&arguments, &[]);
-    found.assert_well();
+    found.assert_no_problem();
     assert!(found.remedy("warning", "`files` is empty").contains("mongoexport --collection=files"));
     assert!(found.remedy("warning", "`notes` has no file").contains("notes.jsonl"));
 }
 
 #[test]
-fn a_wrong_configuration_is_the_first_finding_with_all_its_mistakes() {
+fn every_error_of_the_configuration_is_a_finding() {
     let found = doctor_with(&[], &[("PORT", "many"), ("REDIS_URL", "http://:s3cret@cache")]);
     assert_eq!(found.code, 2, "{found:#?}");
     for words in ["no schema is named: set SCHEMA_FILE", "PORT is `many`", "REDIS_URL is not", "no source of facts"] {
@@ -152,9 +153,9 @@ fn a_broken_schema_does_not_hide_what_else_is_wrong() {
     let file = directory.path().join("broken.toml");
     fs::write(&file, "default_subject = \"user\"\n[subject.usr]\ncollection = \"users\"\n").unwrap();
     let file = file.to_str().unwrap();
-    // Somebody listens there, and says nothing.
-    let mute = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let uri = format!("mongodb://u:s3cret@{}/app", mute.local_addr().unwrap());
+    // A process listens there and never answers.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let uri = format!("mongodb://u:s3cret@{}/app", silent.local_addr().unwrap());
     let found = doctor_with(&["--schema", file], &[("MONGODB_URI", &uri)]);
     assert_eq!(found.code, 1, "{found:#?}");
     assert_eq!(found.remedy("wrong", "did you mean `usr`?"), format!("permcached schema check {file}"));

@@ -1,6 +1,7 @@
 //! No secret is in a log, a metric or an error: passwords of connection strings, tokens of callers, ids of secret subjects.
 //!
-//! All is logged that can be, everything is asked for, rightly and wrongly, and then all that was said is searched.
+//! The tests log as much as permcached can, make every call, valid and invalid, and then search the whole output. What the
+//! libraries beneath log is not tested.
 
 use std::time::Duration;
 
@@ -36,16 +37,16 @@ const SCHEMA: &str = r#"
     read = "owner | link"
 "#;
 
-/// Each is unlike anything else that is said.
+/// Each secret is unlike every other text in the output.
 const MONGODB: &str = "s3cret0ofMongoDb";
 const REDIS: &str = "s3cret1ofRedis";
 const CHECK: &str = "s3cret2ofBackend";
 const ADMIN: &str = "s3cret3ofOperator";
-const WRONG: &str = "s3cret4ofStranger";
+const WRONG: &str = "s3cret4ofNobody";
 const LINK: &str = "s3cret5ofLink";
 const NO_LINK: &str = "s3cret6ofNoLink";
 
-/// What they have in common, in any case: whatever is said is searched for this.
+/// What the secrets have in common. The output is searched for this, ignoring case.
 const COMMON: &str = "s3cret";
 
 fn subject(kind: &str, id: &str) -> Subject {
@@ -62,54 +63,54 @@ fn bearing<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
-/// What is said to a caller, whole.
-fn said<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> String {
+/// The whole response or status that a caller receives.
+fn received<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> String {
     match result {
         Ok(response) => format!("{response:?}"),
         Err(status) => format!("{status:?} {}", String::from_utf8_lossy(status.details())),
     }
 }
 
-/// Asks everything that there is to ask, as this caller, for a link, and says what was answered.
+/// Makes every call as this caller, for this link. Returns the answers.
 async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
     let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect_lazy();
     let mut permissions = PermissionServiceClient::new(channel.clone());
     let mut invalidation = InvalidationServiceClient::new(channel);
     let mut all = Vec::new();
-    // A link, one of a type that is not there, one with a permission that is not there, a user by the link's id.
+    // A link, an unknown type, an unknown permission, a user with the link's id.
     for (kind, permission) in [("link", "read"), ("lonk", "read"), ("link", "raed"), ("user", "read")] {
         let (who, what) = (Some(subject(kind, link)), Some(file()));
         let question = Question { subject: who.clone(), permission: permission.to_owned(), resource: what.clone() };
         let Question { subject, permission, resource } = question.clone();
         let check = CheckRequest { subject, permission, resource, consistency: None };
-        all.push(said(permissions.check(bearing(check, token)).await));
+        all.push(received(permissions.check(bearing(check, token)).await));
         let batch = BatchCheckRequest { questions: vec![question.clone()], consistency: None };
-        all.push(said(permissions.batch_check(bearing(batch, token)).await));
+        all.push(received(permissions.batch_check(bearing(batch, token)).await));
         let Question { subject, permission, resource } = question;
         let explain = ExplainRequest { subject, permission, resource, consistency: None };
-        all.push(said(permissions.explain(bearing(explain, token)).await));
+        all.push(received(permissions.explain(bearing(explain, token)).await));
         let list = ListPermissionsRequest { subject: who.clone(), resource: what, consistency: None };
-        all.push(said(permissions.list_permissions(bearing(list, token)).await));
+        all.push(received(permissions.list_permissions(bearing(list, token)).await));
         let subjects = who.into_iter().collect();
         let invalidate = InvalidateRequest { subjects, ..InvalidateRequest::default() };
-        all.push(said(invalidation.invalidate(bearing(invalidate, token)).await));
+        all.push(received(invalidation.invalidate(bearing(invalidate, token)).await));
     }
     all
 }
 
-/// Waits until all that is configured is in use.
+/// Waits until Redis and MongoDB are connected.
 async fn until_ready(serving: &Serving) {
     let ready = async {
         while http(serving.address, "/readyz").await.body != "ready" {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, ready).await.expect("Redis and MongoDB are used");
+    timeout(PATIENCE, ready).await.expect("Redis and MongoDB are connected");
 }
 
 #[track_caller]
-fn assert_silent(what: &str, said: &[String]) {
-    for text in said {
+fn assert_no_secret(what: &str, texts: &[String]) {
+    for text in texts {
         assert!(!text.to_lowercase().contains(COMMON), "{what}: {text}");
     }
 }
@@ -140,7 +141,7 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
         ("AUTH_ADMIN_TOKENS", &*operator),
         ("MAX_STALENESS", "500ms"),
         ("LOG_DECISIONS", "1"),
-        // All that permcached itself can say. What the libraries beneath trace is theirs: h2 traces whole headers.
+        // Everything that permcached logs. The libraries' own traces are left out: h2 traces whole headers.
         ("RUST_LOG", "debug,permcached=trace"),
     ];
     let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
@@ -154,7 +155,7 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     }
     assert!(answers.iter().any(|answer| answer.contains("allowed: true")), "a link is allowed: {answers:?}");
     assert!(answers.iter().any(|answer| answer.contains("Unauthenticated")), "{answers:?}");
-    // What breaks is told in other words.
+    // Failures have other messages.
     drop(redis);
     insert("shares", doc! { "_id": id(4), "file_id": id(2), "token": NO_LINK }).await;
     answers.extend(ask_all(&serving.url(), ADMIN, LINK).await);
@@ -163,11 +164,11 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     for path in ["/metrics", "/readyz", "/nothing"] {
         answers.push(format!("{:?}", http(serving.address, path).await));
     }
-    assert_silent("an answer", &answers);
+    assert_no_secret("an answer", &answers);
     serving.signal("TERM");
     let logged = serving.rest();
     assert!(logged.len() > 50, "{logged:?}");
-    assert_silent("the log", &logged);
+    assert_no_secret("the log", &logged);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +187,7 @@ async fn a_password_that_is_wrong_is_not_shown() {
     ];
     let serving = Serving::begin(&[], &variables);
     let line = serving.logged("MongoDB cannot be used yet: it is tried again");
-    assert_silent("the log", &[line.to_string()]);
+    assert_no_secret("the log", &[line.to_string()]);
     serving.signal("TERM");
-    assert_silent("the log", &serving.rest());
+    assert_no_secret("the log", &serving.rest());
 }

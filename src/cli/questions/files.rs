@@ -1,5 +1,7 @@
-//! The files of a directory of questions: `check.json` holds one `CheckRequest` each, `batch.json` the same in
-//! `BatchCheckRequest`s, both as ghz takes them; `expected.json` the answers, in the order of the questions.
+//! The files of a directory of questions. `check.json` is a list of `CheckRequest`, `batch.json` the same questions as a list
+//! of `BatchCheckRequest`, both in the form that ghz reads. `expected.json` has the answers, in the order of the questions.
+//!
+//! Draws no questions and asks none.
 
 use std::{fs, path::Path};
 
@@ -17,7 +19,7 @@ const CHECK: &str = "check.json";
 const BATCHES: &str = "batch.json";
 const EXPECTED: &str = "expected.json";
 
-/// Everything in a directory. As many answers as questions.
+/// The content of a directory: as many answers as questions.
 pub(super) struct Files {
     pub(super) asked: Vec<Asked>,
     pub(super) expected: Vec<Expected>,
@@ -26,15 +28,15 @@ pub(super) struct Files {
 /// A question, as the JSON of a `CheckRequest`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Asked {
-    pub(super) subject: Who,
+    pub(super) subject: Asker,
     pub(super) permission: String,
     pub(super) resource: Object,
 }
 
-/// Who asks.
+/// The subject of a question.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
-pub(super) enum Who {
+pub(super) enum Asker {
     Known(Object),
     Anonymous { anonymous: bool },
 }
@@ -47,21 +49,21 @@ pub(super) struct Object {
     pub(super) id: String,
 }
 
-/// What should be answered. Not by which relation: where there are several, any may be named.
+/// The expected answer. It names no relation: if several grant, the server may name any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Expected {
     pub(super) allowed: bool,
-    /// Why not.
+    /// The reason of a denial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
 }
 
-/// A question in the names of its schema.
+/// A question with the names of its schema.
 pub(super) fn asked(schema: &Schema, question: &Question) -> Asked {
     let subject = match &question.subject {
-        Subject::Anonymous => Who::Anonymous { anonymous: true },
+        Subject::Anonymous => Asker::Anonymous { anonymous: true },
         Subject::Known { kind, id } => {
-            Who::Known(Object { kind: schema.subject(*kind).name.to_string(), id: id.to_string() })
+            Asker::Known(Object { kind: schema.subject(*kind).name.to_string(), id: id.to_string() })
         }
     };
     let resource =
@@ -70,7 +72,7 @@ pub(super) fn asked(schema: &Schema, question: &Question) -> Asked {
 }
 
 impl Expected {
-    /// An answer, without what varies.
+    /// An answer without the parts that vary.
     pub(super) fn of(answer: &Answer) -> Self {
         match answer {
             Answer::Allowed { .. } => Self { allowed: true, reason: None },
@@ -80,23 +82,23 @@ impl Expected {
 }
 
 impl Files {
-    /// Writes them, the directory as well if it is not there yet.
+    /// Writes the files. Makes the directory if it is missing.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Failure> {
         fs::create_dir_all(directory)
-            .map_err(|error| Failure::usage(format!("cannot make `{}`: {error}", directory.display())))?;
+            .map_err(|error| Failure::usage(format!("cannot make the directory `{}`: {error}", directory.display())))?;
         let batches: Vec<_> = self.asked.chunks(BATCH).map(|questions| json!({ "questions": questions })).collect();
         write(directory, CHECK, &self.asked)?;
         write(directory, BATCHES, &batches)?;
         write(directory, EXPECTED, &self.expected)
     }
 
-    /// Reads them.
+    /// Reads the files, without `batch.json`.
     pub(super) fn read(directory: &Path) -> Result<Self, Failure> {
         let asked: Vec<Asked> = read(directory, CHECK)?;
         let expected: Vec<Expected> = read(directory, EXPECTED)?;
         if asked.len() != expected.len() {
             let (questions, answers) = (asked.len(), expected.len());
-            let what = format!("{questions} questions and {answers} answers: write them anew");
+            let what = format!("{questions} questions and {answers} answers: write the files again");
             return Err(Failure::usage(format!("{}: {what}", directory.display())));
         }
         Ok(Self { asked, expected })
@@ -112,7 +114,7 @@ fn write(directory: &Path, name: &str, content: &impl Serialize) -> Result<(), F
 fn read<T: DeserializeOwned>(directory: &Path, name: &str) -> Result<T, Failure> {
     let path = directory.join(name);
     let wrong = |error: &dyn std::fmt::Display| {
-        let remedy = "`permcached questions write --out DIR` makes such files";
+        let remedy = "`permcached questions write --out DIR` writes these files";
         Failure::usage(format!("cannot read `{}`: {error}: {remedy}", path.display()))
     };
     let text = fs::read_to_string(&path).map_err(|error| wrong(&error))?;

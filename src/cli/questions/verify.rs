@@ -1,5 +1,7 @@
-//! `permcached questions verify`: every question of a directory, asked of a running server in batches, one answer compared
-//! after the other. Load generators count answers, and do not look at them.
+//! `permcached questions verify`: asks a running server every question of a directory, in batches, and compares each answer
+//! with the expected one. Load generators only count answers.
+//!
+//! Measures nothing.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,7 +10,7 @@ use tonic::{Code, Request};
 
 use super::{
     BATCH,
-    files::{Asked, Expected, Files, Who},
+    files::{Asked, Asker, Expected, Files},
 };
 use crate::{
     cli::{Ended, Failure, Outcome, remote::Server},
@@ -18,15 +20,15 @@ use crate::{
     },
 };
 
-/// How long a batch may take.
+/// The time to connect, and the deadline of a batch.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How many answers are shown that are not as expected.
+/// The most wrong answers that are shown.
 const SHOWN_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// What `permcached questions write` has written
+    /// The directory that `permcached questions write` wrote
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// The server [default: this machine, at PORT or 50051]
@@ -46,7 +48,7 @@ impl Verify {
             request.set_timeout(TIME_MAX);
             let response = client.batch_check(request).await.map_err(|status| match status.code() {
                 Code::InvalidArgument => Failure::usage(status.message()),
-                _ => Failure::no_answer(server.complaint(&status)),
+                _ => Failure::no_answer(server.describe(&status)),
             })?;
             let results = response.into_inner().results;
             if results.len() != asked.len() {
@@ -60,31 +62,31 @@ impl Verify {
                 }
             }
         }
-        for line in wrong.iter().take(SHOWN_MAX) {
-            say!("{line}");
+        for difference in wrong.iter().take(SHOWN_MAX) {
+            print_line!("{difference}");
         }
         if wrong.len() > SHOWN_MAX {
-            say!("and {} more", wrong.len() - SHOWN_MAX);
+            print_line!("and {} more", wrong.len() - SHOWN_MAX);
         }
-        say!("{}: {} as expected, {} not", server.address, asked.len() - wrong.len(), wrong.len());
+        print_line!("{}: {} as expected, {} not", server.address, asked.len() - wrong.len(), wrong.len());
         Ok(if wrong.is_empty() { Outcome::Yes } else { Outcome::No })
     }
 }
 
 fn question(asked: &Asked) -> Question {
     let subject = match &asked.subject {
-        Who::Known(object) => Subject { r#type: object.kind.clone(), id: object.id.clone(), anonymous: false },
-        Who::Anonymous { anonymous } => Subject { anonymous: *anonymous, ..Subject::default() },
+        Asker::Known(object) => Subject { r#type: object.kind.clone(), id: object.id.clone(), anonymous: false },
+        Asker::Anonymous { anonymous } => Subject { anonymous: *anonymous, ..Subject::default() },
     };
     let resource = Resource { r#type: asked.resource.kind.clone(), id: asked.resource.id.clone() };
     Question { subject: Some(subject), permission: asked.permission.clone(), resource: Some(resource) }
 }
 
-/// A question in a line, as `permcached check` takes it.
+/// A question as the arguments of `permcached check`.
 fn sentence(asked: &Asked) -> String {
     let subject = match &asked.subject {
-        Who::Known(object) => format!("{}:{}", object.kind, object.id),
-        Who::Anonymous { .. } => "anonymous".to_owned(),
+        Asker::Known(object) => format!("{}:{}", object.kind, object.id),
+        Asker::Anonymous { .. } => "anonymous".to_owned(),
     };
     format!("{subject} {} {}:{}", asked.permission, asked.resource.kind, asked.resource.id)
 }

@@ -1,4 +1,4 @@
-//! `check`, `explain` and `health`: answers, in process and from a server, and what is said where there is none.
+//! `check`, `explain` and `health`: answers, in process and from a server, and the messages if there is no answer.
 
 use std::{net::TcpListener, thread};
 
@@ -37,7 +37,7 @@ fn check_ends_with_0_for_yes_and_1_for_no_in_process_and_from_a_server() {
         ),
         ("anonymous", 1, format!("denied: anonymous may not read {CONTRACT}: NO_GRANT\n")),
     ];
-    for (who, code, said) in &cases {
+    for (who, code, sentence) in &cases {
         let question = ["check", who, "read", CONTRACT];
         let ways = [
             in_process(&question),
@@ -46,14 +46,14 @@ fn check_ends_with_0_for_yes_and_1_for_no_in_process_and_from_a_server() {
         ];
         for way in ways {
             let ended = run(&way);
-            assert_eq!((ended.code, &ended.stdout, ended.stderr.as_str()), (*code, said, ""), "{way:?}");
+            assert_eq!((ended.code, &ended.stdout, ended.stderr.as_str()), (*code, sentence, ""), "{way:?}");
         }
         let explained = run(&in_process(&["explain", who, "read", CONTRACT]));
         assert_eq!(explained.code, *code);
-        assert!(explained.stdout.starts_with(said.as_str()), "{explained:?}");
+        assert!(explained.stdout.starts_with(sentence.as_str()), "{explained:?}");
         let explained = run(&["explain", who, "read", CONTRACT, "--server", &url]);
         assert_eq!(explained.code, *code);
-        assert!(explained.stdout.starts_with(said.as_str()), "{explained:?}");
+        assert!(explained.stdout.starts_with(sentence.as_str()), "{explained:?}");
     }
     let by_port = run_with(&["check", BOB, "read", CONTRACT], &[("PORT", &server.address.port().to_string())]);
     assert_eq!(by_port.code, 0, "{by_port:?}");
@@ -64,7 +64,7 @@ fn check_ends_with_0_for_yes_and_1_for_no_in_process_and_from_a_server() {
 }
 
 #[test]
-fn a_wrong_question_ends_with_2_and_says_what_is_right() {
+fn a_wrong_question_ends_with_2_and_a_suggestion() {
     let server = Serving::start(&["--documents", DOCUMENTS, "--schema", SCHEMA]);
     let url = server.url();
     let cases: [(&[&str], &str); 8] = [
@@ -99,14 +99,14 @@ fn a_wrong_question_ends_with_2_and_says_what_is_right() {
 }
 
 #[test]
-fn what_the_question_is_asked_of_may_be_wrong_too() {
+fn a_wrong_source_or_server_ends_with_2_and_is_named() {
     let ask = ["check", BOB, "read", CONTRACT];
     let cases: [(&[&str], &str); 5] = [
         (&["--documents", DOCUMENTS], "no schema is named: set SCHEMA_FILE, or give --schema FILE"),
         (&["--documents", "no/such/directory", "--schema", SCHEMA], "cannot read the documents in `no/such/directory`"),
         (&["--documents", DOCUMENTS, "--schema", "no-such.toml"], "cannot read the schema `no-such.toml`"),
-        (&["--server", "redis://127.0.0.1:1"], "is no address: write http://host:port, https://host:port"),
-        (&["--server", "not an address"], "is no address: write http://host:port"),
+        (&["--server", "redis://127.0.0.1:1"], "is not an address: write http://host:port, https://host:port"),
+        (&["--server", "not an address"], "is not an address: write http://host:port"),
     ];
     for (of, words) in cases {
         let ended = run(&[ask.as_slice(), of].concat());
@@ -125,23 +125,23 @@ fn an_unreachable_server_ends_with_3_and_is_named() {
         assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
         assert!(ended.stderr.starts_with(&format!("error: no answer from {url}: ")), "{ended:?}");
     };
-    let is_ill = |url: &str| {
+    let is_unhealthy = |url: &str| {
         let ended = run(&["health", "--server", url]);
         assert_eq!((ended.code, ended.stderr.as_str()), (1, ""), "{ended:?}");
         assert!(ended.stdout.starts_with(&format!("no answer from {url}: ")), "{ended:?}");
     };
-    // Nobody listens there once it is closed.
+    // No process listens on this port after the listener is dropped.
     let closed = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let closed = format!("http://{closed}");
     fails("check", &closed);
     fails("explain", &closed);
-    is_ill(&closed);
-    // Somebody listens, and never says a word: it takes as long as a question may take.
+    is_unhealthy(&closed);
+    // A process listens and never answers: the command waits for its deadline.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     thread::scope(|scope| {
         scope.spawn(|| fails("check", &silent));
-        scope.spawn(|| is_ill(&silent));
+        scope.spawn(|| is_unhealthy(&silent));
     });
 }
 
@@ -160,14 +160,14 @@ async fn health_ends_with_1_where_the_server_does_not_serve() {
     let ended = ended.await.unwrap();
     assert_eq!((ended.code, ended.stdout.as_str()), (1, "not serving\n"));
 
-    // A server of something else: it has no such call.
+    // A gRPC server without the permission service.
     let ended = tokio::task::spawn_blocking(move || run(&["check", BOB, "read", CONTRACT, "--server", &address]));
     let ended = ended.await.unwrap();
     assert_eq!(ended.code, 3, "{ended:?}");
     server.abort();
 }
 
-/// The message that JSON names, which must have no other names than the protocol's.
+/// Parses JSON as a message of the protocol. Panics at a field that the message does not have.
 #[track_caller]
 fn read(name: &str, json: &str) -> (Value, DynamicMessage) {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
@@ -216,8 +216,8 @@ fn json_is_the_whole_response_by_the_names_of_the_protocol() {
 }
 
 #[test]
-fn documents_that_are_not_there_are_warned_of() {
-    // A directory of something else: whoever gave it would wonder at the denial.
+fn missing_documents_cause_a_warning() {
+    // A directory without documents: the denial alone would not show that the path is wrong.
     let ended = run(&["check", BOB, "read", CONTRACT, "--documents", "schemas", "--schema", SCHEMA]);
     assert_eq!(ended.code, 1);
     assert!(

@@ -1,4 +1,4 @@
-//! `permcached config`: what counts, without secrets; and the manual's page, which is made of the same.
+//! `permcached config`: the values and their origins, without secrets, and the page of the manual.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{
 };
 
 #[test]
-fn the_manual_s_page_is_what_the_program_prints() {
+fn docs_configuration_md_is_what_config_manual_prints() {
     let ended = run(&["config", "--manual"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     let page = fs::read_to_string("docs/configuration.md").unwrap();
@@ -16,7 +16,7 @@ fn the_manual_s_page_is_what_the_program_prints() {
 }
 
 #[test]
-fn what_counts_is_shown_without_secrets_and_with_all_mistakes() {
+fn values_and_all_errors_are_shown_without_secrets() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("permcached.toml");
     fs::write(&file, "max_staleness = '3s'\nredis_password = 's3cret'\nport = 1\nredis_host = 'cache'").unwrap();
@@ -37,12 +37,12 @@ fn what_counts_is_shown_without_secrets_and_with_all_mistakes() {
         let line = ended.stdout.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
         assert!(line.ends_with(&format!("  {rest}")), "{name}: {ended:?}");
     }
-    assert!(!ended.said().contains("s3cret"), "{ended:?}");
+    assert!(!ended.output().contains("s3cret"), "{ended:?}");
 
     let ended = run_with(&["config", "--config", file], &[("PORT", "many"), ("MONGODB_URI", "mongodb://u:s3cret@h")]);
     assert_eq!(ended.code, 2, "{ended:?}");
     for words in ["no schema is named", "PORT is `many`"] {
         assert!(ended.stderr.contains(words), "{words}: {ended:?}");
     }
-    assert!(ended.stdout.contains("many  (environment)") && !ended.said().contains("s3cret"), "{ended:?}");
+    assert!(ended.stdout.contains("many  (environment)") && !ended.output().contains("s3cret"), "{ended:?}");
 }

@@ -1,4 +1,4 @@
-//! Files that are edited while they are served.
+//! Documents on disk that are edited while the service answers from them.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::support::{
 /// The default of `MAX_STALENESS`.
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 
-/// The sample, in a directory of its own, served.
+/// A server over a copy of the sample documents.
 struct Sample {
     directory: TempDir,
     server: Serving,
@@ -41,7 +41,7 @@ impl Sample {
         self.directory.path().join("shares.jsonl")
     }
 
-    /// Takes back everything that was shared with Bob, as an editor saves a file.
+    /// Deletes all shares with Bob, as an editor saves a file.
     fn revoke(&self) {
         let (_, bob) = BOB.split_once(':').unwrap();
         let shares = fs::read_to_string(self.shares()).unwrap();
@@ -50,7 +50,7 @@ impl Sample {
         replace(&self.shares(), &others.join("\n"));
     }
 
-    /// Whether Bob may read the contract, as a client of the server is told.
+    /// Whether the server allows Bob to read the contract.
     fn bob_reads(&self, arguments: &[&str]) -> bool {
         let url = self.server.url();
         let ended = run(&[&["check", BOB, "read", CONTRACT, "--server", &url], arguments].concat());
@@ -58,36 +58,36 @@ impl Sample {
         ended.code == 0
     }
 
-    /// What a probe is told.
+    /// The HTTP response to a probe.
     fn get(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(self.server.address).unwrap();
         write!(connection, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut said = String::new();
-        connection.read_to_string(&mut said).unwrap();
-        said
+        let mut response = String::new();
+        connection.read_to_string(&mut response).unwrap();
+        response
     }
 }
 
 fn replace(path: &Path, text: &str) {
-    let beside = path.with_extension("new");
-    fs::write(&beside, text).unwrap();
-    fs::rename(beside, path).unwrap();
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, text).unwrap();
+    fs::rename(temporary, path).unwrap();
 }
 
 #[test]
-fn an_edited_file_flips_a_fully_consistent_check_at_once() {
+fn an_edited_file_changes_a_fully_consistent_check_at_once() {
     let sample = Sample::serve();
     assert!(sample.bob_reads(&[]));
     let before = fs::read_to_string(sample.shares()).unwrap();
     sample.revoke();
     assert!(!sample.bob_reads(&["--fully-consistent"]));
-    // Written over, not replaced.
+    // Overwritten, not replaced.
     fs::write(sample.shares(), before).unwrap();
     assert!(sample.bob_reads(&["--fully-consistent"]));
 }
 
 #[test]
-fn an_edited_file_flips_any_check_within_the_bound() {
+fn an_edited_file_changes_every_check_within_max_staleness() {
     let sample = Sample::serve();
     assert!(sample.bob_reads(&[]));
     sample.revoke();
@@ -102,18 +102,18 @@ fn an_edited_file_flips_any_check_within_the_bound() {
 }
 
 #[test]
-fn an_edited_file_is_told_to_those_who_watch() {
+fn watch_prints_the_change_of_an_edited_file() {
     let sample = Sample::serve();
-    let mut watching = sample.server.beside(&["watch", "--since", "r0000000000000001"]);
+    let mut watch = sample.server.start_client(&["watch", "--since", "r0000000000000001"]);
     sample.revoke();
-    let line = watching.line();
+    let line = watch.line();
     let words: Vec<&str> = line.split(' ').collect();
     assert_eq!(words.len(), 3, "{line}");
     assert!(words[0] > "r0000000000000001" && words[1] == "key" && words[2].starts_with("shares."), "{line}");
     sample.server.signal("TERM");
-    let (code, complaint) = watching.ended();
-    assert_eq!(code, Some(3), "{complaint}");
-    assert!(complaint.contains("watch again"), "{complaint}");
+    let (code, stderr) = watch.wait();
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("call Watch again"), "{stderr}");
 }
 
 #[test]
@@ -129,35 +129,35 @@ fn a_broken_file_keeps_the_last_good_documents_and_is_not_ready() {
     assert!(sample.bob_reads(&[]) && sample.bob_reads(&["--fully-consistent"]));
     let is_degraded =
         |ready: &str| ready.contains(" 503 ") && ready.contains("degraded") && ready.contains("shares.jsonl");
-    comes_about(|| is_degraded(&sample.get("/readyz")));
+    wait_until(|| is_degraded(&sample.get("/readyz")));
     assert!(sample.get("/healthz").contains(" 200 "), "a restart would not help");
-    comes_about(|| health() == 1);
+    wait_until(|| health() == 1);
     replace(&sample.shares(), &good);
-    comes_about(|| sample.get("/readyz").contains(" 200 ") && health() == 0);
+    wait_until(|| sample.get("/readyz").contains(" 200 ") && health() == 0);
     sample.revoke();
     assert!(!sample.bob_reads(&["--fully-consistent"]));
 }
 
-/// As where an editor moves a file away before it writes the new one.
+/// Some editors move a file away before they write the new one.
 #[test]
-fn a_file_that_is_gone_is_no_empty_one() {
+fn a_deleted_file_does_not_count_as_empty() {
     let sample = Sample::serve();
     let good = fs::read_to_string(sample.shares()).unwrap();
     fs::remove_file(sample.shares()).unwrap();
-    assert!(sample.bob_reads(&["--fully-consistent"]), "what was there is kept");
+    assert!(sample.bob_reads(&["--fully-consistent"]), "the documents are kept");
     let is_degraded = |ready: &str| ready.contains(" 503 ") && ready.contains("shares.jsonl is gone");
-    comes_about(|| is_degraded(&sample.get("/readyz")));
+    wait_until(|| is_degraded(&sample.get("/readyz")));
     fs::write(sample.shares(), good).unwrap();
-    comes_about(|| sample.get("/readyz").contains(" 200 "));
+    wait_until(|| sample.get("/readyz").contains(" 200 "));
     sample.revoke();
     assert!(!sample.bob_reads(&["--fully-consistent"]));
 }
 
 #[track_caller]
-fn comes_about(condition: impl Fn() -> bool) {
+fn wait_until(condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(20), "it does not come about");
+        assert!(started.elapsed() < Duration::from_secs(20), "the condition is not met");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,11 +1,11 @@
-//! `explain` for people: every place where access could have come from, and why each did not give it.
+//! `explain` as text: it names every relation that could have granted, and why each did not. The JSON is tested in `ask`.
 
 use std::{io::Read as _, process::Stdio};
 
 use super::{BOB, CONTRACT, ZOE, in_process};
 use crate::support::command::{command, run};
 
-/// The folders above the contract, from the inmost.
+/// The folders above the contract, the innermost first.
 const FOLDERS: [&str; 4] = [
     "folder:f01d00000000000000000004",
     "folder:f01d00000000000000000003",
@@ -13,24 +13,24 @@ const FOLDERS: [&str; 4] = [
     "folder:f01d00000000000000000001",
 ];
 
-/// The line about this relation of this object, and the lines that belong to it: those indented further.
+/// The line about this relation of this object, and the lines below it that are indented further.
 #[track_caller]
 fn about(text: &str, relation: &str, object: &str) -> (String, String) {
     let words = format!(" {relation} of {object}");
     let indent = |line: &str| line.chars().take_while(|letter| !letter.is_alphanumeric()).count();
     let mut lines = text.lines().skip_while(|line| !line.contains(&words));
-    let headline = lines.next().unwrap_or_else(|| panic!("nothing about{words}:\n{text}"));
+    let headline = lines.next().unwrap_or_else(|| panic!("no line about{words}:\n{text}"));
     let below: Vec<&str> = lines.take_while(|line| indent(line) > indent(headline)).collect();
     (headline.to_owned(), below.join("\n"))
 }
 
 #[test]
-fn a_denial_four_folders_deep_names_every_place_and_why_it_did_not_give_access() {
+fn a_denial_four_folders_deep_names_every_relation_and_why_it_did_not_grant() {
     let ended = run(&in_process(&["explain", ZOE, "read", CONTRACT]));
     assert_eq!(ended.code, 1);
     let text = &ended.stdout;
 
-    // The file's own relations, then those of each folder above it: which there are, and why each is none.
+    // The relations of the file, then those of each folder above it, each with the reason.
     let file = [
         ("owner", "1 grant to others"),
         ("guest", "no document"),
@@ -62,7 +62,7 @@ fn a_denial_four_folders_deep_names_every_place_and_why_it_did_not_give_access()
         let id = folder.split_once(':').unwrap().1;
         assert!(below.contains(&format!("folders by _id = {id}")), "{below}");
     }
-    // Where to look it up in the database: collection, field and key of each.
+    // Where to find each in the database: collection, field and key.
     for place in ["files by _id = f11e00000000000000000002", "shares by file_id = f11e00000000000000000002"] {
         assert!(text.contains(place), "{place}\n{text}");
     }
@@ -95,7 +95,7 @@ fn a_grant_is_shown_with_its_document_and_its_end() {
         run(&in_process(&["explain", "user:a11ce0000000000000000001", "read", "file:f11e0000000000000000000e"]));
     let (headline, below) = about(&ended.stdout, "owner", "file:f11e0000000000000000000e");
     assert!(
-        headline.contains("MALFORMED") && below.contains("owner_id is no id of the right type"),
+        headline.contains("MALFORMED") && below.contains("owner_id is not an id of the right type"),
         "{headline}\n{below}"
     );
 }
@@ -104,14 +104,14 @@ fn a_grant_is_shown_with_its_document_and_its_end() {
 fn an_explanation_shows_tokens_of_others_as_hashes() {
     let ended = run(&in_process(&["explain", "link:no-such-token", "read", "file:f11e00000000000000000005"]));
     assert_eq!(ended.code, 1);
-    let text = ended.said();
+    let text = ended.output();
     assert!(!text.contains("a0000000-0000-4000"), "{text}");
-    // The asker's own stands where the question is repeated, and nowhere else.
+    // The subject's own token is in the repeated question and nowhere else.
     assert!(text.matches("no-such-token").count() <= 1, "{text}");
 }
 
 #[test]
-fn a_reader_who_stops_reading_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let mut child = command(&in_process(&["explain", ZOE, "read", CONTRACT]), &[])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

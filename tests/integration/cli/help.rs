@@ -1,8 +1,9 @@
-//! `--help` of each command: every argument and option says what it is, within the width of a terminal.
+//! `--help` of each command: every argument and option has a description, within the width of a terminal.
 
 use crate::support::command::run;
 
-const COMMANDS: [&[&str]; 15] = [
+/// Every command and subcommand.
+pub(super) const COMMANDS: [&[&str]; 17] = [
     &[],
     &["serve"],
     &["check"],
@@ -18,10 +19,12 @@ const COMMANDS: [&[&str]; 15] = [
     &["config"],
     &["doctor"],
     &["health"],
+    &["completions"],
+    &["man"],
 ];
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_a_description() {
     for command in COMMANDS {
         let ended = run(&[command, &["--help"]].concat());
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command:?}");
@@ -34,9 +37,9 @@ fn every_command_explains_itself() {
         for section in ["Commands:\n", "Arguments:\n", "Options:\n"] {
             let Some((_, lines)) = text.split_once(section) else { continue };
             for line in lines.lines().take_while(|line| line.starts_with("  ")) {
-                // A name in its column, two blanks at least, and what it is; or the rest of what was begun above.
+                // A name, at least two blanks and a description; or the continuation of the description above.
                 let (name, what) = line.trim_start().split_once("  ").unwrap_or(("", line));
-                assert!(what.trim().split(' ').count() >= 2, "{command:?}: `{name}` is not explained:\n{text}");
+                assert!(what.trim().split(' ').count() >= 2, "{command:?}: `{name}` has no description:\n{text}");
                 listed += 1;
             }
         }
@@ -50,9 +53,8 @@ fn the_version_is_the_package_s() {
     assert_eq!((ended.code, ended.stdout), (0, format!("permcached {}\n", env!("CARGO_PKG_VERSION"))));
 }
 
-/// What scripts go by stands where people look for it.
 #[test]
-fn exit_codes_are_told() {
+fn the_help_lists_the_exit_codes() {
     for command in [&[][..], &["check"], &["explain"]] {
         let ended = run(&[command, &["--help"]].concat());
         assert!(ended.stdout.contains("Exit codes: 0 allowed"), "{}", ended.stdout);

@@ -1,6 +1,6 @@
-//! The commands that `make run` prints, as they are printed: ours are run, those of grpcurl and ghz have their JSON asked.
+//! The commands that `make run` prints. Those of permcached are run. The requests of grpcurl and ghz are sent by this test.
 //!
-//! Runs neither grpcurl nor ghz, which are not everywhere.
+//! Runs neither grpcurl nor ghz, which are not installed everywhere.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{
     service::{DOCUMENTS, SCHEMA},
 };
 
-/// The lines of the hints that begin with a word, with the server's address in place.
+/// The lines of the hints that start with a program, with the server's address inserted.
 fn lines(program: &str, address: &str) -> Vec<String> {
     let hints = fs::read_to_string("examples/fylora/hints.txt").unwrap().replace("{address}", address);
     hints.lines().map(str::trim).filter(|line| line.starts_with(program)).map(str::to_owned).collect()

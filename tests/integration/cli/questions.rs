@@ -1,5 +1,5 @@
-//! `questions write` over a real database, `questions verify` at a server over the same one, and the configurations in
-//! `load/`, which ask from those files.
+//! `questions write` over a real database, `questions verify` against a server over the same one, and the ghz configurations
+//! in `load/`, which read those files. Generates no load.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -23,16 +23,16 @@ use crate::{
 
 const COUNT: usize = 2_000;
 
-/// How many people nobody has shared anything with: so many that chance finds hardly anybody else.
-const STRANGERS: usize = 500;
+/// Users with whom nothing is shared: so many that a random user is almost always one of them.
+const OUTSIDERS: usize = 500;
 
-/// A database with the sample documents, and with strangers.
+/// A database with the sample documents and the outsiders.
 async fn database() -> Database {
     let schema = shipped_schema("fylora-sharing.toml");
     let database = mongo().database().await;
     fill(&database, &schema, &sample(&schema)).await;
-    let strangers = (0..STRANGERS).map(|_| doc! { "_id": ObjectId::new() });
-    database.collection("users").insert_many(strangers).await.unwrap();
+    let outsiders = (0..OUTSIDERS).map(|_| doc! { "_id": ObjectId::new() });
+    database.collection("users").insert_many(outsiders).await.unwrap();
     database
 }
 
@@ -57,7 +57,7 @@ fn texts<'a>(objects: &'a [Value], pointer: &str) -> BTreeSet<&'a str> {
 }
 
 #[tokio::test]
-async fn what_is_drawn_is_answered_as_expected() {
+async fn a_server_answers_drawn_questions_as_expected() {
     let database = database().await;
     let directory = TempDir::new().unwrap();
     let written = write(&database, "7", directory.path());
@@ -73,7 +73,7 @@ async fn what_is_drawn_is_answered_as_expected() {
     assert_eq!(verified.code, 0, "{verified:?}");
     assert!(verified.stdout.ends_with(": 2000 as expected, 0 not\n"), "{verified:?}");
 
-    // One wrong expectation of each kind is found, and no more.
+    // One wrong expectation of each kind is found, and nothing else.
     let mut expected = read(directory.path(), "expected.json");
     let answers = expected.as_array_mut().unwrap();
     let allowed = answers.iter().position(|answer| answer["allowed"] == true).expect("somebody is allowed");
@@ -93,7 +93,7 @@ async fn what_is_drawn_is_answered_as_expected() {
 }
 
 #[tokio::test]
-async fn every_permission_is_asked_about_and_no_secret_is_told() {
+async fn every_permission_is_asked_about_and_no_secret_is_written() {
     let database = database().await;
     let schema = shipped_schema("fylora-sharing.toml");
     let documents = sample(&schema);
@@ -101,7 +101,7 @@ async fn every_permission_is_asked_about_and_no_secret_is_told() {
     let written = write(&database, "7", directory.path());
     for kind in ["link", "verified_link", "code"] {
         assert_eq!(
-            written.stderr.matches(&format!("nobody asks as `{kind}`: its ids are secret")).count(),
+            written.stderr.matches(&format!("no question is from `{kind}`: its ids are secret")).count(),
             1,
             "{written:?}"
         );
@@ -125,7 +125,7 @@ async fn every_permission_is_asked_about_and_no_secret_is_told() {
     }
     assert_eq!(texts(questions, "/subject/type"), BTreeSet::from(["user"]));
     assert!(questions.iter().any(|question| question["subject"]["anonymous"] == true));
-    // Half are asked by somebody whom the resource names. By chance alone, next to nobody would be let in.
+    // Half of the questions are from a subject that the resource names. Random subjects alone would almost all be denied.
     let expected = read(directory.path(), "expected.json");
     let allowed = expected.as_array().unwrap().iter().filter(|answer| answer["allowed"] == true).count();
     assert!((COUNT / 10..COUNT / 2).contains(&allowed), "{allowed}");
@@ -158,7 +158,7 @@ async fn a_seed_draws_the_same_questions_again() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_with_its_remedy() {
+async fn every_error_names_its_remedy() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     let empty = mongo().database().await;
@@ -183,10 +183,10 @@ async fn what_is_wrong_is_said_with_its_remedy() {
     fs::write(directory.path().join("expected.json"), r#"[{"allowed":true}]"#).unwrap();
     let ended = run(&["questions", "verify", path, "--server", "127.0.0.1:1"]);
     assert_eq!(ended.code, 2, "{ended:?}");
-    assert!(ended.stderr.contains("0 questions and 1 answers: write them anew"), "{ended:?}");
+    assert!(ended.stderr.contains("0 questions and 1 answers: write the files again"), "{ended:?}");
 }
 
-/// The call that a configuration names.
+/// The method that a configuration calls.
 fn method(configuration: &Value) -> MethodDescriptor {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let (service, name) = configuration["call"].as_str().unwrap().rsplit_once('.').unwrap();
@@ -195,8 +195,8 @@ fn method(configuration: &Value) -> MethodDescriptor {
 }
 
 #[tokio::test]
-async fn the_configurations_of_ghz_ask_what_the_protocol_has() {
-    /// What they say, by the names that ghz has for it.
+async fn the_configurations_of_ghz_fit_the_protocol() {
+    /// The keys that they use, as ghz names them.
     const KEYS: [&str; 10] =
         ["name", "call", "insecure", "metadata", "data-file", "total", "rps", "concurrency", "connections", "timeout"];
     let database = database().await;
@@ -222,7 +222,7 @@ async fn the_configurations_of_ghz_ask_what_the_protocol_has() {
         let messages = messages.as_array().unwrap();
         assert!(!messages.is_empty());
         for message in messages {
-            // Fields that the message does not have are refused.
+            // A field that the message does not have is an error.
             let read = DynamicMessage::deserialize(input.clone(), message);
             read.unwrap_or_else(|error| panic!("{entry:?}: {error}: {message}"));
         }

@@ -1,4 +1,5 @@
-//! `schema check` and `schema test`: mistakes in their places, and tests that pass or fail.
+//! `schema check` and `schema test`: errors with their places, and tests that pass or fail. Every schema error is tested in
+//! `broken_schemas`.
 
 use std::{fs, path::Path};
 
@@ -10,7 +11,7 @@ use crate::support::{
     service::{DOCUMENTS, SCHEMA},
 };
 
-/// A file of this text in a directory of its own.
+/// A file with this text, which is deleted with the directory that is returned beside its path.
 fn file(name: &str, text: &str) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -19,13 +20,13 @@ fn file(name: &str, text: &str) -> (TempDir, String) {
     (directory, path)
 }
 
-/// The whole path of a file of this package.
-fn whole(path: &str) -> String {
+/// The absolute path of a file of this package.
+fn absolute(path: &str) -> String {
     Path::new(path).canonicalize().unwrap().to_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_good_schema_is_summed_up() {
+fn a_valid_schema_is_summarized() {
     for schema in [SCHEMA, "schemas/fylora.toml"] {
         let ended = run(&["schema", "check", schema]);
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
@@ -37,7 +38,7 @@ fn a_good_schema_is_summed_up() {
 }
 
 #[test]
-fn every_mistake_of_a_schema_is_shown_in_its_place_with_a_remedy() {
+fn every_error_of_a_schema_is_shown_at_its_place_with_a_remedy() {
     let good = fs::read_to_string("schemas/fylora.toml").unwrap();
     let bad = good.replace("(owner | link)", "(owner | lnik)").replacen("\"$ne\" = false", "\"$nee\" = false", 1);
     let (_directory, path) = file("bad.toml", &bad);
@@ -56,7 +57,7 @@ fn every_mistake_of_a_schema_is_shown_in_its_place_with_a_remedy() {
     }
     assert!(ended.stderr.ends_with("3 errors\n"), "{}", ended.stderr);
 
-    // Whatever reads a schema shows the same, but as a wrong input.
+    // Other commands that read a schema print the same, and end with 2.
     for command in [
         &["serve", "--port", "0", "--documents", DOCUMENTS, "--schema", &path][..],
         &["check", "user:x", "read", "file:x", "--documents", DOCUMENTS, "--schema", &path],
@@ -67,7 +68,7 @@ fn every_mistake_of_a_schema_is_shown_in_its_place_with_a_remedy() {
 }
 
 #[test]
-fn a_schema_that_is_no_toml_or_not_there() {
+fn a_file_that_is_missing_or_not_toml_is_an_error() {
     let (_directory, path) = file("bad.toml", "default_subject = \"user\"\n[subject.user\n");
     let ended = run(&["schema", "check", &path]);
     assert_eq!(ended.code, 1, "{ended:?}");
@@ -90,7 +91,7 @@ fn the_tests_of_the_shipped_schemas_pass() {
 
 /// A test file of one test, over the sample.
 fn one_test(test: &str) -> String {
-    let (schema, documents) = (whole(SCHEMA), whole(DOCUMENTS));
+    let (schema, documents) = (absolute(SCHEMA), absolute(DOCUMENTS));
     format!(
         "schema = \"{schema}\"\ndocuments = \"{documents}\"\nnow = 2026-11-23T12:00:00Z\n[[test]]\nname = \"the one\"\n\
          subject = \"user:b0b000000000000000000002\"\nresource = \"file:f11e00000000000000000002\"\n{test}\n"
@@ -98,7 +99,7 @@ fn one_test(test: &str) -> String {
 }
 
 #[test]
-fn a_test_that_fails_says_what_was_expected_and_what_came() {
+fn a_failed_test_shows_the_expected_and_the_actual_answer() {
     let cases = [
         ("allowed = { read = \"file#guest\" }", "expected allowed by file#guest", "got      allowed by folder#guest"),
         ("allowed = [\"write\"]", "expected allowed", "got      denied NO_GRANT"),
@@ -124,14 +125,14 @@ fn a_test_that_fails_says_what_was_expected_and_what_came() {
 }
 
 #[test]
-fn a_test_file_that_is_wrong_is_no_failed_test() {
+fn an_error_in_the_test_file_is_not_a_failed_test() {
     let cases = [
-        ("denied = { write = \"NO_GRNT\" }", "`NO_GRNT` is no reason: did you mean `NO_GRANT`?"),
-        ("allowed = { read = \"folder#gust\" }", "`folder#gust` is no relation"),
-        ("allowed = { read = \"folder#read\" }", "`folder#read` is no relation"),
+        ("denied = { write = \"NO_GRNT\" }", "`NO_GRNT` is not a reason: did you mean `NO_GRANT`?"),
+        ("allowed = { read = \"folder#gust\" }", "`folder#gust` is not a relation"),
+        ("allowed = { read = \"folder#read\" }", "`folder#read` is not a relation"),
         ("allowed = [\"raed\"]", "did you mean `read`?"),
         ("alowed = [\"read\"]", "unknown field `alowed`"),
-        ("", "there are no tests"),
+        ("", "the file has no tests"),
     ];
     for (test, words) in cases {
         let (_directory, path) = file("one.test.toml", &one_test(test));

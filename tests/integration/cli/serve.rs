@@ -1,4 +1,4 @@
-//! `serve`: what keeps it from starting, each with its remedy, and how it ends.
+//! `serve`: what prevents its start, each with its remedy, and how it ends. What it answers is tested elsewhere.
 
 use std::{fs, net::TcpListener, path::Path};
 
@@ -18,7 +18,7 @@ fn sigterm_and_sigint_end_it_with_0() {
 }
 
 #[test]
-fn every_mistake_of_the_configuration_is_listed_at_once() {
+fn every_error_of_the_configuration_is_listed_at_once() {
     let ended = run(&["serve"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
     for words in ["SCHEMA_FILE", "--schema", "MONGODB_URI", "DOCUMENTS_DIR"] {
@@ -43,7 +43,7 @@ fn every_mistake_of_the_configuration_is_listed_at_once() {
         assert!(ended.stderr.contains(words), "{words}: {ended:?}");
     }
     assert_eq!(ended.stderr.lines().filter(|line| line.starts_with("  - ")).count(), 5, "{ended:?}");
-    assert!(!ended.said().contains("sekrit"), "{ended:?}");
+    assert!(!ended.output().contains("sekrit"), "{ended:?}");
 }
 
 #[test]
@@ -58,15 +58,15 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_connection_string_without_a_database_is_told_without_its_password() {
+fn the_error_about_a_connection_string_without_a_database_hides_the_password() {
     let nameless = "mongodb://u:sekrit@127.0.0.1:1";
     let ended = run_with(&["serve", "--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", nameless)]);
     assert!(ended.code != 0 && ended.stderr.contains("set MONGODB_DATABASE"), "{ended:?}");
-    assert!(!ended.said().contains("sekrit"), "{ended:?}");
+    assert!(!ended.output().contains("sekrit"), "{ended:?}");
 }
 
 #[test]
-fn every_line_of_the_documents_that_is_wrong_is_named() {
+fn every_invalid_line_of_the_documents_is_named() {
     let directory = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(DOCUMENTS).unwrap() {
         let path = entry.unwrap().path();
@@ -102,7 +102,7 @@ fn every_line_of_the_documents_that_is_wrong_is_named() {
 }
 
 #[test]
-fn what_is_not_there_is_named() {
+fn a_missing_file_or_directory_is_named() {
     let ended = run(&["serve", "--documents", "no/such/directory", "--schema", SCHEMA, "--port", "0"]);
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("cannot read the documents in `no/such/directory`"), "{ended:?}");
@@ -111,7 +111,7 @@ fn what_is_not_there_is_named() {
     assert!(ended.stderr.contains("cannot read the schema `no/such.toml`"), "{ended:?}");
 }
 
-/// The variables and the options are two names for the same.
+/// Each option has the effect of its variable.
 #[test]
 fn the_environment_configures_it_as_the_options_do() {
     let directory = tempfile::tempdir().unwrap();
@@ -124,10 +124,10 @@ fn the_environment_configures_it_as_the_options_do() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let mut said = String::new();
+    let mut printed = String::new();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut stdout, &mut said).unwrap();
-    let address = said.trim().strip_prefix("it is at ").unwrap_or_else(|| panic!("{said}"));
+    std::io::BufRead::read_line(&mut stdout, &mut printed).unwrap();
+    let address = printed.trim().strip_prefix("it is at ").unwrap_or_else(|| panic!("{printed}"));
     let health = run(&["health", "--server", address]);
     child.kill().unwrap();
     child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! MongoDB in every way in which it is set up wrong.
+//! `permcached doctor` on a MongoDB that is set up wrong, in every way that it knows.
 
 use mongodb::{
     Database,
@@ -16,24 +16,24 @@ use crate::{
 };
 
 /// A database with a document in each collection that the schema reads, and every index.
-async fn well(server: &Mongo) -> Database {
+async fn complete_database(server: &Mongo) -> Database {
     let database = server.database().await;
     full(&database, &shipped_schema("fylora-sharing.toml")).await;
     database
 }
 
-/// Examines a server's database of this name.
+/// The findings about this database of a server.
 fn examined(server: &Mongo, database: &str) -> Found {
     doctor(&[("MONGODB_URI", &server.uri()), ("MONGODB_DATABASE", database)])
 }
 
 #[tokio::test]
-async fn nothing_is_wrong_where_all_is_well() {
-    let database = well(mongo()).await;
+async fn a_correct_set_up_has_no_problem() {
+    let database = complete_database(mongo()).await;
     let (uri, url) = (mongo().uri(), redis().url());
     let tokens = ("AUTH_TOKENS", "backend:s3cret");
     let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name()), ("REDIS_URL", &url), tokens]);
-    found.assert_well();
+    found.assert_no_problem();
     for words in [
         &format!("127.0.0.1:{} answers in ", mongo().port()),
         ", version ",
@@ -52,40 +52,40 @@ async fn nothing_is_wrong_where_all_is_well() {
 
 #[tokio::test]
 async fn a_database_whose_name_differs_in_case_is_suggested() {
-    let database = well(mongo()).await;
+    let database = complete_database(mongo()).await;
     let found = examined(mongo(), &database.name().to_uppercase());
-    let remedy = found.assert_only_wrong("there is no database `TEST_").to_owned();
+    let remedy = found.assert_only_problem("there is no database `TEST_").to_owned();
     let meant = remedy.strip_prefix("MONGODB_DATABASE=").unwrap();
     assert_eq!(meant, database.name());
     found.finding("collections and indexes, as there is no database");
-    examined(mongo(), meant).assert_well();
-    // One like nothing that is there.
+    examined(mongo(), meant).assert_no_problem();
+    // A name unlike every database.
     let far = examined(mongo(), "an_application_that_nobody_has_written_yet");
-    assert!(far.assert_only_wrong("there is no database `an_app").starts_with("MONGODB_DATABASE=NAME"));
+    assert!(far.assert_only_problem("there is no database `an_app").starts_with("MONGODB_DATABASE=NAME"));
 }
 
 #[tokio::test]
-async fn no_database_is_named() {
+async fn a_missing_database_name_is_a_problem() {
     let found = doctor(&[("MONGODB_URI", &mongo().uri())]);
-    assert_eq!(found.assert_only_wrong("no database is named"), "MONGODB_DATABASE=NAME");
+    assert_eq!(found.assert_only_problem("no database is named"), "MONGODB_DATABASE=NAME");
 }
 
 #[tokio::test]
-async fn a_missing_collection_is_named_and_what_was_probably_meant() {
-    let database = well(mongo()).await;
+async fn a_missing_collection_is_named_with_a_similar_one() {
+    let database = complete_database(mongo()).await;
     database.collection::<Document>("teams").drop().await.unwrap();
     let found = examined(mongo(), database.name());
-    found.assert_well();
+    found.assert_no_problem();
     assert!(found.remedy("warning", "the collection `teams` is missing").contains("MONGODB_DATABASE"));
 
     database.create_collection("team").await.unwrap();
     let found = examined(mongo(), database.name());
-    let remedy = found.assert_only_wrong("the collection `teams` is missing");
+    let remedy = found.assert_only_problem("the collection `teams` is missing");
     assert_eq!(remedy, "collection = \"team\", in the schema in place of \"teams\"");
 }
 
 #[tokio::test]
-async fn a_database_without_any_of_the_collections_is_the_wrong_one() {
+async fn a_database_with_none_of_the_collections_is_a_problem() {
     let database = mongo().database().await;
     database.create_collection("something_quite_different").await.unwrap();
     let found = examined(mongo(), database.name());
@@ -95,19 +95,19 @@ async fn a_database_without_any_of_the_collections_is_the_wrong_one() {
 
 #[tokio::test]
 async fn an_empty_collection_is_named() {
-    let database = well(mongo()).await;
+    let database = complete_database(mongo()).await;
     database.collection::<Document>("notes").delete_many(doc! {}).await.unwrap();
     let found = examined(mongo(), database.name());
-    found.assert_well();
+    found.assert_no_problem();
     assert!(found.remedy("warning", "the collection `notes` is empty").contains("MONGODB_DATABASE"));
 }
 
 #[tokio::test]
-async fn the_command_that_is_shown_makes_the_index_that_is_missing() {
-    let database = well(mongo()).await;
+async fn the_remedy_creates_the_missing_index() {
+    let database = complete_database(mongo()).await;
     database.collection::<Document>("temporaryaccesses").drop_indexes().await.unwrap();
     let found = examined(mongo(), database.name());
-    found.assert_well();
+    found.assert_no_problem();
     let remedy = found.remedy("warning", "`temporaryaccesses` is looked up by `resource_id` and has no index");
     assert_eq!(remedy, "db.getCollection(\"temporaryaccesses\").createIndex({ \"resource_id\": 1 })");
     make_index(&database, remedy, "remedy").await;
@@ -115,26 +115,26 @@ async fn the_command_that_is_shown_makes_the_index_that_is_missing() {
 }
 
 #[tokio::test]
-async fn a_view_cannot_be_followed() {
-    let database = well(mongo()).await;
+async fn a_view_is_a_problem() {
+    let database = complete_database(mongo()).await;
     database.collection::<Document>("notes").drop().await.unwrap();
     database.run_command(doc! { "create": "notes", "viewOn": "files", "pipeline": [] }).await.unwrap();
     let found = examined(mongo(), database.name());
-    let remedy = found.assert_only_wrong("`notes` is a view, in which changes cannot be followed");
+    let remedy = found.assert_only_problem("`notes` is a view, in which changes cannot be followed");
     assert!(remedy.contains("name the collection"), "{remedy}");
 }
 
 #[tokio::test]
-async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
+async fn the_remedy_grants_the_missing_rights() {
     let server = secured_mongo();
-    let database = well(server).await;
+    let database = complete_database(server).await;
     let name = database.name();
     let command = doc! { "createUser": "reader", "pwd": SECRET, "roles": [], "mechanisms": ["SCRAM-SHA-256"] };
     database.run_command(command).await.unwrap();
     let uri = server.uri_of("reader", SECRET, name);
     let examined = || doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", name)]);
     let found = examined();
-    let remedy = found.assert_only_wrong("the user may not read `files`, read `folders`, ");
+    let remedy = found.assert_only_problem("the user may not read `files`, read `folders`, ");
     assert!(found.finding("may not read").message.ends_with("open a change stream"), "{found:#?}");
     let role = format!("[{{ role: \"read\", db: \"{name}\" }}]");
     assert_eq!(remedy, format!("db.getSiblingDB(\"{name}\").grantRolesToUser(\"reader\", {role})"));
@@ -143,14 +143,14 @@ async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
         .await
         .unwrap();
     let found = examined();
-    found.assert_well();
+    found.assert_no_problem();
     found.finding("the user may read each collection");
 }
 
 #[tokio::test]
-async fn the_right_to_some_collections_is_not_enough() {
+async fn the_right_to_read_some_collections_is_not_enough() {
     let server = secured_mongo();
-    let database = well(server).await;
+    let database = complete_database(server).await;
     let name = database.name();
     let privilege = doc! { "resource": { "db": name, "collection": "files" }, "actions": ["find"] };
     let role = doc! { "createRole": "files", "privileges": [privilege], "roles": [] };
@@ -158,16 +158,16 @@ async fn the_right_to_some_collections_is_not_enough() {
     let user = doc! { "createUser": "some", "pwd": SECRET, "roles": ["files"], "mechanisms": ["SCRAM-SHA-256"] };
     database.run_command(user).await.unwrap();
     let found = doctor(&[("MONGODB_URI", &server.uri_of("some", SECRET, name)), ("MONGODB_DATABASE", name)]);
-    found.assert_only_wrong("the user may not read `folders`, ");
+    found.assert_only_problem("the user may not read `folders`, ");
 }
 
 #[tokio::test]
-async fn who_says_no_name_is_shown_how_to_make_a_user() {
+async fn without_a_user_name_the_remedy_creates_a_user() {
     let server = secured_mongo();
-    let database = well(server).await;
+    let database = complete_database(server).await;
     let uri = format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", server.port());
     let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name())]);
-    let remedy = found.assert_only_wrong("the user may not read `files`, ");
+    let remedy = found.assert_only_problem("the user may not read `files`, ");
     assert!(
         remedy.contains(".createUser({ user: \"permcached\", pwd: passwordPrompt(), roles: [\"read\"] })"),
         "{remedy}"
@@ -175,35 +175,35 @@ async fn who_says_no_name_is_shown_how_to_make_a_user() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_from_a_server_that_is_away() {
+async fn a_wrong_password_and_an_unreachable_server_have_different_remedies() {
     let server = secured_mongo();
-    let database = well(server).await;
+    let database = complete_database(server).await;
     let uri = server.uri_of("root", SECRET, "admin");
     let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name())]);
-    let remedy = found.assert_only_wrong("does not let `root` in: there is no such user in `admin`, or the password");
+    let remedy = found.assert_only_problem("does not let `root` in: there is no such user in `admin`, or the password");
     assert!(remedy.contains("db.getSiblingDB(\"admin\").changeUserPassword(\"root\", passwordPrompt())"), "{remedy}");
 
     let found = doctor(&[("MONGODB_URI", "mongodb://root:s3cret@127.0.0.1:1/app")]);
-    let remedy = found.assert_only_wrong("it does not answer: ");
+    let remedy = found.assert_only_problem("it does not answer: ");
     assert!(found.finding("it does not answer").message.contains("127.0.0.1:1"), "{found:#?}");
     assert!(remedy.contains("nc -vz 127.0.0.1 1`"), "{remedy}");
 }
 
 #[tokio::test]
-async fn a_single_server_is_told_how_to_become_a_replica_set() {
-    let database = well(standalone_mongo()).await;
+async fn the_remedy_for_a_standalone_server_makes_it_a_replica_set() {
+    let database = complete_database(standalone_mongo()).await;
     let found = examined(standalone_mongo(), database.name());
-    found.assert_well();
+    found.assert_no_problem();
     let remedy = found.remedy("warning", "it is a single server");
     assert!(remedy.contains("--replSet rs0") && remedy.contains("rs.initiate()"), "{remedy}");
 }
 
 #[tokio::test]
-async fn a_replica_set_that_waits_is_told_to_begin() {
+async fn the_remedy_for_an_uninitiated_replica_set_initiates_it() {
     let server = Mongo::uninitiated();
     for uri in [server.uri(), format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port())] {
         let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", "app")]);
-        let remedy = found.assert_only_wrong("waits to become a replica set");
+        let remedy = found.assert_only_problem("waits to become a replica set");
         assert!(remedy.contains("rs.initiate()"), "{uri}: {remedy}");
     }
 }

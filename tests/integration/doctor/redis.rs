@@ -1,4 +1,4 @@
-//! Redis in every way in which it is set up wrong, beside a MongoDB in which all is well.
+//! `permcached doctor` on a Redis that is set up wrong, in every way that it knows, beside a correct MongoDB.
 
 use super::{Found, SECRET, doctor};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     support::{both::shipped_schema, redis::Redis, servers::mongo},
 };
 
-/// Examines a Redis.
+/// The findings about the Redis of these variables.
 async fn examined(variables: &[(&str, &str)]) -> Found {
     let database = mongo().database().await;
     full(&database, &shipped_schema("fylora-sharing.toml")).await;
@@ -16,90 +16,90 @@ async fn examined(variables: &[(&str, &str)]) -> Found {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_from_none() {
+async fn a_wrong_or_missing_password_is_a_problem() {
     let redis = Redis::with_password("another");
     for url in [redis.url_of("", SECRET), format!("redis://127.0.0.1:{}", redis.port())] {
         let found = examined(&[("REDIS_URL", &url)]).await;
-        let remedy = found.assert_only_wrong("does not let permcached in");
+        let remedy = found.assert_only_problem("does not let permcached in");
         assert!(found.finding("let permcached in").message.starts_with("127.0.0.1:"), "{found:#?}");
         assert!(remedy.contains("REDIS_PASSWORD") && remedy.contains("redis://USER:PASSWORD@HOST"), "{remedy}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_or_frozen_is_named() {
+async fn an_unreachable_or_frozen_server_is_named() {
     let found = examined(&[("REDIS_URL", "redis://:s3cret@127.0.0.1:1")]).await;
-    let remedy = found.assert_only_wrong("127.0.0.1:1 cannot be reached: ");
+    let remedy = found.assert_only_problem("127.0.0.1:1 cannot be reached: ");
     assert!(remedy.contains("redis-cli"), "{remedy}");
 
     let redis = Redis::start(&[]);
     redis.freeze();
     let found = examined(&[("REDIS_URL", &redis.url())]).await;
-    found.assert_only_wrong("cannot be reached: Redis does not answer in time");
+    found.assert_only_problem("cannot be reached: Redis does not answer in time");
 }
 
 #[tokio::test]
-async fn a_full_server_is_named_before_it_refuses_and_when_it_does() {
+async fn a_server_is_reported_when_it_is_nearly_full_and_when_it_is_full() {
     let redis = Redis::start(&["--maxmemory-policy", "noeviction", "--maxmemory", "64mb"]);
     let found = examined(&[("REDIS_URL", &redis.url())]).await;
-    found.assert_well();
+    found.assert_no_problem();
     assert!(found.finding("% of its 64 MiB are used; maxmemory-policy is noeviction").verdict == "ok", "{found:#?}");
 
     redis.run(&["CONFIG", "SET", "maxmemory", &(redis.used_memory() * 5 / 4).to_string()]);
     let found = examined(&[("REDIS_URL", &redis.url())]).await;
-    found.assert_well();
+    found.assert_no_problem();
     assert!(found.remedy("warning", "facts are written up to 75 %").contains("CONFIG SET maxmemory"));
 
     redis.run(&["CONFIG", "SET", "maxmemory", "1000"]);
     let found = examined(&[("REDIS_URL", &redis.url())]).await;
-    let remedy = found.assert_only_wrong("it is full, and refuses SET, XADD");
+    let remedy = found.assert_only_problem("it is full, and refuses SET, XADD");
     assert!(remedy.starts_with("redis-cli CONFIG SET maxmemory 256mb"), "{remedy}");
     redis.run(&["CONFIG", "SET", "maxmemory", "256mb"]);
-    examined(&[("REDIS_URL", &redis.url())]).await.assert_well();
-    assert_eq!(redis.read::<u64>(&["DBSIZE"]), 0, "something is left");
+    examined(&[("REDIS_URL", &redis.url())]).await.assert_no_problem();
+    assert_eq!(redis.read::<u64>(&["DBSIZE"]), 0, "the examination leaves keys behind");
 }
 
 #[tokio::test]
-async fn the_command_that_is_shown_grants_the_rights_that_are_missing() {
+async fn the_remedy_grants_the_missing_rights() {
     let redis = Redis::start(&[]);
     redis.set_user("guest", SECRET, "~other:* +ping +info +get +set");
     let url = redis.url_of("guest", SECRET);
     let found = examined(&[("REDIS_URL", &url)]).await;
-    let lacking = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
-    let remedy = found.assert_only_wrong(lacking).to_owned();
+    let missing = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
+    let remedy = found.assert_only_problem(missing).to_owned();
     let command: Vec<&str> = remedy.strip_prefix("in redis-cli: ").unwrap().split(' ').collect();
     redis.run(&command);
-    examined(&[("REDIS_URL", &url)]).await.assert_well();
-    assert_eq!(redis.read::<u64>(&["DBSIZE"]), 0, "something is left");
+    examined(&[("REDIS_URL", &url)]).await.assert_no_problem();
+    assert_eq!(redis.read::<u64>(&["DBSIZE"]), 0, "the examination leaves keys behind");
 
     redis.set_user("guest", SECRET, "~pc:* &pc:* +@all -publish");
     let found = examined(&[("REDIS_URL", &url)]).await;
     assert_eq!(found.finding("lacks the right").message, "the user `guest` lacks the right to PUBLISH");
     redis.set_user("guest", SECRET, "~pc:* &pc:* +@all -info");
-    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_wrong("does not answer INFO"), remedy);
+    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_problem("does not answer INFO"), remedy);
     redis.set_user("guest", SECRET, "~pc:* &pc:* +@all -ping");
-    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_wrong("refuses even a PING"), remedy);
+    assert_eq!(examined(&[("REDIS_URL", &url)]).await.assert_only_problem("refuses even a PING"), remedy);
 }
 
 #[tokio::test]
-async fn a_replica_takes_no_writes() {
+async fn a_replica_is_a_problem() {
     let primary = Redis::with_password(SECRET);
     let replica = Redis::replica_of(&primary);
     let found = examined(&[("REDIS_URL", &replica.url())]).await;
     let master = format!("127.0.0.1:{}", primary.port());
-    let remedy = found.assert_only_wrong(&format!("it is a replica of {master}, and takes no writes"));
+    let remedy = found.assert_only_problem(&format!("it is a replica of {master}, and takes no writes"));
     assert!(remedy.starts_with(&format!("name {master} in REDIS_URL")), "{remedy}");
 }
 
 #[tokio::test]
-async fn an_authority_that_the_server_does_not_have_is_no_secret() {
+async fn the_remedy_for_an_unknown_authority_names_redis_ca_file() {
     let Some(redis) = Redis::with_tls() else { return };
     let authority = redis.ca_file().unwrap();
     let known = ("REDIS_CA_FILE", authority.to_str().unwrap());
-    examined(&[("REDIS_URL", &redis.url()), known]).await.assert_well();
+    examined(&[("REDIS_URL", &redis.url()), known]).await.assert_no_problem();
     for url in [redis.url(), redis.url().replace("rediss:", "redis:")] {
         let found = examined(&[("REDIS_URL", &url)]).await;
-        let remedy = found.assert_only_wrong("cannot be reached");
+        let remedy = found.assert_only_problem("cannot be reached");
         assert!(remedy.contains("rediss://") && remedy.contains("REDIS_CA_FILE"), "{remedy}");
     }
 }

@@ -1,20 +1,25 @@
-//! The built binary: run to its end, or left serving until the test is over.
+//! The built binary: run to its end, or as a server that is killed at the end of the test.
 //!
-//! Its environment is the test's own: nothing of the machine's configuration reaches it.
+//! Does not pass on the environment: a command sees only the variables that the test sets.
 
 use std::{
+    ffi::OsStr,
+    fs::File,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    os::unix::ffi::OsStrExt as _,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
 };
 
-/// How long a command may take.
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// How long a test waits for a line of the log, or for the end of a command.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// How a command ended, and what it said.
+/// How a command ended, and its output.
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,
@@ -23,13 +28,13 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// All that was said, wherever.
-    pub fn said(&self) -> String {
+    /// The output on both streams.
+    pub fn output(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 }
 
-/// A schema in a file, which lives as long as the directory.
+/// A schema in a file, which is deleted with the directory that is returned beside its path.
 pub fn schema_file(text: &str) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("schema.toml");
@@ -38,7 +43,7 @@ pub fn schema_file(text: &str) -> (tempfile::TempDir, String) {
     (directory, path)
 }
 
-/// A command with these arguments, and none of the variables that it reads but these.
+/// A command with these arguments and only these variables, and `PATH`.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -47,7 +52,7 @@ pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs a command. What it says must be plain text: no test is a terminal.
+/// Runs a command with pipes. Its output must be plain text, without colours.
 #[track_caller]
 pub fn run(arguments: &[&str]) -> Ended {
     run_with(arguments, &[])
@@ -63,12 +68,33 @@ pub fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     };
-    assert!(!ended.said().contains('\u{1b}'), "{arguments:?}: {ended:?}");
+    assert!(!ended.output().contains('\u{1b}'), "{arguments:?}: {ended:?}");
     assert!(!ended.stderr.contains("panicked"), "{arguments:?}: {ended:?}");
     ended
 }
 
-/// A `permcached serve` on a free port, killed with the value.
+/// Runs a command on a pseudo-terminal, with these variables. Returns the output on both streams.
+#[track_caller]
+pub fn run_on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut terminal = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let name = OsStr::from_bytes(name.to_bytes());
+    let stream = || File::options().read(true).write(true).open(name).unwrap();
+    // The command is dropped here, and with it this process's ends of the streams: the terminal ends with the child.
+    let mut child = command(arguments, variables).stdout(stream()).stderr(stream()).spawn().unwrap();
+    let mut output = Vec::new();
+    let mut buffer = [0; 4_096];
+    // Linux reports the end of the other side as an error.
+    while let Ok(count @ 1..) = terminal.read(&mut buffer) {
+        output.extend_from_slice(&buffer[..count]);
+    }
+    child.wait().unwrap();
+    String::from_utf8(output).unwrap()
+}
+
+/// A `permcached serve` on a free port. Dropping it kills the process.
 pub struct Serving {
     process: Child,
     lines: Receiver<String>,
@@ -76,7 +102,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves the sample documents by their schema.
+    /// Starts a server with these arguments, and waits until it is ready.
     #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
@@ -88,8 +114,8 @@ impl Serving {
         Self::open(&[arguments, &["--port", "0"]].concat(), variables, "ready")
     }
 
-    /// As [`Serving::start_with`], on a port that is among the arguments or variables, and as soon as the log says this with the
-    /// address.
+    /// As [`Serving::start_with`], on the port of the arguments or variables. Returns when the log has a line with this message
+    /// and the address.
     #[track_caller]
     pub fn open(arguments: &[&str], variables: &[(&str, &str)], message: &str) -> Self {
         let mut serving = Self::begin(arguments, variables);
@@ -98,7 +124,7 @@ impl Serving {
         serving
     }
 
-    /// As [`Serving::open`], whose port may not be open yet, and is not known.
+    /// As [`Serving::open`], without waiting: the port may not be open yet, and the address is not known.
     #[track_caller]
     pub fn begin(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut all = vec!["serve"];
@@ -111,26 +137,26 @@ impl Serving {
         Self { process, lines, address: unknown }
     }
 
-    /// Another command that runs until the test is over, and the lines that it prints.
+    /// Starts a command that calls this server, and leaves it running.
     #[track_caller]
-    pub fn beside(&self, arguments: &[&str]) -> Beside {
+    pub fn start_client(&self, arguments: &[&str]) -> RunningClient {
         let url = self.url();
         let all = [arguments, &["--server", &url]].concat();
         let mut process = command(&all, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Beside { process, lines }
+        RunningClient { process, lines }
     }
 
-    /// The next line of the log that says this.
+    /// The next line of the log with this message.
     #[track_caller]
     pub fn logged(&self, message: &str) -> serde_json::Value {
-        self.next_line(message, |said| said == message)
+        self.next_line(message, |text| text == message)
     }
 
-    /// The next line of the log in which this stands.
+    /// The next line of the log whose message contains this.
     #[track_caller]
     pub fn logged_with(&self, part: &str) -> serde_json::Value {
-        self.next_line(part, |said| said.contains(part))
+        self.next_line(part, |text| text.contains(part))
     }
 
     #[track_caller]
@@ -143,7 +169,7 @@ impl Serving {
         }
     }
 
-    /// All lines of the log that nobody has looked at, to the one that says this.
+    /// All lines of the log that were not read yet, up to the one with this message.
     #[track_caller]
     pub fn lines_to(&self, message: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -156,10 +182,10 @@ impl Serving {
         }
     }
 
-    /// The next line of the log, as it is and as JSON, while one that says `wanted` is waited for.
+    /// The next line of the log, as text and as JSON. Panics with `wanted` if none comes.
     #[track_caller]
     fn line(&self, wanted: &str) -> (String, serde_json::Value) {
-        let text = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("nothing says `{wanted}`"));
+        let text = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line of the log has `{wanted}`"));
         let line = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
         (text, line)
     }
@@ -169,7 +195,7 @@ impl Serving {
         format!("http://{}", self.address)
     }
 
-    /// All that it has logged and nobody has looked at, to its end.
+    /// All lines of the log that were not read yet, to the end of the process.
     pub fn rest(&self) -> Vec<String> {
         self.lines.iter().collect()
     }
@@ -180,40 +206,40 @@ impl Serving {
         assert!(sent.success());
     }
 
-    /// Waits for its end, and says with which code that was.
+    /// Waits for the end of the process, and returns the exit code.
     pub fn exit_code(mut self) -> Option<i32> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(started.elapsed() < PATIENCE, "it does not end");
+            assert!(started.elapsed() < PATIENCE, "the process does not end");
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// A command that asks a server, killed with the value.
-pub struct Beside {
+/// A command that calls a server. Dropping it kills the process.
+pub struct RunningClient {
     process: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-impl Beside {
+impl RunningClient {
     /// The next line that it prints.
     pub fn line(&mut self) -> String {
-        self.lines.next().expect("it goes on").unwrap()
+        self.lines.next().expect("the command prints another line").unwrap()
     }
 
-    /// Waits for its end: the code, and what it complained of.
-    pub fn ended(mut self) -> (Option<i32>, String) {
-        let mut complaint = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
-        (self.process.wait().unwrap().code(), complaint)
+    /// Waits for the end of the process. Returns the exit code and standard error.
+    pub fn wait(mut self) -> (Option<i32>, String) {
+        let mut stderr = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.process.wait().unwrap().code(), stderr)
     }
 }
 
-impl Drop for Beside {
+impl Drop for RunningClient {
     fn drop(&mut self) {
         let _ended = self.process.kill();
         let _reaped = self.process.wait();

@@ -99,13 +99,13 @@ fn the_commands_bear_the_token_of_the_environment_and_no_log_shows_any() {
     let asked = ["check", ALICE, "read", ROADMAP, "--server", &url];
     let ended = run_with(&asked, &[]);
     assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.said().contains("AUTH_TOKEN"), "{ended:?}");
+    assert!(ended.output().contains("AUTH_TOKEN"), "{ended:?}");
     for token in ["ch3ck", "r0tated", "adm1n"] {
         assert_eq!(run_with(&asked, &[("AUTH_TOKEN", token)]).code, 0);
     }
     let all = ["invalidate", "--all", "--server", &url];
     let ended = run_with(&all, &[("AUTH_TOKEN", "ch3ck")]);
-    assert!(ended.code == 3 && ended.said().contains("scope admin"), "{ended:?}");
+    assert!(ended.code == 3 && ended.output().contains("scope admin"), "{ended:?}");
     assert_eq!(run_with(&all, &[("AUTH_TOKEN", "adm1n")]).code, 0);
     assert_eq!(run_with(&["health", "--server", &url], &[]).code, 0);
     serving.signal("TERM");
