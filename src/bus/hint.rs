@@ -17,7 +17,7 @@ use crate::{
 /// How many bytes a hint has at most. A larger one becomes a hint that everything is outdated.
 const BYTES_MAX: usize = 64 * 1_024;
 
-/// Names what is outdated, and since when.
+/// What is outdated, and as of which moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hint {
     /// Facts that were read before this moment are outdated. In seconds and an increment.
