@@ -193,7 +193,7 @@ impl App {
     /// Whether this instance is the leader.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.is_held())
+        self.lease.as_ref().is_some_and(|lease| lease.is_leader())
     }
 
     /// Gives up the lease at once, so that another instance becomes the leader.

@@ -155,7 +155,7 @@ impl Feed {
     /// all changes.
     async fn stream_required(&self) -> Option<u64> {
         let Some(lease) = &self.lease else { return None };
-        let mut terms = lease.watch();
+        let mut terms = lease.terms();
         loop {
             let term = *terms.borrow_and_update();
             if term.is_some() {
@@ -188,7 +188,7 @@ impl Feed {
     async fn outdate_all(&self, at: Moment, epoch: Epoch) {
         let changes = vec![Change { at, what: Changed::Everything }];
         let change_batch = ChangeBatch { from: self.freshness.watermark(), to: at, changes };
-        let is_leader = self.lease.as_ref().is_some_and(|lease| lease.is_held());
+        let is_leader = self.lease.as_ref().is_some_and(|lease| lease.is_leader());
         if self.publish(change_batch, Instant::now(), is_leader, epoch).await.is_err() {
             self.give_up_lease().await;
         }

@@ -1,11 +1,11 @@
-//! Moments: the source's logical time, and tokens, which carry them through callers.
+//! Moments, which are points in the source's logical time, and tokens, which callers pass on.
 //!
-//! Moments of different clocks never meet: a token says which clock it is of.
+//! Knows nothing of the time of machines. Moments of different clocks are never compared: a token names its clock.
 
 use std::{fmt, str::FromStr};
 
-/// A moment of the source's logical time: for MongoDB its cluster time, seconds in the upper half and an increment in the
-/// lower.
+/// A moment of the source's logical time. For MongoDB that is its cluster time: seconds in the upper 32 bits and an increment
+/// in the lower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
@@ -16,19 +16,19 @@ impl Moment {
         Self(u64::from(seconds) << 32 | u64::from(increment))
     }
 
-    /// The moment of a count.
+    /// The moment that [`Moment::as_u64`] returns this number for.
     #[must_use]
     pub fn from_count(count: u64) -> Self {
         Self(count)
     }
 
-    /// The first moment after it.
+    /// The first moment after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The last moment before it.
+    /// The last moment before this one.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -68,14 +68,14 @@ impl Moment {
     }
 }
 
-/// Whose time a moment is.
+/// The clock that a moment is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Clock {
     /// A replica set's cluster time: the same on every instance.
     Cluster,
     /// Revisions of a directory of documents.
     Revision,
-    /// Ticks of one instance, where MongoDB is no replica set. They mean nothing to another instance.
+    /// Ticks of one instance, used if MongoDB is not a replica set. They mean nothing to another instance.
     Local,
 }
 
@@ -101,16 +101,16 @@ impl Clock {
     }
 }
 
-/// A moment and its clock, as callers carry it. Opaque to them.
+/// A moment and its clock. Callers pass it on as opaque text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// Whose time it is.
+    /// The clock of the moment.
     pub clock: Clock,
     /// The moment.
     pub moment: Moment,
 }
 
-/// The text is no token.
+/// The text is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "is not a token: pass on the `as_of` of an answer unchanged, or give the operation time of a write as `operation_time`"
@@ -132,7 +132,7 @@ impl FromStr for Token {
         let clock = Clock::ALL.into_iter().find(|clock| clock.letter() == letter).ok_or(TokenError)?;
         let moment = u64::from_str_radix(rest.as_str(), 16).map(Moment::from_count).map_err(|_| TokenError)?;
         let token = Self { clock, moment };
-        // One spelling for each.
+        // Each token has one spelling only.
         if token.to_string() == text { Ok(token) } else { Err(TokenError) }
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_its_text() {
+    fn a_token_can_be_read_from_its_text() {
         for clock in Clock::ALL {
             let token = Token { clock, moment: Moment::new(1_763_900_000, 7) };
             assert_eq!(token.to_string().parse(), Ok(token));

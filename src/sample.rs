@@ -1,7 +1,8 @@
-//! Questions worth asking, drawn from a live database: about resources that are there, by subjects that they name, and by
-//! others. For load tests, which would otherwise measure how fast strangers are denied what does not exist.
+//! Realistic questions for load tests, drawn from a live database. They are about existing resources, and asked by subjects
+//! that these resources name, and by other subjects. Without them, a load test would measure how fast requests about missing
+//! resources are denied.
 //!
-//! Answers nothing, and knows no format. Subjects of secret types are left out: what is drawn ends up in a file.
+//! Answers no question, and knows no file format. Subjects of secret types are left out, as the questions end up in a file.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,47 +18,49 @@ use crate::{
     source::{Deadline, Source, SourceError, mongodb::MongoDb},
 };
 
-/// How many resources of a type are drawn at most, and how many subjects.
+/// How many resources of one type are drawn at most, and how many subjects of one type.
 const DRAWN_MAX: usize = 50_000;
 
 /// How many resources' facts are read at once.
 const CHUNK: usize = 500;
 
-/// How many edges and sets in a row are followed from a resource, to find whom it names.
+/// How many edges and sets in a row are followed from a resource to the subjects that it names.
 const STEPS_MAX: usize = 8;
 
-/// How many subjects of a resource are found at most, and how many other resources are looked at for them.
+/// How many subjects are collected for one resource at most, and how many other resources are searched for them.
 const NAMED_MAX: usize = 64;
 
-/// One question in so many is nobody's in particular.
+/// One question in this many is asked by the anonymous subject.
 const ANONYMOUS_EVERY: usize = 50;
 
 /// How long one read of facts may take.
 const LOAD_TIME: Duration = Duration::from_secs(30);
 
-/// What was drawn.
+/// The result of a draw.
 #[derive(Debug)]
 pub struct Sample {
-    /// The questions: every permission of every type in turn, about the drawn resources of the type in turn. Half are asked
-    /// by a subject that the resource, or what lies above it, names, where there is one; the others by any.
+    /// The questions. They take every permission of every type in turn, and the drawn resources of that type in turn. Half of
+    /// them are asked by a subject that the resource, or a resource above it, names, if there is one. The others are asked by
+    /// any subject.
     pub questions: Vec<Question>,
-    /// The resource types of which the database has nothing.
+    /// The resource types without documents in the database.
     pub missing: Vec<ResourceTypeId>,
 }
 
-/// A subject that can be told from others.
+/// A subject that is not anonymous.
 type Known = (SubjectTypeId, Id);
 
-/// A permission and the resources that it can be asked of.
+/// A permission and the resources that a question about it can name.
 struct Turns<'a> {
     permission: PermissionId,
     resources: &'a [Resource],
 }
 
-/// Draws so many questions; none where the database has no resource. The same documents and the same seed give the same ones.
+/// Draws `count` questions, or none if the database has no resource. The same documents and the same `seed` give the same
+/// questions.
 ///
 /// # Errors
-/// What the database says.
+/// The source's.
 pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) -> Result<Sample, SourceError> {
     let mut random = Rng::with_seed(seed);
     let (mut drawn, mut missing) = (Vec::new(), Vec::new());
@@ -91,20 +94,20 @@ pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) ->
     Ok(Sample { questions, missing })
 }
 
-/// So many permissions with a resource each. Those of one type go through its resources together, so that none is asked about
-/// again before all have been.
+/// `count` permissions, each with a resource. The permissions of one type share one position in its resources, so that no
+/// resource comes up again before all have.
 fn take_turns<'a>(turns: &[Turns<'a>], count: usize) -> Vec<(PermissionId, &'a Resource)> {
-    let mut places: HashMap<ResourceTypeId, usize> = HashMap::new();
+    let mut positions: HashMap<ResourceTypeId, usize> = HashMap::new();
     let asked = turns.iter().cycle().take(count).filter_map(|Turns { permission, resources }| {
-        let place = places.entry(resources.first()?.kind).or_default();
-        let resource = resources.get(*place % resources.len())?;
-        *place += 1;
+        let position = positions.entry(resources.first()?.kind).or_default();
+        let resource = resources.get(*position % resources.len())?;
+        *position += 1;
         Some((*permission, resource))
     });
     asked.collect()
 }
 
-/// Subjects of every type that has documents and is not secret, whatever they have to do with.
+/// Subjects of every type that has documents and is not secret.
 async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rng) -> Result<Vec<Known>, SourceError> {
     let mut others = Vec::new();
     for (kind, subject) in schema.subjects().filter(|(_, subject)| !subject.secret) {
@@ -115,14 +118,14 @@ async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rn
     Ok(others)
 }
 
-/// Who asks: somebody named, or anybody, with the same chance.
+/// Chooses the subject of a question: one that the resource names, or any other, with the same chance.
 fn choose(named: &BTreeSet<Known>, others: &[Known], random: &mut Rng) -> Subject {
     let is_named = others.is_empty() || !named.is_empty() && random.bool();
     let chosen = if is_named { random.choice(named) } else { random.choice(others) };
     chosen.map_or(Subject::Anonymous, |(kind, id)| Subject::Known { kind: *kind, id: id.clone() })
 }
 
-/// For each resource, the subjects that its facts name, and those of the resources and sets that it leads to.
+/// For each resource, the subjects that its facts name, and those that the facts of the resources and sets it leads to name.
 async fn named(
     schema: &Schema,
     source: &MongoDb,
@@ -161,12 +164,12 @@ async fn named(
     Ok(named)
 }
 
-/// The facts of a resource.
+/// The keys of a resource's facts.
 fn keys_of(schema: &Schema, resource: &Resource) -> impl Iterator<Item = FactKey> {
     schema.lookups_of(resource.kind).map(|lookup| FactKey { lookup, id: resource.id.clone() })
 }
 
-/// Whom and what the facts of a resource lead to.
+/// The subjects, sets and resources that the facts of a resource lead to.
 fn leads_of(schema: &Schema, resource: &Resource, facts: &HashMap<FactKey, Fact>) -> Vec<(Target, Id)> {
     let lead = |grant: &Grant| match &grant.grantee {
         Grantee::Id(id) => {
@@ -187,7 +190,7 @@ fn leads_of(schema: &Schema, resource: &Resource, facts: &HashMap<FactKey, Fact>
     leads
 }
 
-/// Whether an id is one that a request can name. A document may have an `_id` of another form than its type says.
+/// Whether a request can name an id. A document may have an `_id` of another form than its type declares.
 fn has_form(id: &Id, form: IdForm) -> bool {
     let own = match id {
         Id::ObjectId(_) => IdForm::ObjectId,

@@ -22,22 +22,22 @@ use crate::{
     question::{CollectionId, Id},
 };
 
-/// How much of a request's time is kept for handing over what was loaded.
-const HANDOVER: Duration = Duration::from_millis(5);
+/// How much of a request's time is reserved for returning what was loaded.
+const RETURN_TIME: Duration = Duration::from_millis(5);
 
-/// Where facts come from.
+/// A source of facts.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Whose time its moments are.
+    /// The clock of its moments.
     fn clock(&self) -> Clock;
 
-    /// A moment that covers every write acknowledged before the call.
+    /// Returns a moment that covers every write acknowledged before the call.
     ///
     /// # Errors
-    /// The source could not be asked, or not in time.
+    /// The source failed, or did not answer in time.
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError>;
 
-    /// Reads the facts of these keys as of `at` or later, all at once. One result for each key, in any order.
+    /// Reads the facts of these keys as of `at` or later. Returns one result for each key, in any order.
     async fn load(
         &self,
         keys: Vec<FactKey>,
@@ -45,10 +45,10 @@ pub trait Source: Send + Sync {
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
 
-    /// The keys, other than by `_id`, under which documents are found that have one of these `_id`s, as of `at` or later.
+    /// Returns every key of a fact that the documents with these `_id`s are part of, as of `at` or later.
     ///
     /// # Errors
-    /// The source could not be asked, or not in time.
+    /// The source failed, or did not answer in time.
     async fn keys_of(
         &self,
         collection: CollectionId,
@@ -106,24 +106,24 @@ pub enum StreamError {
     Failed(String),
 }
 
-/// What tells a source from others, as far as can be told: sets of one name look alike but for their collections' UUIDs.
+/// What distinguishes a source from others. Replica sets of the same name differ only in the UUIDs of their collections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The name of the replica set, if it is one.
     pub set: Option<String>,
     /// The name of the database.
     pub database: String,
-    /// The schema's collections, each with its UUID where it is there.
+    /// The schema's collections, each with its UUID if it exists.
     pub collections: Vec<(String, Option<[u8; 16]>)>,
 }
 
-/// Why facts could not be read. Never the absence of a document, which is a fact.
+/// Why facts could not be read. That a document does not exist is not an error but a fact.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The time for the request was up.
+    /// The deadline is over.
     #[error("the source did not answer in time")]
     TimedOut,
-    /// The newest moment could not be found out.
+    /// A probe failed.
     #[error("the source could not be asked for its time")]
     Probe(#[source] Arc<dyn Error + Send + Sync>),
     /// Documents could not be read.
@@ -131,17 +131,17 @@ pub enum SourceError {
     Find {
         /// The collection.
         collection: String,
-        /// What the driver says.
+        /// The error of the driver.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The load broke off several times.
-    #[error("the load of a fact broke off, several times over")]
+    /// The load ended without a result, several times.
+    #[error("the load of a fact broke off several times")]
     BrokenOff,
-    /// There is more than one request may hold.
-    #[error("there is more to read than one request may hold")]
+    /// The facts of one request are larger than allowed.
+    #[error("one request would have to read more than is allowed")]
     TooMuch,
-    /// What came back is not what was asked for.
-    #[error("`{collection}` gave an answer that makes no sense: {what}")]
+    /// The reply makes no sense.
+    #[error("the reply for `{collection}` makes no sense: {what}")]
     Answer {
         /// The collection.
         collection: String,
@@ -150,12 +150,12 @@ pub enum SourceError {
     },
 }
 
-/// When a request's time is up.
+/// The instant at which a request's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// So much from now.
+    /// The deadline this long from now.
     #[must_use]
     pub fn after(time: Duration) -> Self {
         let now = Instant::now();
@@ -168,31 +168,32 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether it is up.
+    /// Whether no time is left.
     #[must_use]
     pub fn is_over(self) -> bool {
         self.left().is_zero()
     }
 
-    /// The earlier of this and so much from now.
+    /// The earlier of this deadline and the one this long from now.
     #[must_use]
     pub fn at_most(self, time: Duration) -> Self {
         Self(self.0.min(Self::after(time).0))
     }
 
-    /// When loading ends: a little sooner, so that what was loaded in time can be handed over where some of it was not.
+    /// The deadline for loading. It is a little earlier, so that what was loaded in time can be returned even if the rest was
+    /// not.
     #[must_use]
     pub fn for_loading(self) -> Self {
-        Self(self.0.checked_sub(HANDOVER).unwrap_or(self.0))
+        Self(self.0.checked_sub(RETURN_TIME).unwrap_or(self.0))
     }
 
     /// Whether there is no time left to load anything.
     #[must_use]
     pub fn is_all_but_over(self) -> bool {
-        self.left() <= HANDOVER
+        self.left() <= RETURN_TIME
     }
 
-    /// As the runtime's timers want it.
+    /// The same instant for the timers of `tokio`.
     #[must_use]
     pub fn instant(self) -> tokio::time::Instant {
         self.0.into()

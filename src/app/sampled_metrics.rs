@@ -52,7 +52,7 @@ fn show_probe_age(metrics: &Metrics, freshness: &Arc<Freshness>) {
 /// Whether this instance is the leader.
 fn leader(lease: Arc<Lease>) -> SampledMetric {
     let help = "1 while this instance is the leader, which publishes changes to the others";
-    SampledMetric::new("permcached_leader", help, Kind::Gauge).of(move || Some(truth(lease.is_held())))
+    SampledMetric::new("permcached_leader", help, Kind::Gauge).of(move || Some(truth(lease.is_leader())))
 }
 
 /// Whether Redis answers, for each link.

@@ -1,5 +1,6 @@
-//! The lease that chooses who speaks for all (design section 5, point 8). It saves change streams; safety never rests on it:
-//! two who speak at once both say what is true.
+//! The lease that chooses the leader (docs/freshness.md, point 8). One leader saves the other instances a change stream.
+//!
+//! Safety does not depend on the lease: if two leaders publish at once, both publish what is true.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -18,18 +19,18 @@ use crate::{
     link::{Link, LinkError},
 };
 
-/// How long the lease holds when it is not renewed.
-const LIFE: Duration = Duration::from_secs(1);
+/// How long the lease lasts unless it is renewed.
+const LEASE_TIME: Duration = Duration::from_secs(1);
 
-/// How often it is renewed, or asked for.
+/// How often an instance tries to take or renew the lease.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// For how long who gave the lease up, as it could not speak, leaves it to others.
+/// How long an instance that gave up the lease does not try to take it, so that another instance gets it.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes the lease if nobody holds it, and renews it if it is ours. A full server grants it nevertheless: it is one small
-/// key.
-const HOLD: &str = "#!lua flags=allow-oom
+/// Takes the lease if it is free, and renews it if this instance has it. The script also runs on a full server, as the lease
+/// is one small key.
+const ACQUIRE: &str = "#!lua flags=allow-oom
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
     return 0
@@ -37,129 +38,135 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
-/// Gives it up if it is ours.
+/// Deletes the lease if this instance has it.
 const RELEASE: &str = "#!lua
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     redis.call('DEL', KEYS[1])
 end
 return 0";
 
-/// The lease, as one instance sees it.
+/// The lease from the point of view of one instance.
 #[derive(Debug)]
 pub struct Lease {
     link: Link,
     key: String,
-    /// What tells this instance from others.
+    /// Identifies this instance.
     owner: String,
-    /// Which term of office this is, while the lease is held.
-    held: watch::Sender<Option<u64>>,
-    /// Until when it is left to others.
-    left_until: Mutex<Option<LocalTime>>,
+    /// The number of the current term while this instance is the leader.
+    term: watch::Sender<Option<u64>>,
+    /// Until when this instance does not try to take the lease.
+    paused_until: Mutex<Option<LocalTime>>,
 }
 
 impl Lease {
-    /// A lease that is not held.
+    /// A lease that this instance does not have yet. `key` is its name in Redis.
     #[must_use]
     pub fn new(link: Link, key: String) -> Self {
         let owner = format!("{:032x}", fastrand::u128(..));
-        Self { link, key, owner, held: watch::Sender::new(None), left_until: Mutex::default() }
+        Self { link, key, owner, term: watch::Sender::new(None), paused_until: Mutex::default() }
     }
 
-    /// Which term of office this is, while it is held: now, and from now on.
+    /// The current term, now and whenever it changes; `None` while this instance is not the leader.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Option<u64>> {
-        self.held.subscribe()
+    pub fn terms(&self) -> watch::Receiver<Option<u64>> {
+        self.term.subscribe()
     }
 
-    /// Which term of office this is, while it is held.
+    /// The current term; `None` while this instance is not the leader.
     #[must_use]
     pub fn term(&self) -> Option<u64> {
-        *self.held.borrow()
+        *self.term.borrow()
     }
 
-    /// Whether this instance speaks for all.
+    /// Whether this instance is the leader.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.term().is_some()
     }
 
-    /// Asks for it and renews it, for ever.
+    /// Takes and renews the lease, for ever.
     pub async fn run(&self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut terms = 0;
-        let mut holds_until = None;
-        let mut is_refusal_told = false;
+        let mut requested = None;
+        let mut has_warned = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                // One that is not renewed in time is not held any more.
-                () = until(holds_until), if self.is_held() => {
-                    self.held.send_replace(None);
+                // It was not renewed in time.
+                () = expiry(requested), if self.is_leader() => {
+                    self.term.send_replace(None);
                     continue;
                 }
             }
-            if self.is_left_to_others() {
+            if self.is_paused() {
                 continue;
             }
-            let asked = LocalTime::now();
+            let now = LocalTime::now();
             let mut command = redis::cmd("EVAL");
-            command.arg(HOLD).arg(1).arg(&self.key).arg(&self.owner).arg(u64::try_from(LIFE.as_millis()).unwrap_or(1));
+            command
+                .arg(ACQUIRE)
+                .arg(1)
+                .arg(&self.key)
+                .arg(&self.owner)
+                .arg(u64::try_from(LEASE_TIME.as_millis()).unwrap_or(1));
             match self.link.query::<u8>(&command, COMMAND_TIME).await {
-                // It may have been given up meanwhile.
-                Ok(1) if !self.is_left_to_others() => {
-                    holds_until = Some(asked);
-                    if !self.is_held() {
+                // This instance may have given it up meanwhile.
+                Ok(1) if !self.is_paused() => {
+                    requested = Some(now);
+                    if !self.is_leader() {
                         terms += 1;
-                        tracing::debug!("this instance speaks for all");
-                        self.held.send_replace(Some(terms));
+                        tracing::debug!("this instance is the leader");
+                        self.term.send_replace(Some(terms));
                     }
                 }
                 Ok(_) => {
-                    self.held.send_replace(None);
+                    self.term.send_replace(None);
                 }
                 Err(error) => {
-                    // What this instance is connected to is a master no more.
+                    // The server is no longer a master.
                     if error.is_read_only() {
                         self.link.renew();
                     }
-                    if matches!(error, LinkError::Refused(_)) && !is_refusal_told {
-                        is_refusal_told = true;
-                        let remedy = "see docs/redis.md for the rights that its user needs; Redis 7 or newer is needed";
-                        tracing::warn!(error = %error_chain(&error), remedy, "this instance cannot speak for others");
+                    if matches!(error, LinkError::Refused(_)) && !has_warned {
+                        has_warned = true;
+                        let remedy =
+                            "see docs/redis.md for the rights that its user requires; Redis 7 or newer is required";
+                        tracing::warn!(error = %error_chain(&error), remedy, "this instance cannot become the leader");
                     }
-                    tracing::debug!(error = %error_chain(&error), "the lease was neither given nor renewed");
+                    tracing::debug!(error = %error_chain(&error), "the lease could not be taken or renewed");
                 }
             }
         }
     }
 
-    /// Leaves it to others, as this instance cannot speak: for some seconds, so that another one gets it.
+    /// Ends the term because this instance cannot publish, and leaves the lease to other instances for five seconds.
     pub async fn give_up(&self) {
         let until = LocalTime::now().plus(PAUSE);
-        *self.left_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
         self.release().await;
     }
 
-    /// Ends the term of office, so that the next one can begin at once.
+    /// Ends the term, so that the next one can begin at once, here or elsewhere.
     pub async fn release(&self) {
-        if self.held.send_replace(None).is_some() {
+        if self.term.send_replace(None).is_some() {
             let mut command = redis::cmd("EVAL");
             command.arg(RELEASE).arg(1).arg(&self.key).arg(&self.owner);
             if let Err(error) = self.link.query::<()>(&command, COMMAND_TIME).await {
-                tracing::debug!(error = %error_chain(&error), "the lease runs out by itself");
+                tracing::debug!(error = %error_chain(&error), "the lease could not be deleted, and expires by itself");
             }
         }
     }
 
-    fn is_left_to_others(&self) -> bool {
-        let left_until = *self.left_until.lock().unwrap_or_else(PoisonError::into_inner);
-        left_until.is_some_and(|until| !until.since(LocalTime::now()).is_zero())
+    fn is_paused(&self) -> bool {
+        let paused_until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        paused_until.is_some_and(|until| !until.since(LocalTime::now()).is_zero())
     }
 }
 
-/// Done when a lease that was asked for then, and given, has run out.
-async fn until(asked: Option<LocalTime>) {
-    let left = asked.map_or(Duration::ZERO, |asked| LIFE.saturating_sub(LocalTime::now().since(asked)));
+/// Waits until a lease that was requested at this time, and granted, has expired.
+async fn expiry(requested: Option<LocalTime>) {
+    let left = requested.map_or(Duration::ZERO, |at| LEASE_TIME.saturating_sub(LocalTime::now().since(at)));
     tokio::time::sleep(left).await;
 }

@@ -1,8 +1,9 @@
-//! Documents in memory, from a directory of `<collection>.jsonl` as `mongoexport` writes it: one document a line, in
-//! canonical or relaxed Extended JSON.
+//! Documents in memory, read from a directory of `<collection>.jsonl` files as `mongoexport` writes them: one document a line,
+//! in canonical or relaxed Extended JSON.
 //!
-//! The same facts come out as MongoDB would give: conditions are applied as they are pushed down there. Files that change are
-//! read again, as a whole; that is a revision, and revisions are the moments of this source.
+//! Returns the same facts as MongoDB would, as it applies the conditions that are pushed down there. When a file changes, all
+//! files are read again. Each such revision is a moment of this source. Writes no file, and does not watch the directory:
+//! each probe checks the files.
 
 mod files;
 
@@ -15,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use bson::Document;
-use files::{Files, Look};
+use files::{Files, FilesState};
 use tokio::sync::{mpsc, watch};
 
 use super::{Deadline, Source, SourceError};
@@ -30,21 +31,21 @@ use crate::{
 /// Documents by collection.
 pub type Collections = BTreeMap<String, Vec<Document>>;
 
-/// How many statements wait to be heard.
-const UNHEARD_MAX: usize = 16;
+/// How many change batches wait to be received.
+const WAITING_MAX: usize = 16;
 
 /// The facts of a directory of documents, or of documents that never change.
 #[derive(Debug)]
 pub struct Documents {
     schema: Arc<Schema>,
     current: RwLock<Arc<Snapshot>>,
-    /// Where they are read from, and what was found there last.
+    /// The files; `None` for documents that never change.
     files: Option<Files>,
-    /// What reading them again has changed.
+    /// Sends what changed whenever the files were read again.
     changes: mpsc::Sender<ChangeBatch>,
-    /// Who hears it.
-    listener: Mutex<Option<mpsc::Receiver<ChangeBatch>>>,
-    /// Why the files are not what is answered from.
+    /// The receiver, until it is taken.
+    receiver: Mutex<Option<mpsc::Receiver<ChangeBatch>>>,
+    /// Why the current facts are not those of the files.
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -53,14 +54,14 @@ pub struct Documents {
 struct Snapshot {
     facts: Vec<HashMap<Id, Fact>>,
     revision: Moment,
-    /// How many documents each collection of the schema has; none where its file is missing.
+    /// How many documents each collection of the schema has; `None` if its file is missing.
     counts: BTreeMap<String, Option<usize>>,
 }
 
 /// What is wrong with a directory of documents.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
-    /// It cannot be read.
+    /// A file or the directory cannot be read.
     #[error("cannot read the documents in `{}`", path.display())]
     Read {
         /// The file or directory.
@@ -68,13 +69,13 @@ pub enum DocumentsError {
         /// Why.
         source: io::Error,
     },
-    /// It was there before.
+    /// A file that existed before does not exist any more.
     #[error("{} is gone: put it back, or start again without it", path.display())]
     Gone {
         /// The file.
         path: PathBuf,
     },
-    /// A line is not a document.
+    /// A line of a file is not a valid document.
     #[error("{}:{line}: {what}", path.display())]
     Line {
         /// The file.
@@ -87,11 +88,10 @@ pub enum DocumentsError {
 }
 
 impl Documents {
-    /// Reads the files of the schema's collections, and looks at them again at each probe. A file that is missing is an empty
-    /// collection.
+    /// Reads the files of the schema's collections. Each probe checks them for changes. A missing file is an empty collection.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its line.
+    /// Everything that is wrong, each error with its line.
     pub fn read(schema: &Arc<Schema>, directory: &Path) -> Result<Self, Vec<DocumentsError>> {
         let (files, collections) = Files::open(directory.to_owned(), schema)?;
         Ok(Self { files: Some(files), ..Self::new(schema, &collections) })
@@ -100,37 +100,37 @@ impl Documents {
     /// The facts of documents by collection. They never change.
     #[must_use]
     pub fn new(schema: &Arc<Schema>, collections: &Collections) -> Self {
-        let (changes, listener) = mpsc::channel(UNHEARD_MAX);
+        let (changes, receiver) = mpsc::channel(WAITING_MAX);
         let first = Snapshot::new(schema, collections, Moment::from_count(1));
         Self {
             schema: Arc::clone(schema),
             current: RwLock::new(Arc::new(first)),
             files: None,
             changes,
-            listener: Mutex::new(Some(listener)),
+            receiver: Mutex::new(Some(receiver)),
             trouble: watch::Sender::new(None),
         }
     }
 
-    /// How many documents each collection of the schema has; none where its file is missing.
+    /// How many documents each collection of the schema has; `None` if its file is missing.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, Option<usize>> {
         self.current().counts.clone()
     }
 
-    /// The moment of what is read now.
+    /// The moment of the current facts.
     #[must_use]
     pub fn revision(&self) -> Moment {
         self.current().revision
     }
 
-    /// What changes from now on. For one listener; a second one gets nothing.
+    /// Receives what changes from now on. There is one receiver: a second call returns `None`.
     #[must_use]
     pub fn changes(&self) -> Option<mpsc::Receiver<ChangeBatch>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Why the files are not what is answered from, while that is so: they cannot be read as they are.
+    /// Why the files cannot be read; `None` while the current facts are those of the files.
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.trouble.subscribe()
@@ -140,7 +140,7 @@ impl Documents {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes what was read instead of what there is, and says what that changes.
+    /// Replaces the current facts, and sends what that changes.
     fn replace(&self, collections: &Collections) {
         let before = self.current();
         let after = Arc::new(Snapshot::new(&self.schema, collections, before.revision.next()));
@@ -150,21 +150,20 @@ impl Documents {
         }
         tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
-        let batch = ChangeBatch { from: before.revision, to: after.revision, changes };
-        // What is not heard shows as a gap in what is.
-        let _not_heard = self.changes.try_send(batch);
+        let change_batch = ChangeBatch { from: before.revision, to: after.revision, changes };
+        // A change batch that does not fit in the queue shows as a gap before the next one.
+        let _not_sent = self.changes.try_send(change_batch);
     }
 
-    /// Looks at the files, and reads them if they have changed. Files that are broken change nothing but that they are said
-    /// to be.
-    async fn look(&self, files: &Files) {
-        match files.look(&self.schema).await {
-            Look::Same => {}
-            Look::Changed(collections) => {
+    /// Reads the files if they have changed. If one of them is broken, the current facts stay, and the errors are reported.
+    async fn refresh(&self, files: &Files) {
+        match files.check(&self.schema).await {
+            FilesState::Same => {}
+            FilesState::Changed(collections) => {
                 self.replace(&collections);
                 self.trouble.send_replace(None);
             }
-            Look::Broken(errors) => {
+            FilesState::Broken(errors) => {
                 let all =
                     Some(errors.iter().map(|error| error_chain(error).to_string()).collect::<Vec<_>>().join("; "));
                 if *self.trouble.borrow() == all {
@@ -205,7 +204,7 @@ impl Snapshot {
         Self { facts, revision, counts: schema.collections().map(count).collect() }
     }
 
-    /// The keys under which another fact is found in `after`.
+    /// The keys whose facts are different in `after`.
     fn changes(&self, after: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         for (lookup, (before, now)) in (0..).map(LookupId).zip(self.facts.iter().zip(&after.facts)) {
@@ -229,7 +228,7 @@ impl Source for Documents {
 
     async fn probe(&self, _: Deadline) -> Result<Moment, SourceError> {
         if let Some(files) = &self.files {
-            self.look(files).await;
+            self.refresh(files).await;
         }
         Ok(self.revision())
     }

@@ -1,4 +1,6 @@
 //! The files that documents are read from, and whether they have changed.
+//!
+//! Makes no facts: `documents` does that.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -14,31 +16,31 @@ use tokio::sync::Mutex;
 use super::{Collections, DocumentsError};
 use crate::{fact::DocumentId, schema::Schema};
 
-/// A file that was written less than this ago may be written again without its times telling.
-const UNSETTLED: Duration = Duration::from_secs(1);
+/// A file that was written less than this ago may be written again without a change of its modification time.
+const UNSETTLED_TIME: Duration = Duration::from_secs(1);
 
 /// A directory of documents.
 #[derive(Debug)]
 pub(super) struct Files {
     directory: PathBuf,
-    /// What was found when they were read last. Who looks at them holds the lock.
+    /// What was found when they were last read. Whoever checks the files has the lock.
     last: Arc<Mutex<Last>>,
 }
 
-/// What was found at one time and another.
+/// What was found when the files were last read.
 #[derive(Debug)]
 struct Last {
-    /// When they were read last, for better or worse.
+    /// Their state at the last attempt, even if that failed.
     seen: Seen,
-    /// The files there were when all of them could be read. One that is gone is no empty one.
-    there: BTreeSet<PathBuf>,
+    /// The files that existed when all could last be read. If one of them is gone, that is an error, not an empty collection.
+    existing: BTreeSet<PathBuf>,
 }
 
-/// What tells one state of the files from another.
+/// What distinguishes one state of the files from another.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     files: BTreeMap<PathBuf, Option<FileSeen>>,
-    /// Whether one of them may be written again without being told from what it is now.
+    /// Whether one of them may be written again without any visible difference.
     is_unsettled: bool,
 }
 
@@ -46,54 +48,54 @@ struct Seen {
 struct FileSeen {
     modified: SystemTime,
     length: u64,
-    /// Another file of the same name has another one.
+    /// The inode: another file under the same name has another one.
     #[cfg(unix)]
-    number: u64,
+    inode: u64,
 }
 
-/// What a look at the files has found.
+/// What a check of the files has found.
 #[derive(Debug)]
-pub(super) enum Look {
-    /// What was read last.
+pub(super) enum FilesState {
+    /// The files have not changed.
     Same,
-    /// Something else.
+    /// The files have changed, and hold these documents.
     Changed(Collections),
-    /// Something that cannot be read.
+    /// The files have changed and cannot be read.
     Broken(Vec<DocumentsError>),
 }
 
 impl Files {
     /// Reads them for the first time.
     pub(super) fn open(directory: PathBuf, schema: &Schema) -> Result<(Self, Collections), Vec<DocumentsError>> {
-        let mut last = Last { seen: Seen::now(&directory, schema), there: BTreeSet::new() };
+        let mut last = Last { seen: Seen::now(&directory, schema), existing: BTreeSet::new() };
         let collections = last.read(&directory, schema)?;
         Ok((Self { directory, last: Arc::new(Mutex::new(last)) }, collections))
     }
 
-    /// Reads them again if they are not what they were.
-    pub(super) async fn look(&self, schema: &Arc<Schema>) -> Look {
+    /// Reads them again if they have changed.
+    pub(super) async fn check(&self, schema: &Arc<Schema>) -> FilesState {
         let mut last = Arc::clone(&self.last).lock_owned().await;
         let (directory, schema) = (self.directory.clone(), Arc::clone(schema));
-        let look = tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             let seen = Seen::now(&directory, &schema);
             if seen == last.seen && !seen.is_unsettled {
-                return Look::Same;
+                return FilesState::Same;
             }
             last.seen = seen;
             match last.read(&directory, &schema) {
-                Ok(collections) => Look::Changed(collections),
-                Err(errors) => Look::Broken(errors),
+                Ok(collections) => FilesState::Changed(collections),
+                Err(errors) => FilesState::Broken(errors),
             }
         });
-        look.await.unwrap_or(Look::Same)
+        checked.await.unwrap_or(FilesState::Same)
     }
 }
 
 impl Last {
-    /// Reads the files. One that is written meanwhile is read again at the next look, as it is not what was seen before.
+    /// Reads the files. A file that is written meanwhile differs from what was seen, and is read again at the next check.
     fn read(&mut self, directory: &Path, schema: &Schema) -> Result<Collections, Vec<DocumentsError>> {
-        let collections = read(directory, schema, &self.there)?;
-        self.there = collections.keys().map(|name| path_of(directory, name)).collect();
+        let collections = read(directory, schema, &self.existing)?;
+        self.existing = collections.keys().map(|name| path_of(directory, name)).collect();
         Ok(collections)
     }
 }
@@ -109,8 +111,10 @@ impl Seen {
                 (path, seen)
             })
             .collect();
-        let is_unsettled =
-            files.values().flatten().any(|file| now.duration_since(file.modified).map_or(true, |age| age < UNSETTLED));
+        let is_unsettled = files
+            .values()
+            .flatten()
+            .any(|file| now.duration_since(file.modified).map_or(true, |age| age < UNSETTLED_TIME));
         Self { files, is_unsettled }
     }
 }
@@ -122,7 +126,7 @@ impl FileSeen {
             modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
             length: metadata.len(),
             #[cfg(unix)]
-            number: std::os::unix::fs::MetadataExt::ino(&metadata),
+            inode: std::os::unix::fs::MetadataExt::ino(&metadata),
         })
     }
 }
@@ -131,7 +135,7 @@ fn path_of(directory: &Path, collection: &str) -> PathBuf {
     directory.join(format!("{collection}.jsonl"))
 }
 
-fn read(directory: &Path, schema: &Schema, there: &BTreeSet<PathBuf>) -> Result<Collections, Vec<DocumentsError>> {
+fn read(directory: &Path, schema: &Schema, existing: &BTreeSet<PathBuf>) -> Result<Collections, Vec<DocumentsError>> {
     let unreadable = |path: &Path, source| DocumentsError::Read { path: path.to_owned(), source };
     if let Err(error) = fs::read_dir(directory) {
         return Err(vec![unreadable(directory, error)]);
@@ -145,7 +149,7 @@ fn read(directory: &Path, schema: &Schema, there: &BTreeSet<PathBuf>) -> Result<
                 collections.insert(name.to_owned(), read_lines(&path, &text, &mut errors));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if there.contains(&path) {
+                if existing.contains(&path) {
                     errors.push(DocumentsError::Gone { path });
                 }
             }
@@ -164,7 +168,7 @@ fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<
         }
         match read_line(text) {
             Ok(document) if !ids.insert(DocumentId::of(&document)) => {
-                let what = format!("a document with the _id {} is there already", DocumentId::of(&document));
+                let what = format!("another document has the same _id {}", DocumentId::of(&document));
                 errors.push(DocumentsError::Line { path: path.to_owned(), line, what });
             }
             Ok(document) => documents.push(document),

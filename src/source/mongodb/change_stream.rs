@@ -30,7 +30,7 @@ const AWAIT: Duration = Duration::from_millis(100);
 /// How many events one batch holds at most: few enough for the server to look their documents up well within the patience.
 const EVENTS_MAX: i32 = 1_000;
 
-/// How long closing a stream may take. A frozen server would not answer, and nobody waits for it.
+/// How long closing a stream may take. A frozen server does not answer, and is not waited for.
 const CLOSE_TIME: Duration = Duration::from_millis(250);
 
 /// Error codes after which changes may be missing: the oplog history is lost (286), an event is too large to deliver (10334),
@@ -73,7 +73,7 @@ impl MongoDbStream {
             "cursor": { "batchSize": EVENTS_MAX },
             "readConcern": { "level": "majority" },
             "collation": { "locale": "simple" },
-            // If nobody waits for the reply any more, the server ends the command, and no cursor is left behind.
+            // The server ends the command when the reply is no longer waited for, so that no cursor is left behind.
             "maxTimeMS": millis(patience),
         };
         let opening = async {

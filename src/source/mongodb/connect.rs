@@ -1,4 +1,4 @@
-//! How MongoDB is reached and greeted, and what it says of itself then.
+//! How MongoDB is reached, and what it reports about itself in reply to `hello`.
 //!
 //! Reads no document.
 
@@ -10,15 +10,15 @@ use mongodb::{Client, Database, error::ErrorKind, options::ClientOptions};
 use super::{COMMANDS_MAX, Mode, PROBE_TIME, primary};
 use crate::source::Deadline;
 
-/// How many connections there may be: one for each of these, for each probe under way, and some for the change stream.
+/// How many connections there may be: one for each of these finds, one for each probe, and some for the change stream.
 const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 16;
 
-/// How long a command waits for a server that is within reach, unless the connection string says otherwise: less than a
-/// request may take, so that its answer can be that there is none.
+/// How long a command waits for a server that can be reached, unless the connection string sets another time. It is less than
+/// a request may take, so that a request can report that there is no server.
 const SELECTION_TIME: Duration = Duration::from_secs(1);
 
-/// The first version of the wire protocol with reads at a snapshot outside of transactions: MongoDB 5.0.
-const SNAPSHOTS: i32 = 13;
+/// The first version of MongoDB's wire protocol with snapshot reads outside of transactions: MongoDB 5.0.
+const SNAPSHOT_VERSION: i32 = 13;
 
 /// Why MongoDB cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,60 +29,60 @@ pub enum ConnectError {
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
-    /// It is a member of a replica set that is not there yet.
+    /// It is a member of a replica set that was not initiated yet.
     #[error("this MongoDB waits to become a replica set: run rs.initiate() on it")]
     NotInitiated,
     /// It cannot read at a snapshot.
     #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
     TooOld,
-    /// It does not answer.
+    /// It does not answer, or refuses the login.
     #[error("MongoDB does not answer, or does not let us in")]
     Unreachable(#[source] Box<ErrorKind>),
 }
 
 impl ConnectError {
-    /// Why a server could not be greeted. One that waits to be initiated is no primary, so that the driver never gets to it.
+    /// Why `hello` failed. A server that waits to be initiated is not a primary, so the driver does not send it any command.
     fn of_hello(error: mongodb::error::Error) -> Self {
         if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(error.kind) }
     }
 }
 
-/// What a server says of itself.
+/// What a server reports about itself.
 #[derive(Debug)]
-pub(super) struct Greeting {
+pub(super) struct Hello {
     /// What it can promise.
     pub(super) mode: Mode,
     /// The name of its replica set, if it is in one.
     pub(super) set: Option<String>,
-    /// Its clock, where it tells it.
+    /// Its clock, if it reports it.
     pub(super) time: Option<DateTime>,
 }
 
-/// A database of a server that has not been greeted, by what its connection string says.
+/// A database by its connection string. Sends nothing yet.
 pub(super) fn database(uri: &str, options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
     Ok(Client::with_options(options).map_err(|error| wrong_uri(uri, &error))?.database(name))
 }
 
-/// Greets a server, again and again for some time while none is within reach.
-pub(super) async fn reach(database: &Database) -> Result<Greeting, ConnectError> {
-    // At the start there is more time than a request has.
+/// Sends `hello` to a server. While none can be reached, tries again for some time.
+pub(super) async fn reach(database: &Database) -> Result<Hello, ConnectError> {
+    // A start may take longer than a request.
     let deadline = Deadline::after(PROBE_TIME);
     loop {
-        match greet(database).await {
-            Err(ConnectError::Unreachable(kind)) if is_out_of_reach(&kind) && !deadline.is_over() => {}
+        match hello(database).await {
+            Err(ConnectError::Unreachable(kind)) if is_unreachable(&kind) && !deadline.is_over() => {}
             result => return result,
         }
     }
 }
 
-/// Greets a server, and finds out whether it will do.
-pub(super) async fn greet(database: &Database) -> Result<Greeting, ConnectError> {
+/// Sends `hello` to a server, and checks that the server can be used.
+pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
     let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
     let hello = hello.map_err(ConnectError::of_hello)?;
     if hello.get_bool("isreplicaset").unwrap_or(false) {
         return Err(ConnectError::NotInitiated);
     }
-    if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOTS {
+    if hello.get_i32("maxWireVersion").unwrap_or(0) < SNAPSHOT_VERSION {
         return Err(ConnectError::TooOld);
     }
     let set = hello.get_str("setName").ok().map(str::to_owned);
@@ -91,18 +91,19 @@ pub(super) async fn greet(database: &Database) -> Result<Greeting, ConnectError>
         _ if set.is_some() => Mode::ReplicaSet,
         _ => Mode::Standalone,
     };
-    Ok(Greeting { mode, set, time: hello.get_datetime("localTime").ok().copied() })
+    Ok(Hello { mode, set, time: hello.get_datetime("localTime").ok().copied() })
 }
 
-/// Whether no server that would do was found in time.
-fn is_out_of_reach(kind: &ErrorKind) -> bool {
+/// Whether no suitable server was found in time.
+fn is_unreachable(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::ServerSelection { .. })
 }
 
-/// What a connection string says, and what it leaves to us; and the database, which is the one named, else its own.
+/// The options of a connection string, with defaults of our own, and the name of the database: the given one, else that of the
+/// connection string.
 pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
     let mut options = ClientOptions::parse(uri).await.map_err(|error| {
-        // Its name may be found later.
+        // The name of the server may be resolved later.
         if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
             return ConnectError::Unreachable(error.kind);
         }
@@ -116,7 +117,8 @@ pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(Client
     Ok((options, name.ok_or(ConnectError::NoDatabase)?))
 }
 
-/// What is wrong with a connection string. What the driver says of it may hold a piece of the password.
+/// What is wrong with a connection string. The driver's message may contain a part of the password, so it is not shown if
+/// there is one.
 fn wrong_uri(uri: &str, error: &mongodb::error::Error) -> ConnectError {
     let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
     ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })

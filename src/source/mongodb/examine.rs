@@ -1,7 +1,8 @@
-//! MongoDB examined: what is wrong with the way to it, with the database, and with what the user may do there; each with
+//! The examination of MongoDB: what is wrong with the connection, with the database, and with the user's rights, each with
 //! its remedy.
 //!
-//! Asks what the service asks, and changes nothing. Every step has its time, so that a server that hangs is a diagnosis too.
+//! Runs the commands that the service runs, and changes nothing. Every step has a time limit, so that a server that hangs is
+//! a diagnosis, too.
 
 mod clock;
 mod collections;
@@ -22,7 +23,7 @@ use tokio::time::timeout;
 
 use super::{
     ConnectError, Finding, Mode, MongoDb,
-    connect::{self, Greeting},
+    connect::{self, Hello},
     inspect::{inspect, quoted},
 };
 use crate::{
@@ -33,21 +34,21 @@ use crate::{
 /// How long one step may take.
 const STEP_TIME: Duration = Duration::from_secs(10);
 
-/// From how long a round trip on there is something to gain.
+/// From this round trip on, a nearer server would be of use.
 const FAR: Duration = Duration::from_millis(50);
 
-/// Where MongoDB listens unless told otherwise.
+/// MongoDB's default port.
 const DEFAULT_PORT: u16 = 27_017;
 
-/// How many round trips are timed: the shortest tells how far it is.
+/// How many round trips are measured. The shortest counts.
 const ROUND_TRIPS: usize = 3;
 
-/// Where MongoDB is, and as whom it is asked: all of the connection string that may be shown.
+/// The servers and the user of a connection string: all of it that may be shown.
 struct Address {
     hosts: String,
-    /// The commands that try whether each of them is reached at all.
+    /// Shell commands that try to connect to each of them.
     trials: String,
-    /// The user's name, and the database where that is kept.
+    /// The user's name, and the database that the user is defined in.
     login: Option<(String, String)>,
 }
 
@@ -67,14 +68,14 @@ impl Address {
         Self { hosts, trials, login }
     }
 
-    /// Whether users are made in Atlas, and not by commands.
+    /// Whether the server is in Atlas, where users are not created by commands.
     fn is_atlas(&self) -> bool {
         self.hosts.contains(".mongodb.net")
     }
 }
 
-/// Examines the MongoDB of a connection string, in the order in which one would look. Without a schema its collections are not
-/// known.
+/// Examines the MongoDB of a connection string, from the connection to the user's rights. Without a schema, collections and
+/// rights are skipped.
 pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&str>) -> Vec<Diagnosis> {
     let opened = async {
         let (options, name) = connect::options(uri, database).await?;
@@ -86,47 +87,48 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
         Ok(Err(error)) => return vec![unusable(&error, None)],
         Err(_) => return vec![silent("the names in its connection string are not found in time", None)],
     };
-    look(schema, database, &address).await
+    examine_database(schema, database, &address).await
 }
 
-/// Examines a database, once it is known where that is.
-async fn look(schema: Option<&Arc<Schema>>, database: Database, address: &Address) -> Vec<Diagnosis> {
-    let greeting = match timeout(STEP_TIME, connect::reach(&database)).await {
-        Ok(Ok(greeting)) => greeting,
+/// Examines a database at a known address.
+async fn examine_database(schema: Option<&Arc<Schema>>, database: Database, address: &Address) -> Vec<Diagnosis> {
+    let hello = match timeout(STEP_TIME, connect::reach(&database)).await {
+        Ok(Ok(hello)) => hello,
         Ok(Err(error)) => return vec![unusable(&error, Some(address))],
         Err(_) => return vec![silent(&format!("{} does not answer in time", address.hosts), Some(address))],
     };
-    let mut diagnoses = near(&database, address).await;
-    diagnoses.push(kind(&greeting));
+    let mut diagnoses = round_trips(&database, address).await;
+    diagnoses.push(kind(&hello));
     let (is_there, named) = collections::database(&database).await;
     diagnoses.push(named);
     match schema {
-        None => diagnoses.push(Diagnosis::skipped(
-            Subject::MongoDb,
-            "collections, indexes and rights, as the schema does not say which",
-        )),
+        None => diagnoses
+            .push(Diagnosis::skipped(Subject::MongoDb, "collections, indexes and rights, as there is no valid schema")),
         Some(schema) => {
             let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
-            let source = MongoDb::greeted(Arc::clone(schema), database, greeting);
+            let source = MongoDb::with_hello(Arc::clone(schema), database, hello);
             rights::examine(&source, schema, &unsuitable, address, &mut diagnoses).await;
         }
     }
     diagnoses
 }
 
-/// How far it is, which version it has, and what time it takes it to be.
-async fn near(database: &Database, address: &Address) -> Vec<Diagnosis> {
+/// How long a round trip takes, which version the server has, and what its clock shows.
+async fn round_trips(database: &Database, address: &Address) -> Vec<Diagnosis> {
     let mut nearest: Option<(Duration, Diagnosis)> = None;
     for _ in 0..ROUND_TRIPS {
         let asked = Instant::now();
-        let Ok(Ok(greeting)) = timeout(STEP_TIME, connect::greet(database)).await else { continue };
+        let Ok(Ok(hello)) = timeout(STEP_TIME, connect::hello(database)).await else { continue };
         let took = asked.elapsed();
         if nearest.as_ref().is_none_or(|(least, _)| took < *least) {
-            nearest = Some((took, clock::examine(greeting.time, took)));
+            nearest = Some((took, clock::examine(hello.time, took)));
         }
     }
     let Some((took, clock)) = nearest else {
-        return vec![silent(&format!("{} has answered once, and does not any more", address.hosts), Some(address))];
+        return vec![silent(
+            &format!("{} has answered once, and does not answer any more", address.hosts),
+            Some(address),
+        )];
     };
     let build = timeout(STEP_TIME, database.run_command(doc! { "buildInfo": 1 })).await;
     let version = build.ok().and_then(Result::ok);
@@ -136,44 +138,43 @@ async fn near(database: &Database, address: &Address) -> Vec<Diagnosis> {
     let reached = if took < FAR {
         Diagnosis::fine(Subject::MongoDb, message)
     } else {
-        let remedy =
-            "run permcached in the same region as the database: whatever is not remembered takes as long as that";
+        let remedy = "run permcached in the same region as the database: every fact that is not cached takes that long";
         Diagnosis::warning(Subject::MongoDb, message, remedy)
     };
     vec![reached, clock]
 }
 
-/// What follows from what kind of server it is.
-fn kind(greeting: &Greeting) -> Diagnosis {
-    match (greeting.mode, greeting.set.as_deref()) {
+/// What the kind of server means for the service.
+fn kind(hello: &Hello) -> Diagnosis {
+    match (hello.mode, hello.set.as_deref()) {
         (Mode::ReplicaSet, set) => {
             let set = set.unwrap_or_default();
-            Diagnosis::fine(Subject::MongoDb, format!("it is the replica set `{set}`, which tells what changes"))
+            Diagnosis::fine(Subject::MongoDb, format!("it is the replica set `{set}`, which reports what changes"))
         }
         (Mode::Standalone, _) => Diagnosis::warning(
             Subject::MongoDb,
-            "it is a single server, which does not tell what changes: every fact is read again once it is as old as MAX_STALENESS",
+            "it is a single server, which does not report what changes: every fact is read again once it is as old as MAX_STALENESS",
             "start it as `mongod --replSet rs0 …`, then once in mongosh: rs.initiate()",
         ),
         (Mode::Sharded, _) => Diagnosis::warning(
             Subject::MongoDb,
-            "it is a sharded cluster: every fact is read again once it is as old as MAX_STALENESS, which is not promised, as a shard may answer from the past",
-            "keep these collections in a replica set, where that matters",
+            "it is a sharded cluster: every fact is read again once it is as old as MAX_STALENESS; even that bound is not promised, as a shard may answer from the past",
+            "keep these collections in a replica set, if that matters",
         ),
     }
 }
 
-/// Why it cannot be used at all.
+/// Why the server cannot be used at all.
 fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
     let wrong = |message: &str, remedy: &str| Diagnosis::wrong(Subject::MongoDb, message, remedy);
-    let said = error.to_string();
+    let message = error.to_string();
     match error {
-        ConnectError::Uri(_) => wrong(&said, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
-        ConnectError::NoDatabase => wrong(&said, "MONGODB_DATABASE=NAME"),
+        ConnectError::Uri(_) => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
+        ConnectError::NoDatabase => wrong(&message, "MONGODB_DATABASE=NAME"),
         ConnectError::NotInitiated => {
             wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
         }
-        ConnectError::TooOld => wrong(&said, "run MongoDB 5.0 or newer"),
+        ConnectError::TooOld => wrong(&message, "run MongoDB 5.0 or newer"),
         ConnectError::Unreachable(kind) => match (&**kind, address) {
             (ErrorKind::Authentication { .. }, Some(address)) => refused(address),
             (kind, _) => silent(&format!("it does not answer: {kind}"), address),
@@ -181,7 +182,7 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
     }
 }
 
-/// It does not let the user in.
+/// The server refuses the login.
 fn refused(address: &Address) -> Diagnosis {
     let (name, source) = address.login.as_ref().map_or(("", ""), |(name, source)| (name, source));
     let remedy = if address.is_atlas() {
@@ -200,7 +201,7 @@ fn refused(address: &Address) -> Diagnosis {
     Diagnosis::wrong(Subject::MongoDb, message, remedy)
 }
 
-/// Nobody answers.
+/// No server answers.
 fn silent(message: &str, address: Option<&Address>) -> Diagnosis {
     let trials = address.map(|address| format!(" (`{}`)", address.trials)).unwrap_or_default();
     let remedy = format!(

@@ -1,6 +1,7 @@
-//! A look at the database at start: whether the schema's collections are there, and the indexes that its lookups need.
+//! The inspection of the database at the start: whether the schema's collections exist, and the indexes that its lookups
+//! require.
 //!
-//! Changes nothing. What it finds is said with its remedy, but stops nothing: collections may come later.
+//! Changes nothing, and does not decide what a finding leads to: its callers do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,10 @@ use mongodb::{Database, error::Error, results::CollectionSpecification};
 use super::primary;
 use crate::schema::Schema;
 
-/// Something about the database that the operator should know.
+/// Something that the operator should know about the database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
-    /// A collection is not there: a wrong database name looks like that.
+    /// A collection does not exist. A wrong database name has the same effect.
     Missing {
         /// The collection.
         collection: String,
@@ -24,14 +25,14 @@ pub enum Finding {
         /// The collection.
         collection: String,
     },
-    /// A collection is a view, a time series or capped: what changes in it cannot be followed.
+    /// A collection is a view, a time series or capped, so its changes cannot be followed.
     Unsuitable {
         /// The collection.
         collection: String,
         /// What it is.
         what: String,
     },
-    /// A lookup has no index, and reads its whole collection each time.
+    /// A lookup has no index, so it reads its whole collection each time.
     NoIndex {
         /// The collection.
         collection: String,
@@ -41,7 +42,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// What was found.
+    /// The finding as a sentence.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -58,7 +59,7 @@ impl Finding {
         }
     }
 
-    /// What to do about it.
+    /// What to do about the finding.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
@@ -73,28 +74,28 @@ impl Finding {
     }
 }
 
-/// A text as the shell has it.
+/// A text in quotes for the MongoDB shell.
 pub(super) fn quoted(text: &str) -> String {
     Bson::String(text.to_owned()).into_relaxed_extjson().to_string()
 }
 
-/// Looks at the collections and indexes that the schema needs.
+/// Inspects the collections and indexes that the schema requires.
 ///
 /// # Errors
-/// The driver's, where the database cannot be asked or does not grant the `read` role.
+/// The driver's, if the database cannot be asked or the user does not have the `read` role.
 pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
     let mut findings = BTreeSet::new();
     let names: Vec<&str> = schema.collections().collect();
-    let mut there = BTreeMap::new();
+    let mut existing = BTreeMap::new();
     let mut listed = database.list_collections().filter(doc! { "name": { "$in": names.clone() } }).await?;
     while let Some(specification) = listed.try_next().await? {
         let is_capped = specification.options.capped.unwrap_or(false);
         let kind = format!("{:?}", specification.collection_type).to_lowercase();
-        there.insert(specification.name, (kind, is_capped));
+        existing.insert(specification.name, (kind, is_capped));
     }
     for name in names {
         let collection = name.to_owned();
-        match there.get(name) {
+        match existing.get(name) {
             None => findings.insert(Finding::Missing { collection }),
             Some((_, true)) => findings.insert(Finding::Unsuitable { collection, what: "capped".to_owned() }),
             Some((kind, _)) if kind != "collection" => {
@@ -104,8 +105,8 @@ pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding
         };
     }
     for (_, lookup) in schema.lookups() {
-        let is_there = there.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
-        if !lookup.is_by_id() && is_there && !has_index(database, &lookup.collection, lookup.by.as_str()).await? {
+        let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
+        if !lookup.is_by_id() && exists && !has_index(database, &lookup.collection, lookup.by.as_str()).await? {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
             findings.insert(Finding::NoIndex { collection, field });
         }
@@ -113,7 +114,7 @@ pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding
     Ok(findings.into_iter().collect())
 }
 
-/// The UUIDs of those of the schema's collections that are there.
+/// The UUIDs of the schema's collections that exist.
 pub(super) async fn uuids(schema: &Schema, database: &Database) -> Result<BTreeMap<String, [u8; 16]>, Error> {
     let names: Vec<&str> = schema.collections().collect();
     let listed = database.list_collections().filter(doc! { "name": { "$in": names } }).await?;
@@ -130,7 +131,7 @@ async fn is_empty(database: &Database, collection: &str) -> Result<bool, Error> 
     Ok(found.is_none())
 }
 
-/// Whether an index serves an equality on the field: it comes first, and no document is left out.
+/// Whether an index serves an equality on the field: the field comes first, and the index has every document.
 async fn has_index(database: &Database, collection: &str, field: &str) -> Result<bool, Error> {
     let mut indexes = database.collection::<Document>(collection).list_indexes().await?;
     while let Some(index) = indexes.try_next().await? {

@@ -1,6 +1,6 @@
-//! Keys drawn from a collection, for who wants questions about what is there.
+//! Keys drawn from a collection at random, for questions about existing documents.
 //!
-//! Reads keys alone, by their index where there is one; the documents themselves stay where they are.
+//! Reads only the keys, from their index if there is one, and never whole documents.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,12 +15,12 @@ use crate::{
     source::SourceError,
 };
 
-/// How many documents are looked at, in the order of their keys.
+/// How many documents are read at most, in the order of their keys.
 const DOCUMENTS_MAX: i64 = 1_000_000;
 
 impl MongoDb {
-    /// At most so many different keys by which a lookup finds documents: of its first million documents, each with the same
-    /// chance. The same documents and the same state of `random` give the same keys in the same order.
+    /// Draws at most `count` different keys by which a lookup finds documents. Every key of the first million documents has
+    /// the same chance. The same documents and the same state of `random` give the same keys in the same order.
     ///
     /// # Errors
     /// [`SourceError::Find`].
@@ -38,7 +38,7 @@ impl MongoDb {
         let find =
             collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
         let mut documents = find.selection_criteria(primary()).await.map_err(failed)?;
-        // A reservoir: the key at place n stays with a chance of count in n.
+        // Reservoir sampling: the n-th key is kept with a probability of count / n.
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());
         while let Some(document) = documents.try_next().await.map_err(failed)? {
             let mut keys = Vec::new();

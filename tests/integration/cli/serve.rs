@@ -92,7 +92,7 @@ fn every_invalid_line_of_the_documents_is_named() {
     for (place, words) in [
         (format!("{}:3: ", file("files.jsonl")), "not a document in Extended JSON"),
         (format!("{}:5: ", file("files.jsonl")), "export without --jsonArray"),
-        (format!("{}:4: ", file("shares.jsonl")), "a document with the _id 54a4e0000000000000000001 is there already"),
+        (format!("{}:4: ", file("shares.jsonl")), "another document has the same _id 54a4e0000000000000000001"),
         (format!("{}:2: ", file("users.jsonl")), "the document has no _id"),
     ] {
         let line =

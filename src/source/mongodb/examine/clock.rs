@@ -1,4 +1,6 @@
-//! This machine's clock beside the server's: what permissions say of expiries is compared with this one.
+//! Compares this machine's clock with the server's. The expiries of permissions are compared with this machine's clock.
+//!
+//! Sets no clock.
 
 use std::time::Duration;
 
@@ -6,24 +8,26 @@ use bson::DateTime;
 
 use crate::diagnosis::{Diagnosis, Subject};
 
-/// From which difference on, in milliseconds, it is worth a word, and is wrong: a permission ends so much too late.
+/// From this difference on there is a warning, in milliseconds. A permission may end this much too late.
 const NOTABLE_MS: i64 = 1_000;
+
+/// From this difference on the clock is wrong, in milliseconds.
 const WRONG_MS: i64 = 60_000;
 
-/// Judges the time that a server said, in an answer that has just come, and took so long.
+/// Judges the time that a server reported in a reply that has just arrived. `took` is the time of the round trip.
 pub(super) fn examine(theirs: Option<DateTime>, took: Duration) -> Diagnosis {
     let Some(theirs) = theirs else {
-        return Diagnosis::skipped(Subject::MongoDb, "the clocks, as the server does not tell its time");
+        return Diagnosis::skipped(Subject::MongoDb, "the clocks, as the server does not report its time");
     };
-    // It said so about half the time ago.
+    // The server read its clock about half the round trip ago.
     let half = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2;
     let ours = DateTime::now().timestamp_millis().saturating_sub(half);
     judge(ours.saturating_sub(theirs.timestamp_millis()), half)
 }
 
-/// How far this clock is ahead, in milliseconds, and how far off that may be.
-fn judge(ahead: i64, off: i64) -> Diagnosis {
-    let least = ahead.saturating_abs().saturating_sub(off);
+/// Judges by how much this clock is ahead. `error` is how far that may be off. Both are milliseconds.
+fn judge(ahead: i64, error: i64) -> Diagnosis {
+    let least = ahead.saturating_abs().saturating_sub(error);
     let difference = humantime::format_duration(Duration::from_millis(ahead.unsigned_abs()));
     let side = if ahead < 0 { "behind" } else { "ahead of" };
     let message =
@@ -44,8 +48,8 @@ mod tests {
     use crate::diagnosis::Verdict;
 
     #[test]
-    fn a_difference_counts_from_a_second_on_and_is_wrong_from_a_minute_on() {
-        for (ahead, off, verdict) in [
+    fn a_difference_is_a_warning_from_a_second_on_and_wrong_from_a_minute_on() {
+        for (ahead, error, verdict) in [
             (0, 0, Verdict::Fine),
             (999, 0, Verdict::Fine),
             (1_000, 0, Verdict::Warning),
@@ -57,8 +61,8 @@ mod tests {
             (-3_600_000, 500, Verdict::Wrong),
             (i64::MIN, 0, Verdict::Wrong),
         ] {
-            let judged = judge(ahead, off);
-            assert_eq!(judged.verdict, verdict, "{ahead} {off}: {judged:?}");
+            let judged = judge(ahead, error);
+            assert_eq!(judged.verdict, verdict, "{ahead} {error}: {judged:?}");
             assert_eq!(judged.remedy.is_some(), verdict != Verdict::Fine);
         }
         assert!(judge(-90_000, 0).message.contains("1m 30s behind the server's"));
@@ -66,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn half_the_round_trip_is_taken_off() {
+    fn half_the_round_trip_is_subtracted() {
         let now = DateTime::now().timestamp_millis();
         let an_hour = 3_600_000;
         let late = examine(Some(DateTime::from_millis(now - an_hour)), Duration::from_secs(2));

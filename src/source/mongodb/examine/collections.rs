@@ -1,4 +1,6 @@
-//! The database and the schema's collections in it: whether they are there, or others that were probably meant.
+//! Whether the database and the schema's collections exist, and if not, which others were probably meant.
+//!
+//! Creates nothing.
 
 use std::collections::BTreeSet;
 
@@ -14,15 +16,15 @@ use crate::{
 /// How many names are listed at most.
 const NAMES_MAX: usize = 12;
 
-/// Databases that are MongoDB's own.
+/// MongoDB's own databases.
 const INTERNAL: [&str; 3] = ["admin", "config", "local"];
 
-/// Whether the database is there, as far as can be known, and what there is to say of its name.
+/// Returns whether the database exists, as far as the user can see, and a diagnosis of its name.
 pub(super) async fn database(database: &Database) -> (bool, Diagnosis) {
     let name = database.name();
     let listed = timeout(STEP_TIME, database.client().list_database_names()).await;
     let names = listed.ok().and_then(Result::ok).unwrap_or_default();
-    // A server lists those that the user may see, and has three of its own.
+    // A server lists the databases that the user may see. It always has three of its own.
     if names.is_empty() {
         let unknown = format!("whether there is a database `{name}`, as the user may see none");
         return (true, Diagnosis::skipped(Subject::MongoDb, unknown));
@@ -36,14 +38,14 @@ pub(super) async fn database(database: &Database) -> (bool, Diagnosis) {
         None => {
             let listed: Vec<&str> = others.take(NAMES_MAX).collect();
             let known = if listed.is_empty() { String::new() } else { format!("; there is {}", listed.join(", ")) };
-            format!("MONGODB_DATABASE=NAME, with the name as the application has it{known}")
+            format!("MONGODB_DATABASE=NAME, with the name that the application uses{known}")
         }
     };
     let message = format!("there is no database `{name}` that the user may see: names of databases are case-sensitive");
     (false, Diagnosis::wrong(Subject::MongoDb, message, remedy))
 }
 
-/// Looks for the collections and their indexes. Returns those of which changes cannot be followed.
+/// Examines the collections and their indexes. Returns the collections whose changes cannot be followed.
 pub(super) async fn examine(
     schema: &Schema,
     database: &Database,
@@ -83,7 +85,8 @@ pub(super) async fn examine(
     findings.into_iter().filter_map(unsuitable).collect()
 }
 
-/// How bad it is. A collection that is missing may come; not so where another was probably meant, or all are missing.
+/// Judges a finding. A missing collection is a warning, as it may be created later. It is wrong if another collection was
+/// probably meant, or if all are missing.
 fn judge(finding: &Finding, others: &[&str], all_are_missing: bool) -> Diagnosis {
     let (message, remedy) = (finding.message(), finding.remedy());
     let warning = |message, remedy| Diagnosis::warning(Subject::MongoDb, message, remedy);

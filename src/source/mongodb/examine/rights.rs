@@ -1,4 +1,6 @@
-//! What the user may do, found out by doing it: a find at a snapshot in each collection, and a change stream.
+//! What the user may do, found out by trying: a find at a snapshot in each collection, and a change stream.
+//!
+//! Changes no rights: a diagnosis shows the command that does.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,10 +19,10 @@ use crate::{
     source::{Deadline, SourceError},
 };
 
-/// The errors of who has no right to something: with a login, and without.
+/// The error codes for a missing right: on a server of one's own (13), and in Atlas (8000).
 const UNAUTHORIZED: [i32; 2] = [13, 8_000];
 
-/// Reads as the service reads.
+/// Reads in the same way as the service.
 pub(super) async fn examine(
     source: &MongoDb,
     schema: &Arc<Schema>,
@@ -42,7 +44,7 @@ pub(super) async fn examine(
     if source.mode() == Mode::ReplicaSet {
         match timeout(STEP_TIME, source.database().watch()).await {
             Ok(Ok(_stream)) => {
-                let message = "a change stream can be opened: what changes is known at once";
+                let message = "a change stream can be opened: changes are known at once";
                 diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
             }
             Ok(Err(error)) if is_unauthorized_by(&error) => refused.push("open a change stream".to_owned()),
@@ -53,7 +55,7 @@ pub(super) async fn examine(
     if is_read {
         diagnoses.push(Diagnosis::fine(Subject::MongoDb, "the user may read each collection"));
     }
-    let remedy = "see the log of mongod; `db.adminCommand({ replSetGetStatus: 1 })` says how its set is";
+    let remedy = "see the log of mongod; `db.adminCommand({ replSetGetStatus: 1 })` shows the state of the replica set";
     diagnoses.extend(others.into_iter().map(|message| Diagnosis::wrong(Subject::MongoDb, message, remedy)));
     if !refused.is_empty() {
         let message = format!("the user may not {}", refused.join(", "));
@@ -62,13 +64,13 @@ pub(super) async fn examine(
     }
 }
 
-/// One find, at a snapshot after a probe where there are any.
+/// Runs one find: after a probe, and at a snapshot if the server has any.
 async fn read(source: &MongoDb, schema: &Schema, name: &str) -> Result<(), SourceError> {
     let Some(collection) = schema.collection_id(name) else { return Ok(()) };
     let deadline = Deadline::after(STEP_TIME);
     let at = source.probe_in(name, deadline).await?;
-    let nobody = [Id::ObjectId([0; 12])];
-    source.find_once(&Lookup::by_id(name, collection), &nobody, at, deadline).await.map(drop)
+    let no_document = [Id::ObjectId([0; 12])];
+    source.find_once(&Lookup::by_id(name, collection), &no_document, at, deadline).await.map(drop)
 }
 
 fn is_unauthorized(error: &SourceError) -> bool {
@@ -80,7 +82,7 @@ fn is_unauthorized_by(error: &Error) -> bool {
     matches!(&*error.kind, ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code))
 }
 
-/// What lets the user do it.
+/// The remedy that gives the user the right to read.
 async fn grant(database: &Database, address: &Address) -> String {
     let name = database.name();
     let status = timeout(STEP_TIME, database.run_command(doc! { "connectionStatus": 1 })).await;
