@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use hint::Hint;
-use peers::Peers;
+pub use peers::Peers;
 pub use redis::{COMMAND_TIME, Published, RedisChannel};
 pub use update_log::{Subscription, Update};
 use update_log::{UpdateLog, lock};
@@ -26,9 +26,7 @@ use crate::{
     diagnosis::error_chain,
     freshness::{Change, ChangeBatch, Changed, Clock, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
-    schema::Schema,
-    source::Prober,
-    telemetry::{ChangeMetrics, Metrics, RateLimitedLog},
+    telemetry::{ChangeMetrics, RateLimitedLog},
 };
 
 /// How long a probe may take.
@@ -49,22 +47,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus within this process alone.
+    /// A bus to these peers; without any, a bus within this process alone.
     #[must_use]
-    pub fn new(freshness: Arc<Freshness>) -> Self {
-        Self { freshness, updates: Arc::default(), peers: None, change_metrics: ChangeMetrics::default() }
-    }
-
-    /// The same bus, connected to the other instances by a Redis channel.
-    #[must_use]
-    pub fn over(self, channel: RedisChannel, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
-        Self { peers: Some(Peers::new(channel, schema, prober, metrics)), ..self }
-    }
-
-    /// The metrics of applied changes.
-    #[must_use]
-    pub fn change_metrics(&self) -> &ChangeMetrics {
-        &self.change_metrics
+    pub fn new(freshness: Arc<Freshness>, peers: Option<Peers>, change_metrics: ChangeMetrics) -> Self {
+        Self { freshness, updates: Arc::default(), peers, change_metrics }
     }
 
     /// Applies a change batch that was observed in `epoch`, then notifies the subscriptions: an update is sent only after its
@@ -112,7 +98,7 @@ impl Bus {
                 tracing::warn!(error = %error_chain(error), suppressed, "an invalidation was not published to the other instances");
             }
         });
-        let is_all = peers.prober.clock() == Clock::Cluster && hint.changed(&peers.schema) == [Changed::Everything];
+        let is_all = peers.clock == Clock::Cluster && hint.changed(&peers.schema) == [Changed::Everything];
         is_published.is_ok() && (!is_all || peers.log_everything(hint.at()).await)
     }
 

@@ -24,7 +24,7 @@ use crate::{
     freshness::{Change, ChangeBatch, Changed, Epoch, Freshness, LocalTime, Moment},
     link::LinkError,
     source::{ChangeSource, ChangeStream, Deadline, Prober, SourceError, StreamError},
-    telemetry::Via,
+    telemetry::{ChangeMetrics, Via},
 };
 
 /// How far the stream may lag behind this instance's own probes, and how long it may take to answer, before it is opened
@@ -59,6 +59,8 @@ pub struct Feed {
     pub bus: Arc<Bus>,
     /// Chooses the leader, if there are other instances.
     pub lease: Option<Arc<Lease>>,
+    /// Times the application of changes, and counts open streams.
+    pub change_metrics: ChangeMetrics,
 }
 
 /// Why the feed closed a stream, or could not open one.
@@ -215,7 +217,7 @@ impl Feed {
     ) -> Result<Published, LinkError> {
         let is_current = self.bus.apply(change_batch.clone(), epoch);
         if !change_batch.changes.is_empty() {
-            self.bus.change_metrics().took(Via::Stream, received.elapsed());
+            self.change_metrics.took(Via::Stream, received.elapsed());
         }
         // A change batch of an earlier epoch is not published either.
         if !is_current || !to_all {
@@ -237,7 +239,7 @@ impl Feed {
             Ok(stream) => stream,
             Err(error) => return error.into(),
         };
-        let followed = self.bus.change_metrics().follow();
+        let followed = self.change_metrics.follow();
         let ended = self.publish_all(&mut *stream, span, epoch, patience).await;
         drop(followed);
         stream.close().await;

@@ -14,7 +14,7 @@ use crate::{
     question::{CollectionId, Id, IdForm, Resource, Subject},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
-    telemetry::Via,
+    telemetry::{ChangeMetrics, Via},
 };
 
 /// What a caller names as outdated: facts of it are read again.
@@ -63,26 +63,21 @@ pub struct Invalidated {
 /// Marks what callers name as outdated.
 #[derive(Clone)]
 pub struct Invalidator {
-    schema: Arc<Schema>,
-    source: Arc<dyn Source>,
-    freshness: Arc<Freshness>,
-    prober: Prober,
-    bus: Arc<Bus>,
+    /// The schema, which says by which keys a resource is looked up.
+    pub schema: Arc<Schema>,
+    /// The source, which is asked for the keys of documents.
+    pub source: Arc<dyn Source>,
+    /// The epoch of the marks.
+    pub freshness: Arc<Freshness>,
+    /// Asks the source for its time.
+    pub prober: Prober,
+    /// Carries the hints.
+    pub bus: Arc<Bus>,
+    /// Times each call.
+    pub change_metrics: ChangeMetrics,
 }
 
 impl Invalidator {
-    /// An invalidator of the facts of a source.
-    #[must_use]
-    pub fn new(
-        schema: Arc<Schema>,
-        source: Arc<dyn Source>,
-        freshness: Arc<Freshness>,
-        prober: Prober,
-        bus: Arc<Bus>,
-    ) -> Self {
-        Self { schema, source, freshness, prober, bus }
-    }
-
     /// Marks what is outdated, and publishes a hint to the other instances. No later check on this instance sees it as it was
     /// before the call.
     ///
@@ -115,7 +110,7 @@ impl Invalidator {
         self.bus.apply_hint(changes, epoch);
         let published = timeout_at(deadline.for_loading().instant(), self.bus.publish_hint(&hint)).await;
         let is_published = published.unwrap_or(false);
-        self.bus.change_metrics().took(Via::Call, began.elapsed());
+        self.change_metrics.took(Via::Call, began.elapsed());
         Ok(Invalidated { token: Token { clock: self.source.clock(), moment: at }, is_published })
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc::Receiver, watch};
 
 use super::{App, Follower, Links, sampled_metrics::show_state};
 use crate::{
-    bus::{Bus, COMMAND_TIME, RedisChannel},
+    bus::{Bus, COMMAND_TIME, Peers, RedisChannel},
     check::{Checker, CheckerParts, Settings},
     facts::{ANSWER_TIME, Facts, Memory, SharedFacts},
     feed::{Feed, Lease},
@@ -20,7 +20,7 @@ use crate::{
         ChangeSource, Prober, Source,
         mongodb::{ConnectError, Mode, MongoDb},
     },
-    telemetry::{Commands, Metrics},
+    telemetry::{ChangeMetrics, Commands, Metrics},
 };
 
 /// What an instance is assembled from.
@@ -161,28 +161,34 @@ pub fn assemble(parts: Parts) -> App {
         staleness_max: settings.staleness_max,
     });
 
-    let mut bus = Bus::new(Arc::clone(&freshness));
-    if let (Some(names), Some(link)) = (&names, &change_link) {
+    let change_metrics = ChangeMetrics::default();
+    let peers = names.as_ref().zip(change_link.as_ref()).map(|(names, link)| {
         let channel = RedisChannel::new(link.clone(), names.clone());
-        bus = bus.over(channel, Arc::clone(&schema), prober.clone(), Arc::clone(&metrics));
-    }
-    let bus = Arc::new(bus);
-    let invalidator =
-        Invalidator::new(Arc::clone(&schema), source, Arc::clone(&freshness), prober.clone(), Arc::clone(&bus));
+        Peers::new(channel, Arc::clone(&schema), clock, prober.clone(), Arc::clone(&metrics))
+    });
+    let bus = Arc::new(Bus::new(Arc::clone(&freshness), peers, change_metrics.clone()));
+    let invalidator = Invalidator {
+        schema: Arc::clone(&schema),
+        source,
+        freshness: Arc::clone(&freshness),
+        prober: prober.clone(),
+        bus: Arc::clone(&bus),
+        change_metrics: change_metrics.clone(),
+    };
 
     let follows_changes = matches!(changes, ChangesFrom::ChangeStream(_));
     let mut lease = None;
     let follower = match changes {
         ChangesFrom::ChangeStream(source) => {
-            if let (Some(names), Some(link)) = (&names, &change_link) {
-                lease = Some(Arc::new(Lease::new(link.clone(), names.lease.clone())));
-            }
+            let shared = names.as_ref().zip(change_link.as_ref());
+            lease = shared.map(|(names, link)| Arc::new(Lease::new(link.clone(), names.lease.clone())));
             Follower::ChangeStream(Box::new(Feed {
                 source,
                 freshness: Arc::clone(&freshness),
                 prober: prober.clone(),
                 bus: Arc::clone(&bus),
                 lease: lease.clone(),
+                change_metrics: change_metrics.clone(),
             }))
         }
         ChangesFrom::Files { first, batches } => {
@@ -195,7 +201,7 @@ pub fn assemble(parts: Parts) -> App {
     if let Some(commands) = &commands {
         metrics.show_commands(commands);
     }
-    metrics.show_change_metrics(bus.change_metrics());
+    metrics.show_change_metrics(&change_metrics);
     let app = App {
         schema,
         clock,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{PROBE_TIME, Published, RedisChannel};
 use crate::{
     diagnosis::error_chain,
-    freshness::{Change, ChangeBatch, Changed, Epoch, LocalTime, Moment},
+    freshness::{Change, ChangeBatch, Changed, Clock, Epoch, LocalTime, Moment},
     link::LinkError,
     schema::Schema,
     source::{Deadline, Prober},
@@ -28,8 +28,10 @@ const LOG_TIME: Duration = Duration::from_secs(1);
 /// How many attempts are made to append a moment to the log.
 const APPENDS_MAX: u32 = 4;
 
-pub(super) struct Peers {
+/// The other instances over the same database.
+pub struct Peers {
     pub(super) channel: RedisChannel,
+    pub(super) clock: Clock,
     pub(super) schema: Arc<Schema>,
     pub(super) prober: Prober,
     pub(super) metrics: Arc<Metrics>,
@@ -40,9 +42,17 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(channel: RedisChannel, schema: Arc<Schema>, prober: Prober, metrics: Arc<Metrics>) -> Self {
+    /// The peers on a Redis channel. `clock` is the one that moments of this instance belong to.
+    #[must_use]
+    pub fn new(
+        channel: RedisChannel,
+        schema: Arc<Schema>,
+        clock: Clock,
+        prober: Prober,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (received, is_following_source) = (Mutex::default(), AtomicBool::new(false));
-        Self { channel, schema, prober, metrics, received, is_following_source }
+        Self { channel, clock, schema, prober, metrics, received, is_following_source }
     }
 
     pub(super) fn is_following_source(&self) -> bool {

@@ -29,7 +29,7 @@ impl Bus {
     pub async fn listen(&self) {
         let Some(peers) = &self.peers else { return };
         // Without change streams there is no leader.
-        let silence_max = if peers.prober.clock() == Clock::Cluster { SILENCE_MAX } else { SILENCE_MAX_OF_HINTS };
+        let silence_max = if peers.clock == Clock::Cluster { SILENCE_MAX } else { SILENCE_MAX_OF_HINTS };
         let mut subscriber = peers.channel.subscriber(silence_max);
         loop {
             self.receive(peers, subscriber.next().await).await;
@@ -99,7 +99,7 @@ impl Bus {
         };
         // Another instance's ticks mean nothing here. A tick of this instance's own present covers the changes, as they
         // happened before the hint arrived.
-        let at = if peers.prober.clock() == Clock::Cluster {
+        let at = if peers.clock == Clock::Cluster {
             self.is_plausible(hint.at()).then(|| hint.at())
         } else {
             peers.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)

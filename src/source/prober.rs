@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use super::{Deadline, Source, SourceError};
 use crate::{
     diagnosis::error_chain,
-    freshness::{Clock, Freshness, LocalTime, Probe},
+    freshness::{Freshness, LocalTime, Probe},
 };
 
 /// How often a probe is sent, even if nothing waits for it.
@@ -79,12 +79,6 @@ impl Prober {
                 None => tracing::warn!("the source does not answer probes"),
             }
         }
-    }
-
-    /// The clock that the probed moments belong to.
-    #[must_use]
-    pub fn clock(&self) -> Clock {
-        self.source.clock()
     }
 
     /// A probe that was sent no earlier than `since`: the last answered one, one in flight, or a new one.

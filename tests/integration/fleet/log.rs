@@ -7,14 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use permcached::{
-    bus::{Bus, Hint, RedisChannel},
+    bus::{Bus, Hint, Peers, RedisChannel},
     fact::{Fact, FactKey},
-    freshness::{Change, ChangeBatch, Changed, Freshness, LocalTime, Moment},
+    freshness::{Change, ChangeBatch, Changed, Clock, Freshness, LocalTime, Moment},
     link::{Link, Names, Server},
     question::{Id, LookupId},
     schema::Schema,
     source::{Deadline, Identity, Prober, mongodb::MongoDb},
-    telemetry::Metrics,
+    telemetry::{ChangeMetrics, Metrics},
 };
 use tokio::task::JoinSet;
 
@@ -45,8 +45,9 @@ impl Peer {
         let link =
             Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL of the test's own")), Duration::from_secs(1));
         let metrics = Arc::new(Metrics::default());
-        let bus = Bus::new(Arc::clone(&freshness));
-        let bus = bus.over(RedisChannel::new(link.clone(), names), schema, prober.clone(), Arc::clone(&metrics));
+        let channel = RedisChannel::new(link.clone(), names);
+        let peers = Peers::new(channel, schema, Clock::Cluster, prober.clone(), Arc::clone(&metrics));
+        let bus = Bus::new(Arc::clone(&freshness), Some(peers), ChangeMetrics::default());
         let mut tasks = JoinSet::new();
         let mut up = link.watch();
         tasks.spawn(link.run(|_| {}));

@@ -16,6 +16,7 @@ use permcached::{
     freshness::{Change, ChangeBatch, Changed, Freshness, LocalTime, Moment, Probe},
     question::{Id, LookupId},
     schema::Schema,
+    telemetry::ChangeMetrics,
 };
 
 use super::SCHEMA;
@@ -114,7 +115,7 @@ fn a_source_whose_time_has_gone_back_begins_a_new_epoch() {
     let schema = schema("live.toml", SCHEMA);
     let lookup = shares(&schema);
     let freshness = Arc::new(Freshness::new(&schema));
-    let bus = Bus::new(Arc::clone(&freshness));
+    let bus = Bus::new(Arc::clone(&freshness), None, ChangeMetrics::default());
     let id = Id::Integer(1);
     let as_of = |stamp| freshness.as_of(&absent(lookup, &id, at(stamp)), Moment::default(), freshness.epoch());
     let record_probe = |moment, applied, epoch| {
