@@ -49,71 +49,6 @@ impl Facts {
         request.results.extend(missing.into_iter().map(|key| (key, Err(SourceError::BrokenOff))));
         request.results
     }
-
-    /// Loads facts: those that Redis has and that meet the load's requirement from there, all others from the source.
-    /// Caches them.
-    async fn fetch(&self, keys: Vec<FactKey>, load: LoadParameters) -> LoadResults {
-        let mut results = LoadResults::with_capacity(keys.len());
-        let mut missing = keys;
-        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
-            for cached in self.fetch_from_redis(shared, &missing, load).await {
-                self.memory.insert(&cached.fact, || load.epoch == self.freshness.epoch());
-                results.insert(FactKey { lookup: cached.fact.lookup(), id: cached.fact.id().clone() }, Ok(cached));
-            }
-            missing.retain(|key| !results.contains_key(key));
-        }
-        if !missing.is_empty() {
-            self.fetch_from_source(missing, load, &mut results).await;
-        }
-        results
-    }
-
-    /// The facts that Redis has and that meet the load's requirement.
-    async fn fetch_from_redis(
-        &self,
-        shared: &Arc<SharedFacts>,
-        keys: &[FactKey],
-        load: LoadParameters,
-    ) -> Vec<CachedFact> {
-        // In a task of its own, which may take longer than this load waits for it: a Redis that does not answer is
-        // noticed even if the deadline is near.
-        let get = {
-            let (shared, keys) = (Arc::clone(shared), keys.to_vec());
-            async move { shared.get(&keys).await }
-        };
-        let get = tokio::spawn(get.in_current_span());
-        // The other half of the time is for the source.
-        let patience = load.deadline.at_most(load.deadline.left() / 2).instant();
-        let found = timeout_at(patience, get).await.ok().and_then(Result::ok).unwrap_or_default();
-        // A later stamp may be of another epoch, or the value may be no fact of this source at all.
-        let newest_moment = self.freshness.newest_moment();
-        let fresh = found.into_iter().filter(|fact| fact.stamp() <= newest_moment).filter_map(|fact| {
-            let as_of = self.freshness.as_of(&fact, load.requirement.stamp, load.epoch)?;
-            (as_of >= load.requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Redis })
-        });
-        let fresh: Vec<CachedFact> = fresh.collect();
-        self.metrics.asked_redis(keys.len(), fresh.len());
-        fresh
-    }
-
-    /// Reads facts from the source and caches them, in memory and in Redis.
-    async fn fetch_from_source(&self, keys: Vec<FactKey>, load: LoadParameters, results: &mut LoadResults) {
-        let is_current = || load.epoch == self.freshness.epoch();
-        let asked = keys.len();
-        let read = self.source.load(keys, load.at, load.deadline.for_loading());
-        // A source that ignores its deadline is cut off. Requests that have more time try again.
-        let read = timeout_at(load.deadline.instant(), read).await.unwrap_or_default();
-        self.metrics.asked_source(asked, read.iter().filter(|(_, result)| result.is_ok()).count());
-        for (key, result) in read {
-            if let Ok(fact) = &result {
-                self.memory.insert(fact, is_current);
-                if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
-                    shared.put(fact);
-                }
-            }
-            results.insert(key, result.map(CachedFact::from));
-        }
-    }
 }
 
 /// One call of [`Facts::load`]: what it requires, and the results so far.
@@ -168,8 +103,8 @@ impl LoadRequest<'_> {
         if !claimed.is_empty() {
             waits.push(Wait { result_receiver: loader.result_receiver(), keys: claimed.clone(), is_joined: false });
             let facts = facts.clone();
-            // In a task of its own: the load goes on if its request is cancelled. If it panics, the waiters see that and
-            // try again.
+            // In a task of its own: the load goes on if its request is cancelled. If it panics, the waiters notice that
+            // it broke off and try again.
             let load = async move {
                 let results = facts.fetch(claimed, load).await;
                 loader.complete(results);
@@ -254,5 +189,72 @@ impl LoadRequest<'_> {
             }
             None => true,
         });
+    }
+}
+
+impl Facts {
+    /// Loads facts: those that Redis has and that meet the load's requirement from there, all others from the source.
+    /// Caches them.
+    async fn fetch(&self, keys: Vec<FactKey>, load: LoadParameters) -> LoadResults {
+        let mut results = LoadResults::with_capacity(keys.len());
+        let mut missing = keys;
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
+            for cached in self.fetch_from_redis(shared, &missing, load).await {
+                self.memory.insert(&cached.fact, || load.epoch == self.freshness.epoch());
+                results.insert(FactKey { lookup: cached.fact.lookup(), id: cached.fact.id().clone() }, Ok(cached));
+            }
+            missing.retain(|key| !results.contains_key(key));
+        }
+        if !missing.is_empty() {
+            self.fetch_from_source(missing, load, &mut results).await;
+        }
+        results
+    }
+
+    /// The facts that Redis has and that meet the load's requirement.
+    async fn fetch_from_redis(
+        &self,
+        shared: &Arc<SharedFacts>,
+        keys: &[FactKey],
+        load: LoadParameters,
+    ) -> Vec<CachedFact> {
+        // In a task of its own, which may take longer than this load waits for it: a Redis that does not answer is
+        // noticed even if the deadline is near.
+        let get = {
+            let (shared, keys) = (Arc::clone(shared), keys.to_vec());
+            async move { shared.get(&keys).await }
+        };
+        let get = tokio::spawn(get.in_current_span());
+        // The other half of the time is for the source.
+        let patience = load.deadline.at_most(load.deadline.left() / 2).instant();
+        let found = timeout_at(patience, get).await.ok().and_then(Result::ok).unwrap_or_default();
+        // A later stamp may be of another epoch, or the value may be no fact of this source at all.
+        let newest_moment = self.freshness.newest_moment();
+        let fresh = found.into_iter().filter(|fact| fact.stamp() <= newest_moment).filter_map(|fact| {
+            let as_of = self.freshness.as_of(&fact, load.requirement.stamp, load.epoch)?;
+            (as_of >= load.requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Redis })
+        });
+        let fresh: Vec<CachedFact> = fresh.collect();
+        self.metrics.asked_redis(keys.len(), fresh.len());
+        fresh
+    }
+
+    /// Reads facts from the source and caches them, in memory and in Redis.
+    async fn fetch_from_source(&self, keys: Vec<FactKey>, load: LoadParameters, results: &mut LoadResults) {
+        let is_current = || load.epoch == self.freshness.epoch();
+        let asked = keys.len();
+        let read = self.source.load(keys, load.at, load.deadline.for_loading());
+        // A source that ignores its deadline is cut off. Requests that have more time try again.
+        let read = timeout_at(load.deadline.instant(), read).await.unwrap_or_default();
+        self.metrics.asked_source(asked, read.iter().filter(|(_, result)| result.is_ok()).count());
+        for (key, result) in read {
+            if let Ok(fact) = &result {
+                self.memory.insert(fact, is_current);
+                if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
+                    shared.put(fact);
+                }
+            }
+            results.insert(key, result.map(CachedFact::from));
+        }
     }
 }

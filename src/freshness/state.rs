@@ -137,7 +137,7 @@ impl Freshness {
         documents.map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)
     }
 
-    /// The last moment at which what a lookup finds for `id` changed, as far as can be said without knowing its documents.
+    /// The last moment at which what a lookup finds for `id` changed, according to the mark of its key alone.
     #[must_use]
     pub fn key_mark(&self, lookup: LookupId, id: &Id) -> Moment {
         match self.lookups.get(lookup.index()) {

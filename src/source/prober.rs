@@ -1,5 +1,5 @@
-//! The prober: sends probes to the source and records their results. Everything that waits for a probe shares them
-//! (docs/freshness.md, point 5).
+//! The prober: sends probes to the source and records their results. Requests that wait for a probe at the same time share
+//! one (docs/freshness.md, point 5).
 //!
 //! It does not decide what follows from a probe: `freshness` does.
 

@@ -230,22 +230,27 @@ fn to(relation: u16, document: u16, certainty: EncodedCertainty, grantee: Encode
     EncodedPart::Grant { relation, document, certainty, grantee, target: 0, window: None }
 }
 
+/// The index of a relation among those of its lookup.
+fn index(collection: &str, name: &str) -> u16 {
+    let schema = schema();
+    let relations = &schema.lookup(key(schema, collection).lookup).relations;
+    let index = relations.iter().position(|id| *schema.relation(*id).name == *name).unwrap();
+    u16::try_from(index).unwrap()
+}
+
+/// Whether these parts are decoded to a fact, which is then valid.
+fn is_fact(collection: &str, parts: &[EncodedPart<'_>]) -> bool {
+    let schema = schema();
+    let fact = decode(schema, key(schema, collection), &bytes(parts));
+    fact.inspect(|fact| assert_valid(schema, fact)).is_some()
+}
+
 #[test]
 fn parts_that_no_documents_could_make_are_not_decoded() {
     use EncodedPart::{OverLimit, Silent};
-    let schema = schema();
-    let index = |collection: &str, name: &str| {
-        let relations = &schema.lookup(key(schema, collection).lookup).relations;
-        let index = relations.iter().position(|id| *schema.relation(*id).name == *name).unwrap();
-        u16::try_from(index).unwrap()
-    };
     let of_file = |name| index("files", name);
     let (owner, deleted, reader) = (of_file("owner"), of_file("deleted"), of_file("reader"));
     let (guest, opener, holder) = (index("shares", "guest"), index("shares", "opener"), index("tuples", "holder"));
-    let is_fact = |collection: &str, parts: &[EncodedPart<'_>]| {
-        let fact = decode(schema, key(schema, collection), &bytes(parts));
-        fact.inspect(|fact| assert_valid(schema, fact)).is_some()
-    };
     let text = "x".repeat(1_025);
     let string = |text| EncodedGrantee::Id(EncodedId::String(text));
     let sure = |relation, grantee| to(relation, 0, EncodedCertainty::Sure, grantee);

@@ -33,7 +33,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
-    // Nobody but the owner may read file 2; file 1 is shared with the guest.
+    // Only the owner may read file 2. File 1 is shared with the guest.
     let task = start_observer(&second);
     let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
     second.live.heard(read).await;
