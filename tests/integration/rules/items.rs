@@ -1,21 +1,23 @@
-//! Files and folders, by their own documents and by shares of exactly them: what both schemas say.
+//! The rules for files and folders that both schemas have: by their own documents, and by shares of exactly the item.
+//!
+//! Shares that apply to items beneath a folder are in `sharing`.
 
 use mongodb::bson::{Bson, Document, doc};
 
 use super::rule::{Rule, from_now, future, gone, missing, past};
 
-/// The type of item that a rule is about: what holds of files holds of folders.
+/// The type of item that a rule is about. Files and folders have the same rules.
 #[derive(Clone, Copy)]
 pub struct Kind {
     /// The resource type.
     pub name: &'static str,
-    /// The item that is asked about.
+    /// The document of the item in question.
     pub plan: &'static str,
-    /// Its way up.
+    /// The field that leads to the folder above it.
     pub up: &'static str,
-    /// The field by which shares name it.
+    /// The field with which shares name it.
     pub by: &'static str,
-    /// The field by which shares name the other type.
+    /// The field with which shares name items of the other type.
     pub not_by: &'static str,
 }
 
@@ -23,25 +25,25 @@ pub const FILE: Kind = Kind { name: "file", plan: "files/plan", up: "folder_id",
 pub const FOLDER: Kind =
     Kind { name: "folder", plan: "folders/plan", up: "parent_id", by: "folder_id", not_by: "file_id" };
 
-/// A live user, as Fylora writes one.
+/// An active user in Fylora's format.
 pub fn user() -> Document {
     doc! { "is_active": true, "is_admin": false }
 }
 
 impl Kind {
-    /// The item asked about, as Fylora writes it.
+    /// The item in question in Fylora's format.
     pub fn item(self, owner: &str) -> Document {
         doc! { "name": "plan", "owner_id": owner, self.up: null, "is_deleted": false }
     }
 
-    /// A public share of the item, as Fylora writes it.
+    /// A public share of an item in Fylora's format.
     pub fn public_share(self, of: &str) -> Document {
         let mut share = self.share(of, "public");
         share.insert("public_token", "#token");
         share
     }
 
-    /// A share of the item, as Fylora writes it.
+    /// A share of an item in Fylora's format.
     pub fn share(self, of: &str, share_type: &str) -> Document {
         doc! {
             self.by: of, self.not_by: null, "created_by_id": "@alice", "share_type": share_type,
@@ -50,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// The question of a rule about the item.
+    /// The resource of a rule's question.
     pub fn resource(self) -> String {
         format!("{}:@plan", self.name)
     }
@@ -125,7 +127,7 @@ fn trash_of_others(kind: Kind) -> Rule {
         .same("shares/1", doc! { "shared_with_user_id": "@alice" })
 }
 
-/// What turns a share of `of` off, whoever asks by it and wherever it is seen from.
+/// Adds the changes after which a share of `of` grants nothing, for any type of subject and any item.
 pub fn share_off(rule: Rule, kind: Kind, of: &str) -> Rule {
     rule.off("shares/1", doc! { "is_active": false }, "NO_GRANT")
         .off("shares/1", doc! { "expires_at": past() }, "EXPIRED")
@@ -147,7 +149,7 @@ pub fn share_off(rule: Rule, kind: Kind, of: &str) -> Rule {
         .same("shares/1", doc! { "created_by_id": "@zoe" })
 }
 
-/// What turns a share off for a `link` besides.
+/// Adds the changes after which a share grants nothing to a `link`, in addition to [`share_off`].
 pub fn link_off(rule: Rule, kind: Kind, of: &str) -> Rule {
     share_off(rule, kind, of)
         .off("shares/1", doc! { "share_type": "internal" }, "NO_GRANT")
@@ -179,7 +181,7 @@ fn link(kind: Kind) -> Rule {
         .same(kind.plan, doc! { "is_deleted": missing() })
         .same("users/alice", doc! { "is_active": false })
         .same("users/alice", gone())
-        // Several shares are united: the best of them counts.
+        // One valid share among several is enough.
         .same("shares/1", doc! { "is_active": false })
         .and("shares/2", kind.public_share("@plan"))
         .same("shares/1", doc! { "expires_at": past() })
@@ -191,7 +193,7 @@ fn link(kind: Kind) -> Rule {
 }
 
 fn deleted_link(kind: Kind) -> Rule {
-    Rule::new(format!("nothing of a deleted {} by a public share", kind.name))
+    Rule::new(format!("a public share of a deleted {} gives nothing", kind.name))
         .with(kind.plan, kind.item("@alice"))
         .with("shares/1", kind.public_share("@plan"))
         .asks("link:#token", kind.resource())
@@ -201,7 +203,7 @@ fn deleted_link(kind: Kind) -> Rule {
         .grants("read", "link")
 }
 
-/// The tree above an item: `low` in `mid` in `top`.
+/// Adds the tree above an item: it is in `low`, `low` in `mid`, and `mid` in `top`.
 pub fn tree(rule: Rule, kind: Kind, owner: &str) -> Rule {
     let folder = |parent: Bson| doc! { "owner_id": owner, "parent_id": parent, "is_deleted": false };
     let mut plan = kind.item("@zoe");

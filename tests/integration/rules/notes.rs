@@ -1,4 +1,6 @@
-//! Notes: levels from their own list, their own public token, and nothing from the folder that they lie in.
+//! The rules for notes: by the levels in their own list, and by their own public token.
+//!
+//! The folder that contains a note grants nothing on it.
 
 use mongodb::bson::{Bson, Document, doc};
 
@@ -19,7 +21,7 @@ pub fn rules() -> Vec<Rule> {
     rules
 }
 
-/// A note of Bob's, as Fylora writes it.
+/// A note of Bob's in Fylora's format.
 fn note() -> Document {
     doc! {
         "title": "Plan", "owner_id": "@bob", "folder_id": null, "shared_with": [], "is_public": false,
@@ -65,7 +67,7 @@ fn trash() -> Rule {
         .off(PLAN, doc! { "is_deleted": missing() }, "NO_GRANT")
         .grants("read write share delete publish", "owner")
         .off(PLAN, doc! { "owner_id": "@bob" }, "NO_GRANT")
-        // Not even level admin.
+        // Level admin is not enough either.
         .off(PLAN, doc! { "owner_id": "@bob" }, "NO_GRANT")
         .and(PLAN, listed("admin"))
         .denies("read write share delete publish", "EXCLUDED")

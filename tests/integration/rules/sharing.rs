@@ -1,5 +1,7 @@
-//! What `fylora-sharing.toml` adds for files and folders: internal shares, folders that pass their shares on, shares
-//! whose password was checked, and access codes.
+//! The rules for files and folders that only `fylora-sharing.toml` has: internal shares, shares that apply to everything beneath
+//! a folder, shares whose password was checked, and access codes.
+//!
+//! Notes and teams have no such rules.
 
 use mongodb::bson::{Bson, Decimal128, doc};
 
@@ -21,21 +23,21 @@ pub fn rules() -> Vec<Rule> {
     [FILE, FOLDER].into_iter().flat_map(of_each).collect()
 }
 
-/// An internal share with Alice.
+/// An internal share of an item with Alice.
 fn internal(kind: Kind, of: &str) -> mongodb::bson::Document {
     let mut share = kind.share(of, "internal");
     share.insert("shared_with_user_id", "@alice");
     share
 }
 
-/// What turns an internal share off besides.
+/// Adds the changes after which an internal share grants nothing, in addition to [`share_off`].
 fn guest_off(rule: Rule, kind: Kind, of: &str) -> Rule {
     share_off(rule, kind, of)
         .off("shares/1", doc! { "share_type": "public" }, "NO_GRANT")
         .off("shares/1", doc! { "shared_with_user_id": "@bob" }, "NO_GRANT")
         .off("shares/1", doc! { "shared_with_user_id": null }, "NO_GRANT")
         .off("shares/1", doc! { "shared_with_user_id": missing() }, "NO_GRANT")
-        // A password is for links.
+        // A password matters only for links.
         .same("shares/1", doc! { "requires_password": true, "password_hash": "x" })
         .same("shares/1", doc! { "public_token": "#token" })
         .not_for("link:#token")
@@ -55,7 +57,7 @@ fn guest(kind: Kind) -> Rule {
     guest_off(rule, kind, "@plan")
 }
 
-/// What cuts off the way from a shared folder `mid` down to the item.
+/// Adds the changes that break the path from the shared folder `mid` down to the item.
 fn way_off(rule: Rule, kind: Kind) -> Rule {
     rule.off(kind.plan, doc! { "is_deleted": true }, "EXCLUDED")
         .off("folders/low", doc! { "is_deleted": true }, "EXCLUDED")
@@ -114,7 +116,7 @@ fn nearest_deleted(kind: Kind) -> Rule {
         .asks("user:@alice", kind.resource())
         .grants("read", "folder#guest")
         .same("folders/mid", doc! { "is_deleted": true })
-        // One of the two is enough; the one above the deleted folder is not that one.
+        // One of the two shares is enough, but not the one above the deleted folder.
         .same("shares/1", gone())
         .same("shares/2", gone())
         .off("shares/1", gone(), "EXCLUDED")
@@ -129,7 +131,7 @@ fn circle(kind: Kind) -> Rule {
     let folder = |parent: &str| doc! { "owner_id": "@bob", "parent_id": parent, "is_deleted": false };
     let mut plan = kind.item("@zoe");
     plan.insert(kind.up, "@a");
-    Rule::sharing(format!("folders in a circle above a {}: what is shared in it counts", kind.name))
+    Rule::sharing(format!("folders in a cycle above a {}: shares of these folders count", kind.name))
         .with("users/alice", user())
         .with("folders/a", folder("@b"))
         .with("folders/b", folder("@a"))
@@ -144,7 +146,7 @@ fn circle(kind: Kind) -> Rule {
         .off("folders/b", doc! { "is_deleted": true }, "EXCLUDED")
 }
 
-/// Trees may be 32 folders deep; what lies deeper is not denied lightly, but denied.
+/// Trees may be 32 folders deep. A share above that depth does not allow: the reason of the denial is `LIMIT`.
 fn depth(kind: Kind, depth: usize) -> Rule {
     let mut rule = Rule::sharing(format!("a share {depth} folders above a {}", kind.name));
     for at in 1..=depth {
@@ -165,14 +167,14 @@ fn depth(kind: Kind, depth: usize) -> Rule {
     rule.grants("read", "folder#guest").same(&highest, doc! { "parent_id": null }).off(&highest, gone(), "NO_GRANT")
 }
 
-/// A public share that needs a password.
+/// A public share that requires a password.
 fn with_password(kind: Kind, of: &str) -> mongodb::bson::Document {
     let mut share = kind.public_share(of);
     share.extend(doc! { "requires_password": true, "password_hash": "$2b$12$hash" });
     share
 }
 
-/// What turns a share off for a `verified_link` besides.
+/// Adds the changes after which a share grants nothing to a `verified_link`, in addition to [`share_off`].
 fn verified_off(rule: Rule, kind: Kind, of: &str) -> Rule {
     share_off(rule, kind, of)
         .off("shares/1", doc! { "share_type": "internal" }, "NO_GRANT")
@@ -206,7 +208,7 @@ fn locked_for_links(kind: Kind) -> Rule {
         .grants("read", "link")
 }
 
-/// A temporary access code for the item, as Fylora writes it: used twice of three times.
+/// A temporary access code for the item in Fylora's format: used two of three times.
 fn access(kind: Kind, permissions: &[&str]) -> mongodb::bson::Document {
     doc! {
         "access_code": "#code", "resource_type": kind.name, "resource_id": "@plan", "owner_id": "@alice",
@@ -217,7 +219,7 @@ fn access(kind: Kind, permissions: &[&str]) -> mongodb::bson::Document {
 
 fn code(kind: Kind, word: &str, permission: &str, by: &str) -> Rule {
     let other_kind = if kind.name == "file" { "folder" } else { "file" };
-    let rule = Rule::sharing(format!("a code that says `{word}` alone gives {permission} on its {}", kind.name))
+    let rule = Rule::sharing(format!("a code that lists only `{word}` gives {permission} on its {}", kind.name))
         .with("users/alice", user())
         .with(kind.plan, kind.item("@alice"))
         .with("temporaryaccesses/1", access(kind, &[word]))
@@ -266,7 +268,8 @@ fn code(kind: Kind, word: &str, permission: &str, by: &str) -> Rule {
     same.into_iter().fold(rule, |rule, change| rule.same("temporaryaccesses/1", change))
 }
 
-/// `use_count` (missing is 0) below `max_uses` (where that is set).
+/// Adds the changes of `use_count` and `max_uses`. A code grants if `use_count`, which is 0 if it is missing, is below
+/// `max_uses`, or if `max_uses` is not set.
 fn uses(mut rule: Rule) -> Rule {
     let five: Decimal128 = "5".parse().expect("a decimal");
     let below = [
@@ -302,7 +305,7 @@ fn uses(mut rule: Rule) -> Rule {
 }
 
 fn any_code(kind: Kind) -> Rule {
-    Rule::sharing(format!("a code that says all four gives read, write and share on its {}, and no more", kind.name))
+    Rule::sharing(format!("a code that lists all four gives read, write and share on its {}, and no more", kind.name))
         .with(kind.plan, kind.item("@alice"))
         .with("temporaryaccesses/1", access(kind, &["view", "download", "edit", "share"]))
         .asks("code:#code", kind.resource())

@@ -1,4 +1,6 @@
-//! Teams: their `owner_id`, and the roles of their members.
+//! The rules for teams: by their `owner_id`, and by the roles of their members.
+//!
+//! No share and no secret applies to a team.
 
 use mongodb::bson::{Bson, Document, doc};
 
@@ -44,7 +46,7 @@ fn owner() -> Rule {
         .same(DESIGN, member("viewer"))
 }
 
-/// What takes a member out of a team.
+/// Adds the changes after which a user is no longer a member of a team.
 fn membership_off(team: Rule, role: &str) -> Rule {
     team.off(DESIGN, doc! { "is_active": false }, "EXCLUDED")
         .off(DESIGN, doc! { "members": [] }, "NO_GRANT")
@@ -83,7 +85,7 @@ fn views(role: &str) -> Rule {
         .with(DESIGN, member(role))
         .asks("user:@alice", "team:@design")
         .grants("view", "member")
-        // Any member, whatever the role.
+        // Any member, with any role.
         .same(DESIGN, member(Bson::Null))
         .same(DESIGN, member("guest"))
         .same(DESIGN, doc! { "members": [{ "user_id": "@alice" }] })
