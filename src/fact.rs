@@ -234,8 +234,8 @@ impl Fact {
         self.parts().is_empty()
     }
 
-    /// Whether there was more than a fact may contain. Then the fact keeps nothing of it, and every relation that is read from
-    /// it is indeterminate.
+    /// Whether there was more than a fact may contain. Then the fact keeps nothing of it, and every relation that is read
+    /// from it is indeterminate.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         matches!(self.parts(), [Part::OverLimit])

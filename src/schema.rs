@@ -218,8 +218,8 @@ impl Lookup {
         }
     }
 
-    /// Whether a change to the field `changed` can change a fact: whether it is one of the fields, contains one, or is inside
-    /// one. `changed` is a dotted path with array positions, as MongoDB reports it.
+    /// Whether a change to the field `changed` can change a fact: whether it is one of the fields, contains one, or is
+    /// inside one. `changed` is a dotted path with array positions, as MongoDB reports it.
     #[must_use]
     pub fn reads(&self, changed: &str) -> bool {
         self.fields.iter().any(|field| field.overlaps(changed))

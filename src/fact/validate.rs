@@ -50,8 +50,8 @@ impl Validation<'_> {
             && documents.is_sorted()
     }
 
-    /// Whether the grants are sorted and distinct, each refers to one of the documents, relations and windows, and each window
-    /// is used. No other part may stand among them or after them.
+    /// Whether the grants are sorted and distinct, each refers to one of the documents, relations and windows, and each
+    /// window is used. No other part may stand among them or after them.
     fn has_valid_grants(&self) -> bool {
         let mut last: Option<(&Grant, Window)> = None;
         let mut next_window = self.windows.start;
@@ -136,7 +136,8 @@ impl Validation<'_> {
         }
     }
 
-    /// The size of the fact in bytes, as it counts towards [`FACT_BYTES_MAX`]. A document that only the key names counts too.
+    /// The size of the fact in bytes, as it counts towards [`FACT_BYTES_MAX`]. A document that only the key names counts
+    /// too.
     fn bytes(&self, key: &Id) -> usize {
         let sizes = self.parts.iter().map(|part| match part {
             Part::Document(id) => id.size(),

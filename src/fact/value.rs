@@ -1,7 +1,7 @@
 //! Converts BSON values to ids and back.
 //!
-//! It does not convert between types: a string of 24 hex digits is not an `ObjectId`. Only the numeric types are alike, as in
-//! MongoDB's equality.
+//! It does not convert between types: a string of 24 hex digits is not an `ObjectId`. Only the numeric types are alike, as
+//! in MongoDB's equality.
 
 use std::str::FromStr;
 

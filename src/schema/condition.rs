@@ -112,9 +112,9 @@ impl Condition {
         }
     }
 
-    /// Whether every value that the condition looks at has the type of its operand. All numbers are one type. An array has the
-    /// right type if its elements have it. Null and missing fields always have the right type. A value that blocks a path
-    /// never has it.
+    /// Whether every value that the condition looks at has the type of its operand. All numbers are one type. An array has
+    /// the right type if its elements have it. Null and missing fields always have the right type. A value that blocks a
+    /// path never has it.
     #[must_use]
     pub fn is_typed(&self, document: &Document) -> bool {
         match self {

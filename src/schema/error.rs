@@ -56,7 +56,8 @@ impl SchemaError {
     }
 }
 
-/// The valid name that the wrong one was probably meant to be. Of equally near names, the one with the longest common prefix.
+/// The valid name that the wrong one was probably meant to be. Of equally near names, the one with the longest common
+/// prefix.
 pub(crate) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = wrong.chars().count();
     if length > NAME_CHARS_MAX {

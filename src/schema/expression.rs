@@ -52,8 +52,8 @@ pub(crate) fn name_help(wrong: &str) -> String {
     corrected_name(wrong).map_or_else(|| rule.to_owned(), |corrected| format!("{rule}: `{corrected}`"))
 }
 
-/// Parses an expression. `at` is the position of its first byte in the schema. It is none if the schema writes the expression
-/// with escapes; then errors are shown at `span`.
+/// Parses an expression. `at` is the position of its first byte in the schema. It is none if the schema writes the
+/// expression with escapes; then errors are shown at `span`.
 pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax, SchemaError> {
     if text.trim().is_empty() {
         return Err(SchemaError::new(span, "the permission is empty").help("for example: owner | reader"));

@@ -72,7 +72,8 @@ pub(crate) fn text_start(source: &str, span: &Span, text: &str) -> Option<usize>
     is_same.then(|| span.start + quote.len())
 }
 
-/// Parses a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` the place of the string.
+/// Parses a TOML string as Extended JSON, canonical or relaxed. `source` is the schema's text, `span` the place of the
+/// string.
 pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaError> {
     let start = text_start(source, span, text);
     let located = |place: Span| start.map_or_else(|| span.clone(), |start| start + place.start..start + place.end);

@@ -84,8 +84,8 @@ impl Path {
         &self.0
     }
 
-    /// The top-level field of the path. Queries fetch it whole, because a projection of the path would hide a value that blocks
-    /// it.
+    /// The top-level field of the path. Queries fetch it whole, because a projection of the path would hide a value that
+    /// blocks it.
     #[must_use]
     pub fn top(&self) -> &str {
         split(&self.0).0
@@ -101,8 +101,8 @@ impl Path {
         ends(document, &self.0, visit);
     }
 
-    /// The value of the path as an aggregation expression (`"$path"`): an array on the way yields an array of the values found
-    /// in its elements.
+    /// The value of the path as an aggregation expression (`"$path"`): an array on the way yields an array of the values
+    /// found in its elements.
     pub(crate) fn project(&self, document: &Document) -> Option<Bson> {
         project(document, &self.0)
     }

@@ -1,8 +1,8 @@
 //! Schemas with errors, and the exact text that describes these: message, place, source line, carets, help.
 //!
 //! `broken_schemas/NAME.toml` is the schema, and `NAME.txt` beside it is the expected text.
-//! `UPDATE_EXPECTED=1 cargo test broken_schemas` rewrites the texts. Read the resulting `git diff` as a newcomer would. Valid
-//! schemas are not tested here.
+//! `UPDATE_EXPECTED=1 cargo test broken_schemas` rewrites the texts. Read the resulting `git diff` as a newcomer would.
+//! Valid schemas are not tested here.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! Compares conditions with a real mongod: over generated conditions and documents, a condition matches in process exactly the
-//! documents that mongod finds.
+//! Compares conditions with a real mongod: over generated conditions and documents, a condition matches in process exactly
+//! the documents that mongod finds.
 //!
 //! Tests only matching. Whether values have the right types is permcached's own rule, which mongod does not have.
 
@@ -98,8 +98,8 @@ fn assert_none(mut differences: Vec<String>, with: &str) {
     assert_eq!(count, 0, "{count} differences with {with}, the shortest of them:{shown}");
 }
 
-/// Stores the documents, asks mongod which of them each condition finds, and describes the differences from what the condition
-/// matches.
+/// Stores the documents, asks mongod which of them each condition finds, and describes the differences from what the
+/// condition matches.
 async fn compare(
     collection: &Collection<Document>,
     documents: Vec<Document>,

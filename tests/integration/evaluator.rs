@@ -1,5 +1,5 @@
-//! Compares the evaluator with a naive one over random schemas, documents and questions. Tests the limits of the evaluator one
-//! by one.
+//! Compares the evaluator with a naive one over random schemas, documents and questions. Tests the limits of the evaluator
+//! one by one.
 //!
 //! Uses no server: the documents are in memory. It does not test that conditions match as in mongod; `conditions` does.
 //!
@@ -168,7 +168,8 @@ impl Bench {
             if plain(answer) != expected[at] {
                 return fail(format!("the answer is {answer:?}, the naive one {:?}", expected[at]));
             }
-            // The relation that grants it, and for how long, depend on the available facts: an answer names the first one found.
+            // The relation that grants it, and for how long, depend on the available facts: an answer names the first one
+            // found.
             let alone = check(std::slice::from_ref(question));
             if alone.iter().any(|alone| plain(*alone) != plain(answer)) {
                 return fail(format!("the answer is {answer:?} in a batch, but {alone:?} alone"));
@@ -184,8 +185,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Checks that an explanation has the same result, and that an evaluation with only some of the facts has the same result
-    /// or asks for more facts.
+    /// Checks that an explanation has the same result, and that an evaluation with only some of the facts has the same
+    /// result or asks for more facts.
     fn check_with_fewer_facts(
         &self,
         case: &Case,

@@ -83,8 +83,8 @@ async fn walk(schema: Schema, rules: Vec<Rule>) {
     println!("{} rules, {} cases, {} questions to each source", rules.len(), cases.len(), questions.len());
 }
 
-/// Panics unless the tables cover the schema: for each public permission there is a rule that grants it, and for each relation
-/// to subjects there is a rule in which that relation grants.
+/// Panics unless the tables cover the schema: for each public permission there is a rule that grants it, and for each
+/// relation to subjects there is a rule in which that relation grants.
 fn assert_complete(schema: &Schema, rules: &[Rule]) {
     let granted = |rule: &Rule| {
         let of_changes = rule.variants.iter().map(|variant| &variant.expected);

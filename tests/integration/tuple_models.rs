@@ -3,8 +3,8 @@
 //!
 //! `tuple_models/NAME.toml` is the model. `NAME.txt` contains its tuples, one per line, in SpiceDB's notation
 //! (`document:plan#viewer@group:eng#member[expiration:…]`). Between them it contains questions with the expected answers:
-//! `subject permission resource -> relation` if the relation allows it, or `-> REASON` if it is denied. All tuples are stored
-//! before the first question is asked.
+//! `subject permission resource -> relation` if the relation allows it, or `-> REASON` if it is denied. All tuples are
+//! stored before the first question is asked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,8 +91,8 @@ async fn the_search_of_groups_that_all_contain_each_other_is_bounded() {
                 .map(expectation_of)
                 .into();
         let mut wrong = model.wrong().await;
-        // There are as many paths through the groups as permutations of them. If that is too much work, the answer is `LIMIT`,
-        // never a wrong one.
+        // There are as many paths through the groups as permutations of them. If that is too much work, the answer is
+        // `LIMIT`, never a wrong one.
         wrong.retain(|line| is_within_bounds || !line.ends_with("(it is LIMIT)"));
         assert_eq!(wrong, Vec::<String>::new());
     }

@@ -1,6 +1,6 @@
-//! Tests every field that the relations of `fylora-sharing.toml` read with values of every BSON type. A value of a wrong type
-//! never allows, not even through a `!`. The answer is the same over documents and over mongod. It is `MALFORMED` if the value
-//! mattered. Nothing panics. Another grant still counts.
+//! Tests every field that the relations of `fylora-sharing.toml` read with values of every BSON type. A value of a wrong
+//! type never allows, not even through a `!`. The answer is the same over documents and over mongod. It is `MALFORMED` if
+//! the value mattered. Nothing panics. Another grant still counts.
 //!
 //! Out of scope are strings that are not UTF-8, and BSON's `undefined`, which servers interpret in two ways.
 

@@ -40,8 +40,8 @@ const UNSUPPORTED: [&str; 15] = [
     "$comment",
 ];
 
-/// Parses a condition: a table, or a string of Extended JSON. `source` is the schema's text. Returns none if it adds an error
-/// to `errors`.
+/// Parses a condition: a table, or a string of Extended JSON. `source` is the schema's text. Returns none if it adds an
+/// error to `errors`.
 pub(crate) fn parse(source: &str, node: &Node, errors: &mut Vec<SchemaError>) -> Option<Condition> {
     let before = errors.len();
     let condition = match node.as_text() {

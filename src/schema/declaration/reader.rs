@@ -37,7 +37,8 @@ impl<'a> Fields<'a> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// Whether an unknown key is probably a misspelling of this missing key. The unknown key is already reported as an error.
+    /// Whether an unknown key is probably a misspelling of this missing key. The unknown key is already reported as an
+    /// error.
     pub(super) fn is_misspelt(&self, name: &str) -> bool {
         let meant = |entry: &&Entry| nearest(&entry.name, self.taken.iter().copied()) == Some(name);
         self.unknown().any(|entry| meant(&entry))

@@ -33,7 +33,8 @@ impl Graph {
         self.0.get(node).map_or(&[], Vec::as_slice)
     }
 
-    /// The components, by Tarjan's algorithm ("Depth-first search and linear graph algorithms", 1972) with an explicit stack.
+    /// The components, by Tarjan's algorithm ("Depth-first search and linear graph algorithms", 1972) with an explicit
+    /// stack.
     pub(super) fn components(&self) -> Components {
         const UNSEEN: usize = usize::MAX;
         let count = self.0.len();

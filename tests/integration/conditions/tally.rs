@@ -1,5 +1,5 @@
-//! Counts how often mongod found a document and how often it did not. A comparison in which one of the two hardly occurs shows
-//! nothing.
+//! Counts how often mongod found a document and how often it did not. A comparison in which one of the two hardly occurs
+//! shows nothing.
 //!
 //! Does not compare results.
 
@@ -46,8 +46,8 @@ impl Tallies {
         self.all.add(found);
     }
 
-    /// Panics unless every operator occurred, and the share of documents found is within the bounds for each operator and over
-    /// all conditions.
+    /// Panics unless every operator occurred, and the share of documents found is within the bounds for each operator and
+    /// over all conditions.
     pub(crate) fn check_operators(&self) {
         // Twelve operators of conditions and fields, six of `$expr`.
         assert_eq!(self.by_operator.len(), 18, "an operator is missing:\n{self}");
@@ -56,8 +56,8 @@ impl Tallies {
         }
     }
 
-    /// Panics unless every operator occurred with every type of operand that it accepts, and each pair found some documents and
-    /// missed others.
+    /// Panics unless every operator occurred with every type of operand that it accepts, and each pair found some documents
+    /// and missed others.
     pub(crate) fn check_operands(&self) {
         // `$eq` and `$ne` accept nine types; `$gt`, `$gte`, `$lt` and `$lte` accept six.
         assert_eq!(self.by_operand.len(), 2 * 9 + 4 * 6, "an operator is missing with some type:\n{self}");

@@ -124,7 +124,8 @@ fn a_tree_deeper_than_the_maximal_depth_is_over_the_limit() {
 
 #[test]
 fn a_tree_that_is_too_deep_from_one_group_may_be_walked_from_another() {
-    // Group 1030 is one step too far from group 0, but not from group 1000, which is between them. The long path comes first.
+    // Group 1030 is one step too far from group 0, but not from group 1000, which is between them. The long path comes
+    // first.
     let mut groups = vec![(0, vec![1]), (1, vec![2]), (2, vec![1_000]), (1_030, Vec::new())];
     groups.extend((1_000..1_030).map(|id| (id, vec![id + 1])));
     // Enough work before it that the evaluator memoizes values.

@@ -13,8 +13,8 @@ use permcached::question::{IdForm, Reason};
 
 use super::model::{Expression, Model, Relation, Target};
 
-/// The maximal number of steps before it gives up a question. With that bound an explanation, which has no memo either, stays
-/// below the crate's 10,000 nodes.
+/// The maximal number of steps before it gives up a question. With that bound an explanation, which has no memo either,
+/// stays below the crate's 10,000 nodes.
 const STEPS_MAX: usize = 1_500;
 /// The maximal depth in resources before it gives up a question. The crate's limit is 32.
 const DEPTH_MAX: usize = 24;

@@ -126,8 +126,8 @@ impl Rule {
         Self { schemas: Schemas::Sharing, ..Self::new(title) }
     }
 
-    /// Adds a document, or fields to it if it exists: `files/plan` is in the collection `files`, with the `_id` that `"@plan"`
-    /// stands for.
+    /// Adds a document, or fields to it if it exists: `files/plan` is in the collection `files`, with the `_id` that
+    /// `"@plan"` stands for.
     pub fn with(mut self, at: &str, document: Document) -> Self {
         place(&mut self.documents, at).extend(document);
         self
@@ -146,8 +146,8 @@ impl Rule {
         self
     }
 
-    /// Expects that this relation grants these permissions (separated by blanks): after the last change if there is one, else
-    /// in the rule.
+    /// Expects that this relation grants these permissions (separated by blanks): after the last change if there is one,
+    /// else in the rule.
     pub fn grants(mut self, permissions: &str, by: &str) -> Self {
         let kind = self.resource.split(':').next().unwrap_or_default();
         let by = if by.contains('#') { by.to_owned() } else { format!("{kind}#{by}") };
@@ -159,8 +159,8 @@ impl Rule {
         self
     }
 
-    /// Expects that these permissions are denied with this reason: after the last change if there is one, else in the rule. All
-    /// permissions without an expectation must be denied: in a rule with `NO_GRANT`, after a change with any reason.
+    /// Expects that these permissions are denied with this reason: after the last change if there is one, else in the rule.
+    /// All permissions without an expectation must be denied: in a rule with `NO_GRANT`, after a change with any reason.
     pub fn denies(mut self, permissions: &str, reason: &str) -> Self {
         let expected = self.variants.last_mut().map_or(&mut self.expected, |variant| &mut variant.expected);
         for permission in permissions.split_whitespace() {
@@ -204,8 +204,8 @@ impl Rule {
         self
     }
 
-    /// Adds the changes that are common to all rules: a missing resource, a missing or inactive user, an administrator, another
-    /// user or secret, an anonymous subject.
+    /// Adds the changes that are common to all rules: a missing resource, a missing or inactive user, an administrator,
+    /// another user or secret, an anonymous subject.
     pub fn complete(mut self) -> Self {
         let all = |reason| Expected { otherwise: Some(reason), ..Expected::default() };
         if let Some(name) = self.subject.strip_prefix("user:@") {

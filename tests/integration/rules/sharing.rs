@@ -1,5 +1,5 @@
-//! The rules for files and folders that only `fylora-sharing.toml` has: internal shares, shares that apply to everything beneath
-//! a folder, shares whose password was checked, and access codes.
+//! The rules for files and folders that only `fylora-sharing.toml` has: internal shares, shares that apply to everything
+//! beneath a folder, shares whose password was checked, and access codes.
 //!
 //! Notes and teams have no such rules.
 

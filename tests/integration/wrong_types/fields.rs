@@ -1,5 +1,5 @@
-//! The table of fields: each field that a relation of `fylora-sharing.toml` reads, documents in which its right value grants,
-//! and how the relation uses it.
+//! The table of fields: each field that a relation of `fylora-sharing.toml` reads, documents in which its right value
+//! grants, and how the relation uses it.
 //!
 //! Does not contain the outcomes for other values: `expected` derives them from the use.
 
