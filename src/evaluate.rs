@@ -55,7 +55,9 @@ pub fn evaluate(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Verdict {
-    Evaluation::new(schema, question, facts, now, missing, tree::Untraced).question(question).verdict()
+    let (subject, memo) = (&question.subject, HashMap::default());
+    let mut evaluation = Evaluation { schema, facts, subject, now, missing, nodes: 0, memo, trace: tree::Untraced };
+    evaluation.question(question).verdict()
 }
 
 /// Receives the steps of an evaluation. [`tree::Untraced`] ignores them and costs nothing.
@@ -116,30 +118,21 @@ impl<'a> Own<'a> {
 
 type MemoKey = (ResourceTypeId, Id, Member, bool);
 
+/// The evaluation of one question.
 struct Evaluation<'a, F, T> {
     schema: &'a Schema,
     facts: &'a F,
     subject: &'a Subject,
     now: Millis,
     missing: &'a mut Vec<FactKey>,
+    /// The number of nodes so far.
     nodes: usize,
+    /// The values of members of resources, after [`MEMO_AFTER`] nodes. A key includes whether the member is under a `!`.
     memo: HashMap<MemoKey, Value, foldhash::fast::RandomState>,
     trace: T,
 }
 
 impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
-    fn new(
-        schema: &'a Schema,
-        question: &'a Question,
-        facts: &'a F,
-        now: Millis,
-        missing: &'a mut Vec<FactKey>,
-        trace: T,
-    ) -> Self {
-        let memo = HashMap::default();
-        Self { schema, facts, subject: &question.subject, now, missing, nodes: 0, memo, trace }
-    }
-
     /// The conjunction of three values: the subject passes its gate, the resource exists, and the permission holds.
     fn question(&mut self, question: &Question) -> Value {
         let resource = &question.resource;

@@ -3,6 +3,8 @@
 //!
 //! The tree is data. The transport and the command line decide how to show it.
 
+use std::collections::HashMap;
+
 use super::{AvailableFacts, Evaluation, Trace, Truth, Value};
 use crate::{
     fact::{DocumentId, Fact, FactKey, Grant, Window},
@@ -138,8 +140,9 @@ pub fn explain(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Tree {
-    let traced = Traced { open: vec![Tree::new(Step::Question)], steps: 1, hidden: 0 };
-    let mut evaluation = Evaluation::new(schema, question, facts, now, missing, traced);
+    let (subject, memo) = (&question.subject, HashMap::default());
+    let trace = Traced { open: vec![Tree::new(Step::Question)], steps: 1, hidden: 0 };
+    let mut evaluation = Evaluation { schema, facts, subject, now, missing, nodes: 0, memo, trace };
     let value = evaluation.question(question);
     evaluation.trace.close(value)
 }
