@@ -1,8 +1,10 @@
-//! The freshness protocol (`docs/freshness.md`), gone through step by step: every order of events, in small worlds.
+//! The freshness protocol (docs/freshness.md) as a model: a model checker tries every order of events in small worlds.
 //!
-//! `docs/proof.md` says what that shows, and what not. In reading order: `world`, `histories`, `safeguards`, `run`, `instance`,
-//! `protocol`, `change_batches`, `choices`, `steps`, `promises`, `check`, and the tests, which are `runs` and `lacks`.
+//! Does not test the code; docs/proof.md states what the model shows and what it leaves out. In reading order: `world`,
+//! `histories`, `safeguards`, `run`, `instance`, `protocol`, `change_batches`, `choices`, `steps`, `promises`, `check`, and
+//! the tests, which are `runs` and `lacks`.
 
+mod change_batches;
 mod check;
 mod choices;
 mod histories;
@@ -13,6 +15,5 @@ mod protocol;
 mod run;
 mod runs;
 mod safeguards;
-mod change_batches;
 mod steps;
 mod world;

@@ -1,7 +1,8 @@
-//! All that a correct speaker could say (point 2), and what goes wrong without its safeguards.
+//! Every change batch that a correct leader could publish (docs/freshness.md, point 2), and the wrong ones that it could
+//! publish without its safeguards.
 //!
-//! A run with any bus lets every instance hear each of these at any time, in any order, any number of times, or never: loss,
-//! delay, repeats, a trimmed log and two speakers at once are all in that.
+//! Does not decide what is received. In a run with `Bus::AnythingTrue` every instance may receive each of these at any time, in
+//! any order, any number of times, or never. This covers loss, delay, repeats, a trimmed log and two leaders at once.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use super::{
     world::{ChangeBatch, Marks, moment},
 };
 
-/// Every statement that can be made while this is the newest moment.
+/// Every change batch that can be published while `database` is the newest moment.
 pub fn all(protocol: &Protocol, database: usize) -> Vec<ChangeBatch> {
     let mut all = BTreeSet::new();
     for to in 0..=database {
@@ -24,7 +25,7 @@ pub fn all(protocol: &Protocol, database: usize) -> Vec<ChangeBatch> {
         }
     }
     if !protocol.keeps(Safeguard::SameCluster) {
-        // Another database: the same moments, but nothing of what happened here.
+        // A leader over another database: it has the same moments, but nothing of what happened here.
         all.extend((0..=database).map(|from| batch(from, database, Marks::default())));
     }
     all.into_iter().collect()
@@ -42,13 +43,13 @@ fn add(protocol: &Protocol, database: usize, from: usize, to: usize, all: &mut B
             events.for_each(|(at, event)| protocol.mark_event(&mut marks, at, event, looked_up));
             marks
         };
-        // What a stream has shown is earlier than its resume token, and that is no later than the database.
+        // What a stream has shown is earlier than its resume token, which is no later than the newest moment.
         if to < database {
             all.insert(batch(from, to, marked(&mut history.events(from, to))));
-            // The next change is said early.
+            // The next change is published early.
             all.insert(batch(from, to, marked(&mut history.events(from, to + 1))));
             if !protocol.keeps(Safeguard::SamePipeline) {
-                // A speaker whose pipeline sees only what is found by key A, and so nothing that leaves it.
+                // A leader whose pipeline sees only what key A finds, and so no document that leaves it.
                 let seen = |(_, event): &(usize, Event)| event.place == Place::A;
                 all.insert(batch(from, to, marked(&mut history.events(from, to).filter(seen))));
             }

@@ -1,4 +1,6 @@
-//! Going through a run: all of it, or to the first world in which a promise is broken.
+//! Runs the model checker over a run: to the end, or to the first world in which a promise is broken.
+//!
+//! Knows nothing about the protocol.
 
 use std::time::Instant;
 
@@ -6,10 +8,10 @@ use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model};
 
 use super::{choices::Action, protocol::Protocol, run::Run, safeguards::Safeguard};
 
-/// A way to break a promise takes no more steps than this.
+/// The search for a way to break a promise ends after this many steps.
 const STEPS_MAX: usize = 9;
 
-/// Tries everything that can happen in a run, and finds that every promise holds.
+/// Tries everything that can happen in a run, and asserts that every promise holds.
 pub fn holds(run: Run) {
     let begun = Instant::now();
     let (protocol, checker) = checker(run, &[]);
@@ -21,19 +23,19 @@ pub fn holds(run: Run) {
             let steps = found.map(stateright::Path::into_actions);
             assert!(steps.is_none(), "{}: broken: {}: {steps:#?}", run.name, property.name);
         } else {
-            assert!(found.is_some(), "{}: never comes about: {}", run.name, property.name);
+            assert!(found.is_some(), "{}: never occurs: {}", run.name, property.name);
         }
     }
-    assert!(checker.is_done(), "{}: not tried to the end", run.name);
+    assert!(checker.is_done(), "{}: the checker stopped before the end", run.name);
 }
 
-/// A shortest way to break a promise that there is without a safeguard.
+/// A shortest sequence of steps that breaks a promise without a safeguard.
 pub fn breaks(run: Run, without: Safeguard, promise: &'static str) -> Vec<Action> {
-    // All ways of one length, then those that are a step longer: the checker alone would not tell the shortest.
+    // One length after the other, because the checker alone does not guarantee the shortest sequence.
     for length in 0..=STEPS_MAX {
         let (_, checker) = checker(run, &[without]);
         let wanted = HasDiscoveries::AnyOf([promise].into());
-        // The beginning counts, and of the worlds at the depth that is named none is looked at.
+        // Two more: the first world counts as depth 1, and the checker does not examine worlds at the maximum depth.
         let checker = checker.finish_when(wanted).target_max_depth(length + 2).spawn_bfs().join();
         if let Some(path) = checker.discovery(promise) {
             return path.into_actions();

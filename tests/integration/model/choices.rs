@@ -1,4 +1,6 @@
-//! What may happen next: everything that reality may do to the instances, and when.
+//! What may happen next: every action that is possible in a world.
+//!
+//! Does not change the world; that is in `steps`.
 
 use permcached::freshness::Moment;
 
@@ -10,55 +12,56 @@ use super::{
     world::{BOUND, ChangeBatch, Fact, Instance, Request, Stream, Target, World, count, moment},
 };
 
-/// One thing that happens. The first field says to which instance.
+/// One thing that happens. The first field is the instance that it happens to. The numbers are the points of
+/// docs/freshness.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The next change of the history is made, and acknowledged.
+    /// MongoDB makes the next change of the history, and acknowledges it.
     Write,
-    /// Time passes, for all alike.
+    /// A tick passes, for every instance.
     Pass,
-    /// 9. Starts from a probe: there is no log.
+    /// 9. The instance starts from a probe, because there is no log.
     Start(usize),
-    /// 9. Starts from a log whose last unbroken chain says this.
+    /// 9. The instance starts from a log whose last run of change batches without a gap amounts to this one.
     StartFromLog(usize, ChangeBatch),
-    /// 5. A probe goes and comes back at once.
+    /// 5. The instance sends a probe, which returns at once.
     Probe(usize),
-    /// 5. A node that is behind answers the probe. (It can, unless the probe is linearizable.)
+    /// 5. A node that is behind answers the probe, which it can only if the probe is not linearizable.
     ProbeBehind(usize, Moment),
-    /// 5. A probe is sent, to be answered later.
+    /// 5. The instance sends a probe that is answered later.
     SendProbe(usize),
-    /// 5. It is answered.
+    /// 5. That probe is answered.
     ProbeAnswered(usize, Moment),
-    /// 1, 12. A request arrives, finds nothing in L1 that serves it, and asks.
+    /// 1, 12. A request arrives, finds no fact in L1 that serves it, and starts a load.
     Ask(usize, Request),
-    /// 12. Another one arrives, and waits for the same answer.
+    /// 12. Another request arrives and joins the load.
     Join(usize, Request),
-    /// 1. The source reads at a snapshot.
+    /// 1. The source reads the fact at a snapshot.
     ReadSource(usize, Moment),
-    /// 10. L2 has something that serves the one who asked.
+    /// 10. L2 has a fact that serves the request that started the load.
     ReadTier(usize, Fact),
-    /// 1, 10. What was asked for comes back: all who wait are answered, and L1 keeps it, however late.
+    /// 1, 10. The load returns: both requests are answered, and L1 keeps the fact, however late.
     Return(usize),
-    /// 10. L2 has something that counts, and L1 keeps it.
+    /// 10. L2 has a fact that counts, and L1 keeps it.
     KeepFromTier(usize, Fact),
-    /// 2, 3, 8. A statement arrives and is applied, or begins to be.
-    Hear(usize, ChangeBatch),
-    /// 3. The next part of it is applied.
-    HearOn(usize),
-    /// 7. Opens a change stream at its W.
+    /// 2, 3, 8. The instance receives a change batch and applies it, or its first part.
+    Receive(usize, ChangeBatch),
+    /// 3. The instance applies the next part of it.
+    ApplyNextPart(usize),
+    /// 7. The instance opens a change stream at its watermark.
     OpenStream(usize),
-    /// 7. The stream shows so many events in all, with a resume token of this moment; that is said.
+    /// 7. The stream has shown so many events in total, with a resume token of this moment. The instance publishes them.
     Batch(usize, usize, Moment),
-    /// 11. A hint arrives: this has changed, or all of it, by this moment.
+    /// 11. A hint arrives: this item, or everything, has changed no later than this moment.
     Hint(usize, Option<Target>, Moment),
-    /// 4. A request arrives, finds something in L1 and loads W.
-    LoadApplied(usize),
-    /// 4. It tests what it found, and answers.
+    /// 4. A request arrives, finds a fact in L1 and loads the watermark.
+    LoadWatermark(usize),
+    /// 4. The request tests the fact that it found, and answers.
     Test(usize),
 }
 
 impl Protocol {
-    /// Everything that may happen in this world.
+    /// Adds everything that may happen in this world to `all`.
     pub fn choices(&self, world: &World, all: &mut Vec<Action>) {
         if world.broken.any() {
             return;
@@ -79,16 +82,18 @@ impl Protocol {
             } else {
                 all.push(Action::Start(i));
                 all.extend(
-                    self.heard(world).filter(|said| said.to > said.from).map(|log| Action::StartFromLog(i, log)),
+                    self.receivable(world)
+                        .filter(|batch| batch.to > batch.from)
+                        .map(|log| Action::StartFromLog(i, log)),
                 );
             }
         }
     }
 
-    fn heard<'a>(&'a self, world: &'a World) -> Box<dyn Iterator<Item = ChangeBatch> + 'a> {
+    fn receivable<'a>(&'a self, world: &'a World) -> Box<dyn Iterator<Item = ChangeBatch> + 'a> {
         match self.run.bus {
             Bus::AnythingTrue => Box::new(self.change_batches(world.database).iter().copied()),
-            Bus::Streams { .. } => Box::new(world.said.iter().copied()),
+            Bus::Streams { .. } => Box::new(world.published.iter().copied()),
         }
     }
 
@@ -97,7 +102,7 @@ impl Protocol {
             all.extend(until(world.database).filter(|at| *at < world.database).map(|at| Action::ProbeBehind(i, at)));
         }
         match instance.probing {
-            // Where one has just said so already, another says nothing new.
+            // A second probe in the same tick and at the same moment would return nothing new.
             _ if !self.may(May::ProbeSlowly) => {
                 let newest = instance.probes.newest();
                 if instance.newest < world.database || newest.is_none_or(|probe| probe.sent < local_time(world.now)) {
@@ -113,37 +118,39 @@ impl Protocol {
     }
 
     fn reads(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
-        let Some(flight) = instance.flight else {
+        let Some(load) = instance.load else {
             if world.reads < self.run.reads_max {
-                let strangers = self.may(May::MeetStrangers).then(|| self.future());
-                let strangers = strangers.map(|token| Request { token, ..Request::plain(world.now) });
+                let future_moments = self.may(May::MeetFutureMoments).then(|| self.future());
+                let future_moments = future_moments.map(|token| Request { token, ..Request::plain(world.now) });
                 let asks = |request: &Request| {
                     let request = *request;
                     !self.is_hit(instance, request)
                         && (!self.keeps(Safeguard::ProbeFirst)
                             || instance.is_fresh(self.newest_for(instance, request), request))
                 };
-                all.extend(self.requests(world).chain(strangers).filter(asks).map(|request| Action::Ask(i, request)));
+                all.extend(
+                    self.requests(world).chain(future_moments).filter(asks).map(|request| Action::Ask(i, request)),
+                );
             }
             return;
         };
-        if flight.result.is_some() {
+        if load.result.is_some() {
             all.push(Action::Return(i));
         } else {
-            // Any node that has seen X may answer, however far it is behind otherwise.
-            let oldest = if self.keeps(Safeguard::AfterClusterTime) { flight.after } else { Moment::default() };
+            // Any node that has reached the newest moment may answer, even if it is behind the primary.
+            let oldest = if self.keeps(Safeguard::AfterClusterTime) { load.after } else { Moment::default() };
             all.extend(until(world.database).filter(|at| *at >= oldest).map(|at| Action::ReadSource(i, at)));
             match self.run.tier {
-                Tier::None | Tier::AnythingTrue { in_flights: false } => {}
-                Tier::AnythingTrue { in_flights: true } => {
+                Tier::None | Tier::AnythingTrue { in_loads: false } => {}
+                Tier::AnythingTrue { in_loads: true } => {
                     all.extend(self.honest_facts(world).map(|fact| Action::ReadTier(i, fact)));
                 }
                 Tier::LastWritten => all.extend(world.tier.map(|fact| Action::ReadTier(i, fact))),
             }
         }
-        if self.may(May::Join) && flight.joiner.is_none() {
+        if self.may(May::Join) && load.waiter.is_none() {
             let joins =
-                |request: &Request| !self.is_hit(instance, *request) && self.may_join(instance, flight.after, *request);
+                |request: &Request| !self.is_hit(instance, *request) && self.may_join(instance, load.after, *request);
             all.extend(self.requests(world).filter(joins).map(|request| Action::Join(i, request)));
         }
     }
@@ -151,7 +158,7 @@ impl Protocol {
     fn tiers(&self, world: &World, i: usize, all: &mut Vec<Action>) {
         if matches!(self.run.tier, Tier::AnythingTrue { .. }) {
             all.extend(self.honest_facts(world).map(|fact| Action::KeepFromTier(i, fact)));
-            if self.may(May::MeetStrangers) {
+            if self.may(May::MeetFutureMoments) {
                 let foreign = until(world.database).map(|at| Fact { stamp: self.future(), found: self.found(at) });
                 all.extend(foreign.map(|fact| Action::KeepFromTier(i, fact)));
             }
@@ -159,23 +166,25 @@ impl Protocol {
     }
 
     fn update(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
-        // Whoever applies something does so alone.
-        if instance.hearing.is_some() {
-            all.push(Action::HearOn(i));
+        // An instance applies one thing at a time.
+        if instance.applying.is_some() {
+            all.push(Action::ApplyNextPart(i));
         } else {
-            all.extend(self.heard(world).filter(|said| is_news(instance, said)).map(|said| Action::Hear(i, said)));
+            all.extend(
+                self.receivable(world).filter(|batch| is_new(instance, batch)).map(|batch| Action::Receive(i, batch)),
+            );
             if world.hints == 0 && self.may(May::Hint) {
                 let targets = [Some(Target::KeyA), Some(Target::Document(0)), None];
                 all.extend(until(world.database).flat_map(|at| targets.map(|target| Action::Hint(i, target, at))));
             }
-            if world.hints == 0 && self.may(May::MeetStrangers) {
+            if world.hints == 0 && self.may(May::MeetFutureMoments) {
                 all.push(Action::Hint(i, Some(Target::KeyA), self.future()));
             }
         }
         if self.may(May::ReadInSteps) {
             match instance.reader {
                 Some(_) => all.push(Action::Test(i)),
-                None if instance.remembered.is_some() => all.push(Action::LoadApplied(i)),
+                None if instance.cached.is_some() => all.push(Action::LoadWatermark(i)),
                 None => {}
             }
         }
@@ -187,7 +196,7 @@ impl Protocol {
             all.push(Action::OpenStream(i));
             return;
         };
-        if world.said.len() >= batches_max {
+        if world.published.len() >= batches_max {
             return;
         }
         let events_until = |at: usize| self.run.history.events(0, at).count();
@@ -200,7 +209,7 @@ impl Protocol {
         }
     }
 
-    /// What may be asked for now.
+    /// The requests that may arrive now.
     fn requests<'a>(&'a self, world: &'a World) -> impl Iterator<Item = Request> + 'a {
         let newest = if self.may(May::PassTokens) { world.database } else { Moment::default() };
         let least = if self.may(May::LimitAge) { 0 } else { BOUND };
@@ -213,12 +222,12 @@ impl Protocol {
     }
 }
 
-/// Whether a statement says anything that has not been applied.
-fn is_news(instance: &Instance, batch: &ChangeBatch) -> bool {
-    batch.to > instance.progress.watermark || batch.marks.iter().zip(&instance.marks).any(|(said, known)| said > known)
+/// Whether a change batch contains anything that the instance has not applied.
+fn is_new(instance: &Instance, batch: &ChangeBatch) -> bool {
+    batch.to > instance.progress.watermark || batch.marks.iter().zip(&instance.marks).any(|(new, known)| new > known)
 }
 
-/// The moments up to this one.
+/// The moments up to and including this one.
 fn until(last: Moment) -> impl Iterator<Item = Moment> {
     (0..=count(last)).map(moment)
 }

@@ -1,8 +1,10 @@
-//! What happens to the two documents: a few short histories, each a trap.
+//! What happens to the two documents: a few short histories, each made to expose a missing safeguard.
+//!
+//! Contains no protocol and no time.
 
 use super::world::{DOCUMENTS, Found, Target};
 
-/// Where a document is found.
+/// The key by which a document is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     A,
@@ -18,7 +20,7 @@ pub struct Event {
     pub version: u8,
 }
 
-/// Each moment has the events of one write or one transaction; a moment without any is a write somewhere else.
+/// The events of each moment: those of one write or one transaction. A moment without events is a write elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     pub before: [(Place, u8); DOCUMENTS],
@@ -61,14 +63,14 @@ pub const VISIT: History = History {
     moments: &[&[event(D1, Place::A, 1)], &[event(D2, Place::A, 2)], &[event(D1, Place::B, 1)], &[]],
 };
 
-/// A transaction, something else, a change: for streams, whose batches may be cut inside the transaction.
+/// The same transaction, a write elsewhere, then d2's change: for streams, whose batches may end within the transaction.
 pub const TRANSACTION: History = History {
     before: [(Place::A, 1), (Place::B, 1)],
     moments: &[&[event(D2, Place::B, 2), event(D1, Place::B, 1)], &[], &[event(D2, Place::A, 2)]],
 };
 
 impl History {
-    /// Its first moments.
+    /// The history's first moments.
     pub const fn first(self, moments: usize) -> Self {
         Self { moments: self.moments.split_at(moments).0, ..self }
     }

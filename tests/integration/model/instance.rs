@@ -1,7 +1,7 @@
-//! What an instance does with what it learns, whatever the safeguards: probes, marks and the floor.
+//! The part of an instance that no safeguard changes: recording probes, raising marks and the floor, beginning an epoch.
 //!
-//! The probes are the project's own code, and so is `Progress`. The marks are not: those have a million stripes, and a state has
-//! room for four.
+//! Uses the project's own `Probes` and `Progress`. Does not use its `Marks`, which have a million stripes: a state of the
+//! model has four.
 
 use std::time::Duration;
 
@@ -15,27 +15,27 @@ pub fn local_time(tick: Tick) -> LocalTime {
 }
 
 impl Instance {
-    /// Point 5: takes in what a probe returned.
+    /// Point 5: records what a probe returned.
     pub fn learn(&mut self, sent: Tick, returned: Moment) {
         self.newest = self.newest.max(returned);
         self.probes.record(Probe { sent: local_time(sent), moment: returned });
     }
 
-    /// Point 3: begins again at a moment, as though nothing had been before.
-    pub fn begin_again(&mut self, at: Moment) {
-        self.remembered = None;
+    /// Point 3: begins a new epoch at a moment, and discards everything known so far.
+    pub fn begin_epoch(&mut self, at: Moment) {
+        self.cached = None;
         self.marks = Marks::default();
         self.progress = Progress::starting_at(at);
         self.newest = at;
         self.probes = Probes::default();
     }
 
-    /// Point 5: whether what is true as of a moment is fresh enough for a request.
+    /// Point 5: whether a fact that is true as of a moment is fresh enough for a request.
     pub fn is_fresh(&self, as_of: Moment, request: Request) -> bool {
         let arrived = local_time(request.arrived);
         let bound = Duration::from_secs(u64::from(request.bound));
         let fresh = self.probes.fresh_since(as_of).is_some_and(|fresh_since| arrived.since(fresh_since) <= bound);
-        // The other way to put the question.
+        // The code's other test of the same must agree.
         assert_eq!(
             fresh,
             self.probes.required_moment(arrived.minus(bound)).is_some_and(|required_moment| required_moment <= as_of)
@@ -43,22 +43,22 @@ impl Instance {
         fresh
     }
 
-    /// Point 4: raises marks, and X with them.
+    /// Point 4: raises marks, and the newest moment with them.
     pub fn mark_all(&mut self, marks: &Marks) {
-        for (mark, heard) in self.marks.iter_mut().zip(marks) {
-            if *heard > *mark {
-                *mark = *heard;
-                self.flight.iter_mut().for_each(|flight| flight.heard_since = true);
+        for (mark, received) in self.marks.iter_mut().zip(marks) {
+            if *received > *mark {
+                *mark = *received;
+                self.load.iter_mut().for_each(|load| load.changed_since = true);
             }
-            self.newest = self.newest.max(*heard);
+            self.newest = self.newest.max(*received);
         }
     }
 
-    /// Point 4: raises the floor, and X with it.
+    /// Point 4: raises the floor, and the newest moment with it.
     pub fn raise_floor(&mut self, floor: Moment) {
         if floor > self.progress.floor {
             self.progress.floor = floor;
-            self.flight.iter_mut().for_each(|flight| flight.heard_since = true);
+            self.load.iter_mut().for_each(|load| load.changed_since = true);
         }
         self.newest = self.newest.max(floor);
     }

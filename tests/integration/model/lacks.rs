@@ -1,20 +1,22 @@
-//! No safeguard is idle: where one is taken out, a promise is broken within a few steps.
+//! No safeguard is idle: if one is taken out, a promise is broken within a few steps.
+//!
+//! Does not take out two at once.
 
 use super::{
     check::breaks,
     histories::EXCHANGE,
     promises::{ANSWERED, BOUND_HOLDS, HEALS, TOKEN_HOLDS},
-    run::{Bus, L2, L2_IN_FLIGHTS, May, PLAIN, Run},
+    run::{Bus, L2, L2_IN_LOADS, May, PLAIN, Run},
     safeguards::Safeguard,
 };
 
-/// Where its lack shows, which promise is broken then, and in how many steps.
+/// The run that shows that a safeguard is missing, the promise that is broken in it, and the number of steps.
 fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
     let plain = Run { history: EXCHANGE, ..PLAIN };
     let tokens = Run { may: &[May::PassTokens], ..PLAIN };
     let joins = Run { may: &[May::Join], ..plain };
-    let joins_l2 = Run { tier: L2_IN_FLIGHTS, ..joins };
-    let strangers = Run { may: &[May::MeetStrangers], tier: L2, ..PLAIN };
+    let joins_l2 = Run { tier: L2_IN_LOADS, ..joins };
+    let future_moments = Run { may: &[May::MeetFutureMoments], tier: L2, ..PLAIN };
     let late = Run { may: &[May::StartLate], tier: L2, ..PLAIN };
     let restored = Run { may: &[May::BeRestored], ..plain };
     let steps = Run { may: &[May::ReadInSteps], tier: L2, ..PLAIN };
@@ -22,21 +24,21 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
     match safeguard {
         Safeguard::SnapshotStamp => (plain, TOKEN_HOLDS, 5),
         Safeguard::AfterClusterTime => (plain, BOUND_HOLDS, 7),
-        Safeguard::XCoversMarks => (plain, ANSWERED, 5),
-        Safeguard::XCoversDocumentMarks => (plain, ANSWERED, 5),
-        Safeguard::XCoversToken => (tokens, TOKEN_HOLDS, 4),
-        Safeguard::AskerUsesOwnRead => (plain, ANSWERED, 5),
+        Safeguard::NewestCoversMarks => (plain, ANSWERED, 5),
+        Safeguard::NewestCoversDocumentMarks => (plain, ANSWERED, 5),
+        Safeguard::NewestCoversToken => (tokens, TOKEN_HOLDS, 4),
+        Safeguard::LoaderUsesOwnRead => (plain, ANSWERED, 5),
         Safeguard::StrictTo => (plain, TOKEN_HOLDS, 5),
         Safeguard::EarlyChangesAgain => (streams, TOKEN_HOLDS, 9),
         Safeguard::SamePipeline => (plain, TOKEN_HOLDS, 6),
         Safeguard::SameCluster => (plain, TOKEN_HOLDS, 5),
         Safeguard::FloorAtGap => (plain, TOKEN_HOLDS, 6),
         Safeguard::FloorNotJustEmptyL1 => (plain, TOKEN_HOLDS, 6),
-        Safeguard::MarksBeforeW => (steps, TOKEN_HOLDS, 5),
-        Safeguard::FloorBeforeW => (steps, TOKEN_HOLDS, 5),
-        Safeguard::BeginAgain => (restored, HEALS, 0),
+        Safeguard::MarksBeforeWatermark => (steps, TOKEN_HOLDS, 5),
+        Safeguard::FloorBeforeWatermark => (steps, TOKEN_HOLDS, 5),
+        Safeguard::NewEpoch => (restored, HEALS, 0),
         Safeguard::OldReadsDropped => (restored, TOKEN_HOLDS, 2),
-        Safeguard::WBeforeTest => (steps, TOKEN_HOLDS, 8),
+        Safeguard::WatermarkBeforeTest => (steps, TOKEN_HOLDS, 8),
         Safeguard::FloorTested => (plain, TOKEN_HOLDS, 6),
         Safeguard::KeyTested => (plain, TOKEN_HOLDS, 7),
         Safeguard::DocumentsTested => (plain, TOKEN_HOLDS, 6),
@@ -45,13 +47,13 @@ fn lack(safeguard: Safeguard) -> (Run, &'static str, usize) {
         Safeguard::ProbeFirst => (plain, BOUND_HOLDS, 6),
         Safeguard::FloorAtStart => (late, TOKEN_HOLDS, 3),
         Safeguard::FloorFromLog => (late, TOKEN_HOLDS, 5),
-        Safeguard::WFromLog => (late, TOKEN_HOLDS, 5),
-        Safeguard::JoinerTests => (joins_l2, BOUND_HOLDS, 8),
-        Safeguard::FutureFactIsMiss => (strangers, TOKEN_HOLDS, 2),
-        Safeguard::FutureHintDropped => (strangers, HEALS, 1),
+        Safeguard::WatermarkFromLog => (late, TOKEN_HOLDS, 5),
+        Safeguard::WaiterTests => (joins_l2, BOUND_HOLDS, 8),
+        Safeguard::FutureFactIsMiss => (future_moments, TOKEN_HOLDS, 2),
+        Safeguard::FutureHintDropped => (future_moments, HEALS, 1),
         Safeguard::TokenTested => (tokens, TOKEN_HOLDS, 4),
         Safeguard::JoinIfSatisfied => (joins, BOUND_HOLDS, 7),
-        Safeguard::FutureTokenRefused => (strangers, HEALS, 1),
+        Safeguard::FutureTokenRefused => (future_moments, HEALS, 1),
     }
 }
 
@@ -61,6 +63,6 @@ fn no_safeguard_is_idle() {
         let (run, promise, steps) = lack(*safeguard);
         let found = breaks(run, *safeguard, promise);
         println!("{safeguard:?}: {promise} is broken in {} steps: {found:?}", found.len());
-        assert_eq!(found.len(), steps, "{safeguard:?}: docs/proof.md tells another number of steps");
+        assert_eq!(found.len(), steps, "{safeguard:?}: docs/proof.md has another number of steps");
     }
 }

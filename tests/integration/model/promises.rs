@@ -1,4 +1,6 @@
-//! What is promised in every world that can come about, and what must come about so that the promises mean something.
+//! What is promised in every reachable world, and the situations that must occur so that the promises mean something.
+//!
+//! Contains no protocol: each promise is tested against the history.
 
 use stateright::{Model, Property};
 
@@ -6,27 +8,27 @@ use super::{
     choices::Action,
     protocol::{Protocol, oldest_allowed},
     run::May,
-    world::{Answer, BOUND, ChangeBatch, Fact, Instance, Marks, Request, World, count, moment},
+    world::{BOUND, ChangeBatch, Fact, Instance, LoadResult, Marks, Request, World, count, moment},
 };
 
-/// No answer rests on a document as it was longer before its request than the bound.
+/// No answer shows a document as it was before a write that was acknowledged longer before the request than its bound.
 pub const BOUND_HOLDS: &str = "bound";
-/// What is true as of a moment, or serves a token, shows what had happened by then.
+/// An answer that is as of a moment, or serves a token, shows everything up to that moment.
 pub const TOKEN_HOLDS: &str = "token";
-/// Who asks is answered; and what was just read counts, unless something was heard since.
+/// The request that starts a load is answered. A fact that was just read counts, unless a mark or the floor rose meanwhile.
 pub const ANSWERED: &str = "answered";
-/// Whatever has happened: after a probe, a statement and a read, L1 serves again.
+/// From every reachable world, a probe, a change batch and a read make L1 serve again.
 pub const HEALS: &str = "heals";
 
-/// W lets a fact serve that by its own stamp would be too old.
-pub const W_VOUCHES: &str = "W vouches for an old fact";
-/// A remembered fact no longer counts.
-pub const REVOKED: &str = "a remembered fact is revoked";
-/// A statement was missed.
+/// A fact serves although its stamp is too old, because of the watermark.
+pub const WATERMARK_SERVES: &str = "the watermark makes an old fact serve";
+/// A cached fact no longer counts.
+pub const REVOKED: &str = "a cached fact is revoked";
+/// An instance missed a change batch.
 pub const GAP: &str = "a gap raised the floor";
-/// Two wait for one read that is back.
-pub const JOINED: &str = "a joiner is about to be answered";
-/// What L2 gave serves.
+/// Two requests wait for one load that has its result.
+pub const JOINED: &str = "a waiter is about to be answered";
+/// A load has a result from L2.
 pub const FROM_TIER: &str = "L2 is about to answer";
 
 impl Model for Protocol {
@@ -62,20 +64,18 @@ impl Model for Protocol {
             }),
         ];
         let reached: [(&str, Condition); 5] = [
-            (W_VOUCHES, |protocol, world| {
+            (WATERMARK_SERVES, |protocol, world| {
                 let old =
-                    |i: &Instance| i.remembered.is_some_and(|fact| !i.is_fresh(fact.stamp, Request::plain(world.now)));
+                    |i: &Instance| i.cached.is_some_and(|fact| !i.is_fresh(fact.stamp, Request::plain(world.now)));
                 world.now > BOUND && running(world).any(|i| old(i) && protocol.is_hit(i, Request::plain(world.now)))
             }),
-            (REVOKED, |protocol, world| {
-                running(world).any(|i| i.remembered.is_some_and(|fact| !protocol.counts(i, fact)))
-            }),
-            (GAP, |_, world| running(world).any(|i| i.progress.floor > moment(0) && i.remembered.is_some())),
+            (REVOKED, |protocol, world| running(world).any(|i| i.cached.is_some_and(|fact| !protocol.counts(i, fact)))),
+            (GAP, |_, world| running(world).any(|i| i.progress.floor > moment(0) && i.cached.is_some())),
             (JOINED, |_, world| {
-                running(world).any(|i| i.flight.is_some_and(|f| f.joiner.is_some() && f.result.is_some()))
+                running(world).any(|i| i.load.is_some_and(|f| f.waiter.is_some() && f.result.is_some()))
             }),
             (FROM_TIER, |_, world| {
-                running(world).any(|i| i.flight.is_some_and(|f| matches!(f.result, Some(Answer::Remembered(_)))))
+                running(world).any(|i| i.load.is_some_and(|f| matches!(f.result, Some(LoadResult::Cached(_)))))
             }),
         ];
         for (name, condition) in reached.into_iter().filter(|(name, _)| self.run.reaches.contains(name)) {
@@ -85,7 +85,7 @@ impl Model for Protocol {
     }
 }
 
-/// Whether something is so in a world.
+/// Whether a situation occurs in a world.
 type Condition = fn(&Protocol, &World) -> bool;
 
 fn running(world: &World) -> impl Iterator<Item = &Instance> {
@@ -93,10 +93,10 @@ fn running(world: &World) -> impl Iterator<Item = &Instance> {
 }
 
 impl Protocol {
-    /// What L1 would answer now is within the bound.
+    /// Whether what L1 would answer now is within the bound.
     fn hit_is_within_bound(&self, world: &World, instance: &Instance) -> bool {
         let least = if self.may(May::LimitAge) { 0 } else { BOUND };
-        instance.remembered.is_none_or(|fact| {
+        instance.cached.is_none_or(|fact| {
             (least..=BOUND).all(|bound| {
                 let request = Request { bound, ..Request::plain(world.now) };
                 !self.is_hit(instance, request) || self.is_true(world, fact.found, oldest_allowed(world, request))
@@ -104,18 +104,18 @@ impl Protocol {
         })
     }
 
-    /// What counts is true as of its as of. Nothing serves before the first probe.
+    /// Whether a cached fact that counts is true as of its own as-of. No fact serves before the first probe.
     fn as_of_is_true(&self, world: &World, instance: &Instance) -> bool {
-        instance.remembered.is_none_or(|fact| {
+        instance.cached.is_none_or(|fact| {
             let as_of = fact.stamp.max(instance.progress.watermark).min(world.database);
             instance.probes.newest().is_none() || !self.counts(instance, fact) || self.is_true(world, fact.found, as_of)
         })
     }
 
-    /// What L1 would answer now to a request with a token shows everything up to that.
+    /// Whether what L1 would answer now to a request with a token shows everything up to that token.
     fn hit_covers_token(&self, world: &World, instance: &Instance) -> bool {
         !self.may(May::PassTokens)
-            || instance.remembered.is_none_or(|fact| {
+            || instance.cached.is_none_or(|fact| {
                 (0..=count(world.database)).all(|token| {
                     let request = Request { token: moment(token), ..Request::plain(world.now) };
                     !self.is_hit(instance, request) || self.is_true(world, fact.found, request.token)
@@ -125,24 +125,24 @@ impl Protocol {
 
     fn heals(&self, world: &World, instance: &Instance) -> bool {
         let mut instance = instance.clone();
-        self.finish_hearing(&mut instance);
+        self.finish_applying(&mut instance);
         self.probe(&mut instance, world.now, world.database);
-        let (heard, database) = (count(instance.progress.watermark), count(world.database));
-        if database > heard {
+        let (applied, database) = (count(instance.progress.watermark), count(world.database));
+        if database > applied {
             let mut marks = Marks::default();
-            for (at, event) in self.run.history.events(heard, database - 1) {
+            for (at, event) in self.run.history.events(applied, database - 1) {
                 self.mark_event(&mut marks, at, event, None);
             }
-            self.apply(&mut instance, &ChangeBatch { from: moment(heard), to: moment(database - 1), marks });
-            self.finish_hearing(&mut instance);
+            self.apply(&mut instance, &ChangeBatch { from: moment(applied), to: moment(database - 1), marks });
+            self.finish_applying(&mut instance);
         }
         let request = Request::plain(world.now);
         let after = self.newest_for(&instance, request);
-        // No node answers from a moment that has not come.
+        // No node can answer as of a moment that has not come.
         if after > world.database {
             return false;
         }
-        instance.remembered = Some(Fact { stamp: after, found: self.found(after) });
+        instance.cached = Some(Fact { stamp: after, found: self.found(after) });
         self.is_hit(&instance, request) && count(instance.progress.watermark) + 1 >= database
     }
 }

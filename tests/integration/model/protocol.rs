@@ -1,6 +1,7 @@
-//! The protocol, point by point: what an instance does with what it has and hears. `steps` says when.
+//! The rules of the protocol, in the order of the points of docs/freshness.md, each with the safeguards that can be taken out.
 //!
-//! The gap rule is the project's own code, and what needs no switch is in `instance`.
+//! Does not decide when a rule is applied; that is in `steps`. Rules without a safeguard are in `instance`. The gap rule is the
+//! project's own code.
 
 use permcached::freshness::{Moment, Progress};
 
@@ -12,7 +13,7 @@ use super::{
     world::{ChangeBatch, Fact, Found, Instance, Marks, Request, Target, Tick, World, count, moment},
 };
 
-/// A run with what can be computed once.
+/// A run, with what can be computed once for all its worlds.
 #[derive(Clone, Debug)]
 pub struct Protocol {
     pub run: Run,
@@ -20,7 +21,7 @@ pub struct Protocol {
     without: u32,
     /// What key A finds at each moment.
     found: Vec<Found>,
-    /// For each newest moment of the database, all that a correct speaker could say then.
+    /// For each newest moment of the database, every change batch that a correct leader could publish then.
     change_batches: Vec<Vec<ChangeBatch>>,
 }
 
@@ -54,14 +55,14 @@ impl Protocol {
         &self.change_batches[count(database)]
     }
 
-    /// A moment that has not come, and never does here.
+    /// A moment that never comes in this run.
     pub fn future(&self) -> Moment {
         moment(self.run.history.len() + 1)
     }
 
     // Points 4 and 6: marks.
 
-    /// The stripe of what is marked. Some runs let two share one.
+    /// The stripe of a marked item. In some runs two items share one.
     fn stripe(&self, target: Target) -> usize {
         self.run.stripes[match target {
             Target::KeyA => 0,
@@ -75,8 +76,8 @@ impl Protocol {
         *mark = at.max(*mark);
     }
 
-    /// An event marks its document and the key that the document has afterwards: as of the event, or, as `updateLookup` reads
-    /// it later, as of some later moment.
+    /// An event marks its document and the key that the document has afterwards: directly after the event, or at the later
+    /// moment `looked_up`, because `updateLookup` reads the document later.
     pub fn mark_event(&self, marks: &mut Marks, at: usize, event: Event, looked_up: Option<usize>) {
         self.mark(marks, Target::Document(event.document), moment(at));
         let place = looked_up.map_or(event.place, |later| self.run.history.state(event.document, later).0);
@@ -85,7 +86,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a remembered fact counts: its stamp is not older than the floor and the marks.
+    /// Whether a cached fact counts: its stamp is not older than the floor and the marks.
     pub fn counts(&self, instance: &Instance, fact: Fact) -> bool {
         let mark = |target| instance.marks[self.stripe(target)];
         let documents = || (0..fact.found.len()).filter(|document| fact.found[*document] != 0);
@@ -97,7 +98,7 @@ impl Protocol {
 
     // Point 5: as of.
 
-    /// Whether a fact that counts, and is true as of this, may serve a request.
+    /// Whether a fact that counts, and is true as of `as_of`, may serve a request.
     pub fn satisfies(&self, instance: &Instance, as_of: Moment, request: Request) -> bool {
         (!self.keeps(Safeguard::TokenTested) || as_of >= request.token)
             && (!self.keeps(Safeguard::BoundTested) || instance.is_fresh(as_of, request))
@@ -108,27 +109,27 @@ impl Protocol {
         self.counts(instance, fact) && self.satisfies(instance, fact.stamp.max(instance.progress.watermark), request)
     }
 
-    /// Whether what L1 holds does.
+    /// Whether the fact in L1 may serve a request.
     pub fn is_hit(&self, instance: &Instance, request: Request) -> bool {
-        instance.remembered.is_some_and(|fact| self.serves(instance, fact, request))
+        instance.cached.is_some_and(|fact| self.serves(instance, fact, request))
     }
 
-    // Points 1 and 12: X, and who may join.
+    // Points 1 and 12: the newest moment, and joining a load.
 
-    /// X for a request.
+    /// The moment that a read for this request must have reached.
     pub fn newest_for(&self, instance: &Instance, request: Request) -> Moment {
-        let record_probe = || instance.probes.newest().map_or_else(Moment::default, |probe| probe.moment);
-        let newest = if !self.keeps(Safeguard::XCoversMarks) {
-            record_probe()
-        } else if !self.keeps(Safeguard::XCoversDocumentMarks) {
-            record_probe().max(instance.progress.floor).max(instance.marks[self.stripe(Target::KeyA)])
+        let newest_probe = || instance.probes.newest().map_or_else(Moment::default, |probe| probe.moment);
+        let newest = if !self.keeps(Safeguard::NewestCoversMarks) {
+            newest_probe()
+        } else if !self.keeps(Safeguard::NewestCoversDocumentMarks) {
+            newest_probe().max(instance.progress.floor).max(instance.marks[self.stripe(Target::KeyA)])
         } else {
             instance.newest
         };
-        if self.keeps(Safeguard::XCoversToken) { newest.max(request.token) } else { newest }
+        if self.keeps(Safeguard::NewestCoversToken) { newest.max(request.token) } else { newest }
     }
 
-    /// Whether who comes later may wait for a read that has been sent with this X.
+    /// Whether a request that arrives later may join a load that reads as of `after` or later.
     pub fn may_join(&self, instance: &Instance, after: Moment, request: Request) -> bool {
         !self.keeps(Safeguard::JoinIfSatisfied)
             || after >= request.token
@@ -137,38 +138,39 @@ impl Protocol {
                 && instance.is_fresh(after, request)
     }
 
-    // Point 3: the source that went back, and applying a statement.
+    // Point 3: a source whose time has gone back, and applying a change batch.
 
-    /// What a probe returned. `watermark` is W when it was sent: a moment that had come, unless the source's time has gone back.
+    /// Records what a probe returned. `watermark` is the instance's watermark when the probe was sent. The source had reached
+    /// it then, unless its time has gone back.
     pub fn record_probe(&self, instance: &mut Instance, sent: Tick, watermark: Moment, returned: Moment) {
-        if returned < watermark && self.keeps(Safeguard::BeginAgain) {
-            instance.begin_again(returned);
+        if returned < watermark && self.keeps(Safeguard::NewEpoch) {
+            instance.begin_epoch(returned);
             if self.keeps(Safeguard::OldReadsDropped) {
-                instance.flight = None;
+                instance.load = None;
             }
         }
         instance.learn(sent, returned);
     }
 
-    /// The same for a probe that comes back at once.
+    /// The same for a probe that returns at once.
     pub fn probe(&self, instance: &mut Instance, now: Tick, returned: Moment) {
         self.record_probe(instance, now, instance.progress.watermark, returned);
     }
 
-    /// What a statement makes of W and the floor.
-    pub fn horizon_after(&self, instance: &Instance, batch: &ChangeBatch) -> Progress {
-        let heard = instance.progress.apply(batch.from, batch.to);
+    /// The watermark and the floor after a change batch.
+    pub fn progress_after(&self, instance: &Instance, batch: &ChangeBatch) -> Progress {
+        let applied = instance.progress.apply(batch.from, batch.to);
         if self.keeps(Safeguard::FloorAtGap) && self.keeps(Safeguard::FloorNotJustEmptyL1) {
-            heard
+            applied
         } else {
-            Progress { floor: instance.progress.floor, ..heard }
+            Progress { floor: instance.progress.floor, ..applied }
         }
     }
 
     // The promises.
 
-    /// Whether this is what key A found at some moment from `oldest` on; or, where events name keys that were looked up
-    /// later, whether each document was so: that is what is promised.
+    /// Whether key A found exactly this at some moment from `oldest` on. If keys of events are looked up later, only whether
+    /// each document by itself was so, which is what is promised.
     pub fn is_true(&self, world: &World, found: Found, oldest: Moment) -> bool {
         let moments = || &self.found[count(oldest)..=count(world.database)];
         if self.may(May::LookUpLate) {
@@ -178,9 +180,9 @@ impl Protocol {
         }
     }
 
-    /// Takes notice if an answer breaks a promise.
+    /// Records whether an answer breaks a promise.
     pub fn judge(&self, world: &mut World, fact: Fact, request: Request) {
-        // What was read before its history was undone was true then.
+        // A fact of an undone history was true when it was read.
         if fact.stamp > world.database {
             return;
         }
@@ -191,8 +193,8 @@ impl Protocol {
     }
 }
 
-/// The oldest moment that an answer to a request may show: all that was acknowledged longer before it than its bound is in
-/// it.
+/// The oldest moment that an answer to a request may show: everything that was acknowledged longer before the request than
+/// its bound is included.
 pub fn oldest_allowed(world: &World, request: Request) -> Moment {
     let old = |at: &usize| *at == 0 || world.acknowledged[*at] + request.bound < request.arrived;
     moment((0..=count(world.database)).rev().find(old).unwrap_or(0))

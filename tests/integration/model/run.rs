@@ -1,65 +1,67 @@
-//! A run: which part of reality the model goes through.
+//! A run: which events the model includes, and how many.
+//!
+//! Only data; the runs themselves are in `runs` and `lacks`.
 
 use super::{
     histories::{History, TRANSACTION},
-    promises::{GAP, REVOKED, W_VOUCHES},
+    promises::{GAP, REVOKED, WATERMARK_SERVES},
     world::Tick,
 };
 
-/// What may happen in a run, beside writes, probes, reads, statements and time.
+/// What may happen in a run, in addition to writes, probes, reads, change batches and ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum May {
-    /// Requests wait for the reads of others.
+    /// Requests join the loads of other requests.
     Join,
     /// Requests carry tokens: any moment that has come.
     PassTokens,
     /// Requests ask for a smaller bound than the usual one.
     LimitAge,
-    /// Hints of honest moments arrive: for the key, for a document, for all.
+    /// Hints of moments that have come arrive: for the key, for a document, for everything.
     Hint,
     /// Hints, tokens and facts of a moment that has not come arrive.
-    MeetStrangers,
+    MeetFutureMoments,
     /// The last instance starts in the middle, from a probe or from the log.
     StartLate,
-    /// The first instance begins with what it knew of a history that was undone: a backup was restored.
+    /// The first instance begins with knowledge of a history that was undone when a backup was restored.
     BeRestored,
-    /// Statements are applied part by part, and readers load W and test in between.
+    /// Change batches are applied part by part. In between, readers load the watermark and test facts.
     ReadInSteps,
-    /// Probes take their time.
+    /// Probes return later than they are sent.
     ProbeSlowly,
-    /// The key of a change is looked up later, and may be that of a later change.
+    /// The key of a change is looked up later, and may then be the key after a later change.
     LookUpLate,
 }
 
-/// Who says what.
+/// Which change batches instances may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
-    /// Whatever any number of correct speakers could say.
+    /// Any change batch that any number of correct leaders could publish.
     AnythingTrue,
-    /// What the instances themselves learn from change streams, which may cut transactions in two.
+    /// The change batches that the instances make from their own change streams, which may split transactions in two.
     Streams { batches_max: usize },
 }
 
-/// What L2 holds.
+/// What L2 contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     None,
-    /// Whatever any instance could have stored there at any time.
+    /// Any fact that some instance could have stored there at any time.
     AnythingTrue {
-        /// Whether reads look there too, and not just the fills of L1.
-        in_flights: bool,
+        /// Whether loads read from it too. If not, it only fills L1.
+        in_loads: bool,
     },
     /// What was written last, however late.
     LastWritten,
 }
 
-/// What is gone through. All that can happen within it is tried.
+/// What the model checker goes through. It tries everything that can happen within these limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     pub name: &'static str,
     pub history: History,
     pub ticks: Tick,
-    /// How many reads are begun.
+    /// How many reads may begin.
     pub reads_max: u8,
     pub instances: usize,
     pub may: &'static [May],
@@ -67,14 +69,14 @@ pub struct Run {
     pub tier: Tier,
     /// The stripes of the marks of key A, key B, d1 and d2.
     pub stripes: [usize; 4],
-    /// What must come about somewhere in it.
+    /// The situations that must occur somewhere in it.
     pub reaches: &'static [&'static str],
 }
 
-/// An L2 that may hold anything.
-pub const L2: Tier = Tier::AnythingTrue { in_flights: false };
-/// The same, and reads look there first.
-pub const L2_IN_FLIGHTS: Tier = Tier::AnythingTrue { in_flights: true };
+/// An L2 that may contain any fact.
+pub const L2: Tier = Tier::AnythingTrue { in_loads: false };
+/// The same, and loads read from it too.
+pub const L2_IN_LOADS: Tier = Tier::AnythingTrue { in_loads: true };
 
 /// The least there is: one instance, one read, no L2.
 pub const PLAIN: Run = Run {
@@ -87,5 +89,5 @@ pub const PLAIN: Run = Run {
     bus: Bus::AnythingTrue,
     tier: Tier::None,
     stripes: [0, 1, 2, 3],
-    reaches: &[W_VOUCHES, REVOKED, GAP],
+    reaches: &[WATERMARK_SERVES, REVOKED, GAP],
 };

@@ -1,19 +1,21 @@
-//! The protocol holds: each of these is gone through to its end.
+//! The protocol keeps its promises: each of these runs is tried to its end. docs/proof.md lists them with their sizes.
+//!
+//! Takes out no safeguard; that is in `lacks`.
 
 use super::{
     check::holds,
     histories::{AWAY_AND_BACK, EXCHANGE, EXCHANGE_AND_CHANGE, TRANSACTION, VISIT},
-    promises::{FROM_TIER, GAP, JOINED, REVOKED, W_VOUCHES},
-    run::{Bus, L2, L2_IN_FLIGHTS, May, PLAIN, Run, Tier},
+    promises::{FROM_TIER, GAP, JOINED, REVOKED, WATERMARK_SERVES},
+    run::{Bus, L2, L2_IN_LOADS, May, PLAIN, Run, Tier},
 };
 
-/// The least there is.
+/// One read, nothing else.
 #[test]
 fn plain() {
     holds(PLAIN);
 }
 
-/// Two reads, and requests that wait for them.
+/// Two loads, and requests that join them.
 #[test]
 fn joins() {
     holds(Run {
@@ -26,7 +28,7 @@ fn joins() {
     });
 }
 
-/// Requests with tokens, on their own and waiting.
+/// Requests with tokens, both those that load and those that join.
 #[test]
 fn tokens() {
     holds(Run {
@@ -38,7 +40,7 @@ fn tokens() {
     });
 }
 
-/// Requests with smaller bounds, on their own and waiting.
+/// Requests with smaller bounds, both those that load and those that join.
 #[test]
 fn ages() {
     holds(Run {
@@ -68,7 +70,7 @@ fn shared_marks() {
     holds(Run { name: "shared_marks", history: EXCHANGE, stripes: [0, 1, 2, 1], reaches: &[REVOKED, GAP], ..PLAIN });
 }
 
-/// Key A and d1 do.
+/// Key A and d1 share a mark.
 #[test]
 fn shared_marks_of_the_key() {
     holds(Run {
@@ -86,14 +88,14 @@ fn tier() {
     holds(Run { name: "tier", history: TRANSACTION.first(2), tier: L2, reaches: &[REVOKED, GAP], ..PLAIN });
 }
 
-/// L2 answers reads that others wait for.
+/// L2 answers loads that other requests have joined.
 #[test]
 fn tier_and_joins() {
     holds(Run {
         name: "tier_and_joins",
         history: TRANSACTION.first(2),
         may: &[May::Join],
-        tier: L2_IN_FLIGHTS,
+        tier: L2_IN_LOADS,
         reaches: &[REVOKED, GAP, JOINED, FROM_TIER],
         ..PLAIN
     });
@@ -105,13 +107,13 @@ fn hints() {
     holds(Run { name: "hints", history: EXCHANGE.first(2), may: &[May::Hint], reaches: &[REVOKED, GAP], ..PLAIN });
 }
 
-/// What belongs to another clock.
+/// Hints, tokens and facts of moments that never come.
 #[test]
-fn strangers() {
+fn future_moments() {
     holds(Run {
-        name: "strangers",
+        name: "future_moments",
         history: EXCHANGE.first(2),
-        may: &[May::MeetStrangers, May::PassTokens],
+        may: &[May::MeetFutureMoments, May::PassTokens],
         tier: L2,
         reaches: &[REVOKED, GAP],
         ..PLAIN
@@ -131,20 +133,20 @@ fn late() {
     });
 }
 
-/// A backup was restored, and L2 holds what was undone.
+/// A backup was restored, and L2 contains facts of the undone history.
 #[test]
 fn restored() {
     holds(Run {
         name: "restored",
         history: TRANSACTION.first(2),
-        may: &[May::BeRestored, May::MeetStrangers],
+        may: &[May::BeRestored, May::MeetFutureMoments],
         tier: L2,
         reaches: &[REVOKED, GAP],
         ..PLAIN
     });
 }
 
-/// Statements applied, and facts tested, part by part.
+/// Change batches applied, and facts tested, part by part.
 #[test]
 fn in_steps() {
     holds(Run {
@@ -156,7 +158,7 @@ fn in_steps() {
     });
 }
 
-/// Probes that come back late.
+/// Probes that return late.
 #[test]
 fn slow_probes() {
     holds(Run {
@@ -175,7 +177,7 @@ fn late_lookups() {
         name: "late_lookups",
         history: VISIT.first(3),
         may: &[May::LookUpLate],
-        reaches: &[W_VOUCHES, REVOKED, GAP],
+        reaches: &[WATERMARK_SERVES, REVOKED, GAP],
         ..PLAIN
     });
 }
@@ -194,7 +196,7 @@ fn streams() {
     });
 }
 
-/// The same with an L2, where one starts in the middle.
+/// The same with an L2, and one instance starts in the middle.
 #[test]
 fn streams_and_late() {
     holds(Run {
@@ -222,7 +224,7 @@ mod at_length {
             history: TRANSACTION,
             reads_max: 2,
             may: &[May::Join],
-            reaches: &[W_VOUCHES, REVOKED, GAP, JOINED],
+            reaches: &[WATERMARK_SERVES, REVOKED, GAP, JOINED],
             ..PLAIN
         });
     }
@@ -233,7 +235,7 @@ mod at_length {
         holds(Run {
             name: "tokens at length",
             may: &[May::Join, May::PassTokens],
-            reaches: &[W_VOUCHES, REVOKED, GAP, JOINED],
+            reaches: &[WATERMARK_SERVES, REVOKED, GAP, JOINED],
             ..PLAIN
         });
     }
@@ -244,7 +246,7 @@ mod at_length {
         holds(Run {
             name: "ages at length",
             may: &[May::Join, May::LimitAge],
-            reaches: &[W_VOUCHES, REVOKED, GAP, JOINED],
+            reaches: &[WATERMARK_SERVES, REVOKED, GAP, JOINED],
             ..PLAIN
         });
     }
@@ -285,8 +287,8 @@ mod at_length {
         holds(Run {
             name: "tier_and_joins at length",
             may: &[May::Join],
-            tier: L2_IN_FLIGHTS,
-            reaches: &[W_VOUCHES, REVOKED, GAP, JOINED, FROM_TIER],
+            tier: L2_IN_LOADS,
+            reaches: &[WATERMARK_SERVES, REVOKED, GAP, JOINED, FROM_TIER],
             ..PLAIN
         });
     }
@@ -299,8 +301,13 @@ mod at_length {
 
     #[test]
     #[ignore = "minutes: make model"]
-    fn strangers() {
-        holds(Run { name: "strangers at length", may: &[May::MeetStrangers, May::PassTokens], tier: L2, ..PLAIN });
+    fn future_moments() {
+        holds(Run {
+            name: "future_moments at length",
+            may: &[May::MeetFutureMoments, May::PassTokens],
+            tier: L2,
+            ..PLAIN
+        });
     }
 
     #[test]
@@ -312,7 +319,7 @@ mod at_length {
     #[test]
     #[ignore = "minutes: make model"]
     fn restored() {
-        holds(Run { name: "restored at length", may: &[May::BeRestored, May::MeetStrangers], tier: L2, ..PLAIN });
+        holds(Run { name: "restored at length", may: &[May::BeRestored, May::MeetFutureMoments], tier: L2, ..PLAIN });
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The safeguards of the protocol, each of which a run can take out.
+//! The safeguards of the protocol, each of which a run can take out. docs/proof.md describes what happens then.
+//!
+//! Only names: `protocol`, `steps`, `choices` and `change_batches` apply them.
 
 macro_rules! safeguards {
     ($($(#[$line:meta])* $name:ident,)*) => {
-        /// What the protocol does so that its promises hold, in the order of its points.
+        /// What the protocol does so that its promises hold, in the order of the points of docs/freshness.md.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Safeguard {
             $($(#[$line])* $name,)*
@@ -15,67 +17,67 @@ macro_rules! safeguards {
 }
 
 safeguards! {
-    /// 1. A fact's stamp is the moment of its snapshot, not the newest that is known when the reply arrives.
+    /// 1. A fact's stamp is the moment of its snapshot, not the newest moment known when the reply arrives.
     SnapshotStamp,
-    /// 1. The source answers from X or later, or not at all.
+    /// 1. The source answers from the newest moment or later, or not at all.
     AfterClusterTime,
-    /// 1. X is raised by what is heard, not by probes alone.
-    XCoversMarks,
-    /// 1. X covers the marks of all documents, not just those known of the key before it is read.
-    XCoversDocumentMarks,
-    /// 1. X covers the request's own token.
-    XCoversToken,
-    /// 1. Who asked uses what came back, whatever was marked meanwhile.
-    AskerUsesOwnRead,
+    /// 1. Everything that is received raises the newest moment, not only probes.
+    NewestCoversMarks,
+    /// 1. The newest moment covers the marks of all documents, not only of those known for the key before it is read.
+    NewestCoversDocumentMarks,
+    /// 1. The newest moment covers the request's own token.
+    NewestCoversToken,
+    /// 1. The request that started a load uses its result, whatever was marked meanwhile.
+    LoaderUsesOwnRead,
     /// 2. `to` is strictly earlier than the stream's resume token.
     StrictTo,
-    /// 2. What is said early is said again, until a `to` covers it.
+    /// 2. What is published early is published again, until a `to` covers it.
     EarlyChangesAgain,
-    /// 2. A statement is heard only from those who watch the same things.
+    /// 2. An instance accepts a change batch only from instances that follow the same collections and fields.
     SamePipeline,
-    /// 2. A statement is heard only from those who watch the same database.
+    /// 2. An instance accepts a change batch only from instances over the same database.
     SameCluster,
-    /// 3. W takes a statement that begins later than W only with the floor raised.
+    /// 3. A change batch that begins later than the watermark advances it only if the floor rises too.
     FloorAtGap,
-    /// 3. At a gap the floor is raised; emptying L1 is not enough.
+    /// 3. At a gap the floor rises; emptying L1 is not enough.
     FloorNotJustEmptyL1,
-    /// 3. Marks are set before W moves.
-    MarksBeforeW,
-    /// 3. The floor is raised before W moves.
-    FloorBeforeW,
-    /// 3. A probe that returns a moment before W begins a new history: nothing known is of this one.
-    BeginAgain,
-    /// 3. What was asked for before a new history began is not kept.
+    /// 3. Marks are set before the watermark moves.
+    MarksBeforeWatermark,
+    /// 3. The floor rises before the watermark moves.
+    FloorBeforeWatermark,
+    /// 3. A probe that returns a moment before the watermark begins a new epoch, to which nothing known so far belongs.
+    NewEpoch,
+    /// 3. The result of a read that began before a new epoch is not cached.
     OldReadsDropped,
-    /// 4. A reader loads W before it tests.
-    WBeforeTest,
-    /// 4. The test looks at the floor.
+    /// 4. A reader loads the watermark before it tests.
+    WatermarkBeforeTest,
+    /// 4. The test includes the floor.
     FloorTested,
-    /// 4. The test looks at the key's mark.
+    /// 4. The test includes the key's mark.
     KeyTested,
-    /// 4. The test looks at the marks of the fact's documents.
+    /// 4. The test includes the marks of the fact's documents.
     DocumentsTested,
-    /// 5. A probe is linearizable: no node answers that is behind.
+    /// 5. A probe is linearizable: no node that is behind answers it.
     LinearizableProbe,
-    /// 5. What is remembered serves no longer than its probes say.
+    /// 5. A cached fact serves no longer than its probes allow.
     BoundTested,
-    /// 5. Where even the newest moment known is too old for the request, a probe goes first.
+    /// 5. If even the newest moment known is too old for the request, a probe goes first.
     ProbeFirst,
-    /// 9. Who starts by a probe has its floor there.
+    /// 9. An instance that starts from a probe has its floor there.
     FloorAtStart,
-    /// 9. Who starts from the log has its floor where the log begins.
+    /// 9. An instance that starts from the log has its floor where the log begins.
     FloorFromLog,
-    /// 9. Who starts from the log has heard what is in the log, and not what its probe returns.
-    WFromLog,
-    /// 10. What L2 gave the one who asked is tested again for each who waits for it.
-    JoinerTests,
+    /// 9. An instance that starts from the log has its watermark where the log ends, not at what its probe returns.
+    WatermarkFromLog,
+    /// 10. What L2 gave the request that started a load is tested again for each request that waits for it.
+    WaiterTests,
     /// 10. A fact from L2 with a stamp later than a probe is a miss.
     FutureFactIsMiss,
     /// 11. A hint later than a probe is dropped.
     FutureHintDropped,
-    /// 12. What is remembered serves a token only if it is true as of that or later.
+    /// 12. A cached fact serves a token only if it is true as of the token's moment or later.
     TokenTested,
-    /// 12. A flight is joined only if its X satisfies who joins.
+    /// 12. A request joins an in-flight load only if the load's moment satisfies the request.
     JoinIfSatisfied,
     /// 12. A token later than a probe is refused.
     FutureTokenRefused,

@@ -1,4 +1,6 @@
-//! What an instance does when something happens.
+//! What each action does to the world.
+//!
+//! Does not decide which actions are possible; that is in `choices`.
 
 use std::collections::BTreeSet;
 
@@ -10,21 +12,21 @@ use super::{
     run::{May, Tier},
     safeguards::Safeguard,
     world::{
-        Answer, Broken, ChangeBatch, ChangeMetrics, Fact, Instance, Loader, MOMENTS_MAX, Marks, Probing, Reader,
-        Request, Stream, Target, World, count, moment,
+        Applying, Broken, ChangeBatch, Fact, Instance, Load, LoadResult, MOMENTS_MAX, Marks, Probing, Reader, Request,
+        Stream, Target, World, count, moment,
     },
 };
 
-/// The parts of applying a statement.
+/// The parts of applying a change batch.
 #[derive(Clone, Copy)]
 enum Part {
     Marks,
     Floor,
-    Applied,
+    Watermark,
 }
 
 impl Protocol {
-    /// All instances have just probed, or will start later.
+    /// The first world: every instance has just probed, or will start later.
     pub fn beginning(&self) -> World {
         let mut instance = Instance { runs: true, ..Instance::default() };
         instance.learn(0, moment(0));
@@ -33,7 +35,7 @@ impl Protocol {
             *instances.last_mut().unwrap() = Instance::default();
         }
         if self.may(May::BeRestored) {
-            // What it knows is of a history that was undone while it could reach nobody.
+            // All its knowledge belongs to a history that was undone while the instance was cut off.
             let future = self.future();
             let undone = Fact { stamp: future, found: [3, 3] };
             instances[0] = Instance {
@@ -41,13 +43,13 @@ impl Protocol {
                 progress: Progress { watermark: future, floor: moment(0) },
                 marks: [future; 4],
                 newest: future,
-                remembered: Some(undone),
-                flight: Some(Loader {
+                cached: Some(undone),
+                load: Some(Load {
                     after: future,
-                    leader: Request::plain(0),
-                    joiner: None,
-                    result: Some(Answer::Read(undone)),
-                    heard_since: false,
+                    loader: Request::plain(0),
+                    waiter: None,
+                    result: Some(LoadResult::Read(undone)),
+                    changed_since: false,
                 }),
                 ..Instance::default()
             };
@@ -57,7 +59,7 @@ impl Protocol {
             now: 0,
             acknowledged: [0; MOMENTS_MAX],
             instances,
-            said: BTreeSet::new(),
+            published: BTreeSet::new(),
             tier: None,
             reads: 0,
             hints: 0,
@@ -96,39 +98,39 @@ impl Protocol {
                 self.record_probe(&mut world.instances[i], probing.sent, probing.watermark, at);
             }
             Action::Ask(i, request) => self.ask(&mut world, i, request),
-            Action::Join(i, request) => world.instances[i].flight.as_mut()?.joiner = Some(request),
+            Action::Join(i, request) => world.instances[i].load.as_mut()?.waiter = Some(request),
             Action::ReadSource(i, at) => {
                 let fact = Fact { stamp: at, found: self.found(at) };
-                world.instances[i].flight.as_mut()?.result = Some(Answer::Read(fact));
+                world.instances[i].load.as_mut()?.result = Some(LoadResult::Read(fact));
             }
             Action::ReadTier(i, fact) => {
-                let leader = world.instances[i].flight?.leader;
-                if !self.serves(&world.instances[i], fact, leader) {
+                let loader = world.instances[i].load?.loader;
+                if !self.serves(&world.instances[i], fact, loader) {
                     return None;
                 }
-                world.instances[i].flight.as_mut()?.result = Some(Answer::Remembered(fact));
+                world.instances[i].load.as_mut()?.result = Some(LoadResult::Cached(fact));
             }
             Action::Return(i) => self.answer(&mut world, i)?,
             Action::KeepFromTier(i, fact) => {
                 let from_the_future = fact.stamp > database && self.keeps(Safeguard::FutureFactIsMiss);
-                let known = world.instances[i].remembered == Some(fact);
+                let known = world.instances[i].cached == Some(fact);
                 if from_the_future || known || !self.counts(&world.instances[i], fact) {
                     return None;
                 }
-                world.instances[i].remembered = Some(fact);
+                world.instances[i].cached = Some(fact);
             }
-            Action::Hear(i, batch) => self.apply(&mut world.instances[i], &batch),
-            Action::HearOn(i) => self.hear_on(&mut world.instances[i]),
+            Action::Receive(i, batch) => self.apply(&mut world.instances[i], &batch),
+            Action::ApplyNextPart(i) => self.apply_next_part(&mut world.instances[i]),
             Action::OpenStream(i) => {
                 let watermark = world.instances[i].progress.watermark;
                 let shown = self.run.history.events(0, count(watermark)).count();
-                world.instances[i].stream = Some(Stream { shown, resume: watermark, said: watermark });
+                world.instances[i].stream = Some(Stream { shown, resume: watermark, last_to: watermark });
             }
-            Action::Batch(i, shown, resume) => self.say(&mut world, i, shown, resume)?,
+            Action::Batch(i, shown, resume) => self.publish(&mut world, i, shown, resume)?,
             Action::Hint(i, target, at) => self.hint(&mut world, i, target, at),
-            Action::LoadApplied(i) => {
+            Action::LoadWatermark(i) => {
                 let instance = &mut world.instances[i];
-                let fact = instance.remembered?;
+                let fact = instance.cached?;
                 let watermark = instance.progress.watermark;
                 let request = Request::plain(now);
                 instance.reader = Some(Reader { request, fact, watermark, counted: self.counts(instance, fact) });
@@ -145,113 +147,114 @@ impl Protocol {
         instance.learn(world.now, world.database);
         instance.mark_all(&log.marks);
         let floor = if self.keeps(Safeguard::FloorFromLog) { log.from } else { moment(0) };
-        let watermark = if self.keeps(Safeguard::WFromLog) { log.to } else { world.database };
+        let watermark = if self.keeps(Safeguard::WatermarkFromLog) { log.to } else { world.database };
         instance.progress = Progress { watermark, floor };
     }
 
-    /// Points 1, 11 and 12: X is what this request's read must have seen. A token is known to have come, or refused.
-    fn ask(&self, world: &mut World, i: usize, leader: Request) {
+    /// Points 1, 11 and 12: starts a load, which reads as of the newest moment or later. A token whose moment has not come is
+    /// refused.
+    fn ask(&self, world: &mut World, i: usize, loader: Request) {
         let instance = &mut world.instances[i];
-        if leader.token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
+        if loader.token > world.database && self.keeps(Safeguard::FutureTokenRefused) {
             self.probe(instance, world.now, world.database);
             return;
         }
-        let after = self.newest_for(instance, leader);
-        instance.newest = instance.newest.max(leader.token);
-        instance.flight = Some(Loader { after, leader, joiner: None, result: None, heard_since: false });
+        let after = self.newest_for(instance, loader);
+        instance.newest = instance.newest.max(loader.token);
+        instance.load = Some(Load { after, loader, waiter: None, result: None, changed_since: false });
         world.reads += 1;
     }
 
-    /// What was read answers all who wait for it; what L2 gave is tested again for each.
+    /// A fact that was read answers every request that waits for it. A fact from L2 is tested again for each of them.
     fn answer(&self, world: &mut World, i: usize) -> Option<()> {
-        let flight = world.instances[i].flight.take()?;
+        let load = world.instances[i].load.take()?;
         let instance = world.instances[i].clone();
-        let (fact, is_read) = match flight.result? {
-            Answer::Read(fact) if self.keeps(Safeguard::SnapshotStamp) => (fact, true),
-            Answer::Read(fact) => (Fact { stamp: fact.stamp.max(instance.newest), ..fact }, true),
-            Answer::Remembered(fact) => (fact, false),
+        let (fact, is_read) = match load.result? {
+            LoadResult::Read(fact) if self.keeps(Safeguard::SnapshotStamp) => (fact, true),
+            LoadResult::Read(fact) => (Fact { stamp: fact.stamp.max(instance.newest), ..fact }, true),
+            LoadResult::Cached(fact) => (fact, false),
         };
         let counts = self.counts(&instance, fact);
-        // Nothing new was heard, and yet what was just read would be read again, and again.
-        world.broken.answered |= is_read && !flight.heard_since && !counts;
-        if is_read && !self.keeps(Safeguard::AskerUsesOwnRead) && !counts {
+        // The instance learned nothing new, and yet would read the same again and again.
+        world.broken.answered |= is_read && !load.changed_since && !counts;
+        if is_read && !self.keeps(Safeguard::LoaderUsesOwnRead) && !counts {
             world.broken.answered = true;
         } else {
-            self.judge(world, fact, flight.leader);
-            let serves_joiner = |joiner: &Request| {
-                is_read || !self.keeps(Safeguard::JoinerTests) || self.serves(&instance, fact, *joiner)
+            self.judge(world, fact, load.loader);
+            let serves_waiter = |waiter: &Request| {
+                is_read || !self.keeps(Safeguard::WaiterTests) || self.serves(&instance, fact, *waiter)
             };
-            // Whom it does not serve asks again.
-            if let Some(joiner) = flight.joiner.filter(serves_joiner) {
-                self.judge(world, fact, joiner);
+            // A waiter that it does not serve tries again.
+            if let Some(waiter) = load.waiter.filter(serves_waiter) {
+                self.judge(world, fact, waiter);
             }
         }
-        world.instances[i].remembered = Some(fact);
+        world.instances[i].cached = Some(fact);
         if is_read && self.run.tier == Tier::LastWritten {
             world.tier = Some(fact);
         }
         Some(())
     }
 
-    /// Point 3. In a run with steps only the first part happens now.
+    /// Point 3. In a run with `May::ReadInSteps` only the first part happens now.
     pub fn apply(&self, instance: &mut Instance, batch: &ChangeBatch) {
-        let progress = self.horizon_after(instance, batch);
+        let progress = self.progress_after(instance, batch);
         if batch.from > instance.progress.watermark && !self.keeps(Safeguard::FloorNotJustEmptyL1) {
-            instance.remembered = None;
+            instance.cached = None;
         }
-        instance.hearing = Some(ChangeMetrics { marks: batch.marks, progress, done: 0 });
-        self.hear_on(instance);
+        instance.applying = Some(Applying { marks: batch.marks, progress, done: 0 });
+        self.apply_next_part(instance);
         if !self.may(May::ReadInSteps) {
-            self.finish_hearing(instance);
+            self.finish_applying(instance);
         }
     }
 
-    /// The rest of a statement that is being applied.
-    pub fn finish_hearing(&self, instance: &mut Instance) {
-        while instance.hearing.is_some() {
-            self.hear_on(instance);
+    /// Applies the remaining parts of a change batch.
+    pub fn finish_applying(&self, instance: &mut Instance) {
+        while instance.applying.is_some() {
+            self.apply_next_part(instance);
         }
     }
 
-    fn hear_on(&self, instance: &mut Instance) {
-        let Some(hearing) = instance.hearing else { return };
-        let order = if !self.keeps(Safeguard::MarksBeforeW) {
-            [Part::Floor, Part::Applied, Part::Marks]
-        } else if !self.keeps(Safeguard::FloorBeforeW) {
-            [Part::Marks, Part::Applied, Part::Floor]
+    fn apply_next_part(&self, instance: &mut Instance) {
+        let Some(applying) = instance.applying else { return };
+        let order = if !self.keeps(Safeguard::MarksBeforeWatermark) {
+            [Part::Floor, Part::Watermark, Part::Marks]
+        } else if !self.keeps(Safeguard::FloorBeforeWatermark) {
+            [Part::Marks, Part::Watermark, Part::Floor]
         } else {
-            [Part::Marks, Part::Floor, Part::Applied]
+            [Part::Marks, Part::Floor, Part::Watermark]
         };
-        match order[hearing.done] {
+        match order[applying.done] {
             Part::Marks => {
-                instance.mark_all(&hearing.marks);
-                instance.newest = instance.newest.max(hearing.progress.watermark);
+                instance.mark_all(&applying.marks);
+                instance.newest = instance.newest.max(applying.progress.watermark);
             }
-            Part::Floor => instance.raise_floor(hearing.progress.floor),
-            Part::Applied => instance.progress.watermark = hearing.progress.watermark,
+            Part::Floor => instance.raise_floor(applying.progress.floor),
+            Part::Watermark => instance.progress.watermark = applying.progress.watermark,
         }
-        let done = hearing.done + 1;
-        instance.hearing = (done < order.len()).then_some(ChangeMetrics { done, ..hearing });
+        let done = applying.done + 1;
+        instance.applying = (done < order.len()).then_some(Applying { done, ..applying });
     }
 
-    /// Points 2 and 7: a batch of a change stream is said.
-    fn say(&self, world: &mut World, i: usize, shown: usize, resume: Moment) -> Option<()> {
+    /// Points 2 and 7: the instance publishes a batch of its change stream.
+    fn publish(&self, world: &mut World, i: usize, shown: usize, resume: Moment) -> Option<()> {
         let stream = world.instances[i].stream?;
-        let said = if self.keeps(Safeguard::StrictTo) { moment(count(resume) - 1) } else { resume };
-        let to = said.max(stream.said);
+        let shown_until = if self.keeps(Safeguard::StrictTo) { moment(count(resume) - 1) } else { resume };
+        let to = shown_until.max(stream.last_to);
         let mut marks = Marks::default();
         for (place, (at, event)) in self.run.history.events(0, count(resume)).enumerate().take(shown) {
             let is_new = place >= stream.shown;
-            if moment(at) > stream.said && (is_new || self.keeps(Safeguard::EarlyChangesAgain)) {
+            if moment(at) > stream.last_to && (is_new || self.keeps(Safeguard::EarlyChangesAgain)) {
                 self.mark_event(&mut marks, at, event, None);
             }
         }
-        world.said.insert(ChangeBatch { from: stream.said, to, marks });
-        world.instances[i].stream = Some(Stream { shown, resume, said: to });
+        world.published.insert(ChangeBatch { from: stream.last_to, to, marks });
+        world.instances[i].stream = Some(Stream { shown, resume, last_to: to });
         Some(())
     }
 
-    /// Point 11. One that seems to be of the future is tried against a probe.
+    /// Point 11. A hint that seems to be of the future is tested against a probe.
     fn hint(&self, world: &mut World, i: usize, target: Option<Target>, at: Moment) {
         world.hints += 1;
         let instance = &mut world.instances[i];
@@ -269,18 +272,18 @@ impl Protocol {
         }
     }
 
-    /// Points 4 and 5: what a reader makes of what it found.
+    /// Points 4 and 5: a reader tests the fact that it found, and answers if the fact serves.
     fn test(&self, world: &mut World, i: usize) -> Option<()> {
         let reader = world.instances[i].reader.take()?;
         let instance = &world.instances[i];
-        let (counts, watermark) = if self.keeps(Safeguard::WBeforeTest) {
+        let (counts, watermark) = if self.keeps(Safeguard::WatermarkBeforeTest) {
             (self.counts(instance, reader.fact), reader.watermark)
         } else {
             (reader.counted, instance.progress.watermark)
         };
         let as_of = reader.fact.stamp.max(watermark);
         if counts && self.satisfies(instance, as_of, reader.request) {
-            // The answer says its as of, which is a token too.
+            // The answer reports its as-of, which may become a token.
             let request = Request { token: as_of, ..reader.request };
             self.judge(world, reader.fact, request);
         }

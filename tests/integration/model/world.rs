@@ -1,42 +1,44 @@
-//! What there is: MongoDB's history so far, the instances, what they have said to each other. Only data.
+//! A world, which is one state of the model: MongoDB's history so far, the instances, and what they have published.
+//!
+//! Only data; `steps` changes it.
 
 use std::collections::BTreeSet;
 
 use permcached::freshness::{Moment, Probes, Progress};
 
-/// Time by the instances' own clocks, in steps as long as a request's bound.
+/// Time by the instances' own clocks, in ticks of the bound's length.
 pub type Tick = u8;
 
 /// `MAX_STALENESS`, in ticks.
 pub const BOUND: Tick = 1;
 
-/// The most moments that a history has, and the first one included.
+/// The most moments that a history has, including the first one.
 pub const MOMENTS_MAX: usize = 6;
 
 /// The only two documents.
 pub const DOCUMENTS: usize = 2;
 
-/// What key A finds: of each document its version, or 0 where A does not find it.
+/// What key A finds: the version of each document, or 0 if A does not find it.
 pub type Found = [u8; DOCUMENTS];
 
-/// A moment of MongoDB's time. The first one is 0, each change makes the next.
+/// A moment of MongoDB's time. The first one is 0, and each write makes the next.
 pub fn moment(count: usize) -> Moment {
     Moment::from_count(count as u64)
 }
 
-/// How many changes there were up to a moment.
+/// How many writes there were up to a moment.
 pub fn count(moment: Moment) -> usize {
     moment.as_u64() as usize
 }
 
-/// What was found at a moment. All facts are those of key A.
+/// What key A found at a moment. There are no facts of key B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fact {
     pub stamp: Moment,
     pub found: Found,
 }
 
-/// What has a mark.
+/// An item that has a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     KeyA,
@@ -47,7 +49,7 @@ pub enum Target {
 /// A moment for each stripe.
 pub type Marks = [Moment; 4];
 
-/// "In (from, to] this changed", with what is said early of later changes.
+/// "In (from, to] exactly this changed", and changes after `to` that are published early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChangeBatch {
     pub from: Moment,
@@ -55,61 +57,63 @@ pub struct ChangeBatch {
     pub marks: Marks,
 }
 
-/// Who asks for what key A finds.
+/// A request for what key A finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
     pub arrived: Tick,
-    /// It must see everything up to this moment.
+    /// The answer must show everything up to this moment.
     pub token: Moment,
-    /// And everything acknowledged longer than this before it: `MAX_STALENESS`, or its `max_age`.
+    /// It must also show everything acknowledged longer than this before the request: `MAX_STALENESS`, or its `max_age`.
     pub bound: Tick,
 }
 
 impl Request {
-    /// Asks for no more than all do.
+    /// Without a token, and with the usual bound.
     pub fn plain(arrived: Tick) -> Self {
         Self { arrived, token: moment(0), bound: BOUND }
     }
 }
 
-/// A read on its way, and who waits for it.
+/// An in-flight load, and the requests that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Loader {
-    /// X: what the source must have seen.
+pub struct Load {
+    /// The moment that the source must have reached.
     pub after: Moment,
-    pub leader: Request,
-    pub joiner: Option<Request>,
-    pub result: Option<Answer>,
-    /// Whether a mark or the floor has moved since it began.
-    pub heard_since: bool,
+    /// The request that started it.
+    pub loader: Request,
+    /// A request that joined it.
+    pub waiter: Option<Request>,
+    pub result: Option<LoadResult>,
+    /// Whether a mark or the floor has risen since it began.
+    pub changed_since: bool,
 }
 
-/// What a flight has brought.
+/// What a load has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum LoadResult {
     /// From the source.
     Read(Fact),
-    /// From L2, where somebody else left it.
-    Remembered(Fact),
+    /// From L2, where another instance stored it.
+    Cached(Fact),
 }
 
-/// A statement that is being applied.
+/// A change batch that is being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChangeMetrics {
+pub struct Applying {
     pub marks: Marks,
     pub progress: Progress,
     /// How many of its parts are done.
     pub done: usize,
 }
 
-/// A request that tests a remembered fact: it has loaded W, and not looked at the marks yet.
+/// A request that tests a cached fact: it has loaded the watermark, and not looked at the marks yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reader {
     pub request: Request,
     pub fact: Fact,
-    /// W, as loaded.
+    /// The watermark, as loaded.
     pub watermark: Moment,
-    /// What the test would have said then.
+    /// What the test would have returned then.
     pub counted: bool,
 }
 
@@ -120,40 +124,40 @@ pub struct Stream {
     pub shown: usize,
     /// The moment of its last `postBatchResumeToken`.
     pub resume: Moment,
-    /// The last `to`.
-    pub said: Moment,
+    /// The `to` of the last change batch that was made from it.
+    pub last_to: Moment,
 }
 
-/// A probe that is on its way.
+/// A probe that has not returned yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Probing {
     pub sent: Tick,
-    /// W when it was sent.
+    /// The instance's watermark when it was sent.
     pub watermark: Moment,
     /// The newest moment when it was sent.
     pub database: Moment,
 }
 
-/// A permcached.
+/// An instance of permcached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Instance {
     pub runs: bool,
-    /// W and the floor.
+    /// The watermark and the floor.
     pub progress: Progress,
     pub marks: Marks,
-    /// X: the newest moment known.
+    /// The newest moment known.
     pub newest: Moment,
     pub probes: Probes,
-    /// L1, as far as key A goes.
-    pub remembered: Option<Fact>,
-    pub flight: Option<Loader>,
-    pub hearing: Option<ChangeMetrics>,
+    /// L1's fact of key A.
+    pub cached: Option<Fact>,
+    pub load: Option<Load>,
+    pub applying: Option<Applying>,
     pub reader: Option<Reader>,
     pub stream: Option<Stream>,
     pub probing: Option<Probing>,
 }
 
-/// Promises that have been broken on the way here.
+/// The promises that have been broken on the way to this world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Broken {
     pub bound: bool,
@@ -167,18 +171,19 @@ impl Broken {
     }
 }
 
-/// Everything.
+/// One state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     /// The newest moment of the database.
     pub database: Moment,
     pub now: Tick,
-    /// For each moment, when its write was acknowledged.
+    /// For each moment, the tick at which its write was acknowledged.
     pub acknowledged: [Tick; MOMENTS_MAX],
     pub instances: Vec<Instance>,
-    /// What streams have made the instances say. Nothing on the bus is ever lost for good, or in order, or said only once.
-    pub said: BTreeSet<ChangeBatch>,
-    /// What the shared tier holds for key A.
+    /// The change batches that instances have made from their streams. Each can be received at any time, in any order and any
+    /// number of times.
+    pub published: BTreeSet<ChangeBatch>,
+    /// L2's fact of key A.
     pub tier: Option<Fact>,
     pub reads: u8,
     pub hints: u8,
