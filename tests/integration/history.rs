@@ -1,10 +1,10 @@
-//! The contract of `docs/freshness.md`, tried on a replica set of three nodes and on a Redis that are killed, frozen, cut off
-//! and set back: writers change documents, checkers ask several instances in every consistency mode, and each answer is judged
-//! by the history of acknowledged writes.
+//! The history checker: it tests the contract of docs/freshness.md on a replica set of three nodes and on a Redis that are
+//! killed, frozen, cut off and reset. Writers change documents, checkers ask several instances in every consistency mode, and
+//! the judge compares each answer with the history of acknowledged writes.
 //!
-//! What writers write, checkers ask and happens to the servers follows from one seed; when it happens, from the machine. In
-//! reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `instances`, `run`, `writers`, `checkers`, `tally`,
-//! `faults`.
+//! Does not control the timing. What writers write, what checkers ask and which faults occur follows from one seed; when it
+//! happens depends on the machine. In reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `instances`,
+//! `run`, `writers`, `checkers`, `tally`, `faults`.
 
 mod checkers;
 mod faults;
@@ -20,30 +20,30 @@ mod writers;
 use std::{env, time::Duration};
 
 use fastrand::Rng;
-use faults::{Fault, InstanceFault, NodeFault, RedisFault, Servers, at_random, settled, suffer};
+use faults::{Fault, InstanceFault, NodeFault, RedisFault, Servers, at_random, go_through, settled};
 use run::{Plan, Run};
 use tally::{Mode, Tally};
 use tokio::time::{Instant, sleep};
 
 use crate::support::replica_set::ReplicaSet;
 
-/// How many instances are asked that know nothing of each other.
-const STRANGERS: usize = 2;
+/// How many instances are asked if they do not know of each other.
+const INSTANCES_ALONE: usize = 2;
 
-/// How many instances are asked that share a Redis.
-const INSTANCES: usize = 3;
+/// How many instances are asked if they share a Redis.
+const INSTANCES_SHARED: usize = 3;
 
-/// The seed of the short form, unless the environment names another.
+/// The seed of the short form, unless the environment sets another.
 const SEED: u64 = 1;
 
-/// How long the long form takes, unless the environment says otherwise.
+/// How long the long form takes, unless the environment sets another length.
 const SECONDS: u64 = 600;
 
-/// How long a fault lasts that could be of any length: longer than the bound, and than an election.
+/// How long a fault lasts if any length is possible: longer than the bound, and longer than an election.
 const LASTS: Duration = Duration::from_secs(4);
 
-/// What the short form goes through where there is no Redis. A primary that is thawed right when another one is elected has
-/// the best chance to pass for the primary still.
+/// The faults of the short form without Redis. A primary that is thawed just when another one is elected is the most likely
+/// to be taken for the primary still.
 const NODE_FAULTS: [(NodeFault, Duration); 7] = [
     (NodeFault::Killed, LASTS),
     (NodeFault::SteppedDown, LASTS),
@@ -54,46 +54,46 @@ const NODE_FAULTS: [(NodeFault, Duration); 7] = [
     (NodeFault::AllKilled, LASTS),
 ];
 
-/// What the short form goes through where there is one.
+/// The faults of the short form with Redis.
 const FAULTS: [(Fault, Duration); 7] = [
     (Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)),
-    (Fault::Redis(RedisFault::Unheard), Duration::from_millis(400)),
-    (Fault::Instance(InstanceFault::BornLate), BRIEFLY),
+    (Fault::Redis(RedisFault::ChangeBatchesLost), Duration::from_millis(400)),
+    (Fault::Instance(InstanceFault::OldLogRestored), BRIEFLY),
     (Fault::Redis(RedisFault::Trimmed), Duration::from_millis(1_500)),
-    (Fault::Redis(RedisFault::Strange), BRIEFLY),
+    (Fault::Redis(RedisFault::FutureMoments), BRIEFLY),
     (Fault::Redis(RedisFault::Killed), BRIEFLY),
-    (Fault::Instance(InstanceFault::LeaderEnded), BRIEFLY),
+    (Fault::Instance(InstanceFault::LeaderStopped), BRIEFLY),
 ];
 
-/// How long a fault lasts that only has to be noticed.
+/// How long a fault lasts if the instances only have to notice it.
 const BRIEFLY: Duration = Duration::from_millis(700);
 
-/// As [`LASTS`], at most, in the long form.
+/// The upper limit of [`LASTS`] in the long form.
 const LASTS_MAX: Duration = Duration::from_secs(30);
 
 /// How long instances may take to recover in the long form, which has the machine to itself.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 
-/// As [`RECOVERY_MAX`], in the short form, which runs beside other tests: there only what hangs takes as long.
+/// The same in the short form, which runs beside other tests: only an instance that hangs takes that long.
 const HANG: Duration = Duration::from_mins(1);
 
-/// How long there is peace before a fault and after the last, so that what is remembered counts.
-const PEACE: Duration = Duration::from_secs(1);
+/// How long nothing is done to the servers before a fault and after the last one, so that cached facts count.
+const QUIET: Duration = Duration::from_secs(1);
 
-/// As many answers of each mode as show that it was tried.
+/// How many answers of each mode, allowed and denied, show that the mode was tested.
 const ANSWERS_MIN: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
     let seed = from_environment("CHAOS_SEED").unwrap_or(SEED);
     let mut servers = Servers { set: ReplicaSet::start().await, redis: None };
-    let plan = Plan { seed, instances: STRANGERS, redis: None, recovery_max: HANG };
+    let plan = Plan { seed, instances: INSTANCES_ALONE, redis: None, recovery_max: HANG };
     let tally = Run::during(&plan, uri_of(&servers.set), async |run| {
         for (fault, lasts) in NODE_FAULTS {
-            sleep(PEACE).await;
-            suffer(&run, &mut servers, Fault::Node(fault), lasts).await;
+            sleep(QUIET).await;
+            go_through(&run, &mut servers, Fault::Node(fault), lasts).await;
         }
-        sleep(PEACE).await;
+        sleep(QUIET).await;
     })
     .await;
     judge(&plan, "no_answer_is_wrong_whatever_happens_to_the_nodes", &tally);
@@ -105,9 +105,9 @@ async fn no_answer_is_wrong_whatever_happens_to_redis() {
     let mut servers = Servers::start().await;
     let plan = servers.plan(seed, HANG);
     let tally = Run::during(&plan, uri_of(&servers.set), async |run| {
-        settled(&run).await.expect("one of them speaks for all");
+        settled(&run).await.expect("one of them leads");
         for (fault, lasts) in FAULTS {
-            suffer(&run, &mut servers, fault, lasts).await;
+            go_through(&run, &mut servers, fault, lasts).await;
         }
     })
     .await;
@@ -126,20 +126,20 @@ async fn no_answer_is_wrong_at_length() {
         let mut rng = Rng::with_seed(seed);
         let started = Instant::now();
         while started.elapsed() < lasts {
-            sleep(PEACE * rng.u32(1..10)).await;
+            sleep(QUIET * rng.u32(1..10)).await;
             let (fault, lasts) = at_random(&mut rng, LASTS_MAX);
-            suffer(&run, &mut servers, fault, lasts).await;
+            go_through(&run, &mut servers, fault, lasts).await;
         }
-        sleep(PEACE).await;
+        sleep(QUIET).await;
     })
     .await;
     judge(&plan, "no_answer_is_wrong_at_length -- --ignored", &tally);
 }
 
-/// Prints what was seen, and fails if an answer was wrong, or if too little was seen to tell.
+/// Prints the tally, and fails if an answer was wrong, or if a mode was tested too little.
 fn judge(Plan { seed, instances, .. }: &Plan, test: &str, tally: &Tally) {
     println!("seed {seed}, {instances} instances, {tally}");
-    let again = format!("again, though never quite the same: CHAOS_SEED={seed} cargo test --test integration {test}");
+    let again = format!("to repeat it, with other timing: CHAOS_SEED={seed} cargo test --test integration {test}");
     assert_eq!(tally.violations(), 0, "answers were wrong: see above\n{again}");
     for mode in Mode::ALL {
         let judged = tally.of(mode);
@@ -149,13 +149,13 @@ fn judge(Plan { seed, instances, .. }: &Plan, test: &str, tally: &Tally) {
     assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "memory serves nothing");
 }
 
-/// Where the set is found, as long as its nodes live.
+/// Makes the set's URI for a client of a given name. The URI stays valid as long as the set's nodes run.
 fn uri_of(set: &ReplicaSet) -> impl Fn(&str) -> String + use<> {
     let uri = set.uri("");
     move |app_name| format!("{uri}{app_name}")
 }
 
-/// A number that the environment may set.
+/// The number in an environment variable, if it is set.
 fn from_environment(name: &str) -> Option<u64> {
     let text = env::var(name).ok().filter(|text| !text.is_empty())?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is `{text}`: set it to a number")))

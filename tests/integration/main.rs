@@ -1,6 +1,7 @@
-//! The integration tests: the crate as its users see it, against real servers where those have the last word.
+//! The integration tests: they use the crate as its users do, against real servers where the servers' behaviour matters.
 //!
-//! One binary, so that the tests share their servers (`support`); each module is one subject.
+//! One binary, so that the tests share their servers (`support`). Each module tests one subject. Contains no tests of private
+//! items; those are in `src`.
 
 #![allow(
     unreachable_pub,
@@ -14,7 +15,7 @@
     clippy::struct_field_names,
     clippy::unreachable,
     clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
+    reason = "a test reports a failure by panicking"
 )]
 
 mod any_schema;

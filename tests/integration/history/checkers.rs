@@ -1,4 +1,6 @@
-//! Checkers: each asks one instance for ever, in every consistency mode, and has each answer judged at once.
+//! Checkers: each asks one instance until the run ends, in every consistency mode, and has each answer judged at once.
+//!
+//! Does not decide whether an answer is right; that is in `judge`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,32 +30,33 @@ const TIME_MAX: Duration = Duration::from_secs(1);
 /// How many questions a request has at most.
 const QUESTIONS_MAX: usize = 3;
 
-/// How long a checker rests after a request, at most.
+/// The longest pause of a checker after a request.
 const REST_MAX_MS: u64 = 12;
 
-/// How many requests in a hundred come after an invalidation. Few: what is said to be outdated is read again, whether or not
-/// its change was heard.
+/// How many requests in a hundred follow an invalidation. Few, because an invalidated fact is read again whether or not the
+/// instance received its change.
 const INVALIDATIONS_PERCENT: u8 = 4;
 
-/// The ages that are demanded, in milliseconds. The bound holds beyond it.
+/// The values of `max_age`, in milliseconds. Above the bound, the bound applies.
 const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
 
-/// What separates the seeds of checkers from those of writers.
+/// Separates the seeds of checkers from those of writers.
 const CHECKER_SEEDS: u64 = 1 << 32;
 
-/// How fresh the answers to a request are to be.
-struct Demanded {
+/// How fresh the answers to a request must be.
+struct Required {
     mode: Mode,
     consistency: Consistency,
     bound: Duration,
     token: Option<Moment>,
-    /// What the answer that gave the token saw of the first register that is asked about.
+    /// The write that the answer about the first register must not be older than: what the answer that gave the token showed, or
+    /// what was acknowledged before the invalidation.
     seen_before: Option<usize>,
 }
 
-/// A request in the making.
+/// A request that is about to be sent.
 struct Request {
-    demanded: Demanded,
+    required: Required,
     /// The registers and the places that it asks about.
     asked: Vec<(usize, u8)>,
 }
@@ -63,35 +66,35 @@ pub async fn check(run: Arc<Run>, index: usize) {
     let mut rng = Rng::with_seed(run.seed.wrapping_add(CHECKER_SEEDS + index as u64));
     let instance = index % run.count();
     while !run.is_over() {
-        let asked_one = run.instance(instance);
-        let request = request(&run, &asked_one, &mut rng).await;
+        let asked_instance = run.instance(instance);
+        let request = request(&run, &asked_instance, &mut rng).await;
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
         let (asked, first) = (run.now(), wall());
         let results =
-            asked_one.app.checker.check(&questions, request.demanded.consistency, Deadline::after(TIME_MAX)).await;
+            asked_instance.app.checker.check(&questions, request.required.consistency, Deadline::after(TIME_MAX)).await;
         let times = Times { asked, received: run.now(), wall: [first, wall()] };
         for (index, result) in results.into_iter().enumerate() {
-            let objection = match result {
-                Ok(checked) => object(&run, &request, index, &times, checked),
+            let wrong = match result {
+                Ok(checked) => objection(&run, &request, index, &times, checked),
                 Err(error) => {
                     run.tally().failed(&error);
-                    // Nothing that was asked is wrong in itself: an answer or the set gave every token.
+                    // No request is invalid: every token is from an answer or from the set.
                     let is_honest = matches!(error, CheckError::Unavailable(_) | CheckError::DeadlineExceeded);
                     (!is_honest).then(|| error_chain(&error).to_string())
                 }
             };
-            if let Some(objection) = objection {
-                run.tally().violated(format!("{} {objection}", described(&run, &request, index, &times, instance)));
+            if let Some(wrong) = wrong {
+                run.tally().violated(format!("{} {wrong}", described(&run, &request, index, &times, instance)));
             }
         }
         sleep(Duration::from_millis(rng.u64(1..REST_MAX_MS))).await;
     }
 }
 
-/// What was asked, of whom and when.
+/// A question, the instance that was asked, and when.
 fn described(run: &Run, request: &Request, index: usize, times: &Times, instance: usize) -> String {
-    let Demanded { mode, bound, token, .. } = &request.demanded;
+    let Required { mode, bound, token, .. } = &request.required;
     let (register, place) = request.asked[index];
     let (kind, number) = (run.registers[register].kind, run.registers[register].number);
     let token = token.map_or_else(String::new, |token| format!(", token {:#x}", token.as_u64()));
@@ -108,29 +111,30 @@ struct Times {
     wall: [i64; 2],
 }
 
-/// What to ask, and how fresh the answers are to be.
-async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request {
+/// Chooses what to ask, and how fresh the answers must be.
+async fn request(run: &Run, asked_instance: &Arc<Instance>, rng: &mut Rng) -> Request {
     let mut asked = Vec::new();
-    let is_hot = rng.bool();
+    let is_last_written = rng.bool();
     for number in 0..=rng.usize(..QUESTIONS_MAX) {
-        let register = if is_hot && number == 0 { run.hot() } else { rng.usize(..run.registers.len()) };
+        let register =
+            if is_last_written && number == 0 { run.last_written() } else { rng.usize(..run.registers.len()) };
         asked.push((register, interesting_place(run, register, rng)));
     }
-    // What was acknowledged just now: nothing is missed sooner.
-    if is_hot && rng.bool() {
-        return Request { demanded: after_the_write(run, asked[0].0), asked };
+    // The write that was acknowledged last is the most likely to be missed.
+    if is_last_written && rng.bool() {
+        return Request { required: after_the_write(run, asked[0].0), asked };
     }
     let (mode, consistency, bound) = match rng.u8(..100) {
         0..INVALIDATIONS_PERCENT => {
-            return Request { demanded: after_an_invalidation(run, asked_one, asked[0], rng).await, asked };
+            return Request { required: after_an_invalidation(run, asked_instance, asked[0], rng).await, asked };
         }
         INVALIDATIONS_PERCENT..40 => (Mode::MinimizeLatency, Consistency::MinimizeLatency, run.bound),
-        40..55 => return Request { demanded: after_a_write(run, asked[0].0, rng), asked },
+        40..55 => return Request { required: after_a_write(run, asked[0].0, rng), asked },
         55..70 => match run.earlier(|count| rng.usize(..count)) {
             None => (Mode::MinimizeLatency, Consistency::MinimizeLatency, run.bound),
             Some(earlier) => {
                 asked[0] = (earlier.register, earlier.place);
-                return Request { demanded: after_an_answer(run, &earlier), asked };
+                return Request { required: after_an_answer(run, &earlier), asked };
             }
         },
         70..80 => (Mode::FullyConsistent, Consistency::FullyConsistent, Duration::ZERO),
@@ -139,42 +143,42 @@ async fn request(run: &Run, asked_one: &Arc<Instance>, rng: &mut Rng) -> Request
             (Mode::MaxAge, Consistency::MaxAge(age), age.min(run.bound))
         }
     };
-    Request { demanded: Demanded { mode, consistency, bound, token: None, seen_before: None }, asked }
+    Request { required: Required { mode, consistency, bound, token: None, seen_before: None }, asked }
 }
 
-/// With the token of the write that was acknowledged last, of a register or of some other one.
-fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Demanded {
+/// With the token of the last acknowledged write, of this register or of another one.
+fn after_a_write(run: &Run, register: usize, rng: &mut Rng) -> Required {
     after_the_write(run, if rng.bool() { register } else { rng.usize(..run.registers.len()) })
 }
 
-/// With the token of the write of this register that was acknowledged last.
-fn after_the_write(run: &Run, register: usize) -> Demanded {
+/// With the token of the last acknowledged write of this register.
+fn after_the_write(run: &Run, register: usize) -> Required {
     let acknowledged = run.registers[register].history().writes().iter().rev().find_map(|write| write.acknowledged);
     let moment = acknowledged.map_or(Moment::default(), |(_, moment)| moment);
     let consistency = Consistency::AtLeastAsFresh(Token { clock: Clock::Cluster, moment });
-    Demanded { mode: Mode::OperationTime, consistency, bound: run.bound, token: Some(moment), seen_before: None }
+    Required { mode: Mode::OperationTime, consistency, bound: run.bound, token: Some(moment), seen_before: None }
 }
 
-/// With the token of an answer.
-fn after_an_answer(run: &Run, earlier: &Earlier) -> Demanded {
+/// With the token of an earlier answer.
+fn after_an_answer(run: &Run, earlier: &Earlier) -> Required {
     let (consistency, token) = (Consistency::AtLeastAsFresh(earlier.token), Some(earlier.token.moment));
-    Demanded { mode: Mode::AsOf, consistency, bound: run.bound, token, seen_before: Some(earlier.seen) }
+    Required { mode: Mode::AsOf, consistency, bound: run.bound, token, seen_before: Some(earlier.seen) }
 }
 
-/// After an invalidation of what a register's answer depends on: with its token; without, where the one who is asked was told.
-/// Whatever was acknowledged before it must be seen.
+/// After an invalidation of what a register's answer depends on. The request carries its token, unless it goes to the instance
+/// that received the invalidation. The answer must show everything that was acknowledged before the invalidation.
 async fn after_an_invalidation(
     run: &Run,
-    asked_one: &Arc<Instance>,
+    asked_instance: &Arc<Instance>,
     (register, place): (usize, u8),
     rng: &mut Rng,
-) -> Demanded {
+) -> Required {
     let seen = run.registers[register].history().acknowledged();
-    let told = if rng.u8(..4) == 0 { Arc::clone(asked_one) } else { run.instance(rng.usize(..run.count())) };
+    let receiver = if rng.u8(..4) == 0 { Arc::clone(asked_instance) } else { run.instance(rng.usize(..run.count())) };
     let outdated = outdated(run, register, place, rng);
-    let invalidated = told.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await;
+    let invalidated = receiver.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await;
     run.tally().invalidated(invalidated.as_ref().ok().map(|invalidated| invalidated.is_published));
-    let minimal = Demanded {
+    let minimal = Required {
         mode: Mode::MinimizeLatency,
         consistency: Consistency::MinimizeLatency,
         bound: run.bound,
@@ -183,14 +187,14 @@ async fn after_an_invalidation(
     };
     let Ok(Invalidated { token, .. }) = invalidated else { return minimal };
     run.keep(Earlier { register, place, token, seen });
-    let invalidated = Demanded { mode: Mode::Invalidated, seen_before: Some(seen), ..minimal };
-    if Arc::ptr_eq(&told, asked_one) {
+    let invalidated = Required { mode: Mode::Invalidated, seen_before: Some(seen), ..minimal };
+    if Arc::ptr_eq(&receiver, asked_instance) {
         return invalidated;
     }
-    Demanded { consistency: Consistency::AtLeastAsFresh(token), token: Some(token.moment), ..invalidated }
+    Required { consistency: Consistency::AtLeastAsFresh(token), token: Some(token.moment), ..invalidated }
 }
 
-/// What an answer depends on: its resource, its document, its subject, now and then all there is.
+/// What to invalidate: the resource of the answer, its document, its subject, or sometimes everything.
 fn outdated(run: &Run, register: usize, place: u8, rng: &mut Rng) -> Outdated {
     let Question { subject, resource, .. } = run.question(register, place);
     let Register { kind, number, .. } = &run.registers[register];
@@ -207,7 +211,7 @@ fn outdated(run: &Run, register: usize, place: u8, rng: &mut Rng) -> Outdated {
     Outdated::These { resources, documents, subjects }
 }
 
-/// Mostly where the register grants, or granted just before: there an answer shows most.
+/// A place at which the register grants or granted shortly before, if there is one: an answer about it shows the most.
 fn interesting_place(run: &Run, register: usize, rng: &mut Rng) -> u8 {
     let back = rng.usize(..3);
     let history = run.registers[register].history();
@@ -215,9 +219,9 @@ fn interesting_place(run: &Run, register: usize, rng: &mut Rng) -> u8 {
     place.unwrap_or_else(|| rng.u8(..PLACES))
 }
 
-/// Has an answer judged, and says what is wrong with it.
-fn object(run: &Run, request: &Request, index: usize, times: &Times, checked: Checked) -> Option<String> {
-    let Demanded { mode, bound, token, seen_before, .. } = request.demanded;
+/// Has an answer judged. Returns what is wrong with it.
+fn objection(run: &Run, request: &Request, index: usize, times: &Times, checked: Checked) -> Option<String> {
+    let Required { mode, bound, token, seen_before, .. } = request.required;
     let (register, place) = request.asked[index];
     let shown = match checked.answer {
         Answer::Allowed { valid_until, .. } => Shown::Allowed(valid_until),

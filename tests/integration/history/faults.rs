@@ -1,7 +1,8 @@
-//! Faults: what is done to the servers and the instances while these are asked, and that they recover by themselves: that
-//! they answer, remember and follow again, and that one change stream is open for all who share a Redis.
+//! Faults: what is done to the servers and the instances while these are asked. After each fault the instances must recover by
+//! themselves: they answer again, memory serves again, every change is applied, and instances that share a Redis have one
+//! change stream.
 //!
-//! Whether what they answer meanwhile is right is not judged here.
+//! Does not judge the answers that they give meanwhile.
 
 mod instances;
 mod nodes;
@@ -15,28 +16,28 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::{instances::InstanceFault, nodes::NodeFault, redis::RedisFault};
 use super::{
-    INSTANCES,
+    INSTANCES_SHARED,
     run::{Plan, REGISTERS_OF_A_KIND, Run},
 };
 use crate::support::{redis::Redis, replica_set::ReplicaSet};
 
-/// How much longer than the recovery it may take until one instance speaks for all again. Who could not speak leaves it to
-/// others for five seconds.
+/// How much longer than the recovery it may take until there is one leader again. A leader that could not publish leaves the
+/// lease to others for five seconds.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How long it is looked who follows: a stream is asked ten times a second.
+/// How long the requests of change streams are counted to see which instances run one. A stream sends ten a second.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a request may take after a fault.
 const REQUEST_TIME: Duration = Duration::from_secs(1);
 
-/// How long to wait between two looks.
+/// How long to wait between two attempts.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The servers that are harmed.
+/// The servers that faults happen to.
 pub struct Servers {
     pub set: ReplicaSet,
-    /// What the instances share, if they do.
+    /// The Redis that the instances share, if they do.
     pub redis: Option<Redis>,
 }
 
@@ -48,17 +49,17 @@ impl Servers {
 
     /// Three instances that share the Redis.
     pub fn plan(&self, seed: u64, recovery_max: Duration) -> Plan {
-        Plan { seed, instances: INSTANCES, redis: self.redis.as_ref().map(Redis::url), recovery_max }
+        Plan { seed, instances: INSTANCES_SHARED, redis: self.redis.as_ref().map(Redis::url), recovery_max }
     }
 }
 
-/// What is done.
+/// What a fault happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Node(NodeFault),
     Redis(RedisFault),
     Instance(InstanceFault),
-    /// To the nodes and to Redis at once.
+    /// A node and Redis at once.
     Both(NodeFault, RedisFault),
 }
 
@@ -73,9 +74,9 @@ impl Fault {
         }
     }
 
-    /// Does it, for as long as `lasts` where it could be of any length, and undoes it. Says what else there is to know.
+    /// Causes the fault, for as long as `lasts` if any length is possible, and undoes it. Returns a note for the report.
     async fn inflict(self, Servers { set, redis }: &mut Servers, lasts: Duration, run: &Run) -> String {
-        const SHARED: &str = "there is a Redis where it is to be harmed";
+        const SHARED: &str = "a plan with faults of Redis has a Redis";
         match self {
             Self::Node(fault) => fault.inflict(set, lasts, run).await,
             Self::Redis(fault) => fault.inflict(redis.as_mut().expect(SHARED), lasts).await,
@@ -89,20 +90,20 @@ impl Fault {
     }
 }
 
-/// What a run has come through.
+/// One fault that the instances went through.
 #[derive(Debug)]
-pub struct Suffered {
+pub struct FaultReport {
     pub kind: &'static str,
     note: String,
-    /// From its beginning until the set was whole again.
+    /// The time from its beginning until all nodes of the set ran again.
     took: Duration,
-    /// After which time each instance answered again.
+    /// How long each instance took to recover.
     pub recovered: Vec<Duration>,
-    /// After which time one of them spoke for all again.
+    /// How long it took until there was one leader again.
     pub settled: Option<Duration>,
 }
 
-impl fmt::Display for Suffered {
+impl fmt::Display for FaultReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recovered: Vec<String> = self.recovered.iter().map(|time| format!("{time:.1?}")).collect();
         write!(f, "{:>6.1?}  {}, {}; recovered in {}", self.took, self.kind, self.note, recovered.join(", "))?;
@@ -110,10 +111,10 @@ impl fmt::Display for Suffered {
     }
 }
 
-/// Does something and undoes it; waits until the instances have recovered, and the set.
-pub async fn suffer(run: &Arc<Run>, servers: &mut Servers, fault: Fault, lasts: Duration) {
+/// Causes a fault and undoes it. Waits until the instances have recovered, and the set.
+pub async fn go_through(run: &Arc<Run>, servers: &mut Servers, fault: Fault, lasts: Duration) {
     let (kind, started) = (fault.as_str(), Instant::now());
-    run.tally().suffers(Some(kind));
+    run.tally().begin_fault(kind);
     let note = fault.inflict(servers, lasts, run).await;
     servers.set.primary().await;
     let recoveries = futures::future::join_all((0..run.count()).map(|instance| recovered(run, instance)));
@@ -123,16 +124,16 @@ pub async fn suffer(run: &Arc<Run>, servers: &mut Servers, fault: Fault, lasts: 
         run.tally().violated(format!("instance {instance} has not recovered after {time:?}: {kind}, {note}"));
     }
     if let Err(streams) = &settled {
-        run.tally().violated(format!("{streams:?} follow MongoDB still, and not one for all: {kind}, {note}"));
+        run.tally().violated(format!("{streams:?} run a change stream, and not one of them for all: {kind}, {note}"));
     }
-    run.tally().suffers(None);
+    run.tally().end_fault();
     servers.set.whole().await;
     let (recovered, settled) = (recovered.into_iter().flatten().collect(), settled.ok().flatten());
-    run.tally().suffered(Suffered { kind, note, took: started.elapsed(), recovered, settled });
+    run.tally().report(FaultReport { kind, note, took: started.elapsed(), recovered, settled });
 }
 
-/// How long it takes until one register of each kind is answered from MongoDB and from memory, and the instance has heard
-/// all that was written by then.
+/// How long it takes until an instance answers about one register of each kind from MongoDB and from memory, and has applied
+/// everything that was written by then.
 async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
     let registers = (0..run.registers.len()).step_by(REGISTERS_OF_A_KIND);
     let questions: Vec<_> = registers.map(|register| run.question(register, 0)).collect();
@@ -143,23 +144,23 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
         for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
             loop {
                 let results = checker.check(&questions, consistency, Deadline::after(REQUEST_TIME)).await;
-                // Those whose documents change meanwhile are read, and the others show that memory serves.
-                let is_remembered = consistency == Consistency::FullyConsistent
+                // Facts whose documents change meanwhile are read, and the others show that memory serves.
+                let is_served = consistency == Consistency::FullyConsistent
                     || results.iter().flatten().any(|checked| checked.tier == Tier::Memory);
-                if is_remembered && results.iter().all(Result::is_ok) {
+                if is_served && results.iter().all(Result::is_ok) {
                     break;
                 }
                 sleep(POLL).await;
             }
         }
-        // What was just read is served from memory for a while though nothing is heard any more: that is looked at by itself.
-        hears(&instance.app).await;
+        // Memory serves facts that were just read even if the instance applies no changes any more, so that is tested by itself.
+        caught_up(&instance.app).await;
     };
     timeout(run.recovery_max, recovering).await.ok().map(|()| started.elapsed())
 }
 
-/// Waits until an instance has heard everything up to a moment that MongoDB has only now reached.
-async fn hears(app: &App) {
+/// Waits until an instance has applied everything up to a moment that MongoDB reached after the call.
+async fn caught_up(app: &App) {
     let began = LocalTime::now();
     let now = loop {
         if let Ok(probe) = app.prober.probe_since(began, Deadline::after(REQUEST_TIME)).await {
@@ -172,8 +173,8 @@ async fn hears(app: &App) {
     }
 }
 
-/// How long it takes until one instance follows MongoDB for all; which do, if that does not come about. Where they share no
-/// Redis each follows by itself.
+/// How long it takes until only one instance runs a change stream. If that does not happen in time, the instances that run one.
+/// Instances that share no Redis each run their own; then this is none.
 pub async fn settled(run: &Run) -> Result<Option<Duration>, Vec<usize>> {
     if !run.is_shared() {
         return Ok(None);
@@ -190,7 +191,7 @@ pub async fn settled(run: &Run) -> Result<Option<Duration>, Vec<usize>> {
     }
 }
 
-/// The instances that follow MongoDB by themselves.
+/// The instances that run a change stream of their own.
 async fn followers(run: &Run) -> Vec<usize> {
     let asked = || (0..run.count()).map(|instance| run.instance(instance).asked()).collect::<Vec<_>>();
     let before = asked();
@@ -199,7 +200,7 @@ async fn followers(run: &Run) -> Vec<usize> {
     before.into_iter().zip(asked()).enumerate().filter_map(follows).collect()
 }
 
-/// A fault, and how long it lasts where it could be of any length.
+/// A random fault, and how long it lasts if any length is possible.
 pub fn at_random(rng: &mut Rng, lasts_max: Duration) -> (Fault, Duration) {
     let (node, lasts) = nodes::at_random(rng, lasts_max);
     let redis = RedisFault::ALL[rng.usize(..RedisFault::ALL.len())];

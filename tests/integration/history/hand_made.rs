@@ -1,4 +1,7 @@
-//! The judge judged: histories made by hand, with answers that are right, too old, before their token, or of nothing there was.
+//! Tests of the judge, over histories made by hand: answers that are right, too old, older than their token, or explained by
+//! no state.
+//!
+//! Uses no server.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use super::{
 
 const BOUND: Duration = Duration::from_secs(2);
 
-/// In seconds after the run began, by both clocks.
+/// A time in seconds after the run began, by both clocks.
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -35,14 +38,14 @@ fn history() -> History {
 const FIRST: Shown = Shown::Allowed(Some(1_000_000));
 const SECOND: Shown = Shown::Allowed(Some(35_000));
 
-/// An answer to a question about place 1 that was asked then, and answered half a second later.
+/// An answer to a question about place 1, half a second after the question.
 fn answered(shown: Shown, asked: Duration) -> Answered {
     let received = asked + Duration::from_millis(500);
     let wall = [asked, received].map(|time| i64::try_from(time.as_millis()).expect("it is small"));
     Answered { place: 1, shown, asked, received, wall, bound: BOUND, token: None, seen_before: None }
 }
 
-/// How stale the answer is that is right, in seconds; the oldest write that explains it.
+/// The staleness of an answer that must be right, in seconds, and the oldest write that explains it.
 fn right(answered: Answered) -> (u64, usize) {
     match judge(&history(), &answered) {
         Verdict::Right { oldest, staleness } => (staleness.as_secs(), oldest),
@@ -50,7 +53,7 @@ fn right(answered: Answered) -> (u64, usize) {
     }
 }
 
-/// What is wrong with an answer.
+/// What is wrong with an answer that must be wrong.
 fn wrong(answered: Answered) -> String {
     match judge(&history(), &answered) {
         Verdict::Wrong(why) => why.lines().next().expect("a reason").to_owned(),
@@ -59,7 +62,7 @@ fn wrong(answered: Answered) -> String {
 }
 
 #[test]
-fn an_answer_from_the_state_there_is_is_right() {
+fn an_answer_from_the_current_state_is_right() {
     assert_eq!(right(answered(Shown::Denied, seconds(5))), (0, 0));
     assert_eq!(right(answered(FIRST, seconds(15))), (0, 1));
     assert_eq!(right(answered(Shown::Denied, seconds(25))), (0, 2));
@@ -67,7 +70,7 @@ fn an_answer_from_the_state_there_is_is_right() {
 }
 
 #[test]
-fn while_a_write_goes_on_both_states_are_right() {
+fn while_a_write_is_in_progress_both_states_are_right() {
     for shown in [Shown::Denied, FIRST] {
         right(Answered { bound: Duration::ZERO, ..answered(shown, seconds(10)) });
         right(Answered { bound: Duration::ZERO, ..answered(shown, seconds(20)) });
@@ -75,7 +78,7 @@ fn while_a_write_goes_on_both_states_are_right() {
     for shown in [Shown::Denied, SECOND] {
         right(Answered { bound: Duration::ZERO, ..answered(shown, seconds(33)) });
     }
-    // It may have begun while the answer was on its way, and not before.
+    // The write may have begun before the answer was received, but no later.
     right(answered(FIRST, Duration::from_millis(9_500)));
     assert!(wrong(answered(FIRST, Duration::from_millis(9_499))).contains("no state"));
 }
@@ -86,7 +89,7 @@ fn an_answer_is_wrong_once_it_is_older_than_its_bound() {
     let late = Duration::from_millis(23_001);
     assert_eq!(
         wrong(answered(FIRST, late)),
-        "it shows write 1, replaced 2.001s before the asking: older than the bound"
+        "it shows write 1, replaced 2.001s before the question: older than the bound"
     );
     assert!(wrong(answered(Shown::Denied, Duration::from_millis(13_001))).contains("older than the bound"));
     for bound in [Duration::ZERO, Duration::from_millis(500)] {
@@ -95,45 +98,45 @@ fn an_answer_is_wrong_once_it_is_older_than_its_bound() {
 }
 
 #[test]
-fn an_answer_is_wrong_that_ignores_its_token() {
+fn an_answer_that_ignores_its_token_is_wrong() {
     let token = |moment| Answered { token: Some(Moment::from_count(moment)), ..answered(FIRST, seconds(22)) };
     right(token(19));
-    let why = "it shows write 1, replaced 1s before the asking: replaced before the token";
+    let why = "it shows write 1, replaced 1s before the question: replaced before the token";
     assert_eq!(wrong(token(20)), why);
     assert_eq!(wrong(token(21)), why);
 }
 
 #[test]
-fn an_answer_is_wrong_that_goes_behind_the_one_whose_token_it_had() {
+fn an_answer_older_than_the_answer_that_gave_its_token_is_wrong() {
     let seen = |write| Answered { seen_before: Some(write), ..answered(FIRST, seconds(22)) };
     right(seen(1));
     assert!(wrong(seen(2)).ends_with("older than what the token's answer saw"));
 }
 
 #[test]
-fn an_answer_is_wrong_that_does_not_see_what_an_invalidation_covers() {
+fn an_answer_that_does_not_show_what_an_invalidation_covers_is_wrong() {
     let mut history = History::default();
     assert_eq!(history.acknowledged(), 0);
     history.begin(at(1_000_000), seconds(10));
     assert_eq!(history.acknowledged(), 0, "it may not have taken effect yet");
     history.acknowledge(seconds(11), Moment::from_count(10));
     assert_eq!(history.acknowledged(), 1);
-    // Within the bound, and of an earlier moment than the write's: but the one who is asked was told.
+    // Within the bound, and with a token before the write. But the instance received an invalidation after the write.
     let denied = |seen| {
-        let told = Answered {
+        let answered = Answered {
             token: Some(Moment::from_count(9)),
             seen_before: Some(seen),
             ..answered(Shown::Denied, seconds(12))
         };
-        matches!(judge(&history, &told), Verdict::Right { .. })
+        matches!(judge(&history, &answered), Verdict::Right { .. })
     };
     assert!(denied(0));
     assert!(!denied(1));
 }
 
 #[test]
-fn an_answer_is_wrong_that_no_state_explains() {
-    // Of no write, of another place, of one that was not begun.
+fn an_answer_that_no_state_explains_is_wrong() {
+    // The expiry of no write, of a write at another place, of a write that had not begun.
     assert!(wrong(answered(Shown::Allowed(Some(7)), seconds(22))).contains("no state"));
     assert!(wrong(answered(Shown::Allowed(Some(1_000_001)), seconds(22))).contains("no state"));
     assert!(wrong(answered(SECOND, seconds(25))).contains("no state"));
@@ -142,7 +145,7 @@ fn an_answer_is_wrong_that_no_state_explains() {
 
 #[test]
 fn a_grant_ends_by_the_clock_alone() {
-    // At 35 s the second grant is over; until then it may have been there.
+    // The second grant ends at 35 s. Until then it may have been in effect.
     right(answered(SECOND, Duration::from_millis(34_999)));
     assert!(wrong(answered(SECOND, seconds(35))).contains("no state"));
     let mut history = history();

@@ -1,6 +1,7 @@
-//! Instances: each with clients of its own, as if it were a process. It can be stopped, and another one started in its place.
+//! The instances under test: each has clients of its own, as if it were a process. It can be stopped, and another one started in
+//! its place.
 //!
-//! Asks nothing of them; that is the `checkers`' business.
+//! Sends them no requests; `checkers` does.
 
 use std::{
     sync::{
@@ -23,35 +24,35 @@ use permcached::{
 };
 use tokio::task::JoinSet;
 
-/// The name of the instances' clients, by which fail points tell them from the writers.
+/// The name of the instances' clients, by which fail points distinguish them from the writers.
 pub const APP_NAME: &str = "instance";
 
-/// How long the driver looks for a node, and waits for one: as the application itself has it set.
+/// How long the driver looks for a node, and waits for a connection: the same as in the application.
 const SELECTION_TIME: Duration = Duration::from_secs(1);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// What instances are started over.
-pub struct Home {
+/// What an instance is started with.
+pub struct Setup {
     pub schema: Arc<Schema>,
-    /// Where the replica set is found.
+    /// The URI of the replica set.
     pub uri: String,
     pub database: String,
     /// The Redis that they share, if they do.
     pub redis: Option<String>,
 }
 
-/// An instance, and what it has running in the background.
+/// An instance, and its background tasks.
 pub struct Instance {
     pub app: App,
     tasks: Mutex<JoinSet<()>>,
-    /// How often its change stream was asked for what is new.
+    /// How many `getMore` commands it has sent for its change stream.
     asked: Arc<AtomicU64>,
 }
 
 impl Instance {
-    /// Starts one.
-    pub async fn start(home: &Home) -> Self {
-        let mut options = ClientOptions::parse(&home.uri).await.expect("the URI is our own");
+    /// Starts an instance.
+    pub async fn start(setup: &Setup) -> Self {
+        let mut options = ClientOptions::parse(&setup.uri).await.expect("the URI is our own");
         options.server_selection_timeout = Some(SELECTION_TIME);
         options.connect_timeout = Some(CONNECT_TIME);
         let asked = Arc::<AtomicU64>::default();
@@ -67,26 +68,26 @@ impl Instance {
             counter.fetch_add(is_of_stream(&event).into(), Ordering::Relaxed);
         };
         options.command_event_handler = Some(EventHandler::callback(count));
-        let database = Client::with_options(options).expect("a client").database(&home.database);
-        let source = MongoDb::open(Arc::clone(&home.schema), database).await.expect("the set is there");
-        let sharing = match &home.redis {
+        let database = Client::with_options(options).expect("a client").database(&setup.database);
+        let source = MongoDb::open(Arc::clone(&setup.schema), database).await.expect("the set is there");
+        let sharing = match &setup.redis {
             Some(url) => {
                 let server = Server::parse(url).expect("a URL of the test's own");
-                Some(Sharing::over(server, &home.schema, &source).await.expect("the set is there"))
+                Some(Sharing::over(server, &setup.schema, &source).await.expect("the set is there"))
             }
             None => None,
         };
-        let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&home.schema), source) });
-        let tasks = app.start().await.expect("the set says what time it is");
+        let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&setup.schema), source) });
+        let tasks = app.start().await.expect("the set returns its time");
         Self { app, tasks: Mutex::new(tasks), asked }
     }
 
-    /// Ends all that it does by itself, wherever that stands. What it still answers, it answers by what it knows.
+    /// Aborts its background tasks, in whatever state they are. It can still be asked, and answers from what it knows.
     pub fn stop(&self) {
         self.tasks.lock().expect("no panic before").abort_all();
     }
 
-    /// How often its change stream was asked for what is new.
+    /// How many `getMore` commands it has sent for its change stream.
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
-//! The judge: whether an answer may have been given, by the history of the one register that it depends on.
+//! The judge: whether an answer is right, by the history of the one register that it depends on.
 //!
-//! It is exact for one register: an answer is wrong only if no state explains it, and right only if some state does that the
-//! bound and the token allow. It does not say what an answer should have been.
+//! It is exact for one register: an answer is right if, and only if, some state explains it that the bound and the token allow.
+//! It does not compute what an answer should have been.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -9,7 +9,7 @@ use permcached::{freshness::Moment, question::Millis};
 
 use super::register::{History, Shown};
 
-/// How many writes are shown on either side of those that matter.
+/// How many writes a report shows before and after those that matter.
 const WRITES_AROUND: usize = 3;
 
 /// One question and its answer.
@@ -18,34 +18,34 @@ pub struct Answered {
     /// What was asked: whether the register grants at this place.
     pub place: u8,
     pub shown: Shown,
-    /// When it was asked and when the answer was there, since the run began.
+    /// When the question was sent and the answer received, since the run began.
     pub asked: Duration,
     pub received: Duration,
     /// The same two times by the wall clock, with which expiries are compared.
     pub wall: [Millis; 2],
-    /// How much earlier than the asking what it rests on may be.
+    /// How much older than the question the shown state may be.
     pub bound: Duration,
-    /// Everything up to this moment must be seen.
+    /// The answer must show everything up to this moment.
     pub token: Option<Moment>,
-    /// The oldest write that may have been seen by the answer which gave the token.
+    /// The oldest write that explains the answer which gave the token.
     pub seen_before: Option<usize>,
 }
 
-/// What the judge says.
+/// The judgement of one answer.
 #[derive(Debug)]
 pub enum Verdict {
     /// A state explains it.
     Right {
-        /// The oldest write that does.
+        /// The oldest write that explains it.
         oldest: usize,
-        /// For how long the newest one that does had been replaced when the question was asked.
+        /// For how long the newest write that explains it had been replaced when the question was asked.
         staleness: Duration,
     },
-    /// No state explains it that was allowed. Why, and the writes around.
+    /// No allowed state explains it: the reason, and the writes around.
     Wrong(String),
 }
 
-/// Judges one answer, at once or later: a write that is not yet known to be acknowledged counts as going on.
+/// Judges one answer, at once or later. A write that is not yet known to be acknowledged counts as still in progress.
 pub fn judge(history: &History, answered: &Answered) -> Verdict {
     let writes = history.writes();
     let explains = |index: &usize| writes[*index].state.explains(answered.place, answered.shown, answered.wall);
@@ -59,7 +59,7 @@ pub fn judge(history: &History, answered: &Answered) -> Verdict {
     Verdict::Right { oldest, staleness }
 }
 
-/// The newest write that must have been seen: those before it are too old.
+/// The newest write that the answer must show: earlier ones are too old.
 fn first_allowed(history: &History, answered: &Answered) -> usize {
     let earliest = answered.asked.saturating_sub(answered.bound);
     let last = |is: &dyn Fn(Duration, Moment) -> bool| {
@@ -73,7 +73,7 @@ fn first_allowed(history: &History, answered: &Answered) -> usize {
 /// What is wrong with an answer, and the writes from the one that explains it to the ones that should.
 fn why(history: &History, answered: &Answered, first: usize, explained: Option<usize>) -> String {
     let mut text = match explained.map(|index| (index, history.replaced(index))) {
-        None => "no state that there ever was explains it".to_owned(),
+        None => "no state explains it".to_owned(),
         Some((index, at)) => {
             let mut broken = Vec::new();
             let age = at.map_or(Duration::ZERO, |at| answered.asked.saturating_sub(at));
@@ -87,13 +87,13 @@ fn why(history: &History, answered: &Answered, first: usize, explained: Option<u
             if answered.seen_before.is_some_and(|seen| index < seen) {
                 broken.push("older than what the token's answer saw");
             }
-            format!("it shows write {index}, replaced {age:?} before the asking: {}", broken.join(", "))
+            format!("it shows write {index}, replaced {age:?} before the question: {}", broken.join(", "))
         }
     };
     let from = explained.unwrap_or(first).min(first).saturating_sub(WRITES_AROUND);
     let to = (first + WRITES_AROUND).min(history.writes().len() - 1);
     for (index, write) in history.writes().iter().enumerate().take(to + 1).skip(from) {
-        let mark = if index == first { "must be seen" } else { "" };
+        let mark = if index == first { "must be shown" } else { "" };
         let _always_written = write!(text, "\n  {index:>5}  {write}  {mark}");
     }
     text

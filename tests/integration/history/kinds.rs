@@ -1,5 +1,6 @@
-//! The kinds of registers: what kind of document a register is, how its states are written, and which question depends on it
-//! alone.
+//! The kinds of registers: which document a register is, how its states are written, and which question depends on it alone.
+//!
+//! Does not decide what is written or asked.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,8 @@ use super::register::State;
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
 
-/// How many documents are beside a register's own, to be changed in one transaction with it: all at one moment. Beside the first
-/// of each kind there are so many that a stream needs two batches, of which its own is in the second.
+/// How many other documents belong to a register, to be changed in one transaction with its own, and so at one moment. The first
+/// register of each kind has so many that a stream delivers them in two batches, with the register's own document in the second.
 fn crowd(number: usize) -> usize {
     if number == 0 { 1_200 } else { 200 }
 }
@@ -22,7 +23,7 @@ default_subject = "user"
 [subject.user]
 id = "string"
 
-# Found by another field than `_id`, and so several by one key.
+# Found by another field than `_id`, so one key finds several.
 [resource.file]
 id = "string"
 
@@ -67,20 +68,20 @@ read = "owner | parent.read"
 /// What kind of document a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A user's one share. Its place is a file, which others are shared at too.
+    /// A user's only share. Its place is a file, which has shares of other users too.
     Share,
     /// A note. Its place is its owner.
     Note,
     /// A team of two, one of whom never changes. Its place is the other member.
     Team,
-    /// A folder. Its place is the folder it lies in, each of which has an owner of its own.
+    /// A folder. Its place is its parent, and each possible parent has a different owner.
     Folder,
 }
 
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Share, Self::Note, Self::Team, Self::Folder];
 
-    /// Where its documents are.
+    /// The collection of its documents.
     pub fn collection(self) -> &'static str {
         match self {
             Self::Share => "shares",
@@ -90,7 +91,7 @@ impl Kind {
         }
     }
 
-    /// Whether the register grants at a place, as a subject and a resource.
+    /// The question whether a register grants at a place, as its subject and its resource.
     pub fn question(self, number: usize, place: u8) -> [String; 2] {
         match self {
             Self::Share => [format!("user:sharer{number}"), format!("file:{place}")],
@@ -100,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// The command that makes a register's document say a state, whatever it says now, as often as it is sent.
+    /// The command that sets a register's document to a state, whatever its state is now. It can be repeated.
     pub fn command(self, number: usize, state: State, as_replacement: bool) -> Document {
         let id = doc! { "_id": number.to_string() };
         let Some(place) = state.place else {
@@ -140,8 +141,8 @@ impl Kind {
     }
 }
 
-/// What is there from the beginning: the folders in which others lie, which never change; and for each of so many registers
-/// of a kind a crowd of documents beside its own.
+/// The documents that exist from the start: the parents of folders, which never change, and the crowd of each register. There
+/// are `registers` of each kind.
 pub fn first_documents(registers: usize) -> BTreeMap<String, Vec<Document>> {
     let of_crowds = |kind: Kind| {
         let numbers = (0..registers).flat_map(|crowd| (0..self::crowd(crowd)).map(move |number| (crowd, number)));

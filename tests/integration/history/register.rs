@@ -1,6 +1,6 @@
 //! Registers: what one document grants, write by write, and when each write may have taken effect.
 //!
-//! Knows neither MongoDB nor permcached; what follows from a history is the `judge`'s business.
+//! Knows neither MongoDB nor permcached, and judges no answers; `judge` does.
 
 use std::{fmt, time::Duration};
 
@@ -9,17 +9,17 @@ use permcached::{freshness::Moment, question::Millis};
 /// What an answer shows of the state that it was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// Allowed, until then.
+    /// Allowed, until this time.
     Allowed(Option<Millis>),
     /// Denied, whatever the reason.
     Denied,
 }
 
-/// What a register's document says. Each write of a register has another `until`, so that an answer which allows shows
-/// which state it was made from.
+/// The content of a register's document. Each write of a register has a different `until`, so that an answer that allows
+/// shows which state it was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Where it grants: whom, or at what. None where there is no document.
+    /// The place at which it grants. None if there is no document.
     pub place: Option<u8>,
     pub is_active: bool,
     pub until: Millis,
@@ -29,8 +29,8 @@ impl State {
     /// No document.
     pub const ABSENT: Self = Self { place: None, is_active: false, until: 0 };
 
-    /// Whether an answer to "does it grant at this place?" that was evaluated between two times of the wall clock may have
-    /// been made from it.
+    /// Whether an answer to "does it grant at this place?", evaluated between two times of the wall clock, may have been made
+    /// from this state.
     pub fn explains(self, place: u8, shown: Shown, [first, last]: [Millis; 2]) -> bool {
         let is_granted = self.is_active && self.place == Some(place);
         match shown {
@@ -46,7 +46,7 @@ pub struct Write {
     pub state: State,
     /// Since the run began.
     pub begun: Duration,
-    /// When a majority was known to have it, and the moment that covers it; none while that is not known.
+    /// When its writer learned that a majority has it, and the moment that covers it. None until then.
     pub acknowledged: Option<(Duration, Moment)>,
 }
 
@@ -55,7 +55,7 @@ pub struct Write {
 pub struct History(Vec<Write>);
 
 impl Default for History {
-    /// No document is there yet.
+    /// There is no document yet.
     fn default() -> Self {
         let acknowledged = Some((Duration::ZERO, Moment::default()));
         Self(vec![Write { state: State::ABSENT, begun: Duration::ZERO, acknowledged }])
@@ -63,13 +63,13 @@ impl Default for History {
 }
 
 impl History {
-    /// A write is about to be sent for the first time.
+    /// Records that a write is about to be sent for the first time.
     pub fn begin(&mut self, state: State, now: Duration) {
         assert!(self.last().acknowledged.is_some(), "one write at a time");
         self.0.push(Write { state, begun: now, acknowledged: None });
     }
 
-    /// The last write was acknowledged.
+    /// Records that the last write was acknowledged.
     pub fn acknowledge(&mut self, now: Duration, moment: Moment) {
         let last = self.0.last_mut().expect("it begins with one");
         last.acknowledged = Some((now, moment));
@@ -90,7 +90,7 @@ impl History {
         &self.0
     }
 
-    /// When a write was replaced by one that was acknowledged.
+    /// When the next write was acknowledged, if it was.
     pub fn replaced(&self, index: usize) -> Option<Duration> {
         self.0.get(index + 1)?.acknowledged.map(|(at, _)| at)
     }

@@ -1,6 +1,6 @@
-//! A run: the registers, the instances that are asked, and what all who take part share.
+//! A run: the registers, the instances that are asked, and the state that writers, checkers and faults share.
 //!
-//! It starts writers and checkers, and lets go of them. What is done to the servers meanwhile is the `faults`' business.
+//! Starts writers and checkers, and ends them. Does nothing to the servers; `faults` does.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use super::{
     checkers::check,
-    instances::{APP_NAME, Home, Instance},
+    instances::{APP_NAME, Instance, Setup},
     kinds::{Kind, SCHEMA, first_documents},
     register::History,
     tally::Tally,
@@ -40,20 +40,20 @@ const CHECKERS: usize = 6;
 /// How many tokens of earlier answers are kept.
 const TOKENS_MAX: usize = 256;
 
-/// What a run is made of.
+/// The parameters of a run.
 pub struct Plan {
-    /// What writers write, what checkers ask, and which faults there are: all of it follows from this.
+    /// Determines what writers write, what checkers ask, and which faults occur.
     pub seed: u64,
     /// How many instances are asked.
     pub instances: usize,
     /// The Redis that they share, if they do.
     pub redis: Option<String>,
-    /// How long every instance may take, once the set has a primary and nothing is done to it any more, until it answers as it
-    /// did before, from MongoDB and from memory, and has heard what was written by then.
+    /// How long each instance may take to recover, once the fault is over and the set has a primary. An instance has recovered
+    /// when it answers from MongoDB and from memory, and has applied everything that was written by then.
     pub recovery_max: Duration,
 }
 
-/// A document, and all that was ever written to it.
+/// A document, and every write to it.
 pub struct Register {
     pub kind: Kind,
     pub number: usize,
@@ -72,31 +72,31 @@ pub struct Earlier {
     pub register: usize,
     pub place: u8,
     pub token: Token,
-    /// The oldest write of that register that may have been seen by the answer.
+    /// The oldest write of that register that explains the answer.
     pub seen: usize,
 }
 
-/// What all who take part share.
+/// The state that writers, checkers and faults share.
 pub struct Run {
     pub seed: u64,
     pub bound: Duration,
     pub recovery_max: Duration,
     pub registers: Vec<Register>,
-    home: Home,
+    setup: Setup,
     instances: RwLock<Vec<Arc<Instance>>>,
     /// When it began, by the wall clock.
     pub wall_begun: Millis,
     begun: Instant,
     earlier: Mutex<VecDeque<Earlier>>,
     /// Which register's write was acknowledged last.
-    hot: AtomicUsize,
+    last_written: AtomicUsize,
     tally: Mutex<Tally>,
     over: AtomicBool,
 }
 
 impl Run {
-    /// Over a replica set that is found so: lets writers and checkers go on until `meanwhile` is done, and says what was
-    /// seen.
+    /// Runs writers and checkers over a replica set until `meanwhile` ends. Returns the tally. `uri_of` makes the set's URI for a
+    /// client of a given name.
     pub async fn during<F: Future<Output = ()>>(
         plan: &Plan,
         uri_of: impl Fn(&str) -> String,
@@ -107,12 +107,12 @@ impl Run {
         let database = client.database("history");
         fill(&database, &schema, &first_documents(REGISTERS_OF_A_KIND)).await;
         let (uri, redis) = (uri_of(APP_NAME), plan.redis.clone());
-        let home = Home { schema, uri, database: database.name().to_owned(), redis };
+        let setup = Setup { schema, uri, database: database.name().to_owned(), redis };
         let mut instances = Vec::new();
         for _ in 0..plan.instances {
-            instances.push(Arc::new(Instance::start(&home).await));
+            instances.push(Arc::new(Instance::start(&setup).await));
         }
-        let run = Arc::new(Self::new(plan, home, instances));
+        let run = Arc::new(Self::new(plan, setup, instances));
         let mut tasks = JoinSet::new();
         for register in 0..run.registers.len() {
             tasks.spawn(write(Arc::clone(&run), register, database.clone()));
@@ -128,7 +128,7 @@ impl Run {
         tally
     }
 
-    fn new(plan: &Plan, home: Home, instances: Vec<Arc<Instance>>) -> Self {
+    fn new(plan: &Plan, setup: Setup, instances: Vec<Arc<Instance>>) -> Self {
         let of_a_kind =
             |kind| (0..REGISTERS_OF_A_KIND).map(move |number| Register { kind, number, history: Mutex::default() });
         Self {
@@ -136,12 +136,12 @@ impl Run {
             recovery_max: plan.recovery_max,
             bound: Settings::default().staleness_max,
             registers: Kind::ALL.into_iter().flat_map(of_a_kind).collect(),
-            home,
+            setup,
             instances: RwLock::new(instances),
             wall_begun: wall(),
             begun: Instant::now(),
             earlier: Mutex::default(),
-            hot: AtomicUsize::default(),
+            last_written: AtomicUsize::default(),
             tally: Mutex::default(),
             over: AtomicBool::new(false),
         }
@@ -152,7 +152,7 @@ impl Run {
         self.begun.elapsed()
     }
 
-    /// Whether writers and checkers are to end.
+    /// Whether writers and checkers must end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl Run {
         self.tally.lock().expect("no panic before")
     }
 
-    /// Whether a register grants at a place.
+    /// The question whether a register grants at a place.
     pub fn question(&self, register: usize, place: u8) -> Question {
         let Register { kind, number, .. } = &self.registers[register];
         let [subject, resource] = kind.question(*number, place);
@@ -169,12 +169,12 @@ impl Run {
     }
 
     pub fn schema(&self) -> &Schema {
-        &self.home.schema
+        &self.setup.schema
     }
 
     /// Whether the instances share a Redis.
     pub fn is_shared(&self) -> bool {
-        self.home.redis.is_some()
+        self.setup.redis.is_some()
     }
 
     /// How many instances are asked.
@@ -194,21 +194,21 @@ impl Run {
 
     /// Starts an instance in the place of another.
     pub async fn replace(&self, place: usize) {
-        let next = Arc::new(Instance::start(&self.home).await);
+        let next = Arc::new(Instance::start(&self.setup).await);
         self.instances.write().expect("no panic before")[place] = next;
     }
 
     /// The register whose write was acknowledged last.
-    pub fn hot(&self) -> usize {
-        self.hot.load(Ordering::Relaxed)
+    pub fn last_written(&self) -> usize {
+        self.last_written.load(Ordering::Relaxed)
     }
 
-    /// A write of this register was acknowledged just now.
-    pub fn heat(&self, register: usize) {
-        self.hot.store(register, Ordering::Relaxed);
+    /// Records that a write of this register was just acknowledged.
+    pub fn set_last_written(&self, register: usize) {
+        self.last_written.store(register, Ordering::Relaxed);
     }
 
-    /// Keeps the token of an answer, for whoever asks next of whichever instance.
+    /// Keeps the token of an answer, for a later request to any instance.
     pub fn keep(&self, token: Earlier) {
         let mut earlier = self.earlier.lock().expect("no panic before");
         earlier.push_back(token);

@@ -1,15 +1,17 @@
-//! What a run saw: answers that were judged, errors, faults, how stale an answer was at worst, and what was wrong.
+//! The tally of a run: judged answers, errors, faults, the worst staleness, and wrong answers.
+//!
+//! Only counts and prints.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use permcached::{check::CheckError, question::Tier};
 
-use super::{faults::Suffered, register::Shown};
+use super::{faults::FaultReport, register::Shown};
 
-/// How many violations are shown.
+/// How many violations are printed.
 const SHOWN_MAX: usize = 5;
 
-/// How an answer's freshness was demanded.
+/// The consistency of a request, and where its token came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     MinimizeLatency,
@@ -19,7 +21,7 @@ pub enum Mode {
     AsOf,
     FullyConsistent,
     MaxAge,
-    /// As of an invalidation, or asked after one.
+    /// At least as fresh as an invalidation, or sent to the instance that received one.
     Invalidated,
 }
 
@@ -51,19 +53,19 @@ pub struct Judged {
     pub answers: u64,
     pub allowed: u64,
     pub from_memory: u64,
-    /// For how long what an answer shows had been replaced at the asking, at worst.
+    /// For how long the state that an answer shows had been replaced when the question was asked, at worst.
     pub staleness_max: Duration,
 }
 
-/// What was answered while things of one kind were done, and until all had recovered.
+/// The answers during faults of one kind, until all instances had recovered.
 #[derive(Debug, Default)]
-struct Under {
+struct DuringFault {
     answers: u64,
     errors: u64,
     staleness_max: Duration,
 }
 
-/// What a run saw.
+/// The tally of a run.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub lasted: Duration,
@@ -71,18 +73,18 @@ pub struct Tally {
     repeats: u64,
     judged: BTreeMap<Mode, Judged>,
     errors: BTreeMap<&'static str, u64>,
-    /// Invalidations: those that others were told of, those that they were not, those that failed.
+    /// The numbers of invalidations that were published, that were not published, and that failed.
     invalidations: [u64; 3],
-    suffered: Vec<Suffered>,
-    /// What is being done.
-    suffers: Option<&'static str>,
-    under: BTreeMap<&'static str, Under>,
+    faults: Vec<FaultReport>,
+    /// The kind of the current fault.
+    fault: Option<&'static str>,
+    during_fault: BTreeMap<&'static str, DuringFault>,
     violations: u64,
     shown: Vec<String>,
 }
 
 impl Tally {
-    /// A write was acknowledged, after it was sent again so often.
+    /// Counts a write that was acknowledged after so many repeats.
     pub fn wrote(&mut self, repeats: u64) {
         self.writes += 1;
         self.repeats += repeats;
@@ -94,39 +96,44 @@ impl Tally {
         judged.allowed += u64::from(matches!(shown, Shown::Allowed(_)));
         judged.from_memory += u64::from(tier == Tier::Memory);
         judged.staleness_max = judged.staleness_max.max(staleness);
-        if let Some(under) = self.under() {
-            under.answers += 1;
-            under.staleness_max = under.staleness_max.max(staleness);
+        if let Some(during) = self.during_fault() {
+            during.answers += 1;
+            during.staleness_max = during.staleness_max.max(staleness);
         }
     }
 
-    fn under(&mut self) -> Option<&mut Under> {
-        self.suffers.map(|kind| self.under.entry(kind).or_default())
+    fn during_fault(&mut self) -> Option<&mut DuringFault> {
+        self.fault.map(|kind| self.during_fault.entry(kind).or_default())
     }
 
-    /// What is being done from now on.
-    pub fn suffers(&mut self, kind: Option<&'static str>) {
-        self.suffers = kind;
+    /// Counts what follows for a fault of this kind too.
+    pub fn begin_fault(&mut self, kind: &'static str) {
+        self.fault = Some(kind);
+    }
+
+    /// All instances have recovered, or had the time to.
+    pub fn end_fault(&mut self) {
+        self.fault = None;
     }
 
     pub fn failed(&mut self, error: &CheckError) {
         *self.errors.entry(error.as_str()).or_default() += 1;
-        if let Some(under) = self.under() {
-            under.errors += 1;
+        if let Some(during) = self.during_fault() {
+            during.errors += 1;
         }
     }
 
-    /// An invalidation was published or not, or failed.
+    /// Counts an invalidation. `is_published` is none if it failed.
     pub fn invalidated(&mut self, is_published: Option<bool>) {
         let [published, unpublished, failed] = &mut self.invalidations;
         *is_published.map_or(failed, |is_published| if is_published { published } else { unpublished }) += 1;
     }
 
-    pub fn suffered(&mut self, suffered: Suffered) {
-        self.suffered.push(suffered);
+    pub fn report(&mut self, fault: FaultReport) {
+        self.faults.push(fault);
     }
 
-    /// Only the first ones are kept: what follows is mostly the same.
+    /// Counts a violation. Keeps only the first texts, because later ones are mostly the same.
     pub fn violated(&mut self, what: String) {
         self.violations += 1;
         if self.shown.len() < SHOWN_MAX {
@@ -134,7 +141,7 @@ impl Tally {
         }
     }
 
-    /// What was seen in a mode.
+    /// The right answers of a mode.
     pub fn of(&self, mode: Mode) -> &Judged {
         static NONE: Judged = Judged { answers: 0, allowed: 0, from_memory: 0, staleness_max: Duration::ZERO };
         self.judged.get(&mode).unwrap_or(&NONE)
@@ -162,14 +169,14 @@ impl fmt::Display for Tally {
         writeln!(f, "invalidations: {published} published, {unpublished} not, {failed} failed")?;
         let errors: Vec<String> = self.errors.iter().map(|(error, count)| format!("{count} {error}")).collect();
         writeln!(f, "errors: {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
-        writeln!(f, "{} faults:", self.suffered.len())?;
-        for suffered in &self.suffered {
-            writeln!(f, "  {suffered}")?;
+        writeln!(f, "{} faults:", self.faults.len())?;
+        for fault in &self.faults {
+            writeln!(f, "  {fault}")?;
         }
-        for (kind, Under { answers, errors, staleness_max }) in &self.under {
-            let of_kind = || self.suffered.iter().filter(|suffered| suffered.kind == *kind);
-            let recovered = of_kind().flat_map(|suffered| &suffered.recovered).max().copied().unwrap_or_default();
-            let settled = of_kind().filter_map(|suffered| suffered.settled).max();
+        for (kind, DuringFault { answers, errors, staleness_max }) in &self.during_fault {
+            let of_kind = || self.faults.iter().filter(|fault| fault.kind == *kind);
+            let recovered = of_kind().flat_map(|fault| &fault.recovered).max().copied().unwrap_or_default();
+            let settled = of_kind().filter_map(|fault| fault.settled).max();
             let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
             let count = of_kind().count();
             writeln!(

@@ -1,6 +1,6 @@
-//! Writers: each changes the document of one register for ever, by bare MongoDB writes, and keeps its history.
+//! Writers: each changes the document of one register until the run ends, by plain MongoDB writes, and records its history.
 //!
-//! What it writes follows from its seed alone; when, from how fast the set acknowledges.
+//! What a writer writes follows from its seed alone. When it writes does not: that depends on how fast the set acknowledges.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,23 +23,23 @@ const WRITE_TIME: Duration = Duration::from_secs(3);
 /// How long to wait before a write that failed is sent again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a writer rests after a write, at most.
+/// The longest pause of a writer after a write.
 const REST_MAX_MS: u64 = 400;
 
 /// How many writes in a hundred follow the last one at once.
 const WITHOUT_REST_PERCENT: u8 = 20;
 
-/// How many writes in a hundred are the last of a transaction that changes many documents.
+/// How many writes in a hundred are the last in a transaction that changes many documents.
 const IN_A_CROWD_PERCENT: u8 = 2;
 
-/// How soon a grant ends that is to end during the run, in milliseconds.
+/// How soon a grant ends if it ends during the run, in milliseconds.
 const SOON_MS: std::ops::Range<Millis> = 100..2_000;
 
-/// By when the others end, in milliseconds.
+/// How soon the other grants end, in milliseconds.
 const LATE_MS: Millis = 24 * 3_600 * 1_000;
 
-/// The transaction number before the first. The driver hands out sessions that it has used, with low numbers: a write under a
-/// number that was used is taken for a repetition, and acknowledged without being done.
+/// The number before the first transaction number. The driver reuses sessions, whose numbers so far are low. The server takes a
+/// write under a number that was used for a repetition, and acknowledges it without doing it.
 const FIRST_NUMBER: i64 = 1 << 32;
 
 /// Writes until the run ends.
@@ -60,7 +60,7 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
         let (moment, repeats) = session.write_until_acknowledged(&command, crowd.as_ref()).await;
         let acknowledged = run.now();
         register.history().acknowledge(acknowledged, moment);
-        run.heat(index);
+        run.set_last_written(index);
         run.tally().wrote(repeats);
         if rng.u8(..100) >= WITHOUT_REST_PERCENT {
             sleep(Duration::from_millis(rng.u64(..REST_MAX_MS))).await;
@@ -68,7 +68,7 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
     }
 }
 
-/// Grants, moves, revokes or deletes. A state is never written twice running: its end has changed at least.
+/// The next state: grants, moves, revokes or deletes. No state is written twice in a row, because `until` changes each time.
 fn next(state: State, until: Millis, rng: &mut Rng) -> State {
     let place = state.place.unwrap_or_else(|| rng.u8(..PLACES));
     let granted = State { place: Some(place), is_active: true, until };
@@ -80,9 +80,9 @@ fn next(state: State, until: Millis, rng: &mut Rng) -> State {
     }
 }
 
-/// A session of a writer's own, with its transaction numbers. The server refuses a write whose number is lower than one
-/// that it has seen. So an attempt that was given up, and lies in some frozen node's socket, cannot take effect once a
-/// later attempt was acknowledged: without that, histories would not be what they say.
+/// A writer's own session, with its transaction numbers. The server refuses a write whose number is lower than one that it has
+/// seen. So an abandoned attempt that waits in the socket of a frozen node cannot take effect after a later attempt was
+/// acknowledged. Without that, the recorded histories would be wrong.
 struct Session {
     database: Database,
     session: ClientSession,
@@ -95,7 +95,7 @@ impl Session {
         Self { database, session, number: FIRST_NUMBER }
     }
 
-    /// The moment that covers the write, and how often it was sent again. With `crowd` it is one transaction with that.
+    /// Returns the moment that covers the write, and how often it was sent again. With `crowd`, both are one transaction.
     async fn write_until_acknowledged(&mut self, command: &Document, crowd: Option<&Document>) -> (Moment, u64) {
         let mut repeats = 0;
         loop {
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// One attempt. Nothing comes back where it is not known to have succeeded.
+    /// One attempt. Returns none if it is not known to have succeeded.
     async fn attempt(&mut self, command: &Document, crowd: Option<&Document>) -> Option<Moment> {
         let wait_ms = i64::try_from(WRITE_TIME.as_millis()).expect("it is small");
         let acknowledged = doc! { "writeConcern": { "w": "majority", "wtimeout": wait_ms } };

@@ -1,4 +1,6 @@
-//! What is done to an instance: it ends, and another one starts in its place.
+//! Faults of an instance: it stops, and another one starts in its place.
+//!
+//! Does not wait for its recovery; `faults` does.
 
 use std::time::Duration;
 
@@ -7,40 +9,41 @@ use tokio::time::sleep;
 use super::followers;
 use crate::{history::run::Run, support::redis::Redis};
 
-/// What is done.
+/// What happens to the instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceFault {
-    /// The one that speaks ends without a word. It is still asked for a while, and answers by what it knows.
-    LeaderEnded,
-    /// The one that speaks leaves that to others, and ends.
+    /// The leader stops without releasing its lease. It is still asked for a while, and answers from what it knows.
+    LeaderStopped,
+    /// The leader releases its lease, and stops.
     LeaderRetired,
-    /// One that listens ends without a word.
-    ListenerEnded,
-    /// One ends, Redis is set back to an old dump, and the next one starts by the old log.
-    BornLate,
+    /// A subscriber stops.
+    SubscriberStopped,
+    /// A subscriber stops, Redis is reset to an old dump, and the next instance starts from the old log.
+    OldLogRestored,
 }
 
 impl InstanceFault {
-    pub(super) const ALL: [Self; 4] = [Self::LeaderEnded, Self::LeaderRetired, Self::ListenerEnded, Self::BornLate];
+    pub(super) const ALL: [Self; 4] =
+        [Self::LeaderStopped, Self::LeaderRetired, Self::SubscriberStopped, Self::OldLogRestored];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::LeaderEnded => "the speaker ended",
-            Self::LeaderRetired => "the speaker retired",
-            Self::ListenerEnded => "a listener ended",
-            Self::BornLate => "an instance born late by an old log",
+            Self::LeaderStopped => "the leader stopped",
+            Self::LeaderRetired => "the leader released its lease and stopped",
+            Self::SubscriberStopped => "a subscriber stopped",
+            Self::OldLogRestored => "an instance started from an old log",
         }
     }
 
-    /// Does it, and starts another instance after so long. Says what else there is to know.
+    /// Stops an instance, and starts another one after `lasts`. Returns a note for the report.
     pub(super) async fn inflict(self, redis: Option<&mut Redis>, lasts: Duration, run: &Run) -> String {
         let leader = followers(run).await.first().copied().unwrap_or_default();
         let place = match self {
-            Self::LeaderEnded | Self::LeaderRetired => leader,
-            Self::ListenerEnded | Self::BornLate => (leader + 1) % run.count(),
+            Self::LeaderStopped | Self::LeaderRetired => leader,
+            Self::SubscriberStopped | Self::OldLogRestored => (leader + 1) % run.count(),
         };
         let ending = run.instance(place);
-        let dump = redis.as_ref().filter(|_| self == Self::BornLate).map(|redis| redis.dump());
+        let dump = redis.as_ref().filter(|_| self == Self::OldLogRestored).map(|redis| redis.dump());
         if self == Self::LeaderRetired {
             ending.app.retire().await;
         }

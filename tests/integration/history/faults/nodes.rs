@@ -1,4 +1,6 @@
-//! What is done to the nodes of a replica set.
+//! Faults of the nodes of a replica set.
+//!
+//! Does not wait for the instances' recovery; `faults` does.
 
 use std::time::Duration;
 
@@ -16,15 +18,15 @@ use crate::{
 /// How long the oplog may take to roll over, and the instances to notice that it has.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long streams fail at least before what they have not heard is taken for lost: far longer than a command of theirs that
-/// was under way when they began to fail.
+/// How long streams fail, at least, before the events that they have not shown count as lost: far longer than any of their
+/// commands that was in progress when they began to fail.
 const OUTAGE_MIN: Duration = Duration::from_secs(3);
 
-/// What the oplog is filled with at once: a good part of what it holds.
+/// How much is written to the oplog at once: a large part of its size.
 const FILLER_DOCUMENTS: usize = 16;
 const FILLER_BYTES: usize = 64 * 1_024;
 
-/// What is done.
+/// What happens to the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeFault {
     /// The primary is killed, and started again once another one is elected.
@@ -33,7 +35,7 @@ pub enum NodeFault {
     SteppedDown,
     /// The primary is frozen until another one is elected and a while longer, and thawed.
     Frozen,
-    /// The instances hear nothing until the oplog holds nothing of what they have heard.
+    /// The instances' streams fail until the oplog contains nothing that the instances have applied.
     RolledOver,
     /// All nodes are frozen.
     AllFrozen,
@@ -56,7 +58,7 @@ impl NodeFault {
         }
     }
 
-    /// Does it, for as long as `lasts` where it could be of any length, and undoes it. Says what else there is to know.
+    /// Causes the fault, for as long as `lasts` if any length is possible, and undoes it. Returns a note for the report.
     pub(super) async fn inflict(self, set: &mut ReplicaSet, lasts: Duration, run: &Run) -> String {
         let primary = set.primary().await;
         match self {
@@ -103,7 +105,7 @@ async fn until_another(set: &ReplicaSet, primary: usize) -> String {
     format!("another elected after {:.1?}", started.elapsed())
 }
 
-/// The old primary stays behind as a secondary that answers, on which the streams of the instances were.
+/// The old primary, which the instances' streams use, becomes a secondary that answers and stays behind.
 async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> String {
     const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
     for stall in STALLS {
@@ -120,8 +122,8 @@ async fn stepped_down(set: &ReplicaSet, primary: usize, lasts: Duration) -> Stri
     format!("{elected}, lagged by {lag} s")
 }
 
-/// The instances' streams fail on the primary until all that they have not heard is gone from its oplog. That one of them
-/// does not notice then is a violation. Nothing comes back where another primary was elected meanwhile: on that one the
+/// The instances' streams fail on the primary until its oplog no longer has the events that they have not shown. It is a
+/// violation if an instance does not notice this. Returns none if another primary was elected meanwhile: on that one the
 /// streams do not fail, and its oplog may reach further back.
 async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<String> {
     let elected = term(set, primary).await;
@@ -134,7 +136,7 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<Stri
     let documents = vec![doc! { "filler": "x".repeat(FILLER_BYTES) }; FILLER_DOCUMENTS];
     let rolling = async {
         let mut filled = Ok(());
-        // Of a stream that fails no command has lasted this long: what has been applied now stays as it is.
+        // By then no command that was sent before the failures can still return, so the watermarks stand still.
         let surely = Instant::now() + OUTAGE_MIN;
         while filled.is_ok() && (Instant::now() < surely || oldest(set, primary).await <= applied()) {
             filled = filler.insert_many(&documents).await.map(drop);
@@ -151,18 +153,18 @@ async fn rolled_over(set: &ReplicaSet, primary: usize, run: &Run) -> Option<Stri
         }
     };
     let has_noticed = timeout(PATIENCE, noticing).await.is_ok();
-    // Whoever is elected between may still have what this one has lost.
+    // A primary that was elected meanwhile may still have the events that this one has lost.
     let primary = set.primary().await;
     if term(set, primary).await != elected {
         return None;
     }
     if !has_noticed {
-        run.tally().violated(format!("the oplog rolled over, and went unnoticed: a floor is not above {lost:?}"));
+        run.tally().violated(format!("the oplog rolled over unnoticed: a floor is not above {lost:?}"));
     }
-    Some(if has_noticed { "each instance's floor rose" } else { "and went unnoticed" }.to_owned())
+    Some(if has_noticed { "each instance's floor rose" } else { "unnoticed" }.to_owned())
 }
 
-/// How often a primary has been elected, as far as a node knows.
+/// The term of the replica set, according to a node: each election increments it.
 async fn term(set: &ReplicaSet, node: usize) -> i64 {
     let status = set.run(node, doc! { "replSetGetStatus": 1 }).await;
     status.get_i64("term").expect("a set has terms")
@@ -178,7 +180,8 @@ async fn oldest(set: &ReplicaSet, node: usize) -> Moment {
     }
 }
 
-/// A fault, and how long it lasts where it could be of any length. Every other frozen primary is thawed when another is elected.
+/// A random fault, and how long it lasts if any length is possible. Half of the frozen primaries are thawed when another one is
+/// elected.
 pub(super) fn at_random(rng: &mut Rng, lasts_max: Duration) -> (NodeFault, Duration) {
     let fault = NodeFault::ALL[rng.usize(..NodeFault::ALL.len())];
     let lasts = lasts_max.mul_f32(rng.f32());

@@ -1,4 +1,6 @@
-//! What is done to the Redis that instances share: to the server, to its keys, to what may be said over it.
+//! Faults of the Redis that the instances share: of the server, of its keys, and of what is published over it.
+//!
+//! Does not wait for the instances' recovery; `faults` does.
 
 use std::time::Duration;
 
@@ -10,76 +12,76 @@ use tokio::time::{Instant, sleep};
 use super::POLL;
 use crate::{history::run::wall, support::redis::Redis};
 
-/// How soon what was said is gone from a log that is trimmed.
+/// How long a new entry stays in a log that is trimmed.
 const TURN: Duration = Duration::from_millis(1);
 
-/// What is done.
+/// What happens to Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisFault {
     /// It is frozen and thawed.
     Frozen,
     /// It is killed, and started again with nothing.
     Killed,
-    /// It is started again with what it held once.
-    SetBack,
-    /// A replica takes its place that lacks the last writes.
+    /// It is started again from an old dump.
+    Reset,
+    /// A replica that lacks the last writes takes its place.
     FailedOver,
     /// All keys are removed, again and again.
     Flushed,
-    /// The log is removed or cut short so often that hardly anybody finds something there, while subscriptions break.
+    /// The log is removed or trimmed so often that instances rarely find an entry in it, while subscriptions break.
     Trimmed,
     /// All connections break, again and again.
     CutOff,
-    /// The lease is a stranger's.
+    /// Another client has the lease.
     Deposed,
-    /// The lease is taken away again and again, so that several speak.
+    /// The lease is removed again and again, so that there are several leaders.
     Contended,
     /// Nothing can be published.
-    Silenced,
-    /// What is said for a while is neither published nor in the log, and the log is gone: who only listens has missed it.
-    Unheard,
+    PublishRefused,
+    /// For a while change batches are neither published nor logged, and the log is removed, so that subscribers have a gap.
+    ChangeBatchesLost,
     /// There is no memory left.
     Full,
-    /// Somebody says things of moments that never come, which then stand in the log too.
-    Strange,
+    /// A client publishes change batches and hints about moments that never come. The change batches stay in the log too.
+    FutureMoments,
 }
 
 impl RedisFault {
     pub(super) const ALL: [Self; 13] = [
         Self::Frozen,
         Self::Killed,
-        Self::SetBack,
+        Self::Reset,
         Self::FailedOver,
         Self::Flushed,
         Self::Trimmed,
         Self::CutOff,
         Self::Deposed,
         Self::Contended,
-        Self::Silenced,
-        Self::Unheard,
+        Self::PublishRefused,
+        Self::ChangeBatchesLost,
         Self::Full,
-        Self::Strange,
+        Self::FutureMoments,
     ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Frozen => "Redis frozen",
             Self::Killed => "Redis killed",
-            Self::SetBack => "Redis set back to an old dump",
+            Self::Reset => "Redis reset to an old dump",
             Self::FailedOver => "Redis failed over, the last writes lost",
             Self::Flushed => "Redis flushed",
             Self::Trimmed => "the log trimmed",
             Self::CutOff => "connections to Redis cut",
-            Self::Deposed => "a stranger has the lease",
+            Self::Deposed => "another client has the lease",
             Self::Contended => "the lease taken away",
-            Self::Silenced => "nothing published",
-            Self::Unheard => "statements lost",
+            Self::PublishRefused => "nothing published",
+            Self::ChangeBatchesLost => "change batches lost",
             Self::Full => "Redis full",
-            Self::Strange => "strange statements",
+            Self::FutureMoments => "change batches about the future",
         }
     }
 
-    /// Does it, for as long as `lasts`, and undoes it. Says what else there is to know.
+    /// Causes the fault, for as long as `lasts`, and undoes it. Returns a note for the report.
     pub(super) async fn inflict(self, redis: &mut Redis, lasts: Duration) -> String {
         match self {
             Self::Frozen => {
@@ -92,7 +94,7 @@ impl RedisFault {
                 sleep(lasts).await;
                 redis.start_again();
             }
-            Self::SetBack => {
+            Self::Reset => {
                 let dump = redis.dump();
                 sleep(lasts).await;
                 redis.restart_from(&dump);
@@ -111,17 +113,17 @@ impl RedisFault {
             Self::Deposed => {
                 let life = lasts.as_millis().to_string();
                 for lease in keys(redis, "pc:lease:*") {
-                    redis.run(&["SET", &lease, "stranger", "PX", &life]);
+                    redis.run(&["SET", &lease, "another client", "PX", &life]);
                 }
                 sleep(lasts).await;
             }
             Self::Contended => again_and_again(lasts, || remove(redis, "pc:lease:*")).await,
-            Self::Silenced => {
+            Self::PublishRefused => {
                 redis.run(&["ACL", "SETUSER", "default", "-publish"]);
                 sleep(lasts).await;
                 redis.run(&["ACL", "SETUSER", "default", "+@all"]);
             }
-            Self::Unheard => {
+            Self::ChangeBatchesLost => {
                 redis.run(&["ACL", "SETUSER", "default", "-publish", "-xadd"]);
                 sleep(lasts).await;
                 remove(redis, "pc:log:*");
@@ -132,23 +134,23 @@ impl RedisFault {
                 sleep(lasts).await;
                 redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
             }
-            Self::Strange => again_and_again(lasts, || say_strange_things(redis)).await,
+            Self::FutureMoments => again_and_again(lasts, || publish_future_moments(redis)).await,
         }
         format!("for {lasts:.1?}")
     }
 
-    /// How long it lasts, at random. What is not heard must come again before the others notice that nobody speaks.
+    /// How long it lasts, at random. Lost change batches must end before the subscribers notice that they receive nothing.
     pub(super) fn lasts(self, rng: &mut Rng) -> Duration {
         let millis = match self {
             Self::Frozen => 2_500..6_000,
-            Self::Unheard => 200..1_000,
+            Self::ChangeBatchesLost => 200..1_000,
             _ => 200..5_000,
         };
         Duration::from_millis(rng.u64(millis))
     }
 }
 
-/// Does something until so much time is over.
+/// Repeats an action for as long as `lasts`.
 async fn again_and_again<T>(lasts: Duration, mut it: impl FnMut() -> T) {
     let until = Instant::now() + lasts;
     loop {
@@ -160,7 +162,7 @@ async fn again_and_again<T>(lasts: Duration, mut it: impl FnMut() -> T) {
     }
 }
 
-/// Cuts the connections of a kind: that over which it is asked may be among them.
+/// Cuts the connections of a kind, which may include the one that sends the command.
 fn cut(redis: &Redis, kind: &str) -> bool {
     redis.try_run(&["CLIENT", "KILL", "TYPE", kind]).is_ok()
 }
@@ -175,11 +177,12 @@ fn remove(redis: &Redis, pattern: &str) {
     }
 }
 
-/// What is said between a subscription's end and the next one's beginning is lost, as it is not in the log either.
+/// Removes or trims the logs again and again, and cuts subscriptions. Messages between the end of one subscription and the
+/// beginning of the next are lost, because they are not in the log either.
 async fn trimmed(redis: &Redis, lasts: Duration) {
     let logs = keys(redis, "pc:log:*");
     let client = Client::open(redis.url()).expect("the URL is our own");
-    // A connection that stays: the log must be gone before anybody can read it.
+    // One connection for all commands: the entries must be gone before an instance can read them.
     let mut connection = client.get_connection().expect("it is there");
     let mut run =
         |command: &[&str]| cmd(command[0]).arg(&command[1..]).exec(&mut connection).expect("the command is right");
@@ -200,24 +203,25 @@ async fn trimmed(redis: &Redis, lasts: Duration) {
     }
 }
 
-/// Says that nothing else has changed until tomorrow, and that all is outdated then: in the bytes of statements and of hints.
-fn say_strange_things(redis: &Redis) {
+/// Publishes a change batch without changes that reaches until tomorrow, and a hint that everything is outdated by then, both as
+/// the bus encodes them.
+fn publish_future_moments(redis: &Redis) {
     let tomorrow = Moment::new(u32::try_from(wall() / 1_000).expect("it is before 2106") + 24 * 3_600, 1);
-    let batch = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
-    let batch = postcard::to_allocvec(&batch).expect("it fits into memory");
-    let batch: String = batch.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let change_batch = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
+    let change_batch = postcard::to_allocvec(&change_batch).expect("it fits into memory");
+    let change_batch: String = change_batch.iter().map(|byte| format!("\\{byte:03}")).collect();
     let hint = format!(r#"{{"at":[{},1],"all":true}}"#, tomorrow.seconds());
     let channels = |pattern| redis.read::<Vec<String>>(&["PUBSUB", "CHANNELS", pattern]);
     for channel in channels("pc:changes:*") {
-        redis.run(&["EVAL", &format!("return redis.call('PUBLISH', KEYS[1], '{batch}')"), "1", &channel]);
+        redis.run(&["EVAL", &format!("return redis.call('PUBLISH', KEYS[1], '{change_batch}')"), "1", &channel]);
     }
     for channel in channels("pc:hints:*") {
         redis.run(&["PUBLISH", &channel, &hint]);
     }
     for log in keys(redis, "pc:log:*") {
-        let script = format!("return redis.pcall('XADD', KEYS[1], ARGV[1], 's', '{batch}')");
+        let script = format!("return redis.pcall('XADD', KEYS[1], ARGV[1], 's', '{change_batch}')");
         let entry = format!("{}-{}", tomorrow.seconds(), tomorrow.increment());
-        // The log has got there already, from the second time on.
+        // From the second time on the log is past this entry already.
         let _added_or_not = redis.try_run(&["EVAL", &script, "1", &log, &entry]);
     }
 }
