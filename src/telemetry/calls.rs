@@ -1,5 +1,5 @@
-//! Counts and times gRPC calls, under the metric names that gRPC's own middlewares use. Counting takes no lock, except for the
-//! first call with a method and code.
+//! Counts and times gRPC calls, under the metric names that gRPC's own middlewares use. Counting takes no lock, except
+//! for the first call with a method and code.
 //!
 //! Does not see the calls themselves: the transport passes the list of methods, and reports how each call ends.
 

@@ -1,5 +1,5 @@
-//! Counts answers by permission, outcome and caller. Counting takes no lock and allocates nothing, except for the first answer with
-//! a combination of these.
+//! Counts answers by permission, outcome and caller. Counting takes no lock and allocates nothing, except for the first
+//! answer with a combination of these.
 //!
 //! Logs nothing (`transport/record.rs` does), and counts no errors.
 

@@ -33,8 +33,8 @@ pub fn is_filter(text: &str) -> bool {
     EnvFilter::try_new(text).is_ok()
 }
 
-/// Starts logging to standard error, pretty on a terminal and as JSON otherwise. `filter` has the syntax of `RUST_LOG`. If `traces`
-/// is a URL, spans are sent there.
+/// Starts logging to standard error, pretty on a terminal and as JSON otherwise. `filter` has the syntax of `RUST_LOG`.
+/// If `traces` is a URL, spans are sent there.
 ///
 /// # Errors
 /// What is wrong with the filter or the URL.
@@ -54,8 +54,8 @@ pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
     Ok(Recording(spans))
 }
 
-/// Limits how many log lines of one kind are written a second, so that a flood of requests does not flood the log. Counts the
-/// suppressed ones.
+/// Limits how many log lines of one kind are written a second, so that a flood of requests does not flood the log.
+/// Counts the suppressed ones.
 #[derive(Debug)]
 pub struct RateLimitedLog {
     lines_max: u32,

@@ -1,5 +1,5 @@
-//! Who may call: services, each identified by a token and limited by a scope. One place decides for every method: a method that
-//! is not listed requires the scope `admin`. Health, reflection and HTTP require no token.
+//! Who may call: services, each identified by a token and limited by a scope. One place decides for every method: a
+//! method that is not listed requires the scope `admin`. Health, reflection and HTTP require no token.
 //!
 //! Does not know who a question's subject is, and believes the caller about it.
 
@@ -164,7 +164,8 @@ impl Admission {
     }
 }
 
-/// The admission layer: passes a request on, with its caller as an extension, if the caller may send it and has not too many open.
+/// The admission layer: passes a request on, with its caller as an extension, if the caller may send it and has not too
+/// many open.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
     let is_call = is_call(&request);
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);

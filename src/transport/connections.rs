@@ -32,7 +32,8 @@ use tower_service::Service as _;
 use super::{limits::Limits, tls::Tls};
 use crate::telemetry::RateLimitedLog;
 
-/// The length of HTTP/2's connection preface. A client that has sent less when the handshake timeout is over is disconnected.
+/// The length of HTTP/2's connection preface. A client that has sent less when the handshake timeout is over is
+/// disconnected.
 const PREFACE_BYTES: usize = 24;
 
 /// How often the server pings the other side of an HTTP/2 connection.
@@ -62,8 +63,8 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Accepts and serves connections until the service stops. Then closes the listener, and returns when every open connection
-    /// has ended.
+    /// Accepts and serves connections until the service stops. Then closes the listener, and returns when every open
+    /// connection has ended.
     pub(super) async fn serve(mut self) {
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let mut connections = JoinSet::new();

@@ -1,5 +1,5 @@
-//! Converts messages to questions and consistencies, and answers to messages. Every field is validated, and every violation is
-//! reported with its field.
+//! Converts messages to questions and consistencies, and answers to messages. Every field is validated, and every
+//! violation is reported with its field.
 //!
 //! Knows the names of the schema only through `schema`, and checks no permission.
 
@@ -39,8 +39,8 @@ pub(super) fn questions_for_all(
     with_parts(subject, resource, |subject, resource| schema.questions_for_all(subject, &resource.r#type, &resource.id))
 }
 
-/// Reads the subject and the resource. A missing one does not stop the validation of the other, so that one response names all
-/// violations.
+/// Reads the subject and the resource. A missing one does not stop the validation of the other, so that one response
+/// names all violations.
 fn with_parts<T>(
     subject: Option<&proto::Subject>,
     resource: Option<&proto::Resource>,
@@ -183,7 +183,8 @@ pub(super) fn tier(tier: Tier) -> proto::Tier {
     }
 }
 
-/// Converts a date of MongoDB's. A date outside the years 1 to 9999, which protobuf cannot express, becomes the nearest that it can.
+/// Converts a date of MongoDB's. A date outside the years 1 to 9999, which protobuf cannot express, becomes the nearest
+/// that it can.
 pub(super) fn timestamp(millis: Millis) -> Timestamp {
     const FIRST: Millis = -62_135_596_800_000;
     const LAST: Millis = 253_402_300_799_999;

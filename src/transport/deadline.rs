@@ -1,5 +1,5 @@
-//! How long a request may take: the caller's `grpc-timeout`, within our own bound. A margin is subtracted, so that the answer still
-//! arrives in time, and with our status rather than the transport's.
+//! How long a request may take: the caller's `grpc-timeout`, within our own bound. A margin is subtracted, so that the
+//! answer still arrives in time, and with our status rather than the transport's.
 //!
 //! Enforces nothing: the handlers pass the deadline on, and what they call keeps it.
 

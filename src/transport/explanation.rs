@@ -1,5 +1,5 @@
-//! Converts an evaluation's tree to an `ExplainResponse`: a flat list of steps, each with its depth. A nested message could be
-//! deeper than clients decode.
+//! Converts an evaluation's tree to an `ExplainResponse`: a flat list of steps, each with its depth. A nested message
+//! could be deeper than clients decode.
 //!
 //! Evaluates nothing, and shows secrets only as hashes, because the facts contain nothing else.
 
@@ -121,8 +121,8 @@ impl Writer<'_> {
         step.step = kind.into();
     }
 
-    /// Fills in a relation and its object, and the fact that it was read from, unless the relation cannot lead to the subject:
-    /// then no fact was read.
+    /// Fills in a relation and its object, and the fact that it was read from, unless the relation cannot lead to the
+    /// subject: then no fact was read.
     fn at(&self, number: RelationId, id: &Id, step: &mut proto::Explanation) {
         let relation = self.schema.relation(number);
         let owner = match relation.owner {

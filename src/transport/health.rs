@@ -73,7 +73,8 @@ impl Current {
         if *self.is_draining.borrow() { Health::Draining } else { self.health.borrow().clone() }
     }
 
-    /// Keeps gRPC's health service up to date about these services until the service stops. Its last report is `NOT_SERVING`.
+    /// Keeps gRPC's health service up to date about these services until the service stops. Its last report is
+    /// `NOT_SERVING`.
     pub(super) async fn report(mut self, mut reporter: HealthReporter, services: &[&str]) {
         let mut reported = None;
         while !*self.is_draining.borrow() {
@@ -92,7 +93,8 @@ impl Current {
             }
         }
         set(&reporter, services, ServingStatus::NotServing).await;
-        // Ends the streams of `Health.Watch` after their clients received the last report. Otherwise they would delay the drain.
+        // Ends the streams of `Health.Watch` after their clients received the last report. Otherwise they would delay
+        // the drain.
         for service in services {
             reporter.clear_service_status(service).await;
         }

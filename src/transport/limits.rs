@@ -19,8 +19,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// The largest headers of a request, in bytes.
     pub header_bytes_max: u32,
-    /// How long a client may take for the TLS handshake, then to send the protocol preface, and for the head of each HTTP/1.1
-    /// request.
+    /// How long a client may take for the TLS handshake, then to send the protocol preface, and for the head of each
+    /// HTTP/1.1 request.
     pub handshake_timeout: Duration,
     /// How long a request may take to arrive and be answered, or its stream to begin.
     pub request_timeout: Duration,

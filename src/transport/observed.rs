@@ -1,5 +1,5 @@
-//! The outermost layer of the port: counts each gRPC call, times it from its arrival to its last byte and, if traces are on, makes
-//! a span of it. Other requests pass through untouched.
+//! The outermost layer of the port: counts each gRPC call, times it from its arrival to its last byte and, if traces
+//! are on, makes a span of it. Other requests pass through untouched.
 //!
 //! Decides nothing. Of a call it reads the path, the status and the trace headers only.
 

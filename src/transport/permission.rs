@@ -76,7 +76,8 @@ impl PermissionApi {
         Self { record: self.record.logging(share), ..self }
     }
 
-    /// Takes a permit for a request, and reads its consistency and deadline. Adds what is wrong with the consistency to `violations`.
+    /// Takes a permit for a request, and reads its consistency and deadline. Adds what is wrong with the consistency to
+    /// `violations`.
     fn admit(
         &self,
         metadata: &MetadataMap,

@@ -106,8 +106,8 @@ impl fmt::Display for ShownSubject<'_> {
     }
 }
 
-/// An object as the log shows it. For a secret id not even the hash is shown, as somebody who knows the secret could search for
-/// its hash.
+/// An object as the log shows it. For a secret id not even the hash is shown, as somebody who knows the secret could
+/// search for its hash.
 struct Shown<'a>(&'a str, &'a Id);
 
 impl fmt::Display for Shown<'_> {

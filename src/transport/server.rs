@@ -91,9 +91,9 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `stop` completes. Health, HTTP and reflection answer from the start, the application's services as soon as `apis`
-/// has them. After `stop`, health reports that the service is draining, Watch streams end, and open requests have
-/// `drain_timeout` to finish.
+/// Serves until `stop` completes. Health, HTTP and reflection answer from the start, the application's services as soon
+/// as `apis` has them. After `stop`, health reports that the service is draining, Watch streams end, and open requests
+/// have `drain_timeout` to finish.
 ///
 /// # Errors
 /// [`ServeError`].

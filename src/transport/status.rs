@@ -54,8 +54,8 @@ pub(super) fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }
 
-/// The status of a check that failed. `moment_field` is the field in which the request names the moment that its answer must cover.
-/// The source's own error message is for the log only.
+/// The status of a check that failed. `moment_field` is the field in which the request names the moment that its answer
+/// must cover. The source's own error message is for the log only.
 pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     let message = error.to_string();
     match error {

@@ -1,5 +1,5 @@
-//! TLS on the port: reads certificates from files and reloads them when they change. With a client authority, clients must present
-//! certificates too. Offers TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1.
+//! TLS on the port: reads certificates from files and reloads them when they change. With a client authority, clients
+//! must present certificates too. Offers TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1.
 //!
 //! Accepts no connections (`connections` does), and identifies no caller: a client certificate replaces no token.
 
@@ -95,8 +95,8 @@ impl Tls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Reloads the files whenever they change, and never returns. New contents apply to connections accepted afterwards. If they
-    /// cannot be used, the earlier ones stay.
+    /// Reloads the files whenever they change, and never returns. New contents apply to connections accepted
+    /// afterwards. If they cannot be used, the earlier ones stay.
     pub(super) async fn reload_when_changed(self) {
         let mut ticks = interval(RELOAD_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -12,8 +12,8 @@ use super::{
 /// How many imports are followed from a name to its definition. Only imports of each other would take more.
 const IMPORTS_MAX: usize = 16;
 
-/// Siblings, each with all the files below it, do not depend on each other in a circle. So every module can be read after those that
-/// it uses.
+/// Siblings, each with all the files below it, do not depend on each other in a circle. So every module can be read
+/// after those that it uses.
 ///
 /// A file depends on the files that define what it names. An item that a module re-exports counts for the file that defines it, so
 /// a file may take its sibling's items from their parent. A module's own file and the files below it may use each other: the

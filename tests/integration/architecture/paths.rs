@@ -1,5 +1,5 @@
-//! The paths that a Rust file names, with their lines: in `use`, in code, and in the arguments of macros, which a syntax tree would not
-//! show.
+//! The paths that a Rust file names, with their lines: in `use`, in code, and in the arguments of macros, which a
+//! syntax tree would not show.
 //!
 //! Reads tokens, not comments, documentation and strings. Knows no rules.
 

@@ -89,7 +89,7 @@ async fn the_whole_protocol_is_told_with_its_comments() {
         let methods: Vec<_> = calls.service[0].method.iter().map(MethodDescriptorProto::name).collect();
         assert_eq!(methods, ["Check", "BatchCheck", "ListPermissions", "Explain"]);
         for (file, comment) in [
-            ("permcached/v1/permission_service.proto", "May this subject do this to that resource?"),
+            ("permcached/v1/permission_service.proto", "may this subject do this to that resource?"),
             ("permcached/v1/core.proto", "Never empty, never `*`."),
         ] {
             let locations = files[file].source_code_info.iter().flat_map(|info| &info.location);
