@@ -1,14 +1,14 @@
-//! `Check` as it is served, everything warm; beside an empty tonic service with the same messages, in the same run.
+//! Measures `Check` with warm caches, beside an empty tonic service with the same messages, in the same run.
 //!
-//! Each is a process of its own, on the same machine as who asks: connections that each keep some questions under way. The two
-//! take turns, so that what else the machine does falls on both. The client is as bare as HTTP/2 allows, since it takes its
-//! part of the same cores.
+//! Each service is a process of its own, on the same machine as the client, which keeps several questions open on each connection. The
+//! two take turns, so that other load on the machine affects both. The client is as small as HTTP/2 allows, because it uses the
+//! same cores. Does not measure cold caches.
 
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a bench that cannot run says so, and prints what it found"
+    reason = "a bench that cannot run panics with the reason, and prints its results"
 )]
 
 use std::{
@@ -36,33 +36,33 @@ use tokio::{
 };
 use tonic::{Response, Status, transport::Server, transport::server::TcpIncoming};
 
-/// How many connections there are.
+/// The number of connections.
 const CONNECTIONS: usize = 8;
 
-/// How many questions each keeps under way.
+/// How many questions are open on each connection.
 const STREAMS: usize = 16;
 
-/// How often each is asked, the other one in between.
+/// How many rounds each service has, alternating with the other.
 const ROUNDS: usize = 5;
 
-/// How long a round is.
+/// The length of a round.
 const ROUND_TIME: Duration = Duration::from_secs(4);
 
-/// How long both are asked before anything is measured.
+/// How long both services run before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Which part of the empty service's requests a second is to be reached.
+/// The target: this share of the empty service's requests a second.
 const TARGET: f64 = 0.9;
 
-/// How many times its 99th percentile may be taken.
+/// The target: at most this multiple of the empty service's 99th percentile.
 const TARGET_P99: f64 = 1.2;
 
-/// The argument with which this program is the empty service.
+/// The argument that makes this program run as the empty service.
 const EMPTY: &str = "empty-service";
 
 const TOKEN: &str = "a-token-of-this-bench";
 
-/// A service that knows one answer.
+/// A service that always gives the same answer.
 struct Empty(CheckResponse);
 
 #[tonic::async_trait]
@@ -87,7 +87,7 @@ impl PermissionService for Empty {
     }
 }
 
-/// Serves the answer that stands on the standard input, until this process is killed.
+/// Serves the answer that it reads from standard input, until this process is killed.
 async fn serve_nothing() {
     let mut response = Vec::new();
     std::io::stdin().read_to_end(&mut response).expect("it is piped");
@@ -99,7 +99,7 @@ async fn serve_nothing() {
     Server::builder().add_service(service).serve_with_incoming(incoming).await.expect("it serves");
 }
 
-/// A service in a process of its own, which ends with this value.
+/// A service in a process of its own, which is killed when this is dropped.
 struct Serving {
     process: Child,
     address: SocketAddr,
@@ -122,7 +122,7 @@ impl Serving {
         drop(stdin);
         let mut line = String::new();
         let stdout = process.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("it says its address");
+        BufReader::new(stdout).read_line(&mut line).expect("it prints its address");
         Self { process, address: line.trim().parse().expect("an address") }
     }
 
@@ -140,20 +140,20 @@ impl Serving {
                 break line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
             }
         };
-        // What it says later is not to fill the pipe.
+        // Its later output must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address }
     }
 
-    /// Asks for so long. How long each question took, in nanoseconds, in order.
+    /// Sends questions for this time. Returns how long each took, in nanoseconds, sorted.
     async fn asked_for(&self, time: Duration) -> Vec<u64> {
         let until = Instant::now() + time;
-        let mut asking = JoinSet::new();
+        let mut clients = JoinSet::new();
         for _ in 0..CONNECTIONS {
             let client = connect(self.address).await;
             for _ in 0..STREAMS {
                 let (client, request, question) = (client.clone(), request(self.address), question());
-                asking.spawn(async move {
+                clients.spawn(async move {
                     let mut times = Vec::new();
                     loop {
                         let began = Instant::now();
@@ -166,13 +166,13 @@ impl Serving {
                 });
             }
         }
-        let mut times: Vec<u64> = asking.join_all().await.concat();
+        let mut times: Vec<u64> = clients.join_all().await.concat();
         times.sort_unstable();
         times
     }
 }
 
-/// The question of whether an owner may read, as a message of gRPC.
+/// The question whether an owner may read, as a gRPC message.
 fn question() -> Bytes {
     let request = CheckRequest {
         subject: Some(Subject { id: "a11ce0000000000000000001".to_owned(), ..Subject::default() }),
@@ -185,19 +185,19 @@ fn question() -> Bytes {
     [&[0], length.to_be_bytes().as_slice(), &message].concat().into()
 }
 
-/// Asks over HTTP/2, and looks at the answer.
+/// Sends the question over HTTP/2, and verifies the answer.
 async fn ask(client: &SendRequest<Bytes>, request: &Request<()>, question: &Bytes) -> CheckResponse {
     let mut ready = client.clone().ready().await.expect("the connection stays");
     let (response, mut body) = ready.send_request(request.clone(), false).expect("a stream");
     body.send_data(question.clone(), true).expect("it is sent");
-    let mut said = response.await.expect("a response").into_body();
+    let mut received = response.await.expect("a response").into_body();
     let mut message = Vec::new();
-    while let Some(data) = said.data().await {
+    while let Some(data) = received.data().await {
         let data = data.expect("the message");
-        said.flow_control().release_capacity(data.len()).expect("what was read");
+        received.flow_control().release_capacity(data.len()).expect("what was read");
         message.extend_from_slice(&data);
     }
-    let trailers = said.trailers().await.expect("an end").expect("a status");
+    let trailers = received.trailers().await.expect("an end").expect("a status");
     assert_eq!(trailers["grpc-status"], "0", "{trailers:?}");
     let response = CheckResponse::decode(&message[5..]).expect("a response");
     assert!(response.answer.as_ref().is_some_and(|answer| answer.allowed), "a wrong answer: {response:?}");

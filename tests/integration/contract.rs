@@ -1,11 +1,11 @@
-//! The contract is its own manual: every element of our protocol has a comment.
+//! The protocol files are their own manual: every element has a comment.
 //!
-//! Says nothing about whether the comments are true; the tests of the transport do.
+//! Does not test whether the comments are true: the tests of the transport do.
 
 use permcached::transport::proto::DESCRIPTORS;
 use prost_reflect::{DescriptorPool, EnumDescriptor, FileDescriptor, MessageDescriptor};
 
-/// The names of the elements of a file without a comment before them.
+/// The names of a file's elements that have no comment before them.
 fn bare(file: &FileDescriptor) -> Vec<String> {
     let described = file.file_descriptor_proto();
     let locations = described.source_code_info.as_ref().map(|info| info.location.as_slice()).unwrap_or_default();

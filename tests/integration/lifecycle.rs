@@ -1,5 +1,7 @@
-//! The life of `permcached serve` as a process: it starts before its database, loses it and Redis and has them back, and ends
-//! without anybody's loss.
+//! The life of `permcached serve` as a process: it starts before its database, loses and regains MongoDB and Redis, and
+//! shuts down without failing a call.
+//!
+//! Does not test the freshness of answers under faults (`history` does).
 
 mod end;
 mod health;
@@ -17,7 +19,7 @@ use tonic::{
 
 use crate::support::{command::Serving, servers::Mongo};
 
-/// The least of a schema.
+/// A minimal schema.
 const SCHEMA: &str = r#"
     default_subject = "user"
     [subject.user]
@@ -30,26 +32,26 @@ const SCHEMA: &str = r#"
     read = "owner"
 "#;
 
-/// The database of these tests.
+/// The name of the database of these tests.
 const DATABASE: &str = "lifecycle";
 
 fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-/// User 1 owns file 2.
+/// Inserts user 1, who owns file 2.
 async fn fill(mongo: &Mongo) {
     let database = Client::with_uri_str(mongo.uri()).await.unwrap().database(DATABASE);
     database.collection::<Document>("users").insert_one(doc! { "_id": id(1) }).await.unwrap();
     database.collection::<Document>("files").insert_one(doc! { "_id": id(2), "owner_id": id(1) }).await.unwrap();
 }
 
-/// The database, as the configuration names it.
+/// The URI of the database.
 fn uri(mongo: &Mongo) -> String {
     mongo.uri().replace("/?", &format!("/{DATABASE}?"))
 }
 
-/// A question that is allowed, with this token.
+/// A request with this token for a permission that is allowed.
 fn question(token: Option<&str>) -> Request<CheckRequest> {
     let mut request = Request::new(CheckRequest {
         subject: Some(Subject { r#type: String::new(), id: id(1).to_hex(), anonymous: false }),
@@ -64,7 +66,7 @@ fn question(token: Option<&str>) -> Request<CheckRequest> {
     request
 }
 
-/// Asks it. An answer is always yes.
+/// Sends that request. Panics if the answer is a denial.
 async fn ask(channel: &Channel, token: Option<&str>) -> Result<(), Status> {
     let answer = PermissionServiceClient::new(channel.clone()).check(question(token)).await?.into_inner().answer;
     assert!(answer.unwrap().allowed, "a wrong answer");

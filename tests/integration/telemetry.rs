@@ -1,4 +1,6 @@
-//! What is recorded of what the service does: metrics and who reads them, logs, and traces.
+//! What the service records: metrics and those who read them, logs, and traces.
+//!
+//! Does not test the freshness of answers (`history` does).
 
 mod alerts;
 mod calls;
@@ -8,17 +10,17 @@ mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A metric as `/metrics` shows it.
+/// A metric in the text of `/metrics`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Shown {
     kind: String,
-    /// The names of its samples: of a histogram several.
+    /// The names of its samples. A histogram has several.
     samples: BTreeSet<String>,
-    /// The labels of its samples, without the buckets' own.
+    /// The labels of its samples, except `le`.
     labels: BTreeSet<String>,
 }
 
-/// Every metric of a text, by its name.
+/// Every metric in a text, by its name.
 fn shown(text: &str) -> BTreeMap<String, Shown> {
     let mut all: BTreeMap<String, Shown> = BTreeMap::new();
     let mut current = String::new();

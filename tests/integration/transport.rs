@@ -1,6 +1,6 @@
-//! The service as its callers meet it: over a real socket, with the generated clients.
+//! The service as its callers see it: over a real socket, with the generated clients.
 //!
-//! What is allowed is other tests' business; these look at what stands around an answer.
+//! Does not test who is allowed what, but everything around the answer.
 
 mod answers;
 mod bad_input;
@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 
 use crate::support::service::{Client, resource, subject};
 
-/// People and things of examples/fylora.
+/// Subjects and resources of examples/fylora.
 const ALICE: &str = "user:a11ce0000000000000000001";
 const BOB: &str = "user:b0b000000000000000000002";
 const ZOE: &str = "user:20e000000000000000000006";
@@ -38,8 +38,8 @@ fn check(who: &str, permission: &str, what: &str) -> CheckRequest {
     CheckRequest { subject, permission, resource, consistency: None }
 }
 
-/// A good question with this demand.
-fn demanding(requirement: Requirement) -> CheckRequest {
+/// A valid question with this consistency.
+fn check_with(requirement: Requirement) -> CheckRequest {
     let consistency = Some(Consistency { requirement: Some(requirement) });
     CheckRequest { consistency, ..check(ALICE, "read", ROADMAP) }
 }
@@ -49,14 +49,15 @@ async fn ask(client: &Client, request: CheckRequest) -> Result<Answer, Status> {
     Ok(response.into_inner().answer.expect("a response has an answer"))
 }
 
-/// The fields that a status names, with what it says about each.
+/// The fields that a status names, with the message about each.
 fn violations(status: &Status) -> Vec<(String, String)> {
     let details = status.get_error_details();
     let all = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
     all.into_iter().map(|violation| (violation.field, violation.description)).collect()
 }
 
-/// The status is `INVALID_ARGUMENT`, and names exactly these fields, in order, with these words about each.
+/// Asserts that the status is `INVALID_ARGUMENT` and names exactly these fields, in order, each with a message that has
+/// these words.
 #[track_caller]
 fn assert_names(status: &Status, expected: &[(&str, &str)]) {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

@@ -1,4 +1,6 @@
-//! SIGTERM under load, with streams open; and a fleet that is restarted one by one.
+//! SIGTERM under load with open streams, and a rolling restart of three instances.
+//!
+//! Does not test crashes (`history` does).
 
 use std::{
     error::Error as _,
@@ -24,12 +26,12 @@ use crate::support::{
     servers::{Mongo, free_port},
 };
 
-/// How long the service may take to end: what the manual promises.
+/// How long the service may take to end, as docs/operations.md promises.
 const END_MAX: Duration = Duration::from_secs(5);
 
 const TOKEN: &str = "a-token-of-the-tests";
 
-/// How many calls are under way at once.
+/// How many calls are open at once.
 const CALLERS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +53,7 @@ async fn sigterm_under_load_fails_no_call_that_was_accepted() {
     let idle = TcpStream::connect(serving.address).unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let channels: Vec<Channel> = (0..4).map(|_| endpoint(&serving).connect_lazy()).collect();
-    // Each asks until it is refused, and says when it had begun to ask for that.
+    // Each calls until a call fails, and returns when that call began and its status.
     let callers: Vec<_> = (0..CALLERS)
         .map(|number| {
             let (channel, asked) = (channels[number % channels.len()].clone(), Arc::clone(&asked));
@@ -69,7 +71,7 @@ async fn sigterm_under_load_fails_no_call_that_was_accepted() {
     while asked.load(Ordering::Relaxed) < 2_000 {
         sleep(Duration::from_millis(1)).await;
     }
-    let told = Instant::now();
+    let stopping_since = Instant::now();
     serving.signal("TERM");
     for mut stream in streams {
         let end = timeout(END_MAX, async {
@@ -84,23 +86,24 @@ async fn sigterm_under_load_fails_no_call_that_was_accepted() {
     }
     for caller in callers {
         let (began, status) = timeout(END_MAX, caller).await.expect("it is refused").unwrap();
-        assert!(began > told, "a call that was under way failed: {status:?}");
+        assert!(began > stopping_since, "a call that was open failed: {status:?}");
     }
-    let said = serving.rest();
-    assert!(said.iter().any(|line| line.contains("stopped")), "{said:?}");
-    assert!(!said.iter().any(|line| line.contains("still open")), "not all ended by itself: {said:?}");
+    let log = serving.rest();
+    assert!(log.iter().any(|line| line.contains("stopped")), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("still open")), "not every connection ended by itself: {log:?}");
     assert_eq!(serving.exit_code(), Some(0));
-    assert!(told.elapsed() < END_MAX, "it took {:?}", told.elapsed());
+    assert!(stopping_since.elapsed() < END_MAX, "it took {:?}", stopping_since.elapsed());
     drop(idle);
 }
 
-/// A client that goes round three instances, and asks again what was not answered, as clients are told to.
+/// A call over three instances. It is retried when the service asks for it or the connection breaks, as docs/clients.md
+/// tells clients to.
 async fn insist(channel: &Channel) -> Result<(), tonic::Status> {
     let mut result = Ok(());
     for attempt in 0_u32..8 {
         result = ask(channel, Some(TOKEN)).await;
         match &result {
-            // What broke on the way has a source; what the service says has none.
+            // A broken connection has a source error; a status from the service has none.
             Err(status) if status.code() == Code::Unavailable || status.source().is_some() => {
                 sleep(Duration::from_millis(20) * 2_u32.pow(attempt)).await;
             }

@@ -1,4 +1,7 @@
-//! The states as they come about: the database is not there yet, goes and comes back; Redis goes and comes back; the end.
+//! The causes of the health states: the database is not there yet, goes and comes back; Redis goes and comes back; the
+//! shutdown.
+//!
+//! Does not test every way to read the state (`transport::health` does).
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
@@ -21,36 +24,36 @@ use crate::support::{
     service::{Http, http},
 };
 
-/// How long a state may take to come about.
+/// How long a change of state may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Waits until `/readyz` says this.
-async fn until_ready_says(serving: &Serving, wanted: &str) -> Http {
-    until_ready_says_at(serving.address, wanted).await
+/// Waits until the body of `/readyz` starts with this.
+async fn until_readyz(serving: &Serving, wanted: &str) -> Http {
+    until_readyz_at(serving.address, wanted).await
 }
 
-async fn until_ready_says_at(address: SocketAddr, wanted: &str) -> Http {
+async fn until_readyz_at(address: SocketAddr, wanted: &str) -> Http {
     let mut last = None;
     let comes_about = async {
         loop {
-            let said = http(address, "/readyz").await;
-            if said.body.starts_with(wanted) {
-                return said;
+            let response = http(address, "/readyz").await;
+            if response.body.starts_with(wanted) {
+                return response;
             }
-            last = Some(said);
+            last = Some(response);
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, comes_about).await.unwrap_or_else(|_| panic!("not `{wanted}` but {last:?}"))
 }
 
-async fn watched(serving: &Serving) -> Streaming<HealthCheckResponse> {
+async fn watch_health(serving: &Serving) -> Streaming<HealthCheckResponse> {
     let mut client = HealthClient::new(endpoint(serving).connect_lazy());
     client.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
 }
 
-async fn told(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().map(|response| response.status())
+async fn next_status(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    timeout(PATIENCE, watch.message()).await.expect("a response in time").unwrap().map(|response| response.status())
 }
 
 async fn asked(serving: &Serving) -> ServingStatus {
@@ -58,7 +61,7 @@ async fn asked(serving: &Serving) -> ServingStatus {
     client.check(HealthCheckRequest::default()).await.unwrap().get_ref().status()
 }
 
-/// Nothing keeps the port from being opened but the database: so nobody is sent here who would not be answered.
+/// The port opens only once the database is available, so that no client is sent to an instance that cannot answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_port_stays_closed_until_mongodb_is_there() {
     let mut mongo = Mongo::own();
@@ -80,9 +83,9 @@ async fn the_port_stays_closed_until_mongodb_is_there() {
         .unwrap();
 }
 
-/// With variables alone, as an operator sets them: what no other test of a process does.
+/// Configured with variables only, as an operator does it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_configured_is_what_happens() {
+async fn every_configured_limit_is_enforced() {
     let mongo = Mongo::own();
     fill(&mongo).await;
     let probes = crate::support::servers::free_port().unwrap();
@@ -104,7 +107,7 @@ async fn what_is_configured_is_what_happens() {
     assert_eq!(http(probes, "/readyz").await.body, "ready");
     let channel = endpoint(&serving).connect_lazy();
     ask(&channel, Some("a-token")).await.unwrap();
-    // It observes.
+    // The observer runs.
     let observed = async {
         loop {
             let metrics = http(probes, "/metrics").await.body;
@@ -117,19 +120,19 @@ async fn what_is_configured_is_what_happens() {
     };
     let metrics = timeout(PATIENCE, observed).await.expect("facts are observed");
     assert!(metrics.contains("permcached_stale_facts_total{tier=\"memory\"} 0"), "{metrics}");
-    // One call of a caller at a time: the first waits for a MongoDB that does not answer.
+    // One call of a caller at a time: the first one waits for MongoDB, which does not answer.
     mongo.freeze();
-    until_ready_says_at(probes, "degraded: the source has not answered").await;
+    until_readyz_at(probes, "degraded: the source has not answered").await;
     let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token")))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert!(codes.contains(&Code::ResourceExhausted) && !codes.iter().all(|code| *code == codes[0]), "{codes:?}");
-    // Two of all callers.
+    // Two calls of all callers together.
     let tokens = ["a-token", "b-token", "c-token"];
     let calls = futures::future::join_all(tokens.map(|token| ask(&channel, Some(token)))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert_eq!(codes.iter().filter(|code| **code == Code::ResourceExhausted).count(), 1, "{codes:?}");
     mongo.thaw();
-    // One connection is open, and there is room for two more.
+    // One connection is open, and two more are allowed.
     let mut open: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(serving.address).unwrap()).collect();
     let line = serving.logged("a connection was closed: there are MAX_CONNECTIONS already");
     assert_eq!(line["level"], "WARN");
@@ -138,9 +141,9 @@ async fn what_is_configured_is_what_happens() {
     assert_eq!(serving.exit_code(), Some(0));
 }
 
-/// As long as one permission may be answered from what is older than the bound, its callers are not sent away.
+/// While one permission may still be answered from facts older than the bound, the instance stays in service.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_be_stale_while_mongodb_is_away_counts_as_an_answer() {
+async fn an_instance_stays_in_service_while_a_permission_allows_stale_answers() {
     let mongo = Mongo::own();
     fill(&mongo).await;
     let stale = SCHEMA.replace("read = \"owner\"", "read = { is = \"owner\", stale_if_error = \"8s\" }");
@@ -151,35 +154,35 @@ async fn what_may_be_stale_while_mongodb_is_away_counts_as_an_answer() {
     let channel = endpoint(&serving).connect_lazy();
     ask(&channel, None).await.unwrap();
     mongo.freeze();
-    // Only then is the bound over.
-    assert_eq!(until_ready_says(&serving, "degraded: the source does not answer").await.status, 200);
+    // From this state on, facts are older than the bound.
+    assert_eq!(until_readyz(&serving, "degraded: the source does not answer").await.status, 200);
     ask(&channel, None).await.unwrap();
-    assert_eq!(until_ready_says(&serving, "degraded: the source has not answered for so long").await.status, 503);
+    assert_eq!(until_readyz(&serving, "degraded: the source has not answered for so long").await.status, 503);
     let code = ask(&channel, None).await.unwrap_err().code();
     assert!(matches!(code, Code::Unavailable | Code::DeadlineExceeded), "{code:?}");
     mongo.thaw();
-    until_ready_says(&serving, "ready").await;
+    until_readyz(&serving, "ready").await;
 }
 
-/// MongoDB answers, but its change stream does not: what is remembered is believed for the bound, and that is told.
+/// MongoDB answers, but its change stream does not: cached facts count for the bound, and the state shows the fault.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_hears_of_no_changes_says_so_and_serves() {
+async fn a_service_that_receives_no_changes_is_degraded_and_serves() {
     let mongo = Mongo::own();
     fill(&mongo).await;
     let (_directory, schema) = schema_file(SCHEMA);
-    let uri = format!("{}&appName=deaf", uri(&mongo));
+    let uri = format!("{}&appName=nochanges", uri(&mongo));
     let serving = Serving::start_with(&[], &[("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri)]);
     let channel = endpoint(&serving).connect_lazy();
     let fails = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 43 };
-    let failing = FailPoint::on(&mongo, "deaf", "alwaysOn", fails).await;
-    assert_eq!(until_ready_says(&serving, "degraded: nothing says what changes").await.status, 200);
+    let failing = FailPoint::on(&mongo, "nochanges", "alwaysOn", fails).await;
+    assert_eq!(until_readyz(&serving, "degraded: nothing says what changes").await.status, 200);
     assert_eq!(asked(&serving).await, ServingStatus::Serving);
     ask(&channel, None).await.unwrap();
     failing.off().await;
-    until_ready_says(&serving, "ready").await;
+    until_readyz(&serving, "ready").await;
 }
 
-/// With Redis, where moments are this instance's own and so nothing but statements could go through it.
+/// On a single server moments are this instance's own, so that only hints can go through Redis, and no change batches.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_server_with_redis_is_ready() {
     let redis = Redis::start(&[]);
@@ -188,11 +191,11 @@ async fn a_single_server_with_redis_is_ready() {
     let variables =
         [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("MONGODB_DATABASE", "lifecycle"), ("REDIS_URL", &*url)];
     let serving = Serving::start_with(&[], &variables);
-    until_ready_says(&serving, "ready").await;
+    until_readyz(&serving, "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn started_before_mongodb_and_then_all_four_states() {
+async fn a_service_started_before_mongodb_goes_through_all_four_states() {
     let mut mongo = Mongo::own();
     fill(&mongo).await;
     mongo.kill();
@@ -205,7 +208,7 @@ async fn started_before_mongodb_and_then_all_four_states() {
         ("REDIS_URL", &*url),
         ("PORT", "0"),
         ("STARTUP_GRACE", "0s"),
-        // So long that there is time to look at what is between.
+        // Long enough to observe the states between.
         ("MAX_STALENESS", "8s"),
     ];
     let serving = Serving::open(&[], &variables, "the port is open, and not ready");
@@ -213,42 +216,42 @@ async fn started_before_mongodb_and_then_all_four_states() {
     let (serves, not) = (ServingStatus::Serving, ServingStatus::NotServing);
 
     // Starting.
-    let mut watch = watched(&serving).await;
-    assert_eq!((told(&mut watch).await, asked(&serving).await), (Some(not), not));
-    let said = until_ready_says(&serving, "starting: MongoDB cannot be used").await;
-    assert_eq!((said.status, http(serving.address, "/healthz").await.status), (503, 200));
+    let mut watch = watch_health(&serving).await;
+    assert_eq!((next_status(&mut watch).await, asked(&serving).await), (Some(not), not));
+    let response = until_readyz(&serving, "starting: MongoDB cannot be used").await;
+    assert_eq!((response.status, http(serving.address, "/healthz").await.status), (503, 200));
     assert_eq!(ask(&channel, None).await.unwrap_err().code(), Code::Unavailable);
 
     // Ready, on the same connections.
     mongo.start_again();
-    assert_eq!(told(&mut watch).await, Some(serves));
-    assert_eq!(until_ready_says(&serving, "ready").await.status, 200);
+    assert_eq!(next_status(&mut watch).await, Some(serves));
+    assert_eq!(until_readyz(&serving, "ready").await.status, 200);
     ask(&channel, None).await.unwrap();
 
-    // Without MongoDB: as long as what is remembered counts, it still answers.
+    // Without MongoDB, it still answers as long as cached facts are fresh enough.
     mongo.freeze();
-    assert_eq!(until_ready_says(&serving, "degraded: the source does not answer").await.status, 200);
+    assert_eq!(until_readyz(&serving, "degraded: the source does not answer").await.status, 200);
     assert_eq!(asked(&serving).await, serves);
     ask(&channel, None).await.unwrap();
-    assert_eq!(told(&mut watch).await, Some(not));
-    assert_eq!(until_ready_says(&serving, "degraded: the source has not answered for so long").await.status, 503);
+    assert_eq!(next_status(&mut watch).await, Some(not));
+    assert_eq!(until_readyz(&serving, "degraded: the source has not answered for so long").await.status, 503);
     mongo.thaw();
-    assert_eq!(told(&mut watch).await, Some(serves));
-    until_ready_says(&serving, "ready").await;
+    assert_eq!(next_status(&mut watch).await, Some(serves));
+    until_readyz(&serving, "ready").await;
     ask(&channel, None).await.unwrap();
 
     // Without Redis.
     redis.kill();
-    assert_eq!(until_ready_says(&serving, "degraded: Redis is out of reach").await.status, 200);
+    assert_eq!(until_readyz(&serving, "degraded: Redis is out of reach").await.status, 200);
     assert_eq!(asked(&serving).await, serves);
     ask(&channel, None).await.unwrap();
     redis.start_again();
-    until_ready_says(&serving, "ready").await;
+    until_readyz(&serving, "ready").await;
 
-    // Draining: told to who watches, then the port is closed. That Redis was away was told to nobody who watches.
+    // Draining: health clients get the status, then the port closes. While Redis was away, they got no new status.
     serving.signal("TERM");
-    assert_eq!(told(&mut watch).await, Some(not));
-    assert_eq!(told(&mut watch).await, None);
+    assert_eq!(next_status(&mut watch).await, Some(not));
+    assert_eq!(next_status(&mut watch).await, None);
     let address = serving.address;
     assert_eq!(serving.exit_code(), Some(0));
     assert!(TcpStream::connect(address).is_err(), "the port is closed");

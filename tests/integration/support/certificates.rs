@@ -1,7 +1,7 @@
-//! Certificates by an authority that is made for one test, and that nobody else believes: of a server on this machine, and of
-//! clients.
+//! Certificates of a server on this machine and of clients, signed by an authority that is made for one test and
+//! trusted by nobody else.
 //!
-//! They are valid for ever, unless a test asks for one that is not.
+//! They do not expire, unless a test asks for an expired one.
 
 use std::{
     fmt, fs,
@@ -23,7 +23,7 @@ pub struct Certified {
 }
 
 impl Certified {
-    /// Writes both to a directory, by this name.
+    /// Writes both to a directory, under this name.
     pub fn write(&self, directory: &Path, name: &str) -> [PathBuf; 2] {
         let [certificate, key] = ["pem", "key"].map(|kind| directory.join(format!("{name}.{kind}")));
         fs::write(&certificate, &self.certificate).expect("the directory is our own");
@@ -32,7 +32,7 @@ impl Certified {
     }
 }
 
-/// An authority, and what it has signed for a server.
+/// An authority, and the certificate that it has signed for a server.
 pub struct Certificates {
     authority: CertifiedIssuer<'static, KeyPair>,
     pub server: Certified,
@@ -45,7 +45,7 @@ impl fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// Makes new ones. Those of another authority do not do for them.
+    /// Makes a new authority and server. Certificates of another authority are not valid for them.
     pub fn new() -> Self {
         let mut params = named("An authority of the tests", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -59,7 +59,7 @@ impl Certificates {
         signed(&self.authority, &client())
     }
 
-    /// As [`Certificates::client`], of a client who did not renew it.
+    /// As [`Certificates::client`], but expired.
     pub fn expired_client(&self) -> Certified {
         let mut params = client();
         params.not_after = date_time_ymd(2020, 1, 1);
@@ -71,12 +71,12 @@ impl Certificates {
         self.authority.pem()
     }
 
-    /// Where the authority's certificate is that was written to a directory.
+    /// The path of the authority's certificate in a directory.
     pub fn authority_in(directory: &Path) -> PathBuf {
         directory.join("ca.pem")
     }
 
-    /// Writes the authority's certificate to a directory, for those who are to believe it.
+    /// Writes the authority's certificate to a directory, for programs that should trust it.
     pub fn write_authority(&self, directory: &Path) -> PathBuf {
         let path = Self::authority_in(directory);
         fs::write(&path, self.authority()).expect("the directory is our own");

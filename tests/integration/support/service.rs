@@ -1,6 +1,7 @@
-//! The service itself, in this process but on a real port, over the sample documents or over a source with a fault.
+//! Runs the service in this process on a real port, over the sample documents or over a faulty source. The service ends
+//! when its [`Service`] is dropped.
 //!
-//! It ends with the value, and at the latest with the test's runtime. What it answers is the tests' business.
+//! Asserts nothing about answers.
 
 use std::{
     collections::BTreeMap,
@@ -37,15 +38,15 @@ use super::controlled::{ControlledSource, Fault};
 
 /// The schema that most tests use. Tests run in the root of the package.
 pub const SCHEMA: &str = "schemas/fylora-sharing.toml";
-/// The documents that go with it.
+/// The documents for that schema.
 pub const DOCUMENTS: &str = "examples/fylora";
-/// How long anything may take that should take no time.
+/// How long something that should be immediate may take.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A client of the service.
 pub type Client = PermissionServiceClient<Channel>;
 
-/// What is answered over HTTP.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Http {
     pub status: u16,
@@ -54,7 +55,7 @@ pub struct Http {
     pub body: String,
 }
 
-/// Asks over HTTP/1.1.
+/// Sends a GET request over HTTP/1.1.
 pub async fn http(address: SocketAddr, path: &str) -> Http {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     let response = exchange(address, request).await;
@@ -63,7 +64,7 @@ pub async fn http(address: SocketAddr, path: &str) -> Http {
     Http { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
-/// Sends these bytes and reads until the server closes.
+/// Sends these bytes, and reads until the server closes the connection.
 pub async fn exchange(address: SocketAddr, request: String) -> String {
     let exchange = move || {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -85,12 +86,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Over the sample documents.
+    /// Starts a service over the sample documents.
     pub async fn start() -> Self {
         Self::start_as(|_| {}).await
     }
 
-    /// As [`Service::start`], with this long for requests to end after it was told to stop, and for connections to end or begin.
+    /// As [`Service::start`], with this timeout for draining, for handshakes and for old connections.
     pub async fn draining_within(drain_timeout: Duration) -> Self {
         Self::start_as(|serving| {
             let (connection_grace, handshake_timeout) = (drain_timeout, drain_timeout);
@@ -100,21 +101,21 @@ impl Service {
         .await
     }
 
-    /// As [`Service::start`], for these callers alone.
+    /// As [`Service::start`], for these callers only.
     pub async fn guarded(callers: Callers) -> Self {
         Self::start_as(|serving| serving.callers = callers).await
     }
 
-    /// As [`Service::start`], with these changes to how it is served.
+    /// As [`Service::start`], with these changes to the port.
     pub async fn start_as(change: impl FnOnce(&mut Serving)) -> Self {
         let app = Self::sample().await;
         Self::serve(app.apis(1_024), app.metrics, change).await
     }
 
-    /// As [`Service::start`], with so many of all answers in the log.
-    pub async fn logging(part: f64) -> Self {
+    /// As [`Service::start`], logging this share of answers.
+    pub async fn logging(share: f64) -> Self {
         let mut app = Self::sample().await;
-        app.logged_decisions = part;
+        app.logged_decisions = share;
         Self::of(&app).await
     }
 
@@ -124,19 +125,19 @@ impl Service {
         assemble(open(schema, &source, None, Settings::default()).await.unwrap())
     }
 
-    /// Over documents of the test's own.
+    /// Starts a service over these documents.
     pub async fn over(schema: &str, collections: BTreeMap<String, Vec<Document>>) -> Self {
         let schema = Arc::new(Schema::parse("schema.toml", schema).unwrap());
         let source = Arc::new(Documents::new(&schema, &collections));
         Self::of(&assemble(Parts::new(schema, source))).await
     }
 
-    /// Over the sample documents behind a fault, for so many requests at once.
+    /// Starts a service over the sample documents behind a fault, with this limit of open requests.
     pub async fn faulty(fault: Fault, requests_max: usize) -> (Self, Arc<ControlledSource>) {
         Self::faulty_as(fault, requests_max, |_| {}).await
     }
 
-    /// As [`Service::faulty`], with these changes to how it is served.
+    /// As [`Service::faulty`], with these changes to the port.
     pub async fn faulty_as(
         fault: Fault,
         requests_max: usize,
@@ -146,13 +147,13 @@ impl Service {
         let documents = Documents::read(&schema, Path::new(DOCUMENTS)).unwrap();
         let source = Arc::new(ControlledSource::over(&schema, Arc::new(documents)));
         source.set(fault);
-        // Nothing is remembered and every request asks for the time: so that each meets the fault.
+        // No fact is cached and every request sends a probe, so that each request meets the fault.
         let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
         let app = assemble(Parts { settings, ..Parts::new(schema, source.clone()) });
         (Self::serve(app.apis(requests_max), app.metrics, change).await, source)
     }
 
-    /// Over an application that runs already.
+    /// Serves a running application.
     pub async fn of(app: &App) -> Self {
         Self::serve(app.apis(1_024), Arc::clone(&app.metrics), |_| {}).await
     }
@@ -180,27 +181,27 @@ impl Service {
         Self { address, metrics: counted, stop: Some(stop), served }
     }
 
-    /// A connection of its own. No call over it takes longer than the tests' patience.
+    /// A new connection, on which no call takes longer than [`PATIENCE`].
     pub fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().timeout(PATIENCE).connect_lazy()
     }
 
-    /// A client with a connection of its own.
+    /// A client with a new connection.
     pub fn client(&self) -> Client {
         PermissionServiceClient::new(self.channel())
     }
 
-    /// Asks over HTTP/1.1.
+    /// Sends a GET request over HTTP/1.1.
     pub async fn get(&self, path: &str) -> Http {
         http(self.address, path).await
     }
 
-    /// Tells the service to stop, and goes on at once.
-    pub fn tell_to_stop(&mut self) {
+    /// Starts the graceful shutdown, and returns at once.
+    pub fn shut_down(&mut self) {
         let _ended = self.stop.take().map(|stop| stop.send(()));
     }
 
-    /// Waits until the service has ended by itself.
+    /// Waits until the service has ended.
     pub async fn ended(mut self) {
         timeout(PATIENCE, &mut self.served).await.expect("the service does not end").unwrap().unwrap();
     }
@@ -212,7 +213,7 @@ impl Drop for Service {
     }
 }
 
-/// `type:id`, or `anonymous`.
+/// Reads `type:id` or `anonymous`.
 #[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
 pub fn subject(text: &str) -> Option<Subject> {
     if text == "anonymous" {
@@ -222,7 +223,7 @@ pub fn subject(text: &str) -> Option<Subject> {
     Some(Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false })
 }
 
-/// `type:id`.
+/// Reads `type:id`.
 #[expect(clippy::unnecessary_wraps, reason = "as requests have it")]
 pub fn resource(text: &str) -> Option<Resource> {
     let (kind, id) = text.split_once(':').unwrap();

@@ -1,4 +1,6 @@
-//! What `docs/metrics.md`, the dashboard and the alerts say of metrics, held to those of a service that is busy.
+//! Compares `docs/metrics.md`, the dashboard and the alerts with the metrics of a busy service.
+//!
+//! Evaluates no query.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +30,7 @@ use crate::{
     },
 };
 
-/// Labels that Prometheus itself gives, or a query does.
+/// Labels that Prometheus or a query adds.
 const OUTER: [&str; 3] = ["instance", "job", "le"];
 
 fn read(path: &str) -> String {
@@ -36,7 +38,7 @@ fn read(path: &str) -> String {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The metrics of a service to which everything has happened that it counts.
+/// The metrics of a service to which everything that it counts has happened.
 async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
     fleet.until_bus_covers_all().await;
@@ -66,7 +68,7 @@ async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     shown(&service.metrics.render())
 }
 
-/// The metrics of the manual, by their names there.
+/// The metrics of `docs/metrics.md`, by name.
 fn documented() -> BTreeMap<String, Shown> {
     let mut all = BTreeMap::new();
     for line in read("docs/metrics.md").lines().filter(|line| line.starts_with("| `")) {
@@ -82,7 +84,7 @@ fn documented() -> BTreeMap<String, Shown> {
     all
 }
 
-/// The names of a query, outside of texts: what is a metric, and what stands in braces or after `by`.
+/// The names in a query outside of strings: the metrics, and the labels in braces or after `by`.
 fn names(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
     let outside: String = query.split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
@@ -114,7 +116,7 @@ fn names(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (metrics, labels)
 }
 
-/// Every query of the dashboard and of the alerts, with where it stands.
+/// Every query of the dashboard and of the alerts, with its place.
 fn queries() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/dashboards/permcached.json")).unwrap();
     let mut all = Vec::new();
@@ -141,7 +143,7 @@ fn rules() -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_documented_and_every_query_asks_for_one_that_is_there() {
+async fn every_metric_is_documented_and_every_query_names_existing_metrics() {
     let all = of_a_busy_service().await;
     let documented = documented();
     let suffix = |kind: &str| if kind == "counter" { "_total" } else { "" };
@@ -154,34 +156,34 @@ async fn every_metric_is_documented_and_every_query_asks_for_one_that_is_there()
         assert_eq!(documented.get(name), Some(metric), "{name} in docs/metrics.md");
     }
     for name in documented.keys() {
-        assert!(there.contains_key(name), "docs/metrics.md has {name}, which nothing shows");
+        assert!(there.contains_key(name), "docs/metrics.md has {name}, which the service does not show");
     }
     for (place, query) in queries() {
         let (metrics, labels) = names(&query);
         let mut known: BTreeSet<String> = OUTER.iter().map(|label| (*label).to_owned()).collect();
         for name in &metrics {
             let found = all.values().find(|metric| metric.samples.contains(name));
-            known.extend(found.unwrap_or_else(|| panic!("{place}: nothing is called {name}: {query}")).labels.clone());
+            known.extend(found.unwrap_or_else(|| panic!("{place}: there is no {name}: {query}")).labels.clone());
         }
         assert!(labels.is_subset(&known), "{place}: {labels:?} of {known:?}: {query}");
     }
 }
 
 #[test]
-fn every_alert_says_what_to_do() {
+fn every_alert_is_documented() {
     let manual = read("docs/metrics.md");
     let rules_text = read("deploy/alerts.yml");
     let rules = rules();
     for (alert, _) in &rules {
-        assert!(manual.contains(&format!("\n### {alert}\n")), "docs/metrics.md has nothing on {alert}");
+        assert!(manual.contains(&format!("\n### {alert}\n")), "docs/metrics.md has no section on {alert}");
         assert!(rules_text.contains(&format!("docs/metrics.md#{}\n", alert.to_lowercase())), "{alert} leads nowhere");
     }
     let sections = manual.lines().filter(|line| line.starts_with("### Permcached")).count();
-    assert_eq!(sections, rules.len(), "docs/metrics.md is about alerts that are not there");
+    assert_eq!(sections, rules.len(), "docs/metrics.md has alerts that do not exist");
 }
 
 #[test]
-fn names_are_found_where_they_stand() {
+fn names_in_a_query_are_found() {
     let (metrics, labels) = names(
         "sum by (le, a) (rate(permcached_x_bucket{b=~\"permcached_no|c\", d!=\"e\"}[5m])) / process_y + up{f=\"g\"}",
     );

@@ -1,4 +1,6 @@
-//! Calls by the names of gRPC's metrics, with the codes that their callers saw.
+//! The metrics of calls: each counts with the code that its caller saw.
+//!
+//! Does not test how long calls take.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +34,7 @@ fn check(permission: &str) -> CheckRequest {
     CheckRequest { subject, permission: permission.to_owned(), resource, consistency: None }
 }
 
-/// Each method's calls: how many have begun, and how many have ended with each code.
+/// For each method, how many calls have begun, and how many have ended with each code.
 fn calls(metrics: &Metrics) -> BTreeMap<String, BTreeSet<String>> {
     let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let label = |line: &str, name: &str| {
@@ -55,14 +57,14 @@ fn calls(metrics: &Metrics) -> BTreeMap<String, BTreeSet<String>> {
     calls
 }
 
-/// One method's calls, in the order of the alphabet.
+/// The calls of one method, in alphabetical order.
 fn ended(metrics: &Metrics, method: &str) -> String {
     let calls = calls(metrics).remove(method).unwrap_or_default();
     calls.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 #[tokio::test]
-async fn a_call_ends_with_the_code_that_its_caller_sees() {
+async fn a_call_counts_with_the_code_that_its_caller_sees() {
     let (service, source) = Service::faulty(Fault::None, 8).await;
     let mut client = service.client();
     client.check(check("read")).await.unwrap();
@@ -80,7 +82,7 @@ async fn a_call_ends_with_the_code_that_its_caller_sees() {
 }
 
 #[tokio::test]
-async fn refused_calls_count_and_those_to_methods_that_are_not_there_count_as_one() {
+async fn refused_calls_count_and_unknown_methods_count_together() {
     let known = [Caller::new("backend", "ch3ck", Scope::Check), Caller::new("operator", "adm1n", Scope::Admin)];
     let service = Service::guarded(Callers::Known(known.into())).await;
     let mut client = service.client();
@@ -93,7 +95,7 @@ async fn refused_calls_count_and_those_to_methods_that_are_not_there_count_as_on
     let series = service.metrics.render().lines().count();
     for name in 0..20 {
         raw.ready().await.unwrap();
-        let path = PathAndQuery::try_from(format!("/permcached.v1.PermissionService/Unheard{name}")).unwrap();
+        let path = PathAndQuery::try_from(format!("/permcached.v1.PermissionService/Unknown{name}")).unwrap();
         let mut request = Request::new(check("read"));
         request.metadata_mut().insert("authorization", "Bearer adm1n".parse().unwrap());
         let codec = ProstCodec::<CheckRequest, CheckRequest>::default();
@@ -106,18 +108,18 @@ async fn refused_calls_count_and_those_to_methods_that_are_not_there_count_as_on
     assert!(metrics.render().lines().count() <= series + 5, "{}", metrics.render());
 }
 
-/// Documents are followed where they are probed: their clock is the cluster's, so that they can be watched.
+/// Over a replica set: Watch requires its change streams.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_counts_as_ended_when_it_ends_and_who_watches_until_then() {
+async fn a_watch_stream_counts_as_open_until_it_ends() {
     let live = crate::support::live::Live::new(crate::fleet::SCHEMA, &crate::fleet::shared_file()).await;
     let service = Service::of(&live.app).await;
     let metrics = Arc::clone(&service.metrics);
     let mut client = WatchServiceClient::new(service.channel());
-    let mut watched = client.watch(WatchRequest { since: None }).await.unwrap().into_inner();
-    watched.message().await.unwrap().unwrap();
+    let mut stream = client.watch(WatchRequest { since: None }).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
     assert_eq!(ended(&metrics, "Watch"), "begun 1");
     assert!(metrics.render().contains("permcached_watchers 1\n"));
-    drop((watched, client));
+    drop((stream, client));
     until(|| ended(&metrics, "Watch") == "Canceled 1, begun 1").await;
     until(|| metrics.render().contains("permcached_watchers 0\n")).await;
 }

@@ -1,4 +1,6 @@
-//! Answers by who asked for what, and where their facts came from.
+//! The metrics of answers by caller and outcome, and of facts by tier.
+//!
+//! Does not test the metrics of calls (`calls` does).
 
 use std::sync::Arc;
 
@@ -31,26 +33,26 @@ fn question(who: &str) -> Question {
     Question { subject: subject(who), permission: "read".to_owned(), resource: resource(ROADMAP) }
 }
 
-fn bearing<T>(message: T, token: &str) -> Request<T> {
+fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
 #[tokio::test]
-async fn answers_count_for_who_asked() {
+async fn answers_count_for_their_caller() {
     let known = [Caller::new("web", "w3b", Scope::Check), Caller::new("jobs", "j0bs", Scope::Check)];
     let service = Service::guarded(Callers::Known(known.into())).await;
     let mut client = service.client();
     let Question { subject: who, permission, resource } = question(ALICE);
     let check = CheckRequest { subject: who.clone(), permission, resource: resource.clone(), consistency: None };
-    client.check(bearing(check.clone(), "w3b")).await.unwrap();
-    client.check(bearing(check.clone(), "w3b")).await.unwrap();
-    client.check(bearing(check.clone(), "j0bs")).await.unwrap();
+    client.check(with_token(check.clone(), "w3b")).await.unwrap();
+    client.check(with_token(check.clone(), "w3b")).await.unwrap();
+    client.check(with_token(check.clone(), "j0bs")).await.unwrap();
     client.check(check).await.unwrap_err();
-    // One of these is none that can be answered.
+    // One of these questions is invalid.
     let questions = vec![question(ALICE), question(ZOE), Question::default()];
-    client.batch_check(bearing(BatchCheckRequest { questions, consistency: None }, "j0bs")).await.unwrap();
+    client.batch_check(with_token(BatchCheckRequest { questions, consistency: None }, "j0bs")).await.unwrap();
     let read = "resource_type=\"file\",permission=\"read\"";
     let count = |labels: &str| counted(&service.metrics, &format!("permcached_decisions_total{{{read},{labels}}}"));
     assert_eq!(count("decision=\"allowed\",reason=\"\",caller=\"web\""), 2);
@@ -62,25 +64,25 @@ async fn answers_count_for_who_asked() {
     };
     assert_eq!(sum(&service.metrics.render()), 5);
     let list = ListPermissionsRequest { subject: who, resource, consistency: None };
-    let listed = client.list_permissions(bearing(list, "web3")).await;
+    let listed = client.list_permissions(with_token(list, "web3")).await;
     assert!(listed.is_err());
     let list = ListPermissionsRequest {
         subject: subject(ALICE),
         resource: crate::support::service::resource(ROADMAP),
         consistency: None,
     };
-    let listed = client.list_permissions(bearing(list, "w3b")).await.unwrap().into_inner().permissions.len() as u64;
+    let listed = client.list_permissions(with_token(list, "w3b")).await.unwrap().into_inner().permissions.len() as u64;
     assert!(listed > 2);
     assert_eq!(sum(&service.metrics.render()), 5 + listed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fact_that_a_request_needs_is_found_in_one_tier() {
+async fn each_fact_of_a_request_is_found_in_one_tier() {
     in_one_attempt(is_found_in_each_tier).await;
 }
 
-/// The fact of the file and the one of its shares, for each of the instances. Whether a busy machine had them from Redis
-/// in time.
+/// Counts the facts of the file and of its shares in each of two instances. Returns false if the machine was so busy
+/// that Redis did not have them in time.
 async fn is_found_in_each_tier() -> bool {
     let fleet = Fleet::new(2, &redis().url(), SCHEMA, &shared_file()).await;
     fleet.until_bus_covers_all().await;
@@ -91,24 +93,24 @@ async fn is_found_in_each_tier() -> bool {
     };
     let question = reads(first, FILE);
     let loaded = first.ask(&question, Consistency::MinimizeLatency).await.unwrap();
-    assert_eq!(tiers(first), [(2, 0), (2, 0), (2, 2)], "a cold one comes from the source");
+    assert_eq!(tiers(first), [(2, 0), (2, 0), (2, 2)], "with cold caches, facts come from the source");
     until(|| first.handled() == 2).await;
     second.heard(loaded.as_of.moment).await;
     assert_eq!(second.says(&question, Consistency::MinimizeLatency).await, GUEST);
     if tiers(second)[2] != (0, 0) {
         return false;
     }
-    assert_eq!(tiers(second), [(2, 0), (2, 2), (0, 0)], "what another has read comes from Redis");
+    assert_eq!(tiers(second), [(2, 0), (2, 2), (0, 0)], "facts that another instance has read come from Redis");
     let batch = vec![question.clone(); 5];
     let deadline = permcached::source::Deadline::after(crate::support::both::TIME_MAX);
     let answers = second.app.checker.check(&batch, Consistency::MinimizeLatency, deadline).await;
     assert!(answers.iter().all(Result::is_ok));
-    // A request holds what it has found: five questions need two facts.
-    assert_eq!(tiers(second), [(4, 2), (2, 2), (0, 0)], "and is remembered");
+    // A request keeps the facts that it has found: five questions share two facts.
+    assert_eq!(tiers(second), [(4, 2), (2, 2), (0, 0)], "afterwards they are in memory");
     let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
     second.heard(gone).await;
     second.says(&question, Consistency::MinimizeLatency).await;
-    assert_eq!(tiers(second)[0], (6, 3), "what has changed is missed, and the other is not");
+    assert_eq!(tiers(second)[0], (6, 3), "the changed fact is missed, the other one is found");
     let metrics = Arc::clone(&second.app.metrics);
     assert_eq!(counted(&metrics, "permcached_memory_facts"), 2);
     assert!(counted(&metrics, "permcached_memory_bytes") > 0);

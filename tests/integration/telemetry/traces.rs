@@ -1,4 +1,6 @@
-//! Traces: a collector of OpenTelemetry's own protocol, and what a service sends to it.
+//! Traces: what a service sends to a collector of OpenTelemetry's own protocol.
+//!
+//! Does not test the exporter's retries.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -27,7 +29,7 @@ use crate::{
     },
 };
 
-/// What was sent to a collector: of each resource its attributes, and its spans.
+/// What a collector has received: the attributes and the spans of each resource.
 type Sent = Arc<Mutex<Vec<(Vec<KeyValue>, Vec<Span>)>>>;
 
 struct Collector(Sent);
@@ -65,7 +67,7 @@ fn attribute(attributes: &[KeyValue], key: &str) -> String {
     }
 }
 
-/// The trace that the caller is in, and its own span.
+/// The caller's trace, and its own span.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
@@ -74,7 +76,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_trace_leads_from_a_call_to_the_database() {
+async fn one_trace_spans_a_call_down_to_the_database() {
     let (collector, sent) = collector().await;
     let database = mongo().database().await;
     for (name, documents) in shared_file() {
@@ -104,7 +106,7 @@ async fn one_trace_leads_from_a_call_to_the_database() {
     let mut request = Request::new(check);
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-01").parse().unwrap());
     PermissionServiceClient::new(channel).check(request).await.unwrap();
-    // What is left is sent at the end.
+    // The service sends the last spans when it ends.
     serving.signal("TERM");
     assert_eq!(spawn_blocking(|| serving.exit_code()).await.unwrap(), Some(0));
 
@@ -129,7 +131,7 @@ async fn one_trace_leads_from_a_call_to_the_database() {
         assert!(find.start_time_unix_nano >= call.start_time_unix_nano);
         assert!(find.end_time_unix_nano <= call.end_time_unix_nano);
     }
-    // No span says whom or what it is about.
+    // No span names the subject or the resource.
     let all = format!("{spans:?}");
     for secret in [id(USER).to_hex(), id(FILE).to_hex()] {
         assert!(!all.contains(&secret), "{all}");

@@ -1,4 +1,6 @@
-//! What stands in an answer: the reason, who granted it, until when, and the token that comes back.
+//! The contents of an answer: the reason, the relation that grants it, when it ends, and the token.
+//!
+//! Does not test errors.
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use permcached::transport::proto::{
     batch_check_response::result::Outcome, consistency::Requirement, freshness::Moment,
 };
 
-use super::{ALICE, BOB, CONTRACT, ROADMAP, ZOE, ask, check, demanding, question};
+use super::{ALICE, BOB, CONTRACT, ROADMAP, ZOE, ask, check, check_with, question};
 use crate::support::service::{PATIENCE, Service, resource, subject};
 
 const ADA: &str = "user:ada000000000000000000008";
@@ -15,11 +17,11 @@ const CHLOE: &str = "user:c410e0000000000000000003";
 const FADI: &str = "user:fad100000000000000000005";
 const HOLIDAY: &str = "file:f11e00000000000000000007";
 
-/// 2099-12-31T23:59:59Z, when what should be alive in the sample ends.
+/// 2099-12-31T23:59:59Z, when all unexpired grants of the sample end.
 const END: i64 = 4_102_444_799;
 
 #[tokio::test]
-async fn an_answer_says_who_granted_it_and_until_when() {
+async fn an_answer_names_the_granting_relation_and_its_end() {
     let service = Service::start().await;
     let client = service.client();
     let cases = [
@@ -52,7 +54,7 @@ async fn an_answer_says_who_granted_it_and_until_when() {
         let age = Duration::try_from(answer.age.expect("an age")).unwrap();
         assert!(age < PATIENCE, "{age:?}");
         let token = Freshness { moment: Some(Moment::Token(answer.as_of)) };
-        assert!(ask(&client, demanding(Requirement::AtLeastAsFresh(token))).await.unwrap().allowed);
+        assert!(ask(&client, check_with(Requirement::AtLeastAsFresh(token))).await.unwrap().allowed);
     }
 }
 
@@ -104,7 +106,7 @@ async fn a_batch_gives_the_answers_that_checks_give() {
         let Question { subject, permission, resource } = question.clone();
         let request = CheckRequest { subject, permission, resource, consistency: None };
         let checked = ask(&client, request).await.unwrap();
-        let telling = |answer: &Answer| (answer.allowed, answer.reason, answer.granted_by.clone());
-        assert_eq!(telling(&answer), telling(&checked), "{question:?}");
+        let relevant = |answer: &Answer| (answer.allowed, answer.reason, answer.granted_by.clone());
+        assert_eq!(relevant(&answer), relevant(&checked), "{question:?}");
     }
 }

@@ -1,4 +1,6 @@
-//! Input that is wrong: every mistake is named with its field, in a form that programs can read.
+//! Invalid input: every violation is reported with its field, in a form that programs can read.
+//!
+//! Does not test overload or failing sources.
 
 use permcached::transport::proto::{
     BatchCheckRequest, CheckRequest, Consistency, ExplainRequest, Freshness, ListPermissionsRequest, Moment, Question,
@@ -9,12 +11,12 @@ use prost_types::Duration;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::{ALICE, BOB, CONTRACT, ROADMAP, ZOE, ask, assert_names, check, demanding, question, violations};
+use super::{ALICE, BOB, CONTRACT, ROADMAP, ZOE, ask, assert_names, check, check_with, question, violations};
 use crate::support::service::{Service, subject};
 
 const OBJECT_ID: &str = "is not an ObjectId: 24 lower-case hex digits";
 
-/// A request, and what is wrong with it.
+/// A name, a request and its violations.
 type Case = (&'static str, CheckRequest, &'static [(&'static str, &'static str)]);
 
 fn with_subject(kind: &str, id: &str) -> CheckRequest {
@@ -33,7 +35,7 @@ fn anonymous_with(kind: &str, id: &str) -> CheckRequest {
 }
 
 fn fresh_as(moment: Option<At>) -> CheckRequest {
-    demanding(Requirement::AtLeastAsFresh(Freshness { moment }))
+    check_with(Requirement::AtLeastAsFresh(Freshness { moment }))
 }
 
 fn token(text: &str) -> CheckRequest {
@@ -41,7 +43,7 @@ fn token(text: &str) -> CheckRequest {
 }
 
 fn aged(seconds: i64, nanos: i32) -> CheckRequest {
-    demanding(Requirement::MaxAge(Duration { seconds, nanos }))
+    check_with(Requirement::MaxAge(Duration { seconds, nanos }))
 }
 
 fn malformed_ids() -> Vec<Case> {
@@ -108,18 +110,18 @@ fn missing_parts() -> Vec<Case> {
     ]
 }
 
-fn wrong_demands() -> Vec<Case> {
+fn invalid_consistencies() -> Vec<Case> {
     const MAX_AGE: &str = "consistency.max_age";
     const TOKEN: &str = "consistency.at_least_as_fresh.token";
     vec![
         (
             "minimize_latency = false",
-            demanding(Requirement::MinimizeLatency(false)),
+            check_with(Requirement::MinimizeLatency(false)),
             &[("consistency.minimize_latency", "is false")],
         ),
         (
             "fully_consistent = false",
-            demanding(Requirement::FullyConsistent(false)),
+            check_with(Requirement::FullyConsistent(false)),
             &[("consistency.fully_consistent", "is false")],
         ),
         ("no age", aged(0, 0), &[(MAX_AGE, "is not a duration of more than zero")]),
@@ -179,10 +181,10 @@ fn several_at_once() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn every_mistake_is_named_with_its_field() {
+async fn every_violation_is_reported_with_its_field() {
     let service = Service::start().await;
     let client = service.client();
-    let tables = [malformed_ids(), unknown_names(), missing_parts(), wrong_demands(), several_at_once()];
+    let tables = [malformed_ids(), unknown_names(), missing_parts(), invalid_consistencies(), several_at_once()];
     for (name, request, expected) in tables.into_iter().flatten() {
         let status = match ask(&client, request.clone()).await {
             Err(status) => status,
@@ -191,7 +193,7 @@ async fn every_mistake_is_named_with_its_field() {
         assert_names(&status, expected);
         assert!(status.get_error_details().retry_info().is_none(), "{name}: trying again is no help");
 
-        // The same mistakes, the same words, from the calls that share these fields.
+        // The calls that share these fields report the same violations with the same messages.
         let CheckRequest { subject, permission, resource, consistency } = request;
         let explain = ExplainRequest {
             subject: subject.clone(),
@@ -211,7 +213,7 @@ async fn every_mistake_is_named_with_its_field() {
 }
 
 #[tokio::test]
-async fn what_looks_wrong_and_is_right_is_answered() {
+async fn unusual_but_valid_input_is_answered() {
     let service = Service::start().await;
     let client = service.client();
     let as_of = ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap().as_of;
@@ -224,8 +226,8 @@ async fn what_looks_wrong_and_is_right_is_answered() {
             CheckRequest { consistency: Some(Consistency::default()), ..check(ALICE, "read", ROADMAP) },
             true,
         ),
-        ("no hurry", demanding(Requirement::MinimizeLatency(true)), true),
-        ("everything", demanding(Requirement::FullyConsistent(true)), true),
+        ("no hurry", check_with(Requirement::MinimizeLatency(true)), true),
+        ("everything", check_with(Requirement::FullyConsistent(true)), true),
         ("an age", aged(0, 1), true),
         ("a long age", aged(i64::MAX, 0), true),
         ("the token of an answer", token(&as_of), true),
@@ -275,7 +277,7 @@ async fn a_batch_has_1_to_10_000_questions() {
     let service = Service::start().await;
     let mut client = service.client();
     let batch = |count| {
-        // The cheapest of questions: 10,000 of them are within the request's 2 s on the slowest of machines.
+        // The cheapest question: even on a slow machine, 10,000 of them fit in the request's 2 s.
         let questions = vec![question(ALICE, "write", ROADMAP); count];
         let mut client = client.clone();
         async move { client.batch_check(BatchCheckRequest { questions, consistency: None }).await }
@@ -290,7 +292,7 @@ async fn a_batch_has_1_to_10_000_questions() {
     let is_allowed = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Answer(answer)) if answer.allowed);
     assert!(results.into_iter().all(|result| is_allowed(result.outcome)));
 
-    // What concerns the whole batch is said once, with all of it.
+    // Violations of the whole batch are reported once, all together.
     let consistency = Some(Consistency { requirement: Some(Requirement::MaxAge(Duration::default())) });
     let status = client.batch_check(BatchCheckRequest { questions: Vec::new(), consistency }).await.unwrap_err();
     assert_names(&status, &[("consistency.max_age", "zero"), ("questions", "has 0 questions")]);
@@ -300,7 +302,7 @@ async fn a_batch_has_1_to_10_000_questions() {
     assert_names(&status, &[("consistency.at_least_as_fresh.token", "has not come yet")]);
 }
 
-/// The response must be one that a client with the usual limit of 4 MiB takes, however wrong the questions are.
+/// A client with the default limit of 4 MiB must accept the response, however many errors it has.
 #[tokio::test]
 async fn ten_thousand_wrong_questions_get_ten_thousand_errors() {
     let service = Service::start().await;

@@ -1,4 +1,6 @@
-//! Who may call what, over real sockets: tokens, scopes, and what takes neither.
+//! Who may call which method, over real sockets: tokens, scopes, and paths that require neither.
+//!
+//! Does not test how many requests a caller may have open (`limits` does).
 
 use std::{
     io::{Read as _, Write as _},
@@ -27,7 +29,7 @@ async fn guarded() -> Service {
     Service::guarded(Callers::Known(known.into())).await
 }
 
-fn bearing<T>(message: T, token: Option<&str>) -> Request<T> {
+fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -41,7 +43,7 @@ fn code<T>(result: Result<T, Status>) -> Code {
     status.code()
 }
 
-/// What each method says to a caller with this token.
+/// The code of each method for a caller with this token.
 async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
     let mut permissions = PermissionServiceClient::new(service.channel());
     let mut invalidation = InvalidationServiceClient::new(service.channel());
@@ -53,17 +55,17 @@ async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
     let explain = ExplainRequest { subject, permission, resource, consistency: None };
     let all = InvalidateRequest { all: true, ..InvalidateRequest::default() };
     [
-        code(permissions.check(bearing(check(ALICE, "read", ROADMAP), token)).await),
-        code(permissions.batch_check(bearing(batch, token)).await),
-        code(permissions.list_permissions(bearing(list, token)).await),
-        code(permissions.explain(bearing(explain, token)).await),
-        code(invalidation.invalidate(bearing(all, token)).await),
-        code(watch.watch(bearing(WatchRequest { since: None }, token)).await),
+        code(permissions.check(with_token(check(ALICE, "read", ROADMAP), token)).await),
+        code(permissions.batch_check(with_token(batch, token)).await),
+        code(permissions.list_permissions(with_token(list, token)).await),
+        code(permissions.explain(with_token(explain, token)).await),
+        code(invalidation.invalidate(with_token(all, token)).await),
+        code(watch.watch(with_token(WatchRequest { since: None }, token)).await),
     ]
 }
 
 #[tokio::test]
-async fn every_method_wants_a_token_and_some_want_the_scope_admin() {
+async fn every_method_requires_a_token_and_some_require_the_scope_admin() {
     use Code::{Ok, PermissionDenied as Denied, Unauthenticated as Unknown};
     let service = guarded().await;
     assert_eq!(codes(&service, None).await, [Unknown; 6]);
@@ -71,11 +73,11 @@ async fn every_method_wants_a_token_and_some_want_the_scope_admin() {
     assert_eq!(codes(&service, Some("ch3ck")).await, [Ok, Ok, Ok, Denied, Denied, Denied]);
     assert_eq!(codes(&service, Some("adm1n")).await, [Ok; 6]);
     let open = Service::start().await;
-    assert_eq!(codes(&open, None).await, [Ok; 6], "nobody is asked who it is where that is allowed");
+    assert_eq!(codes(&open, None).await, [Ok; 6], "no token is required if anybody may call");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_take_no_token() {
+async fn probes_require_no_token() {
     let service = guarded().await;
     let mut health = HealthClient::new(service.channel());
     health.check(HealthCheckRequest::default()).await.unwrap();
@@ -91,7 +93,7 @@ async fn probes_take_no_token() {
 }
 
 #[test]
-fn the_commands_bear_the_token_of_the_environment_and_no_log_shows_any() {
+fn the_commands_send_the_token_of_the_environment_and_no_log_shows_a_token() {
     let tokens = [("AUTH_TOKENS", "backend:ch3ck,backend:r0tated"), ("AUTH_ADMIN_TOKENS", "operator:adm1n")];
     let serving = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &tokens);
     assert_eq!(serving.address.ip().to_string(), "0.0.0.0");
@@ -111,9 +113,9 @@ fn the_commands_bear_the_token_of_the_environment_and_no_log_shows_any() {
     serving.signal("TERM");
     let mut logs = String::new();
     loop {
-        let line = serving.logged_with("").to_string();
-        logs.push_str(&line);
-        if line.contains("stopped") {
+        let entry = serving.logged_with("").to_string();
+        logs.push_str(&entry);
+        if entry.contains("stopped") {
             break;
         }
     }

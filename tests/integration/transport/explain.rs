@@ -1,4 +1,6 @@
-//! Explanations: every side is there, no secret is, and none is larger than a client takes.
+//! Explanations: they show every side and no secret, and are not larger than clients accept.
+//!
+//! Does not test the evaluation itself.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +14,14 @@ use prost::Message as _;
 use super::{ALICE, BOB, CONTRACT, ROADMAP, ZOE, ask, check};
 use crate::support::service::{Client, Service};
 
-/// The folders above the contract, from the inmost.
+/// The folders above the contract, innermost first.
 const FOLDERS: [&str; 4] = [
     "folder:f01d00000000000000000004",
     "folder:f01d00000000000000000003",
     "folder:f01d00000000000000000002",
     "folder:f01d00000000000000000001",
 ];
-/// What the folder Work is shared by.
+/// The share of the folder Work.
 const WORK_TOKEN: &str = "a0000000-0000-4000-8000-000000000002";
 
 async fn explain(client: &Client, who: &str, permission: &str, what: &str) -> ExplainResponse {
@@ -36,7 +38,8 @@ fn find<'a>(response: &'a ExplainResponse, step: Step, object: &str, name: &str)
     found
 }
 
-/// A tree told from the top: the first step has depth 0, and none is deeper than one below the step before it.
+/// Asserts that the steps are a tree from the top: the first has depth 0, and each is at most one deeper than the step
+/// before it.
 #[track_caller]
 fn assert_is_a_tree(response: &ExplainResponse) {
     let mut before = None;
@@ -78,7 +81,7 @@ async fn a_denial_four_folders_deep_shows_every_place_that_could_have_granted() 
     for (object, name, collection) in places {
         let step = find(&response, Step::Relation, object, name);
         assert_eq!((step.outcome(), step.reason()), (Outcome::Fails, Reason::NoGrant), "{object} {name}");
-        // What leads only to links and codes is not even read for a user.
+        // Relations that lead only to links and codes are not read for a user.
         if name.ends_with("link") || name.ends_with("code") {
             assert_eq!((step.leads_to.len(), &step.fact), (1, &None), "{object} {name}");
             assert!(name.ends_with(&step.leads_to[0]), "{step:?}");
@@ -113,7 +116,7 @@ async fn a_grant_is_shown_with_its_document_and_the_other_sides_too() {
     assert_eq!((grant.grantee.as_str(), grant.outcome()), (BOB, Outcome::Holds));
     assert_eq!(find(&response, Step::Relation, CONTRACT, "owner").outcome(), Outcome::Fails);
 
-    // An answer is the same whether or not it is explained.
+    // An explanation has the same answer as a check.
     for (who, what) in
         [(ALICE, ROADMAP), (ZOE, ROADMAP), (ALICE, "file:f11e0000000000000000000e"), ("anonymous", CONTRACT)]
     {
@@ -127,7 +130,7 @@ async fn a_grant_is_shown_with_its_document_and_the_other_sides_too() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_of_the_wrong_type_is_named() {
+async fn a_missing_document_and_a_wrong_type_are_shown() {
     let service = Service::start().await;
     let client = service.client();
     let absent = explain(&client, ZOE, "read", "file:f11e000000000000000000ff").await;
@@ -141,9 +144,9 @@ async fn what_is_not_there_or_of_the_wrong_type_is_named() {
     assert_eq!((owner.grants[0].grantee.as_str(), owner.grants[0].field.as_str()), ("?", "owner_id"));
 }
 
-/// The tokens of others are as secret as the caller's own.
+/// Tokens of other links are as secret as the subject's own.
 #[tokio::test]
-async fn secrets_are_shown_as_hashes_alone() {
+async fn secrets_are_shown_only_as_hashes() {
     let service = Service::start().await;
     let client = service.client();
     let work_file = "file:f11e00000000000000000005";
@@ -161,7 +164,7 @@ async fn secrets_are_shown_as_hashes_alone() {
         }
         assert_eq!(whole.contains("sha256:"), shows_hashes, "{who}: {response:#?}");
     }
-    // Nor is a secret repeated by what is said of a mistake.
+    // Error messages do not repeat a secret either.
     let secret = "hush".repeat(400);
     let status = ask(&client, check(&format!("link:{secret}"), "read", ROADMAP)).await.unwrap_err();
     assert!(!format!("{status:?}").contains("hush"), "{status:?}");
@@ -188,7 +191,7 @@ fn albums(documents: Vec<Document>) -> BTreeMap<String, Vec<Document>> {
 }
 
 #[tokio::test]
-async fn thousands_of_grants_are_counted_and_a_few_shown_the_subjects_first() {
+async fn thousands_of_grants_are_counted_and_a_few_are_shown_the_subjects_first() {
     let schema = WIDE.replacen("id = \"string\"", "", 1);
     let viewer = |number: u32| {
         let mut bytes = [0; 12];
@@ -206,8 +209,9 @@ async fn thousands_of_grants_are_counted_and_a_few_shown_the_subjects_first() {
 }
 
 #[tokio::test]
-async fn an_explanation_stays_below_what_a_client_takes() {
-    // Many steps: 900 albums above the first. And large ones: 20 viewers of a thousand letters on each of 200.
+async fn an_explanation_stays_below_the_size_that_clients_accept() {
+    // Many steps: 900 albums above the first. Large steps: 200 albums, each with 20 viewers whose ids have a thousand
+    // letters.
     let above = |count: u32| (0..count).map(|number| format!("b{number}")).collect::<Vec<_>>();
     let long = |number: u32| format!("{number:0>1000}");
     let mut many = vec![doc! { "_id": "a", "within": above(900) }];

@@ -1,4 +1,6 @@
-//! Sources that fail or hang, and callers that give up: always an error that says so, never a denial.
+//! Sources that fail or hang, and callers that give up: the result is always an error, never a denial.
+//!
+//! Does not test a real database.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use crate::support::{
     service::{Client, PATIENCE, Service, resource, subject},
 };
 
-/// The three calls that have one status, all with this question.
+/// The statuses of the three calls with a single status, all with this question.
 async fn statuses(client: &Client, request: &CheckRequest, timeout: Option<Duration>) -> Vec<Result<(), Status>> {
     fn timed<T>(message: T, timeout: Option<Duration>) -> Request<T> {
         let mut request = Request::new(message);
@@ -42,15 +44,15 @@ async fn statuses(client: &Client, request: &CheckRequest, timeout: Option<Durat
 }
 
 #[track_caller]
-fn assert_says_when_to_retry(status: &Status, code: Code) {
+fn assert_has_retry_info(status: &Status, code: Code) {
     assert_eq!(status.code(), code, "{status:?}");
     let details = status.get_error_details();
     let retry = details.retry_info().and_then(|info| info.retry_delay).expect("RetryInfo");
     assert!(!retry.is_zero() && retry < Duration::from_secs(10), "{retry:?}");
 }
 
-/// The client's own timer would say `CANCELLED`: `DEADLINE_EXCEEDED` is the service's word, and so came before it.
-/// It keeps back 10 ms for that, which may be too little where tests crowd each other: so there are several tries.
+/// The client's own timer would report `CANCELLED`, so `DEADLINE_EXCEEDED` shows that the service answered first. It
+/// reserves 10 ms for that, which may be too little while many tests run: so there are several tries.
 #[tokio::test]
 async fn a_deadline_is_kept_whatever_the_source_does() {
     const TIMEOUT: Duration = Duration::from_millis(300);
@@ -58,7 +60,7 @@ async fn a_deadline_is_kept_whatever_the_source_does() {
     for fault in [Fault::ProbeHangs, Fault::LoadHangs] {
         let (service, source) = Service::faulty(Fault::None, 8).await;
         let client = service.client();
-        assert!(ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "the connection stands");
+        assert!(ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "the connection is open");
         source.set(fault.clone());
         let mut codes = Vec::new();
         for _ in 0..TRIES {
@@ -105,7 +107,7 @@ async fn without_a_deadline_the_service_has_one_of_its_own() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
-/// With next to no time it may be the client's timer or the server's that speaks first. What matters: neither a yes nor a no.
+/// With almost no time, either the client's timer or the server's may expire first. In both cases the result is an error.
 #[tokio::test]
 async fn a_deadline_that_has_passed_is_no_answer() {
     let service = Service::start().await;
@@ -131,29 +133,29 @@ async fn a_source_that_fails_is_unavailable_and_never_a_denial() {
         for (who, what) in [(ALICE, ROADMAP), (ZOE, ROADMAP), (ZOE, "file:f11e000000000000000000ff")] {
             for status in statuses(&client, &check(who, "read", what), None).await {
                 let status = status.expect_err("an error");
-                assert_says_when_to_retry(&status, Code::Unavailable);
+                assert_has_retry_info(&status, Code::Unavailable);
                 assert!(
                     !format!("{status:?}").contains("s3cret-host"),
-                    "what the driver says is for the log: {status:?}"
+                    "the driver's message is for the log only: {status:?}"
                 );
             }
         }
         source.set(Fault::None);
-        assert!(ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "no failure is remembered");
+        assert!(ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "no failure is cached");
     }
 }
 
 #[tokio::test]
-async fn what_can_be_decided_without_the_broken_part_is() {
+async fn a_question_that_does_not_depend_on_the_broken_part_is_answered() {
     let (service, _) = Service::faulty(Fault::LoadFails("shares"), 8).await;
     let client = service.client();
     let owner = ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
     assert!(owner.allowed);
     let absent = ask(&client, check(ZOE, "read", "file:f11e000000000000000000ff")).await.unwrap();
     assert_eq!(absent.reason(), Reason::NotFound);
-    // A permission of hers needs the shares, so the list as a whole has no answer.
+    // One of her permissions depends on the shares, so the list as a whole has no answer.
     let list = ListPermissionsRequest { subject: subject(ZOE), resource: resource(ROADMAP), consistency: None };
-    assert_says_when_to_retry(&client.clone().list_permissions(list).await.unwrap_err(), Code::Unavailable);
+    assert_has_retry_info(&client.clone().list_permissions(list).await.unwrap_err(), Code::Unavailable);
 }
 
 fn error_of(outcome: Option<Outcome>) -> Status {
@@ -166,7 +168,7 @@ fn error_of(outcome: Option<Outcome>) -> Status {
 }
 
 #[tokio::test]
-async fn in_a_batch_a_failing_source_spoils_only_what_needs_it() {
+async fn in_a_batch_a_failing_source_affects_only_the_questions_that_depend_on_it() {
     let (service, source) = Service::faulty(Fault::LoadFails("shares"), 8).await;
     let questions = vec![
         question(ZOE, "read", ROADMAP),
@@ -176,8 +178,8 @@ async fn in_a_batch_a_failing_source_spoils_only_what_needs_it() {
     ];
     let request = BatchCheckRequest { questions, consistency: None };
     let results = service.client().batch_check(request.clone()).await.unwrap().into_inner().results;
-    let [spoilt, allowed, wrong, denied] = results.try_into().unwrap();
-    assert_says_when_to_retry(&error_of(spoilt.outcome), Code::Unavailable);
+    let [unavailable, allowed, wrong, denied] = results.try_into().unwrap();
+    assert_has_retry_info(&error_of(unavailable.outcome), Code::Unavailable);
     assert!(matches!(allowed.outcome, Some(Outcome::Answer(answer)) if answer.allowed));
     assert_eq!(error_of(wrong.outcome).code(), Code::InvalidArgument);
     assert!(matches!(denied.outcome, Some(Outcome::Answer(answer)) if answer.reason() == Reason::NotFound));
@@ -189,13 +191,13 @@ async fn in_a_batch_a_failing_source_spoils_only_what_needs_it() {
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_refused_and_a_cancelled_one_frees_its_place() {
-    // On a busy machine the deadline of the first may be over by then.
-    in_one_attempt(is_freed_by_the_cancelling).await;
+async fn one_request_too_many_is_refused_and_a_cancelled_one_frees_its_permit() {
+    // On a busy machine the first request may reach its deadline before.
+    in_one_attempt(cancelling_frees_the_permit).await;
 }
 
-/// Whether a place is free before the time of the request that had it is over.
-async fn is_freed_by_the_cancelling() -> bool {
+/// Whether the permit of a cancelled request is free before that request's deadline.
+async fn cancelling_frees_the_permit() -> bool {
     let (service, source) = Service::faulty(Fault::LoadHangs, 1).await;
     let first = tokio::spawn({
         let client = service.client();
@@ -204,17 +206,17 @@ async fn is_freed_by_the_cancelling() -> bool {
     source.wait_for_probes(1).await;
     let client = service.client();
     for status in statuses(&client, &check(ALICE, "read", ROADMAP), None).await {
-        assert_says_when_to_retry(&status.expect_err("no place"), Code::ResourceExhausted);
+        assert_has_retry_info(&status.expect_err("no permit"), Code::ResourceExhausted);
     }
     let batch = BatchCheckRequest { questions: vec![question(ALICE, "read", ROADMAP)], consistency: None };
-    assert_says_when_to_retry(&client.clone().batch_check(batch).await.unwrap_err(), Code::ResourceExhausted);
-    assert_eq!(source.probes(), 1, "what is refused costs the source nothing");
+    assert_has_retry_info(&client.clone().batch_check(batch).await.unwrap_err(), Code::ResourceExhausted);
+    assert_eq!(source.probes(), 1, "a refused request does not reach the source");
 
     first.abort();
     source.set(Fault::None);
     let started = Instant::now();
     loop {
-        // Another question: what was asked for first is still under way, for whoever else may want it.
+        // Another question: the load for the first one still runs, and this request would join it.
         match ask(&client, check("anonymous", "read", "file:f11e000000000000000000ff")).await {
             Ok(answer) => {
                 assert!(!answer.allowed);

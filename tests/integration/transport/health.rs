@@ -1,4 +1,6 @@
-//! The four states, walked over gRPC health (`Check` and `Watch`), HTTP and the port itself.
+//! The four states as gRPC health (`Check` and `Watch`), HTTP and the port itself show them.
+//!
+//! The test sets the states; `lifecycle` has their causes.
 
 use std::{net::TcpStream, time::Duration};
 
@@ -15,14 +17,14 @@ use crate::support::service::{PATIENCE, Service};
 const SERVICES: [&str; 4] =
     ["", "permcached.v1.PermissionService", "permcached.v1.InvalidationService", "permcached.v1.WatchService"];
 
-async fn told(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().map(|response| response.status())
+async fn next_status(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    timeout(PATIENCE, watch.message()).await.expect("a response in time").unwrap().map(|response| response.status())
 }
 
-/// And what has not changed is not told once more.
+/// An unchanged status is not reported again.
 #[tokio::test]
-async fn the_states_are_told_as_they_come_and_none_is_latched() {
-    let (tell, health) = watch::channel(Health::Starting("MongoDB is not there".to_owned()));
+async fn each_state_is_reported_when_it_comes_and_none_stays() {
+    let (health_sender, health) = watch::channel(Health::Starting("MongoDB is not there".to_owned()));
     let (offer, offered) = watch::channel::<Option<Apis>>(None);
     let mut apis = None;
     let mut service = Service::start_as(|serving| {
@@ -36,7 +38,7 @@ async fn the_states_are_told_as_they_come_and_none_is_latched() {
     for service in SERVICES {
         let request = HealthCheckRequest { service: service.to_owned() };
         let mut watch = client.watch(request).await.unwrap().into_inner();
-        assert_eq!(told(&mut watch).await, Some(ServingStatus::NotServing), "`{service}`");
+        assert_eq!(next_status(&mut watch).await, Some(ServingStatus::NotServing), "`{service}`");
         watches.push(watch);
     }
     let refused = ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap_err();
@@ -49,33 +51,33 @@ async fn the_states_are_told_as_they_come_and_none_is_latched() {
     let degraded = |why: &str, answers| Health::Degraded { why: why.to_owned(), answers };
     let (serving, not) = (ServingStatus::Serving, ServingStatus::NotServing);
     let mut before = not;
-    for (health, status, code, said) in [
+    for (health, status, code, body) in [
         (Health::Ready, serving, 200, "ready"),
         (degraded("Redis is away", true), serving, 200, "degraded: Redis is away"),
         (degraded("MongoDB is away", false), not, 503, "degraded: MongoDB is away"),
         (degraded("Redis is away", true), serving, 200, "degraded: Redis is away"),
         (Health::Ready, serving, 200, "ready"),
     ] {
-        tell.send_replace(health);
+        health_sender.send_replace(health);
         if status != before {
             for watch in &mut watches {
-                assert_eq!(told(watch).await, Some(status), "{said}");
+                assert_eq!(next_status(watch).await, Some(status), "{body}");
             }
         }
         before = status;
         for service in SERVICES {
             let asked = client.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
-            assert_eq!(asked.get_ref().status(), status, "`{service}`, {said}");
+            assert_eq!(asked.get_ref().status(), status, "`{service}`, {body}");
         }
         let ready = service.get("/readyz").await;
-        assert_eq!((ready.status, ready.body.as_str()), (code, said));
-        // Whoever asks all the same is answered as well as can be.
-        assert!(ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "{said}");
+        assert_eq!((ready.status, ready.body.as_str()), (code, body));
+        // The service answers questions that arrive anyway.
+        assert!(ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap().allowed, "{body}");
     }
-    service.tell_to_stop();
+    service.shut_down();
     for watch in &mut watches {
-        assert_eq!(told(watch).await, Some(not), "draining");
-        assert_eq!(told(watch).await, None, "and it ends");
+        assert_eq!(next_status(watch).await, Some(not), "draining");
+        assert_eq!(next_status(watch).await, None, "and it ends");
     }
     let address = service.address;
     service.ended().await;

@@ -1,5 +1,6 @@
-//! Invalidation over a real socket: what can be named, and what is said of what cannot. That it is read again is shown where
-//! there is a database.
+//! Invalidation over a real socket: what a request may name, and the violations of an invalid one.
+//!
+//! Does not show that facts are read again: the tests with a database do.
 
 use permcached::transport::proto::{
     Document, InvalidateRequest, Tier, invalidation_service_client::InvalidationServiceClient,
@@ -11,7 +12,7 @@ use super::{ALICE, ROADMAP, ask, check, subject};
 use crate::support::service::{Service, resource};
 
 #[tokio::test]
-async fn every_form_of_invalidation_is_taken_and_gives_a_token() {
+async fn every_form_of_invalidation_returns_a_token() {
     let service = Service::start().await;
     let (client, mut invalidation) = (service.client(), InvalidationServiceClient::new(service.channel()));
     let document = Document { collection: "files".to_owned(), id: ROADMAP.trim_start_matches("file:").to_owned() };
@@ -23,18 +24,18 @@ async fn every_form_of_invalidation_is_taken_and_gives_a_token() {
     ];
     for request in requests {
         ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
-        let remembered = ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
-        assert_eq!(remembered.tier(), Tier::Memory);
+        let cached = ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
+        assert_eq!(cached.tier(), Tier::Memory);
         let response = invalidation.invalidate(request.clone()).await.unwrap().into_inner();
-        assert!(!response.published, "there is nobody else");
-        assert_eq!(response.token, remembered.as_of, "documents that do not change have one revision");
+        assert!(!response.published, "there are no other instances");
+        assert_eq!(response.token, cached.as_of, "unchanged documents keep their revision");
         let answer = ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
         assert!(answer.allowed, "{request:?}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_invalidated_is_named() {
+async fn every_violation_of_an_invalidation_is_reported() {
     let service = Service::start().await;
     let mut invalidation = InvalidationServiceClient::new(service.channel());
     let unknown = Document { collection: "flies".to_owned(), id: String::new() };

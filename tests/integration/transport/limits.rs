@@ -1,4 +1,7 @@
-//! Who takes too much, or too long, is let go of; and others do not notice.
+//! The port's limits: clients that send too much or take too long are refused or disconnected, and other clients are
+//! not affected.
+//!
+//! Does not test the limits of a check (`evaluator::limits` does).
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,36 +21,36 @@ use crate::support::{
     service::{PATIENCE, Service},
 };
 
-/// What HTTP/2 begins with, and no setting.
+/// The HTTP/2 connection preface, with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Says this, and then nothing more: done when the other side has closed, with what it said.
-async fn until_closed(address: SocketAddr, said: &'static [u8]) -> Vec<u8> {
+/// Sends these bytes and then nothing more. Returns what the server has sent when it has closed the connection.
+async fn until_closed(address: SocketAddr, sent: &'static [u8]) -> Vec<u8> {
     let wait = move || {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(said).unwrap();
-        let mut answered = Vec::new();
-        match stream.read_to_end(&mut answered) {
+        stream.write_all(sent).unwrap();
+        let mut received = Vec::new();
+        match stream.read_to_end(&mut received) {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it is not closed"),
         }
-        answered
+        received
     };
     spawn_blocking(wait).await.unwrap()
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_not_all_is_let_go_of() {
+async fn a_silent_or_slow_client_is_disconnected() {
     let service = Service::start_as(|serving| serving.limits.handshake_timeout = Duration::from_millis(200)).await;
-    for said in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
-        until_closed(service.address, said).await;
+    for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
+        until_closed(service.address, sent).await;
     }
     ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
 }
 
 #[tokio::test]
-async fn who_says_nothing_to_a_port_with_tls_is_let_go_of() {
+async fn a_silent_client_of_a_tls_port_is_disconnected() {
     let certificates = crate::support::certificates::Certificates::new();
     let directory = tempfile::tempdir().unwrap();
     let [cert, key] = certificates.server.write(directory.path(), "server");
@@ -57,30 +60,30 @@ async fn who_says_nothing_to_a_port_with_tls_is_let_go_of() {
         serving.limits.handshake_timeout = Duration::from_millis(200);
     });
     let service = service.await;
-    for said in [&b""[..], b"\x16\x03\x01"] {
-        until_closed(service.address, said).await;
+    for sent in [&b""[..], b"\x16\x03\x01"] {
+        until_closed(service.address, sent).await;
     }
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_arrive_is_given_up() {
+async fn a_request_that_does_not_arrive_in_time_is_refused() {
     let service = Service::start_as(|serving| serving.limits.request_timeout = Duration::from_millis(200)).await;
     let head = b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n\
         connection: close\r\ncontent-length: 100\r\n\r\n\0";
-    let answered = until_closed(service.address, head).await;
-    let answered = String::from_utf8_lossy(&answered).to_lowercase();
-    assert!(answered.contains(&format!("grpc-status: {}", Code::DeadlineExceeded as i32)), "{answered}");
+    let received = until_closed(service.address, head).await;
+    let received = String::from_utf8_lossy(&received).to_lowercase();
+    assert!(received.contains(&format!("grpc-status: {}", Code::DeadlineExceeded as i32)), "{received}");
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn frames_and_headers_that_are_too_large_are_refused() {
     let service = Service::start().await;
-    // A frame of 16 MiB, where no more than 16 KiB are announced.
+    // A frame of 16 MiB. The server announces 16 KiB as the largest.
     let frame: &'static [u8] = Box::leak([PREFACE, b"\xff\xff\xff\0\0\0\0\0\x01"].concat().into_boxed_slice());
     until_closed(service.address, frame).await;
     let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(64 * 1_024));
-    let answered = until_closed(service.address, Box::leak(head.into_bytes().into_boxed_slice())).await;
-    assert!(answered.starts_with(b"HTTP/1.1 431 ") || answered.is_empty(), "{}", String::from_utf8_lossy(&answered));
+    let received = until_closed(service.address, Box::leak(head.into_bytes().into_boxed_slice())).await;
+    assert!(received.starts_with(b"HTTP/1.1 431 ") || received.is_empty(), "{}", String::from_utf8_lossy(&received));
     let mut request = Request::new(check(ALICE, "read", ROADMAP));
     request.metadata_mut().insert("x-large", "x".repeat(64 * 1_024).parse().unwrap());
     service.client().check(request).await.unwrap_err();
@@ -96,17 +99,17 @@ async fn one_connection_too_many_is_closed_at_once() {
     until_closed(service.address, b"").await;
     ask(&first, check(ALICE, "read", ROADMAP)).await.unwrap();
     drop(second);
-    // There is room again, once that is noticed.
+    // Once the service notices that, it accepts another connection.
     let ready = async {
         while ask(&service.client(), check(ALICE, "read", ROADMAP)).await.is_err() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, ready).await.expect("room");
+    tokio::time::timeout(PATIENCE, ready).await.expect("a connection is accepted");
 }
 
 #[tokio::test]
-async fn a_caller_with_too_many_requests_leaves_room_for_others() {
+async fn a_caller_with_too_many_requests_does_not_block_other_callers() {
     let known = [Caller::new("greedy", "gr33dy", Scope::Check), Caller::new("modest", "m0dest", Scope::Check)];
     let (service, source) = Service::faulty_as(Fault::LoadHangs, 8, |serving| {
         serving.callers = Callers::Known(known.into());
@@ -123,22 +126,22 @@ async fn a_caller_with_too_many_requests_leaves_room_for_others() {
     source.wait_for_probes(2).await;
     let (code, status) = call("gr33dy").await.unwrap_err();
     assert_eq!(code, Code::ResourceExhausted, "{status}");
-    assert!(status.get_error_details().retry_info().is_some(), "when to try again");
-    assert_eq!(call("m0dest").await.unwrap_err().0, Code::DeadlineExceeded, "it got to the source, which hangs");
+    assert!(status.get_error_details().retry_info().is_some(), "it has RetryInfo");
+    assert_eq!(call("m0dest").await.unwrap_err().0, Code::DeadlineExceeded, "it reached the source, which hangs");
     for call in open {
         assert_eq!(call.await.unwrap().unwrap_err().0, Code::DeadlineExceeded);
     }
 }
 
 #[tokio::test]
-async fn an_old_connection_ends_whoever_keeps_a_stream_open() {
+async fn an_old_connection_ends_even_with_an_open_stream() {
     let service = Service::start_as(|serving| {
         serving.limits.connection_age_max = Duration::from_millis(100);
         serving.limits.connection_grace = Duration::from_millis(200);
     });
     let service = service.await;
     let mut health = HealthClient::new(service.channel());
-    // It may end just then.
+    // The connection may end during the call.
     let mut watch = loop {
         if let Ok(watch) = health.watch(HealthCheckRequest::default()).await {
             break watch.into_inner();
@@ -148,9 +151,9 @@ async fn an_old_connection_ends_whoever_keeps_a_stream_open() {
     tokio::time::timeout(PATIENCE, ended).await.expect("an end");
 }
 
-/// Who needs no token gets no more memory than a probe takes.
+/// A client without a token cannot make the service buffer more than a probe requires.
 #[tokio::test]
-async fn what_needs_no_token_is_small() {
+async fn requests_without_a_token_must_be_small() {
     let service = Service::start().await;
     let mut health = HealthClient::new(service.channel());
     let large = HealthCheckRequest { service: "x".repeat(5 * 1_024) };

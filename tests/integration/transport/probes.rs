@@ -1,4 +1,6 @@
-//! What stands beside the calls: health over gRPC, probes and metrics over HTTP/1.1, and a stop that is none for callers.
+//! Everything beside the calls: health over gRPC, probes and metrics over HTTP/1.1, and a graceful shutdown.
+//!
+//! Does not test the causes of the states (`lifecycle` does).
 
 use std::{collections::BTreeMap, io::Write as _, net::TcpStream, time::Duration};
 
@@ -19,7 +21,7 @@ fn about(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test]
-async fn health_is_told_for_the_server_and_for_the_service() {
+async fn health_is_reported_for_the_server_and_for_the_service() {
     let service = Service::start().await;
     let mut health = HealthClient::new(service.channel());
     for name in SERVICES {
@@ -37,9 +39,9 @@ async fn health_is_told_for_the_server_and_for_the_service() {
 #[tokio::test]
 async fn probes_and_metrics_are_on_the_same_port_over_http_1_1() {
     let service = Service::start().await;
-    for (path, said) in [("/healthz", "alive"), ("/readyz", "ready")] {
+    for (path, body) in [("/healthz", "alive"), ("/readyz", "ready")] {
         let answered = service.get(path).await;
-        assert_eq!((answered.status, answered.body.as_str()), (200, said), "{path}");
+        assert_eq!((answered.status, answered.body.as_str()), (200, body), "{path}");
     }
     let Http { status, head, .. } = service.get("/metrics").await;
     assert_eq!(status, 200);
@@ -52,7 +54,7 @@ async fn probes_and_metrics_are_on_the_same_port_over_http_1_1() {
     assert!(exchange(service.address, post).await.starts_with("HTTP/1.1 405 "));
 }
 
-/// Every sample, by its name and labels. Panics at a line that is none of the text format of Prometheus.
+/// Every sample, by its name and labels. Panics at a line that is not in the text format of Prometheus.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let is_name = |name: &str| {
         ["permcached_", "grpc_server_", "process_"].iter().any(|prefix| name.starts_with(prefix))
@@ -85,7 +87,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-async fn metrics_count_what_was_answered() {
+async fn metrics_count_answers() {
     let service = Service::start().await;
     let client = service.client();
     let before = samples(&service.get("/metrics").await.body);
@@ -113,7 +115,7 @@ async fn metrics_count_what_was_answered() {
 }
 
 #[tokio::test]
-async fn metrics_count_what_could_not_be_answered() {
+async fn metrics_count_questions_that_could_not_be_answered() {
     let (service, source) = Service::faulty(Fault::ProbeFails, 8).await;
     let client = service.client();
     ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap_err();
@@ -124,9 +126,9 @@ async fn metrics_count_what_could_not_be_answered() {
     assert!(!counted.keys().any(|name| name.contains("decision=")), "{counted:?}");
 }
 
-/// The time to drain is far longer than the test's patience: whatever held it would fail the test.
+/// The drain timeout is far longer than the test waits, so anything that delays the shutdown fails the test.
 #[tokio::test]
-async fn a_stop_waits_for_nobody_who_asks_nothing() {
+async fn a_shutdown_does_not_wait_for_idle_clients() {
     let mut service = Service::draining_within(PATIENCE * 10).await;
     let silent = TcpStream::connect(service.address).unwrap();
     let client = service.client();
@@ -141,10 +143,10 @@ async fn a_stop_waits_for_nobody_who_asks_nothing() {
         watches.push(watch);
     }
 
-    service.tell_to_stop();
+    service.shut_down();
     for mut watch in watches {
-        let told = timeout(PATIENCE, watch.message()).await.expect("a word").unwrap().unwrap();
-        assert_eq!(told.status(), ServingStatus::NotServing);
+        let last = timeout(PATIENCE, watch.message()).await.expect("a response in time").unwrap().unwrap();
+        assert_eq!(last.status(), ServingStatus::NotServing);
         assert_eq!(timeout(PATIENCE, watch.message()).await.expect("an end").unwrap(), None);
     }
     let address = service.address;
@@ -154,26 +156,26 @@ async fn a_stop_waits_for_nobody_who_asks_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_open_requests_end() {
+async fn a_shutdown_lets_open_requests_end() {
     let (mut service, source) = Service::faulty(Fault::LoadHangs, 8).await;
     let open = tokio::spawn({
         let client = service.client();
         async move { ask(&client, check(ALICE, "read", ROADMAP)).await }
     });
     source.wait_for_probes(1).await;
-    service.tell_to_stop();
+    service.shut_down();
     service.ended().await;
-    // By the service's own deadline of 2 s, which is within its time to drain.
+    // It ends by the service's own deadline of 2 s, which is shorter than the drain timeout.
     assert_eq!(open.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
-async fn a_stop_has_an_end_whoever_stays() {
+async fn a_shutdown_ends_even_if_clients_stay() {
     let mut service = Service::draining_within(Duration::from_millis(200)).await;
     let mut slow = TcpStream::connect(service.address).unwrap();
     slow.write_all(b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
         .unwrap();
     ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
-    service.tell_to_stop();
+    service.shut_down();
     service.ended().await;
 }

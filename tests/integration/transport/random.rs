@@ -1,4 +1,6 @@
-//! Requests that nobody would send: whatever comes in, a status goes out, and the service goes on.
+//! Random requests: the service answers each with a response or a status, and keeps running.
+//!
+//! Does not test which answer is right.
 
 use permcached::transport::proto::{
     BatchCheckRequest, CheckRequest, Consistency, ExplainRequest, Freshness, ListPermissionsRequest, Moment, Question,
@@ -26,10 +28,10 @@ use tonic::{
 use super::{ALICE, ROADMAP, ask, check};
 use crate::support::service::Service;
 
-/// How many requests of each kind.
+/// The number of requests of each kind.
 const CASES: u32 = 150;
 
-/// Messages as the bytes they are.
+/// A codec that passes messages on as raw bytes.
 #[derive(Clone, Copy, Default)]
 struct Raw;
 
@@ -78,7 +80,7 @@ async fn send(channel: &Channel, call: &str, bytes: Vec<u8>) -> Result<Vec<u8>, 
     grpc.unary(Request::new(bytes), path, Raw).await.map(tonic::Response::into_inner)
 }
 
-/// Sends these bytes to every call. INTERNAL is what gRPC has for bytes that are no message.
+/// Sends these bytes to every method. gRPC's code for bytes that are no message is INTERNAL.
 async fn is_answered(channel: &Channel, bytes: &[u8]) {
     for call in CALLS {
         match send(channel, call, bytes.to_vec()).await {
@@ -92,7 +94,7 @@ async fn is_answered(channel: &Channel, bytes: &[u8]) {
     }
 }
 
-/// Runs requests against one service, which must answer after them as before.
+/// Sends requests to one service, which must still answer afterwards.
 fn try_all<S: Strategy>(requests: S, bytes: impl Fn(S::Value) -> Vec<u8>) {
     let runtime = Runtime::new().unwrap();
     let (service, channel) = runtime.block_on(async {
@@ -118,7 +120,7 @@ fn random_bytes_get_a_status() {
 }
 
 #[test]
-fn good_messages_with_a_few_bytes_changed_get_a_status() {
+fn valid_messages_with_a_few_bytes_changed_get_a_status() {
     let good = check(ALICE, "read", ROADMAP);
     let batch =
         Question { subject: good.subject.clone(), permission: "read".to_owned(), resource: good.resource.clone() };
@@ -138,7 +140,7 @@ fn good_messages_with_a_few_bytes_changed_get_a_status() {
     });
 }
 
-/// Names and ids that mean something now and then, and else anything at all.
+/// Names and ids: sometimes valid ones, otherwise any text.
 fn text() -> impl Strategy<Value = String> {
     let sensible = ["user", "link", "file", "folder", "note", "team", "read", "write", "owned", "owner", "*", ""];
     let ids = [
@@ -164,7 +166,7 @@ fn resources() -> impl Strategy<Value = Option<Resource>> {
     option::weighted(0.9, (text(), text())).prop_map(|parts| parts.map(|(kind, id)| Resource { r#type: kind, id }))
 }
 
-fn demands() -> impl Strategy<Value = Option<Consistency>> {
+fn consistencies() -> impl Strategy<Value = Option<Consistency>> {
     let moment = prop_oneof![
         text().prop_map(freshness::Moment::Token),
         (any::<u32>(), any::<u32>())
@@ -190,23 +192,23 @@ fn questions() -> impl Strategy<Value = Question> {
 
 #[test]
 fn random_fields_get_a_status() {
-    try_all((questions(), demands()), |(question, consistency)| {
+    try_all((questions(), consistencies()), |(question, consistency)| {
         let Question { subject, permission, resource } = question;
         CheckRequest { subject, permission, resource, consistency }.encode_to_vec()
     });
 }
 
-/// Sent as the message they are to the other calls as well: fields of one are anything to another.
+/// Each message is sent to the other methods too, which read its fields as something else.
 #[test]
 fn random_batches_get_a_status() {
-    try_all((vec(questions(), 0..20), demands()), |(questions, consistency)| {
+    try_all((vec(questions(), 0..20), consistencies()), |(questions, consistency)| {
         BatchCheckRequest { questions, consistency }.encode_to_vec()
     });
 }
 
 #[test]
 fn random_lists_and_explanations_get_a_status() {
-    try_all((questions(), demands(), any::<bool>()), |(question, consistency, explains)| {
+    try_all((questions(), consistencies(), any::<bool>()), |(question, consistency, explains)| {
         let Question { subject, permission, resource } = question;
         if explains {
             ExplainRequest { subject, permission, resource, consistency }.encode_to_vec()

@@ -1,4 +1,7 @@
-//! TLS on the port, over real sockets: for calls and probes, with clients' certificates, and beside a plain port for probes.
+//! TLS on the port, over real sockets: for calls and probes, with client certificates, and with a second plain port for
+//! probes.
+//!
+//! Does not test reloading of certificates (`src/transport/tls.rs` does).
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -28,11 +31,12 @@ use crate::support::{
     service::{Client, DOCUMENTS, PATIENCE, SCHEMA, Service, http},
 };
 
-/// A service with certificates, which asks for clients' own if that is wanted; and its port for probes.
-async fn secured(certificates: &Certificates, asks_clients: bool) -> (Service, SocketAddr) {
+/// A service with TLS, which requires client certificates if `requires_client_certificates`, and the address of its
+/// port for probes.
+async fn secured(certificates: &Certificates, requires_client_certificates: bool) -> (Service, SocketAddr) {
     let directory = tempfile::tempdir().unwrap();
     let [cert, key] = certificates.server.write(directory.path(), "server");
-    let client_ca = asks_clients.then(|| certificates.write_authority(directory.path()));
+    let client_ca = requires_client_certificates.then(|| certificates.write_authority(directory.path()));
     let tls = Tls::load(TlsFiles { cert, key, client_ca }).unwrap();
     let probes = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = probes.local_addr().unwrap();
@@ -52,7 +56,7 @@ fn channel(service: &Service, authority: &str, identity: Option<&Certified>) -> 
     endpoint.tls_config(tls).unwrap().timeout(PATIENCE).connect_lazy()
 }
 
-/// Whether it did not come to a call: the client names what broke as it met it.
+/// Whether the connection was refused. The client reports one of two codes, depending on where it noticed.
 fn is_refused<T>(asked: &Result<T, Status>) -> bool {
     matches!(asked, Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown))
 }
@@ -62,7 +66,7 @@ async fn read_roadmap(channel: Channel) -> Result<bool, Status> {
     Ok(answer.allowed)
 }
 
-/// Who believes this authority, and comes with this certificate, if any.
+/// A client that trusts this authority, and presents this certificate if there is one.
 fn connector(authority: &str, identity: Option<&Certified>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
@@ -80,7 +84,7 @@ fn connector(authority: &str, identity: Option<&Certified>) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Asks over HTTP/1.1 and TLS, and says what comes back, and how the greeting went.
+/// Sends a GET request over HTTP/1.1 and TLS. Returns the response and the kind of handshake.
 async fn get(service: &Service, connector: &TlsConnector, path: &str) -> (String, Option<HandshakeKind>) {
     let stream = TcpStream::connect(service.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -101,24 +105,24 @@ async fn calls_and_probes_are_on_the_port_over_tls() {
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\nready"), "{ready}");
     let plain = read_roadmap(service.channel()).await;
     assert!(is_refused(&plain), "without TLS: {plain:?}");
-    let stranger = read_roadmap(channel(&service, &Certificates::new().authority(), None)).await;
-    assert!(is_refused(&stranger), "who believes another authority does not call: {stranger:?}");
+    let untrusting = read_roadmap(channel(&service, &Certificates::new().authority(), None)).await;
+    assert!(is_refused(&untrusting), "a client that trusts only another authority: {untrusting:?}");
 }
 
 #[tokio::test]
-async fn a_client_needs_a_certificate_of_the_authority_that_has_not_expired() {
+async fn a_client_must_present_an_unexpired_certificate_of_the_authority() {
     let certificates = Certificates::new();
     let (service, _) = secured(&certificates, true).await;
     let authority = certificates.authority();
     let asked = async |identity: Option<&Certified>| read_roadmap(channel(&service, &authority, identity)).await;
     assert!(asked(Some(&certificates.client())).await.unwrap());
-    assert!(is_refused(&asked(None).await), "none at all");
-    assert!(is_refused(&asked(Some(&certificates.expired_client())).await), "one that has expired");
-    assert!(is_refused(&asked(Some(&Certificates::new().client())).await), "another authority's");
+    assert!(is_refused(&asked(None).await), "no certificate");
+    assert!(is_refused(&asked(Some(&certificates.expired_client())).await), "an expired certificate");
+    assert!(is_refused(&asked(Some(&Certificates::new().client())).await), "a certificate of another authority");
 }
 
 #[tokio::test]
-async fn the_port_for_probes_speaks_no_tls_and_answers_no_question() {
+async fn the_port_for_probes_has_no_tls_and_answers_no_questions() {
     let certificates = Certificates::new();
     let (_service, address) = secured(&certificates, true).await;
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(PATIENCE).connect_lazy();
@@ -130,9 +134,9 @@ async fn the_port_for_probes_speaks_no_tls_and_answers_no_question() {
     assert!(metrics.status == 200 && metrics.body.contains("permcached_"), "{metrics:?}");
 }
 
-/// As an operator does it: by files and variables, and with the commands.
+/// Configured as an operator does it: with files and variables.
 #[test]
-fn serve_and_the_commands_speak_tls_as_they_are_configured() {
+fn serve_and_the_commands_use_tls_as_configured() {
     let certificates = Certificates::new();
     let directory = tempfile::tempdir().unwrap();
     let text = |path: std::path::PathBuf| path.display().to_string();
@@ -148,25 +152,25 @@ fn serve_and_the_commands_speak_tls_as_they_are_configured() {
     let known = ask(&[&own[..], &[("SERVER_CA_FILE", &*authority)]].concat());
     assert!([0, 1].contains(&known.code), "{known:?}");
     assert_eq!(ask(&[("SERVER_CA_FILE", &*authority)]).code, 3, "without a certificate");
-    assert_eq!(ask(&own).code, 3, "who does not know the authority");
+    assert_eq!(ask(&own).code, 3, "a client that does not trust the authority");
     let [old_cert, old_key] = certificates.expired_client().write(directory.path(), "expired").map(text);
     let expired = [("CLIENT_CERT_FILE", &*old_cert), ("CLIENT_KEY_FILE", &*old_key), ("SERVER_CA_FILE", &*authority)];
-    assert_eq!(ask(&expired).code, 3, "with one that has expired");
-    // The log says which of it was wrong.
+    assert_eq!(ask(&expired).code, 3, "with an expired certificate");
+    // The log has the reason.
     let why = || server.logged("a TLS handshake failed")["error"].to_string();
     let whys = [why(), why(), why()];
     assert!(whys.iter().any(|why| why.to_lowercase().contains("expired")), "{whys:?}");
 }
 
-/// Who came back without a full greeting would not be asked for its certificate again.
+/// A client that resumed a session would not be asked for its certificate again.
 #[tokio::test]
-async fn no_client_with_a_certificate_is_greeted_in_short() {
+async fn no_client_with_a_certificate_resumes_a_session() {
     let certificates = Certificates::new();
     let (service, _) = secured(&certificates, true).await;
     let connector = connector(&certificates.authority(), Some(&certificates.client()));
     for round in 0..3 {
-        let (response, greeting) = get(&service, &connector, "/healthz").await;
+        let (response, handshake) = get(&service, &connector, "/healthz").await;
         assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
-        assert_eq!(greeting, Some(HandshakeKind::Full), "round {round}");
+        assert_eq!(handshake, Some(HandshakeKind::Full), "round {round}");
     }
 }

@@ -1,4 +1,6 @@
-//! Watching what changes, over a real socket and a real replica set.
+//! `Watch` over a real socket and a real replica set.
+//!
+//! Does not test how the bus keeps its log.
 
 use std::collections::BTreeSet;
 
@@ -48,41 +50,41 @@ async fn service() -> (Live, Service) {
     (live, service)
 }
 
-/// A connection that stays open for longer than a call may take.
-async fn watch(service: &Service, since: Option<freshness::Moment>) -> Result<Watching, Status> {
+/// Opens a Watch stream.
+async fn watch(service: &Service, since: Option<freshness::Moment>) -> Result<WatchStream, Status> {
     let since = since.map(|moment| Freshness { moment: Some(moment) });
     let mut client: WatchServiceClient<Channel> = WatchServiceClient::new(service.channel());
     let stream = client.watch(WatchRequest { since }).await?.into_inner();
-    Ok(Watching { stream, token: String::new() })
+    Ok(WatchStream { stream, token: String::new() })
 }
 
 fn token(text: &str) -> freshness::Moment {
     freshness::Moment::Token(text.to_owned())
 }
 
-/// A stream, and the last token that it told.
-struct Watching {
+/// A Watch stream, and the last token that it has received.
+struct WatchStream {
     stream: Streaming<WatchResponse>,
     token: String,
 }
 
-impl Watching {
+impl WatchStream {
     async fn next(&mut self) -> Result<WatchResponse, Status> {
-        let next = timeout(PATIENCE, self.stream.message()).await.expect("something comes in time");
-        let response = next?.expect("it does not end without a status");
+        let next = timeout(PATIENCE, self.stream.message()).await.expect("a response in time");
+        let response = next?.expect("the stream ends with a status");
         assert!(response.changes.len() <= 1_000);
         if !response.token.is_empty() {
-            assert!(self.token.is_empty() || self.token <= response.token, "tokens do not go back");
+            assert!(self.token.is_empty() || self.token <= response.token, "tokens never decrease");
             self.token.clone_from(&response.token);
         }
         Ok(response)
     }
 
-    /// All changes that are told until one of these is.
+    /// All changes up to and including the response that has one of these.
     async fn until(&mut self, found: impl Fn(&What) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
         loop {
-            changes.extend(self.next().await.expect("it goes on").changes);
+            changes.extend(self.next().await.expect("the stream goes on").changes);
             if changes.iter().any(|change| change.what.as_ref().is_some_and(&found)) {
                 return changes;
             }
@@ -99,32 +101,32 @@ fn is_key_of_file(what: &What) -> bool {
 }
 
 #[tokio::test]
-async fn what_changes_is_told_with_its_documents_and_keys_and_again_to_who_comes_back() {
+async fn changes_are_reported_with_documents_and_keys_and_missed_ones_to_a_client_that_reconnects() {
     let (live, service) = service().await;
-    let mut watching = watch(&service, None).await.unwrap();
-    let first = watching.next().await.unwrap();
-    assert!(first.changes.is_empty() && !first.token.is_empty(), "at once, and from now on: {first:?}");
+    let mut stream = watch(&service, None).await.unwrap();
+    let first = stream.next().await.unwrap();
+    assert!(first.changes.is_empty() && !first.token.is_empty(), "the first response comes at once: {first:?}");
 
     live.insert("shares", vec![share(51)]).await;
-    let changes = watching.until(is_share(51)).await;
+    let changes = stream.until(is_share(51)).await;
     assert!(changes.iter().any(|change| change.what.as_ref().is_some_and(is_key_of_file)), "{changes:?}");
-    // It may be told early: the token that covers it comes later then.
+    // A change may be reported early. Then the token that covers it comes later.
     let newest = changes.iter().map(|change| change.token.clone()).max().unwrap();
-    while watching.token < newest {
-        watching.next().await.unwrap();
+    while stream.token < newest {
+        stream.next().await.unwrap();
     }
-    let told = watching.token.clone();
-    drop(watching);
+    let last_token = stream.token.clone();
+    drop(stream);
 
     let deleted = live.delete("shares", doc! { "_id": id(50) }).await;
     live.heard(deleted).await;
-    let mut again = watch(&service, Some(token(&told))).await.unwrap();
+    let mut again = watch(&service, Some(token(&last_token))).await.unwrap();
     let first = again.next().await.unwrap();
     let documents: Vec<_> = first.changes.iter().filter_map(|change| change.what.as_ref()).collect();
     assert!(documents.iter().any(|what| is_share(50)(what)), "{documents:?}");
-    assert!(!documents.iter().any(|what| is_share(51)(what)), "that was told: {documents:?}");
+    assert!(!documents.iter().any(|what| is_share(51)(what)), "an earlier response reported that: {documents:?}");
     for change in &first.changes {
-        assert!(change.token > told && change.token <= first.token, "{change:?} of {}", first.token);
+        assert!(change.token > last_token && change.token <= first.token, "{change:?} of {}", first.token);
     }
 
     let operation_time = Moment { seconds: deleted.seconds(), increment: deleted.increment() };
@@ -133,17 +135,17 @@ async fn what_changes_is_told_with_its_documents_and_keys_and_again_to_who_comes
 }
 
 #[tokio::test]
-async fn many_changes_are_told_in_pieces() {
+async fn many_changes_are_split_into_several_responses() {
     let (live, service) = service().await;
-    let mut watching = watch(&service, None).await.unwrap();
-    watching.next().await.unwrap();
+    let mut stream = watch(&service, None).await.unwrap();
+    stream.next().await.unwrap();
     let files: Vec<Document> = (0..2_500).map(|_| doc! { "_id": ObjectId::new() }).collect();
-    let mut untold: BTreeSet<String> = files.iter().map(|file| file.get_object_id("_id").unwrap().to_hex()).collect();
+    let mut missing: BTreeSet<String> = files.iter().map(|file| file.get_object_id("_id").unwrap().to_hex()).collect();
     live.insert("files", files).await;
-    while !untold.is_empty() {
-        for change in watching.next().await.unwrap().changes {
+    while !missing.is_empty() {
+        for change in stream.next().await.unwrap().changes {
             match change.what.unwrap() {
-                What::Document(document) => _ = untold.remove(&document.id),
+                What::Document(document) => _ = missing.remove(&document.id),
                 what => panic!("{what:?}"),
             }
         }
@@ -151,37 +153,37 @@ async fn many_changes_are_told_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_subject_that_is_invalidated_and_everything_are_told() {
+async fn invalidations_of_a_subject_and_of_everything_are_reported() {
     let (_live, service) = service().await;
-    let mut watching = watch(&service, None).await.unwrap();
+    let mut stream = watch(&service, None).await.unwrap();
     let mut invalidation = InvalidationServiceClient::new(service.channel());
     let subject = Subject { r#type: "user".to_owned(), id: id(2).to_hex(), anonymous: false };
     let request = InvalidateRequest { subjects: vec![subject.clone()], ..InvalidateRequest::default() };
     let response = invalidation.invalidate(request).await.unwrap().into_inner();
-    let changes = watching.until(|what| *what == What::Subject(subject.clone())).await;
+    let changes = stream.until(|what| *what == What::Subject(subject.clone())).await;
     assert_eq!(changes.last().unwrap().token, response.token);
     invalidation.invalidate(InvalidateRequest { all: true, ..InvalidateRequest::default() }).await.unwrap();
-    watching.until(|what| *what == What::Everything(true)).await;
+    stream.until(|what| *what == What::Everything(true)).await;
 }
 
 #[tokio::test]
-async fn silence_is_broken_by_tokens_though_nothing_changes() {
+async fn tokens_are_sent_even_if_nothing_changes() {
     let (_live, service) = service().await;
-    let mut watching = watch(&service, None).await.unwrap();
-    let first = watching.next().await.unwrap();
-    let second = watching.next().await.unwrap();
+    let mut stream = watch(&service, None).await.unwrap();
+    let first = stream.next().await.unwrap();
+    let second = stream.next().await.unwrap();
     assert!(second.changes.is_empty() && second.token > first.token, "{first:?}, {second:?}");
 }
 
 #[tokio::test]
-async fn a_stop_ends_it_with_a_status() {
+async fn a_shutdown_ends_the_stream_with_a_status() {
     let (live, _) = service().await;
     let mut service = Service::of(&live.app).await;
-    let mut watching = watch(&service, None).await.unwrap();
-    watching.next().await.unwrap();
-    service.tell_to_stop();
+    let mut stream = watch(&service, None).await.unwrap();
+    stream.next().await.unwrap();
+    service.shut_down();
     let status = loop {
-        match watching.next().await {
+        match stream.next().await {
             Ok(_) => {}
             Err(status) => break status,
         }
@@ -191,7 +193,7 @@ async fn a_stop_ends_it_with_a_status() {
 }
 
 #[tokio::test]
-async fn where_it_cannot_begin_is_said() {
+async fn a_moment_at_which_a_stream_cannot_begin_is_refused() {
     let (live, service) = service().await;
     let refused = |since| async { watch(&service, since).await.err().expect("refused") };
     assert_names(&refused(Some(token("yesterday"))).await, &[("since.token", "is not a token")]);
@@ -200,15 +202,15 @@ async fn where_it_cannot_begin_is_said() {
     let mut client = WatchServiceClient::new(service.channel());
     let empty = WatchRequest { since: Some(Freshness { moment: None }) };
     assert_names(&client.watch(empty).await.unwrap_err(), &[("since", "is empty")]);
-    // What is older than what is kept is told as a change of everything.
-    let mut watching = watch(&service, Some(token("c0000000100000001"))).await.unwrap();
-    let first = watching.next().await.unwrap();
+    // If the log does not reach back that far, a change of everything is reported.
+    let mut stream = watch(&service, Some(token("c0000000100000001"))).await.unwrap();
+    let first = stream.next().await.unwrap();
     assert_eq!(first.changes.first().and_then(|change| change.what.clone()), Some(What::Everything(true)));
     drop(live);
 }
 
 #[tokio::test]
-async fn a_single_server_tells_nobody_what_changes() {
+async fn watch_is_refused_on_a_single_server() {
     let schema = std::sync::Arc::new(schema("watch.toml", SCHEMA));
     let database = standalone_mongo().database().await;
     fill(&database, &schema, &[("files".to_owned(), vec![doc! { "_id": id(1) }])].into()).await;
@@ -220,7 +222,7 @@ async fn a_single_server_tells_nobody_what_changes() {
 }
 
 #[tokio::test]
-async fn so_many_watch_and_no_more() {
+async fn one_stream_too_many_is_refused() {
     let (_live, service) = service().await;
     let mut client = WatchServiceClient::new(service.channel());
     let mut open = Vec::new();
@@ -230,7 +232,7 @@ async fn so_many_watch_and_no_more() {
     let status = client.watch(WatchRequest { since: None }).await.expect_err("refused");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     open.clear();
-    // A place is free as soon as the service has noticed that somebody went.
+    // Once the service notices that a client has gone, it accepts another one.
     let admitted = async { while client.watch(WatchRequest { since: None }).await.is_err() {} };
-    timeout(PATIENCE, admitted).await.expect("there is room again");
+    timeout(PATIENCE, admitted).await.expect("a stream is accepted again");
 }
