@@ -1,6 +1,6 @@
-//! Whatever the text of a schema: reading it ends soon, in a schema or in mistakes that can be shown.
+//! Reading any text as a schema ends soon, with a schema or with errors that can be shown.
 //!
-//! What the mistakes say is `broken_schemas`' matter.
+//! The messages of the errors are tested in `broken_schemas`.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use proptest::{prelude::*, sample::Index};
 /// Far more than any schema takes, even where tests are slow.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Words and signs that mean something somewhere in a schema.
+/// Words and signs that have a meaning in some place of a schema.
 const PIECES: [&str; 32] = [
     "\"",
     "'",
@@ -50,7 +50,7 @@ const PIECES: [&str; 32] = [
     "nan",
 ];
 
-/// Every schema of the repository, right or wrong.
+/// Every schema of the repository, valid or not.
 fn schemas() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();
@@ -137,14 +137,15 @@ fn with_parts(text: &str, by: char, change: impl FnOnce(&mut Vec<&str>)) -> Stri
     parts.concat()
 }
 
-/// Reads a schema and shows its mistakes, and fails if that takes too long or a mistake is nowhere. How many there are.
-fn read(text: &str) -> usize {
+/// Reads a schema, renders its errors, and returns how many there are. Fails if that takes too long or an error points outside
+/// of the text.
+fn errors_in(text: &str) -> usize {
     let started = Instant::now();
     let count = Schema::parse("any.toml", text).map_or_else(
         |errors| {
             for error in errors.iter() {
                 let place = error.span.clone().unwrap_or_default();
-                assert!(text.get(place).is_some(), "{error:?} points into the middle of nowhere");
+                assert!(text.get(place).is_some(), "{error:?} points outside of the text");
             }
             assert!(!errors.render(false).is_empty() && !errors.render(true).is_empty());
             errors.iter().count()
@@ -159,29 +160,29 @@ fn read(text: &str) -> usize {
 
 proptest! {
     #[test]
-    fn an_edited_schema_is_read(schema in prop::sample::select(schemas()), edits in edits()) {
-        read(&edited(&schema, &edits));
+    fn an_edited_schema_is_read_soon(schema in prop::sample::select(schemas()), edits in edits()) {
+        errors_in(&edited(&schema, &edits));
     }
 
     #[test]
-    fn any_expression_is_read(expression in "[a-c!&|(). \n\"\\\\é-]{0,40}", is_literal in any::<bool>()) {
+    fn any_expression_is_read_soon(expression in "[a-c!&|(). \n\"\\\\é-]{0,40}", is_literal in any::<bool>()) {
         let quote = if is_literal { "'''" } else { "\"" };
-        read(&format!("{}a = {quote}{expression}{quote}", beginning()));
+        errors_in(&format!("{}a = {quote}{expression}{quote}", beginning()));
     }
 
     #[test]
-    fn any_condition_is_read(condition in json(4)) {
-        read(&format!("{}\n[resource.file.relations]\nflag = {{ where = '''{condition}''' }}", beginning()));
+    fn any_condition_is_read_soon(condition in json(4)) {
+        errors_in(&format!("{}\n[resource.file.relations]\nflag = {{ where = '''{condition}''' }}", beginning()));
     }
 
     #[test]
-    fn any_text_is_read(text in any::<String>()) {
-        read(&text);
-        read(&format!("{}{text}", beginning()));
+    fn any_text_is_read_soon(text in any::<String>()) {
+        errors_in(&text);
+        errors_in(&format!("{}{text}", beginning()));
     }
 }
 
-/// JSON, nearly: with operators, types of Extended JSON, and gaps.
+/// Text like JSON, with operators, types of Extended JSON, and parts that are not valid.
 fn json(depth: u32) -> impl Strategy<Value = String> {
     let keys = [
         "a",
@@ -215,68 +216,68 @@ fn json(depth: u32) -> impl Strategy<Value = String> {
     })
 }
 
-/// A right schema that ends where permissions of `file` go on.
+/// A valid schema that ends where more permissions of `file` can follow.
 fn beginning() -> String {
     "default_subject = \"user\"\n\n[subject.user]\n\n[resource.file]\ncollection = \"files\"\n\
      relations.b = { field = \"b\" }\nrelations.c = { field = \"c\", resource = \"file\" }\n\n[resource.file.permissions]\n"
         .to_owned()
 }
 
-/// `beginning` and permissions that are each made of the next.
+/// `beginning` and permissions of which each is made of the next.
 fn chain(length: usize, link: impl Fn(usize) -> String) -> String {
     let links = (1..length).map(|at| format!("p{at} = \"{}\"\n", link(at + 1)));
     format!("{}{}p{length} = \"b\"\n", beginning(), links.collect::<String>())
 }
 
 #[test]
-fn permissions_that_name_each_other_many_times_over_are_read_at_once() {
-    assert_eq!(read(&chain(16, |next| format!("p{next} | p{next}"))), 0);
-    assert_eq!(read(&chain(16, |next| format!("p{next} & p{next} & !p{next}"))), 1);
-    assert_eq!(read(&chain(500, |next| format!("p{next} | p{next}"))), 1);
-    assert_eq!(read(&chain(500, |next| format!("c.p{next} & !c.p{next}"))), 0);
+fn permissions_that_name_each_other_many_times_are_read_soon() {
+    assert_eq!(errors_in(&chain(16, |next| format!("p{next} | p{next}"))), 0);
+    assert_eq!(errors_in(&chain(16, |next| format!("p{next} & p{next} & !p{next}"))), 1);
+    assert_eq!(errors_in(&chain(500, |next| format!("p{next} | p{next}"))), 1);
+    assert_eq!(errors_in(&chain(500, |next| format!("c.p{next} & !c.p{next}"))), 0);
 }
 
 #[test]
-fn long_ways_need_no_stack() {
+fn long_chains_of_permissions_do_not_overflow_the_stack() {
     const LENGTH: usize = 20_000;
-    assert_eq!(read(&chain(LENGTH, |next| format!("c.p{next}"))), 0);
-    assert_eq!(read(&chain(LENGTH, |next| format!("b & !c.p{next}"))), 0);
-    assert_eq!(read(&chain(LENGTH, |next| format!("p{next}"))), 1);
+    assert_eq!(errors_in(&chain(LENGTH, |next| format!("c.p{next}"))), 0);
+    assert_eq!(errors_in(&chain(LENGTH, |next| format!("b & !c.p{next}"))), 0);
+    assert_eq!(errors_in(&chain(LENGTH, |next| format!("p{next}"))), 1);
     let circle =
         |first: &str| format!("{}{}", chain(LENGTH, |next| format!("c.p{next}")), format_args!("p0 = \"{first}\"\n"));
-    assert_eq!(read(&circle("c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
-    assert_eq!(read(&circle("!c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
-    assert_eq!(read(&circle("p1").replace("c.p", "p").replace("= \"b\"", "= \"p0\"")), 1);
+    assert_eq!(errors_in(&circle("c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
+    assert_eq!(errors_in(&circle("!c.p1").replace("= \"b\"", "= \"c.p0\"")), 1);
+    assert_eq!(errors_in(&circle("p1").replace("c.p", "p").replace("= \"b\"", "= \"p0\"")), 1);
 }
 
 #[test]
-fn large_texts_are_read() {
+fn large_texts_are_read_soon() {
     const LARGE: usize = 100_000;
     for piece in
         ["[", "{", "a = [", "a = {", "a.", "\"", "'''", "# a\n", "[a]\n", "[[a]]\n", "a = 1\n", "\0", "é", "\r", "="]
     {
-        read(&piece.repeat(LARGE / piece.len()));
-        read(&format!("{}x = {}", beginning(), piece.repeat(LARGE / piece.len())));
+        errors_in(&piece.repeat(LARGE / piece.len()));
+        errors_in(&format!("{}x = {}", beginning(), piece.repeat(LARGE / piece.len())));
     }
     for piece in ["(", "!", "b |", "b & ", "(b | ", "x | ", "c.", "c.x | ", "b|", ") "] {
-        read(&format!("{}x = '{} b'", beginning(), piece.repeat(LARGE / piece.len())));
+        errors_in(&format!("{}x = '{} b'", beginning(), piece.repeat(LARGE / piece.len())));
     }
     for piece in ["{\"a\": ", "[", "{\"$and\": [", "{\"a\": 1}, ", "{\"$x\": 1}, ", "\"", "\\"] {
         let condition = piece.repeat(LARGE / piece.len());
-        read(&format!("{}\n[resource.file.relations]\nflag = {{ where = '{{\"a\": {condition}' }}", beginning()));
-        read(&format!(
+        errors_in(&format!("{}\n[resource.file.relations]\nflag = {{ where = '{{\"a\": {condition}' }}", beginning()));
+        errors_in(&format!(
             "{}\n[resource.file.relations]\nflag = {{ where = '{{\"$or\": [{condition}{{}}]}}' }}",
             beginning()
         ));
     }
     let many = |line: &dyn Fn(usize) -> String| (0..LARGE / 25).map(line).collect::<String>();
-    read(&format!("{}{}", beginning(), many(&|at| format!("p{at} = \"p{} | x{at}\"\n", at + 1))));
-    read(&format!(
+    errors_in(&format!("{}{}", beginning(), many(&|at| format!("p{at} = \"p{} | x{at}\"\n", at + 1))));
+    errors_in(&format!(
         "{}\n[resource.file.relations]\n{}",
         beginning(),
         many(&|at| format!("r{at} = {{ field = \"r{at}\" }}\n"))
     ));
-    read(&format!("{}{}", beginning(), many(&|at| format!("[resource.r{at}]\nfields = 1\n"))));
-    read(&format!("default_subject = \"x\"\n{}", many(&|at| format!("[subject.s{at}]\n"))));
-    assert_eq!(read(&" ".repeat(1_024 * 1_024 + 1)), 1);
+    errors_in(&format!("{}{}", beginning(), many(&|at| format!("[resource.r{at}]\nfields = 1\n"))));
+    errors_in(&format!("default_subject = \"x\"\n{}", many(&|at| format!("[subject.s{at}]\n"))));
+    assert_eq!(errors_in(&" ".repeat(1_024 * 1_024 + 1)), 1);
 }

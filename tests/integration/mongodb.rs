@@ -1,5 +1,7 @@
-//! MongoDB as the source, over a real replica set: tokens, limits, what is not there. Ids of every form as keys are in
-//! `mongodb/keys.rs`, what goes wrong in `mongodb/faults.rs`, what is said about the database in `mongodb/inspection.rs`.
+//! MongoDB as the source, over a real replica set: tokens, limits, and missing collections. `keys` has ids of every form as
+//! keys, `faults` failing servers, `inspection` the findings about a database.
+//!
+//! Runs no change stream: `freshness` does.
 
 mod faults;
 pub mod inspection;
@@ -47,7 +49,7 @@ fn token(time: Timestamp) -> Token {
 }
 
 #[tokio::test]
-async fn a_token_of_a_write_is_honoured() {
+async fn an_answer_with_the_token_of_a_write_shows_that_write() {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
     fill(&database, &schema, &small_fylora()).await;
@@ -73,13 +75,13 @@ async fn a_token_of_a_write_is_honoured() {
                 let after = find.get_document("readConcern").unwrap().get_timestamp("afterClusterTime").unwrap();
                 assert!(token(after).moment >= written.moment, "{after:?} {written}");
             }
-            // The answer's own moment is a token that covers what it saw.
+            // The `as_of` of the answer is a token for all that the answer shows.
             let consistency = Consistency::AtLeastAsFresh(checked.as_of.to_string().parse().unwrap());
             let again =
                 asked.checker.check(&questions, consistency, Deadline::after(TIME_MAX)).await.remove(0).unwrap();
             assert_eq!(shown(&schema, again.answer), expected);
             assert!(again.as_of.moment >= checked.as_of.moment);
-            // An older token is no reason to look at the past.
+            // With an older token, the answer is not older.
             if let Some(before) = before.replace(written) {
                 let consistency = Consistency::AtLeastAsFresh(before);
                 let now =
@@ -122,14 +124,14 @@ const GRANTS: &str = r#"
     browse = "!banned"
 "#;
 
-/// So many grants of a page: the last is user 7's.
+/// `count` grants of a page. The last one is user 7's.
 fn grants(page: i32, count: i32) -> impl Iterator<Item = Document> {
     (1..=count).map(move |number| doc! { "page": page, "user": if number == count { 7 } else { 1_000 + number } })
 }
 
 #[tokio::test]
 async fn a_fact_of_more_than_1000_documents_is_indeterminate_and_the_rest_of_a_batch_is_answered() {
-    // What the condition leaves out stays in the database, and does not count.
+    // Documents that do not match the condition are not fetched, and do not count.
     let void = (0..1_500).map(|number| doc! { "page": 5, "user": number, "is_void": true });
     let documents =
         grants(1, 1_001).chain(grants(2, 1_000)).chain(grants(3, 1)).chain(void).chain(grants(5, 3)).collect();
@@ -143,7 +145,7 @@ async fn a_fact_of_more_than_1000_documents_is_indeterminate_and_the_rest_of_a_b
         (ask("read", "3"), "allowed by page#reader"),
         (ask("read", "4"), "denied NO_GRANT"),
         (ask("read", "5"), "allowed by page#reader"),
-        // Not through a `!` either.
+        // A `!` does not allow either.
         (ask("browse", "1"), "denied LIMIT"),
         (ask("browse", "2"), "allowed"),
         (ask("browse", "3"), "denied EXCLUDED"),
@@ -151,13 +153,13 @@ async fn a_fact_of_more_than_1000_documents_is_indeterminate_and_the_rest_of_a_b
     let questions: Vec<Question> = batch.iter().map(|(question, _)| question.clone()).collect();
     for (answers, (question, expected)) in both.ask(&questions, NOW).await.into_iter().zip(&batch) {
         assert_eq!(both.objection(answers, |text| text == *expected), None, "{question:?}");
-        // Alone it is the same.
+        // A question alone has the same answer as in a batch.
         let alone = both.ask(std::slice::from_ref(question), NOW).await[0];
         assert_eq!(both.objection(alone, |text| text == *expected), None, "{question:?}");
     }
 }
 
-/// A checker over a monitored client, over documents of the schema of grants.
+/// A checker whose client is monitored, over these grants.
 async fn monitored_grants(app_name: &str, documents: Vec<Document>) -> (Asked, Monitor) {
     let schema = Arc::new(schema("grants.toml", GRANTS));
     let database = mongo().database().await;
@@ -183,12 +185,12 @@ async fn a_lookup_of_more_than_40000_documents_is_split() {
     }
     let finds = commands(&monitor.take(), "find");
     let finds: Vec<_> = finds.iter().filter(|find| level(find) == "snapshot").collect();
-    assert_eq!(finds.len(), 3, "all, and each half: {finds:?}");
+    assert_eq!(finds.len(), 3, "one find for all keys, and one for each half: {finds:?}");
 }
 
 #[tokio::test]
-async fn documents_that_fit_in_no_reply_are_indeterminate_and_the_rest_of_a_batch_is_answered() {
-    // 18 MB in 900 documents: a reply has 16.
+async fn a_fact_too_large_for_one_reply_is_indeterminate_and_the_rest_of_a_batch_is_answered() {
+    // 900 documents of 18 MB in all. A reply has 16 MB at most.
     let filler = "x".repeat(20_000);
     let large = (0..900).map(|_| doc! { "page": 1, "user": &filler });
     let (asked, monitor) = monitored_grants("mongodb-large", large.chain(grants(2, 3)).collect()).await;
@@ -217,7 +219,7 @@ async fn missing_collections_are_empty() {
         };
         subjects.iter().flat_map(ask).collect::<Vec<Question>>()
     };
-    // None at all, not even the database.
+    // The whole database is missing.
     let source = Arc::new(schema);
     let database = mongo().database().await;
     let mongodb = MongoDb::open(Arc::clone(&source), database).await.unwrap();
@@ -226,7 +228,7 @@ async fn missing_collections_are_empty() {
         let shown = shown(&source, checked.unwrap().answer);
         assert!(["denied SUBJECT_INACTIVE", "denied NOT_FOUND"].contains(&shown.as_str()), "{shown}");
     }
-    // Those of shares and codes.
+    // The collections of shares and codes are missing.
     let database = mongo().database().await;
     for (name, documents) in small_fylora() {
         database.collection::<Document>(&name).insert_many(documents).await.unwrap();

@@ -1,5 +1,7 @@
-//! A mongod that is no replica set: answers are given all the same, with read concern local; tokens are of this
-//! instance's own clock, and say so; the tokens of a cluster are refused.
+//! A mongod without a replica set. Reads have read concern local, tokens are of this instance's own clock, and tokens of
+//! other clocks are refused (docs/freshness.md, point 13).
+//!
+//! How long a fact counts without change streams is tested in `freshness::single`.
 
 use std::sync::Arc;
 
@@ -39,8 +41,7 @@ fn id(number: u8) -> ObjectId {
     ObjectId::from_bytes([number; 12])
 }
 
-/// User 1 owns file 3, user 2 is its guest; there is no other document. File 4 is missing, and with `shares` even its
-/// collection.
+/// User 1 owns file 3. There is no file 4, and no collection `shares`.
 fn documents() -> Collections {
     Collections::from([
         ("users".to_owned(), vec![doc! { "_id": id(1) }, doc! { "_id": id(2) }]),
@@ -62,7 +63,7 @@ async fn standalone(app_name: &str) -> (Asked, Arc<Schema>, Monitor, mongodb::Da
 }
 
 #[tokio::test]
-async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock() {
+async fn reads_have_read_concern_local_and_tokens_are_of_the_local_clock() {
     let (asked, schema, monitor, database) = standalone("standalone-local").await;
     let file = format!("file:{}", id(3));
     let user = |number| format!("user:{}", id(number));
@@ -84,7 +85,7 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
             assert_eq!(shown(&schema, checked.answer), *expected);
             assert_eq!(checked.as_of.clock, Clock::Local);
             assert!(checked.as_of.to_string().starts_with('l'), "{}", checked.as_of);
-            // A later answer never has an earlier one's tick, unless it comes from memory.
+            // A later answer has a later tick, unless it comes from memory.
             let is_new = checked.as_of.moment > newest;
             assert!(is_new != matches!(consistency, Consistency::MaxAge(_)), "{:?} {newest:?}", checked.as_of);
             as_of = as_of.max(checked.as_of.moment);
@@ -92,24 +93,20 @@ async fn answers_are_given_with_read_concern_local_and_tokens_of_the_local_clock
         newest = as_of;
     }
     let finds = commands(&monitor.take(), "find");
-    assert_eq!(
-        finds.len(),
-        2 * 3,
-        "no probe, and a find for each of three lookups, unless it is remembered: {finds:?}"
-    );
+    assert_eq!(finds.len(), 2 * 3, "no probe, and one find for each of three lookups unless it is cached: {finds:?}");
     for find in finds {
         assert_eq!(find.get_document("readConcern").unwrap(), &doc! { "level": "local" }, "{find}");
         assert!(find.contains_key("maxTimeMS"), "{find}");
     }
 
-    // Who wants to be sure sees at once what has been written.
+    // A fully consistent request sees at once what has been written.
     database.collection("shares").insert_one(doc! { "file_id": id(3), "user_id": id(2) }).await.unwrap();
     let checked = asked.checker.check(&questions[1..2], Consistency::FullyConsistent, Deadline::after(TIME_MAX)).await;
     assert_eq!(shown(&schema, checked[0].as_ref().unwrap().answer), "allowed by file#guest");
 }
 
 #[tokio::test]
-async fn tokens_read_the_database_and_those_of_other_clocks_are_refused() {
+async fn a_request_with_a_local_token_reads_the_database_and_other_tokens_are_refused() {
     let (asked, schema, ..) = standalone("standalone-tokens").await;
     let questions = [question(&schema, &format!("user:{}", id(1)), "read", &format!("file:{}", id(3)))];
     let check = async |token| {
@@ -131,8 +128,8 @@ async fn tokens_read_the_database_and_those_of_other_clocks_are_refused() {
     let revision = Token { clock: Clock::Revision, moment: Moment::from_count(1) };
     let refused = check(revision).await;
     assert!(matches!(refused, Err(CheckError::ForeignToken { of: "revision", .. })), "{refused:?}");
-    // Another instance's, or one from before a restart.
+    // A token of another instance, or from before a restart.
     let future = Token { clock: Clock::Local, moment: Moment::from_count(1 << 40) };
     let seen = check(future).await.unwrap();
-    assert_eq!(seen.tier, Tier::Source, "a tick of another instance says nothing, so the database is read");
+    assert_eq!(seen.tier, Tier::Source, "a tick of another instance means nothing, so the database is read");
 }

@@ -1,5 +1,4 @@
-//! Whole collections that are renamed, dropped and replaced: nothing that was remembered counts, and what changes
-//! afterwards is heard.
+//! Collections that are renamed, dropped or replaced. No cached fact counts afterwards, and later changes are still followed.
 
 use bson::{Document, doc};
 use permcached::{freshness::Moment, question::Question};
@@ -7,7 +6,7 @@ use permcached::{freshness::Moment, question::Question};
 use super::{GUEST, NO_GRANT, OWNER, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::live::{Live, Two};
 
-/// A file with a share, both remembered.
+/// Two applications that have cached a file and its share.
 async fn shared() -> (Two, Question) {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
@@ -16,8 +15,8 @@ async fn shared() -> (Two, Question) {
     (two, question)
 }
 
-/// A later change is heard as ever.
-async fn is_still_heard(two: &Two, question: &Question) {
+/// Asserts that later changes take effect.
+async fn assert_follows_changes(two: &Two, question: &Question) {
     let moment = two.first.update("files", doc! { "_id": id(1) }, doc! { "$set": { "owner_id": id(USER) } }).await;
     two.notice(moment, &[(question, "allowed by file#owner")]).await;
     let moment = two.first.update("files", doc! { "_id": id(1) }, doc! { "$set": { "owner_id": id(OWNER) } }).await;
@@ -37,18 +36,18 @@ async fn rename(live: &Live, from: &str, to: &str) -> Moment {
 }
 
 #[tokio::test]
-async fn a_collection_renamed_over_a_watched_one_is_noticed() {
+async fn after_a_rename_over_a_collection_no_fact_counts() {
     let (two, question) = shared().await;
     two.first.insert("prepared", vec![share(51, 2)]).await;
     with_index(&two.first, "prepared").await;
     let moment = rename(&two.first, "prepared", "shares").await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
     assert!(two.second.app.freshness.floor() >= moment, "the floor is raised");
-    is_still_heard(&two, &question).await;
+    assert_follows_changes(&two, &question).await;
 }
 
 #[tokio::test]
-async fn a_watched_collection_renamed_away_is_noticed() {
+async fn after_a_collection_is_renamed_away_no_fact_counts() {
     let (two, question) = shared().await;
     let moment = rename(&two.first, "shares", "elsewhere").await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
@@ -56,20 +55,20 @@ async fn a_watched_collection_renamed_away_is_noticed() {
     two.notice(moment, &[(&question, GUEST)]).await;
     let moment = two.first.delete("shares", doc! { "_id": id(50) }).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
-    is_still_heard(&two, &question).await;
+    assert_follows_changes(&two, &question).await;
 }
 
 #[tokio::test]
-async fn a_dropped_collection_is_noticed() {
+async fn after_a_collection_is_dropped_no_fact_counts() {
     let (two, question) = shared().await;
     let moment = two.first.run(doc! { "drop": "shares" }).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
     with_index(&two.first, "shares").await;
-    is_still_heard(&two, &question).await;
+    assert_follows_changes(&two, &question).await;
 }
 
 #[tokio::test]
-async fn a_dropped_database_is_noticed() {
+async fn after_the_database_is_dropped_no_fact_counts() {
     let (two, question) = shared().await;
     let moment = two.first.run(doc! { "dropDatabase": 1 }).await;
     two.notice(moment, &[(&question, "denied SUBJECT_INACTIVE")]).await;
@@ -78,15 +77,15 @@ async fn a_dropped_database_is_noticed() {
     two.first.insert(name, documents).await;
     let moment = two.first.insert("files", vec![file(1)]).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
-    is_still_heard(&two, &question).await;
+    assert_follows_changes(&two, &question).await;
 }
 
 #[tokio::test]
-async fn what_out_replaces_is_noticed() {
+async fn after_out_replaces_a_collection_no_fact_counts() {
     let (two, question) = shared().await;
     two.first.insert("prepared", vec![share(51, 2)]).await;
     let stages: Vec<Document> = vec![doc! { "$match": {} }, doc! { "$out": "shares" }];
     let moment = two.first.run(doc! { "aggregate": "prepared", "pipeline": stages, "cursor": {} }).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
-    is_still_heard(&two, &question).await;
+    assert_follows_changes(&two, &question).await;
 }

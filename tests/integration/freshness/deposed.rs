@@ -1,4 +1,4 @@
-//! A node that was primary, and has heard nothing since: it still answers, and nothing that it says is believed.
+//! A node that was the primary and receives no writes any more. It still answers, and no answer relies on it.
 
 use std::{
     sync::Arc,
@@ -26,18 +26,18 @@ use crate::support::{
 
 const BOUND: Duration = Duration::from_millis(900);
 
-/// How long a read may take that cannot succeed.
+/// How long a read that cannot succeed may take.
 const READ_TIME: Duration = Duration::from_secs(2);
 
-/// What keeps a node from hearing of writes.
+/// The fail points that keep a node from receiving writes.
 const STALLS: [&str; 2] = ["rsSyncApplyStop", "stopReplProducer"];
 
-/// A guest's share of a file in a set of three.
+/// A guest's share of a file, in a replica set of three.
 struct Guest {
     set: ReplicaSet,
     schema: Arc<Schema>,
     database: Database,
-    /// Which node is to be deposed.
+    /// The node that is deposed later.
     node: usize,
 }
 
@@ -52,18 +52,18 @@ impl Guest {
         Self { set, schema, database, node }
     }
 
-    /// The database by whichever node is primary.
+    /// The database by a client that follows the primary.
     async fn primary(&self) -> MongoDb {
         MongoDb::open(Arc::clone(&self.schema), self.database.clone()).await.expect("the primary answers")
     }
 
-    /// The database by the node that is to be deposed, come what may.
+    /// The database by a client of the node that is deposed later.
     async fn deposed(&self) -> MongoDb {
         let database = self.set.database(self.node, self.database.name());
         MongoDb::open(Arc::clone(&self.schema), database).await.expect("the node answers")
     }
 
-    /// An application that reads here and has its stream there, and remembers that the guest may read.
+    /// An application that reads from `source` and has its change stream on `stream`. It has cached that the guest may read.
     async fn live(&self, source: Arc<dyn Source>, stream: MongoDb) -> (Live, Question) {
         let settings = Settings { staleness_max: BOUND, ..Settings::default() };
         let changes = ChangesFrom::ChangeStream(Arc::new(stream));
@@ -74,7 +74,7 @@ impl Guest {
         (live, question)
     }
 
-    /// How many streams were opened on the node so far: nothing else is an aggregation.
+    /// How many streams were opened on the node so far. Nothing else is an aggregation.
     async fn opened_streams(&self) -> i64 {
         let node = self.set.database(self.node, "admin");
         let status = node.run_command(doc! { "serverStatus": 1 }).await.expect("the node answers");
@@ -83,7 +83,7 @@ impl Guest {
         aggregations.and_then(|aggregations| aggregations.get_i64("total")).expect("a count")
     }
 
-    /// The node is primary no more, and hears of nothing; then the share is deleted.
+    /// Makes the node step down, keeps it from receiving writes, and then deletes the share.
     async fn depose_and_revoke(&self) -> (Moment, Instant) {
         for stall in STALLS {
             self.set.fail(self.node, stall, "alwaysOn", doc! {}).await;
@@ -100,13 +100,13 @@ impl Guest {
     }
 }
 
-/// Asks until it is not allowed any more, which must be within the bound.
-async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Result<String, CheckError> {
+/// Asks until the answer is not the grant any more, and asserts that this is within the bound.
+async fn grant_ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Result<String, CheckError> {
     loop {
         let asked = revoked.elapsed();
         match live.ask(question, Consistency::MinimizeLatency).await.map(|checked| shown(&live.schema, checked.answer))
         {
-            Ok(says) if says == GUEST => assert!(asked <= BOUND, "allowed though asked {asked:?} after the write"),
+            Ok(answer) if answer == GUEST => assert!(asked <= BOUND, "allowed though asked {asked:?} after the write"),
             other => return other,
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -114,7 +114,7 @@ async fn ends_in_time(live: &Live, question: &Question, revoked: Instant) -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
+async fn no_answer_relies_on_a_node_that_is_no_longer_the_primary() {
     let guest = Guest::new().await;
     let stream = guest.live(Arc::new(guest.primary().await), guest.deposed().await).await;
     // One node is asked for the time and another one for facts, as when the driver does not know yet which is primary.
@@ -125,15 +125,15 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
 
     let (moment, revoked) = guest.depose_and_revoke().await;
     let opened = guest.opened_streams().await;
-    // Where it is all that an instance has, it cannot say what time it is: there is no answer.
+    // An instance that has only this node cannot probe, so it gives no answer.
     let (live, question) = &everything;
-    let ended = ends_in_time(live, question, revoked).await;
+    let ended = grant_ends_in_time(live, question, revoked).await;
     assert!(matches!(ended, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{ended:?}");
-    // Where it is where the stream is, it stands still, and counts for nothing.
+    // An instance that has its stream on this node sees that the watermark stays behind its probes.
     let (live, question) = &stream;
-    assert_eq!(ends_in_time(live, question, revoked).await.expect("the primary answers"), NO_GRANT);
-    assert!(live.app.freshness.watermark() < moment, "the stream cannot tell");
-    // Where it is read, it does not know the moment that is asked for.
+    assert_eq!(grant_ends_in_time(live, question, revoked).await.expect("the primary answers"), NO_GRANT);
+    assert!(live.app.freshness.watermark() < moment, "the stream cannot report it");
+    // An instance that reads from this node fails, as the node does not know the moment.
     let (live, question) = &reads;
     let asked = live.app.checker.check(
         std::slice::from_ref(question),
@@ -143,13 +143,13 @@ async fn a_node_that_is_no_longer_primary_is_believed_in_nothing() {
     let asked = asked.await.remove(0);
     assert!(matches!(asked, Err(CheckError::Unavailable(_) | CheckError::DeadlineExceeded)), "{asked:?}");
 
-    // Though it answers, it is behind: the streams of both instances that know the time are opened anew, again and again.
-    let anew = async {
+    // The node answers, but is behind. Both instances that can probe open their streams again and again.
+    let opened_again = async {
         while guest.opened_streams().await < opened + 4 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    in_the_end(anew).await;
+    in_the_end(opened_again).await;
     for stall in STALLS {
         guest.set.fail(guest.node, stall, "off", doc! {}).await;
     }

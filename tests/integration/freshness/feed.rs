@@ -1,4 +1,6 @@
-//! The change stream when it is late, fails, or has lost what was between; and many changes at one of its moments.
+//! A real change stream that is late, fails or loses changes, and many changes at one moment.
+//!
+//! `streams` tests the same feed over a stream that the test controls, and `floods` very many changes.
 
 use std::{
     cell::Cell,
@@ -25,13 +27,13 @@ use crate::support::{
     servers::mongo,
 };
 
-/// How long a stream does not answer that is blocked: longer than it is waited for, however patiently.
+/// How long a blocked command takes: longer than the feed's longest patience.
 const BLOCKED: Duration = Duration::from_secs(15);
 
-/// How long a server may take to forget cursors.
+/// How long a server may take to close cursors.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// A guest's share of file 1; the application's own commands can be made to fail.
+/// An application with a guest's share of file 1. Its commands can be made to fail without others.
 async fn guest(app_name: &str) -> (Live, Question) {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let (live, _) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
@@ -39,22 +41,22 @@ async fn guest(app_name: &str) -> (Live, Question) {
     (live, question)
 }
 
-/// The change stream's own command fails, or waits.
+/// Makes the command that reads the change stream fail or block.
 async fn stream_fails(app_name: &str, mode: impl Into<Bson>, mut data: Document) -> FailPoint {
     data.insert("failCommands", ["getMore"].as_slice());
     FailPoint::on(mongo(), app_name, mode, data).await
 }
 
-/// What has a command wait.
+/// The data of a fail point that blocks a command.
 fn blocked() -> Document {
     let time = i64::try_from(BLOCKED.as_millis()).expect("it is small");
     doc! { "blockConnection": true, "blockTimeMS": time }
 }
 
-/// Ends the commands on a database that are blocked: whoever sets a fail point next would wait for them.
-pub(super) async fn let_go(database: &Database) {
+/// Ends the blocked commands of a database. Otherwise, the next fail point would wait for them.
+pub(super) async fn end_blocked_commands(database: &Database) {
     let admin = database.client().database("admin");
-    // Of what is blocked the server does not say for how long it runs: it has not begun.
+    // A blocked command has not begun, so the server does not report how long it has been running.
     let command = doc! {
         "currentOp": 1,
         "command.$db": database.name(),
@@ -72,9 +74,9 @@ async fn set_active(live: &Live, active: bool) -> Moment {
 }
 
 #[tokio::test]
-async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
+async fn a_check_with_the_token_of_a_write_sees_it_while_the_feed_is_late() {
     let (live, question) = guest("late feed").await;
-    let _remembered = live.remembers(&question).await;
+    let _cached = live.remembers(&question).await;
     let late = stream_fails("late feed", "alwaysOn", doc! { "blockConnection": true, "blockTimeMS": 700 }).await;
     let mut was_late = false;
     for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
@@ -87,9 +89,9 @@ async fn a_check_by_the_moment_of_a_write_sees_it_however_late_the_feed_is() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_something_changed() {
+async fn the_watermark_does_not_pass_the_newest_probe_but_later_changes_are_marked() {
     let (live, question) = guest("unconfirmed feed").await;
-    let _remembered = live.remembers(&question).await;
+    let _cached = live.remembers(&question).await;
     let failing = doc! { "failCommands": ["find"], "errorCode": 11_600 };
     let failing = FailPoint::on(mongo(), "unconfirmed feed", "alwaysOn", failing).await;
     let freshness = &live.app.freshness;
@@ -98,7 +100,7 @@ async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_somethi
     for active in [false, true, false] {
         last = set_active(&live, active).await;
         first.get_or_insert(last);
-        // The stream has shown it, and it was said early: so what was said before has been applied.
+        // The mark shows that the stream returned this change early, so all earlier change batches have been applied.
         until(|| freshness.key_mark(shares, &Id::ObjectId(id(1).bytes())) >= last).await;
     }
     let confirmed = freshness.newest_probe().expect("there was one").moment;
@@ -109,10 +111,10 @@ async fn nothing_is_said_of_moments_that_no_probe_has_confirmed_but_that_somethi
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_is_opened_again_where_it_was() {
+async fn a_stream_that_fails_is_opened_again_without_a_gap() {
     let (live, question) = guest("failing feed").await;
-    let _remembered = live.remembers(&question).await;
-    // 43: the cursor is gone. Some others: the node is no primary, is going down, was interrupted.
+    let _cached = live.remembers(&question).await;
+    // 43: the cursor is gone. The others: the node is not the primary, is shutting down, or was interrupted.
     for code in [43, 10_107, 11_600, 11_601] {
         let data = doc! { "errorCode": code };
         let failing = stream_fails("failing feed", "alwaysOn", data).await;
@@ -122,67 +124,67 @@ async fn a_stream_that_fails_is_opened_again_where_it_was() {
         assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "{code}");
         let moment = set_active(&live, true).await;
         live.heard(moment).await;
-        let _remembered = live.remembers(&question).await;
-        assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped: {code}");
+        let _cached = live.remembers(&question).await;
+        assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays: {code}");
     }
 }
 
 #[tokio::test]
 async fn a_stream_that_does_not_answer_is_opened_again() {
     let (live, question) = guest("frozen feed").await;
-    let _remembered = live.remembers(&question).await;
+    let _cached = live.remembers(&question).await;
     let frozen = stream_fails("frozen feed", doc! { "times": 1 }, blocked()).await;
     let began = Instant::now();
     let moment = set_active(&live, false).await;
     live.heard(moment).await;
-    assert!(began.elapsed() < BLOCKED, "it was not the stream that had stopped which said so");
+    assert!(began.elapsed() < BLOCKED, "the blocked stream did not report it");
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    let_go(&live.database).await;
+    end_blocked_commands(&live.database).await;
     frozen.off().await;
 }
 
 #[tokio::test]
 async fn streams_that_are_opened_again_leave_no_cursor_behind() {
     let streams = Streams::of("reopened feed").await;
-    // Streams that fail, and one that does not answer.
+    // Five streams fail, and one does not answer.
     for (times, data) in [(5_u8, doc! { "errorCode": 11_600 }), (1, blocked())] {
         let failing = stream_fails("reopened feed", doc! { "times": i32::from(times) }, data).await;
-        streams.open_again(times.into()).await;
-        let_go(&streams.live.database).await;
+        streams.opened_again(times.into()).await;
+        end_blocked_commands(&streams.live.database).await;
         failing.off().await;
         streams.assert_one().await;
     }
 }
 
 #[tokio::test]
-async fn an_opening_that_is_given_up_leaves_no_cursor_behind() {
+async fn an_opening_that_takes_too_long_leaves_no_cursor_behind() {
     let streams = Streams::of("slow feed").await;
-    // Longer than an opening is waited for after a stream that was heard.
+    // Longer than the patience after a stream that got on.
     let slow = doc! { "failCommands": ["aggregate"], "blockConnection": true, "blockTimeMS": 2_500 };
     let slow = FailPoint::on(mongo(), "slow feed", doc! { "times": 1 }, slow).await;
-    // It may have been opened anew while others had their turn.
-    streams.look();
+    // The stream may have been opened again while other tests had the fail point.
+    streams.update();
     let database = &streams.live.database;
     let end = doc! { "killCursors": "$cmd.aggregate", "cursors": [streams.current.get()] };
     database.run_command(end).await.expect("the command is right");
-    streams.open_again(2).await;
-    // Waits for what is blocked: then the server opens what nobody waits for any more.
+    streams.opened_again(2).await;
+    // This waits for the blocked command. Then the server opens a stream that is no longer waited for.
     slow.off().await;
     streams.assert_one().await;
 }
 
-/// The streams of an application, of which there is one at a time.
+/// The streams of an application. One is open at a time.
 struct Streams {
     live: Live,
     monitor: Monitor,
-    /// How often one was opened since it was asked last.
+    /// How many were opened since the last [`Streams::assert_one`].
     opened: Cell<usize>,
-    /// The last cursor that was asked for more.
+    /// The cursor of the last `getMore`.
     current: Cell<i64>,
 }
 
 impl Streams {
-    /// Those of an application whose first one is open.
+    /// The streams of a new application, once the first one is open.
     async fn of(app_name: &str) -> Self {
         let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
         let (live, monitor) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
@@ -191,8 +193,8 @@ impl Streams {
         streams
     }
 
-    /// Takes notice of what was sent since it was asked last.
-    fn look(&self) {
+    /// Evaluates the commands that were sent since the last call.
+    fn update(&self) {
         let events = self.monitor.take();
         let opened = commands(&events, "aggregate").into_iter().filter(opens_a_stream).count();
         self.opened.set(self.opened.get() + opened);
@@ -201,24 +203,24 @@ impl Streams {
         }
     }
 
-    /// Waits until they were opened so often again.
-    async fn open_again(&self, times: usize) {
+    /// Waits until this many more were opened.
+    async fn opened_again(&self, times: usize) {
         until(|| {
-            self.look();
+            self.update();
             self.opened.get() >= times
         })
         .await;
     }
 
-    /// Waits until one is heard again, and the server has forgotten all others.
+    /// Waits until a stream reports changes again, and the server has closed all others.
     async fn assert_one(&self) {
         let moment = set_active(&self.live, true).await;
         self.live.heard(moment).await;
         let alone = async {
-            self.look();
+            self.update();
             while open_streams(&self.live.database).await != [self.current.get()] {
                 sleep(Duration::from_millis(20)).await;
-                self.look();
+                self.update();
             }
         };
         let is_alone = timeout(PATIENCE, alone).await.is_ok();
@@ -232,12 +234,12 @@ fn opens_a_stream(aggregate: &Document) -> bool {
     stages.iter().filter_map(Bson::as_document).any(|stage| stage.contains_key("$changeStream"))
 }
 
-/// The cursors that the server holds for the streams of a database.
+/// The cursors that the server has open for the streams of a database.
 async fn open_streams(database: &Database) -> Vec<i64> {
     let operations = vec![
         doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
         doc! { "$match": { "ns": format!("{}.$cmd.aggregate", database.name()), "cursor.cursorId": { "$exists": true } } },
-        // One may be shown twice: at rest, and at work.
+        // A cursor may be listed twice, as idle and as active.
         doc! { "$group": { "_id": "$cursor.cursorId" } },
     ];
     let mut found = database.client().database("admin").aggregate(operations).await.expect("the command is right");
@@ -249,10 +251,10 @@ async fn open_streams(database: &Database) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
+async fn after_lost_changes_every_fact_is_read_again() {
     let (live, question) = guest("lost feed").await;
     for code in [286, 280, 10_334] {
-        let _remembered = live.remembers(&question).await;
+        let _cached = live.remembers(&question).await;
         let freshness = &live.app.freshness;
         let floor = freshness.floor();
         let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
@@ -264,7 +266,7 @@ async fn a_history_that_is_lost_counts_against_all_that_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
+async fn the_stamp_of_a_fact_is_the_moment_of_its_snapshot_and_not_of_the_reply() {
     let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
@@ -283,17 +285,17 @@ async fn a_fact_bears_the_moment_at_which_it_was_read_not_that_of_the_reply() {
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
-/// The events of a large transaction have one moment, and come in several batches, here as each is so long: the moment is
-/// not covered before the last of them.
+/// The events of a large transaction have one moment and come in several batches, here because each event is long. The
+/// watermark reaches that moment only after the last batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
+async fn a_resume_token_between_events_of_one_moment_does_not_cover_that_moment() {
     const COUNT: u32 = 2_000;
     let numbered = |number: u32| {
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         ObjectId::from_bytes(bytes)
     };
-    // The `_id` is in an event, and in its token, so that a batch of 16 MiB holds some hundred events.
+    // An event and its token both contain the `_id`, so that a batch of 16 MiB has some hundred events.
     let shares = (0..COUNT).map(|number| {
         doc! { "_id": format!("{number}{}", "-".repeat(8_000)), "file_id": numbered(number), "active": true }
     });
@@ -305,9 +307,9 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
         facts.load((0..COUNT).map(key).collect(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await;
     assert!(loaded.iter().all(|(_, cached)| cached.is_ok()));
 
-    // Looks at some of them again and again, until none counts.
+    // Checks some of the facts until none of them counts.
     let (some, stop_after) = ((0..COUNT).step_by(20).map(key).collect::<Vec<_>>(), TIME_MAX);
-    let watching = tokio::task::spawn_blocking(move || {
+    let checking = tokio::task::spawn_blocking(move || {
         let (started, mut as_of) = (Instant::now(), Moment::default());
         loop {
             let count = |key: &FactKey| facts.cached(key.lookup, &key.id, FreshnessRequirement::default());
@@ -315,10 +317,10 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
                 Some(newest) => as_of = as_of.max(newest),
                 None => return as_of,
             }
-            assert!(started.elapsed() < stop_after, "what has changed is noticed");
+            assert!(started.elapsed() < stop_after, "the change takes effect");
         }
     });
-    // So that nothing but the stream itself holds back what may be said.
+    // With constant probes, only the stream itself limits the watermark.
     let prober = live.app.prober.clone();
     let probing = tokio::spawn(async move {
         loop {
@@ -331,8 +333,8 @@ async fn a_token_within_many_events_of_one_moment_does_not_cover_it() {
     let shares = live.database.collection::<Document>("shares");
     shares.update_many(doc! {}, doc! { "$set": { "active": false } }).session(&mut session).await.expect("an update");
     session.commit_transaction().await.expect("a commit");
-    let last_as_of = watching.await.expect("no panic");
+    let last_as_of = checking.await.expect("no panic");
     probing.abort();
     let committed = live.transaction_time("shares").await;
-    assert!(last_as_of < committed, "a fact of before {committed:?} was taken as of {last_as_of:?}");
+    assert!(last_as_of < committed, "a fact of before {committed:?} counted as of {last_as_of:?}");
 }

@@ -1,4 +1,4 @@
-//! More changes at once than a change stream shows in one go, or than are kept: W gets past them all the same.
+//! More changes than one batch of a change stream has, or than the feed keeps. The watermark still gets past them.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use tokio::time::{sleep, timeout};
 use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
 use crate::support::{both::shown, live::Live, monitored::FailPoint, servers::mongo};
 
-/// So many that a change stream takes seconds to show them: longer than it may take to answer.
+/// This many changes take a change stream some seconds: longer than one answer may take.
 const BULK: u32 = 60_000;
 
-/// So many that a transaction makes more changes at its one moment than are kept (`EARLY_MAX` of the feed is 100,000): each
-/// of these counts twice, as a document and as something that a key finds.
+/// A transaction of this many writes has more changes at its moment than the feed keeps (its `EARLY_MAX` is 100,000). Each
+/// write counts twice, as a document and as a key.
 const CROWD: u32 = 55_000;
 
-/// So many that a stream which shows a thousand of them in more than half a second takes longer than it ever has for what it
-/// does not get past (`PATIENCE_MAX` of the feed is 8 s).
+/// If a stream takes more than half a second for a thousand changes, this many take longer than the feed's longest patience
+/// (its `PATIENCE_MAX` is 8 s).
 const QUEUE: u32 = 20_000;
 
-/// How long a busy machine may take to show as many.
+/// How long a busy machine may take for them.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A guest's share of file 1, which is remembered, among other shares that have these fields. The application's own commands
-/// can be made to fail.
+/// An application that has cached a guest's share of file 1. There are other shares, with these fields. Its commands can be
+/// made to fail without others.
 async fn guest_among(app_name: &str, others: u32, fields: &Document) -> (Live, Question) {
     let numbered = |number: u32| {
         let mut other = doc! { "_id": i64::from(number), "active": true };
@@ -43,14 +43,14 @@ async fn guest_among(app_name: &str, others: u32, fields: &Document) -> (Live, Q
     (live, question)
 }
 
-/// Waits until the feed has got past a moment.
-async fn is_past(live: &Live, moment: Moment) {
+/// Waits until the watermark has reached a moment.
+async fn watermark_reaches(live: &Live, moment: Moment) {
     let past = async {
         while live.app.freshness.watermark() < moment {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, past).await.expect("it gets past it in the end");
+    timeout(PATIENCE, past).await.expect("the feed gets past it in the end");
 }
 
 /// Ends all shares at one moment.
@@ -64,41 +64,41 @@ async fn end_all_at_once(live: &Live) -> Moment {
 }
 
 #[tokio::test]
-async fn a_bulk_write_is_got_past_and_what_comes_after_it_is_noticed() {
+async fn the_feed_gets_past_a_bulk_write_and_sees_later_changes() {
     let (live, question) = guest_among("bulk", BULK, &doc! {}).await;
-    // No transaction: each has a moment of its own, and the last of them is the command's.
+    // Without a transaction each write has a moment of its own. The reply has the last of them.
     let others = doc! { "q": { "_id": { "$ne": id(50) } }, "u": { "$set": { "active": false } }, "multi": true };
     let moment = live.run(doc! { "update": "shares", "updates": [others] }).await;
-    is_past(&live, moment).await;
+    watermark_reaches(&live, moment).await;
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
-    is_past(&live, moment).await;
+    watermark_reaches(&live, moment).await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
+    assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays");
 }
 
 #[tokio::test]
-async fn more_changes_at_one_moment_than_are_kept_count_against_all_that_is_remembered() {
+async fn more_changes_at_one_moment_than_are_kept_raise_the_floor() {
     let (live, question) = guest_among("crowd", CROWD, &doc! { "file_id": id(2) }).await;
     let freshness = &live.app.freshness;
     assert_eq!(freshness.floor(), live.first_floor);
     let moment = end_all_at_once(&live).await;
-    is_past(&live, moment).await;
-    assert!(freshness.floor() > live.first_floor, "not all of it was kept, and nothing was dropped");
+    watermark_reaches(&live, moment).await;
+    assert!(freshness.floor() > live.first_floor, "the floor is raised, as not all changes were kept");
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    // It goes on.
+    // The feed goes on.
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": true } }).await;
-    is_past(&live, moment).await;
+    watermark_reaches(&live, moment).await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
-async fn a_transaction_is_got_past_however_long_it_takes_to_show() {
+async fn the_feed_gets_past_a_transaction_that_takes_longer_than_its_patience() {
     let (live, question) = guest_among("queue", QUEUE, &doc! { "file_id": id(2) }).await;
     let slow = doc! { "failCommands": ["getMore"], "blockConnection": true, "blockTimeMS": 600 };
     let slow = FailPoint::on(mongo(), "queue", "alwaysOn", slow).await;
     let moment = end_all_at_once(&live).await;
-    is_past(&live, moment).await;
+    watermark_reaches(&live, moment).await;
     slow.off().await;
     assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
-    assert_eq!(live.app.freshness.floor(), live.first_floor, "nothing was dropped");
+    assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays");
 }

@@ -19,7 +19,7 @@ use permcached::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::{GUEST, NO_GRANT, SCHEMA, USER, feed::let_go, file, id, reads, share, users};
+use super::{GUEST, NO_GRANT, SCHEMA, USER, feed::end_blocked_commands, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
     live::Live,
@@ -219,6 +219,6 @@ async fn a_probe_does_not_wait_for_loads() {
     assert!(probe.is_ok(), "{probe:?}");
     assert!(loads.iter().all(|load| !load.is_finished()), "all loads are still in flight");
     loads.iter().for_each(tokio::task::JoinHandle::abort);
-    let_go(&live.database).await;
+    end_blocked_commands(&live.database).await;
     slow.off().await;
 }

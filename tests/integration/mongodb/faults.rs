@@ -1,5 +1,7 @@
-//! What goes wrong with a real MongoDB: it is out of reach, slow, not the primary any more, refuses. None of it is ever
-//! a denial, nothing outlasts the deadline, and what passes is tried once more.
+//! A real MongoDB that fails: it cannot be reached, is slow, is no longer the primary, or refuses. No failure becomes a
+//! denial, no answer comes after the deadline, and a transient error leads to one more attempt.
+//!
+//! Change streams that fail are tested in `freshness::feed`.
 
 use std::{
     io,
@@ -32,13 +34,13 @@ use crate::support::{
     servers::mongo,
 };
 
-/// How much of a request's time is kept for handing over what was loaded.
-const HANDED_OVER: Duration = Duration::from_millis(5);
+/// How much of a request's time is reserved for returning what was loaded.
+const RETURN_TIME: Duration = Duration::from_millis(5);
 
 /// How much later than its deadline an answer may come on a busy machine.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
-/// A checker over a small Fylora, by a client whose commands alone can be made to fail.
+/// A checker over a small Fylora. The commands of its client can be made to fail without others.
 struct Fylora {
     asked: Asked,
     schema: Arc<Schema>,
@@ -60,20 +62,20 @@ impl Fylora {
         Self { asked: Asked::new(&schema, Arc::new(source)), schema, monitor, app_name, shares }
     }
 
-    /// Makes the finds in `shares` fail: never the probe, which looks elsewhere.
+    /// Makes finds in `shares` fail. Probes read another collection and do not fail.
     async fn shares_fail(&self, mode: impl Into<Bson>, mut data: Document) -> FailPoint {
         data.extend(doc! { "failCommands": ["find"], "namespace": &self.shares });
         FailPoint::on(mongo(), self.app_name, mode, data).await
     }
 
-    /// What the owner and a stranger are told. Only the stranger's answer needs `shares`.
+    /// The answers to the owner and to a user without a grant, and the time they took. Only the second requires `shares`.
     async fn ask(&self, time: Duration) -> (Result<Checked, CheckError>, Result<Checked, CheckError>, Duration) {
         let questions = [read(&self.schema, 1), read(&self.schema, 2)];
         let started = Instant::now();
         let mut checked =
             self.asked.checker.check(&questions, Consistency::FullyConsistent, Deadline::after(time)).await;
-        let (stranger, owner) = (checked.pop().unwrap(), checked.pop().unwrap());
-        (owner, stranger, started.elapsed())
+        let (guest, owner) = (checked.pop().unwrap(), checked.pop().unwrap());
+        (owner, guest, started.elapsed())
     }
 
     fn shown(&self, checked: Result<Checked, CheckError>) -> String {
@@ -82,18 +84,18 @@ impl Fylora {
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_once_more() {
+async fn after_a_transient_error_a_find_is_sent_once_more() {
     let fylora = Fylora::new("faults-passing").await;
-    // Not the primary, not any more, going down; and a connection that breaks.
+    // The node is not the primary, or no longer, or is shutting down. The last fault is a broken connection.
     let errors = [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436, 10_058];
     let faults = errors.map(|code| doc! { "errorCode": code }).into_iter().chain([doc! { "closeConnection": true }]);
     for fault in faults {
         let point = fylora.shares_fail(doc! { "times": 1 }, fault.clone()).await;
         fylora.monitor.take();
-        let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
+        let (owner, guest, _) = fylora.ask(TIME_MAX).await;
         point.off().await;
         assert_eq!(fylora.shown(owner), "allowed by file#owner", "{fault}");
-        assert_eq!(fylora.shown(stranger), "denied NO_GRANT", "{fault}");
+        assert_eq!(fylora.shown(guest), "denied NO_GRANT", "{fault}");
         let finds = commands(&fylora.monitor.take(), "find");
         let in_shares = finds.iter().filter(|find| {
             find.get_str("find").is_ok_and(|name| name == "shares") && find.to_string().contains("file_id")
@@ -103,9 +105,9 @@ async fn what_passes_is_tried_once_more() {
 }
 
 #[tokio::test]
-async fn what_lasts_is_unavailable_and_never_denied_but_decides_no_other_question() {
+async fn after_a_permanent_error_only_the_questions_that_depend_on_it_are_unavailable() {
     let fylora = Fylora::new("faults-lasting").await;
-    // Not authorized, no such primary, a broken connection, too slow for the server.
+    // The user is not authorized; the node is not the primary; the connection breaks; the server runs out of time.
     let faults = [
         doc! { "errorCode": 13 },
         doc! { "errorCode": 10_107 },
@@ -114,16 +116,16 @@ async fn what_lasts_is_unavailable_and_never_denied_but_decides_no_other_questio
     ];
     for (count, fault) in (1..).zip(faults) {
         let point = fylora.shares_fail("alwaysOn", fault.clone()).await;
-        let (owner, stranger, time) = fylora.ask(TIME_MAX).await;
+        let (owner, guest, time) = fylora.ask(TIME_MAX).await;
         point.off().await;
         assert_eq!(fylora.shown(owner), "allowed by file#owner", "{fault}");
-        assert!(matches!(stranger, Err(CheckError::Unavailable(_))), "{fault}: {stranger:?}");
+        assert!(matches!(guest, Err(CheckError::Unavailable(_))), "{fault}: {guest:?}");
         assert!(time < TIME_MAX / 2, "{fault}: {time:?}");
         assert_eq!(fylora.asked.metric("permcached_check_errors_total{error=\"unavailable\"}"), count);
     }
-    // Once it is over, it is over: an error is never remembered.
-    let (_, stranger, _) = fylora.ask(TIME_MAX).await;
-    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
+    // An error is not cached.
+    let (_, guest, _) = fylora.ask(TIME_MAX).await;
+    assert_eq!(fylora.shown(guest), "denied NO_GRANT");
 }
 
 #[tokio::test]
@@ -133,59 +135,59 @@ async fn a_probe_that_fails_leaves_every_question_unavailable() {
         let mut data = fault.clone();
         data.insert("failCommands", vec!["find"]);
         let point = FailPoint::on(mongo(), fylora.app_name, "alwaysOn", data).await;
-        let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
+        let (owner, guest, _) = fylora.ask(TIME_MAX).await;
         point.off().await;
-        for checked in [owner, stranger] {
+        for checked in [owner, guest] {
             assert!(matches!(checked, Err(CheckError::Unavailable(SourceError::Probe(_)))), "{fault}: {checked:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_node_that_has_not_heard_of_the_moment_is_told_by_a_probe() {
+async fn a_probe_informs_a_node_that_does_not_know_the_moment() {
     let fylora = Fylora::new("faults-72").await;
     let point = fylora.shares_fail(doc! { "times": 1 }, doc! { "errorCode": 72 }).await;
     fylora.monitor.take();
-    let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
+    let (owner, guest, _) = fylora.ask(TIME_MAX).await;
     point.off().await;
     assert_eq!(fylora.shown(owner), "allowed by file#owner");
-    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
+    assert_eq!(fylora.shown(guest), "denied NO_GRANT");
     let probes = commands(&fylora.monitor.take(), "find").iter().filter(|find| level(find) == "linearizable").count();
-    assert_eq!(probes, 2, "the request's own, and one that tells the node");
-    // A node that never learns.
+    assert_eq!(probes, 2, "the request's own, and one that informs the node");
+    // The node still does not know the moment.
     let point = fylora.shares_fail("alwaysOn", doc! { "errorCode": 72 }).await;
-    let (_, stranger, _) = fylora.ask(TIME_MAX).await;
+    let (_, guest, _) = fylora.ask(TIME_MAX).await;
     point.off().await;
-    assert!(matches!(stranger, Err(CheckError::Unavailable(_))), "{stranger:?}");
+    assert!(matches!(guest, Err(CheckError::Unavailable(_))), "{guest:?}");
 }
 
 #[tokio::test]
-async fn a_slow_server_is_given_up_at_the_deadline() {
+async fn a_slow_server_is_not_waited_for_beyond_the_deadline() {
     let fylora = Fylora::new("faults-slow").await;
     let deadline = Duration::from_secs(2);
-    // So that connections are there.
+    // Connections are open from here on.
     fylora.shown(fylora.ask(TIME_MAX).await.0);
     let slow = doc! { "blockConnection": true, "blockTimeMS": 10_000 };
     let point = fylora.shares_fail("alwaysOn", slow.clone()).await;
-    let (owner, stranger, time) = fylora.ask(deadline).await;
+    let (owner, guest, time) = fylora.ask(deadline).await;
     point.off().await;
     assert_eq!(fylora.shown(owner), "allowed by file#owner");
-    assert!(matches!(stranger, Err(CheckError::DeadlineExceeded)), "{stranger:?}");
-    assert!(time + HANDED_OVER >= deadline && time < deadline + LATE_MAX, "{time:?}");
-    // The probe is bounded by it as well.
+    assert!(matches!(guest, Err(CheckError::DeadlineExceeded)), "{guest:?}");
+    assert!(time + RETURN_TIME >= deadline && time < deadline + LATE_MAX, "{time:?}");
+    // The deadline bounds the probe, too.
     let mut data = slow;
     data.insert("failCommands", vec!["find"]);
     let point = FailPoint::on(mongo(), fylora.app_name, "alwaysOn", data).await;
-    let (owner, stranger, time) = fylora.ask(deadline).await;
+    let (owner, guest, time) = fylora.ask(deadline).await;
     point.off().await;
-    for checked in [owner, stranger] {
+    for checked in [owner, guest] {
         assert!(matches!(checked, Err(CheckError::DeadlineExceeded)), "{checked:?}");
     }
     assert!(time >= deadline && time < deadline + LATE_MAX, "{time:?}");
 }
 
 #[tokio::test]
-async fn a_server_out_of_reach_is_unavailable_within_the_deadline_and_never_denied() {
+async fn while_no_server_can_be_reached_questions_are_unavailable_within_the_deadline() {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = mongo().database().await;
     fill(&database, &schema, &small_fylora()).await;
@@ -204,7 +206,7 @@ async fn a_server_out_of_reach_is_unavailable_within_the_deadline_and_never_deni
     assert!(checked.iter().all(Result::is_ok), "{checked:?}");
 
     proxy.cut();
-    // The service's own deadline is 2 s, Fylora's are of a tenth of that; a busy machine has more.
+    // The service's own deadline is 2 s, and Fylora uses a tenth of that. A busy machine gets more time.
     let deadline = Duration::from_secs(5);
     for _ in 0..2 {
         let (checked, time) = check(deadline).await;
@@ -221,7 +223,7 @@ async fn a_server_out_of_reach_is_unavailable_within_the_deadline_and_never_deni
 }
 
 #[tokio::test]
-async fn a_server_that_was_never_there_is_an_error_at_the_start() {
+async fn a_server_that_cannot_be_used_is_an_error_at_the_start() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let schema = Arc::new(shipped_schema("fylora.toml"));
     let client =
@@ -234,7 +236,7 @@ async fn a_server_that_was_never_there_is_an_error_at_the_start() {
     assert!(matches!(opened, Err(ConnectError::Uri(_))), "{opened:?}");
 }
 
-/// Passes connections on to a port of this machine until it is cut.
+/// Forwards connections to a port of this machine until it is cut.
 struct Proxy {
     port: u16,
     is_cut: Arc<AtomicBool>,
@@ -248,7 +250,7 @@ impl Proxy {
         let port = listener.local_addr()?.port();
         let is_cut = Arc::new(AtomicBool::new(false));
         let streams = Arc::new(Mutex::new(Vec::new()));
-        let (stop, kept) = (Arc::clone(&is_cut), Arc::clone(&streams));
+        let (stop, open) = (Arc::clone(&is_cut), Arc::clone(&streams));
         let accepting = thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::SeqCst) {
@@ -261,13 +263,13 @@ impl Proxy {
                         let _ = to.shutdown(Shutdown::Both);
                     });
                 }
-                kept.lock().unwrap().extend([near, far]);
+                open.lock().unwrap().extend([near, far]);
             }
         });
         Ok(Self { port, is_cut, streams, accepting })
     }
 
-    /// Breaks every connection, and lets none begin.
+    /// Breaks every connection, and accepts no more.
     fn cut(self) {
         self.is_cut.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
@@ -282,11 +284,11 @@ fn clone(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a descriptor")
 }
 
-/// Asking is the same by a plain find: the questions are about what they seem to be about.
+/// The other tests rely on this: without a fault the questions have these answers.
 #[tokio::test]
-async fn without_faults_the_questions_have_these_answers() {
+async fn without_faults_the_owner_is_allowed_and_the_guest_is_denied() {
     let fylora = Fylora::new("faults-none").await;
-    let (owner, stranger, _) = fylora.ask(TIME_MAX).await;
+    let (owner, guest, _) = fylora.ask(TIME_MAX).await;
     assert_eq!(fylora.shown(owner), "allowed by file#owner");
-    assert_eq!(fylora.shown(stranger), "denied NO_GRANT");
+    assert_eq!(fylora.shown(guest), "denied NO_GRANT");
 }

@@ -1,5 +1,7 @@
-//! What is said about a database at start: what is missing, empty or unsuitable, which index a lookup needs, and
-//! nothing when all is well. The `read` role on the database is enough for that, and for answers.
+//! The findings about a database at the start: missing, empty or unsuitable collections, and missing indexes. The `read` role
+//! on the database is enough for these and for answers.
+//!
+//! What the command `doctor` makes of the findings is tested in `doctor`.
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ pub async fn full(database: &Database, schema: &Schema) {
     fill(database, schema, &collections).await;
 }
 
-/// Runs a remedy that makes an index, as the shell would.
+/// Runs a remedy that creates an index, like the MongoDB shell.
 pub async fn make_index(database: &Database, remedy: &str, name: &str) {
     let (collection, rest) = remedy.strip_prefix("db.getCollection(").unwrap().split_once(").createIndex(").unwrap();
     let collection: String = serde_json::from_str(collection).unwrap();
@@ -51,7 +53,7 @@ fn no_index(collection: &str, field: &str) -> Finding {
 }
 
 #[tokio::test]
-async fn nothing_is_said_when_all_is_well() {
+async fn a_complete_database_has_no_findings() {
     for name in ["fylora.toml", "fylora-sharing.toml"] {
         let (database, schema) = (mongo().database().await, shipped_schema(name));
         full(&database, &schema).await;
@@ -60,18 +62,18 @@ async fn nothing_is_said_when_all_is_well() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_looks_like_missing_collections() {
+async fn a_database_that_does_not_exist_lacks_all_collections() {
     let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
     let missing = |name: &str| Finding::Missing { collection: name.to_owned() };
     let all = ["files", "folders", "notes", "shares", "teams", "temporaryaccesses", "users"];
     assert_eq!(findings(&database, &schema).await, all.map(missing));
-    let said = missing("files");
-    assert_eq!(said.message(), "the collection `files` is missing");
-    assert!(said.remedy().contains("MONGODB_DATABASE"), "{}", said.remedy());
+    let finding = missing("files");
+    assert_eq!(finding.message(), "the collection `files` is missing");
+    assert!(finding.remedy().contains("MONGODB_DATABASE"), "{}", finding.remedy());
 }
 
 #[tokio::test]
-async fn empty_collections_are_named() {
+async fn an_empty_collection_is_found() {
     let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
     full(&database, &schema).await;
     database.collection::<Document>("notes").delete_many(doc! {}).await.unwrap();
@@ -100,7 +102,7 @@ async fn capped_collections_views_and_time_series_are_unsuitable() {
 }
 
 #[tokio::test]
-async fn a_missing_index_is_named_with_the_command_that_makes_it() {
+async fn a_missing_index_is_found_with_the_command_that_creates_it() {
     let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
     full(&database, &schema).await;
     for name in ["shares", "temporaryaccesses"] {
@@ -111,7 +113,7 @@ async fn a_missing_index_is_named_with_the_command_that_makes_it() {
     let found = findings(&database, &schema).await;
     assert_eq!(found, expected);
     assert_eq!(found[0].remedy(), "db.getCollection(\"shares\").createIndex({ \"file_id\": 1 })");
-    // The remedy helps: as the shell would, once for each.
+    // The remedies create the missing indexes.
     for (number, finding) in found.into_iter().enumerate() {
         make_index(&database, &finding.remedy(), &format!("remedy {number}")).await;
     }
@@ -134,7 +136,7 @@ async fn an_index_counts_if_it_serves_every_lookup_by_the_field() {
         (doc! { "key": key.clone(), "partialFilterExpression": { "is_active": true } }, false),
         (doc! { "key": key.clone(), "hidden": true }, false),
         (doc! { "key": key.clone(), "collation": { "locale": "fr" } }, false),
-        // It lacks the documents without the field, which no lookup by an id wants.
+        // It lacks the documents without the field. A lookup by an id never finds those.
         (doc! { "key": key, "sparse": true }, true),
         (doc! { "key": { "$**": 1 } }, false),
     ];
@@ -149,8 +151,7 @@ async fn an_index_counts_if_it_serves_every_lookup_by_the_field() {
     }
 }
 
-/// A database of the server with users, by its administrator, with a small Fylora in it; and a client of a user who has
-/// these roles on it.
+/// A database of the secured server with a small Fylora in it, by a client of a user with these roles.
 async fn with_role(server: &Mongo, roles: &[&str], schema: &Schema) -> Database {
     let database = server.database().await;
     full(&database, schema).await;
@@ -176,7 +177,7 @@ async fn the_read_role_is_enough() {
 }
 
 #[tokio::test]
-async fn without_a_role_nothing_is_denied_but_everything_is_unavailable() {
+async fn without_a_role_every_question_is_unavailable_and_none_is_denied() {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = with_role(secured_mongo(), &[], &schema).await;
     let refused = inspect(&schema, &database).await.expect_err("no role grants it");

@@ -1,4 +1,6 @@
-//! Ids of every form as keys of lookups: found in mongod and in documents alike, as mongod's own equality finds them.
+//! Ids of every form as keys of lookups. MongoDB and documents in memory find the same documents as mongod's own equality.
+//!
+//! Conditions on other fields are tested in `conditions`.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +13,7 @@ use crate::{
     support::both::{Both, Collections, question, schema},
 };
 
-/// The same collection, looked up by the same fields, for resources whose ids have different forms.
+/// Resources whose ids have different forms, all looked up by the same fields of the same collection.
 const KEYS: &str = r#"
     default_subject = "user"
     [subject.user]
@@ -57,7 +59,7 @@ const KEYS: &str = r#"
     read = "owner"
 "#;
 
-/// Values that are, or look like, ids.
+/// Values that are ids or look like ids.
 fn key_values() -> Vec<Bson> {
     let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().unwrap());
     let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
@@ -124,8 +126,8 @@ fn key_values() -> Vec<Bson> {
     values
 }
 
-/// Every id that these values could be.
-const ASKED_FOR: [(&str, &[&str]); 4] = [
+/// Every id that could find one of these values.
+const IDS: [(&str, &[&str]); 4] = [
     (
         "by_number",
         &["5", "0", "50", "6", "9007199254740993", "9007199254740992", "9223372036854775807", "-9223372036854775808"],
@@ -135,7 +137,7 @@ const ASKED_FOR: [(&str, &[&str]); 4] = [
     ("by_oid", &["050505050505050505050505", "060606060606060606060606"]),
 ];
 
-/// The value that a question's id is in a query.
+/// The value of a question's id in a query.
 fn key_of(kind: &str, id: &str) -> Bson {
     match kind {
         "by_text" => id.into(),
@@ -156,7 +158,7 @@ async fn ids_of_every_form_are_found_as_mongod_finds_them() {
         documents.push(doc! { "_id": 4 * number + 3, "user": 4 * number + 3, "refs": [[{ "of": value }]] });
     }
     let count = i32::try_from(documents.len()).unwrap();
-    // An `_id` is one of these and no array; equal ones exclude each other.
+    // An `_id` is one of these and never an array. Equal numbers cannot be in one collection.
     let own = [
         Bson::Int32(1),
         Bson::Int64(2),
@@ -169,7 +171,7 @@ async fn ids_of_every_form_are_found_as_mongod_finds_them() {
     let collections = Collections::from([("grants".to_owned(), documents), ("numbered".to_owned(), numbered)]);
     let both = Both::new(schema("keys.toml", KEYS), &collections).await;
     let oracle = both.database.collection::<Document>("grants");
-    for (kind, ids) in ASKED_FOR {
+    for (kind, ids) in IDS {
         for id in ids {
             let key = key_of(kind, id);
             let mut found = BTreeSet::new();
@@ -182,12 +184,12 @@ async fn ids_of_every_form_are_found_as_mongod_finds_them() {
                 .map(|user| question(&both.schema, &format!("user:{user}"), "read", &format!("{kind}:{id}")))
                 .collect();
             for (user, answers) in (0..).zip(both.ask(&questions, NOW).await) {
-                let wanted = if found.contains(&user) { "allowed" } else { "denied NO_GRANT" };
-                let objection = both.objection(answers, |text| text.starts_with(wanted));
+                let expected = if found.contains(&user) { "allowed" } else { "denied NO_GRANT" };
+                let objection = both.objection(answers, |text| text.starts_with(expected));
                 assert_eq!(
                     objection,
                     None,
-                    "{kind}:{id} by {}, for mongod: {wanted}",
+                    "{kind}:{id} by {}, for mongod: {expected}",
                     collections["grants"][usize::try_from(user).unwrap()]
                 );
             }
