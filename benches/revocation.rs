@@ -117,7 +117,7 @@ async fn ask_until_over(live: Arc<Live>, is_over: Arc<AtomicBool>, asked: Arc<At
 async fn revoke(fleet: &[Arc<Live>], number: u32, invalidates: bool) -> (Duration, Duration) {
     let question = reads(&fleet[0], number);
     for live in fleet {
-        let answer = live.remembers(&question).await;
+        let answer = live.until_cached(&question).await;
         assert!(matches!(answer, Answer::Allowed { .. }), "{answer:?}");
     }
     let shares = fleet[0].database.collection::<Document>("shares");

@@ -149,7 +149,7 @@ impl Instance {
     /// facts from Redis.
     async fn answer_and_catch_up(&self, question: &Question) -> (String, Checked) {
         let (answer, checked) = self.answer_anew(question, Consistency::MinimizeLatency).await;
-        self.live.heard(checked.as_of.moment).await;
+        self.live.until_applied(checked.as_of.moment).await;
         (answer, checked)
     }
 

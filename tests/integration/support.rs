@@ -1,4 +1,4 @@
-//! What the integration tests share, and no test of its own.
+//! What the integration tests share: servers, sources under control, applications, clients. Contains no test.
 
 pub mod both;
 pub mod certificates;

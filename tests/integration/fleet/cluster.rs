@@ -51,7 +51,7 @@ async fn a_cluster_serves_all_purposes_also_after_each_master_was_killed() {
     }
     until(|| written(first) >= questions.len() as u64).await;
     let now = first.ask(&questions[0], Consistency::FullyConsistent).await.expect("an answer").as_of.moment;
-    second.heard(now).await;
+    second.until_applied(now).await;
     for question in &questions {
         second.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
     }

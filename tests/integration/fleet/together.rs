@@ -35,7 +35,7 @@ async fn a_deleted_share_is_denied_on_all_three_instances_which_share_one_change
     let back = second.insert("shares", vec![share(SHARE, FILE)]).await;
     let seen = second.ask(&question, at_least(back)).await.expect("an answer");
     for other in [first, third] {
-        assert_eq!(other.says(&question, at_least(seen.as_of.moment)).await, GUEST);
+        assert_eq!(other.answer(&question, at_least(seen.as_of.moment)).await, GUEST);
     }
     assert_eq!(fleet.followers().await, 1);
 }
@@ -68,7 +68,7 @@ pub async fn assert_taken_from_redis(first: &Instance, others: &[&Instance]) {
         assert!(found() >= before + 2, "it loads the file and its shares");
         let mut all_take = true;
         for other in others {
-            other.live.heard(loaded).await;
+            other.live.until_applied(loaded).await;
             all_take = all_take && takes_from_redis(other, &question).await;
         }
         if all_take {

@@ -68,7 +68,7 @@ async fn assert_no_facts_are_shared(one: &Live, other: &Live) {
         let question = reads(writer, FILE);
         let read = writer.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         until(|| written(writer) >= 2).await;
-        reader.heard(read.as_of.moment).await;
+        reader.until_applied(read.as_of.moment).await;
         reader.ask(&reads(reader, FILE), Consistency::MinimizeLatency).await.expect("an answer");
         assert!(asked_of(&reader.app.metrics, "redis") >= 2);
         assert_eq!(found_in(&reader.app.metrics, "redis"), 0);
@@ -80,7 +80,7 @@ async fn assert_hints_are_shared(one: &Live, other: &Live) {
     for (sender, receiver) in [(one, other), (other, one)] {
         let question = reads(receiver, FILE);
         for outdated in [file(&reads(sender, FILE)), subject(&reads(sender, FILE)), document(sender), Outdated::All] {
-            receiver.remembers(&question).await;
+            receiver.until_cached(&question).await;
             let before = receiver.ask(&question, Consistency::MinimizeLatency).await.expect("an answer").as_of;
             let token = invalidate(sender, &outdated).await.token;
             assert!(token.moment > before.moment);
@@ -95,7 +95,7 @@ async fn assert_hints_are_shared(one: &Live, other: &Live) {
                         .any(|lookup| freshness.key_mark(lookup, &question.resource.id) >= token.moment)
             };
             until(marked).await;
-            assert_eq!(receiver.says(&question, Consistency::MinimizeLatency).await, GUEST);
+            assert_eq!(receiver.answer(&question, Consistency::MinimizeLatency).await, GUEST);
         }
     }
 }
@@ -152,22 +152,22 @@ async fn without_change_streams_an_invalidation_reaches_every_instance() {
         probe.expect("a tick requires no server");
     }
     for live in &instances {
-        live.remembers(&question).await;
+        live.until_cached(&question).await;
     }
     database
         .collection::<bson::Document>("shares")
         .delete_one(doc! { "user_id": id(USER) })
         .await
         .expect("it is there");
-    assert_eq!(other.says(&question, Consistency::MinimizeLatency).await, GUEST, "no hint was sent");
+    assert_eq!(other.answer(&question, Consistency::MinimizeLatency).await, GUEST, "no hint was sent");
     let received = async {
         // A hint that is sent before the receiver is subscribed is lost, so it is sent again.
-        while other.says(&question, Consistency::MinimizeLatency).await == GUEST {
+        while other.answer(&question, Consistency::MinimizeLatency).await == GUEST {
             let invalidated = invalidate(one, &file(&question)).await;
             assert_eq!(invalidated.token.clock, Clock::Local);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, received).await.expect("the hint is received in the end");
-    assert_eq!(one.says(&question, Consistency::MinimizeLatency).await, "denied NO_GRANT");
+    assert_eq!(one.answer(&question, Consistency::MinimizeLatency).await, "denied NO_GRANT");
 }

@@ -179,7 +179,7 @@ async fn without_stream(app_name: &str) -> (Live, Vec<Question>, FailPoint) {
     let silent = FailPoint::on(mongo(), app_name, "alwaysOn", failing).await;
     let questions: Vec<Question> = (1..).zip(&CASES).map(|(number, case)| question_of(&live, case, number)).collect();
     for (case, question) in CASES.iter().zip(&questions) {
-        assert!(live.says(question, Consistency::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
+        assert!(live.answer(question, Consistency::MinimizeLatency).await.starts_with("allowed"), "{}", case.name);
     }
     (live, questions, silent)
 }
@@ -198,7 +198,7 @@ async fn every_write_that_ends_a_grant_ends_it_within_the_bound_without_a_stream
             let mut left = Vec::new();
             for (name, question, written) in waiting {
                 let asked = written.elapsed();
-                let answer = live.says(question, Consistency::MinimizeLatency).await;
+                let answer = live.answer(question, Consistency::MinimizeLatency).await;
                 if answer.starts_with("denied") {
                     continue;
                 }
@@ -225,7 +225,7 @@ async fn every_write_that_ends_a_grant_ends_it_at_once_for_max_age_and_full_cons
         live.run((case.write)(number)).await;
         let consistency =
             if number % 2 == 0 { Consistency::FullyConsistent } else { Consistency::MaxAge(Duration::from_nanos(1)) };
-        let answer = live.says(question, consistency).await;
+        let answer = live.answer(question, consistency).await;
         assert!(answer.starts_with("denied"), "{}: {answer}", case.name);
     }
     silent.off().await;
@@ -239,7 +239,7 @@ async fn a_cached_grant_ends_at_its_expiry_without_any_write() {
     let all = [super::users(), ("files", vec![file(1)]), ("shares", vec![share])];
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     loop {
         let asked = DateTime::now();
         let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");

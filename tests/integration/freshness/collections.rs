@@ -11,7 +11,7 @@ async fn shared() -> (Two, Question) {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
     let question = reads(&two.first, USER, 1);
-    two.remember(&[(&question, GUEST)]).await;
+    two.until_cached(&[(&question, GUEST)]).await;
     (two, question)
 }
 

@@ -70,7 +70,7 @@ impl Guest {
         let app = assemble(Parts { changes, settings, ..Parts::new(Arc::clone(&self.schema), source) });
         let live = Live::start(Arc::clone(&self.schema), self.database.clone(), app).await;
         let question = reads(&live, USER, 1);
-        assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
+        assert_eq!(shown(&live.schema, live.until_cached(&question).await), GUEST);
         (live, question)
     }
 
@@ -154,6 +154,6 @@ async fn no_answer_relies_on_a_node_that_is_no_longer_the_primary() {
         guest.set.fail(guest.node, stall, "off", doc! {}).await;
     }
     let (live, question) = &stream;
-    live.heard(moment).await;
-    assert_eq!(live.says(question, Consistency::MinimizeLatency).await, NO_GRANT);
+    live.until_applied(moment).await;
+    assert_eq!(live.answer(question, Consistency::MinimizeLatency).await, NO_GRANT);
 }

@@ -18,7 +18,7 @@ async fn there_and_back(
     all.extend_from_slice(collections);
     let two = Two::new(SCHEMA, &all).await;
     let question = reads(&two.first, USER, 1);
-    two.remember(&[(&question, before)]).await;
+    two.until_cached(&[(&question, before)]).await;
     let moment = two.first.update(collection, doc! { "_id": id(of) }, there).await;
     two.notice(moment, &[(&question, after)]).await;
     let moment = two.first.update(collection, doc! { "_id": id(of) }, back).await;
@@ -34,7 +34,7 @@ async fn a_moved_document_is_noticed_under_its_old_and_its_new_key() {
     let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
     let (old, new) = (reads(&two.first, USER, 1), reads(&two.first, USER, 2));
-    two.remember(&[(&old, GUEST), (&new, NO_GRANT)]).await;
+    two.until_cached(&[(&old, GUEST), (&new, NO_GRANT)]).await;
     let moment = two.first.update("shares", doc! { "_id": id(50) }, set(doc! { "file_id": id(2) })).await;
     two.notice(moment, &[(&old, NO_GRANT), (&new, GUEST)]).await;
     let moment = two.first.update("shares", doc! { "_id": id(50) }, share(50, 1)).await;
@@ -46,7 +46,7 @@ async fn a_deleted_share_and_a_new_share_are_noticed() {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let two = Two::new(SCHEMA, &all).await;
     let question = reads(&two.first, USER, 1);
-    two.remember(&[(&question, GUEST)]).await;
+    two.until_cached(&[(&question, GUEST)]).await;
     let moment = two.first.delete("shares", doc! { "_id": id(50) }).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
     let moment = two.first.insert("shares", vec![share(51, 1)]).await;
@@ -60,7 +60,7 @@ async fn a_deleted_share_among_a_hundred_is_noticed() {
     let shares: Vec<Document> = others.chain([share(50, 1)]).collect();
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)]), ("shares", shares)]).await;
     let question = reads(&two.first, USER, 1);
-    two.remember(&[(&question, GUEST)]).await;
+    two.until_cached(&[(&question, GUEST)]).await;
     let moment = two.first.delete("shares", doc! { "_id": id(50) }).await;
     two.notice(moment, &[(&question, NO_GRANT)]).await;
 }
@@ -69,7 +69,7 @@ async fn a_deleted_share_among_a_hundred_is_noticed() {
 async fn a_file_that_is_deleted_and_inserted_again_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, OWNER, 1);
-    two.remember(&[(&question, "allowed by file#owner")]).await;
+    two.until_cached(&[(&question, "allowed by file#owner")]).await;
     let moment = two.first.delete("files", doc! { "_id": id(1) }).await;
     two.notice(moment, &[(&question, "denied NOT_FOUND")]).await;
     let moment = two.first.insert("files", vec![file(1)]).await;

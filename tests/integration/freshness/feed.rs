@@ -76,13 +76,13 @@ async fn set_active(live: &Live, active: bool) -> Moment {
 #[tokio::test]
 async fn a_check_with_the_token_of_a_write_sees_it_while_the_feed_is_late() {
     let (live, question) = guest("late feed").await;
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let late = stream_fails("late feed", "alwaysOn", doc! { "blockConnection": true, "blockTimeMS": 700 }).await;
     let mut was_late = false;
     for (active, wanted) in [(false, NO_GRANT), (true, GUEST), (false, NO_GRANT), (true, GUEST)] {
         let moment = set_active(&live, active).await;
         was_late |= live.app.freshness.watermark() < moment;
-        assert_eq!(live.says(&question, at_least(moment)).await, wanted);
+        assert_eq!(live.answer(&question, at_least(moment)).await, wanted);
     }
     assert!(was_late, "the feed is late");
     late.off().await;
@@ -91,7 +91,7 @@ async fn a_check_with_the_token_of_a_write_sees_it_while_the_feed_is_late() {
 #[tokio::test]
 async fn the_watermark_does_not_pass_the_newest_probe_but_later_changes_are_marked() {
     let (live, question) = guest("unconfirmed feed").await;
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let failing = doc! { "failCommands": ["find"], "errorCode": 11_600 };
     let failing = FailPoint::on(mongo(), "unconfirmed feed", "alwaysOn", failing).await;
     let freshness = &live.app.freshness;
@@ -106,25 +106,25 @@ async fn the_watermark_does_not_pass_the_newest_probe_but_later_changes_are_mark
     let confirmed = freshness.newest_probe().expect("there was one").moment;
     assert!(freshness.watermark() <= confirmed && first > Some(confirmed));
     failing.off().await;
-    live.heard(last).await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    live.until_applied(last).await;
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 #[tokio::test]
 async fn a_stream_that_fails_is_opened_again_without_a_gap() {
     let (live, question) = guest("failing feed").await;
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     // 43: the cursor is gone. The others: the node is not the primary, is shutting down, or was interrupted.
     for code in [43, 10_107, 11_600, 11_601] {
         let data = doc! { "errorCode": code };
         let failing = stream_fails("failing feed", "alwaysOn", data).await;
         let moment = set_active(&live, false).await;
         failing.off().await;
-        live.heard(moment).await;
-        assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "{code}");
+        live.until_applied(moment).await;
+        assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT, "{code}");
         let moment = set_active(&live, true).await;
-        live.heard(moment).await;
-        let _cached = live.remembers(&question).await;
+        live.until_applied(moment).await;
+        let _cached = live.until_cached(&question).await;
         assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays: {code}");
     }
 }
@@ -132,13 +132,13 @@ async fn a_stream_that_fails_is_opened_again_without_a_gap() {
 #[tokio::test]
 async fn a_stream_that_does_not_answer_is_opened_again() {
     let (live, question) = guest("frozen feed").await;
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let frozen = stream_fails("frozen feed", doc! { "times": 1 }, blocked()).await;
     let began = Instant::now();
     let moment = set_active(&live, false).await;
-    live.heard(moment).await;
+    live.until_applied(moment).await;
     assert!(began.elapsed() < BLOCKED, "the blocked stream did not report it");
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     end_blocked_commands(&live.database).await;
     frozen.off().await;
 }
@@ -215,7 +215,7 @@ impl Streams {
     /// Waits until a stream reports changes again, and the server has closed all others.
     async fn assert_one(&self) {
         let moment = set_active(&self.live, true).await;
-        self.live.heard(moment).await;
+        self.live.until_applied(moment).await;
         let alone = async {
             self.update();
             while open_streams(&self.live.database).await != [self.current.get()] {
@@ -254,7 +254,7 @@ async fn open_streams(database: &Database) -> Vec<i64> {
 async fn after_lost_changes_every_fact_is_read_again() {
     let (live, question) = guest("lost feed").await;
     for code in [286, 280, 10_334] {
-        let _cached = live.remembers(&question).await;
+        let _cached = live.until_cached(&question).await;
         let freshness = &live.app.freshness;
         let floor = freshness.floor();
         let lost = stream_fails("lost feed", doc! { "times": 1 }, doc! { "errorCode": code }).await;
@@ -270,19 +270,19 @@ async fn the_stamp_of_a_fact_is_the_moment_of_its_snapshot_and_not_of_the_reply(
     let all = [users(), ("files", vec![file(1), file(2)]), ("shares", vec![share(50, 1)])];
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
-    let _all_else = live.remembers(&reads(&live, USER, 2)).await;
+    let _all_else = live.until_cached(&reads(&live, USER, 2)).await;
     let stopped = FailPoint::finds_stop(mongo(), &live.full_name("shares")).await;
     let (checker, asked) = (live.app.checker.clone(), question.clone());
     let asking = tokio::spawn(async move {
         checker.check(&[asked], Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await.remove(0)
     });
-    live.find_stands("shares").await;
+    live.find_stopped("shares").await;
     let revoked = live.delete("shares", doc! { "_id": id(50) }).await;
-    live.heard(revoked).await;
+    live.until_applied(revoked).await;
     stopped.off().await;
     let checked = asking.await.expect("no panic").expect("an answer");
     assert_eq!(shown(&live.schema, checked.answer), GUEST);
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 /// The events of a large transaction have one moment and come in several batches, here because each event is long. The

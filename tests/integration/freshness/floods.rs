@@ -39,7 +39,7 @@ async fn guest_among(app_name: &str, others: u32, fields: &Document) -> (Live, Q
     let all = [users(), ("files", vec![file(1)]), ("shares", shares)];
     let (live, _) = Live::named(app_name, SCHEMA, &all, Settings::default()).await;
     let question = reads(&live, USER, 1);
-    assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
+    assert_eq!(shown(&live.schema, live.until_cached(&question).await), GUEST);
     (live, question)
 }
 
@@ -72,7 +72,7 @@ async fn the_feed_gets_past_a_bulk_write_and_sees_later_changes() {
     watermark_reaches(&live, moment).await;
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
     watermark_reaches(&live, moment).await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays");
 }
 
@@ -84,11 +84,11 @@ async fn more_changes_at_one_moment_than_are_kept_raise_the_floor() {
     let moment = end_all_at_once(&live).await;
     watermark_reaches(&live, moment).await;
     assert!(freshness.floor() > live.first_floor, "the floor is raised, as not all changes were kept");
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     // The feed goes on.
     let moment = live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": true } }).await;
     watermark_reaches(&live, moment).await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
@@ -99,6 +99,6 @@ async fn the_feed_gets_past_a_transaction_that_takes_longer_than_its_patience() 
     let moment = end_all_at_once(&live).await;
     watermark_reaches(&live, moment).await;
     slow.off().await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     assert_eq!(live.app.freshness.floor(), live.first_floor, "the floor stays");
 }

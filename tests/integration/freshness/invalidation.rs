@@ -30,7 +30,7 @@ async fn shared() -> (Live, Question) {
 
 /// Asserts that the cached facts of a question are read again after an invalidation, and are then cached again.
 async fn assert_read_again(live: &Live, question: &Question, outdated: Outdated) {
-    let _cached = live.remembers(question).await;
+    let _cached = live.until_cached(question).await;
     let token =
         live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers").token;
     let checked = live.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
@@ -38,8 +38,8 @@ async fn assert_read_again(live: &Live, question: &Question, outdated: Outdated)
     assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
     let checked = live.ask(question, at_least(token.moment)).await.expect("an answer");
     assert!(checked.as_of.moment >= token.moment, "{outdated:?}: {checked:?}, {token:?}");
-    assert_eq!(live.says(question, at_least(token.moment)).await, GUEST);
-    let _cached = live.remembers(question).await;
+    assert_eq!(live.answer(question, at_least(token.moment)).await, GUEST);
+    let _cached = live.until_cached(question).await;
 }
 
 fn nothing() -> Outdated {
@@ -88,7 +88,7 @@ async fn everything_is_read_again_after_an_invalidation_of_all() {
 #[tokio::test]
 async fn facts_that_are_not_outdated_stay_cached() {
     let (live, question) = shared().await;
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let other = reads(&live, 102, 2);
     let (resources, subjects) = (vec![other.resource], vec![other.subject]);
     let outdated = Outdated::These { resources, documents: Vec::new(), subjects };
@@ -105,7 +105,7 @@ async fn an_outdated_document_that_did_not_exist_before_is_found() {
     let question = reads(&live, USER, 1);
     let no_stream = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
     let no_stream = FailPoint::on(mongo(), "no change stream", "alwaysOn", no_stream).await;
-    assert_eq!(shown(&live.schema, live.remembers(&question).await), NO_GRANT);
+    assert_eq!(shown(&live.schema, live.until_cached(&question).await), NO_GRANT);
     let failed =
         |event: &CommandEvent| matches!(event, CommandEvent::Failed(failed) if failed.command_name == "getMore");
     until(|| monitor.take().iter().any(failed)).await;
@@ -113,8 +113,8 @@ async fn an_outdated_document_that_did_not_exist_before_is_found() {
     let collection = live.schema.collection_id("shares").expect("the schema names it");
     let documents = vec![OutdatedDocument::new(collection, &id(50).to_hex())];
     let outdated = Outdated::These { resources: Vec::new(), documents, subjects: Vec::new() };
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT, "no change was applied");
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT, "no change was applied");
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, GUEST);
     no_stream.off().await;
 }

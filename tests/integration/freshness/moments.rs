@@ -18,10 +18,10 @@ async fn a_change_that_no_relation_reads_outdates_no_fact() {
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
     for (collection, number) in [("files", 1), ("shares", 50), ("users", USER)] {
-        let _cached = live.remembers(&question).await;
+        let _cached = live.until_cached(&question).await;
         let change = doc! { "$set": { "name": "another", "tags": ["a"] } };
         let moment = live.update(collection, doc! { "_id": id(number) }, change).await;
-        live.heard(moment).await;
+        live.until_applied(moment).await;
         let checked = live.ask(&question, Consistency::MinimizeLatency).await.expect("an answer");
         assert_eq!(checked.tier, Tier::Memory, "{collection}");
         // The cached facts are also true as of this moment: they have not changed up to it.
@@ -39,7 +39,7 @@ async fn all_changes_of_one_transaction_are_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", files), ("shares", shares)]).await;
     let questions: Vec<Question> = (1..=COUNT).map(|number| reads(&two.first, USER, number)).collect();
     let all = |wanted: &'static str| questions.iter().map(|question| (question, wanted)).collect::<Vec<_>>();
-    two.remember(&all(GUEST)).await;
+    two.until_cached(&all(GUEST)).await;
     let mut session = two.first.database.client().start_session().await.expect("a session");
     session.start_transaction().await.expect("a replica set has transactions");
     let shares = two.first.database.collection::<Document>("shares");
@@ -56,19 +56,19 @@ async fn a_token_in_the_future_is_refused_and_affects_no_other_request() {
     let all = [users(), ("files", vec![file(1)]), ("shares", vec![share(50, 1)])];
     let live = Live::new(SCHEMA, &all).await;
     let question = reads(&live, USER, 1);
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let now = live.run(doc! { "ping": 1 }).await;
     let future = Moment::new(now.seconds() + 3_600, 1);
     for _ in 0..3 {
         let refused = live.ask(&question, at_least(future)).await;
         assert!(matches!(refused, Err(CheckError::FutureToken)), "{refused:?}");
         assert!(live.app.freshness.newest_moment() < future, "the newest moment is not raised to it");
-        assert_eq!(live.says(&question, at_least(now)).await, GUEST);
-        assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
-        assert_eq!(live.says(&question, Consistency::FullyConsistent).await, GUEST);
+        assert_eq!(live.answer(&question, at_least(now)).await, GUEST);
+        assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, GUEST);
+        assert_eq!(live.answer(&question, Consistency::FullyConsistent).await, GUEST);
     }
-    let _cached = live.remembers(&question).await;
+    let _cached = live.until_cached(&question).await;
     let moment = live.delete("shares", doc! { "_id": id(50) }).await;
-    live.heard(moment).await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    live.until_applied(moment).await;
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }

@@ -11,7 +11,7 @@ use crate::support::live::Two;
 async fn a_value_that_changes_to_a_wrong_type_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, OWNER, 1);
-    two.remember(&[(&question, "allowed by file#owner")]).await;
+    two.until_cached(&[(&question, "allowed by file#owner")]).await;
     for wrong in [Bson::String(id(OWNER).to_hex()), Bson::Double(1.5), doc! { "id": id(OWNER) }.into()] {
         let moment = two.first.update("files", doc! { "_id": id(1) }, doc! { "$set": { "owner_id": wrong } }).await;
         two.notice(moment, &[(&question, "denied MALFORMED")]).await;
@@ -24,7 +24,7 @@ async fn a_value_that_changes_to_a_wrong_type_is_noticed() {
 async fn an_array_that_becomes_large_is_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", vec![file(1)])]).await;
     let question = reads(&two.first, USER, 1);
-    two.remember(&[(&question, NO_GRANT)]).await;
+    two.until_cached(&[(&question, NO_GRANT)]).await;
     let mut editors: Vec<ObjectId> = (0_u32..9_999).map(numbered).collect();
     editors.push(id(USER));
     let moment = two.first.update("files", doc! { "_id": id(1) }, doc! { "$set": { "editor_ids": editors } }).await;
@@ -49,7 +49,7 @@ async fn folders_that_become_a_cycle_are_noticed() {
     let two = Two::new(SCHEMA, &[users(), ("files", files), ("folders", folders)]).await;
     let question = reads(&two.first, USER, 1);
     let owner = "allowed by folder#owner";
-    two.remember(&[(&question, owner)]).await;
+    two.until_cached(&[(&question, owner)]).await;
     for parent in [20, 21] {
         let cycle = doc! { "$set": { "parent_id": id(parent) } };
         let moment = two.first.update("folders", doc! { "_id": id(21) }, cycle).await;

@@ -42,7 +42,7 @@ async fn guest(app_name: &str) -> (Live, [Question; 2]) {
     let (live, _) = Live::named(app_name, &schema, &all, settings).await;
     let questions = [1, 2].map(|number| reads(&live, USER, number));
     for question in &questions {
-        assert_eq!(shown(&live.schema, live.remembers(question).await), GUEST);
+        assert_eq!(shown(&live.schema, live.until_cached(question).await), GUEST);
     }
     (live, questions)
 }
@@ -80,8 +80,8 @@ async fn recovers(live: &Live, question: &Question, wanted: &str) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), recovers).await.expect("by itself");
-    assert_eq!(live.says(question, Consistency::MinimizeLatency).await, wanted);
-    let _cached = live.remembers(question).await;
+    assert_eq!(live.answer(question, Consistency::MinimizeLatency).await, wanted);
+    let _cached = live.until_cached(question).await;
 }
 
 #[tokio::test]
@@ -106,8 +106,8 @@ async fn cached_facts_answer_within_the_bound_then_nothing_until_the_source_is_b
     recovers(&live, &question, GUEST).await;
     // Changes are applied again.
     let moment = live.delete("shares", doc! { "_id": id(50) }).await;
-    live.heard(moment).await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    live.until_applied(moment).await;
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
 }
 
 #[tokio::test]
@@ -116,8 +116,8 @@ async fn only_a_permission_that_may_be_stale_is_answered_from_older_facts_and_is
     let (keep, keep_other) = (keeps(&live, 1), keeps(&live, 2));
     // A change that was applied before the outage counts during it.
     let revoked = live.delete("shares", doc! { "_id": id(51) }).await;
-    live.heard(revoked).await;
-    assert_eq!(shown(&live.schema, live.remembers(&other).await), NO_GRANT);
+    live.until_applied(revoked).await;
+    assert_eq!(shown(&live.schema, live.until_cached(&other).await), NO_GRANT);
     let outage = outage("stale").await;
     outlast_the_bound(&live, &question).await;
     let checked = live.ask(&keep, Consistency::MinimizeLatency).await.expect("it may be stale");
@@ -148,7 +148,7 @@ async fn a_request_with_a_short_deadline_gets_no_stale_answer_while_mongodb_answ
     let app = assemble(Parts { settings, ..Parts::new(Arc::clone(&live.schema), Arc::new(source)) });
     let without_stream = Live::start(Arc::clone(&live.schema), live.database.clone(), app).await;
     let keep = keeps(&without_stream, 1);
-    assert_eq!(shown(&without_stream.schema, without_stream.remembers(&keep).await), GUEST);
+    assert_eq!(shown(&without_stream.schema, without_stream.until_cached(&keep).await), GUEST);
     let slow = doc! { "failCommands": ["find"], "blockConnection": true, "blockTimeMS": 300,
     "namespace": live.full_name("shares") };
     let slow = FailPoint::on(mongo(), "impatient", "alwaysOn", slow).await;
@@ -169,7 +169,7 @@ async fn a_request_with_a_short_deadline_gets_no_stale_answer_while_mongodb_answ
     };
     assert!(matches!(refused, CheckError::DeadlineExceeded), "{refused:?}");
     slow.off().await;
-    assert_eq!(without_stream.says(&keep, Consistency::MinimizeLatency).await, GUEST);
+    assert_eq!(without_stream.answer(&keep, Consistency::MinimizeLatency).await, GUEST);
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn errors_are_not_cached() {
         assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
     }
     failing.off().await;
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, GUEST);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, GUEST);
     assert!(live.app.freshness.newest_moment() > Moment::default());
 }
 

@@ -33,7 +33,7 @@ async fn guest() -> (Live, Question) {
     let settings = Settings { staleness_max: BOUND, ..Settings::default() };
     let live = Live::over(schema, database, settings).await;
     let question = reads(&live, USER, 1);
-    assert_eq!(shown(&live.schema, live.remembers(&question).await), GUEST);
+    assert_eq!(shown(&live.schema, live.until_cached(&question).await), GUEST);
     (live, question)
 }
 
@@ -50,7 +50,7 @@ async fn cached_facts_count_for_the_bound_and_are_then_read_again() {
     let deleted = Instant::now();
     loop {
         let asked = deleted.elapsed();
-        if live.says(&question, Consistency::MinimizeLatency).await == NO_GRANT {
+        if live.answer(&question, Consistency::MinimizeLatency).await == NO_GRANT {
             break;
         }
         assert!(asked <= BOUND, "allowed though asked {asked:?} after the write");
@@ -66,7 +66,7 @@ async fn facts_are_read_again_right_after_an_invalidation_and_for_its_token() {
     let outdated = Outdated::These { resources: vec![resource], documents: Vec::new(), subjects: Vec::new() };
     let token = live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("a token").token;
     assert_eq!(token.clock, Clock::Local);
-    assert_eq!(live.says(&question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT);
     let checked = live.ask(&question, Consistency::AtLeastAsFresh(token)).await.expect("an answer");
     assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.tier), (NO_GRANT, Tier::Source));
     assert_eq!(checked.as_of, Token { clock: Clock::Local, moment: checked.as_of.moment });

@@ -36,7 +36,7 @@ impl Guest {
         let (live, gate) = Live::gated(SCHEMA, &all).await;
         let question = reads(&live, USER, 1);
         // A question about another file, which caches all facts but those of file 1.
-        assert_eq!(shown(&live.schema, live.remembers(&reads(&live, USER, 2)).await), NO_GRANT);
+        assert_eq!(shown(&live.schema, live.until_cached(&reads(&live, USER, 2)).await), NO_GRANT);
         Self { live, gate, question }
     }
 
@@ -77,12 +77,12 @@ async fn a_fact_that_changes_during_its_load_does_not_count_afterwards() {
     let guest = Guest::new().await;
     let first = guest.start_gated_check().await;
     let revoked = guest.revoke().await;
-    guest.live.heard(revoked).await;
+    guest.live.until_applied(revoked).await;
     guest.gate.open();
     // This check began before the change.
     assert_eq!(first.await.expect("no panic"), GUEST);
-    assert_eq!(guest.live.says(&guest.question, Consistency::MinimizeLatency).await, NO_GRANT);
-    assert_eq!(guest.live.says(&guest.question, at_least(revoked)).await, NO_GRANT);
+    assert_eq!(guest.live.answer(&guest.question, Consistency::MinimizeLatency).await, NO_GRANT);
+    assert_eq!(guest.live.answer(&guest.question, at_least(revoked)).await, NO_GRANT);
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn a_late_fill_does_not_replace_a_newer_fact() {
     let guest = Guest::new().await;
     let first = guest.start_gated_check().await;
     let revoked = guest.revoke().await;
-    assert_eq!(guest.live.says(&guest.question, at_least(revoked)).await, NO_GRANT);
-    guest.live.heard(revoked).await;
+    assert_eq!(guest.live.answer(&guest.question, at_least(revoked)).await, NO_GRANT);
+    guest.live.until_applied(revoked).await;
     let loads = guest.gate.loads();
     guest.gate.open();
     assert_eq!(first.await.expect("no panic"), GUEST);
@@ -107,7 +107,7 @@ async fn a_load_that_reads_an_earlier_moment_than_required_is_not_joined() {
     let revoked = guest.revoke().await;
     // If this check joined the load, it would wait for the gate and get the old fact.
     for consistency in [at_least(revoked), Consistency::FullyConsistent] {
-        let answer = timeout(TIME_MAX, guest.live.says(&guest.question, consistency)).await.expect("no wait");
+        let answer = timeout(TIME_MAX, guest.live.answer(&guest.question, consistency)).await.expect("no wait");
         assert_eq!(answer, NO_GRANT, "{consistency:?}");
     }
     guest.gate.open();
@@ -119,7 +119,7 @@ async fn a_load_that_reads_an_earlier_moment_than_the_mark_of_the_key_is_not_joi
     let guest = Guest::new().await;
     let first = guest.start_gated_check().await;
     let revoked = guest.live.update("shares", doc! { "_id": id(50) }, doc! { "$set": { "active": false } }).await;
-    guest.live.heard(revoked).await;
+    guest.live.until_applied(revoked).await;
     let loads = guest.gate.loads();
     let after = guest.start_check(Consistency::MinimizeLatency, TIME_MAX);
     // It joins the load for the file, which has not changed, and loads the shares itself.
@@ -136,7 +136,7 @@ async fn join_after_deletion(meanwhile: impl AsyncFnOnce(&Guest)) {
     let first = guest.start_gated_check().await;
     // The event of a deletion has only the `_id`, so the key of the file is not marked.
     let revoked = guest.revoke().await;
-    guest.live.heard(revoked).await;
+    guest.live.until_applied(revoked).await;
     let after = guest.start_check(Consistency::MinimizeLatency, TIME_MAX);
     guest.joined(2).await;
     meanwhile(&guest).await;
@@ -155,7 +155,7 @@ async fn a_waiter_loads_again_if_it_knew_of_a_later_change_when_it_joined() {
 async fn a_waiter_loads_again_even_if_the_document_changed_once_more_since() {
     join_after_deletion(async |guest| {
         let elsewhere = guest.live.insert("shares", vec![share(50, 2)]).await;
-        guest.live.heard(elsewhere).await;
+        guest.live.until_applied(elsewhere).await;
     })
     .await;
 }
@@ -168,7 +168,7 @@ async fn a_load_that_reads_a_moment_too_old_for_max_age_is_not_joined() {
     // By now the moment that the load reads as of is older than this, whatever has been applied since.
     let age_max = Duration::from_millis(1);
     let answer =
-        timeout(TIME_MAX, guest.live.says(&guest.question, Consistency::MaxAge(age_max))).await.expect("no wait");
+        timeout(TIME_MAX, guest.live.answer(&guest.question, Consistency::MaxAge(age_max))).await.expect("no wait");
     assert_eq!(answer, NO_GRANT);
     guest.gate.open();
     assert_eq!(first.await.expect("no panic"), GUEST);

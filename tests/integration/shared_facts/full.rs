@@ -112,7 +112,7 @@ async fn answers_are_right_whatever_redis_evicts() {
         let left: u64 = redis.read(&["DBSIZE"]);
         assert_eq!(left < 50, policy != "noeviction", "{policy}: {left}");
         let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
-        second.live.heard(revoked).await;
+        second.live.until_applied(revoked).await;
         for file in 1..=25 {
             let (answer, _) = second.answer_anew(&world.reads(file), Consistency::MinimizeLatency).await;
             assert_eq!(answer, NO_GRANT, "{policy}: {file}");

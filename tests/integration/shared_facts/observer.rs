@@ -36,7 +36,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     // Only the owner may read file 2. File 1 is shared with the guest.
     let task = start_observer(&second);
     let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
-    second.live.heard(read).await;
+    second.live.until_applied(read).await;
     // The fact of one file's shares is stored under the key of the other file.
     let [shared, unshared] = [FILE, 2].map(|file| first.names.fact(&world.key("shares", file)));
     let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
@@ -52,7 +52,7 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     until(is_right).await;
     // From then on, the answer is the one of MongoDB.
     let right = async {
-        while second.live.says(&world.reads(2), Consistency::MinimizeLatency).await != NO_GRANT {
+        while second.live.answer(&world.reads(2), Consistency::MinimizeLatency).await != NO_GRANT {
             sleep(Duration::from_millis(10)).await;
         }
     };

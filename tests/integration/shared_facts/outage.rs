@@ -37,7 +37,7 @@ async fn a_frozen_redis_delays_one_request_and_no_later_ones() {
     redis.thaw();
     until(|| instance.link.is_up()).await;
     let read = instance.fills(&world.reads(FILE)).await;
-    instance.live.heard(read).await;
+    instance.live.until_applied(read).await;
     let (answer, checked) = instance.in_time(async || instance.answer_and_catch_up(&world.reads(FILE)).await).await;
     assert_eq!((answer.as_str(), checked.tier), (GUEST, Tier::Redis));
 }

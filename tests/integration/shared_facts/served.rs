@@ -28,7 +28,7 @@ async fn a_fact_that_one_instance_has_read_is_not_read_by_another() {
         // In this attempt the second instance must not find what it wrote in an earlier one.
         redis.flush();
         let read = first.fills(&world.reads(FILE)).await;
-        second.live.heard(read).await;
+        second.live.until_applied(read).await;
         second.finds();
         let before = counts();
         let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
@@ -64,12 +64,12 @@ async fn an_outdated_fact_that_was_written_late_is_not_used() {
     let key = first.names.fact(&world.key("shares", FILE));
     let late: Vec<u8> = raw(&world.url, &[b"GET", &key]);
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
-    first.live.heard(revoked).await;
+    first.live.until_applied(revoked).await;
     let (answer, _) = first.answer_anew(&world.reads(FILE), at_least(revoked)).await;
     assert_eq!(answer, NO_GRANT);
     first.ask_until(&world.reads(FILE), || raw::<Vec<u8>>(&world.url, &[b"GET", &key]) != late).await;
     raw::<()>(&world.url, &[b"SET", &key, &late]);
-    second.live.heard(revoked).await;
+    second.live.until_applied(revoked).await;
     let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((answer.as_str(), checked.tier), (NO_GRANT, Tier::Source));
 }
@@ -82,7 +82,7 @@ async fn a_fact_from_before_the_floor_of_a_new_instance_is_not_used() {
     first.fills(&world.reads(FILE)).await;
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     let second = world.join().await;
-    second.live.heard(revoked).await;
+    second.live.until_applied(revoked).await;
     let (answer, checked) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!((answer.as_str(), checked.tier), (NO_GRANT, Tier::Source));
     assert_eq!((second.asked(), second.used()), (2, 0));
@@ -109,7 +109,7 @@ async fn a_value_that_is_not_the_fact_of_its_key_is_a_miss() {
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
     let read = second.fills(&world.reads(FILE)).await;
-    second.live.heard(read).await;
+    second.live.until_applied(read).await;
     let name = |collection| second.names.fact(&world.key(collection, FILE));
     let (file, share) = (name("files"), name("shares"));
     let values: [Vec<u8>; 2] = [raw(&world.url, &[b"GET", &file]), raw(&world.url, &[b"GET", &share])];

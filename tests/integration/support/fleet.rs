@@ -109,7 +109,7 @@ impl Fleet {
     /// Waits until each instance answers the question from memory, and asserts its answer.
     pub async fn until_cached(&self, question: &Question, wanted: &str) {
         for live in self.each() {
-            let answer = live.remembers(question).await;
+            let answer = live.until_cached(question).await;
             assert_eq!(super::both::shown(&live.schema, answer), wanted, "from memory: {question:?}");
         }
     }
@@ -117,13 +117,13 @@ impl Fleet {
     /// Waits until each instance has applied every change up to a moment, and asserts its answers after that.
     pub async fn until_applied(&self, moment: Moment, question: &Question, wanted: &str) {
         for live in self.each() {
-            live.heard(moment).await;
+            live.until_applied(moment).await;
             assert_eq!(
-                live.says(question, permcached::check::Consistency::MinimizeLatency).await,
+                live.answer(question, permcached::check::Consistency::MinimizeLatency).await,
                 wanted,
                 "once the change is applied"
             );
-            assert_eq!(live.says(question, at_least(moment)).await, wanted, "at least as fresh as the change");
+            assert_eq!(live.answer(question, at_least(moment)).await, wanted, "at least as fresh as the change");
         }
     }
 

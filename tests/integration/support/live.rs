@@ -1,4 +1,6 @@
-//! An application over a database of its own, with all that runs in the background: probes and the change stream.
+//! A running application over a database of its own, with its background tasks: probes and the change stream.
+//!
+//! Runs in the process of the tests and serves no port: `service` does.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -24,10 +26,10 @@ use super::{
     servers::mongo,
 };
 
-/// How long a condition is waited for: most should come about at once, and the longest in some seconds.
+/// How long tests wait for a condition. Most conditions hold at once, and the slowest after some seconds.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// How long Redis may take to be given what was read, or to be given up.
+/// How long the Redis writer may take for the facts of one request.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// A running application.
@@ -35,7 +37,7 @@ pub struct Live {
     pub schema: Arc<Schema>,
     pub database: Database,
     pub app: App,
-    /// What counted for nothing when it started.
+    /// The floor after the start.
     pub first_floor: Moment,
     _tasks: JoinSet<()>,
 }
@@ -46,13 +48,13 @@ impl Live {
         Self::with(schema, collections, Settings::default()).await
     }
 
-    /// As [`Live::new`], with these bounds.
+    /// Like [`Live::new`], with these settings.
     pub async fn with(schema: &str, collections: &[(&str, Vec<Document>)], settings: Settings) -> Self {
         let (schema, database) = filled(schema, collections).await;
         Self::over(schema, database, settings).await
     }
 
-    /// As [`Live::with`], by a client of this name: so that its commands alone can be made to fail.
+    /// Like [`Live::with`], by a client of this name, whose commands can be made to fail without others.
     pub async fn named(
         app_name: &str,
         schema: &str,
@@ -65,14 +67,14 @@ impl Live {
         (Self::over(schema, client.database(database.name()), settings).await, monitor)
     }
 
-    /// Over a database that is there already.
+    /// Over an existing database.
     pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let app = assemble(Parts { settings, ..Parts::over_mongodb(Arc::clone(&schema), source) });
         Self::start(schema, database, app).await
     }
 
-    /// Over a gate that is open.
+    /// Over MongoDB behind a gate, which is open.
     pub async fn gated(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Self, Arc<ControlledSource>) {
         let (schema, database) = filled(schema, collections).await;
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
@@ -84,36 +86,37 @@ impl Live {
         (Self::start(schema, database, app).await, gate)
     }
 
-    /// An application that was put together by the test.
+    /// Starts an application that the test has assembled.
     pub async fn start(schema: Arc<Schema>, database: Database, mut app: App) -> Self {
-        let tasks = app.start().await.expect("mongod says what time it is");
+        let tasks = app.start().await.expect("mongod answers the first probe");
         let first_floor = app.freshness.floor();
         Self { schema, database, app, first_floor, _tasks: tasks }
     }
 
-    /// A question in words.
+    /// A question from text.
     pub fn question(&self, subject: &str, permission: &str, resource: &str) -> Question {
         question(&self.schema, subject, permission, resource)
     }
 
-    /// What is answered.
+    /// The result of a check.
     pub async fn ask(&self, question: &Question, consistency: Consistency) -> Result<Checked, CheckError> {
         let questions = std::slice::from_ref(question);
         self.app.checker.check(questions, consistency, Deadline::after(TIME_MAX)).await.remove(0)
     }
 
-    /// What is answered, in words.
-    pub async fn says(&self, question: &Question, consistency: Consistency) -> String {
+    /// The answer to a question, as text.
+    pub async fn answer(&self, question: &Question, consistency: Consistency) -> String {
         match self.ask(question, consistency).await {
             Ok(checked) => shown(&self.schema, checked.answer),
             Err(error) => format!("error: {error}"),
         }
     }
 
-    /// Asks with the default demand until the answer comes from memory alone: from then on only what is heard changes it.
-    pub async fn remembers(&self, question: &Question) -> Answer {
+    /// Asks with the default consistency until the answer comes from memory alone. From then on, only change batches and hints
+    /// change it.
+    pub async fn until_cached(&self, question: &Question) -> Answer {
         use permcached::question::Tier;
-        let remembered = async {
+        let cached = async {
             loop {
                 let checked = self.ask(question, Consistency::MinimizeLatency).await.expect("an answer");
                 if checked.tier == Tier::Memory {
@@ -122,10 +125,10 @@ impl Live {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, remembered).await.expect("it is remembered in the end")
+        timeout(PATIENCE, cached).await.expect("the facts are cached in the end")
     }
 
-    /// What is answered where nothing is remembered, once all that was read for it is written to Redis or given up.
+    /// The result of a check with an empty memory, after the Redis writer has handled all facts that the check read.
     pub async fn ask_anew(&self, question: &Question, consistency: Consistency) -> Result<Checked, CheckError> {
         self.app.memory.clear();
         let read = || found_in(&self.app.metrics, "source");
@@ -136,7 +139,7 @@ impl Live {
         checked
     }
 
-    /// How many facts were written to Redis, or could not be, for whichever reason.
+    /// How many facts the Redis writer has written or given up, for any reason.
     pub fn handled(&self) -> u64 {
         let metrics = self.app.metrics.render();
         let unwritten = metrics.lines().filter(|line| line.starts_with("permcached_redis_facts_unwritten_total{"));
@@ -168,27 +171,27 @@ impl Live {
         in_the_end(filled).await
     }
 
-    /// Waits until the feed has said everything up to a moment.
-    pub async fn heard(&self, moment: Moment) {
+    /// Waits until every change up to a moment has been applied.
+    pub async fn until_applied(&self, moment: Moment) {
         until(|| self.app.freshness.watermark() >= moment).await;
     }
 
-    /// Runs a command, and says the moment of what it did.
+    /// Runs a command, and returns the moment of its effect.
     pub async fn run(&self, command: Document) -> Moment {
         operation_time(&self.database.run_command(command).await.expect("the command is right"))
     }
 
-    /// Runs a command of the whole server, and says the moment of what it did.
+    /// Runs a command on `admin`, and returns the moment of its effect.
     pub async fn administer(&self, command: Document) -> Moment {
         let admin = self.database.client().database("admin");
         operation_time(&admin.run_command(command).await.expect("the command is right"))
     }
 
-    /// Waits until a find in a collection stands at a fail point.
-    pub async fn find_stands(&self, collection: &str) {
+    /// Waits until a fail point has stopped a find in a collection.
+    pub async fn find_stopped(&self, collection: &str) {
         let command = doc! { "currentOp": 1, "ns": self.full_name(collection), "failpointMsg": { "$exists": true } };
         let admin = self.database.client().database("admin");
-        let stands = async {
+        let stopped = async {
             loop {
                 let operations = admin.run_command(command.clone()).await.expect("the command is right");
                 if operations.get_array("inprog").is_ok_and(|operations| !operations.is_empty()) {
@@ -197,7 +200,7 @@ impl Live {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, stands).await.expect("a find comes there in the end");
+        timeout(PATIENCE, stopped).await.expect("a find is stopped in the end");
     }
 
     /// The moment of the last transaction that changed a collection.
@@ -214,24 +217,24 @@ impl Live {
         format!("{}.{collection}", self.database.name())
     }
 
-    /// Puts documents in.
+    /// Inserts documents, and returns the moment of that.
     pub async fn insert(&self, collection: &str, documents: Vec<Document>) -> Moment {
         self.run(doc! { "insert": collection, "documents": documents }).await
     }
 
-    /// Takes one document out that matches.
+    /// Deletes one document that matches, and returns the moment of that.
     pub async fn delete(&self, collection: &str, filter: Document) -> Moment {
         self.run(doc! { "delete": collection, "deletes": [{ "q": filter, "limit": 1 }] }).await
     }
 
-    /// Changes the documents that match.
+    /// Updates one document that matches, and returns the moment of that.
     pub async fn update(&self, collection: &str, filter: Document, update: impl Into<Bson>) -> Moment {
         let updates = vec![doc! { "q": filter, "u": update.into(), "multi": false }];
         self.run(doc! { "update": collection, "updates": updates }).await
     }
 }
 
-/// A schema, and a database of its own with these documents.
+/// A schema, and a new database with these documents.
 async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Schema>, Database) {
     let schema = Arc::new(super::both::schema("live.toml", schema));
     let database = mongo().database().await;
@@ -241,22 +244,22 @@ async fn filled(schema: &str, collections: &[(&str, Vec<Document>)]) -> (Arc<Sch
     (schema, database)
 }
 
-/// Waits until a condition comes about.
+/// Waits until a condition holds.
 pub async fn until(condition: impl Fn() -> bool) {
-    let comes_about = async {
+    let holds = async {
         while !condition() {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    in_the_end(comes_about).await;
+    in_the_end(holds).await;
 }
 
-/// What comes of something that may take as long as [`until`] waits.
+/// The result of a future that may take as long as [`until`] waits.
 pub async fn in_the_end<T>(something: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, something).await.expect("it comes about in the end")
+    timeout(PATIENCE, something).await.expect("it happens in the end")
 }
 
-/// Attempts something until it succeeds, ten times at most: where only a machine that was too busy excuses a failure.
+/// Attempts something until it succeeds, ten times at most. For tests in which only a busy machine excuses a failure.
 pub async fn in_one_attempt(attempt: impl AsyncFn() -> bool) {
     for _ in 0..10 {
         if attempt().await {
@@ -266,19 +269,19 @@ pub async fn in_one_attempt(attempt: impl AsyncFn() -> bool) {
     panic!("no attempt succeeds");
 }
 
-/// When a command was done.
+/// The moment of a command's effect.
 pub fn operation_time(reply: &Document) -> Moment {
-    let time = reply.get_timestamp("operationTime").expect("a replica set says when");
+    let time = reply.get_timestamp("operationTime").expect("a replica set reports the moment");
     Moment::new(time.time, time.increment)
 }
 
-/// A demand for everything up to a moment.
+/// The consistency that shows everything up to a moment.
 pub fn at_least(moment: Moment) -> Consistency {
     Consistency::AtLeastAsFresh(Token { clock: Clock::Cluster, moment })
 }
 
-/// Two applications over one database: the first is asked by the moment of each change, the second only hears of them. So
-/// that the first asks the source tells the second nothing.
+/// Two applications over one database. Tests ask the first with the token of each change. The second only follows its change
+/// stream, as the reads of the first do not affect it.
 pub struct Two {
     pub first: Live,
     pub second: Live,
@@ -292,30 +295,30 @@ impl Two {
         Self { first, second }
     }
 
-    /// Asks both until they answer from memory, and that this.
-    pub async fn remember(&self, answers: &[(&Question, &str)]) {
-        for (question, wanted) in answers {
+    /// Waits until both answer each question from memory, and asserts the answers.
+    pub async fn until_cached(&self, answers: &[(&Question, &str)]) {
+        for (question, expected) in answers {
             for live in [&self.first, &self.second] {
-                let answer = live.remembers(question).await;
-                assert_eq!(shown(&live.schema, answer), *wanted, "before: {question:?}");
+                let answer = live.until_cached(question).await;
+                assert_eq!(shown(&live.schema, answer), *expected, "before: {question:?}");
             }
         }
     }
 
-    /// After a change: the first answers so at once, by its moment; the second, once it has heard of it. Then both remember
-    /// that.
+    /// After a change at this moment, asserts the answers of the first at once, with a token, and of the second once it has
+    /// applied the change. Then both have them cached.
     pub async fn notice(&self, moment: Moment, answers: &[(&Question, &str)]) {
-        for (question, wanted) in answers {
-            assert_eq!(self.first.says(question, at_least(moment)).await, *wanted, "by the moment: {question:?}");
+        for (question, expected) in answers {
+            assert_eq!(self.first.answer(question, at_least(moment)).await, *expected, "with a token: {question:?}");
         }
-        self.second.heard(moment).await;
-        for (question, wanted) in answers {
+        self.second.until_applied(moment).await;
+        for (question, expected) in answers {
             assert_eq!(
-                self.second.says(question, Consistency::MinimizeLatency).await,
-                *wanted,
-                "when heard: {question:?}"
+                self.second.answer(question, Consistency::MinimizeLatency).await,
+                *expected,
+                "once applied: {question:?}"
             );
         }
-        self.remember(answers).await;
+        self.until_cached(answers).await;
     }
 }

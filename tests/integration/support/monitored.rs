@@ -1,7 +1,7 @@
-//! MongoDB as the source, watched: which commands each round of loading sent, and what came back.
+//! MongoDB as the source, with a record of the commands that each round of loading sent, and of the replies. Also fail points
+//! of mongod.
 //!
-//! The driver's command monitoring sees the commands as they go over the wire; a wrapper around the source sees where a
-//! round begins and ends.
+//! The driver's command monitoring reports the commands. An observer of the source reports where a round begins and ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,12 +23,12 @@ use super::{
 pub struct Monitor(Arc<Mutex<Vec<CommandEvent>>>);
 
 impl Monitor {
-    /// A client of a server, all of whose commands are seen. `app_name` tells it from all other clients of the server,
-    /// so that fail points can be its own.
+    /// A client of a server whose commands are all recorded. `app_name` distinguishes it from the server's other clients, so
+    /// that a fail point can apply to it alone.
     pub async fn client(&self, server: &Mongo, app_name: &str) -> Client {
         let mut options = ClientOptions::parse(server.uri()).await.expect("the URI is our own");
         options.app_name = Some(app_name.to_owned());
-        // A server that only says it is not the primary tells nobody when it is again: the driver has to ask.
+        // A server that fails on purpose as if it were not the primary does not report the end of that. The driver must poll.
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
         let events = Arc::clone(&self.0);
         options.command_event_handler =
@@ -36,13 +36,13 @@ impl Monitor {
         Client::with_options(options).expect("a client")
     }
 
-    /// All that was seen since it was asked last.
+    /// Takes the events since the last call.
     pub fn take(&self) -> Vec<CommandEvent> {
         std::mem::take(&mut self.0.lock().expect("no panic before"))
     }
 }
 
-/// The commands of that name among events.
+/// The commands with this name among events.
 pub fn commands(events: &[CommandEvent], name: &str) -> Vec<Document> {
     let commands = events.iter().filter_map(|event| match event {
         CommandEvent::Started(started) if started.command_name == name => Some(started.command.clone()),
@@ -51,7 +51,7 @@ pub fn commands(events: &[CommandEvent], name: &str) -> Vec<Document> {
     commands.collect()
 }
 
-/// One round of loading: what was asked for, and the events of its commands.
+/// One round of loading: the keys, and the events of its commands.
 pub struct Round {
     pub keys: Vec<FactKey>,
     pub events: Vec<CommandEvent>,
@@ -90,13 +90,13 @@ impl Recorded {
     }
 }
 
-/// The read concern's level.
+/// The read concern level of a command.
 pub fn level(command: &Document) -> &str {
     command.get_document("readConcern").and_then(|concern| concern.get_str("level")).unwrap_or("none")
 }
 
-/// A command that fails on purpose, for the clients of one name, until [`FailPoint::off`]. A server has one at a time:
-/// others wait for their turn.
+/// A fail point: a command fails on purpose until [`FailPoint::off`], for clients with one name. A server has one at a time,
+/// so tests take turns.
 pub struct FailPoint {
     admin: Database,
     name: &'static str,
@@ -112,7 +112,7 @@ impl FailPoint {
         Self::set(server, "failCommand", mode.into(), data, turn).await
     }
 
-    /// Finds in a collection stop, between the choice of their snapshot and the reading.
+    /// Stops finds in a collection after they have chosen their snapshot and before they read.
     pub async fn finds_stop(server: &Mongo, full_name: &str) -> Self {
         static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let turn = TURN.lock().await;
@@ -134,7 +134,7 @@ impl FailPoint {
         Self { admin, name, _turn: turn }
     }
 
-    /// Ends it.
+    /// Removes the fail point.
     pub async fn off(self) {
         let command = doc! { "configureFailPoint": self.name, "mode": "off" };
         self.admin.run_command(command).await.expect("test commands are enabled");

@@ -1,6 +1,6 @@
-//! A replica set of three mongods that a test has for itself, and may harm: kill, freeze, make lag. It ends with the value.
+//! A replica set of three mongods for one test, which may kill, freeze and delay them. It ends when the value is dropped.
 //!
-//! It harms nothing by itself, and says nothing of what clients of the set should see.
+//! Causes no fault by itself, and does not know what clients of the set should see.
 
 use std::{path::Path, thread, time::Duration};
 
@@ -16,37 +16,37 @@ use super::servers::{Server, mongod_arguments};
 /// How many nodes there are.
 pub const NODES: usize = 3;
 
-/// How long the set may take for what it does by itself: to elect a primary, to have a node catch up.
+/// How long the set may take to elect a primary or to let a node catch up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long a node may take to say what it is: a frozen one never does.
+/// How long a node may take to answer `hello`. A frozen node never does.
 const HELLO_TIME: Duration = Duration::from_millis(500);
 
-/// How long a client looks for the node that it is for.
+/// How long a client looks for its node.
 const SELECTION_TIME: Duration = Duration::from_secs(10);
 
-/// How long to wait between two looks at the set.
+/// How long to wait between two checks of the set.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The name of the set.
 const SET_NAME: &str = "three";
 
-/// So little oplog that a test can have it roll over: 8 MB. What is newer than the last checkpoint is kept too, as a crash
-/// would need it; hence one every two seconds.
+/// An oplog of only 8 MB, so that a test can make it roll over. Entries after the last checkpoint are kept, too, as a restart
+/// after a crash requires them. Hence there is a checkpoint every two seconds.
 const OPLOG: [&str; 4] = ["--oplogSize", "8", "--syncdelay", "2"];
 
-/// Three mongods. Its methods belong to a runtime of several threads, as some of them wait for processes.
+/// Three mongods. The runtime must have several threads, as some methods block on processes.
 pub struct ReplicaSet {
     servers: Vec<Server>,
-    /// Each node's own `admin`, whatever its state.
+    /// Each node's own `admin` database, which a client reaches in whatever state the node is.
     admins: Vec<Database>,
 }
 
 impl ReplicaSet {
-    /// Starts one, and waits until it has a primary and two secondaries.
+    /// Starts a set, and waits until it has a primary and two secondaries.
     ///
-    /// A primary that is not heard of for two seconds is replaced, not for ten as is usual: so faults take less time. No
-    /// part of permcached knows of these times.
+    /// The set replaces a primary that is silent for two seconds instead of the default of ten, so that tests take less time.
+    /// permcached does not rely on these times.
     pub async fn start() -> Self {
         let start = || {
             Server::start("mongod", "MONGOD", |port, directory: &Path| {
@@ -74,7 +74,7 @@ impl ReplicaSet {
         set
     }
 
-    /// Where the driver finds it, by a name that tells a client from all others.
+    /// The connection string, with a name that distinguishes a client from all others.
     pub fn uri(&self, app_name: &str) -> String {
         let hosts: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
         format!("mongodb://{}/?replicaSet={SET_NAME}&appName={app_name}", hosts.join(","))
@@ -91,13 +91,13 @@ impl ReplicaSet {
         self.run(node, doc! { "configureFailPoint": name, "mode": mode, "data": data }).await;
     }
 
-    /// Has the primary step down for ten seconds. It may have lost its office by itself: that does as well.
+    /// Makes the primary step down for ten seconds. If it has stepped down by itself already, that is fine.
     pub async fn step_down(&self, node: usize) {
         let command = doc! { "replSetStepDown": 10, "secondaryCatchUpPeriodSecs": 5 };
         let _replaced_already = self.admins[node].run_command(command).await;
     }
 
-    /// A database as one node has it.
+    /// A database by a client of one node.
     pub fn database(&self, node: usize, name: &str) -> Database {
         self.admins[node].client().database(name)
     }
@@ -107,29 +107,29 @@ impl ReplicaSet {
         block_in_place(|| self.servers[node].kill());
     }
 
-    /// Starts all nodes again that have ended.
+    /// Starts all ended nodes again.
     pub fn start_again(&mut self) {
         let ended = self.servers.iter_mut().filter(|server| server.has_ended());
         let start = |server: &mut Server| server.start_again().unwrap_or_else(|why| panic!("{why}"));
         block_in_place(|| thread::scope(|scope| ended.for_each(|server| drop(scope.spawn(|| start(server))))));
     }
 
-    /// Stops all that a node does, until [`ReplicaSet::thaw`].
+    /// Stops the process of a node until [`ReplicaSet::thaw`].
     pub fn freeze(&self, node: usize) {
         self.servers[node].signal("STOP");
     }
 
-    /// Lets a frozen node go on.
+    /// Continues a frozen node.
     pub fn thaw(&self, node: usize) {
         self.servers[node].signal("CONT");
     }
 
-    /// The primary: of several that take themselves for it, the one that was elected last. Waits until there is one.
+    /// The primary. If several nodes consider themselves primary, the one that was elected last. Waits until there is one.
     pub async fn primary(&self) -> usize {
         self.primary_other_than(None).await
     }
 
-    /// As [`ReplicaSet::primary`], where one node is not meant.
+    /// Like [`ReplicaSet::primary`], but never returns `node`.
     pub async fn primary_other_than(&self, node: Option<usize>) -> usize {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -145,7 +145,7 @@ impl ReplicaSet {
         panic!("no primary is elected");
     }
 
-    /// Waits until there is one primary, two secondaries, and none of them is behind.
+    /// Waits until there are one primary and two secondaries, and no node is behind.
     pub async fn whole(&self) {
         let until = Instant::now() + PATIENCE;
         let mut hellos = Vec::new();
@@ -162,14 +162,14 @@ impl ReplicaSet {
         panic!("the set does not become whole again: {hellos:?}");
     }
 
-    /// How many seconds of writes one node lacks that another has.
+    /// By how many seconds of writes one node is behind another.
     pub async fn lag(&self, node: usize, other: usize) -> u32 {
         let hellos = self.hellos().await;
         let time = |node: usize| hellos[node].as_ref().and_then(last_write).map_or(0, |time| time.time);
         time(other).saturating_sub(time(node))
     }
 
-    /// What each node says of itself; nothing from those that do not answer.
+    /// Each node's reply to `hello`; `None` for a node that does not answer.
     async fn hellos(&self) -> Vec<Option<Document>> {
         let hello = |admin: &Database| {
             let admin = admin.clone();

@@ -1,8 +1,8 @@
-//! Real servers for the integration tests, each on a free port of 127.0.0.1, and ended with the test process however
-//! that ends: by return, panic, ctrl-C or kill -9.
+//! Real servers for the integration tests, each on a free port of 127.0.0.1. They end with the test process, whether that
+//! returns, panics, or is ended by ctrl-C or `kill -9`.
 //!
-//! It fetches no server (`make test` does), keeps nothing from one run to the next, and shares no client: a MongoDB
-//! client belongs to the runtime that made it, and each `#[tokio::test]` has its own.
+//! Fetches no server (`make test` does), and keeps nothing between runs. Shares no client, as a MongoDB client belongs to the
+//! runtime that created it, and each `#[tokio::test]` has its own runtime.
 
 use std::{
     env,
@@ -28,9 +28,9 @@ use mongodb::{
 };
 use tokio::runtime;
 
-/// The longest that a server may take until it is ready.
+/// How long a server may take until it is ready.
 const START_MAX: Duration = Duration::from_mins(1);
-/// How long to wait between two looks at something that is waited for.
+/// How long to wait between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 /// How often a server is started before its failure counts: another process may take the free port first.
 const STARTS_MAX: usize = 3;
@@ -41,10 +41,10 @@ const SET_NAME: &str = "rs0";
 /// The name and the password of a secured server's administrator.
 const ROOT: &str = "root";
 
-/// Runs the server `"$@"` in the directory `$0` for as long as someone holds the other end of stdin, then ends it and
-/// removes the directory. While it runs, `pid` names its process; should it end first, its exit status is left in
-/// `ended`, and each line of stdin starts it again. A hang-up is ignored: the kernel sends one to a group whose parent
-/// ends while a member is stopped, as a test may have stopped the server.
+/// A shell script that runs the server `"$@"` in the directory `$0` while the other end of stdin is open. Then it ends the
+/// server and removes the directory. The file `pid` has the server's process id. If the server ends first, the file `ended`
+/// has its exit status, and each line of stdin starts it again. The script ignores SIGHUP: the kernel sends it to a process
+/// group whose parent ends while a member is stopped, and a test may have stopped the server.
 const KEEPER: &str = r#"
 directory=$0
 trap '' HUP
@@ -66,29 +66,28 @@ wait
 rm -rf "$directory"
 "#;
 
-/// The single-node replica set that all tests of this binary share, started by the first to ask.
+/// The single-node replica set that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn mongo() -> &'static Mongo {
     static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), false));
     started(&MONGO)
 }
 
-/// The single-node replica set that wants to know who asks, and that all tests of this binary share, started by the
-/// first to ask.
+/// The single-node replica set with authentication that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn secured_mongo() -> &'static Mongo {
     static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), true));
     started(&MONGO)
 }
 
-/// The mongod without a replica set that all tests of this binary share, started by the first to ask.
+/// The mongod without a replica set that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn standalone_mongo() -> &'static Mongo {
     static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None, false));
     started(&MONGO)
 }
 
-/// Every test that needs a server says why it has none, not only the first.
+/// The server, or a panic that shows in every test why there is none, and not only in the first.
 #[track_caller]
 pub(super) fn started<T>(server: &'static Result<T, String>) -> &'static T {
     match server {
@@ -102,17 +101,17 @@ pub(super) fn started<T>(server: &'static Result<T, String>) -> &'static T {
 pub struct Mongo {
     server: Server,
     set_name: Option<&'static str>,
-    /// Whether it wants to know who asks.
+    /// Whether clients must authenticate.
     secured: bool,
 }
 
 impl Mongo {
-    /// Where the driver finds it, and as whom: as its administrator, if it has one.
+    /// The connection string, as the administrator if there is one.
     pub fn uri(&self) -> String {
         if self.secured { self.uri_of(ROOT, ROOT, "admin") } else { self.uri_with("", "") }
     }
 
-    /// Where the driver finds it as a user of a database.
+    /// The connection string for a user of a database.
     pub fn uri_of(&self, user: &str, password: &str, database: &str) -> String {
         self.uri_with(&format!("{user}:{password}@"), &format!("&authSource={database}"))
     }
@@ -125,7 +124,7 @@ impl Mongo {
         }
     }
 
-    /// A single-node replica set that a test has for itself, and may harm.
+    /// A single-node replica set for one test, which may kill and freeze it.
     #[track_caller]
     pub fn own() -> Self {
         Self::start(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
@@ -142,22 +141,22 @@ impl Mongo {
         self.server.start_again().unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Stops all that it does, until [`Mongo::thaw`].
+    /// Stops its process until [`Mongo::thaw`].
     pub fn freeze(&self) {
         self.server.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Continues its process.
     pub fn thaw(&self) {
         self.server.signal("CONT");
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.server.port
     }
 
-    /// A database that no other test has, by a new client that belongs to the calling runtime.
+    /// A database for one test, by a new client that belongs to the calling runtime.
     pub async fn database(&self) -> Database {
         static DATABASES: AtomicU64 = AtomicU64::new(0);
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
@@ -165,7 +164,7 @@ impl Mongo {
         client.database(&name)
     }
 
-    /// One that is to be a replica set, and has not been told to begin.
+    /// A member of a replica set that is not initiated.
     #[track_caller]
     pub fn uninitiated() -> Self {
         Self::spawn(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
@@ -173,7 +172,7 @@ impl Mongo {
 
     fn start(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
         let mongo = Self::spawn(set_name, secured)?;
-        // Whoever asks may be inside a runtime, where another cannot run: hence the thread.
+        // The caller may be inside a runtime, where another cannot run. Hence the thread.
         thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
             .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
         Ok(mongo)
@@ -193,11 +192,11 @@ impl Mongo {
         Ok(Self { server, set_name, secured })
     }
 
-    /// Makes the replica set, if it is to be one, and waits until writes are taken.
+    /// Initiates the replica set, if there is one, and waits until the server accepts writes.
     fn until_writable(&self) -> Result<(), String> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         runtime.block_on(async {
-            // The node itself: before it is initiated there is no set to find it by.
+            // A direct connection, as there is no set before it is initiated.
             let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port());
             let mut options = ClientOptions::parse(uri).await.map_err(|error| error.to_string())?;
             options.server_selection_timeout = Some(START_MAX);
@@ -222,7 +221,7 @@ impl Mongo {
         })
     }
 
-    /// Makes the first user, whom a server without users lets everybody on this machine make.
+    /// Creates the first user. A server without users allows that to every local client.
     async fn create_root(&self, admin: &Database) -> Result<(), String> {
         let command = doc! { "createUser": ROOT, "pwd": ROOT, "roles": ["root"], "mechanisms": ["SCRAM-SHA-256"] };
         let created = admin.run_command(command).await;
@@ -230,8 +229,7 @@ impl Mongo {
     }
 }
 
-/// What each mongod of the tests is started with: little memory, little disk, a quick start; the test commands are for
-/// fail points.
+/// The arguments of every mongod: little memory, little disk, a quick start. Fail points require the test commands.
 pub(super) fn mongod_arguments(port: u16, directory: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
     arguments.extend(["--dbpath".into(), directory.into()]);
@@ -242,8 +240,8 @@ pub(super) fn mongod_arguments(port: u16, directory: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// Writes the key by which the members of a set know each other, as only its owner may read it: mongod insists on that.
-/// If it cannot be written, mongod says so.
+/// Writes the key file that the members of a set share. Only its owner may read it, as mongod requires. If it cannot be
+/// written, mongod reports that.
 fn write_key(directory: &Path) -> PathBuf {
     let path = directory.join("key");
     let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
@@ -251,8 +249,8 @@ fn write_key(directory: &Path) -> PathBuf {
     path
 }
 
-/// A server process, its port and its directory. Dropping it ends the one and removes the other; so does the end of
-/// this process, dropped or not.
+/// A server process, its port and its directory. When the value is dropped, or this process ends in any way, the server ends
+/// and the directory is removed.
 #[derive(Debug)]
 pub(super) struct Server {
     name: &'static str,
@@ -263,8 +261,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts a server with the arguments that `arguments` makes of a port and a directory, and waits until it listens.
-    /// The program is the one that the environment's `variable` names, else `name` on the PATH or in `target/servers`.
+    /// Starts a server and waits until it listens. `arguments` returns its arguments for a port and a directory. The program is
+    /// the one that the environment variable `variable` names, else `name` on the PATH or in `target/servers`.
     pub(super) fn start(
         name: &'static str,
         variable: &str,
@@ -273,7 +271,7 @@ impl Server {
         Self::start_program(name, &find(&[name], variable)?, arguments)
     }
 
-    /// As [`Server::start`], where the program has been found.
+    /// Like [`Server::start`], with the path of the program.
     pub(super) fn start_program(
         name: &'static str,
         program: &Path,
@@ -306,10 +304,10 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A group of its own: a ctrl-C is for the tests, and the keeper must outlive them.
+            // In a process group of its own, so that ctrl-C does not end it: it must outlive the tests.
             .process_group(0)
             .spawn()?;
-        // From here on the directory is the keeper's to remove.
+        // From here on, the keeper removes the directory.
         Ok(Self { name, port, directory: directory.keep(), keeper })
     }
 
@@ -318,7 +316,7 @@ impl Server {
         let deadline = Instant::now() + START_MAX;
         while Instant::now() < deadline {
             let listening = TcpStream::connect_timeout(&address, START_MAX).is_ok();
-            // Looked at second: if it has ended, then whoever listens there is a stranger.
+            // Checked second: if the server has ended, another process listens on the port.
             if let Ok(status) = fs::read_to_string(self.directory.join("ended")) {
                 return Err(self.failure("the start", &format!("it ended with status {}", status.trim())));
             }
@@ -337,7 +335,7 @@ impl Server {
         assert!(sent.success(), "{} on port {} has ended by itself", self.name, self.port);
     }
 
-    /// Ends the server as nothing but the kernel can, and waits until it has.
+    /// Ends the server by `kill -9`, and waits for its end.
     pub(super) fn kill(&self) {
         self.signal("KILL");
         while !self.has_ended() {
@@ -345,16 +343,16 @@ impl Server {
         }
     }
 
-    /// Whether the server has ended, by itself or not.
+    /// Whether the server has ended, for any reason.
     pub(super) fn has_ended(&self) -> bool {
         self.directory.join("ended").exists()
     }
 
-    /// Starts the server again that has ended, with the same port and directory.
+    /// Starts an ended server again, with the same port and directory.
     pub(super) fn start_again(&mut self) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("{} cannot be started again: {error}", self.name);
         fs::remove_file(self.directory.join("ended")).map_err(failed)?;
-        let stdin = self.keeper.stdin.as_mut().expect("it is closed only at the end");
+        let stdin = self.keeper.stdin.as_mut().expect("it is closed only on drop");
         stdin.write_all(b"again\n").map_err(failed)?;
         self.until_listening()
     }
@@ -373,17 +371,17 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Nothing to be done about an error: the keeper is gone, and the server with it.
+        // On an error there is nothing to do: the keeper has ended, and the server with it.
         let _ = self.keeper.wait();
     }
 }
 
-/// A port of 127.0.0.1 that nobody has just now.
+/// A port of 127.0.0.1 that no process uses at the moment.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// The server's program, by the first of its names that is found, or what to do about its absence.
+/// The path of the first of these programs that is found, or an error with a remedy.
 pub(super) fn find(names: &[&str], variable: &str) -> Result<PathBuf, String> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
         return if path.is_file() { Ok(path) } else { Err(format!("{variable}={}: no such file", path.display())) };

@@ -48,7 +48,7 @@ async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     let question = reads(leader, FILE);
     fleet.until_cached(&question, GUEST).await;
     let gone = leader.delete("shares", doc! { "_id": id(SHARE) }).await;
-    leader.heard(gone).await;
+    leader.until_applied(gone).await;
     let check = |token: Option<&str>| CheckRequest {
         subject: subject(&format!("user:{}", id(USER).to_hex())),
         permission: "read".to_owned(),

@@ -95,8 +95,8 @@ async fn is_found_in_each_tier() -> bool {
     let loaded = first.ask(&question, Consistency::MinimizeLatency).await.unwrap();
     assert_eq!(tiers(first), [(2, 0), (2, 0), (2, 2)], "with cold caches, facts come from the source");
     until(|| first.handled() == 2).await;
-    second.heard(loaded.as_of.moment).await;
-    assert_eq!(second.says(&question, Consistency::MinimizeLatency).await, GUEST);
+    second.until_applied(loaded.as_of.moment).await;
+    assert_eq!(second.answer(&question, Consistency::MinimizeLatency).await, GUEST);
     if tiers(second)[2] != (0, 0) {
         return false;
     }
@@ -108,8 +108,8 @@ async fn is_found_in_each_tier() -> bool {
     // A request keeps the facts that it has found: five questions share two facts.
     assert_eq!(tiers(second), [(4, 2), (2, 2), (0, 0)], "afterwards they are in memory");
     let gone = first.delete("shares", doc! { "_id": id(SHARE) }).await;
-    second.heard(gone).await;
-    second.says(&question, Consistency::MinimizeLatency).await;
+    second.until_applied(gone).await;
+    second.answer(&question, Consistency::MinimizeLatency).await;
     assert_eq!(tiers(second)[0], (6, 3), "the changed fact is missed, the other one is found");
     let metrics = Arc::clone(&second.app.metrics);
     assert_eq!(counted(&metrics, "permcached_memory_facts"), 2);

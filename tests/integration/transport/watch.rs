@@ -119,7 +119,7 @@ async fn changes_are_reported_with_documents_and_keys_and_missed_ones_to_a_clien
     drop(stream);
 
     let deleted = live.delete("shares", doc! { "_id": id(50) }).await;
-    live.heard(deleted).await;
+    live.until_applied(deleted).await;
     let mut again = watch(&service, Some(token(&last_token))).await.unwrap();
     let first = again.next().await.unwrap();
     let documents: Vec<_> = first.changes.iter().filter_map(|change| change.what.as_ref()).collect();
