@@ -84,7 +84,7 @@ struct Frame<'f> {
 
 impl Frame<'_> {
     /// The depth of the frame that is already evaluating the same member of the same resource, if there is one.
-    fn find(&self, kind: ResourceTypeId, id: &Id, member: Member, negated: bool) -> Option<usize> {
+    fn depth_of(&self, kind: ResourceTypeId, id: &Id, member: Member, negated: bool) -> Option<usize> {
         let mut frame = Some(self);
         while let Some(at) = frame {
             if at.kind == kind && at.member == member && at.negated == negated && at.id == id {
@@ -381,7 +381,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
             return Value::LIMIT;
         }
-        if let Some(depth) = outer.find(kind, id, member, negated) {
+        if let Some(depth) = outer.depth_of(kind, id, member, negated) {
             return Value::cut(depth);
         }
         let is_memoizing = self.nodes > MEMO_AFTER && !T::WHOLE;
@@ -395,7 +395,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         if !all.is_settled() {
             all.add(self.member(member, &frame, negated));
         }
-        let value = all.value().left(frame.depth);
+        let value = all.value().after_leaving(frame.depth);
         if is_memoizing && value.cut == NEVER_CUT {
             self.memo.insert((kind, id.clone(), member, negated), value);
         }

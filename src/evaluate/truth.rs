@@ -66,7 +66,7 @@ impl Value {
     }
 
     /// The value after the evaluator leaves the frame at this depth: a cycle that was cut off there is closed.
-    pub(super) fn left(self, depth: usize) -> Self {
+    pub(super) fn after_leaving(self, depth: usize) -> Self {
         // A value that is true although a cycle was cut off is true in any case, as no cycle runs through a `!`.
         let is_free = self.cut == depth || matches!(self.truth, Truth::True(_));
         Self { cut: if is_free { NEVER_CUT } else { self.cut }, ..self }
@@ -120,7 +120,7 @@ impl Value {
     }
 }
 
-/// The value of an `|`. Sides are added one after the other, in any order.
+/// The value of an `|`. Sides are added one by one. The first true side gives the relation.
 pub(super) struct Any(Value);
 
 impl Default for Any {
