@@ -1,5 +1,7 @@
-//! How the application is, from what its parts know: whether the source answers, whether changes are heard of, whether Redis
-//! is there. Never latched: each look is a new one.
+//! The health monitor: derives the state of the service from its parts, ten times a second: whether the source answers,
+//! whether changes arrive, and whether Redis answers. Each observation is independent of the last: no state is latched.
+//!
+//! Serves no health check itself: `transport::health` does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,30 +17,31 @@ use crate::{
     transport::Health,
 };
 
-/// How often it is looked.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the parts are observed.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// For how long the source may say nothing before that is told.
+/// How long the source may leave probes unanswered before the service counts as degraded.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// How far what is heard of changes may lag behind the source before that is told.
+/// How far the watermark may lag behind the source before the service counts as degraded.
 const LAG_MAX: Duration = Duration::from_secs(5);
 
-/// What is looked at.
+/// Observes the parts of an application.
 pub(super) struct HealthMonitor {
     freshness: Arc<Freshness>,
-    /// For how long what is remembered answers while the source does not.
+    /// How long cached facts serve some permission while the source does not answer: the bound, or the longest
+    /// `stale_if_error`.
     answers_for: Duration,
-    /// Why not all is well with documents on disk, while that is so.
+    /// What is wrong with a directory of documents; none while nothing is.
     trouble: watch::Receiver<Option<String>>,
-    /// Whether changes are heard of, rather than found out by reading again.
+    /// Whether a change stream informs this instance of changes.
     follows_changes: bool,
     links: Vec<Link>,
 }
 
 impl HealthMonitor {
-    /// Of an application that has started.
-    pub(super) fn of(app: &App) -> Self {
+    /// A monitor of an application that has started.
+    pub(super) fn new(app: &App) -> Self {
         let stale = app.schema.permissions().filter_map(|permission| permission.stale_if_error);
         Self {
             freshness: Arc::clone(&app.freshness),
@@ -49,9 +52,9 @@ impl HealthMonitor {
         }
     }
 
-    /// Says how it is for ever, whenever that changes.
+    /// Publishes the health whenever it changes. Never ends.
     pub(super) async fn follow(mut self, health: watch::Sender<Health>) {
-        let mut ticks = interval(LOOK);
+        let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -62,7 +65,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Says how it is now, if that is not what was said before.
+    /// Publishes the current health if it differs from the last published one.
     pub(super) fn publish(&self, sender: &watch::Sender<Health>) {
         let health = self.health();
         sender.send_if_modified(|before| {
@@ -75,25 +78,25 @@ impl HealthMonitor {
         });
     }
 
-    /// How it is.
-    pub(super) fn health(&self) -> Health {
+    /// The current health.
+    fn health(&self) -> Health {
         let now = LocalTime::now();
         let degraded = |why: &str, answers| Health::Degraded { why: why.to_owned(), answers };
         if let Some(why) = &*self.trouble.borrow() {
             return degraded(why, false);
         }
         if self.freshness.required_moment(now.minus(self.answers_for)).is_none() {
-            return degraded("the source has not answered for so long that nothing is answered from memory", false);
+            return degraded("the source has not answered for so long that no cached fact counts any more", false);
         }
         if self.freshness.newest_probe().is_none_or(|probe| now.since(probe.sent) > SILENCE_MAX) {
-            return degraded("the source does not answer: what is remembered still counts", true);
+            return degraded("the source does not answer: cached facts still count", true);
         }
         let lags = |time| {
             self.freshness.probe_sent_before(time).is_some_and(|probe| probe.moment > self.freshness.watermark())
         };
         if self.follows_changes && lags(now.minus(LAG_MAX)) {
             return degraded(
-                "nothing says what changes: facts are read again once they are as old as MAX_STALENESS",
+                "changes are not received: facts are read again once they are as old as MAX_STALENESS",
                 true,
             );
         }
@@ -106,9 +109,9 @@ impl HealthMonitor {
 
 fn report(before: &Health, health: &Health) {
     match (before, health) {
-        // That it is ready is said where it is.
+        // The first `ready` is logged by `run`, with the address.
         (Health::Starting(_), Health::Ready) => {}
-        (_, Health::Ready) => tracing::info!("all is well again"),
-        _ => tracing::warn!(health = health.describe(), "not all is well"),
+        (_, Health::Ready) => tracing::info!("the service is ready again"),
+        _ => tracing::warn!(health = health.describe(), "the service is degraded"),
     }
 }

@@ -1,4 +1,4 @@
-//! What is said in the log of what was found at the start: words that operators look for, and manuals quote.
+//! Log lines about what was found when the service started. Operators search for these words, and the manuals quote them.
 
 use std::net::SocketAddr;
 
@@ -15,19 +15,19 @@ use crate::{
     transport::Callers,
 };
 
-/// Says who may call.
+/// Logs whether callers are authenticated.
 pub(super) fn report_callers(callers: &Callers, address: SocketAddr) {
     match callers {
         Callers::Known(callers) => tracing::info!(tokens = callers.len(), "callers are authenticated"),
         Callers::Anyone => tracing::warn!(
             %address,
             remedy = "set AUTH_TOKENS",
-            "CALLERS ARE NOT AUTHENTICATED: whoever reaches this port may ask for anybody"
+            "CALLERS ARE NOT AUTHENTICATED: anyone who can reach this port may ask about any subject"
         ),
     }
 }
 
-/// Says when Redis is reached and when it is not, in the words that operators look for.
+/// Logs when Redis becomes reachable and when it stops being so.
 pub(super) fn report_redis(reached: Result<(), &LinkError>) {
     match reached {
         Ok(()) => tracing::info!("✅ Redis cache connected"),
@@ -35,10 +35,11 @@ pub(super) fn report_redis(reached: Result<(), &LinkError>) {
     }
 }
 
+/// Logs which collections have no documents, and how many documents there are.
 pub(super) fn report_documents(documents: &Documents) {
     for (collection, count) in documents.counts() {
         match count {
-            None => tracing::warn!(collection, "there is no file for this collection: it is taken to be empty"),
+            None => tracing::warn!(collection, "there is no file for this collection: it is treated as empty"),
             Some(0) => tracing::warn!(collection, "this collection is empty"),
             Some(documents) => tracing::debug!(collection, documents, "read"),
         }
@@ -47,7 +48,10 @@ pub(super) fn report_documents(documents: &Documents) {
     tracing::info!(documents = total, "documents are in memory");
 }
 
-/// Says what the database is, what follows from that, and what is wrong with it.
+/// Logs what kind of database this is, what follows from that, and what is wrong with it.
+///
+/// # Errors
+/// [`AppError::Unsuitable`], if a collection cannot be followed by a change stream.
 pub(super) async fn report_database(schema: &Schema, mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
     let database = mongodb.database().name();
     let bound = humantime::format_duration(settings.staleness_max);
@@ -57,12 +61,12 @@ pub(super) async fn report_database(schema: &Schema, mongodb: &MongoDb, settings
             database,
             %bound,
             remedy = "run mongod with --replSet, and rs.initiate() once",
-            "MongoDB is a single server, which does not tell what changes: every fact is read again once it is as old as the bound, and tokens read the database"
+            "MongoDB is a single server, which has no change streams: every fact is read again once it is as old as the bound, and a request with a token reads the database"
         ),
         Mode::Sharded => tracing::warn!(
             database,
             %bound,
-            "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound, which is not promised, as a shard may answer from the past"
+            "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound. The bound is not promised, as a shard may answer from the past"
         ),
     }
     let findings = match inspect(schema, mongodb.database()).await {

@@ -1,4 +1,6 @@
-//! The life of the service: it starts, patiently where MongoDB is not there yet; it serves; it ends.
+//! The life of the service: start, serve, stop. A start waits for MongoDB if that cannot be reached yet.
+//!
+//! Constructs no part: `assemble` does.
 
 use std::{
     future::Future,
@@ -22,19 +24,20 @@ use crate::{
     transport::{Health, Serving, serve},
 };
 
-/// How long to wait before a MongoDB that cannot be used yet is tried again.
+/// The pause between two attempts to start.
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl AppError {
-    /// Whether it may pass by itself, or by what others do.
-    fn may_pass(&self) -> bool {
+    /// Whether a later attempt may succeed without a change of the configuration.
+    fn is_temporary(&self) -> bool {
         matches!(self, Self::Source(_) | Self::Connect(ConnectError::Unreachable(_) | ConnectError::NotInitiated))
     }
 }
 
-/// Serves until `stop` is done. `ready` is told the address once questions can be answered.
+/// Serves until `stop` completes. Calls `ready` with the address once questions can be answered.
 ///
-/// The port opens when they can, or after the grace for that: then it says that they cannot, and why.
+/// The port opens at that time, or after the startup grace. In the second case health checks report that the service is
+/// not ready, and why.
 ///
 /// # Errors
 /// [`AppError`].
@@ -44,16 +47,16 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let metrics = Arc::<Metrics>::default();
-    let (tell, health) = watch::channel(Health::Starting("the source has not answered yet".to_owned()));
-    let (offer, apis) = watch::channel(None);
-    let mut starting = pin!(start_patiently(config, &metrics, &tell));
+    let (health_sender, health) = watch::channel(Health::Starting("the source has not answered yet".to_owned()));
+    let (api_sender, apis) = watch::channel(None);
+    let mut starting = pin!(start_patiently(config, &metrics, &health_sender));
     let mut stop = pin!(stop);
     let started = tokio::select! {
         started = &mut starting => Some(started?),
         () = sleep(config.startup_grace) => None,
         () = &mut stop => return Ok(()),
     };
-    allow_descriptors();
+    raise_descriptor_limit();
     let (listener, address) = bind(config.listen).await?;
     let probes = match config.probes {
         Some(address) => {
@@ -80,22 +83,22 @@ pub async fn run(
         let (app, mut tasks) = match started {
             Some(started) => started,
             None => {
-                tracing::warn!(%address, why = tell.borrow().describe(), "the port is open, and not ready");
+                tracing::warn!(%address, why = health_sender.borrow().describe(), "the port is open, and not ready");
                 starting.await?
             }
         };
         let app = running.get_or_init(|| app);
-        offer.send_replace(Some(app.apis(config.limits.requests_max)));
-        let health_monitor = HealthMonitor::of(app);
-        health_monitor.publish(&tell);
+        api_sender.send_replace(Some(app.apis(config.limits.requests_max)));
+        let health_monitor = HealthMonitor::new(app);
+        health_monitor.publish(&health_sender);
         tracing::info!(%address, "ready");
         ready(address);
-        tasks.spawn(health_monitor.follow(tell.clone()));
+        tasks.spawn(health_monitor.follow(health_sender.clone()));
         if config.observed_facts > 0 && app.follows_changes {
             let facts = app.facts.clone();
             tasks.spawn(facts.observe_all(Arc::clone(&app.schema), config.observed_facts));
         }
-        // They go on for ever: one that ends has panicked, and without it nothing is known of what changes.
+        // Background tasks never end by themselves. One that has ended has panicked, and changes may now go unnoticed.
         let _ended = tasks.join_next().await;
         Err(AppError::Task)
     };
@@ -110,13 +113,13 @@ pub async fn run(
     Ok(())
 }
 
-/// Opens and starts everything, and tries again for ever where what is missing may come.
+/// Opens and starts everything. Repeats this for as long as the error is a temporary one.
 async fn start_patiently(
     config: &Config,
     metrics: &Arc<Metrics>,
-    tell: &watch::Sender<Health>,
+    health: &watch::Sender<Health>,
 ) -> Result<(App, JoinSet<()>), AppError> {
-    let mut said = String::new();
+    let mut last_error = String::new();
     loop {
         let started = async {
             let schema = read_schema(&config.schema)?;
@@ -128,12 +131,12 @@ async fn start_patiently(
             Ok::<_, AppError>((app, tasks))
         };
         match started.await {
-            Err(error) if error.may_pass() => {
-                tell.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
+            Err(error) if error.is_temporary() => {
+                health.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
                 let chain = error_chain(&error).to_string();
-                if said != chain {
+                if last_error != chain {
                     tracing::warn!(error = chain, "MongoDB cannot be used yet: it is tried again");
-                    said = chain;
+                    last_error = chain;
                 }
                 sleep(PAUSE).await;
             }
@@ -142,14 +145,15 @@ async fn start_patiently(
     }
 }
 
-/// Has as many connections be open as the system allows: what a process may open by itself is mostly a thousand.
-fn allow_descriptors() {
+/// Raises the limit on open file descriptors to the highest that the system allows, as each connection takes one. The
+/// default is often about a thousand.
+fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     tracing::debug!(?limit, ?raised, "descriptors");
 }
 
-/// Takes a port, and says which.
+/// Opens a port. Returns the listener and its address.
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let unavailable = |source| AppError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(unavailable)?;

@@ -175,7 +175,7 @@ async fn a_service_that_receives_no_changes_is_degraded_and_serves() {
     let channel = endpoint(&serving).connect_lazy();
     let fails = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 43 };
     let failing = FailPoint::on(&mongo, "nochanges", "alwaysOn", fails).await;
-    assert_eq!(until_readyz(&serving, "degraded: nothing says what changes").await.status, 200);
+    assert_eq!(until_readyz(&serving, "degraded: changes are not received").await.status, 200);
     assert_eq!(asked(&serving).await, ServingStatus::Serving);
     ask(&channel, None).await.unwrap();
     failing.off().await;
