@@ -8,7 +8,7 @@ use super::{Ended, Failure, Outcome, text};
 
 #[derive(Debug, Args)]
 pub(super) struct Man {
-    /// Write the pages of all commands into this directory, which is made if it is missing
+    /// Write the pages of all commands into this directory, made if missing
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

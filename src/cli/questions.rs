@@ -49,10 +49,10 @@ struct Write {
     /// The number of questions
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
-    /// With the same seed and the same documents, the same questions are drawn
+    /// The same seed over the same documents draws the same questions
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The directory for check.json and batch.json, which ghz reads, and expected.json
+    /// The directory for check.json, batch.json (both for ghz) and expected.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
