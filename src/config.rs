@@ -1,7 +1,9 @@
-//! The configuration: options, environment variables and a file. The only reader of the environment.
+//! The configuration: options, environment variables and a file. No other module reads the environment. All errors are found
+//! before anything starts, and are listed at once.
 //!
-//! Every mistake is found before anything starts, and all of them are listed at once. Secrets are never shown.
+//! Connects to nothing, and shows no secret.
 
+mod client;
 mod manual;
 mod reader;
 #[cfg(test)]
@@ -11,21 +13,22 @@ pub mod variable;
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
 
+pub use client::ClientConfig;
 pub use manual::{effective, manual};
 use reader::Reader;
 pub use reader::{Environment, Overrides, ProcessEnvironment};
 use variable::{
-    AUTH_TOKEN, BIND_ADDRESS, CACHE_MAX_BYTES, CLIENT_CERT_FILE, CLIENT_KEY_FILE, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS,
-    MAX_CALLER_REQUESTS, MAX_CONNECTIONS, MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI,
-    OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE,
-    REDIS_HOST, REDIS_PASSWORD, REDIS_PORT, REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, SERVER_CA_FILE,
-    STARTUP_GRACE, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE, Variable,
+    BIND_ADDRESS, CACHE_MAX_BYTES, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS, MAX_CALLER_REQUESTS, MAX_CONNECTIONS,
+    MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI, OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT,
+    REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE,
+    Variable,
 };
 
 use crate::{
@@ -35,14 +38,14 @@ use crate::{
     transport::{Callers, Limits, Tls, TlsError, TlsFile, TlsFiles},
 };
 
-/// What a bound on staleness may be: no less than what a quiet database needs to confirm that nothing has changed, and no
-/// more than what probes are kept for.
+/// The range of `MAX_STALENESS`. In less time, an idle database cannot confirm that nothing has changed. Probes are not kept for
+/// longer.
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
-/// What the grace at the start may be.
+/// The range of `STARTUP_GRACE`.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(10);
 
-/// The port that is served where none is named.
+/// The default of `PORT`.
 pub const DEFAULT_PORT: u16 = 50_051;
 
 /// A valid configuration.
@@ -52,49 +55,49 @@ pub struct Config {
     pub schema: PathBuf,
     /// Where facts come from.
     pub source: SourceConfig,
-    /// What instances share, if anything.
+    /// The Redis that instances share, if there is one.
     pub redis: Option<Server>,
-    /// Where to listen.
+    /// The address of the port.
     pub listen: SocketAddr,
-    /// Where to listen for probes alone, without TLS.
+    /// The address of the second port, without TLS, for health checks and metrics only.
     pub probes: Option<SocketAddr>,
-    /// What the port proves who it is with, if it speaks TLS.
+    /// The certificate and key of the port, if it uses TLS.
     pub tls: Option<Tls>,
-    /// Who may call.
+    /// The callers that are let in.
     pub callers: Callers,
-    /// Whether the port describes its services.
+    /// Whether the port offers gRPC reflection.
     pub reflection: bool,
-    /// The bounds of the port.
+    /// The limits of the port.
     pub limits: Limits,
     /// How long the port stays closed at the start while the source cannot be reached.
     pub startup_grace: Duration,
-    /// How old a fact may be, and how much is remembered.
+    /// The greatest age of a fact, and the size of the cache.
     pub settings: Settings,
-    /// How many remembered facts are compared with the source in a second.
+    /// How many cached facts are compared with the source per second.
     pub observed_facts: u32,
-    /// Which share of the answers is logged.
+    /// The share of the answers that is logged, from 0 to 1.
     pub logged_decisions: f64,
-    /// Where traces are sent, if they are.
+    /// The URL to which traces are sent, if they are recorded.
     pub traces: Option<String>,
-    /// What is logged: the syntax of `RUST_LOG`.
+    /// The filter of the log, in the syntax of `RUST_LOG`.
     pub log_filter: String,
 }
 
 /// Where facts come from.
 #[derive(Clone, Debug)]
 pub enum SourceConfig {
-    /// A directory of documents.
+    /// A directory of `<collection>.jsonl` files.
     Documents(PathBuf),
-    /// A MongoDB.
+    /// A MongoDB database.
     MongoDb {
         /// The connection string.
         uri: Secret,
-        /// The database, where the connection string does not name it.
+        /// The database. None: the one that the connection string names.
         database: Option<String>,
     },
 }
 
-/// A text that is never shown.
+/// A text that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -112,13 +115,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything that is wrong with a configuration.
+/// All errors in a configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration is wrong:")?;
+        write!(f, "the configuration has errors:")?;
         self.0.iter().try_for_each(|error| write!(f, "\n  - {error}"))
     }
 }
@@ -126,13 +129,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    /// Each mistake, with its remedy.
+    /// Each error, with its remedy.
     #[must_use]
     pub fn errors(&self) -> &[String] {
         &self.0
     }
 
-    /// One more mistake, found elsewhere.
+    /// Adds an error that was found elsewhere.
     #[must_use]
     pub fn and(mut self, error: String) -> Self {
         self.0.push(error);
@@ -144,36 +147,36 @@ impl Config {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with its remedy.
+    /// All errors in it, each with its remedy.
     pub fn read(overrides: &Overrides, environment: &impl Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(overrides, environment);
-        let read = Self::read_all(&mut reader);
-        read.filter(|_| reader.is_right()).ok_or_else(|| ConfigError(reader.into_errors()))
+        let config = Self::read_all(&mut reader);
+        config.filter(|_| reader.is_valid()).ok_or_else(|| ConfigError(reader.into_errors()))
     }
 
-    /// None only where a mistake is noted.
+    /// Reads every variable, even after an error. Returns none only after `reader` has an error.
     fn read_all(reader: &mut Reader<'_>) -> Option<Self> {
         let schema = reader.path(&SCHEMA_FILE);
         if schema.is_none() {
-            reader.refuse("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
+            reader.add_error("no schema is named: set SCHEMA_FILE, or give --schema FILE".to_owned());
         }
         let source = source(reader);
         let port = port(reader, &PORT);
         let bind: Option<IpAddr> =
             reader.parse(&BIND_ADDRESS, "an address, such as 127.0.0.1 or 0.0.0.0", |text| text.parse().ok());
-        let before = reader.errors();
+        let errors_before = reader.error_count();
         let tokens = tokens::read(reader);
-        let bind = bind.unwrap_or(IpAddr::V4(tokens.bind));
-        // Where something is wrong with the tokens, it is not known that there are none.
-        if tokens.bind.is_loopback() && !bind.is_loopback() && reader.errors() == before {
-            let remedy = "set AUTH_TOKENS; or ALLOW_ANONYMOUS=true, where nobody else reaches that address";
-            reader.refuse(format!("{bind} is to be listened on, and callers are not authenticated: {remedy}"));
+        let bind = bind.unwrap_or(IpAddr::V4(tokens.default_bind));
+        // If the tokens have errors, whether there are any is not known.
+        if tokens.default_bind.is_loopback() && !bind.is_loopback() && reader.error_count() == errors_before {
+            let remedy = "set AUTH_TOKENS, or ALLOW_ANONYMOUS=true if only trusted clients reach that address";
+            reader.add_error(format!("BIND_ADDRESS is {bind}, and callers are not authenticated: {remedy}"));
         }
         let probes = self::port(reader, &PROBE_PORT);
         if let (Some(port @ 1..), Some(probes)) = (port, probes)
             && port == probes
         {
-            reader.refuse(format!("PROBE_PORT is {probes}, and so is PORT: set it to another number"));
+            reader.add_error(format!("PROBE_PORT and PORT are both {probes}: set one of them to another number"));
         }
         let tls = tls(reader);
         let reflection = reader.flag(&REFLECTION);
@@ -208,7 +211,7 @@ impl Config {
     }
 }
 
-/// Reads a duration of a range, which is told as `wanted`.
+/// Reads a duration within a range. An error shows the range as `wanted`.
 fn duration(
     reader: &mut Reader<'_>,
     variable: &Variable,
@@ -219,7 +222,7 @@ fn duration(
     reader.parse(variable, &wanted, |text| humantime::parse_duration(text).ok().filter(|time| range.contains(time)))
 }
 
-/// The bounds of what is remembered.
+/// The bounds of cached facts.
 fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let staleness_max = duration(reader, &MAX_STALENESS, STALENESS, "500ms to 1m, such as 2s");
     let memory_bytes_max =
@@ -227,7 +230,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     Some(Settings { staleness_max: staleness_max?, memory_bytes_max: memory_bytes_max? })
 }
 
-/// The bounds of the port that may be set.
+/// The limits of the port, of which some have variables.
 fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
     let requests_max = reader.number(&MAX_REQUESTS, 1..=100_000);
     let connections_max = reader.number(&MAX_CONNECTIONS, 1..=1_000_000);
@@ -253,21 +256,21 @@ fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {
     let database = reader.text(&MONGODB_DATABASE);
     match (documents, uri) {
         (Some(_), Some((name, _))) => {
-            let error = format!("both DOCUMENTS_DIR and {name} are set: facts come from one of them, unset the other");
-            reader.refuse(error);
+            let error = format!("both DOCUMENTS_DIR and {name} are set: unset one of them");
+            reader.add_error(error);
             None
         }
         (Some((documents, _)), None) => Some(SourceConfig::Documents(documents.into())),
         (None, Some((_, uri))) => Some(SourceConfig::MongoDb { uri: Secret(uri), database }),
         (None, None) => {
             let remedy = "set MONGODB_URI (or MONGO_URI, or DB_URI) for a database, or DOCUMENTS_DIR for files";
-            reader.refuse(format!("no source of facts is named: {remedy}"));
+            reader.add_error(format!("no source of facts is named: {remedy}"));
             None
         }
     }
 }
 
-/// What the port proves who it is with.
+/// The certificate and key of the port.
 fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
     let (cert, key) = (reader.path(&TLS_CERT_FILE), reader.path(&TLS_KEY_FILE));
     let client_ca = reader.path(&TLS_CLIENT_CA_FILE);
@@ -276,14 +279,14 @@ fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
         (None, None) => {
             if client_ca.is_some() {
                 let remedy = "set TLS_CERT_FILE and TLS_KEY_FILE, or unset it";
-                reader.refuse(format!("TLS_CLIENT_CA_FILE is set, and the port speaks no TLS: {remedy}"));
+                reader.add_error(format!("TLS_CLIENT_CA_FILE is set, but the port does not use TLS: {remedy}"));
             }
             return None;
         }
         (cert, _) => {
-            let (set, lacking) =
+            let (set, missing) =
                 if cert.is_some() { (&TLS_CERT_FILE, &TLS_KEY_FILE) } else { (&TLS_KEY_FILE, &TLS_CERT_FILE) };
-            reader.refuse(format!("{} is set without {}: set both, or neither", set.name, lacking.name));
+            reader.add_error(format!("{} is set without {}: set both, or neither", set.name, missing.name));
             return None;
         }
     };
@@ -295,20 +298,20 @@ fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
                 TlsFile::Key => &TLS_KEY_FILE,
                 TlsFile::ClientCa => &TLS_CLIENT_CA_FILE,
             };
-            reader.refuse(format!("{} is {error}", variable.name));
+            reader.add_error(format!("{} is {error}", variable.name));
         }
     };
     loaded.map_err(refuse).ok()
 }
 
-/// Where traces are sent.
+/// The URL to which traces are sent.
 fn traces(reader: &mut Reader<'_>) -> Option<String> {
     let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
     let mut endpoint = |variable| {
         reader.parse(variable, "a URL, such as http://127.0.0.1:4317", |text| is_url(text).then(|| text.to_owned()))
     };
-    let (own, general) = (endpoint(&OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), endpoint(&OTEL_EXPORTER_OTLP_ENDPOINT));
-    own.or(general)
+    let (specific, general) = (endpoint(&OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), endpoint(&OTEL_EXPORTER_OTLP_ENDPOINT));
+    specific.or(general)
 }
 
 fn redis(reader: &mut Reader<'_>) -> Option<Server> {
@@ -317,16 +320,16 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
     let password = reader.text(&REDIS_PASSWORD);
     let authority = reader.text(&REDIS_CA_FILE);
     let server = if let Some(urls) = reader.text(&REDIS_URL) {
-        // What is said of it must not show it, as there may be a password in it.
-        Server::parse(&urls).map_err(|error| reader.refuse(format!("REDIS_URL {error}"))).ok()?
+        // The error must not show the URL, which may contain a password.
+        Server::parse(&urls).map_err(|error| reader.add_error(format!("REDIS_URL {error}"))).ok()?
     } else if let Some(host) = host {
         let port = reader.number(&REDIS_PORT, 1..=u16::MAX);
         let server = Server::at(&host, port?, password.as_deref());
-        // A URL would be looked up as a name, for ever.
+        // A URL here would be resolved as a host name, again and again.
         let Some(server) = server.ok().filter(|_| !host.contains(['/', '@', ' '])) else {
             let wanted = "the name or address of a host, without redis:// and without a port";
-            // Whoever pastes a URL there pastes a password.
-            reader.refuse(format!("REDIS_HOST is not the name of a host: set it to {wanted}"));
+            // The error must not show the value: a URL that was pasted here may contain a password.
+            reader.add_error(format!("REDIS_HOST is not the name of a host: set it to {wanted}"));
             return None;
         };
         server
@@ -336,8 +339,8 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
         {
             if is_set {
                 let name = variable.name;
-                let error = "is set, but neither REDIS_URL nor REDIS_HOST: set one of them, or unset";
-                reader.refuse(format!("{name} {error} {name}"));
+                let error = "is set without REDIS_URL or REDIS_HOST: set one of them, or unset";
+                reader.add_error(format!("{name} {error} {name}"));
             }
         }
         return None;
@@ -345,62 +348,9 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
     let Some(path) = authority else { return Some(server) };
     let read = std::fs::read(&path).map_err(|error| format!("cannot be read: {error}"));
     let server = read.and_then(|pem| server.with_authority(pem).map_err(|error| error.to_string()));
-    server.map_err(|error| reader.refuse(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
+    server.map_err(|error| reader.add_error(format!("REDIS_CA_FILE is `{path}`, which {error}"))).ok()
 }
 
 fn port(reader: &mut Reader<'_>, variable: &Variable) -> Option<u16> {
     reader.parse(variable, "a number from 0 to 65535 (0 takes a free one)", |text| text.parse().ok())
-}
-
-/// What a command needs to call a server.
-#[derive(Clone, Debug)]
-pub struct Calling {
-    /// The service on this machine, as a URL.
-    pub local: String,
-    /// Where the service on this machine answers probes, as a URL.
-    pub local_probes: String,
-    /// The token to send.
-    pub token: Option<Secret>,
-    /// The authority of a server that has its own, as PEM.
-    pub authority: Option<Vec<u8>>,
-    /// The certificate and the key of who calls, as PEM.
-    pub identity: Option<(Vec<u8>, Secret)>,
-}
-
-impl Calling {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn read(environment: &impl Environment) -> Result<Self, ConfigError> {
-        let overrides = Overrides::default();
-        let mut reader = Reader::new(&overrides, environment);
-        let port = port(&mut reader, &PORT).unwrap_or(DEFAULT_PORT);
-        let is_tls = reader.text(&TLS_CERT_FILE).is_some();
-        let local = format!("{}://{}:{port}", if is_tls { "https" } else { "http" }, Ipv4Addr::LOCALHOST);
-        let local_probes = match self::port(&mut reader, &PROBE_PORT) {
-            Some(port) => format!("http://{}:{port}", Ipv4Addr::LOCALHOST),
-            None => local.clone(),
-        };
-        let token = reader.text(&AUTH_TOKEN).map(Secret);
-        let authority = file(&mut reader, &SERVER_CA_FILE);
-        let (certificate, key) = (file(&mut reader, &CLIENT_CERT_FILE), file(&mut reader, &CLIENT_KEY_FILE));
-        let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => String::from_utf8(key).ok().map(|key| (certificate, Secret(key))),
-            (None, None) => None,
-            _ => {
-                reader.refuse("CLIENT_CERT_FILE and CLIENT_KEY_FILE belong together: set both, or neither".to_owned());
-                None
-            }
-        };
-        let calling = Self { local, local_probes, token, authority, identity };
-        if reader.is_right() { Ok(calling) } else { Err(ConfigError(reader.into_errors())) }
-    }
-}
-
-/// The content of a file.
-fn file(reader: &mut Reader<'_>, variable: &Variable) -> Option<Vec<u8>> {
-    let path = reader.text(variable)?;
-    let read = std::fs::read(&path);
-    read.map_err(|error| reader.refuse(format!("{} is `{path}`, which cannot be read: {error}", variable.name))).ok()
 }

@@ -11,7 +11,7 @@ use tonic::{
 };
 
 use super::Failure;
-use crate::config::{Calling, ProcessEnvironment};
+use crate::config::{ClientConfig, ProcessEnvironment};
 
 /// A connection that adds the caller's token to every request.
 pub(super) type AuthenticatedChannel = InterceptedService<Channel, Bearer>;
@@ -41,17 +41,17 @@ pub(super) struct Server {
 impl Server {
     /// The server of this name, a URL or host:port, or else the one on this machine. Does not connect yet.
     pub(super) fn named(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
-        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
-        Self::at(name.unwrap_or(&calling.local), &calling, time_max)
+        let config = ClientConfig::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
+        Self::at(name.unwrap_or(&config.local), &config, time_max)
     }
 
     /// As [`Server::named`], but without a name the probe port of the server on this machine.
     pub(super) fn probed(name: Option<&str>, time_max: Duration) -> Result<Self, Failure> {
-        let calling = Calling::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
-        Self::at(name.unwrap_or(&calling.local_probes), &calling, time_max)
+        let config = ClientConfig::read(&ProcessEnvironment).map_err(Failure::usage_because)?;
+        Self::at(name.unwrap_or(&config.local_probes), &config, time_max)
     }
 
-    fn at(name: &str, calling: &Calling, time_max: Duration) -> Result<Self, Failure> {
+    fn at(name: &str, config: &ClientConfig, time_max: Duration) -> Result<Self, Failure> {
         let address = if name.contains("://") { name.to_owned() } else { format!("http://{name}") };
         let wrong = || {
             let remedy = "write http://host:port, https://host:port or host:port";
@@ -62,11 +62,11 @@ impl Server {
         }
         let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|_| wrong())?.connect_timeout(time_max);
         if address.starts_with("https://") {
-            endpoint = endpoint.tls_config(tls(calling)).map_err(|error| {
+            endpoint = endpoint.tls_config(tls(config)).map_err(|error| {
                 Failure::usage(format!("SERVER_CA_FILE, CLIENT_CERT_FILE or CLIENT_KEY_FILE: {}", innermost(&error)))
             })?;
         }
-        let token = calling.token.as_ref().map(|token| format!("Bearer {}", token.reveal()).parse());
+        let token = config.token.as_ref().map(|token| format!("Bearer {}", token.reveal()).parse());
         let token = token
             .transpose()
             .map_err(|_| Failure::usage("AUTH_TOKEN contains a character that is not allowed in a header"))?;
@@ -111,12 +111,12 @@ impl Server {
 }
 
 /// The certificate authority that is trusted, and the caller's certificate.
-fn tls(calling: &Calling) -> ClientTlsConfig {
-    let tls = match &calling.authority {
+fn tls(config: &ClientConfig) -> ClientTlsConfig {
+    let tls = match &config.authority {
         Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
         None => ClientTlsConfig::new().with_native_roots(),
     };
-    match &calling.identity {
+    match &config.identity {
         Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key.reveal())),
         None => tls,
     }

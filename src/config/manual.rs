@@ -1,4 +1,4 @@
-//! The manual's page about the configuration, and what counts right now: both made of the variables themselves.
+//! docs/configuration.md and the output of `permcached config`, both made of the declared variables. Shows no secret.
 
 use std::fmt::Write as _;
 
@@ -9,16 +9,16 @@ use super::{
     variable::{BIND_ADDRESS, GROUPS, MAX_CALLER_REQUESTS, Variable, all},
 };
 
-/// What the page says before its tables.
+/// The text before the tables.
 const PREFACE: &str = "\
 # Configuration
 
-Everything is set by environment variables, or in a TOML file that `CONFIG_FILE` or `--config` names. An option goes before the
-environment, the environment before the file; what is set to nothing is not set. All mistakes are listed at once, and with any
-of them nothing starts. `permcached config` shows what counts and where it comes from, and no secret;
-`permcached doctor` tries it.
+permcached is configured by environment variables, or by a TOML file that `CONFIG_FILE` or `--config` names. An option takes
+precedence over the environment, and the environment over the file. A variable with an empty value is not set. permcached lists
+all errors at once, and starts only if there are none. `permcached config` shows each value and where it comes from, but no
+secret. `permcached doctor` tries the configuration.
 
-In the file, a variable is a key in lower case. Numbers, `true` and `false` need no quotes, and lists may be lists:
+In the file, a key is a variable in lower case. Numbers, `true` and `false` take no quotes, and a list may be a TOML array:
 
 ```toml
 schema_file = \"/etc/permcached/schema.toml\"
@@ -27,23 +27,24 @@ port = 50051
 auth_tokens = [\"backend:…\", \"worker:…\"]
 ```
 
-*This page is made by `permcached config --manual`.*
+*`permcached config --manual` generates this page.*
 ";
 
-/// What the page says after its tables.
+/// The text after the tables.
 const POSTSCRIPT: &str = "
-The standard variables of OpenTelemetry that are not listed here (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_BSP_…`, `OTEL_EXPORTER_OTLP_HEADERS`) mean what
-[its specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) says, in the environment alone.
+permcached also reads standard variables of OpenTelemetry that are not listed here (`OTEL_SERVICE_NAME`,
+`OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_BSP_…`, `OTEL_EXPORTER_OTLP_HEADERS`), from
+the environment only. [Their specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
+defines them.
 ";
 
-/// The manual's page, as Markdown.
+/// docs/configuration.md.
 #[must_use]
 pub fn manual() -> String {
     let mut page = PREFACE.to_owned();
     for group in GROUPS {
         let _infallible =
-            write!(page, "\n## {}\n\n| variable | option | default | what |\n|---|---|---|---|\n", group.title);
+            write!(page, "\n## {}\n\n| variable | option | default | meaning |\n|---|---|---|---|\n", group.title);
         for Variable { name, option, default, what, .. } in group.variables {
             let quoted = |text: Option<&str>| text.map_or_else(String::new, |text| format!("`{text}`"));
             let _infallible = writeln!(page, "| `{name}` | {} | {} | {what} |", quoted(*option), quoted(*default));
@@ -52,8 +53,8 @@ pub fn manual() -> String {
     page + POSTSCRIPT
 }
 
-/// What counts for each variable, a line each: its value or that it is hidden, and where that comes from. What follows from
-/// other variables is there unless something is wrong with them.
+/// One line for each variable that has a value: the value, or `(hidden)`, and where it comes from. A default that depends on other
+/// variables is left out if those have errors.
 #[must_use]
 pub fn effective(overrides: &Overrides, environment: &impl Environment) -> String {
     let mut reader = Reader::new(overrides, environment);
@@ -69,13 +70,13 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
     lines
 }
 
-/// The default of a variable that has one by what others are set to.
+/// The default of a variable if it depends on other variables. None if those have errors.
 fn derived(variable: &Variable, reader: &mut Reader<'_>) -> Option<String> {
-    let before = reader.errors();
+    let errors_before = reader.error_count();
     let value = match *variable {
-        BIND_ADDRESS => tokens::read(reader).bind.to_string(),
+        BIND_ADDRESS => tokens::read(reader).default_bind.to_string(),
         MAX_CALLER_REQUESTS => limits(reader)?.caller_requests_max.to_string(),
         _ => return None,
     };
-    (reader.errors() == before).then_some(value)
+    (reader.error_count() == errors_before).then_some(value)
 }

@@ -1,18 +1,20 @@
-//! Reads variables, each from the first that sets it: an option, the environment, the configuration's file; else its default.
-//! Notes what is wrong, and what was read from where.
+//! Reads variables. The first of these that sets a variable counts: an option, the environment, the configuration file, the
+//! default. Collects errors instead of stopping at the first.
+//!
+//! Does not know what the variables mean.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, str::FromStr};
 
 use super::variable::{CONFIG_FILE, Variable, all};
 use crate::schema::suggestion;
 
-/// The variables that are set.
+/// Where environment variables are read from.
 pub trait Environment {
-    /// The value of a variable; none where it is unset or empty.
+    /// The value of a variable. None if it is unset or empty.
     fn get(&self, name: &str) -> Option<OsString>;
 }
 
-/// The variables of this process.
+/// The environment of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessEnvironment;
 
@@ -22,12 +24,12 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// What the command line says, by variable. It goes before the environment.
+/// The options of the command line, by variable. They take precedence over the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(BTreeMap<&'static str, OsString>);
 
 impl Overrides {
-    /// With an option that stands for this variable, if it is given.
+    /// Adds the option for this variable, if it is given.
     #[must_use]
     pub fn with(mut self, variable: &Variable, value: Option<impl Into<OsString>>) -> Self {
         if let Some(value) = value {
@@ -46,12 +48,12 @@ pub(super) enum Origin {
     Environment,
     /// The configuration's file.
     File,
-    /// Nothing says it.
+    /// The variable is not set.
     Default,
 }
 
 impl Origin {
-    /// In a word.
+    /// The name in the output of `permcached config`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Option => "option",
@@ -62,45 +64,45 @@ impl Origin {
     }
 }
 
-/// Reads variables.
+/// Reads variables, and collects errors.
 pub(super) struct Reader<'a> {
     overrides: &'a Overrides,
     environment: &'a dyn Environment,
     file: BTreeMap<String, String>,
-    wrong: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the configuration's file first, if one is named.
+    /// Reads the configuration file first, if one is named.
     pub(super) fn new(overrides: &'a Overrides, environment: &'a dyn Environment) -> Self {
-        let mut reader = Self { overrides, environment, file: BTreeMap::new(), wrong: Vec::new() };
+        let mut reader = Self { overrides, environment, file: BTreeMap::new(), errors: Vec::new() };
         if let Some((path, _)) = reader.find(&CONFIG_FILE) {
             reader.read_file(&path);
         }
         reader
     }
 
-    /// Everything that is wrong so far.
+    /// All errors.
     pub(super) fn into_errors(self) -> Vec<String> {
-        self.wrong
+        self.errors
     }
 
-    /// How much is wrong so far.
-    pub(super) fn errors(&self) -> usize {
-        self.wrong.len()
+    /// The number of errors so far.
+    pub(super) fn error_count(&self) -> usize {
+        self.errors.len()
     }
 
-    /// Whether nothing is wrong so far.
-    pub(super) fn is_right(&self) -> bool {
-        self.wrong.is_empty()
+    /// Whether there is no error so far.
+    pub(super) fn is_valid(&self) -> bool {
+        self.errors.is_empty()
     }
 
-    /// Notes something that is wrong.
-    pub(super) fn refuse(&mut self, error: String) {
-        self.wrong.push(error);
+    /// Adds an error.
+    pub(super) fn add_error(&mut self, error: String) {
+        self.errors.push(error);
     }
 
-    /// What is set, and by what.
+    /// The text of a variable and where it was set. None if it is not set, or not in UTF-8, which is an error.
     pub(super) fn find(&mut self, variable: &Variable) -> Option<(String, Origin)> {
         let given = self.overrides.0.get(variable.name).cloned().map(|value| (value, Origin::Option));
         let set = || self.environment.get(variable.name).map(|value| (value, Origin::Environment));
@@ -110,7 +112,7 @@ impl<'a> Reader<'a> {
             return match text {
                 Ok(text) => Some((text, origin)),
                 Err(_) => {
-                    self.refuse(format!("{name} is not in UTF-8: set it to text"));
+                    self.add_error(format!("{name} is not valid UTF-8: set it to text"));
                     None
                 }
             };
@@ -118,18 +120,18 @@ impl<'a> Reader<'a> {
         self.file.get(variable.name).map(|text| (text.clone(), Origin::File))
     }
 
-    /// What is set.
+    /// As [`Reader::find`], without the origin.
     pub(super) fn text(&mut self, variable: &Variable) -> Option<String> {
         self.find(variable).map(|(text, _)| text)
     }
 
-    /// What is set, as a path.
+    /// As [`Reader::text`], as a path.
     pub(super) fn path(&mut self, variable: &Variable) -> Option<PathBuf> {
         self.text(variable).map(PathBuf::from)
     }
 
-    /// What is set, or else the default. None if neither is, or what is set is wrong, which is noted: `wanted` says what it
-    /// is to be set to.
+    /// The value of a variable, or its default. None if it has neither, or if the value is invalid. The error then shows `wanted`,
+    /// the values that are valid.
     pub(super) fn parse<T>(
         &mut self,
         variable: &Variable,
@@ -139,12 +141,12 @@ impl<'a> Reader<'a> {
         let Some(text) = self.text(variable) else { return variable.default.and_then(parse) };
         let value = parse(&text);
         if value.is_none() {
-            self.refuse(format!("{} is `{}`: set it to {wanted}", variable.name, shown(variable, &text)));
+            self.add_error(format!("{} is `{}`: set it to {wanted}", variable.name, shown(variable, &text)));
         }
         value
     }
 
-    /// As [`Reader::parse`], for a number of a range.
+    /// As [`Reader::parse`], for a number within a range.
     pub(super) fn number<T>(&mut self, variable: &Variable, range: std::ops::RangeInclusive<T>) -> Option<T>
     where
         T: FromStr + PartialOrd + std::fmt::Display,
@@ -153,25 +155,25 @@ impl<'a> Reader<'a> {
         self.parse(variable, &wanted, |text| text.parse().ok().filter(|number| range.contains(number)))
     }
 
-    /// As [`Reader::parse`], for yes or no.
+    /// As [`Reader::parse`], for `true` or `false`.
     pub(super) fn flag(&mut self, variable: &Variable) -> Option<bool> {
         self.parse(variable, "true or false", |text| text.parse().ok())
     }
 
-    /// Reads a file of keys and values, in place of one that was read before.
+    /// Reads the configuration file.
     fn read_file(&mut self, path: &str) {
         let name = CONFIG_FILE.name;
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return self.refuse(format!("{name} is `{path}`, which cannot be read: {error}")),
+            Err(error) => return self.add_error(format!("{name} is `{path}`, which cannot be read: {error}")),
         };
         let table: toml::Table = match toml::from_str(&text) {
             Ok(table) => table,
-            // What is said of the place would show the line, in which there may be a secret.
+            // The parser's own display shows the line, which may contain a secret.
             Err(error) => {
                 let line =
                     error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
-                return self.refuse(format!("{path}, line {line}: {}", error.message()));
+                return self.add_error(format!("{path}, line {line}: {}", error.message()));
             }
         };
         for (key, value) in table {
@@ -179,7 +181,7 @@ impl<'a> Reader<'a> {
             let Some(variable) = variable else {
                 let keys: Vec<String> = all().map(Variable::key).collect();
                 let remedy = suggestion(&key, keys.iter().map(String::as_str)).unwrap_or_default();
-                self.refuse(format!("{path}: `{key}` is no variable, by its name in lower case: {remedy}"));
+                self.add_error(format!("{path}: `{key}` is not the name of a variable in lower case: {remedy}"));
                 continue;
             };
             match as_text(&value) {
@@ -188,21 +190,19 @@ impl<'a> Reader<'a> {
                     self.file.insert(variable.name.to_owned(), text);
                 }
                 None => {
-                    self.refuse(format!(
-                        "{path}: `{key}` is neither a text, a number, true, false nor a list of texts"
-                    ));
+                    self.add_error(format!("{path}: `{key}` is not a text, a number, true, false or a list of texts"));
                 }
             }
         }
     }
 }
 
-/// A value as it may be shown: what is before an `@` may be a password, wherever it was put.
+/// A value as it may be shown. A value with an `@` is hidden too: it may be a URL with a password, set to the wrong variable.
 pub(super) fn shown<'a>(variable: &Variable, text: &'a str) -> &'a str {
     if variable.is_secret || text.contains('@') { "(hidden)" } else { text }
 }
 
-/// A value as the environment would have it.
+/// A value of the file as the text that the environment variable would have.
 fn as_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),

@@ -1,20 +1,21 @@
-//! What the configuration makes of each variable, right and wrong. Whether the service then does as it says is tested elsewhere.
+//! Each variable with valid and invalid values, and what is shown of them. Whether the service follows the configuration is
+//! tested elsewhere.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, os::unix::ffi::OsStringExt, path::Path};
 
 use super::{variable::all, *};
 
 #[derive(Clone, Default)]
-struct Fixed(BTreeMap<String, OsString>);
+struct TestEnvironment(BTreeMap<String, OsString>);
 
-impl Fixed {
+impl TestEnvironment {
     fn of(variables: &[(&str, &str)]) -> Self {
         let set = variables.iter().filter(|(_, value)| !value.is_empty());
         Self(set.map(|(name, value)| ((*name).to_owned(), (*value).into())).collect())
     }
 
-    /// With the least that it takes.
-    fn right(variables: &[(&str, &str)]) -> Self {
+    /// The variables that are required, and these.
+    fn valid(variables: &[(&str, &str)]) -> Self {
         Self::of(&[&[("SCHEMA_FILE", "s.toml"), ("DOCUMENTS_DIR", "d")], variables].concat())
     }
 
@@ -29,14 +30,14 @@ impl Fixed {
     }
 }
 
-impl Environment for Fixed {
+impl Environment for TestEnvironment {
     fn get(&self, name: &str) -> Option<OsString> {
         self.0.get(name).cloned()
     }
 }
 
-/// What a variable is set to, and what is said of that.
-const WRONG: &[(&str, &str, &str)] = &[
+/// Invalid values of variables, each with its error.
+const INVALID: &[(&str, &str, &str)] = &[
     ("SCHEMA_FILE", "", "no schema is named: set SCHEMA_FILE, or give --schema FILE"),
     ("DOCUMENTS_DIR", "d", "both DOCUMENTS_DIR and MONGODB_URI are set"),
     ("CONFIG_FILE", "/nowhere/c.toml", "CONFIG_FILE is `/nowhere/c.toml`, which cannot be read"),
@@ -70,93 +71,100 @@ const WRONG: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn all_mistakes_are_listed_at_once() {
-    let mut variables: Vec<_> = WRONG.iter().map(|(name, value, _)| (*name, *value)).collect();
+fn all_errors_are_listed_at_once() {
+    let mut variables: Vec<_> = INVALID.iter().map(|(name, value, _)| (*name, *value)).collect();
     variables.push(("MONGODB_URI", "mongodb://h/db"));
-    let said = Fixed::of(&variables).errors();
-    for (name, _, wanted) in WRONG {
-        assert!(said.contains(wanted), "{name}: {said}");
+    let errors = TestEnvironment::of(&variables).errors();
+    for (name, _, wanted) in INVALID {
+        assert!(errors.contains(wanted), "{name}: {errors}");
     }
-    let wanted = WRONG.iter().filter(|(_, _, wanted)| !wanted.is_empty()).count();
-    assert_eq!(said.lines().count(), wanted + 1, "{said}");
+    let wanted = INVALID.iter().filter(|(_, _, wanted)| !wanted.is_empty()).count();
+    assert_eq!(errors.lines().count(), wanted + 1, "{errors}");
 }
 
-/// Those of which each value may be right are exercised by tests of their own; those that belong together, here.
+/// Variables that are invalid only beside others, or that show no value.
 #[test]
-fn what_lacks_another_is_told() {
+fn variables_that_do_not_fit_together_are_errors() {
     for (name, value, wanted) in [
         ("TLS_KEY_FILE", "k.pem", "TLS_KEY_FILE is set without TLS_CERT_FILE"),
         ("TLS_CERT_FILE", "c.pem", "TLS_CERT_FILE is set without TLS_KEY_FILE"),
-        ("TLS_CLIENT_CA_FILE", "ca.pem", "TLS_CLIENT_CA_FILE is set, and the port speaks no TLS"),
+        ("TLS_CLIENT_CA_FILE", "ca.pem", "TLS_CLIENT_CA_FILE is set, but the port does not use TLS"),
         ("REDIS_URL", "http://:s3cret@redis", "REDIS_URL is not the URL of a Redis"),
         (
             "REDIS_HOST",
             "redis://:s3cret@cache",
             "REDIS_HOST is not the name of a host: set it to the name or address of a host",
         ),
-        ("REDIS_PORT", "6379", "REDIS_PORT is set, but neither REDIS_URL nor REDIS_HOST"),
-        ("REDIS_PASSWORD", "s3cret", "REDIS_PASSWORD is set, but neither REDIS_URL nor REDIS_HOST"),
-        ("REDIS_CA_FILE", "ca.pem", "REDIS_CA_FILE is set, but neither REDIS_URL nor REDIS_HOST"),
-        ("PROBE_PORT", "50051", "PROBE_PORT is 50051, and so is PORT"),
+        ("REDIS_PORT", "6379", "REDIS_PORT is set without REDIS_URL or REDIS_HOST"),
+        ("REDIS_PASSWORD", "s3cret", "REDIS_PASSWORD is set without REDIS_URL or REDIS_HOST"),
+        ("REDIS_CA_FILE", "ca.pem", "REDIS_CA_FILE is set without REDIS_URL or REDIS_HOST"),
+        ("PROBE_PORT", "50051", "PROBE_PORT and PORT are both 50051"),
         ("MAX_CALLER_REQUESTS", "1025", "MAX_CALLER_REQUESTS is `1025`: set it to a number from 1 to 1024"),
-        ("AUTH_TOKENS", " , ", "AUTH_TOKENS names nobody"),
+        ("AUTH_TOKENS", " , ", "AUTH_TOKENS has no token"),
         ("AUTH_TOKENS", "a:s3cret,b:s3cret", "AUTH_TOKENS: token 2 has the secret of another"),
-        ("BIND_ADDRESS", "0.0.0.0", "0.0.0.0 is to be listened on, and callers are not authenticated"),
+        ("BIND_ADDRESS", "0.0.0.0", "BIND_ADDRESS is 0.0.0.0, and callers are not authenticated"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:s3cret@c", "OTEL_EXPORTER_OTLP_ENDPOINT is `(hidden)`: set it to a URL"),
     ] {
-        let said = Fixed::right(&[(name, value)]).errors();
-        assert!(said.contains(wanted) && said.lines().count() == 2 && !said.contains("s3cret"), "{name}: {said}");
+        let errors = TestEnvironment::valid(&[(name, value)]).errors();
+        assert!(
+            errors.contains(wanted) && errors.lines().count() == 2 && !errors.contains("s3cret"),
+            "{name}: {errors}"
+        );
     }
-    let said = Fixed::right(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).errors();
-    assert!(said.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{said}");
+    let errors = TestEnvironment::valid(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).errors();
+    assert!(errors.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{errors}");
     let files =
         [("TLS_CERT_FILE", "/nowhere/c"), ("TLS_KEY_FILE", "/nowhere/k"), ("TLS_CLIENT_CA_FILE", "/nowhere/ca")];
-    let said = Fixed::right(&files).errors();
+    let errors = TestEnvironment::valid(&files).errors();
     assert!(
-        files.iter().all(|(name, path)| said.contains(&format!("{name} is `{path}`, which cannot be read"))),
-        "{said}"
+        files.iter().all(|(name, path)| errors.contains(&format!("{name} is `{path}`, which cannot be read"))),
+        "{errors}"
     );
     let both = [("AUTH_TOKENS", "s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret")];
-    assert!(Fixed::right(&both).errors().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
-    // Whatever else is wrong.
-    let said = Fixed::of(&[("BIND_ADDRESS", "0.0.0.0")]).errors();
-    assert!(said.contains("no schema is named") && said.contains("0.0.0.0 is to be listened on"), "{said}");
-    let said = Fixed::of(&[("SCHEMA_FILE", "s")]).errors();
-    assert!(said.contains("no source of facts is named: set MONGODB_URI"), "{said}");
+    assert!(TestEnvironment::valid(&both).errors().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
+    // Whatever other errors there are.
+    let errors = TestEnvironment::of(&[("BIND_ADDRESS", "0.0.0.0")]).errors();
+    assert!(
+        errors.contains("no schema is named") && errors.contains("BIND_ADDRESS is 0.0.0.0, and callers"),
+        "{errors}"
+    );
+    let errors = TestEnvironment::of(&[("SCHEMA_FILE", "s")]).errors();
+    assert!(errors.contains("no source of facts is named: set MONGODB_URI"), "{errors}");
 }
 
 #[test]
-fn what_commands_need_is_checked_as_well() {
+fn the_client_configuration_lists_all_errors() {
     let wrong = [
         ("PORT", "many", "PORT is `many`"),
         ("SERVER_CA_FILE", "/nowhere/ca.pem", "SERVER_CA_FILE is `/nowhere/ca.pem`, which cannot be read"),
         ("CLIENT_CERT_FILE", "/nowhere/c.pem", "CLIENT_CERT_FILE is `/nowhere/c.pem`, which cannot be read"),
         ("CLIENT_KEY_FILE", "/nowhere/k.pem", "CLIENT_KEY_FILE is `/nowhere/k.pem`, which cannot be read"),
     ];
-    let said = Calling::read(&Fixed::of(&wrong.map(|(name, value, _)| (name, value)))).unwrap_err().to_string();
-    assert!(wrong.iter().all(|(_, _, wanted)| said.contains(wanted)), "{said}");
+    let errors =
+        ClientConfig::read(&TestEnvironment::of(&wrong.map(|(name, value, _)| (name, value)))).unwrap_err().to_string();
+    assert!(wrong.iter().all(|(_, _, wanted)| errors.contains(wanted)), "{errors}");
     let certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    let said = Calling::read(&Fixed::of(&[("CLIENT_CERT_FILE", certificate)])).unwrap_err().to_string();
-    assert!(said.contains("CLIENT_CERT_FILE and CLIENT_KEY_FILE belong together"), "{said}");
+    let errors =
+        ClientConfig::read(&TestEnvironment::of(&[("CLIENT_CERT_FILE", certificate)])).unwrap_err().to_string();
+    assert!(errors.contains("CLIENT_CERT_FILE and CLIENT_KEY_FILE belong together"), "{errors}");
 }
 
 #[test]
-fn what_commands_need_is_where_the_service_of_this_machine_is() {
-    let calling = Calling::read(&Fixed::of(&[])).unwrap();
-    assert_eq!((&*calling.local, &*calling.local_probes), ("http://127.0.0.1:50051", "http://127.0.0.1:50051"));
+fn the_client_configuration_has_the_addresses_of_the_local_service() {
+    let client = ClientConfig::read(&TestEnvironment::of(&[])).unwrap();
+    assert_eq!((&*client.local, &*client.local_probes), ("http://127.0.0.1:50051", "http://127.0.0.1:50051"));
     let set = [("PORT", "1"), ("PROBE_PORT", "2"), ("TLS_CERT_FILE", "c"), ("AUTH_TOKEN", "s3cret")];
-    let calling = Calling::read(&Fixed::of(&set)).unwrap();
-    assert_eq!((&*calling.local, &*calling.local_probes), ("https://127.0.0.1:1", "http://127.0.0.1:2"));
-    assert_eq!(calling.token.as_ref().unwrap().reveal(), "s3cret");
-    assert!(!format!("{calling:?}").contains("s3cret"));
+    let client = ClientConfig::read(&TestEnvironment::of(&set)).unwrap();
+    assert_eq!((&*client.local, &*client.local_probes), ("https://127.0.0.1:1", "http://127.0.0.1:2"));
+    assert_eq!(client.token.as_ref().unwrap().reveal(), "s3cret");
+    assert!(!format!("{client:?}").contains("s3cret"));
 }
 
-/// Each variable has an effect when it is right.
 #[test]
-fn every_value_counts() {
+fn every_variable_has_an_effect() {
     let changed = |name: &str, value: &str| {
-        let plain = format!("{:?}", Fixed::right(&[]).config());
-        let set = format!("{:?}", Fixed::right(&[(name, value)]).config());
+        let plain = format!("{:?}", TestEnvironment::valid(&[]).config());
+        let set = format!("{:?}", TestEnvironment::valid(&[(name, value)]).config());
         assert_ne!(plain, set, "{name}");
         set
     };
@@ -188,26 +196,34 @@ fn every_value_counts() {
         assert!(config.contains(wanted) && !config.contains("s3cret"), "{name}: {config}");
     }
     for name in ["MONGODB_URI", "MONGO_URI", "DB_URI"] {
-        let set = Fixed::of(&[("SCHEMA_FILE", "s.toml"), (name, "mongodb://u:pw@h/db"), ("MONGODB_DATABASE", "shop")]);
+        let set = TestEnvironment::of(&[
+            ("SCHEMA_FILE", "s.toml"),
+            (name, "mongodb://u:pw@h/db"),
+            ("MONGODB_DATABASE", "shop"),
+        ]);
         let config = set.config();
         let SourceConfig::MongoDb { uri, database } = &config.source else { panic!("{config:?}") };
         assert_eq!((uri.reveal(), database.as_deref()), ("mongodb://u:pw@h/db", Some("shop")));
         assert!(!format!("{config:?}").contains("pw"));
     }
-    let redis = Fixed::right(&[("REDIS_HOST", "cache"), ("REDIS_PORT", "7"), ("REDIS_PASSWORD", "s3cret")]).config();
+    let redis =
+        TestEnvironment::valid(&[("REDIS_HOST", "cache"), ("REDIS_PORT", "7"), ("REDIS_PASSWORD", "s3cret")]).config();
     assert!(format!("{redis:?}").contains("cache:7") && !format!("{redis:?}").contains("s3cret"), "{redis:?}");
     let both = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t")];
-    assert_eq!(Fixed::right(&both).config().traces.as_deref(), Some("http://t"));
+    assert_eq!(TestEnvironment::valid(&both).config().traces.as_deref(), Some("http://t"));
 }
 
 #[test]
-fn a_file_says_what_nothing_else_says() {
+fn the_environment_takes_precedence_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("permcached.toml");
     let write = |text: &str| fs::write(&path, text).unwrap();
     let read = |variables: &[(&str, &str)]| {
         let path = path.display().to_string();
-        Config::read(&Overrides::default(), &Fixed::of(&[variables, &[("CONFIG_FILE", path.as_str())]].concat()))
+        Config::read(
+            &Overrides::default(),
+            &TestEnvironment::of(&[variables, &[("CONFIG_FILE", path.as_str())]].concat()),
+        )
     };
     write(
         "schema_file = 's.toml'\ndocuments_dir = 'd'\nport = 1\nlog_decisions = 0.5\nreflection = false\nmax_requests = 9\n\
@@ -218,29 +234,29 @@ fn a_file_says_what_nothing_else_says() {
     assert!(format!("{:?}", config.callers).contains("b:(hidden)"), "{:?}", config.callers);
 
     write("prot = 1\nport = { a = 1 }\nschema_file = 's'\ndocuments_dir = 'd'\nconfig_file = 'c'\nreflection = 'no'");
-    let said = read(&[]).unwrap_err().to_string();
+    let errors = read(&[]).unwrap_err().to_string();
     for wanted in [
-        "`prot` is no variable, by its name in lower case: did you mean `port`?",
-        "`port` is neither a text, a number, true, false nor a list of texts",
-        "`config_file` is no variable",
+        "`prot` is not the name of a variable in lower case: did you mean `port`?",
+        "`port` is not a text, a number, true, false or a list of texts",
+        "`config_file` is not the name of a variable",
         "REFLECTION is `no`",
     ] {
-        assert!(said.contains(wanted), "{wanted}: {said}");
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
     }
     write("schema_file = 's.toml'\nredis_password = s3cret");
-    let said = read(&[]).unwrap_err().to_string();
-    assert!(said.contains("permcached.toml, line 2: ") && !said.contains("s3cret"), "{said}");
+    let errors = read(&[]).unwrap_err().to_string();
+    assert!(errors.contains("permcached.toml, line 2: ") && !errors.contains("s3cret"), "{errors}");
 }
 
 #[test]
-fn an_option_goes_before_the_environment() {
+fn an_option_takes_precedence_over_the_environment() {
     let path = |text: &str| Some(Path::new(text).to_owned());
     let overrides = Overrides::default()
         .with(&SCHEMA_FILE, path("o.toml"))
         .with(&DOCUMENTS_DIR, path("o"))
         .with(&PORT, Some("3"))
         .with(&BIND_ADDRESS, None::<String>);
-    let set = Fixed::of(&[("SCHEMA_FILE", "e.toml"), ("MONGODB_URI", "mongodb://h/db"), ("PORT", "many")]);
+    let set = TestEnvironment::of(&[("SCHEMA_FILE", "e.toml"), ("MONGODB_URI", "mongodb://h/db"), ("PORT", "many")]);
     let config = Config::read(&overrides, &set).unwrap();
     assert_eq!(config.schema, Path::new("o.toml"));
     assert!(matches!(&config.source, SourceConfig::Documents(directory) if directory == Path::new("o")), "{config:?}");
@@ -248,15 +264,15 @@ fn an_option_goes_before_the_environment() {
 }
 
 #[test]
-fn what_is_no_text_is_not_taken_for_nothing() {
-    let mut set = Fixed::right(&[]);
+fn a_value_that_is_not_utf_8_does_not_count_as_unset() {
+    let mut set = TestEnvironment::valid(&[]);
     set.0.insert("AUTH_TOKENS".to_owned(), OsString::from_vec(vec![b'a', 0xff]));
-    assert!(set.errors().contains("AUTH_TOKENS is not in UTF-8"), "{}", set.errors());
+    assert!(set.errors().contains("AUTH_TOKENS is not valid UTF-8"), "{}", set.errors());
 }
 
 #[test]
-fn listens_on_this_machine_alone_unless_told_otherwise() {
-    let set = Fixed::right(&[]);
+fn without_tokens_the_default_address_is_local() {
+    let set = TestEnvironment::valid(&[]);
     assert_eq!(set.config().listen.to_string(), "127.0.0.1:50051");
     let everywhere = Overrides::default().with(&BIND_ADDRESS, Some("0.0.0.0")).with(&PORT, Some("1"));
     let error = Config::read(&everywhere, &set).unwrap_err().to_string();
@@ -264,15 +280,15 @@ fn listens_on_this_machine_alone_unless_told_otherwise() {
     for (name, value) in
         [("AUTH_TOKENS", "backend:s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]
     {
-        let set = Fixed::right(&[(name, value)]);
+        let set = TestEnvironment::valid(&[(name, value)]);
         assert_eq!(Config::read(&everywhere, &set).unwrap().listen.to_string(), "0.0.0.0:1");
         assert_eq!(set.config().listen.to_string(), "0.0.0.0:50051");
     }
 }
 
 #[test]
-fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
-    let said = Fixed::right(&[
+fn every_invalid_token_is_named_by_its_place_and_none_is_shown() {
+    let errors = TestEnvironment::valid(&[
         ("AUTH_TOKENS", "good:s3cret, :s3cret,name:,a:s3cret:root,a:s3cret:check:more,s3\u{e9}cret"),
         ("AUTH_ADMIN_TOKENS", "x:"),
     ])
@@ -282,19 +298,19 @@ fn every_wrong_token_is_named_by_its_place_and_none_is_shown() {
         "AUTH_TOKENS: token 3 lacks",
         "AUTH_TOKENS: token 4 has a scope",
         "AUTH_TOKENS: token 5 has too many",
-        "AUTH_TOKENS: token 6 holds",
+        "AUTH_TOKENS: token 6 contains",
         "AUTH_ADMIN_TOKENS: token 1 lacks",
     ] {
-        assert!(said.contains(wanted), "{wanted}: {said}");
+        assert!(errors.contains(wanted), "{wanted}: {errors}");
     }
-    assert!(!said.contains("s3"), "{said}");
-    let both = Fixed::right(&[("AUTH_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]).errors();
+    assert!(!errors.contains("s3"), "{errors}");
+    let both = TestEnvironment::valid(&[("AUTH_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]).errors();
     assert!(both.contains("both ALLOW_ANONYMOUS=true and tokens are set"), "{both}");
 }
 
 #[test]
-fn what_counts_is_shown_without_secrets() {
-    let set = Fixed::right(&[
+fn values_are_shown_without_secrets() {
+    let set = TestEnvironment::valid(&[
         ("MONGODB_URI", "mongodb://u:s3cret@h/db"),
         ("AUTH_TOKENS", "backend:s3cret"),
         ("REDIS_PASSWORD", "s3cret"),
@@ -305,10 +321,11 @@ fn what_counts_is_shown_without_secrets() {
     assert!(line("SCHEMA_FILE").ends_with("o.toml  (option)"), "{shown}");
     assert!(line("PORT").ends_with("4242  (environment)"), "{shown}");
     assert!(line("MAX_STALENESS").ends_with("2s  (default)"), "{shown}");
-    // That two sources are named here is another matter.
+    // That two sources are set is an error elsewhere, and does not matter here.
     assert!(line("BIND_ADDRESS").ends_with("0.0.0.0  (default)"), "{shown}");
-    // Nobody knows what follows from what is wrong.
-    let wrong = effective(&Overrides::default(), &Fixed::right(&[("AUTH_TOKENS", "a:b:c:d"), ("MAX_REQUESTS", "0")]));
+    // Defaults that depend on invalid variables are left out.
+    let wrong =
+        effective(&Overrides::default(), &TestEnvironment::valid(&[("AUTH_TOKENS", "a:b:c:d"), ("MAX_REQUESTS", "0")]));
     assert!(!wrong.contains("BIND_ADDRESS") && !wrong.contains("MAX_CALLER_REQUESTS"), "{wrong}");
     for name in ["MONGODB_URI", "AUTH_TOKENS", "REDIS_PASSWORD"] {
         assert!(line(name).ends_with("(hidden)  (environment)"), "{shown}");
@@ -316,17 +333,22 @@ fn what_counts_is_shown_without_secrets() {
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
-/// What the manual's tables say is what is read: each default counts when it is written out, and each name is there once.
+/// A default that is set explicitly changes nothing, and each name is in the manual once.
 #[test]
-fn defaults_are_what_the_manual_says() {
-    let plain = format!("{:?}", Fixed::right(&[]).config());
+fn defaults_are_those_of_the_manual() {
+    let plain = format!("{:?}", TestEnvironment::valid(&[]).config());
     for variable in all() {
         assert_eq!(all().filter(|other| other.name == variable.name).count(), 1, "{}", variable.name);
-        // These say nothing without another.
+        // It requires REDIS_HOST.
         if let Some(default) = variable.default
             && *variable != REDIS_PORT
         {
-            assert_eq!(format!("{:?}", Fixed::right(&[(variable.name, default)]).config()), plain, "{}", variable.name);
+            assert_eq!(
+                format!("{:?}", TestEnvironment::valid(&[(variable.name, default)]).config()),
+                plain,
+                "{}",
+                variable.name
+            );
         }
         assert!(manual().contains(&format!("| `{}` |", variable.name)));
     }

@@ -1,4 +1,4 @@
-//! Who may call, as `AUTH_TOKENS` and `AUTH_ADMIN_TOKENS` have it.
+//! Reads the callers and their tokens from `AUTH_TOKENS` and `AUTH_ADMIN_TOKENS`. Authenticates nobody: `transport` does.
 
 use std::net::Ipv4Addr;
 
@@ -8,13 +8,13 @@ use super::{
 };
 use crate::transport::{Caller, Callers, Scope};
 
-/// Who may call, and where to listen where that is not said.
+/// The callers, and the default that follows for `BIND_ADDRESS`.
 pub(super) struct Tokens {
     pub(super) callers: Callers,
-    pub(super) bind: Ipv4Addr,
+    pub(super) default_bind: Ipv4Addr,
 }
 
-/// Reads the tokens. What is said of one must not show it.
+/// Reads the tokens. An error names a token by its place, and does not show it.
 pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
     let mut callers = Vec::new();
     let mut secrets: Vec<String> = Vec::new();
@@ -23,21 +23,21 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
         let Some(text) = reader.text(variable) else { continue };
         let tokens: Vec<&str> = text.split(',').map(str::trim).filter(|token| !token.is_empty()).collect();
         if tokens.is_empty() {
-            reader.refuse(format!("{} names nobody: write name:secret, or unset it", variable.name));
+            reader.add_error(format!("{} has no token: write name:secret, or unset it", variable.name));
         }
         for (place, token) in (1..).zip(tokens) {
             let parsed = parse(token, name, scope).and_then(|(name, secret, scope)| {
                 let is_another = secrets.iter().any(|other| *other == secret);
                 secrets.push(secret.to_owned());
                 if is_another {
-                    Err("has the secret of another: give each its own")
+                    Err("has the secret of another token: give each its own")
                 } else {
                     Ok(Caller::new(name, secret, scope))
                 }
             });
             match parsed {
                 Ok(caller) => callers.push(caller),
-                Err(what) => reader.refuse(format!("{}: token {place} {what}", variable.name)),
+                Err(what) => reader.add_error(format!("{}: token {place} {what}", variable.name)),
             }
         }
     }
@@ -45,16 +45,16 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Tokens {
     match (callers.is_empty(), is_open) {
         (false, true) => {
             let error = "both ALLOW_ANONYMOUS=true and tokens are set: unset ALLOW_ANONYMOUS, or the tokens";
-            reader.refuse(error.to_owned());
-            Tokens { callers: Callers::Anyone, bind: Ipv4Addr::LOCALHOST }
+            reader.add_error(error.to_owned());
+            Tokens { callers: Callers::Anyone, default_bind: Ipv4Addr::LOCALHOST }
         }
-        (false, false) => Tokens { callers: Callers::Known(callers.into()), bind: Ipv4Addr::UNSPECIFIED },
-        (true, true) => Tokens { callers: Callers::Anyone, bind: Ipv4Addr::UNSPECIFIED },
-        (true, false) => Tokens { callers: Callers::Anyone, bind: Ipv4Addr::LOCALHOST },
+        (false, false) => Tokens { callers: Callers::Known(callers.into()), default_bind: Ipv4Addr::UNSPECIFIED },
+        (true, true) => Tokens { callers: Callers::Anyone, default_bind: Ipv4Addr::UNSPECIFIED },
+        (true, false) => Tokens { callers: Callers::Anyone, default_bind: Ipv4Addr::LOCALHOST },
     }
 }
 
-/// The name, the secret and the scope of a token, with what counts where it does not say them.
+/// The name, the secret and the scope of a token. `name` and `scope` are the defaults.
 fn parse<'a>(token: &'a str, name: &'a str, scope: Scope) -> Result<(&'a str, &'a str, Scope), &'static str> {
     let parts: Vec<&str> = token.split(':').collect();
     let (name, secret, scope) = match *parts.as_slice() {
@@ -66,9 +66,9 @@ fn parse<'a>(token: &'a str, name: &'a str, scope: Scope) -> Result<(&'a str, &'
         _ => return Err("has too many parts: write name:secret:scope, with no colon in any of them"),
     };
     if name.is_empty() || secret.is_empty() {
-        Err("lacks its name or its secret: write name:secret, or name:secret:scope")
+        Err("lacks a name or a secret: write name:secret, or name:secret:scope")
     } else if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Err("holds a character that no header can carry: take letters, digits and signs of ASCII")
+        Err("contains a character that is not allowed in a header: use ASCII letters, digits and punctuation")
     } else {
         Ok((name, secret, scope))
     }

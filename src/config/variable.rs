@@ -1,34 +1,36 @@
-//! Every variable that is read: its name, its default, and what it is for. The manual's tables are made of these.
+//! Declares every variable: its name, option, default and meaning. The tables of docs/configuration.md are made of these.
+//!
+//! Reads and validates no value.
 
-/// A variable of the environment, or a key of the configuration's file: its name in lower case.
+/// An environment variable. Its name in lower case is a key of the configuration file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Variable {
     /// The name.
     pub name: &'static str,
-    /// The option of the commands that goes before it.
+    /// The command-line option that takes precedence over it.
     pub option: Option<&'static str>,
-    /// What counts where it is not set.
+    /// The value if it is not set.
     pub default: Option<&'static str>,
-    /// Whether its value is shown to nobody.
+    /// Whether its value is hidden.
     pub is_secret: bool,
-    /// What it is for, as Markdown.
+    /// The meaning, as Markdown.
     pub what: &'static str,
 }
 
 impl Variable {
-    /// Its key in the configuration's file.
+    /// Its key in the configuration file.
     #[must_use]
     pub fn key(&self) -> String {
         self.name.to_ascii_lowercase()
     }
 }
 
-/// Some variables about one thing.
+/// A section of docs/configuration.md.
 #[derive(Debug)]
 pub struct Group {
-    /// What they are about.
+    /// The heading.
     pub title: &'static str,
-    /// They.
+    /// The variables, in order.
     pub variables: &'static [&'static Variable],
 }
 
@@ -46,7 +48,7 @@ macro_rules! variables {
             };
         )+)+
 
-        /// All variables, in the order of the manual.
+        /// All variables, in the order of docs/configuration.md.
         pub const GROUPS: &[Group] = &[$(Group { title: $title, variables: &[$(&$name),+] }),+];
     };
     (@option) => { None };
@@ -56,57 +58,57 @@ macro_rules! variables {
 }
 
 variables! {
-    "What is answered, and from what" {
+    "Schema and data" {
         SCHEMA_FILE ["--schema"]: "the schema";
         MONGODB_URI secret: "the connection string of the database";
-        MONGO_URI secret: "the same, where `MONGODB_URI` is not set";
-        DB_URI secret: "the same, where neither is set";
-        MONGODB_DATABASE: "the database, where the connection string names none, or another";
-        DOCUMENTS_DIR ["--documents"]: "a directory of `<collection>.jsonl`, as `mongoexport` writes it, instead of a database; the option goes before the connection strings";
-        CONFIG_FILE ["--config"]: "a TOML file with any of these, by their names in lower case; the environment goes before it";
+        MONGO_URI secret: "the same, if `MONGODB_URI` is not set";
+        DB_URI secret: "the same, if neither is set";
+        MONGODB_DATABASE: "the name of the database; takes precedence over the one in the connection string";
+        DOCUMENTS_DIR ["--documents"]: "a directory of `<collection>.jsonl` files, as `mongoexport` writes them, instead of a database; the option takes precedence over the connection strings";
+        CONFIG_FILE ["--config"]: "a TOML file with any of these variables, by their names in lower case; the environment takes precedence over it";
     }
     "Freshness and memory" {
-        MAX_STALENESS = "2s": "how old what an answer rests on may be, from `500ms` to `1m`";
-        CACHE_MAX_BYTES = "67108864": "how many bytes of memory remembered facts take at most, with their tables";
-        OBSERVED_FACTS = "1": "how many remembered facts are compared with MongoDB in a second, from `0` to `100`, where a change stream is followed: what is found wrong is counted as `permcached_stale_facts_total`";
+        MAX_STALENESS = "2s": "the greatest age of the facts that an answer is based on, from `500ms` to `1m`";
+        CACHE_MAX_BYTES = "67108864": "the memory limit of cached facts and their tables, in bytes";
+        OBSERVED_FACTS = "1": "how many cached facts are compared with MongoDB per second, from `0` to `100`, if an instance follows a change stream; `permcached_stale_facts_total` counts the wrong ones";
     }
     "The port" {
         PORT ["--port"] = "50051": "the port; `0` takes a free one";
-        BIND_ADDRESS ["--bind"]: "the address to listen on: `0.0.0.0` where callers are authenticated, else `127.0.0.1`";
-        PROBE_PORT: "a second port without TLS and without calls: health over gRPC, `/healthz`, `/readyz` and `/metrics`";
-        TLS_CERT_FILE: "the certificate chain of the port, as PEM: with it, the port speaks TLS alone. Read again within a minute of a change";
+        BIND_ADDRESS ["--bind"]: "the address to listen on; not set, it is `0.0.0.0` if callers are authenticated or `ALLOW_ANONYMOUS` is `true`, else `127.0.0.1`";
+        PROBE_PORT: "a second port, without TLS, that only serves gRPC health, `/healthz`, `/readyz` and `/metrics`";
+        TLS_CERT_FILE: "the certificate chain of the port, as PEM; if set, the port accepts TLS only. A changed file is read again within a minute";
         TLS_KEY_FILE: "its private key, as PEM";
-        TLS_CLIENT_CA_FILE: "the authorities, as PEM, of whose clients' certificates one is asked for (mutual TLS); tokens are needed all the same";
-        REFLECTION = "true": "whether the port describes its services: `true` or `false`";
-        STARTUP_GRACE = "20s": "how long the port stays closed while MongoDB cannot be reached at the start, from `0s` to `10m`; then it opens and is not ready";
+        TLS_CLIENT_CA_FILE: "the authorities of client certificates, as PEM: each client must present a certificate (mutual TLS), and a token as before";
+        REFLECTION = "true": "whether the port offers gRPC reflection: `true` or `false`";
+        STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready";
     }
     "Callers" {
-        AUTH_TOKENS secret: "who may call: `name:secret[:scope],…`, the scope being `check` or `admin`; a bare secret is a caller with the scope `check`";
-        AUTH_ADMIN_TOKENS secret: "the same with the scope `admin`: `Explain`, `Invalidate` and `Watch`";
-        ALLOW_ANONYMOUS = "false": "`true` lets anybody call from anywhere who reaches the port";
+        AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`, where the scope is `check` (the default) or `admin`; a secret alone is the caller `caller` with the scope `check`";
+        AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which also allows `Explain`, `Invalidate` and `Watch`; a secret alone is the caller `admin`";
+        ALLOW_ANONYMOUS = "false": "`true` lets in every client that reaches the port, from every address, without a token";
     }
     "Limits" {
-        MAX_REQUESTS = "1024": "how many requests are handled at once, from `1` to `100000`; more are refused as `RESOURCE_EXHAUSTED`";
-        MAX_CALLER_REQUESTS: "how many of them one caller has, so that others have room: three quarters where it is not set";
-        MAX_CONNECTIONS = "10000": "how many connections are open at once, from `1` to `1000000`; more are closed at once";
+        MAX_REQUESTS = "1024": "how many requests are handled at once, from `1` to `100000`; further ones get `RESOURCE_EXHAUSTED`";
+        MAX_CALLER_REQUESTS: "how many of them may be one caller's, so that others are still served; not set, it is three quarters";
+        MAX_CONNECTIONS = "10000": "how many connections are open at once, from `1` to `1000000`; further ones are closed immediately";
     }
     "Several instances" {
-        REDIS_URL secret: "the Redis that instances share: `redis://` or `rediss://`, several with commas for a cluster";
-        REDIS_HOST: "its host, where `REDIS_URL` is not set";
+        REDIS_URL secret: "the Redis that the instances share: a `redis://` or `rediss://` URL; for a cluster, several URLs separated by commas";
+        REDIS_HOST: "its host, if `REDIS_URL` is not set";
         REDIS_PORT = "6379": "its port, with `REDIS_HOST`";
         REDIS_PASSWORD secret: "its password, with `REDIS_HOST`";
-        REDIS_CA_FILE: "the certificate authority of a `rediss://` server that has its own, as PEM";
+        REDIS_CA_FILE: "the certificate authority of the `rediss://` server, if it has its own, as PEM";
     }
-    "What is recorded" {
-        RUST_LOG = "info": "what is logged: a level, or [directives](https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html#directives)";
-        LOG_DECISIONS = "0": "which share of the answers is logged, from `0` to `1`";
-        OTEL_EXPORTER_OTLP_ENDPOINT: "where traces are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`; none are recorded without";
-        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "the same, before that";
+    "Logs and traces" {
+        RUST_LOG = "info": "the filter of the log: a level, or [directives](https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html#directives)";
+        LOG_DECISIONS = "0": "the share of the answers that is logged, from `0` to `1`";
+        OTEL_EXPORTER_OTLP_ENDPOINT: "the URL to which traces are sent, by OTLP over gRPC, such as `http://127.0.0.1:4317`; not set, no traces are recorded";
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "the same, with precedence over it";
     }
     "Commands that call a server" {
-        AUTH_TOKEN secret: "the token that they send";
-        SERVER_CA_FILE: "the certificate authority of an `https://` server that has its own, as PEM; else those of the system count";
-        CLIENT_CERT_FILE: "the certificate chain with which they answer to mutual TLS, as PEM";
+        AUTH_TOKEN secret: "the token to send";
+        SERVER_CA_FILE: "the certificate authority of the `https://` server, if it has its own, as PEM; not set, those of the system count";
+        CLIENT_CERT_FILE: "the client certificate chain for mutual TLS, as PEM";
         CLIENT_KEY_FILE: "its private key, as PEM";
     }
 }
