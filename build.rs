@@ -1,4 +1,4 @@
-//! Compiles the protocol with protox, so that no machine needs `protoc`.
+//! Compiles the protobuf files with protox, so that `protoc` does not have to be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

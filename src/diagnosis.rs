@@ -5,21 +5,21 @@
 
 use std::{error::Error, fmt};
 
-/// How something is.
+/// How an examination ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// Not looked at, as something before it is wrong.
+    /// Not examined, because of an earlier problem.
     Skipped,
-    /// Answers are right, and could be faster, or something is likely not as it was meant.
+    /// Answers are right, but could be faster, or a setting is probably not what was meant.
     Warning,
-    /// Answers are wrong or do not come, or something that is configured does nothing.
+    /// A problem: answers are wrong or missing, or something that is configured has no effect.
     Wrong,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// The name in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,27 +31,27 @@ impl Verdict {
     }
 }
 
-/// What was looked at.
+/// The part that was examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Options, variables and the file.
+    /// Options, environment variables and the configuration file.
     Configuration,
     /// The schema.
     Schema,
-    /// Who may call.
+    /// The callers and their tokens.
     Callers,
     /// TLS on the port.
     Tls,
-    /// The documents on disk.
+    /// Documents on disk.
     Documents,
     /// The database.
     MongoDb,
-    /// What instances share.
+    /// The Redis that instances share.
     Redis,
 }
 
 impl Subject {
-    /// The word for it.
+    /// The name in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,39 +66,39 @@ impl Subject {
     }
 }
 
-/// One thing that was looked at, and how it is.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What was looked at.
+    /// The part that was examined.
     pub subject: Subject,
-    /// How it is.
+    /// How the examination ended.
     pub verdict: Verdict,
     /// What was found.
     pub message: String,
-    /// What to do about it: ready to paste, where that can be.
+    /// What to do about it: a command or setting to paste, if possible.
     pub remedy: Option<String>,
 }
 
 impl Diagnosis {
-    /// All is well.
+    /// No problem.
     #[must_use]
     pub fn fine(subject: Subject, message: impl Into<String>) -> Self {
         Self { subject, verdict: Verdict::Fine, message: message.into(), remedy: None }
     }
 
-    /// Not looked at, and why.
+    /// Not examined, and why.
     #[must_use]
     pub fn skipped(subject: Subject, message: impl Into<String>) -> Self {
         Self { subject, verdict: Verdict::Skipped, message: message.into(), remedy: None }
     }
 
-    /// Something to know.
+    /// A warning.
     #[must_use]
     pub fn warning(subject: Subject, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, verdict: Verdict::Warning, message: message.into(), remedy: Some(remedy.into()) }
     }
 
-    /// Something that has to be mended.
+    /// A problem.
     #[must_use]
     pub fn wrong(subject: Subject, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { subject, verdict: Verdict::Wrong, message: message.into(), remedy: Some(remedy.into()) }

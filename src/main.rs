@@ -1,4 +1,4 @@
-//! The command line. Everything else is in the library.
+//! Starts the runtime and runs the command line. Everything else is in the library.
 
 use std::process::ExitCode;
 
@@ -11,14 +11,14 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(run(cli));
-            // What is still under way ends with the process: ended one by one, MongoDB's driver may panic over its own parts.
+            // Remaining tasks end with the process. If the runtime were dropped, MongoDB's driver could panic in its own tasks.
             std::mem::forget(runtime);
             code
         }
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "there is nothing else to say it with")]
+            #[expect(clippy::print_stderr, reason = "without a runtime, only standard error is left")]
             {
-                eprintln!("error: no runtime: {error}");
+                eprintln!("error: the runtime cannot start: {error}");
             }
             ExitCode::from(3)
         }

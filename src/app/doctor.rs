@@ -1,6 +1,6 @@
-//! A configuration examined, part by part, without serving it: `permcached doctor`.
+//! Examines a configuration, part by part, for `permcached doctor`.
 //!
-//! Looks; changes nothing, and takes no port.
+//! Serves nothing: it opens no port, and leaves no data behind.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,30 +14,28 @@ use crate::{
     transport::{Callers, Scope},
 };
 
-/// Examines everything that is configured, in the order in which one would look; `tell` hears of each part once it has been
-/// examined.
-pub async fn examine(config: &Config, tell: impl Fn(Vec<Diagnosis>)) {
+/// Examines everything that is configured, in the order in which a person would. Calls `report` after each part.
+pub async fn examine(config: &Config, report: impl Fn(Vec<Diagnosis>)) {
     let (schema, diagnosis) = schema(&config.schema);
-    tell(vec![diagnosis, callers(config)]);
+    report(vec![diagnosis, callers(config)]);
     if config.tls.is_some() {
-        tell(vec![Diagnosis::fine(
-            Subject::Tls,
-            "the port's certificate and its key can be read, and belong together",
-        )]);
+        report(vec![Diagnosis::fine(Subject::Tls, "the port's certificate and key can be read, and belong together")]);
     }
     match &config.source {
         SourceConfig::Documents(directory) => {
-            tell(documents(schema.as_ref(), directory));
+            report(documents(schema.as_ref(), directory));
             if config.redis.is_some() {
-                let unused = "it is configured and not used: documents on disk are not shared";
-                tell(vec![Diagnosis::warning(Subject::Redis, unused, "unset REDIS_URL and REDIS_HOST")]);
+                let unused = "Redis is configured but not used: instances do not share documents on disk";
+                report(vec![Diagnosis::warning(Subject::Redis, unused, "unset REDIS_URL and REDIS_HOST")]);
             }
         }
         SourceConfig::MongoDb { uri, database } => {
-            tell(mongodb::examine(schema.as_ref(), uri.reveal(), database.as_deref()).await);
-            tell(match &config.redis {
+            report(mongodb::examine(schema.as_ref(), uri.reveal(), database.as_deref()).await);
+            report(match &config.redis {
                 Some(server) => link::examine(server).await,
-                None => vec![Diagnosis::fine(Subject::Redis, "none is configured: one instance needs none")],
+                None => {
+                    vec![Diagnosis::fine(Subject::Redis, "no Redis is configured: a single instance runs without one")]
+                }
             });
         }
     }
@@ -66,17 +64,20 @@ fn callers(config: &Config) -> Diagnosis {
     match &config.callers {
         Callers::Known(callers) => {
             let admins = callers.iter().filter(|caller| caller.scope == Scope::Admin).count();
-            let message = format!("{} tokens may call, {admins} of them with the scope admin", callers.len());
+            let message = format!("{} tokens are accepted, {admins} of them with the scope admin", callers.len());
             Diagnosis::fine(Subject::Callers, message)
         }
         Callers::Anyone if config.listen.ip().is_loopback() => Diagnosis::warning(
             Subject::Callers,
-            format!("there are no tokens, so {} would be listened on: nobody can call but this machine", config.listen),
+            format!("there are no tokens, so the address is {}: only this machine can call", config.listen),
             "AUTH_TOKENS=\"backend:$(openssl rand -hex 32)\"",
         ),
         Callers::Anyone => Diagnosis::warning(
             Subject::Callers,
-            format!("whoever reaches {} may ask for anybody", config.listen),
+            format!(
+                "callers are not authenticated: every client that reaches {} may ask about every subject",
+                config.listen
+            ),
             "AUTH_TOKENS=\"backend:$(openssl rand -hex 32)\", and unset ALLOW_ANONYMOUS",
         ),
     }
@@ -84,13 +85,16 @@ fn callers(config: &Config) -> Diagnosis {
 
 fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
     let Some(schema) = schema else {
-        return vec![Diagnosis::skipped(Subject::Documents, "as the schema does not say which")];
+        return vec![Diagnosis::skipped(
+            Subject::Documents,
+            "not examined: without a schema, the collections are not known",
+        )];
     };
     let place = directory.display();
     let documents = match Documents::read(schema, directory) {
         Ok(documents) => documents,
         Err(errors) => {
-            let remedy = format!("mongoexport --collection=NAME --out={place}/NAME.jsonl, once more");
+            let remedy = format!("mongoexport --collection=NAME --out={place}/NAME.jsonl, again");
             let wrong = |error| Diagnosis::wrong(Subject::Documents, error_chain(error).to_string(), remedy.clone());
             return errors.iter().map(|error| wrong(error)).collect();
         }
@@ -100,7 +104,7 @@ fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
     let mut diagnoses = vec![Diagnosis::fine(Subject::Documents, format!("{total} documents can be read in {place}"))];
     for (collection, count) in counts {
         let what = match count {
-            None => "has no file, and is taken to be empty",
+            None => "has no file, and counts as empty",
             Some(0) => "is empty",
             Some(_) => continue,
         };

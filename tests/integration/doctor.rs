@@ -105,7 +105,7 @@ fn one_line_is_printed_per_finding() {
         lines[1].starts_with(&format!("ok      schema: `{SCHEMA}`: 4 types of resources, 8 lookups in 7 ")),
         "{ended:?}"
     );
-    assert_eq!(lines[2], "ok      callers: 2 tokens may call, 1 of them with the scope admin");
+    assert_eq!(lines[2], "ok      callers: 2 tokens are accepted, 1 of them with the scope admin");
     assert!(lines[3].starts_with("ok      documents: ") && lines[3].ends_with(DOCUMENTS), "{ended:?}");
     assert_eq!(lines[4..], ["", "no problems, no warnings"]);
     assert!(!ended.output().contains(SECRET), "{ended:?}");
@@ -113,9 +113,10 @@ fn one_line_is_printed_per_finding() {
     // Missing tokens are a warning, which does not change the exit code.
     let open = run_with(&arguments, &[("ALLOW_ANONYMOUS", "true"), ("REDIS_HOST", "cache")]);
     assert_eq!(open.code, 0, "{open:?}");
-    let warned = "warning callers: whoever reaches 0.0.0.0:50051 may ask for anybody\n    remedy: AUTH_TOKENS=";
+    let warned = "warning callers: callers are not authenticated: every client that reaches 0.0.0.0:50051 may ask about every \
+                  subject\n    remedy: AUTH_TOKENS=";
     assert!(
-        open.stdout.contains(warned) && open.stdout.contains("warning Redis: it is configured and not"),
+        open.stdout.contains(warned) && open.stdout.contains("warning Redis: Redis is configured but not used"),
         "{open:?}"
     );
     assert!(open.stdout.ends_with("\nno problems, 2 warnings\n"), "{open:?}");
