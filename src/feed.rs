@@ -246,6 +246,7 @@ impl Feed {
         ended
     }
 
+    /// Publishes what the stream returns, until it ends or this instance has a reason to close it.
     async fn publish_all(&self, stream: &mut dyn ChangeStream, span: Span, epoch: Epoch, patience: Duration) -> Ended {
         let mut batches = Batches::new(span.from);
         let mut was_in_time = LocalTime::now();
@@ -275,8 +276,8 @@ impl Feed {
                 self.give_up_lease().await;
                 return Ended::RoleChanged;
             }
-            // Gaps in what is not in the log cannot be repaired from it: another instance is ahead, or the log is of another
-            // epoch. The next term begins with finding out which.
+            // The log has not taken this leader's change batches for a while, so an instance that misses one cannot find it
+            // there. Another instance is ahead, or the log is of another epoch. The next term begins with finding out which.
             if now.since(was_logged) > PATIENCE
                 && let Some(lease) = &self.lease
             {

@@ -23,7 +23,7 @@ const UNSETTLED_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Files {
     directory: PathBuf,
-    /// What was found when they were last read. Whoever checks the files has the lock.
+    /// What was found when they were last read. A check of the files has the lock.
     last: Arc<Mutex<Last>>,
 }
 

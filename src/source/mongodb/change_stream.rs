@@ -92,21 +92,21 @@ impl MongoDbStream {
 
     /// Reads the batch named `name` from the `cursor` part of a reply.
     fn batch(&mut self, mut cursor: Document, name: &str) -> Result<StreamBatch, StreamError> {
-        let nonsense = |what: &str| StreamError::Lost(format!("a change stream without {what}"));
-        self.cursor = cursor.get_i64("id").map_err(|_| nonsense("an id"))?;
-        let Some(Bson::Array(events)) = cursor.remove(name) else { return Err(nonsense("a batch")) };
+        let nonsense = |what: &str| StreamError::Lost(format!("the change stream's reply makes no sense: {what}"));
+        self.cursor = cursor.get_i64("id").map_err(|_| nonsense("no cursor id"))?;
+        let Some(Bson::Array(events)) = cursor.remove(name) else { return Err(nonsense("no batch")) };
         let token = cursor.get_document("postBatchResumeToken").ok().and_then(token_moment);
         let has_events = !events.is_empty();
         let mut batch = StreamBatch { has_events, changes: Vec::new(), token: Moment::default(), invalidated: None };
         for event in events {
-            let Bson::Document(event) = event else { return Err(nonsense("documents")) };
-            let event = Event::read(&self.schema, &event).ok_or_else(|| nonsense("moments"))?;
+            let Bson::Document(event) = event else { return Err(nonsense("an event is not a document")) };
+            let event = Event::read(&self.schema, &event).ok_or_else(|| nonsense("an event has no time"))?;
             if event.is_last {
                 batch.invalidated = Some(event.at);
             }
             batch.changes.extend(event.changes);
         }
-        batch.token = token.ok_or_else(|| nonsense("a token that can be read"))?;
+        batch.token = token.ok_or_else(|| nonsense("no readable resume token"))?;
         Ok(batch)
     }
 }
@@ -166,7 +166,7 @@ fn token_moment(token: &Document) -> Option<Moment> {
 fn cursor_of(reply: &mut Document) -> Result<Document, StreamError> {
     match reply.remove("cursor") {
         Some(Bson::Document(cursor)) => Ok(cursor),
-        _ => Err(StreamError::Lost("a change stream without a cursor".to_owned())),
+        _ => Err(StreamError::Lost("the change stream's reply makes no sense: no cursor".to_owned())),
     }
 }
 

@@ -36,7 +36,7 @@ pub enum ConnectError {
     #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
     TooOld,
     /// It does not answer, or refuses the login.
-    #[error("MongoDB does not answer, or does not let us in")]
+    #[error("MongoDB does not answer, or refuses the login")]
     Unreachable(#[source] Box<ErrorKind>),
 }
 
@@ -99,8 +99,8 @@ fn is_unreachable(kind: &ErrorKind) -> bool {
     matches!(kind, ErrorKind::ServerSelection { .. })
 }
 
-/// The options of a connection string, with defaults of our own, and the name of the database: the given one, else that of the
-/// connection string.
+/// The options of a connection string, with defaults of our own, and the name of the database. The given name comes before the
+/// one in the connection string.
 pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
     let mut options = ClientOptions::parse(uri).await.map_err(|error| {
         // The name of the server may be resolved later.

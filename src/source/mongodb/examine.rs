@@ -85,7 +85,7 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
     let (address, database) = match timeout(STEP_TIME, opened).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => return vec![unusable(&error, None)],
-        Err(_) => return vec![silent("the names in its connection string are not found in time", None)],
+        Err(_) => return vec![silent("the server names in its connection string cannot be resolved in time", None)],
     };
     examine_database(schema, database, &address).await
 }
@@ -195,7 +195,7 @@ fn refused(address: &Address) -> Diagnosis {
         format!("{command}, if the password is lost; it is percent-encoded in MONGODB_URI")
     };
     let message = format!(
-        "{} does not let `{name}` in: there is no such user in `{source}`, or the password is another one",
+        "{} refuses the login of `{name}`: there is no such user in `{source}`, or the password is wrong",
         address.hosts
     );
     Diagnosis::wrong(Subject::MongoDb, message, remedy)
@@ -205,8 +205,8 @@ fn refused(address: &Address) -> Diagnosis {
 fn silent(message: &str, address: Option<&Address>) -> Diagnosis {
     let trials = address.map(|address| format!(" (`{}`)", address.trials)).unwrap_or_default();
     let remedy = format!(
-        "see that it runs, that host, port and replicaSet in MONGODB_URI are its own, and that this machine may reach it{trials}; \
-         Atlas lets in who is under Network Access"
+        "check that it runs, that host, port and replicaSet in MONGODB_URI are right, and that this machine can reach it{trials}; \
+         in Atlas, allow this machine under Network Access"
     );
     Diagnosis::wrong(Subject::MongoDb, message, remedy)
 }

@@ -180,7 +180,8 @@ async fn a_wrong_password_and_an_unreachable_server_have_different_remedies() {
     let database = complete_database(server).await;
     let uri = server.uri_of("root", SECRET, "admin");
     let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name())]);
-    let remedy = found.assert_only_problem("does not let `root` in: there is no such user in `admin`, or the password");
+    let remedy =
+        found.assert_only_problem("refuses the login of `root`: there is no such user in `admin`, or the password");
     assert!(remedy.contains("db.getSiblingDB(\"admin\").changeUserPassword(\"root\", passwordPrompt())"), "{remedy}");
 
     let found = doctor(&[("MONGODB_URI", "mongodb://root:s3cret@127.0.0.1:1/app")]);

@@ -152,8 +152,8 @@ impl Live {
         counted(&self.app.metrics, "permcached_redis_facts_written_total")
     }
 
-    /// Has both facts of a question be written to Redis, unless it has them, and says as of when: who has heard that may
-    /// find them there. Where Redis is too slow for that, again.
+    /// Loads both facts of a question until Redis has them, and returns the latest moment they are as of. An instance that has
+    /// applied everything up to that moment can find them in Redis.
     pub async fn fills(&self, question: &Question) -> Moment {
         let there = || self.written() + found_in(&self.app.metrics, "redis");
         let filled = async {
