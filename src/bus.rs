@@ -103,7 +103,7 @@ impl Bus {
     }
 
     /// Whether the other instances publish every change to this one, so that it need not follow the source itself: it is
-    /// subscribed, and has received everything up to the last probe that was sent at least [`LAG_MAX`] ago.
+    /// subscribed, and has received everything up to the last probe that was sent at least 1 s ago.
     #[must_use]
     pub fn covers_all_changes(&self) -> bool {
         let Some(peers) = &self.peers else { return false };

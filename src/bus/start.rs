@@ -62,7 +62,7 @@ impl Bus {
     }
 
     /// Catches up with the log, and returns the moment from which this instance publishes as the new leader: the end of the
-    /// log if that is at most [`REPUBLISHED_MAX`] seconds before the watermark, so that there is no gap; else the watermark.
+    /// log if that is at most 60 s before the watermark, so that there is no gap; else the watermark.
     /// Removes a log that ends after a fresh probe: it belongs to another epoch.
     pub async fn take_over(&self) -> Moment {
         self.catch_up().await;

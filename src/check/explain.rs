@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::{
-    CheckError, Checked, Checker, Consistency, RequestFacts, request::Request, round::Missing,
-    tracked_facts::TrackedFacts, wall_clock,
+    CheckError, Checked, Checker, Consistency, RequestFacts,
+    request::{Missing, Request},
+    tracked_facts::TrackedFacts,
+    wall_clock,
 };
 use crate::{
     evaluate::{Tree, explain},

@@ -1,10 +1,10 @@
 //! One request: what it requires of each fact, the facts it has so far, and those that could not be loaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tracing::Instrument as _;
 
-use super::{CheckError, Checker, Consistency, RequestFacts, round::Missing};
+use super::{CheckError, Checker, Consistency, RequestFacts};
 use crate::{
     diagnosis::error_chain,
     fact::FactKey,
@@ -46,6 +46,35 @@ impl Checker {
     }
 }
 
+/// The facts that a round lacks: each once, in the order in which the questions asked for them.
+#[derive(Default)]
+pub(super) struct Missing {
+    keys: Vec<FactKey>,
+    seen: HashSet<FactKey>,
+}
+
+impl Missing {
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn extend(&mut self, keys: Vec<FactKey>) {
+        for key in keys {
+            if self.seen.insert(key.clone()) {
+                self.keys.push(key);
+            }
+        }
+    }
+}
+
+impl From<Vec<FactKey>> for Missing {
+    fn from(keys: Vec<FactKey>) -> Self {
+        let mut missing = Self::default();
+        missing.extend(keys);
+        missing
+    }
+}
+
 impl Request {
     /// Whether another round can help one question. Keeps in `wanted` only the facts whose load has not failed.
     ///
@@ -75,7 +104,7 @@ impl Request {
     /// Loads the missing facts, all at once.
     pub(super) async fn load(&mut self, facts: &Facts, missing: Missing) {
         self.rounds += 1;
-        let mut keys = missing.into_keys();
+        let mut keys = missing.keys;
         keys.truncate(self.facts.capacity_left());
         self.loaded += u64::try_from(keys.len()).unwrap_or(u64::MAX);
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");

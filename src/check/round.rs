@@ -1,14 +1,15 @@
 //! Rounds: evaluate every open question, then load every fact that they lack, until each question has its result.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{CheckError, Checked, Checker, request::Request, request_facts::FACTS_MAX, tracked_facts::TrackedFacts};
+use super::{
+    CheckError, Checked, Checker,
+    request::{Missing, Request},
+    request_facts::FACTS_MAX,
+    tracked_facts::TrackedFacts,
+};
 use crate::{
     evaluate::{Verdict, evaluate},
-    fact::FactKey,
     freshness::{LocalTime, Token},
     question::{Answer, Millis, Question},
 };
@@ -18,35 +19,6 @@ const LAST_TURN: Duration = Duration::from_millis(5);
 
 /// How long questions are evaluated before other tasks of the runtime get their turn.
 const TURN_MAX: Duration = Duration::from_millis(1);
-
-/// The facts that a round lacks: each once, in the order in which the questions asked for them.
-#[derive(Default)]
-pub(super) struct Missing {
-    keys: Vec<FactKey>,
-    seen: HashSet<FactKey>,
-}
-
-impl Missing {
-    pub(super) fn into_keys(self) -> Vec<FactKey> {
-        self.keys
-    }
-
-    fn extend(&mut self, keys: Vec<FactKey>) {
-        for key in keys {
-            if self.seen.insert(key.clone()) {
-                self.keys.push(key);
-            }
-        }
-    }
-}
-
-impl From<Vec<FactKey>> for Missing {
-    fn from(keys: Vec<FactKey>) -> Self {
-        let mut missing = Self::default();
-        missing.extend(keys);
-        missing
-    }
-}
 
 impl Checker {
     /// Evaluates and loads in turn until each question has its result.
@@ -70,7 +42,7 @@ impl Checker {
                 // The facts just loaded may still decide, so a short time is left for that.
                 if request.deadline.is_over() && round.elapsed() > LAST_TURN {
                     *result = Some(Err(CheckError::DeadlineExceeded));
-                } else if missing.keys.len() < FACTS_MAX {
+                } else if missing.len() < FACTS_MAX {
                     *result = self.try_answer(question, request, now, &mut missing);
                 }
             }
