@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos bench load lint
+.PHONY: help run test clients model chaos bench load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -51,3 +51,17 @@ lint: ## check formatting, lints and documentation
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# The oldest supported Rust is `rust-version` in Cargo.toml. rustup fetches it if the default toolchain is another one.
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
+msrv: ## check that the oldest supported Rust compiles everything
+	case $$(rustc --version) in \
+		"rustc $(RUST_VERSION)."*) cargo check --locked --all-targets ;; \
+		*) rustup run --install $(RUST_VERSION) cargo check --locked --all-targets ;; \
+	esac
+
+# Requires cargo-deny: cargo install --locked cargo-deny. `advisories` fetches the list of known vulnerabilities from GitHub;
+# without access to it: make deny DENY="bans licenses sources"
+DENY = advisories bans licenses sources
+deny: ## check the dependencies' vulnerabilities, licenses and sources (deny.toml)
+	cargo deny --locked check $(DENY)
