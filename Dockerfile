@@ -5,6 +5,9 @@
 #
 # The schema is /etc/permcached/schema.toml: build it in as above, mount one there, or set SCHEMA_FILE to another file.
 
+# The SBOM of a release lists the crates as well: it also covers these files, and so Cargo.lock.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+
 # A binary requires the glibc that it was built with, or a newer one, so both images are Debian 12.
 ARG RUST=1.95
 
