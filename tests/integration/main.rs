@@ -38,6 +38,7 @@ mod memory;
 mod model;
 mod mongodb;
 mod redis_servers;
+mod repository;
 mod rules;
 mod secrets;
 mod shared_facts;
