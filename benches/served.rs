@@ -1,8 +1,8 @@
 //! Measures `Check` with warm caches, beside an empty tonic service with the same messages, in the same run.
 //!
-//! Each service is a process of its own, on the same machine as the client, which keeps several questions open on each connection. The
-//! two take turns, so that other load on the machine affects both. The client is as small as HTTP/2 allows, because it uses the
-//! same cores. Does not measure cold caches.
+//! Each service is a process of its own, on the same machine as the client, which keeps several questions open on each
+//! connection. The two take turns, so that other load on the machine affects both. The client is as small as HTTP/2
+//! allows, because it uses the same cores. Does not measure cold caches.
 
 #![expect(
     clippy::expect_used,

@@ -38,8 +38,8 @@ use crate::{
     transport::{Callers, Limits, Tls, TlsError, TlsFile, TlsFiles},
 };
 
-/// The range of `MAX_STALENESS`. In less time, an idle database cannot confirm that nothing has changed. Probes are not kept
-/// for longer.
+/// The range of `MAX_STALENESS`. In less time, an idle database cannot confirm that nothing has changed. Probes are not kept for
+/// longer.
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
 /// The range of `STARTUP_GRACE`.

@@ -1,7 +1,7 @@
 //! permcached: permission checks in microseconds, from the permissions that already live in your MongoDB.
 //!
-//! This page is the map: the modules in reading order. Each uses only those above it, which a test enforces. ARCHITECTURE.md
-//! says what each is for. The binary adds only `main`.
+//! This page is the map: the modules in reading order. Each uses only those above it, which a test enforces. ARCHITECTURE.md says
+//! what each is for. The binary adds only `main`.
 
 pub mod question;
 pub mod moment;

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(run(cli));
-            // Remaining tasks end with the process. If the runtime were dropped, MongoDB's driver could panic in its tasks.
+            // Remaining tasks end with the process. If the runtime were dropped, MongoDB's driver could panic in its own tasks.
             std::mem::forget(runtime);
             code
         }

@@ -101,7 +101,7 @@ impl Server {
             ("UnknownIssuer", "set SERVER_CA_FILE to its certificate authority"),
             ("CaUsedAsEndEntity", "its certificate is an authority's: have it sign another one, for the server"),
             ("CertificateRequired", "set CLIENT_CERT_FILE and CLIENT_KEY_FILE"),
-            ("http2 error", "if it uses TLS, write https://"),
+            ("http2 error", "if it speaks TLS, write https://"),
         ];
         match causes.iter().find(|(sign, _)| why.contains(sign)) {
             Some((_, remedy)) => format!("no answer from {address}: {why}: {remedy}"),

@@ -1,7 +1,5 @@
 //! `permcached schema test`: asks the questions of a file, over documents or a live database, and compares the answers and
-//! reasons with the expected ones (docs/schema.md, "Checking and testing a schema").
-//!
-//! Calls no server.
+//! reasons with the expected ones (docs/schema.md, "Checking and testing a schema"). Caches nothing between runs, and calls no server.
 
 use std::{
     collections::BTreeMap,

@@ -13,7 +13,7 @@ use prost_types::Timestamp;
 use super::Failure;
 use crate::{telemetry::start_recording, transport::proto::DESCRIPTORS};
 
-/// Writes a line to standard output. A closed stream, as behind `| head`, is not an error: there is no reader.
+/// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read.
 pub(super) fn print_line(text: fmt::Arguments<'_>) {
     let _closed = writeln!(anstream::stdout(), "{text}");
 }

@@ -53,8 +53,8 @@ pub fn manual() -> String {
     page + POSTSCRIPT
 }
 
-/// One line for each variable that has a value: the value, or `(hidden)`, and where it comes from. A default that depends on
-/// other variables is left out if those have errors.
+/// One line for each variable that has a value: the value, or `(hidden)`, and where it comes from. A default that depends on other
+/// variables is left out if those have errors.
 #[must_use]
 pub fn effective(overrides: &Overrides, environment: &impl Environment) -> String {
     let mut reader = Reader::new(overrides, environment);

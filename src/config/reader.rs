@@ -130,8 +130,8 @@ impl<'a> Reader<'a> {
         self.text(variable).map(PathBuf::from)
     }
 
-    /// The value of a variable, or its default. None if it has neither, or if the value is invalid. The error then shows
-    /// `wanted`, the values that are valid.
+    /// The value of a variable, or its default. None if it has neither, or if the value is invalid. The error then shows `wanted`,
+    /// the values that are valid.
     pub(super) fn parse<T>(
         &mut self,
         variable: &Variable,

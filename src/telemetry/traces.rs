@@ -1,7 +1,7 @@
 //! Traces over OTLP: what a call did, from its arrival to the database. They are off unless configured.
 //!
-//! All spans have one target and the finest level. So no span is made while traces are off: the cost is one comparison of levels.
-//! No span carries an id, a token or a value of a document.
+//! All spans have one target and the finest level. So no span is made while traces are off: the cost is one comparison
+//! of levels. No span carries an id, a token or a value of a document.
 
 use std::{sync::OnceLock, time::Duration};
 

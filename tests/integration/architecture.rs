@@ -1,5 +1,6 @@
-//! Rules about the shape of the code (ARCHITECTURE.md): what may import what, which crates are known where, and what files must and
-//! must not contain. The rules are data, and each exception states its reason. `broken` shows that every rule sees what breaks it.
+//! Rules about the shape of the code (ARCHITECTURE.md): what may import what, which crates are known where, and what
+//! files must and must not contain. The rules are data, and each exception states its reason. `broken` shows that every
+//! rule sees what breaks it.
 //!
 //! Does not test behaviour.
 

@@ -15,9 +15,9 @@ const IMPORTS_MAX: usize = 16;
 /// Siblings, each with all the files below it, do not depend on each other in a circle. So every module can be read
 /// after those that it uses.
 ///
-/// A file depends on the files that define what it names. An item that a module re-exports counts for the file that defines it, so
-/// a file may take its sibling's items from their parent. A module's own file and the files below it may use each other: the
-/// children are its parts, and share its types. What only unit tests use does not count.
+/// A file depends on the files that define what it names. An item that a module re-exports counts for the file that
+/// defines it, so a file may take its sibling's items from their parent. A module's own file and the files below it may
+/// use each other: the children are its parts, and share its types. What only unit tests use does not count.
 pub(super) fn dependencies_have_no_circle(files: &[File]) -> Vec<String> {
     let sources = Sources::of(files);
     let mut siblings = sources.siblings();
