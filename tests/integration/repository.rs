@@ -42,9 +42,14 @@ fn files() -> Vec<String> {
     names.lines().filter(|name| root().join(name).is_file()).map(str::to_owned).collect()
 }
 
+/// Whether a file's name has one of these endings.
+fn ends_in(path: &str, endings: &[&str]) -> bool {
+    Path::new(path).extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
+}
+
 /// The YAML files of `.github`, with their contents.
 fn yaml_of_github() -> Vec<(String, Value)> {
-    let is_yaml = |path: &&String| path.starts_with(".github/") && (path.ends_with(".yml") || path.ends_with(".yaml"));
+    let is_yaml = |path: &&String| path.starts_with(".github/") && ends_in(path, &["yml", "yaml"]);
     files().iter().filter(is_yaml).map(|path| (path.clone(), parse(path, &read(path)))).collect()
 }
 
@@ -218,6 +223,18 @@ fn ci_runs_every_check_for_every_change() {
     assert_eq!(errors_of_ci(&broken), ["does not run make msrv"]);
 }
 
+/// The step of a release that builds the image.
+fn build(workflow: &mut Value) -> &mut Value {
+    let steps = workflow["jobs"]["image-parts"]["steps"].as_array_mut().unwrap();
+    steps.iter_mut().find(|step| step["id"] == "build").unwrap()
+}
+
+/// Removes what attests provenance from a job.
+fn drop_attestation(job: &mut Value) {
+    let steps = job["steps"].as_array_mut().unwrap();
+    steps.retain(|step| !step["uses"].as_str().is_some_and(|name| name.starts_with("actions/attest-")));
+}
+
 #[test]
 fn a_release_is_checked_and_has_provenance_and_sboms() {
     let release = workflow("release.yml");
@@ -228,14 +245,6 @@ fn a_release_is_checked_and_has_provenance_and_sboms() {
         change(&mut broken);
         assert_eq!(errors_of_release(&broken), [error]);
     };
-    fn build(workflow: &mut Value) -> &mut Value {
-        let steps = workflow["jobs"]["image-parts"]["steps"].as_array_mut().unwrap();
-        steps.iter_mut().find(|step| step["id"] == "build").unwrap()
-    }
-    fn drop_attestation(job: &mut Value) {
-        let steps = job["steps"].as_array_mut().unwrap();
-        steps.retain(|step| !step["uses"].as_str().is_some_and(|name| name.starts_with("actions/attest-")));
-    }
     lacks(|workflow| build(workflow)["with"]["sbom"] = Value::from(false), "image-parts: the image has no SBOM");
     lacks(
         |workflow| build(workflow)["with"]["provenance"] = Value::from("mode=min"),
@@ -298,7 +307,7 @@ fn every_make_target_that_a_page_names_exists() {
     let makefile = read("Makefile");
     let exists = |target: &str| makefile.lines().any(|rule| rule.starts_with(&format!("{target}:")));
     let mut named = 0;
-    for path in files().iter().filter(|path| path.ends_with(".md") || path.ends_with(".yml") || *path == ".ci/run") {
+    for path in files().iter().filter(|path| ends_in(path, &["md", "yml"]) || *path == ".ci/run") {
         for target in make_targets(&read(path)) {
             assert!(exists(target), "{path} names `make {target}`, which the Makefile lacks");
             named += 1;
@@ -317,7 +326,7 @@ fn release_notes_are_the_section_of_their_version() {
     };
     // The oldest section, because that of unreleased changes is empty after a release.
     let changelog = read("CHANGELOG.md");
-    let oldest = changelog.lines().filter_map(|line| line.strip_prefix("## ")).last().unwrap();
+    let oldest = changelog.lines().filter_map(|line| line.strip_prefix("## ")).next_back().unwrap();
     let (succeeded, text) = notes(oldest.split(' ').next().unwrap());
     assert!(succeeded);
     assert!(text.contains("### Added") && !text.contains("\n## "), "{text}");
