@@ -49,8 +49,8 @@ struct Required {
     consistency: Consistency,
     bound: Duration,
     token: Option<Moment>,
-    /// The write that the answer about the first register must not be older than: what the answer that gave the token showed, or
-    /// what was acknowledged before the invalidation.
+    /// The write that the answer about the first register must not be older than: what the answer that gave the token
+    /// showed, or what was acknowledged before the invalidation.
     seen_before: Option<usize>,
 }
 
@@ -165,8 +165,8 @@ fn after_an_answer(run: &Run, earlier: &Earlier) -> Required {
     Required { mode: Mode::AsOf, consistency, bound: run.bound, token, seen_before: Some(earlier.seen) }
 }
 
-/// After an invalidation of what a register's answer depends on. The request carries its token, unless it goes to the instance
-/// that received the invalidation. The answer must show everything that was acknowledged before the invalidation.
+/// After an invalidation of what a register's answer depends on. The request carries its token, unless it goes to the
+/// instance that received the invalidation. The answer must show everything that was acknowledged before the invalidation.
 async fn after_an_invalidation(
     run: &Run,
     asked_instance: &Arc<Instance>,

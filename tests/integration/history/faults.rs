@@ -1,6 +1,6 @@
-//! Faults: what is done to the servers and the instances while these are asked. After each fault the instances must recover by
-//! themselves: they answer again, memory serves again, every change is applied, and instances that share a Redis have one
-//! change stream.
+//! Faults: what is done to the servers and the instances while these are asked. After each fault the instances must recover
+//! by themselves: they answer again, memory serves again, every change is applied, and instances that share a Redis have
+//! one change stream.
 //!
 //! Does not judge the answers that they give meanwhile.
 
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::support::{redis::Redis, replica_set::ReplicaSet};
 
-/// How much longer than the recovery it may take until there is one leader again. A leader that could not publish leaves the
-/// lease to others for five seconds.
+/// How much longer than the recovery it may take until there is one leader again. A leader that could not publish leaves
+/// the lease to others for five seconds.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How long the requests of change streams are counted to see which instances run one. A stream sends ten a second.
@@ -132,8 +132,8 @@ pub async fn go_through(run: &Arc<Run>, servers: &mut Servers, fault: Fault, las
     run.tally().report(FaultReport { kind, note, took: started.elapsed(), recovered, settled });
 }
 
-/// How long it takes until an instance answers about one register of each kind from MongoDB and from memory, and has applied
-/// everything that was written by then.
+/// How long it takes until an instance answers about one register of each kind from MongoDB and from memory, and has
+/// applied everything that was written by then.
 async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
     let registers = (0..run.registers.len()).step_by(REGISTERS_OF_A_KIND);
     let questions: Vec<_> = registers.map(|register| run.question(register, 0)).collect();
@@ -153,7 +153,8 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
                 sleep(POLL).await;
             }
         }
-        // Memory serves facts that were just read even if the instance applies no changes any more, so that is tested by itself.
+        // Memory serves facts that were just read even if the instance applies no changes any more, so that is tested by
+        // itself.
         caught_up(&instance.app).await;
     };
     timeout(run.recovery_max, recovering).await.ok().map(|()| started.elapsed())
@@ -173,8 +174,8 @@ async fn caught_up(app: &App) {
     }
 }
 
-/// How long it takes until only one instance runs a change stream. If that does not happen in time, the instances that run one.
-/// Instances that share no Redis each run their own; then this is none.
+/// How long it takes until only one instance runs a change stream. If that does not happen in time, the instances that run
+/// one. Instances that share no Redis each run their own; then this is none.
 pub async fn settled(run: &Run) -> Result<Option<Duration>, Vec<usize>> {
     if !run.is_shared() {
         return Ok(None);

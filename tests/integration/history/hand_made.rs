@@ -1,5 +1,5 @@
-//! Tests of the judge, over histories made by hand: answers that are right, too old, older than their token, or explained by
-//! no state.
+//! Tests of the judge, over histories made by hand: answers that are right, too old, older than their token, or explained
+//! by no state.
 //!
 //! Uses no server.
 
@@ -23,8 +23,8 @@ fn at(until: i64) -> State {
     State { place: Some(1), is_active: true, until }
 }
 
-/// Granted from 10 to 11 s at moment 10, moved away from 20 to 21 s at moment 20, granted again from 30 s, not acknowledged.
-/// The two grants end at 1,000,000 and at 35,000 ms.
+/// Granted from 10 to 11 s at moment 10, moved away from 20 to 21 s at moment 20, granted again from 30 s, not
+/// acknowledged. The two grants end at 1,000,000 and at 35,000 ms.
 fn history() -> History {
     let mut history = History::default();
     history.begin(at(1_000_000), seconds(10));

@@ -1,5 +1,5 @@
-//! The instances under test: each has clients of its own, as if it were a process. It can be stopped, and another one started in
-//! its place.
+//! The instances under test: each has clients of its own, as if it were a process. It can be stopped, and another one
+//! started in its place.
 //!
 //! Sends them no requests; `checkers` does.
 

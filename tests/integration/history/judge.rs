@@ -1,7 +1,7 @@
 //! The judge: whether an answer is right, by the history of the one register that it depends on.
 //!
-//! It is exact for one register: an answer is right if, and only if, some state explains it that the bound and the token allow.
-//! It does not compute what an answer should have been.
+//! It is exact for one register: an answer is right if, and only if, some state explains it that the bound and the token
+//! allow. It does not compute what an answer should have been.
 
 use std::{fmt::Write as _, time::Duration};
 

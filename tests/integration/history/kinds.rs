@@ -1,4 +1,5 @@
-//! The kinds of registers: which document a register is, how its states are written, and which question depends on it alone.
+//! The kinds of registers: which document a register is, how its states are written, and which question depends on it
+//! alone.
 //!
 //! Does not decide what is written or asked.
 
@@ -11,8 +12,9 @@ use super::register::State;
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
 
-/// How many other documents belong to a register, to be changed in one transaction with its own, and so at one moment. The first
-/// register of each kind has so many that a stream delivers them in two batches, with the register's own document in the second.
+/// How many other documents belong to a register, to be changed in one transaction with its own, and so at one moment. The
+/// first register of each kind has so many that a stream delivers them in two batches, with the register's own document in
+/// the second.
 fn crowd(number: usize) -> usize {
     if number == 0 { 1_200 } else { 200 }
 }
@@ -141,8 +143,8 @@ impl Kind {
     }
 }
 
-/// The documents that exist from the start: the parents of folders, which never change, and the crowd of each register. There
-/// are `registers` of each kind.
+/// The documents that exist from the start: the parents of folders, which never change, and the crowd of each register.
+/// There are `registers` of each kind.
 pub fn first_documents(registers: usize) -> BTreeMap<String, Vec<Document>> {
     let of_crowds = |kind: Kind| {
         let numbers = (0..registers).flat_map(|crowd| (0..self::crowd(crowd)).map(move |number| (crowd, number)));

@@ -29,8 +29,8 @@ impl State {
     /// No document.
     pub const ABSENT: Self = Self { place: None, is_active: false, until: 0 };
 
-    /// Whether an answer to "does it grant at this place?", evaluated between two times of the wall clock, may have been made
-    /// from this state.
+    /// Whether an answer to "does it grant at this place?", evaluated between two times of the wall clock, may have been
+    /// made from this state.
     pub fn explains(self, place: u8, shown: Shown, [first, last]: [Millis; 2]) -> bool {
         let is_granted = self.is_active && self.place == Some(place);
         match shown {

@@ -48,8 +48,8 @@ pub struct Plan {
     pub instances: usize,
     /// The Redis that they share, if they do.
     pub redis: Option<String>,
-    /// How long each instance may take to recover, once the fault is over and the set has a primary. An instance has recovered
-    /// when it answers from MongoDB and from memory, and has applied everything that was written by then.
+    /// How long each instance may take to recover, once the fault is over and the set has a primary. An instance has
+    /// recovered when it answers from MongoDB and from memory, and has applied everything that was written by then.
     pub recovery_max: Duration,
 }
 
@@ -95,8 +95,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs writers and checkers over a replica set until `meanwhile` ends. Returns the tally. `uri_of` makes the set's URI for a
-    /// client of a given name.
+    /// Runs writers and checkers over a replica set until `meanwhile` ends. Returns the tally. `uri_of` makes the set's URI
+    /// for a client of a given name.
     pub async fn during<F: Future<Output = ()>>(
         plan: &Plan,
         uri_of: impl Fn(&str) -> String,

@@ -1,6 +1,7 @@
 //! Writers: each changes the document of one register until the run ends, by plain MongoDB writes, and records its history.
 //!
-//! What a writer writes follows from its seed alone. When it writes does not: that depends on how fast the set acknowledges.
+//! What a writer writes follows from its seed alone. When it writes does not: that depends on how fast the set
+//! acknowledges.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,8 +39,8 @@ const SOON_MS: std::ops::Range<Millis> = 100..2_000;
 /// How soon the other grants end, in milliseconds.
 const LATE_MS: Millis = 24 * 3_600 * 1_000;
 
-/// The number before the first transaction number. The driver reuses sessions, whose numbers so far are low. The server takes a
-/// write under a number that was used for a repetition, and acknowledges it without doing it.
+/// The number before the first transaction number. The driver reuses sessions, whose numbers so far are low. The server
+/// takes a write under a number that was used for a repetition, and acknowledges it without doing it.
 const FIRST_NUMBER: i64 = 1 << 32;
 
 /// Writes until the run ends.
@@ -68,7 +69,8 @@ pub async fn write(run: Arc<Run>, index: usize, database: Database) {
     }
 }
 
-/// The next state: grants, moves, revokes or deletes. No state is written twice in a row, because `until` changes each time.
+/// The next state: grants, moves, revokes or deletes. No state is written twice in a row, because `until` changes each
+/// time.
 fn next(state: State, until: Millis, rng: &mut Rng) -> State {
     let place = state.place.unwrap_or_else(|| rng.u8(..PLACES));
     let granted = State { place: Some(place), is_active: true, until };
@@ -80,8 +82,8 @@ fn next(state: State, until: Millis, rng: &mut Rng) -> State {
     }
 }
 
-/// A writer's own session, with its transaction numbers. The server refuses a write whose number is lower than one that it has
-/// seen. So an abandoned attempt that waits in the socket of a frozen node cannot take effect after a later attempt was
+/// A writer's own session, with its transaction numbers. The server refuses a write whose number is lower than one that it
+/// has seen. So an abandoned attempt that waits in the socket of a frozen node cannot take effect after a later attempt was
 /// acknowledged. Without that, the recorded histories would be wrong.
 struct Session {
     database: Database,

@@ -1,8 +1,9 @@
 //! Every change batch that a correct leader could publish (docs/freshness.md, point 2), and the wrong ones that it could
 //! publish without its safeguards.
 //!
-//! Does not decide what is received. In a run with `Bus::AnythingTrue` every instance may receive each of these at any time, in
-//! any order, any number of times, or never. This covers loss, delay, repeats, a trimmed log and two leaders at once.
+//! Does not decide what is received. In a run with `Bus::AnythingTrue` every instance may receive each of these at any
+//! time, in any order, any number of times, or never. This covers loss, delay, repeats, a trimmed log and two leaders at
+//! once.
 
 use std::collections::BTreeSet;
 

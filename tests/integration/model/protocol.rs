@@ -1,7 +1,8 @@
-//! The rules of the protocol, in the order of the points of docs/freshness.md, each with the safeguards that can be taken out.
+//! The rules of the protocol, in the order of the points of docs/freshness.md, each with the safeguards that can be taken
+//! out.
 //!
-//! Does not decide when a rule is applied; that is in `steps`. Rules without a safeguard are in `instance`. The gap rule is the
-//! project's own code.
+//! Does not decide when a rule is applied; that is in `steps`. Rules without a safeguard are in `instance`. The gap rule is
+//! the project's own code.
 
 use permcached::freshness::{Moment, Progress};
 
@@ -140,8 +141,8 @@ impl Protocol {
 
     // Point 3: a source whose time has gone back, and applying a change batch.
 
-    /// Records what a probe returned. `watermark` is the instance's watermark when the probe was sent. The source had reached
-    /// it then, unless its time has gone back.
+    /// Records what a probe returned. `watermark` is the instance's watermark when the probe was sent. The source had
+    /// reached it then, unless its time has gone back.
     pub fn record_probe(&self, instance: &mut Instance, sent: Tick, watermark: Moment, returned: Moment) {
         if returned < watermark && self.keeps(Safeguard::NewEpoch) {
             instance.begin_epoch(returned);
@@ -169,8 +170,8 @@ impl Protocol {
 
     // The promises.
 
-    /// Whether key A found exactly this at some moment from `oldest` on. If keys of events are looked up later, only whether
-    /// each document by itself was so, which is what is promised.
+    /// Whether key A found exactly this at some moment from `oldest` on. If keys of events are looked up later, only
+    /// whether each document by itself was so, which is what is promised.
     pub fn is_true(&self, world: &World, found: Found, oldest: Moment) -> bool {
         let moments = || &self.found[count(oldest)..=count(world.database)];
         if self.may(May::LookUpLate) {

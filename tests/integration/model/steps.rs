@@ -151,8 +151,8 @@ impl Protocol {
         instance.progress = Progress { watermark, floor };
     }
 
-    /// Points 1, 11 and 12: starts a load, which reads as of the newest moment or later. A token whose moment has not come is
-    /// refused.
+    /// Points 1, 11 and 12: starts a load, which reads as of the newest moment or later. A token whose moment has not come
+    /// is refused.
     fn ask(&self, world: &mut World, i: usize, loader: Request) {
         let instance = &mut world.instances[i];
         if loader.token > world.database && self.keeps(Safeguard::FutureTokenRefused) {

@@ -180,8 +180,8 @@ pub struct World {
     /// For each moment, the tick at which its write was acknowledged.
     pub acknowledged: [Tick; MOMENTS_MAX],
     pub instances: Vec<Instance>,
-    /// The change batches that instances have made from their streams. Each can be received at any time, in any order and any
-    /// number of times.
+    /// The change batches that instances have made from their streams. Each can be received at any time, in any order and
+    /// any number of times.
     pub published: BTreeSet<ChangeBatch>,
     /// L2's fact of key A.
     pub tier: Option<Fact>,

@@ -180,8 +180,8 @@ async fn oldest(set: &ReplicaSet, node: usize) -> Moment {
     }
 }
 
-/// A random fault, and how long it lasts if any length is possible. Half of the frozen primaries are thawed when another one is
-/// elected.
+/// A random fault, and how long it lasts if any length is possible. Half of the frozen primaries are thawed when another
+/// one is elected.
 pub(super) fn at_random(rng: &mut Rng, lasts_max: Duration) -> (NodeFault, Duration) {
     let fault = NodeFault::ALL[rng.usize(..NodeFault::ALL.len())];
     let lasts = lasts_max.mul_f32(rng.f32());

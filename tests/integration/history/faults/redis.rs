@@ -203,8 +203,8 @@ async fn trimmed(redis: &Redis, lasts: Duration) {
     }
 }
 
-/// Publishes a change batch without changes that reaches until tomorrow, and a hint that everything is outdated by then, both as
-/// the bus encodes them.
+/// Publishes a change batch without changes that reaches until tomorrow, and a hint that everything is outdated by then,
+/// both as the bus encodes them.
 fn publish_future_moments(redis: &Redis) {
     let tomorrow = Moment::new(u32::try_from(wall() / 1_000).expect("it is before 2106") + 24 * 3_600, 1);
     let change_batch = (0_u64, tomorrow.as_u64(), Vec::<()>::new());
