@@ -1,17 +1,23 @@
-//! Rules about the shape of the code (ARCHITECTURE.md): what may import what, which crates are known where, and what
-//! files must and must not contain. The rules are data, and each exception states its reason. `broken` shows that every
-//! rule sees what breaks it.
+//! Rules about the code and the documentation (ARCHITECTURE.md): what may import what, which crates are known where, what
+//! files must and must not contain, which terms are retired, and that references resolve. The rules are data, and each
+//! exception states its reason. `broken` shows that every rule sees what breaks it.
 //!
 //! Does not test behaviour.
 
 mod broken;
 mod circles;
 mod paths;
+mod references;
+mod text;
+mod vocabulary;
 
-use std::{fs, path::Path, process::Command};
+use std::{cell::OnceCell, fs, path::Path, process::Command};
 
 use circles::dependencies_have_no_circle;
 use paths::{Found, Named};
+use references::{citations_resolve, links_resolve, proof_names_what_exists};
+use text::Rust;
+use vocabulary::{identifiers_use_the_vocabulary, names_use_the_vocabulary, prose_uses_the_vocabulary};
 
 /// The modules in reading order: each uses only those above it.
 const ORDER: [&str; 20] = [
@@ -144,11 +150,17 @@ const MACHINES: [(&str, &str); 2] = [("/wo", "rk/"), ("/tmp/w", "t-")];
 struct File {
     path: String,
     text: String,
+    named: OnceCell<Named>,
+    rust: OnceCell<Rust>,
 }
 
 impl File {
+    fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), named: OnceCell::new(), rust: OnceCell::new() }
+    }
+
     fn is_rust(&self) -> bool {
-        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
+        has_extension(&self.path, "rs")
     }
 
     /// The path of a module of the library or the binary: `src/source/mongodb.rs` is `source::mongodb`.
@@ -165,14 +177,25 @@ impl File {
             .any(|module| own.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
     }
 
-    fn named(&self) -> Named {
-        let module = self.module().unwrap_or_default();
-        Named::of(&self.text, if matches!(module.as_slice(), ["lib" | "main"]) { &[] } else { &module })
+    fn named(&self) -> &Named {
+        self.named.get_or_init(|| {
+            let module = self.module().unwrap_or_default();
+            Named::of(&self.text, if matches!(module.as_slice(), ["lib" | "main"]) { &[] } else { &module })
+        })
+    }
+
+    /// The file's identifiers, strings and comments, if it is Rust.
+    fn rust(&self) -> Option<&Rust> {
+        self.is_rust().then(|| self.rust.get_or_init(|| Rust::of(&self.text)))
     }
 
     fn wrong(&self, line: usize, what: &str, remedy: &str) -> String {
         format!("{}:{line}: {what}\n    remedy: {remedy}", self.path)
     }
+}
+
+fn has_extension(path: &str, wanted: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == wanted)
 }
 
 /// Every file that git tracks or would track; without git, every file outside of build directories.
@@ -188,7 +211,7 @@ fn repository() -> Vec<File> {
         _ => walk(root, ""),
     };
     // Deleted files and files that are not text cannot be read, and are skipped.
-    let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| File { path, text });
+    let read = |path: String| fs::read_to_string(root.join(&path)).ok().map(|text| File::new(path, text));
     let files: Vec<File> = paths.into_iter().filter_map(read).collect();
     assert!(files.iter().any(|file| file.path == "src/lib.rs"), "the repository is not in {}", root.display());
     files
@@ -214,11 +237,11 @@ fn imports_point_up(files: &[File]) -> Vec<String> {
     let Some(lib) = files.iter().find(|file| file.path == "src/lib.rs") else {
         return Vec::new();
     };
-    let modules = lib.named().modules;
+    let modules = &lib.named().modules;
     let place = |name: &str| ORDER.iter().position(|other| *other == name);
     let mut wrong = Vec::new();
     let mut last = None;
-    for Found { line, path } in &modules {
+    for Found { line, path } in modules {
         let name = &path[0];
         match place(name) {
             None => wrong.push(lib.wrong(
@@ -368,7 +391,7 @@ fn words_are_absent(files: &[File]) -> Vec<String> {
 
 type Rule = fn(&[File]) -> Vec<String>;
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 13] = [
     imports_point_up,
     dependencies_have_no_circle,
     fences_hold,
@@ -376,6 +399,12 @@ const RULES: [Rule; 7] = [
     only_the_command_line_prints,
     files_are_tidy,
     words_are_absent,
+    identifiers_use_the_vocabulary,
+    names_use_the_vocabulary,
+    prose_uses_the_vocabulary,
+    links_resolve,
+    citations_resolve,
+    proof_names_what_exists,
 ];
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! Does not check the repository itself.
 
+mod references;
+mod vocabulary;
+
 use super::{
     File, MACHINES, Rule, dependencies_have_no_circle, fences_hold, files_are_tidy, imports_point_up,
     only_the_command_line_prints, pure_modules_are_pure, words_are_absent,
@@ -9,7 +12,7 @@ use super::{
 
 /// A library of three modules, and one more file.
 fn with_file(path: &str, text: &str) -> Vec<File> {
-    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+    let file = |path: &str, text: &str| File::new(path, text);
     let mut files = vec![
         file("src/lib.rs", "//! The map.\npub mod question;\npub mod source;\npub mod app;\n"),
         file(
@@ -115,7 +118,7 @@ fn an_import_that_points_down_is_seen() {
 fn circles(parent: &str, [a, b, c]: [&str; 3]) -> Vec<String> {
     let children = [("a", a), ("b", b), ("c", c)].map(|(name, text)| (format!("src/source/{name}.rs"), text));
     let parent = ("src/source.rs".to_owned(), parent);
-    let file = |(path, text): (String, &str)| File { path, text: format!("//! F.\n{text}") };
+    let file = |(path, text): (String, &str)| File::new(path, format!("//! F.\n{text}"));
     let mut files = with_file("src/source/a/inner.rs", "//! I.\n");
     files.extend([parent].into_iter().chain(children).map(file));
     dependencies_have_no_circle(&files)

@@ -37,7 +37,8 @@ pub(super) struct Import {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) line: usize,
-    /// From the crate's root (`crate`, then names) if the path begins with `crate`, `super` or `self`; otherwise as written.
+    /// From the crate's root (`crate`, then names) if the path begins with `crate`, `super` or `self`; otherwise as
+    /// written.
     pub(super) path: Vec<String>,
 }
 
