@@ -9,7 +9,7 @@ help:
 
 # Requires only cargo: the sample documents replace MongoDB.
 run: ## serve the sample schema over the sample documents
-	cargo run --locked --release -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora \
+	cargo run --locked --profile quick -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora \
 		--hints examples/fylora/hints.txt
 
 # Runs against real servers, and fetches missing ones into target/servers. The tests that involve Redis also run on Valkey,
