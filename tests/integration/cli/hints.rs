@@ -23,7 +23,7 @@ fn lines(program: &str, address: &str) -> Vec<String> {
 fn every_command_that_make_run_prints_works() {
     let serving = Serving::start(&["--documents", DOCUMENTS, "--schema", SCHEMA]);
     let address = serving.url().trim_start_matches("http://").to_owned();
-    let ours = lines("target/release/permcached", &address);
+    let ours = lines("target/quick/permcached", &address);
     let codes: Vec<i32> = ours
         .iter()
         .map(|line| run(&line.split_whitespace().skip(1).collect::<Vec<_>>()))
