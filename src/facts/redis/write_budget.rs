@@ -32,14 +32,24 @@ pub(super) struct WriteBudget {
 #[derive(Clone, Copy, Debug)]
 struct Report {
     expires: Instant,
-    /// Whether it allowed any bytes.
-    has_allowance: bool,
+    /// How many bytes it allowed. None if it lacks a field.
+    allowance: Option<u64>,
+}
+
+/// Why a report allows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// Redis is three quarters full.
+    Full,
+    /// Redis does not report its memory.
+    Unreported,
 }
 
 impl WriteBudget {
     /// Whether the server must be asked for a report before this many bytes are written.
     pub(super) fn must_ask(&self, bytes: u64, now: Instant) -> bool {
-        let must_renew = |report: Report| now >= report.expires || report.has_allowance && bytes > self.bytes_left;
+        let must_renew =
+            |report: Report| now >= report.expires || report.allowance > Some(0) && bytes > self.bytes_left;
         !self.is_paused(now) && self.last_report.is_none_or(must_renew)
     }
 
@@ -51,8 +61,18 @@ impl WriteBudget {
     /// Sets the budget by the `INFO memory` of the server, or of each node of a cluster.
     pub(super) fn record_report<'a>(&mut self, infos: impl IntoIterator<Item = &'a str>, now: Instant) {
         // Facts are spread evenly over the nodes, so the fullest one decides.
-        self.bytes_left = infos.into_iter().map(allowance).min().unwrap_or(0);
-        self.last_report = Some(Report { expires: now + REPORT_LIFE, has_allowance: self.bytes_left > 0 });
+        let allowance = infos.into_iter().map(allowance).min().flatten();
+        self.bytes_left = allowance.unwrap_or(0);
+        self.last_report = Some(Report { expires: now + REPORT_LIFE, allowance });
+    }
+
+    /// Why the last report allowed nothing; none if it allowed something, or if there is no report.
+    pub(super) fn denial(&self) -> Option<Denial> {
+        match self.last_report?.allowance {
+            None => Some(Denial::Unreported),
+            Some(0) => Some(Denial::Full),
+            Some(_) => None,
+        }
     }
 
     /// Stops writing for a while, because Redis has refused a command.
@@ -75,20 +95,19 @@ impl WriteBudget {
     }
 }
 
-/// How many bytes an `INFO memory` allows to write.
-fn allowance(info: &str) -> u64 {
+/// How many bytes an `INFO memory` allows to write. None if it lacks a field, perhaps because a proxy answered.
+fn allowance(info: &str) -> Option<u64> {
     let field = |name: &str| {
         let mut fields = info.lines().filter_map(|line| line.trim_end().split_once(':'));
         fields.find(|(field, _)| *field == name).and_then(|(_, value)| value.parse::<u64>().ok())
     };
     match (field("used_memory"), field("maxmemory")) {
-        (Some(_), Some(0)) => u64::MAX,
+        (Some(_), Some(0)) => Some(u64::MAX),
         (Some(used), Some(max)) => {
             let allowance = ((max / 4 * 3).saturating_sub(used) / ALLOWANCE_DIVISOR).min(ALLOWANCE_BYTES_MAX);
-            if allowance < ALLOWANCE_BYTES_MIN { 0 } else { allowance }
+            Some(if allowance < ALLOWANCE_BYTES_MIN { 0 } else { allowance })
         }
-        // The fields are missing, perhaps because a proxy answered.
-        _ => 0,
+        _ => None,
     }
 }
 
@@ -117,10 +136,10 @@ mod tests {
             (99 * MIB, 100 * MIB, 0),
             (200 * MIB, 100 * MIB, 0),
         ] {
-            assert_eq!(allowance(&info(used, max)), allowed, "{used} of {max}");
+            assert_eq!(allowance(&info(used, max)), Some(allowed), "{used} of {max}");
         }
         for text in ["", "used_memory:1\r\n", "maxmemory:0\r\n", "used_memory:x\r\nmaxmemory:0\r\n"] {
-            assert_eq!(allowance(text), 0, "{text:?}");
+            assert_eq!(allowance(text), None, "{text:?}");
         }
     }
 
@@ -132,8 +151,14 @@ mod tests {
         let infos = [info(0, 0), info(74 * MIB, 100 * MIB), info(0, 100 * MIB)];
         budget.record_report(infos.iter().map(String::as_str), now);
         assert!(budget.try_take(64 * 1_024) && !budget.try_take(1));
-        budget.record_report([], now);
-        assert!(!budget.try_take(1));
+        assert_eq!(budget.denial(), None);
+        budget.record_report([&*info(0, 0), &*info(75 * MIB, 100 * MIB)], now);
+        assert_eq!(budget.denial(), Some(Denial::Full));
+        for infos in [vec![], vec![String::new()], vec![info(0, 0), String::new()]] {
+            budget.record_report(infos.iter().map(String::as_str), now);
+            assert!(!budget.try_take(1));
+            assert_eq!(budget.denial(), Some(Denial::Unreported));
+        }
     }
 
     #[test]

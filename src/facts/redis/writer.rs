@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     SharedFacts, Unwritten,
-    write_budget::{ALLOWANCE_BYTES_MAX, WriteBudget},
+    write_budget::{ALLOWANCE_BYTES_MAX, Denial, WriteBudget},
 };
 use crate::{
     diagnosis::error_chain,
@@ -179,7 +179,7 @@ impl RedisWriter {
             | Unwritten::Failed => return reason,
         };
         self.budget.pause(Instant::now());
-        // The server that this instance is connected to is no longer a master: connect anew.
+        // A server that accepts no writes is no longer a master. A new connection finds the current one.
         if error.is_read_only() {
             self.link.renew();
         }
@@ -189,12 +189,26 @@ impl RedisWriter {
         reason
     }
 
-    /// Counts a fact that was not written. Logs the first time that the budget is the reason.
+    /// Counts a fact that was not written. Logs the first time that this is because a report allowed nothing. A report whose
+    /// allowance is used up or too small is not logged: the next one follows at once.
     fn record_unwritten(&mut self, reason: Unwritten) {
         self.metrics.unwritten(reason.as_str());
-        if reason == Unwritten::OverBudget && self.is_first(reason) {
-            let remedy = "raise its `maxmemory`, or give the facts a Redis of their own";
-            tracing::warn!(remedy, "Redis is three quarters full: no facts are written until memory is free again");
+        if reason != Unwritten::OverBudget {
+            return;
+        }
+        let (message, remedy) = match self.budget.denial() {
+            Some(Denial::Full) => (
+                "Redis is three quarters full: no facts are written until memory is free again",
+                "raise its `maxmemory`, or give the facts a Redis of their own",
+            ),
+            Some(Denial::Unreported) => (
+                "Redis does not report its memory: no facts are written",
+                "let `INFO memory` report `used_memory` and `maxmemory`",
+            ),
+            None => return,
+        };
+        if self.is_first(reason) {
+            tracing::warn!(remedy, "{message}");
         }
     }
 
