@@ -99,9 +99,9 @@ impl Default for Settings {
     }
 }
 
-/// What a checker works with.
+/// Answers questions. Clones share all parts, the cached facts included.
 #[derive(Clone)]
-pub struct CheckerParts {
+pub struct Checker {
     /// The schema that answers follow.
     pub schema: Arc<Schema>,
     /// Which clock the source's moments belong to.
@@ -118,27 +118,9 @@ pub struct CheckerParts {
     pub staleness_max: Duration,
 }
 
-/// Answers questions. Clones share all parts, the cached facts included.
-#[derive(Clone)]
-pub struct Checker {
-    schema: Arc<Schema>,
-    clock: Clock,
-    facts: Facts,
-    freshness: Arc<Freshness>,
-    prober: Prober,
-    metrics: Arc<Metrics>,
-    staleness_max: Duration,
-}
-
 impl Checker {
-    /// A checker over these parts.
-    #[must_use]
-    pub fn new(parts: CheckerParts) -> Self {
-        let CheckerParts { schema, clock, facts, freshness, prober, metrics, staleness_max } = parts;
-        Self { schema, clock, facts, freshness, prober, metrics, staleness_max }
-    }
-
-    /// Answers questions that have arrived just now, in their order. An error belongs to one question only.
+    /// Answers questions that have arrived just now, in their order. An error of a fact concerns only the questions that
+    /// depend on it; an error of the token or of the probe concerns all.
     pub async fn check(
         &self,
         questions: &[Question],

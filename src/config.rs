@@ -38,8 +38,8 @@ use crate::{
     transport::{Callers, Limits, Tls, TlsError, TlsFile, TlsFiles},
 };
 
-/// The range of `MAX_STALENESS`. In less time, an idle database cannot confirm that nothing has changed. Probes are not kept for
-/// longer.
+/// The range of `MAX_STALENESS`. Within less than 500 ms, an idle replica set might not confirm that nothing has changed: its
+/// change stream passes a probe only with the next one. For more than a minute, probes are not sure to be kept.
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
 
 /// The range of `STARTUP_GRACE`.
@@ -134,13 +134,6 @@ impl ConfigError {
     pub fn errors(&self) -> &[String] {
         &self.0
     }
-
-    /// Adds an error that was found elsewhere.
-    #[must_use]
-    pub fn and(mut self, error: String) -> Self {
-        self.0.push(error);
-        self
-    }
 }
 
 impl Config {
@@ -167,7 +160,7 @@ impl Config {
         let errors_before = reader.error_count();
         let tokens = tokens::read(reader);
         let bind = bind.unwrap_or(IpAddr::V4(tokens.default_bind));
-        // If the tokens have errors, whether there are any is not known.
+        // If AUTH_TOKENS has errors, it is not known whether callers are authenticated, so this is not reported.
         if tokens.default_bind.is_loopback() && !bind.is_loopback() && reader.error_count() == errors_before {
             let remedy = "set AUTH_TOKENS, or ALLOW_ANONYMOUS=true if only trusted clients reach that address";
             reader.add_error(format!("BIND_ADDRESS is {bind}, and callers are not authenticated: {remedy}"));

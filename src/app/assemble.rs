@@ -1,6 +1,7 @@
 //! Assembly: the one function that constructs every part of an instance and connects them.
 //!
-//! Does no I/O and starts no task: `open` has opened what the parts are made of, and `App::start` runs them.
+//! [`assemble`] does no I/O and starts no task: `open` has opened what the parts are made of, and `App::start` runs them.
+//! [`Sharing::over`] asks MongoDB for its identity.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc::Receiver, watch};
 use super::{App, Follower, Links, sampled_metrics::show_state};
 use crate::{
     bus::{Bus, COMMAND_TIME, Peers, RedisChannel},
-    check::{Checker, CheckerParts, Settings},
+    check::{Checker, Settings},
     facts::{ANSWER_TIME, Facts, Memory, SharedFacts},
     feed::{Feed, Lease},
     freshness::{ChangeBatch, Clock, Freshness, Moment},
@@ -89,7 +90,7 @@ impl Sharing {
 }
 
 impl Parts {
-    /// A lone instance over a source, which does not learn of changes, with the default bounds.
+    /// A lone instance over a source, with the default bounds. The instance does not learn of changes in the source.
     #[must_use]
     pub fn new(schema: Arc<Schema>, source: Arc<dyn Source>) -> Self {
         Self {
@@ -104,7 +105,8 @@ impl Parts {
         }
     }
 
-    /// A lone instance over MongoDB, which follows a change stream if that is a replica set.
+    /// A lone instance over MongoDB, with the default bounds. If MongoDB is a replica set, the instance follows a
+    /// change stream.
     #[must_use]
     pub fn over_mongodb(schema: Arc<Schema>, mongodb: MongoDb) -> Self {
         let mongodb = Arc::new(mongodb);
@@ -117,7 +119,7 @@ impl Parts {
     }
 }
 
-/// Constructs every part of an instance, each from the parts above it.
+/// Constructs every part of an instance, each from parts that are constructed before it.
 #[must_use]
 pub fn assemble(parts: Parts) -> App {
     let Parts { schema, source, changes, trouble, sharing, settings, metrics, commands } = parts;
@@ -151,7 +153,7 @@ pub fn assemble(parts: Parts) -> App {
         shared_facts.clone(),
         Arc::clone(&metrics),
     );
-    let checker = Checker::new(CheckerParts {
+    let checker = Checker {
         schema: Arc::clone(&schema),
         clock,
         facts: facts.clone(),
@@ -159,7 +161,7 @@ pub fn assemble(parts: Parts) -> App {
         prober: prober.clone(),
         metrics: Arc::clone(&metrics),
         staleness_max: settings.staleness_max,
-    });
+    };
 
     let change_metrics = ChangeMetrics::default();
     let peers = names.as_ref().zip(change_link.as_ref()).map(|(names, link)| {
