@@ -123,13 +123,13 @@ pub struct App {
     writer: Option<RedisWriter>,
 }
 
-/// Finds out what changes in the source. A running application has taken it.
+/// What follows the changes of the source. [`App::start`] takes it, and leaves [`Follower::None`].
 enum Follower {
     /// The probes of a directory of documents.
     Documents(Receiver<ChangeBatch>),
     /// A change stream.
     ChangeStream(Box<Feed>),
-    /// Nothing: a cached fact serves until it is as old as the bound.
+    /// Nothing: there are no change streams, the files are never read again, or the application has started.
     None,
 }
 
@@ -203,7 +203,8 @@ impl App {
         }
     }
 
-    /// The gRPC services. Together they handle at most `requests_max` requests at once.
+    /// The gRPC services. Those for permissions and invalidations together handle at most `requests_max` requests at once;
+    /// `Watch` calls have a limit of their own.
     #[must_use]
     pub fn apis(&self, requests_max: usize) -> Apis {
         let permits = Arc::new(Semaphore::new(requests_max));

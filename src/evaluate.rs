@@ -24,10 +24,10 @@ pub const DEPTH_MAX: usize = 32;
 /// The maximal number of nodes of a check: relations, permissions and resources that it looks at.
 pub const NODES_MAX: usize = 10_000;
 
-/// So many grants of one relation count as one more node.
+/// This many grants of one relation count as one more node.
 const GRANTS_A_NODE: usize = 64;
 
-/// After so many nodes a check memoizes values, so that a resource that is reached twice is computed once. For smaller
+/// After this many nodes a check memoizes values, so that a resource that is reached twice is computed once. For smaller
 /// checks a memo costs more than it saves.
 const MEMO_AFTER: usize = 64;
 
@@ -375,8 +375,8 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The value of a member of another resource. An absent resource grants nothing. A question that is already being
-    /// evaluated further out grants nothing here: it is cut off.
+    /// The value of a member of another resource. An absent resource grants nothing. If a frame further out is already
+    /// evaluating the same member of the same resource, that is a cycle: it is cut off and grants nothing here.
     fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
             return Value::LIMIT;

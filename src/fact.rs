@@ -31,7 +31,7 @@ use crate::{
 /// The maximal number of documents of a fact.
 pub const DOCUMENTS_MAX: usize = 1_000;
 
-/// The maximal size of a fact in bytes: the ids that it contains, and four bytes for each.
+/// The maximal size of a fact in bytes: the ids that it contains, and four bytes for each document and each grant.
 pub const FACT_BYTES_MAX: usize = 256 * 1_024;
 
 /// The key of a fact: a lookup, and the id to look up.
@@ -278,21 +278,22 @@ impl Fact {
         allocated(own) + texts.map(|text| allocated(text.len())).sum::<usize>()
     }
 
-    /// Marks the fact as used.
+    /// Sets the flag that the fact was used.
     pub(crate) fn set_used(&self) {
-        // Most used facts are already marked. Only a write takes the cache line away from other cores.
+        // The flag of most used facts is already set. Only a write takes the cache line away from other cores.
         if !self.head().is_used.load(Ordering::Relaxed) {
             self.head().is_used.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether the fact is new or was used since the last call. Clears the mark.
+    /// Whether the fact is new or was used since the last call. Clears the flag.
     pub(crate) fn take_used(&self) -> bool {
         self.head().is_used.swap(false, Ordering::Relaxed)
     }
 }
 
-/// The memory that the allocator takes for an allocation of so many bytes: one word more, rounded up to two words.
+/// The memory that the allocator takes for an allocation of this many bytes: one word more, rounded up to a multiple of two
+/// words, and at least four words.
 fn allocated(bytes: usize) -> usize {
     const WORD: usize = size_of::<usize>();
     (bytes + WORD).next_multiple_of(2 * WORD).max(4 * WORD)

@@ -1,6 +1,6 @@
-//! Facts: the cache in this process's memory, and the loading of facts that it lacks. All requests that wait for the same
-//! fact share one load, which asks Redis, if there is one, and then the source for what Redis lacks (ARCHITECTURE.md, "A
-//! check").
+//! Facts: the cache in this process's memory, and the loading of facts that it lacks. Requests for the same fact share one
+//! load, unless a request requires a more recent fact than the load may bring: it then starts its own. A load asks Redis, if
+//! there is one, and then the source for what Redis lacks (ARCHITECTURE.md, "A check").
 //!
 //! A cached fact is never trusted, in memory or in Redis: each time one is used, `freshness` tests whether it still counts.
 
@@ -64,8 +64,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts of a source, cached in memory and, where `shared` is given, in Redis. Redis is asked before the source, so
-    /// the stamps of shared facts must mean the same to all instances.
+    /// Facts of a source, cached in memory and, if `shared` is given, in Redis. Facts in Redis come from any instance: give
+    /// `shared` only if the stamps of the source mean the same to all instances.
     #[must_use]
     pub fn new(
         source: Arc<dyn Source>,

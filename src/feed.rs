@@ -43,8 +43,8 @@ const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 /// How often an empty change batch is published while files do not change.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many changes are kept that are later than the watermark can be, such as those of a transaction. If there are more,
-/// all facts are read again.
+/// How many changes are kept that no change batch covers yet, such as those of a large transaction. If there are more, all
+/// facts are read again.
 const EARLY_MAX: usize = 100_000;
 
 /// Publishes what changes at the source, for this instance or for all.
@@ -66,7 +66,7 @@ pub struct Feed {
 /// Why the feed closed a stream, or could not open one.
 #[derive(Debug)]
 enum Ended {
-    /// The source ended it: a database was dropped or renamed at this moment.
+    /// The source ended it: the database was dropped at this moment.
     Invalidated(Moment),
     /// Changes may be missing.
     Lost(String),
@@ -122,7 +122,7 @@ impl Feed {
             let before = self.freshness.watermark();
             let ended = self.follow(Span { from, open_at, term }, epoch, patience).await;
             let has_moved = self.freshness.watermark() > before;
-            // Only a stream that did not get on is given more time.
+            // The next stream gets more time only if this one did not advance the watermark.
             if has_moved {
                 patience = PATIENCE;
             } else if matches!(ended, Ended::Failed(_) | Ended::Lagging) {
@@ -131,7 +131,7 @@ impl Feed {
             has_warned &= !has_moved;
             match ended {
                 Ended::Invalidated(at) => {
-                    tracing::warn!("a database was dropped or renamed: all facts are read again");
+                    tracing::warn!("the database was dropped: all facts are read again");
                     self.outdate_all(at, epoch).await;
                     invalidated = Some(at);
                 }
@@ -261,7 +261,8 @@ impl Feed {
             let is_within_a_moment = batches.is_within_a_moment(&batch);
             let newest_probe = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
             let change_batch = batches.next(batch, newest_probe);
-            // In another term than the stream's, the change batch is not published to all: the leader's must have no gap.
+            // If the term is no longer the stream's, the change batch is only applied here. What a leader publishes must follow
+            // the log without a gap, and only a stream that is opened for the new term begins where the log ends.
             let term = self.lease.as_ref().and_then(|lease| lease.term());
             let is_leader = term.is_some() && term == span.term;
             let published = self.publish(change_batch, received, is_leader, epoch).await;
@@ -276,8 +277,9 @@ impl Feed {
                 self.give_up_lease().await;
                 return Ended::RoleChanged;
             }
-            // The log has not taken this leader's change batches for a while, so an instance that misses one cannot find it
-            // there. Another instance is ahead, or the log is of another epoch. The next term begins with finding out which.
+            // For a while the log has not accepted this leader's change batches, because it ends later. So an instance that
+            // misses one does not find it in the log. Either another instance has published later moments, or the log is of
+            // another epoch: `take_over` finds out which when the next term begins.
             if now.since(was_logged) > PATIENCE
                 && let Some(lease) = &self.lease
             {
@@ -299,7 +301,7 @@ impl Feed {
                 return Ended::Lagging;
             }
             if batches.early() > EARLY_MAX {
-                return Ended::Lost("more changed at one moment than is kept".to_owned());
+                return Ended::Lost(format!("more than {EARLY_MAX} changes arrived that no change batch covers yet"));
             }
         }
     }

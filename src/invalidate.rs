@@ -22,13 +22,13 @@ use crate::{
 pub enum Outdated {
     /// Everything.
     All,
-    /// What is listed here.
+    /// Only what is listed here.
     These {
-        /// Every fact that is looked up by one of these resources.
+        /// Resources: every fact that is looked up by one of their ids is outdated.
         resources: Vec<Resource>,
         /// Documents, which are marked as their own change events would mark them.
         documents: Vec<OutdatedDocument>,
-        /// Every fact, whenever it is used for one of these subjects.
+        /// Subjects: every fact is outdated for the requests of one of these, and for no others.
         subjects: Vec<Subject>,
     },
 }
@@ -63,11 +63,11 @@ pub struct Invalidated {
 /// Marks what callers name as outdated.
 #[derive(Clone)]
 pub struct Invalidator {
-    /// The schema, which says by which keys a resource is looked up.
+    /// The schema, which determines by which keys a resource is looked up.
     pub schema: Arc<Schema>,
     /// The source, which is asked for the keys of documents.
     pub source: Arc<dyn Source>,
-    /// The epoch of the marks.
+    /// The freshness of this instance. Only its epoch is read here: the bus sets the marks.
     pub freshness: Arc<Freshness>,
     /// Asks the source for its time.
     pub prober: Prober,

@@ -68,7 +68,7 @@ impl Moment {
     }
 }
 
-/// The clock that a moment is of.
+/// The clock that moments belong to. Moments of different clocks cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Clock {
     /// A replica set's cluster time: the same on every instance.

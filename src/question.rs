@@ -1,7 +1,7 @@
 //! Questions, answers and ids: the types that all other modules share. Ids are typed and compared as a whole.
 //!
-//! Contains no names: types, relations and permissions are numbers here, assigned when the schema is compiled. Contains no
-//! protocol either.
+//! It contains no names: types, relations and permissions are numbers, which are assigned when the schema is compiled. It
+//! knows no protocol.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ number! {
     SubjectTypeId,
     /// A resource type: a `[resource.…]` of the schema.
     ResourceTypeId,
-    /// A relation of a resource type, or the gate of a subject type.
+    /// A relation of a resource type, or the gate of a subject type: what a subject's own document must fulfil.
     RelationId,
     /// A permission of a resource type.
     PermissionId,
@@ -295,9 +295,9 @@ pub struct Question {
 pub enum Answer {
     /// The subject may.
     Allowed {
-        /// A relation that grants it; none if the permission only excludes.
+        /// A relation that grants it; none if it holds only because something does not (`!`).
         by: Option<RelationId>,
-        /// The time at which the clock alone will end the answer.
+        /// The time at which the answer may change although no document does; none if there is no such time.
         valid_until: Option<Millis>,
     },
     /// The subject may not.
@@ -313,11 +313,11 @@ pub enum Reason {
     NotFound,
     /// The answer depends on a document that has a value of the wrong type.
     Malformed,
-    /// The answer depends on more than the limits of a fact, a tree or a check permit.
+    /// The answer depends on a fact, a tree or a check that exceeds its limit.
     Limit,
     /// An expression under a `!` holds.
     Excluded,
-    /// There is a grant for this subject, but outside its times.
+    /// There is a grant for this subject, but it has not begun yet or is over.
     Expired,
     /// There is no grant for this subject.
     NoGrant,

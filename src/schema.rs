@@ -109,9 +109,9 @@ pub struct Relation {
     pub since: Option<Path>,
     /// The path of the date from which on it no longer grants.
     pub until: Option<Path>,
-    /// Whether a grant without these dates is indeterminate.
+    /// Whether a grant is indeterminate if its `since` or `until` is missing in the document.
     pub required: bool,
-    /// Whether it stands under a `!` in some permission.
+    /// Whether some permission uses it under a `!`, directly or through a permission or a set.
     pub negated: bool,
 }
 

@@ -91,7 +91,7 @@ pub struct StreamBatch {
     pub changes: Vec<Change>,
     /// The moment of the batch's token: every change before it has been returned, and more changes may follow at it.
     pub token: Moment,
-    /// The moment of the event that ends the stream, if it is in this batch: its database was dropped or renamed.
+    /// The moment of the event that ends the stream, if it is in this batch: its database was dropped.
     pub invalidated: Option<Moment>,
 }
 
@@ -106,7 +106,8 @@ pub enum StreamError {
     Failed(String),
 }
 
-/// What distinguishes a source from others. Replica sets of the same name differ only in the UUIDs of their collections.
+/// What distinguishes a source from others. Two replica sets and their databases may have the same names: then only the UUIDs
+/// of the collections differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The name of the replica set, if it is one.
@@ -134,8 +135,8 @@ pub enum SourceError {
         /// The error of the driver.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The load ended without a result, several times.
-    #[error("the load of a fact broke off several times")]
+    /// Every attempt to load a fact broke off, timed out, or brought a fact that was too old for the request.
+    #[error("several attempts to load a fact brought none that the request can use")]
     BrokenOff,
     /// The facts of one request are larger than allowed.
     #[error("one request would have to read more than is allowed")]

@@ -1,6 +1,6 @@
 //! The other instances, as this one sees them: the channel to them, what was received from them, and the log that all share.
 //!
-//! Applies nothing: `receive` and `start` do.
+//! Applies no change: `receive` and `start` apply what was received.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use crate::{
 /// How long it may take to reach Redis and read the log.
 const LOG_TIME: Duration = Duration::from_secs(1);
 
-/// How many attempts are made to append a moment to the log.
+/// How many times [`Peers::log_everything`] tries to append its entry to the log.
 const APPENDS_MAX: u32 = 4;
 
 /// The other instances over the same database.
@@ -98,7 +98,7 @@ impl Peers {
                 Ok(Published::Logged) => return true,
                 Ok(Published::AlreadyPast) => {}
                 Err(error) => {
-                    tracing::warn!(error = %error_chain(&error), "an invalidation of everything was not logged for instances that start later");
+                    tracing::warn!(error = %error_chain(&error), "an invalidation of everything is not in the log in Redis: instances that start later may not learn of it");
                     return false;
                 }
             }

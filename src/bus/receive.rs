@@ -1,7 +1,8 @@
 //! What this instance receives from the others, by subscription and from the log in Redis: what is plausible is applied
 //! (docs/freshness.md, points 8 and 11).
 //!
-//! Neither decides when the log is to be read for lack of messages, nor when the subscription is to be replaced: `feed` does.
+//! It does not notice that changes are missing because no messages arrive: `feed` does, and then reads the log or replaces
+//! the subscription. The subscriber also replaces its subscription itself when that has received nothing for a while.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,11 @@ use crate::{
 /// How many seconds a received moment may be later than the newest probe's to be plausible. Probes are sent four times a second.
 const AHEAD_MAX: u32 = 5;
 
-/// How long a subscription may receive nothing before it is replaced: where a leader publishes several times a second, and
-/// where there are hints only, which are rare.
+/// How long a subscription may receive nothing before it is replaced, if there is a leader: it publishes several times a
+/// second.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The same, if instances exchange only hints, which are rare.
 const SILENCE_MAX_OF_HINTS: Duration = Duration::from_mins(1);
 
 impl Bus {
@@ -113,8 +116,8 @@ impl Bus {
     }
 
     /// Whether a moment can have come at this source: it is at most [`AHEAD_MAX`] seconds later than the newest probe's. A
-    /// message from further ahead is not kept until the source can be asked: by then the log has its changes, and cached facts
-    /// are worth little anyway.
+    /// message about a later moment is dropped. It is not kept until a probe reaches that moment: by then its changes are in
+    /// the log, and without a probe for so long, hardly any cached fact is still fresh enough.
     fn is_plausible(&self, moment: Moment) -> bool {
         let newest = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
         moment.seconds_after(newest) <= AHEAD_MAX

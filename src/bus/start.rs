@@ -1,7 +1,7 @@
 //! Where the bus begins: at the start of an instance, and when an instance becomes the leader (docs/freshness.md, points 8
 //! and 9).
 //!
-//! Elects nobody: `feed::Lease` does.
+//! It does not choose the leader: `feed::Lease` does.
 
 use super::{Bus, PROBE_TIME, lock, peers::read_in_time, receive::latest_moment};
 use crate::{
@@ -10,7 +10,8 @@ use crate::{
     source::{Deadline, Prober, SourceError},
 };
 
-/// How many seconds the log may end before the watermark for a new leader to publish the changes in between again.
+/// How many seconds the end of the log may be behind the watermark. If it is further behind, a new leader does not publish
+/// the changes in between again.
 const REPUBLISHED_MAX: u32 = 60;
 
 impl Bus {

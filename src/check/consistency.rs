@@ -75,7 +75,8 @@ impl Checker {
         Ok(token.moment)
     }
 
-    /// The moment required of a fact that is no older than `since`, determined by a probe sent since then.
+    /// Waits for a probe sent at `since` or later. A fact that is true as of the returned moment shows every write
+    /// acknowledged before `since`.
     async fn moment_by_probe(&self, since: LocalTime, deadline: Deadline) -> Result<Moment, CheckError> {
         let probe = self.prober.probe_since(since, deadline).await.map_err(|error| match error {
             SourceError::TimedOut if deadline.is_over() => CheckError::DeadlineExceeded,

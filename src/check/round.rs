@@ -80,7 +80,7 @@ impl Checker {
     /// An answer with the age, tier and token of the facts that were used.
     pub(super) fn checked(&self, answer: Answer, tracked: &TrackedFacts<'_>, arrived: LocalTime) -> Checked {
         let seen = tracked.seen();
-        // A fact that is older than every probe still kept counts as old as this machine's clock.
+        // If the fact is older than every probe that is kept, its reported age is the time since this machine booted.
         let age = arrived.since(self.freshness.fresh_since(seen.oldest).unwrap_or_default());
         let as_of = Token { clock: self.clock, moment: seen.newest };
         Checked { answer, tier: seen.tier, as_of, age, is_stale: false }

@@ -1,7 +1,7 @@
-//! `permcached check` and `permcached explain`: ask one question, of a running server or, over a directory of documents, of
-//! the same service in this process.
+//! `permcached check` and `permcached explain`: ask a running server one question. With a directory of documents they ask the
+//! same service in this process instead.
 //!
-//! The answer is the service's. Nothing is decided here.
+//! The commands decide nothing: they show the service's answer.
 
 use std::{path::PathBuf, time::Duration};
 

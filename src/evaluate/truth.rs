@@ -1,6 +1,11 @@
 //! The values of an evaluation: Kleene's three truth values and a fourth for a missing fact. Defines how `!`, `&` and `|`
 //! combine them, and which reason a denial has (docs/schema.md, "Indeterminate values" and "Reasons").
 //!
+//! Values also record cycles. A *frame* is one member of one resource that is being evaluated. The frame of the question has
+//! depth 1, and each edge or set leads to a frame one deeper. If an edge or set leads back to a frame that is still open, the
+//! cycle is *cut off*: it grants nothing. A value that depends on this is valid only until that frame is left; its `cut` is
+//! the depth of the frame.
+//!
 //! Reads no fact and no schema.
 
 use super::Verdict;
@@ -22,7 +27,7 @@ const HERE_ONLY: usize = 0;
 pub(super) enum Truth {
     /// It holds, with a relation that grants it, if one does.
     True(Option<RelationId>),
-    /// It does not hold: it is excluded or expired, or nothing grants it.
+    /// It does not hold: nothing grants it, it is excluded or expired, the resource is not found or the subject is inactive.
     False(Reason),
     /// It is indeterminate: a value is malformed, or a limit is exceeded.
     Unsure(Reason),
@@ -183,8 +188,8 @@ impl All {
             (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => join(Truth::Unsure(reason), left, side),
             (Truth::True(l), Truth::True(r)) => join(Truth::True(l.or(r)), left, side),
         };
-        // A false side decides. If a side before it is missing, only the reason is still open, and a side to the left of the
-        // false one gives it.
+        // A false side decides. If a side before it is missing, only the reason is still open: the leftmost false side gives
+        // it, and that may turn out to be the missing one.
         self.is_settled = matches!(side.truth, Truth::False(_));
     }
 

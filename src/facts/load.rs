@@ -80,7 +80,8 @@ impl LoadRequest<'_> {
     fn join_or_start(&mut self, missing: Vec<FactKey>, is_retry: bool) -> PendingLoads {
         let Self { facts, requirement, deadline, .. } = *self;
         let epoch = facts.freshness.epoch();
-        // Read before any key is claimed. It is no earlier than any mark, so a load as of it brings nothing outdated.
+        // Read before any key is claimed. `freshness` raises it right after it sets a mark. So it is no earlier than any mark
+        // that is completely written by now, and a load as of it brings nothing that such a mark outdates.
         let newest_moment = facts.freshness.newest_moment();
         let at = newest_moment.max(requirement.as_of).max(requirement.stamp);
         let load = LoadParameters { at, epoch, deadline, requirement };
@@ -123,9 +124,10 @@ impl LoadRequest<'_> {
         if !is_retry {
             return JoinCondition { at: required, deadline: None, requirement: None };
         }
-        // The load that this request joined timed out, or brought a fact that was too old for it. A retry joins only a
-        // load that cannot fail it for the same reason. With a Redis that includes the requirement: a fact from there may
-        // be older than the moment that the load reads as of.
+        // The load that this request joined broke off, timed out, or brought a fact that was too old. A retry joins only a
+        // load that reads at the newest moment known and has at least as late a deadline. With a Redis the load must also
+        // have been started for at least as strict a requirement, as a fact from Redis may be older than the moment that
+        // the load reads as of.
         let requirement = self.facts.shared.is_some().then_some(self.requirement);
         JoinCondition { at: newest_moment.max(required), deadline: Some(self.deadline), requirement }
     }
@@ -193,8 +195,8 @@ impl LoadRequest<'_> {
 }
 
 impl Facts {
-    /// Loads facts: those that Redis has and that meet the load's requirement from there, all others from the source.
-    /// Caches them.
+    /// Loads facts and caches them. Takes from Redis those that meet the load's requirement, and reads all others from the
+    /// source.
     async fn fetch(&self, keys: Vec<FactKey>, load: LoadParameters) -> LoadResults {
         let mut results = LoadResults::with_capacity(keys.len());
         let mut missing = keys;

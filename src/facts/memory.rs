@@ -27,8 +27,8 @@ use crate::{
 /// The number of shards: enough that two threads rarely want the same one.
 const SHARDS: usize = 32;
 
-/// The most bytes that the first allocated table of a shard takes.
-const TABLE_BYTES_MIN: usize = 64;
+/// The most bytes that the first table of a shard takes. An empty shard has no table.
+const FIRST_TABLE_BYTES_MAX: usize = 64;
 
 /// The facts in memory.
 #[derive(Debug)]
@@ -170,8 +170,8 @@ impl Shard {
         }
     }
 
-    /// Evicts facts until one of this many bytes fits. Returns whether it fits. For a fact that never could, nothing is
-    /// evicted.
+    /// Evicts facts until a fact of this many bytes fits. Returns whether it fits. Evicts nothing if it would not fit even
+    /// without any other fact.
     fn evict_for(&mut self, bytes: usize, bytes_max: usize) -> bool {
         if bytes + self.facts.allocation_size() > bytes_max {
             return false;
@@ -187,7 +187,11 @@ impl Shard {
     /// The most bytes that one more fact adds to the table. While a full table is copied to one of twice its size, both
     /// exist. If that exceeds the budget, an eviction frees a slot instead, and the table keeps its size.
     fn growth(&self) -> usize {
-        if self.facts.len() < self.facts.capacity() { 0 } else { 2 * self.facts.allocation_size() + TABLE_BYTES_MIN }
+        if self.facts.len() < self.facts.capacity() {
+            0
+        } else {
+            2 * self.facts.allocation_size() + FIRST_TABLE_BYTES_MAX
+        }
     }
 
     /// Evicts the first fact from the hand on that was not used since the hand last passed it. Returns whether there was

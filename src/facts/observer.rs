@@ -1,9 +1,8 @@
-//! The observer: compares cached facts with the source, a few each second, and counts those that count as fresh but are
-//! wrong.
+//! The observer: compares cached facts with the source, a few each second, and reports how many are wrong.
 //!
 //! The freshness protocol was verified by a model and by fault injection; the observer verifies it in operation. A fact
-//! that changed a moment ago is merely outdated. It is wrong only if it still counts as of a moment at which the source
-//! has something else. A wrong fact is read again, whatever the cause. The observer does not look for the cause.
+//! that changed a moment ago is merely outdated. It is wrong only if `freshness` still accepts it as of a moment at which
+//! the source has something else. A wrong fact is read again, whatever the cause. The observer does not look for the cause.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,18 +21,19 @@ use crate::{
 /// How long the source may take to read a fact.
 const READ_TIME: Duration = Duration::from_secs(2);
 
-/// How long the watermark may take to reach the moment at which the source was read. An idle MongoDB writes a new moment
-/// only every ten seconds, so this is longer.
+/// How long the watermark may take to reach the moment at which the source was read. On an idle replica set it takes little
+/// more than the interval between probes, since each probe writes a no-op. It takes longer while a stream is opened again.
 const CATCH_UP_TIME: Duration = Duration::from_secs(15);
 
 /// Limits the log messages about wrong facts, of which there may be many at once.
 static WRONG_FACTS: RateLimitedLog = RateLimitedLog::per_second(1);
 
-/// How often the watermark is compared with that moment.
+/// How often the observer tests whether the watermark has reached the moment at which the source was read.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Facts {
-    /// Compares this many facts each second with the source, and never ends. A fact that differs may take longer.
+    /// Compares this many facts each second with the source, and never ends. A fact that differs delays the next ones, as
+    /// the observer waits for the watermark.
     pub async fn observe_all(self, schema: Arc<Schema>, per_second: u32) {
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,8 +76,8 @@ impl Facts {
         }
     }
 
-    /// Whether a fact still counts as of a moment, once every change up to that moment has been applied. False if that
-    /// takes too long.
+    /// Whether a fact still counts and is true as of `moment`, according to `freshness`, once every change up to that moment
+    /// has been applied. False if that takes longer than [`CATCH_UP_TIME`].
     async fn still_counts(&self, fact: &Fact, moment: Moment, epoch: Epoch) -> bool {
         let until = Instant::now() + CATCH_UP_TIME;
         while self.freshness.watermark() < moment {

@@ -1,5 +1,5 @@
-//! L2: facts in Redis, which all instances share. A plain store: one `MGET` for all facts that a round lacks, and one
-//! `SET` with an expiry for each fact that was read from the source (docs/freshness.md, point 10).
+//! L2: facts in Redis, which all instances share. A plain store: one `MGET` for up to 20,000 facts that a load lacks, and
+//! one `SET` with an expiry for each fact that was read from the source (docs/freshness.md, point 10).
 //!
 //! It does not know whether a fact still counts. It trusts no value in Redis: a value is decoded only if it could be a
 //! fact of its key. No request waits for a write. Where Redis is down, slow or full, this tier is skipped.
@@ -61,7 +61,8 @@ enum Unwritten {
     TooLarge,
     /// The link is down.
     Down,
-    /// Redis is three quarters full.
+    /// The write budget does not cover the fact. The server's last report allowed nothing, because Redis is three quarters
+    /// full or does not report its memory; or what it allowed is used up, or less than the fact takes.
     OverBudget,
     /// Redis has refused a command a short while ago.
     Paused,

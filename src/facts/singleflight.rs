@@ -1,6 +1,7 @@
-//! In-flight loads: one load for each fact, shared by all requests that wait for that fact.
+//! In-flight loads, by the keys of the facts that they will bring. A request joins the load of a fact if that load is recent
+//! enough for it. Otherwise its own load replaces that one, and later requests join the new load.
 //!
-//! It loads nothing itself. A load that breaks off releases its keys; the requests that waited for it see that and try
+//! It loads nothing itself. A load that breaks off releases its keys; the requests that waited for it notice that and try
 //! again.
 
 use std::{
@@ -24,7 +25,7 @@ use crate::{
 /// The results of a load, by key.
 pub(super) type LoadResults = HashMap<FactKey, Result<CachedFact, SourceError>>;
 
-/// Receives the results of a load when it completes. Its sender is dropped without any if the load breaks off.
+/// Receives the results of a load when it completes. If the load breaks off, the sender is dropped without sending any.
 pub(super) type ResultReceiver = watch::Receiver<Option<Arc<LoadResults>>>;
 
 /// What a load was started for.

@@ -125,7 +125,7 @@ impl Lease {
                     self.term.send_replace(None);
                 }
                 Err(error) => {
-                    // The server is no longer a master.
+                    // A server that accepts no writes is no longer a master. A new connection finds the current one.
                     if error.is_read_only() {
                         self.link.renew();
                     }
@@ -141,7 +141,8 @@ impl Lease {
         }
     }
 
-    /// Ends the term because this instance cannot publish, and leaves the lease to other instances for five seconds.
+    /// Ends the term, if this instance is the leader, and leaves the lease to other instances for five seconds. Called
+    /// whenever this instance cannot follow the source or cannot publish, leader or not, and when it stops.
     pub async fn give_up(&self) {
         let until = LocalTime::now().plus(PAUSE);
         *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);

@@ -14,8 +14,8 @@ use crate::{
     question::{CollectionId, Id, LookupId, Subject},
 };
 
-/// What a mark belongs to. Two targets may share stripes: a change of one may then cause a read of the other, never a
-/// wrong answer.
+/// What a mark belongs to. Two targets may share the memory of their marks (see [`Marks`]). A change of one may then cause a
+/// read of the other, never a wrong answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target<'a> {
     /// A document, and so what a lookup by its `_id` finds.
@@ -55,8 +55,8 @@ impl Hash for Target<'_> {
     }
 }
 
-/// A fixed number of stripes, each of which holds one moment. A target has two stripes, and the older moment counts. So a
-/// mark reads as too late only if the target shares both stripes with targets that changed later.
+/// A fixed number of stripes, each of which holds one moment. A target has two stripes, and its mark is the older moment. So
+/// a mark reads as too late only if the target shares both stripes with targets that changed later.
 #[derive(Debug)]
 pub(super) struct Marks {
     stripes: Box<[AtomicU64]>,

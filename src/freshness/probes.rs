@@ -52,16 +52,16 @@ impl Probes {
         }
     }
 
-    /// The moment as of which a fact must be true to be no older than `since`; none if no answered probe was sent since
-    /// then.
+    /// A fact that is true as of this moment shows every write acknowledged before `since`. None if no probe sent at `since`
+    /// or later was answered.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         let index = self.kept.partition_point(|kept| kept.sent < since);
         self.kept.get(index).map(|probe| probe.moment)
     }
 
-    /// The local time than which a fact true as of `moment` is no older; none if `moment` is earlier than those of all
-    /// probes.
+    /// The latest known local time such that a fact true as of `moment` shows every write acknowledged before it. None if
+    /// `moment` is earlier than the moments of all recorded probes.
     #[must_use]
     pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         let after = self.kept.partition_point(|kept| kept.moment <= moment);

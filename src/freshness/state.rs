@@ -1,8 +1,8 @@
 //! The freshness of one instance: its watermark, newest moment, floor, marks and probes. There is one for each process,
 //! shared by everything that caches, loads, applies changes or answers.
 //!
-//! Readers take no lock, except that of the probes. Writers take turns. It does not decide what a request requires:
-//! `check` does.
+//! Readers take no lock, except that of the probes. Writers take turns. [`Freshness`] does not decide what a request
+//! requires: `check` does.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError, RwLock,
@@ -50,7 +50,7 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// The freshness of an instance that knows nothing yet: no fact counts as fresh.
+    /// The freshness of an instance that knows nothing yet. No fact is fresh enough until a probe is recorded.
     #[must_use]
     pub fn new(schema: &Schema) -> Self {
         Self {
@@ -78,7 +78,8 @@ impl Freshness {
         Moment::from_count(self.floor.load(Ordering::Acquire))
     }
 
-    /// The newest moment this instance knows of. A fact that is read as of it is at least as new as every mark.
+    /// The newest moment this instance knows of. It is no earlier than any mark whose writing was complete: a writer sets a
+    /// mark, then raises this moment. So none of these marks outdates a fact that is read as of it.
     #[must_use]
     pub fn newest_moment(&self) -> Moment {
         Moment::from_count(self.newest_moment.load(Ordering::Acquire))
@@ -90,8 +91,8 @@ impl Freshness {
         Epoch(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Raises the newest moment. Only for writers, which have checked the epoch: a moment of an earlier epoch might never
-    /// come in this one.
+    /// Raises the newest moment. Its callers hold the writers' lock and pass moments of the current epoch only: one of an
+    /// earlier epoch might never come in this one. [`Freshness::begin_at`] relies on its own caller for that.
     fn observe(&self, moment: Moment) {
         self.newest_moment.fetch_max(moment.as_u64(), Ordering::AcqRel);
     }
@@ -104,17 +105,16 @@ impl Freshness {
     #[must_use]
     pub fn as_of(&self, fact: &Fact, subject_mark: Moment, epoch: Epoch) -> Option<Moment> {
         let stamp = fact.stamp();
-        // Loaded before the marks are tested: a change that is marked after the test is later than this watermark. The
-        // subject's mark was loaded even earlier, when the request arrived: a mark set since then is later than anything
-        // the request may expect.
+        // The watermark is loaded before the marks are tested: every change up to it is marked by then, so a change that is
+        // marked only after the test is later than it. The subject's mark was loaded even earlier, when the request arrived.
+        // A mark that was set since then is of a later invalidation, which the request need not take into account.
         let watermark = self.watermark();
         let counts = stamp >= subject_mark && stamp >= self.floor() && stamp >= self.mark_of(fact);
         (counts && epoch == self.epoch()).then(|| stamp.max(watermark))
     }
 
-    /// Whether a fact that was read as of an earlier moment than `known` may miss a change that was marked when `known`
-    /// was the newest moment. Its mark is then later than its stamp: the mark is of that change, or of a later change
-    /// that has covered it.
+    /// Whether a fact may lack a change that was already marked when `known` was the newest moment. That is so if its stamp
+    /// is earlier than both `known` and its mark. The mark may also be of a later change, which hides an earlier one.
     #[must_use]
     pub fn is_outdated(&self, fact: &Fact, known: Moment) -> bool {
         fact.stamp() < known && fact.stamp() < self.mark_of(fact)
@@ -202,7 +202,8 @@ impl Freshness {
         }
     }
 
-    /// Starts at a moment before which nothing is known: raises the newest moment, the floor and the watermark to it.
+    /// Starts at a moment before which nothing is known: raises the newest moment, the floor and the watermark to it. It
+    /// does not check the epoch.
     pub fn begin_at(&self, moment: Moment) {
         let _one_by_one = self.lock_writer();
         self.observe(moment);
@@ -233,7 +234,7 @@ impl Freshness {
             self.watermark.store(probe.moment.as_u64(), Ordering::Release);
             self.newest_moment.store(probe.moment.as_u64(), Ordering::Release);
             self.floor.store(probe.moment.as_u64(), Ordering::Release);
-            // A second time: a reader that took the epoch since the first may have loaded the old watermark.
+            // Begins a second new epoch: a reader that loaded the first one may have loaded the old watermark with it.
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
         self.observe(probe.moment);
@@ -241,14 +242,15 @@ impl Freshness {
         has_gone_back
     }
 
-    /// The moment as of which a fact must be true to be no older than `since`; none if no answered probe was sent since
-    /// then.
+    /// A fact that is true as of this moment shows every write acknowledged before `since`. None if no probe sent at `since`
+    /// or later was answered.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         self.probes().required_moment(since)
     }
 
-    /// The local time than which a fact true as of `moment` is no older; none if no probe covers that.
+    /// The latest known local time such that a fact true as of `moment` shows every write acknowledged before it. None if
+    /// `moment` is earlier than the moments of all recorded probes.
     #[must_use]
     pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         self.probes().fresh_since(moment)

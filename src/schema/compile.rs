@@ -20,13 +20,15 @@ use super::{
 };
 use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
 
-/// The maximal number of subject types and sets of a relation: facts store the index in one byte.
+/// The maximal number of targets (subject types and sets) of a relation: a fact stores the index of a target in one byte.
 const TARGETS_MAX: usize = 200;
 
-/// Compiles declarations. Returns none if it adds an error to `errors`.
+/// Compiles declarations. Returns none if `errors` contains an error afterwards, found here or before.
 pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>) -> Option<Schema> {
     if !fits(declarations) {
-        errors.push(SchemaError::without_place("the schema has more than 60,000 types, relations or permissions"));
+        errors.push(SchemaError::without_place(
+            "the schema has 60,000 or more permissions, or types and relations together",
+        ));
         return None;
     }
     let names = Names::of(declarations, errors);
@@ -104,7 +106,10 @@ fn fits(declarations: &Declarations) -> bool {
     let relations: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
     let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
     let types = declarations.resources.len() + declarations.subjects.len();
-    [types, relations + types, permissions, relations + types].into_iter().all(|count| count < MAX)
+    // Each type may add a relation, the gate of a subject type, and a lookup by `_id`. So the same sum bounds the
+    // relations and the lookups.
+    let (relations, lookups) = (relations + types, relations + types);
+    [types, relations, permissions, lookups].into_iter().all(|count| count < MAX)
 }
 
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
@@ -269,7 +274,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Records an error if documents cannot distinguish this target from the targets listed before it.
+    /// Records an error if this target is listed twice, if documents cannot distinguish it from those listed before it, or if
+    /// there are too many.
     fn check_target(&mut self, relation: &RelationDeclaration, name: &SubjectName, target: Target, before: &[Target]) {
         let (text, span) = match name {
             SubjectName::Type(name) => (name.text.clone(), name.span.clone()),
@@ -340,7 +346,8 @@ impl<'a> Compiler<'a> {
         (compiled.len() == sides.len()).then(|| compiled.into())
     }
 
-    /// Resolves the name of a relation or permission that holds or not. An edge does not hold by itself, so it is an error.
+    /// Resolves the name of a relation or permission that has a truth value. An edge has none by itself, so naming one is an
+    /// error.
     fn member(&mut self, kind: ResourceTypeId, name: &Name, place: Place) -> Option<Member> {
         let members = self.names.members(kind)?;
         let error = match members.symbols.get(name.text.as_str()) {

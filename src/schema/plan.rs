@@ -16,7 +16,8 @@ pub(crate) fn plan(schema: &mut Schema) {
     number_collections(schema);
 }
 
-/// Marks the relations that stand under a `!` in some permission. For these, documents that do not match count too.
+/// Marks the relations that some permission uses under a `!`, directly or through a permission or a set. For these, documents
+/// that do not match are read too.
 fn mark_negated(schema: &mut Schema) {
     let mut todo = Vec::new();
     for permission in &schema.permissions {

@@ -155,8 +155,8 @@ impl Checker<'_> {
         is_valid
     }
 
-    /// Reports permissions that nest too deep, but not permissions that only contain a reported one. Returns whether there
-    /// are none.
+    /// Reports permissions that nest too deep, but not permissions that only contain a reported one. Returns whether it
+    /// reported none.
     fn check_nesting(&mut self) -> bool {
         let graph = self.same_resource();
         let mut depths = vec![0; self.permissions.len()];
@@ -283,8 +283,8 @@ impl Checker<'_> {
         self.errors.push(SchemaError::new(span, format!("permission `{}` {message}", one.name.text)).help(help));
     }
 
-    /// ": `read` → `write` → `read`"; empty if a path has no step in between. Names include their types if there are
-    /// several.
+    /// A path as the end of a message, such as ": `read` → `write` → `read`". Empty if no node lies between its ends. Names
+    /// include their types unless all nodes are permissions of one type.
     fn shown(&self, path: Option<&[usize]>) -> String {
         let Some(path) = path.filter(|path| path.len() > 2) else {
             return String::new();

@@ -36,7 +36,7 @@ const IN_FLIGHT_MAX: usize = 8;
 #[derive(Clone)]
 struct SentProbe {
     at: LocalTime,
-    /// The result, once there is one. Its sender is dropped without any if the probe panics.
+    /// The result, once there is one. If the probe panics, the sender is dropped without sending any.
     outcome: watch::Receiver<Option<Result<(), SourceError>>>,
 }
 

@@ -34,7 +34,7 @@ const AGES: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 15.0, 6
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Metrics whose values other modules keep, by subject. A later one replaces an earlier one.
+    /// Metrics whose values other modules keep, by name. A new registry replaces an earlier one of the same name.
     external: Mutex<BTreeMap<&'static str, Registry>>,
     calls: CallMetrics,
     decisions: Family<DecisionLabels, Counter>,
@@ -350,8 +350,8 @@ impl Metrics {
         text
     }
 
-    fn put(&self, about: &'static str, registry: Registry) {
-        self.external().insert(about, registry);
+    fn put(&self, name: &'static str, registry: Registry) {
+        self.external().insert(name, registry);
     }
 
     fn external(&self) -> MutexGuard<'_, BTreeMap<&'static str, Registry>> {

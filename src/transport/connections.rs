@@ -58,7 +58,7 @@ pub(super) struct Port {
     pub(super) tls: Option<Tls>,
     pub(super) limits: Limits,
     pub(super) router: CurrentRouter,
-    /// Whether the service stops.
+    /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
 }
 
@@ -162,7 +162,8 @@ impl Connection {
             Some(ended) => ended,
             None => {
                 connection.as_mut().graceful_shutdown();
-                // Past the grace the connection is dropped: a Watch client reconnects, and an idle one misses nothing.
+                // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed, and
+                // an idle client misses nothing.
                 timeout(self.limits.connection_grace, connection).await.unwrap_or(Ok(()))
             }
         };

@@ -222,7 +222,7 @@ impl PermissionService for PermissionApi {
     }
 }
 
-/// How many bytes of errors a response may still describe.
+/// How many more bytes of errors with their details a response may contain.
 struct ErrorBudget(usize);
 
 impl ErrorBudget {

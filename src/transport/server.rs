@@ -75,7 +75,7 @@ pub struct Serving {
     pub reflection: bool,
     /// Bounds of both ports.
     pub limits: Limits,
-    /// Where calls and the state are counted, and what `/metrics` shows.
+    /// The metrics that `/metrics` shows. The server adds its calls and its health state to them.
     pub metrics: Arc<Metrics>,
     /// The application's health.
     pub health: watch::Receiver<Health>,

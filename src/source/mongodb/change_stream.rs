@@ -27,7 +27,8 @@ use crate::{
 /// How long the server waits for an event before it returns an empty batch.
 const AWAIT: Duration = Duration::from_millis(100);
 
-/// How many events one batch holds at most: few enough for the server to look their documents up well within the patience.
+/// How many events one batch contains at most: few enough for the server to look their documents up well within the time that
+/// the feed allows for an answer (`patience`, at least a second).
 const EVENTS_MAX: i32 = 1_000;
 
 /// How long closing a stream may take. A frozen server does not answer, and is not waited for.
