@@ -13,13 +13,11 @@ mod sampled_metrics;
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use assemble::{ChangesFrom, Parts, Sharing, assemble};
+use health_monitor::HealthMonitor;
 pub use open::{open, read_schema};
 use reports::report_redis;
 pub use run::run;
-use tokio::{
-    sync::{Semaphore, mpsc::Receiver, watch},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc::Receiver, task::JoinSet};
 
 use crate::{
     bus::Bus,
@@ -27,7 +25,7 @@ use crate::{
     diagnosis::error_chain,
     facts::{Facts, Memory, RedisWriter, SharedFacts},
     feed::{Feed, Lease, follow_documents},
-    freshness::{ChangeBatch, Clock, Freshness, LocalTime},
+    freshness::{ChangeBatch, Freshness, LocalTime},
     invalidate::Invalidator,
     link::Link,
     schema::{Schema, SchemaErrors},
@@ -37,7 +35,7 @@ use crate::{
         mongodb::{ConnectError, Finding},
     },
     telemetry::Metrics,
-    transport::{Apis, InvalidationApi, PermissionApi, ServeError, WatchApi},
+    transport::{Apis, ServeError},
 };
 
 /// How long the source may take to answer the first probe when the application starts.
@@ -89,8 +87,6 @@ pub enum AppError {
 pub struct App {
     /// The schema that answers follow.
     pub schema: Arc<Schema>,
-    /// Which clock the moments and tokens of this instance belong to.
-    pub clock: Clock,
     /// Counts and times what the parts do.
     pub metrics: Arc<Metrics>,
     /// Watermark, floor, marks and probes.
@@ -109,18 +105,15 @@ pub struct App {
     pub bus: Arc<Bus>,
     /// Marks what callers report as changed.
     pub invalidator: Invalidator,
-    /// How old a fact may be if a request asks for nothing stricter.
-    pub staleness_max: Duration,
-    /// What is wrong with the source; none while nothing is.
-    pub trouble: watch::Receiver<Option<String>>,
-    /// The share of answers that is logged, from 0 to 1.
-    pub logged_decisions: f64,
+    /// The gRPC services.
+    pub apis: Apis,
     /// Whether a change stream, its own or another instance's, informs this instance of changes.
     pub follows_changes: bool,
     lease: Option<Arc<Lease>>,
     follower: Follower,
     links: Links,
     writer: Option<RedisWriter>,
+    health_monitor: HealthMonitor,
 }
 
 /// What follows the changes of the source. [`App::start`] takes it, and leaves [`Follower::None`].
@@ -200,20 +193,6 @@ impl App {
     pub async fn retire(&self) {
         if let Some(lease) = &self.lease {
             lease.give_up().await;
-        }
-    }
-
-    /// The gRPC services. Those for permissions and invalidations together handle at most `requests_max` requests at once;
-    /// `Watch` calls have a limit of their own.
-    #[must_use]
-    pub fn apis(&self, requests_max: usize) -> Apis {
-        let permits = Arc::new(Semaphore::new(requests_max));
-        let (schema, checker, clock) = (|| Arc::clone(&self.schema), self.checker.clone(), self.clock);
-        Apis {
-            permissions: PermissionApi::new(schema(), checker.clone(), clock, &self.metrics, Arc::clone(&permits))
-                .logging_decisions(self.logged_decisions),
-            invalidation: InvalidationApi::new(schema(), self.invalidator.clone(), permits),
-            watch: WatchApi::new(schema(), checker, clock, Arc::clone(&self.metrics), Arc::clone(&self.bus)),
         }
     }
 }

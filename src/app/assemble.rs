@@ -3,15 +3,15 @@
 //! [`assemble`] does no I/O and starts no task: `open` has opened what the parts are made of, and `App::start` runs them.
 //! [`Sharing::over`] asks MongoDB for its identity.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc::Receiver, watch};
+use tokio::sync::{Semaphore, mpsc::Receiver, watch};
 
-use super::{App, Follower, Links, sampled_metrics::show_state};
+use super::{App, Follower, Links, health_monitor::HealthMonitor, sampled_metrics::show_state};
 use crate::{
     bus::{Bus, COMMAND_TIME, Peers, RedisChannel},
     check::{Checker, Settings},
-    facts::{ANSWER_TIME, Facts, Memory, SharedFacts},
+    facts::{ANSWER_TIME, Facts, Memory, RedisWriter, SharedFacts},
     feed::{Feed, Lease},
     freshness::{ChangeBatch, Clock, Freshness, Moment},
     invalidate::Invalidator,
@@ -22,6 +22,7 @@ use crate::{
         mongodb::{ConnectError, Mode, MongoDb},
     },
     telemetry::{ChangeMetrics, Commands, Metrics},
+    transport::{Apis, InvalidationApi, Limits, PermissionApi, WatchApi},
 };
 
 /// What an instance is assembled from.
@@ -38,6 +39,10 @@ pub struct Parts {
     pub sharing: Option<Sharing>,
     /// The bounds on age and memory.
     pub settings: Settings,
+    /// How many checks and invalidations are handled at once.
+    pub requests_max: usize,
+    /// The share of answers that is logged, from 0 to 1.
+    pub logged_decisions: f64,
     /// Counts and times what the parts do.
     pub metrics: Arc<Metrics>,
     /// The timings of commands to MongoDB, to be shown among the metrics; none over documents.
@@ -57,6 +62,15 @@ pub enum ChangesFrom {
     },
     /// Not at all: a cached fact serves until it is as old as the bound.
     Nothing,
+}
+
+impl ChangesFrom {
+    fn is_stream(&self) -> bool {
+        match self {
+            Self::ChangeStream(_) => true,
+            Self::Files { .. } | Self::Nothing => false,
+        }
+    }
 }
 
 /// The Redis that instances over one database share, and the names of what they keep there.
@@ -100,6 +114,8 @@ impl Parts {
             trouble: watch::channel(None).1,
             sharing: None,
             settings: Settings::default(),
+            requests_max: Limits::default().requests_max,
+            logged_decisions: 0.0,
             metrics: Arc::default(),
             commands: None,
         }
@@ -122,91 +138,84 @@ impl Parts {
 /// Constructs every part of an instance, each from parts that are constructed before it.
 #[must_use]
 pub fn assemble(parts: Parts) -> App {
-    let Parts { schema, source, changes, trouble, sharing, settings, metrics, commands } = parts;
+    let Parts { schema, source, changes, trouble, sharing, settings, metrics, commands, .. } = &parts;
     let clock = source.clock();
-    let (names, change_link, fact_link) = match sharing {
-        Some(Sharing { names, changes, facts }) => (Some(names), changes, facts),
-        None => (None, None, None),
-    };
 
-    let freshness = Arc::new(Freshness::new(&schema));
+    let freshness = Arc::new(Freshness::new(schema));
     let memory = Arc::new(Memory::new(settings.memory_bytes_max));
     let prober = {
         let memory = Arc::clone(&memory);
-        Prober::new(Arc::clone(&source), Arc::clone(&freshness), move || memory.clear())
+        Prober::new(Arc::clone(source), Arc::clone(&freshness), move || memory.clear())
     };
-
-    // Other instances cannot interpret the stamp of a fact unless all share one clock.
-    let fact_link = fact_link.filter(|_| clock == Clock::Cluster);
-    let (shared_facts, writer) = match (&names, &fact_link) {
-        (Some(names), Some(link)) => {
-            let (shared, writer) =
-                SharedFacts::new(link.clone(), names.clone(), Arc::clone(&schema), Arc::clone(&metrics));
-            (Some(shared), Some(writer))
-        }
-        _ => (None, None),
-    };
+    let (links, shared_facts, writer) = share_facts(&parts, clock);
     let facts = Facts::new(
-        Arc::clone(&source),
+        Arc::clone(source),
         Arc::clone(&freshness),
         Arc::clone(&memory),
         shared_facts.clone(),
-        Arc::clone(&metrics),
+        Arc::clone(metrics),
     );
     let checker = Checker {
-        schema: Arc::clone(&schema),
+        schema: Arc::clone(schema),
         clock,
         facts: facts.clone(),
         freshness: Arc::clone(&freshness),
         prober: prober.clone(),
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::clone(metrics),
         staleness_max: settings.staleness_max,
     };
 
     let change_metrics = ChangeMetrics::default();
-    let peers = names.as_ref().zip(change_link.as_ref()).map(|(names, link)| {
+    let shared_changes = sharing.as_ref().map(|sharing| &sharing.names).zip(links.changes.as_ref());
+    let peers = shared_changes.map(|(names, link)| {
         let channel = RedisChannel::new(link.clone(), names.clone());
-        Peers::new(channel, Arc::clone(&schema), clock, prober.clone(), Arc::clone(&metrics))
+        Peers::new(channel, Arc::clone(schema), clock, prober.clone(), Arc::clone(metrics))
     });
     let bus = Arc::new(Bus::new(Arc::clone(&freshness), peers, change_metrics.clone()));
     let invalidator = Invalidator {
-        schema: Arc::clone(&schema),
-        source,
+        schema: Arc::clone(schema),
+        source: Arc::clone(source),
         freshness: Arc::clone(&freshness),
         prober: prober.clone(),
         bus: Arc::clone(&bus),
         change_metrics: change_metrics.clone(),
     };
+    let lease = shared_changes
+        .filter(|_| changes.is_stream())
+        .map(|(names, link)| Arc::new(Lease::new(link.clone(), names.lease.clone())));
 
-    let follows_changes = matches!(changes, ChangesFrom::ChangeStream(_));
-    let mut lease = None;
+    let apis = apis(&parts, clock, &checker, invalidator.clone(), &bus);
+    let health_monitor = HealthMonitor {
+        freshness: Arc::clone(&freshness),
+        cached_facts_serve_for: longest_service(schema, settings.staleness_max),
+        trouble: trouble.clone(),
+        follows_changes: changes.is_stream(),
+        links: links.named().map(|(_, link)| link.clone()).collect(),
+    };
+    if let Some(commands) = commands {
+        metrics.show_commands(commands);
+    }
+    metrics.show_change_metrics(&change_metrics);
+
+    let Parts { schema, changes, metrics, .. } = parts;
+    let follows_changes = changes.is_stream();
     let follower = match changes {
-        ChangesFrom::ChangeStream(source) => {
-            let shared = names.as_ref().zip(change_link.as_ref());
-            lease = shared.map(|(names, link)| Arc::new(Lease::new(link.clone(), names.lease.clone())));
-            Follower::ChangeStream(Box::new(Feed {
-                source,
-                freshness: Arc::clone(&freshness),
-                prober: prober.clone(),
-                bus: Arc::clone(&bus),
-                lease: lease.clone(),
-                change_metrics: change_metrics.clone(),
-            }))
-        }
+        ChangesFrom::ChangeStream(source) => Follower::ChangeStream(Box::new(Feed {
+            source,
+            freshness: Arc::clone(&freshness),
+            prober: prober.clone(),
+            bus: Arc::clone(&bus),
+            lease: lease.clone(),
+            change_metrics,
+        })),
         ChangesFrom::Files { first, batches } => {
             bus.begin_at(first);
             batches.map_or(Follower::None, Follower::Documents)
         }
         ChangesFrom::Nothing => Follower::None,
     };
-
-    if let Some(commands) = &commands {
-        metrics.show_commands(commands);
-    }
-    metrics.show_change_metrics(&change_metrics);
     let app = App {
         schema,
-        clock,
         metrics,
         freshness,
         memory,
@@ -216,15 +225,45 @@ pub fn assemble(parts: Parts) -> App {
         checker,
         bus,
         invalidator,
-        staleness_max: settings.staleness_max,
-        trouble,
-        logged_decisions: 0.0,
+        apis,
         follows_changes,
         lease,
         follower,
-        links: Links { changes: change_link, facts: fact_link },
+        links,
         writer,
+        health_monitor,
     };
     show_state(&app);
     app
+}
+
+/// The links that the instance uses, its facts in Redis, and the task that writes them.
+fn share_facts(parts: &Parts, clock: Clock) -> (Links, Option<Arc<SharedFacts>>, Option<RedisWriter>) {
+    let Some(Sharing { names, changes, facts }) = &parts.sharing else { return (Links::default(), None, None) };
+    // Other instances cannot interpret the stamp of a fact unless all share one clock.
+    let facts = facts.clone().filter(|_| clock == Clock::Cluster);
+    let shared = facts
+        .clone()
+        .map(|link| SharedFacts::new(link, names.clone(), Arc::clone(&parts.schema), Arc::clone(&parts.metrics)));
+    let (shared, writer) = shared.unzip();
+    (Links { changes: changes.clone(), facts }, shared, writer)
+}
+
+/// The gRPC services. Checks and invalidations together are limited to `requests_max` at once; `Watch` has its own limit.
+fn apis(parts: &Parts, clock: Clock, checker: &Checker, invalidator: Invalidator, bus: &Arc<Bus>) -> Apis {
+    let Parts { schema, metrics, .. } = parts;
+    let permits = Arc::new(Semaphore::new(parts.requests_max));
+    let schema = || Arc::clone(schema);
+    Apis {
+        permissions: PermissionApi::new(schema(), checker.clone(), clock, metrics, Arc::clone(&permits))
+            .logging_decisions(parts.logged_decisions),
+        invalidation: InvalidationApi::new(schema(), invalidator, permits),
+        watch: WatchApi::new(schema(), checker.clone(), clock, Arc::clone(metrics), Arc::clone(bus)),
+    }
+}
+
+/// How long cached facts can serve some permission while the source does not answer: the staleness bound, or the longest
+/// `stale_if_error`.
+fn longest_service(schema: &Schema, staleness_max: Duration) -> Duration {
+    schema.permissions().filter_map(|permission| permission.stale_if_error).fold(staleness_max, Duration::max)
 }

@@ -10,7 +10,6 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::App;
 use crate::{
     freshness::{Freshness, LocalTime},
     link::Link,
@@ -27,31 +26,19 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 const LAG_MAX: Duration = Duration::from_secs(5);
 
 /// Observes the parts of an application.
+#[derive(Clone)]
 pub(super) struct HealthMonitor {
-    freshness: Arc<Freshness>,
-    /// How long cached facts serve some permission while the source does not answer: the bound, or the longest
-    /// `stale_if_error`.
-    answers_for: Duration,
+    pub(super) freshness: Arc<Freshness>,
+    /// How long cached facts serve some permission while the source does not answer.
+    pub(super) cached_facts_serve_for: Duration,
     /// What is wrong with a directory of documents; none while nothing is.
-    trouble: watch::Receiver<Option<String>>,
+    pub(super) trouble: watch::Receiver<Option<String>>,
     /// Whether a change stream informs this instance of changes.
-    follows_changes: bool,
-    links: Vec<Link>,
+    pub(super) follows_changes: bool,
+    pub(super) links: Vec<Link>,
 }
 
 impl HealthMonitor {
-    /// A monitor of an application that has started.
-    pub(super) fn new(app: &App) -> Self {
-        let stale = app.schema.permissions().filter_map(|permission| permission.stale_if_error);
-        Self {
-            freshness: Arc::clone(&app.freshness),
-            answers_for: stale.fold(app.staleness_max, Duration::max),
-            trouble: app.trouble.clone(),
-            follows_changes: app.follows_changes,
-            links: app.links.named().map(|(_, link)| link.clone()).collect(),
-        }
-    }
-
     /// Publishes the health whenever it changes. Never ends.
     pub(super) async fn follow(mut self, health: watch::Sender<Health>) {
         let mut ticks = interval(INTERVAL);
@@ -85,7 +72,7 @@ impl HealthMonitor {
         if let Some(why) = &*self.trouble.borrow() {
             return degraded(why, false);
         }
-        if self.freshness.required_moment(now.minus(self.answers_for)).is_none() {
+        if self.freshness.required_moment(now.minus(self.cached_facts_serve_for)).is_none() {
             return degraded("the source has not answered for so long that no cached fact counts any more", false);
         }
         if self.freshness.newest_probe().is_none_or(|probe| now.since(probe.sent) > SILENCE_MAX) {

@@ -13,9 +13,7 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
-use super::{
-    App, AppError, Parts, assemble, health_monitor::HealthMonitor, open, read_schema, reports::report_callers,
-};
+use super::{App, AppError, Parts, assemble, open, read_schema, reports::report_callers};
 use crate::{
     config::Config,
     diagnosis::error_chain,
@@ -88,12 +86,11 @@ pub async fn run(
             }
         };
         let app = running.get_or_init(|| app);
-        api_sender.send_replace(Some(app.apis(config.limits.requests_max)));
-        let health_monitor = HealthMonitor::new(app);
-        health_monitor.publish(&health_sender);
+        api_sender.send_replace(Some(app.apis.clone()));
+        app.health_monitor.publish(&health_sender);
         tracing::info!(%address, "ready");
         ready(address);
-        tasks.spawn(health_monitor.follow(health_sender.clone()));
+        tasks.spawn(app.health_monitor.clone().follow(health_sender.clone()));
         if config.observed_facts > 0 && app.follows_changes {
             let facts = app.facts.clone();
             tasks.spawn(facts.observe_all(Arc::clone(&app.schema), config.observed_facts));
@@ -125,8 +122,9 @@ async fn start_patiently(
             let schema = read_schema(&config.schema)?;
             let Config { source, redis, settings, .. } = config;
             let parts = open(schema, source, redis.as_ref(), *settings).await?;
-            let mut app = assemble(Parts { metrics: Arc::clone(metrics), ..parts });
-            app.logged_decisions = config.logged_decisions;
+            let (requests_max, logged_decisions) = (config.limits.requests_max, config.logged_decisions);
+            let metrics = Arc::clone(metrics);
+            let mut app = assemble(Parts { metrics, requests_max, logged_decisions, ..parts });
             let tasks = app.start().await?;
             Ok::<_, AppError>((app, tasks))
         };

@@ -14,7 +14,7 @@ use super::{
     text, tree,
 };
 use crate::{
-    app::{assemble, open, read_schema},
+    app::{self, assemble, open, read_schema},
     config::{
         Config, Overrides, ProcessEnvironment,
         variable::{DOCUMENTS_DIR, SCHEMA_FILE},
@@ -147,8 +147,9 @@ impl Ask {
             Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref()).with(&DOCUMENTS_DIR, self.documents.as_ref());
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         text::start_warnings()?;
-        let app = assemble(open(read_schema(&config.schema)?, &config.source, None, config.settings).await?);
-        Ok(Service::InProcess(app.apis(config.limits.requests_max).permissions))
+        let parts = open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
+        let app = assemble(app::Parts { requests_max: config.limits.requests_max, ..parts });
+        Ok(Service::InProcess(app.apis.permissions))
     }
 
     /// The answer as a sentence.

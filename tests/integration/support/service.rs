@@ -108,21 +108,19 @@ impl Service {
 
     /// As [`Service::start`], with these changes to the port.
     pub async fn start_as(change: impl FnOnce(&mut Serving)) -> Self {
-        let app = Self::sample().await;
-        Self::serve(app.apis(1_024), app.metrics, change).await
+        let app = assemble(Self::sample().await);
+        Self::serve(app.apis, app.metrics, change).await
     }
 
     /// As [`Service::start`], logging this share of answers.
     pub async fn logging(share: f64) -> Self {
-        let mut app = Self::sample().await;
-        app.logged_decisions = share;
-        Self::of(&app).await
+        Self::of(&assemble(Parts { logged_decisions: share, ..Self::sample().await })).await
     }
 
-    async fn sample() -> App {
+    async fn sample() -> Parts {
         let source = SourceConfig::Documents(DOCUMENTS.into());
         let schema = read_schema(Path::new(SCHEMA)).unwrap();
-        assemble(open(schema, &source, None, Settings::default()).await.unwrap())
+        open(schema, &source, None, Settings::default()).await.unwrap()
     }
 
     /// Starts a service over these documents.
@@ -149,13 +147,13 @@ impl Service {
         source.set(fault);
         // No fact is cached and every request sends a probe, so that each request meets the fault.
         let settings = Settings { staleness_max: Duration::ZERO, memory_bytes_max: 0 };
-        let app = assemble(Parts { settings, ..Parts::new(schema, source.clone()) });
-        (Self::serve(app.apis(requests_max), app.metrics, change).await, source)
+        let app = assemble(Parts { settings, requests_max, ..Parts::new(schema, source.clone()) });
+        (Self::serve(app.apis, app.metrics, change).await, source)
     }
 
     /// Serves a running application.
     pub async fn of(app: &App) -> Self {
-        Self::serve(app.apis(1_024), Arc::clone(&app.metrics), |_| {}).await
+        Self::serve(app.apis.clone(), Arc::clone(&app.metrics), |_| {}).await
     }
 
     async fn serve(apis: Apis, metrics: Arc<Metrics>, change: impl FnOnce(&mut Serving)) -> Self {
