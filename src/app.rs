@@ -153,14 +153,16 @@ impl App {
     pub async fn start(&mut self) -> Result<JoinSet<()>, AppError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.prober.clone().run());
+        if let Some(link) = self.links.changes.clone() {
+            tasks.spawn(link.run(report_redis));
+        }
         if let Some(link) = self.links.facts.clone() {
             tasks.spawn(link.run(|_| {}));
         }
         if let Some(writer) = self.writer.take() {
             tasks.spawn(writer.run());
         }
-        if let Some(link) = self.links.changes.clone() {
-            tasks.spawn(link.run(report_redis));
+        if self.links.changes.is_some() {
             let bus = Arc::clone(&self.bus);
             tasks.spawn(async move { bus.listen().await });
         }

@@ -85,10 +85,7 @@ fn callers(config: &Config) -> Diagnosis {
 
 fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
     let Some(schema) = schema else {
-        return vec![Diagnosis::skipped(
-            Subject::Documents,
-            "not examined: without a schema, the collections are not known",
-        )];
+        return vec![Diagnosis::skipped(Subject::Documents, "the documents, as there is no valid schema")];
     };
     let place = directory.display();
     let documents = match Documents::read(schema, directory) {

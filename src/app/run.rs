@@ -124,7 +124,7 @@ async fn start_patiently(
             let parts = open(schema, source, redis.as_ref(), *settings).await?;
             let (requests_max, logged_decisions) = (config.limits.requests_max, config.logged_decisions);
             let metrics = Arc::clone(metrics);
-            let mut app = assemble(Parts { metrics, requests_max, logged_decisions, ..parts });
+            let mut app = assemble(Parts { requests_max, logged_decisions, metrics, ..parts });
             let tasks = app.start().await?;
             Ok::<_, AppError>((app, tasks))
         };
@@ -133,7 +133,7 @@ async fn start_patiently(
                 health.send_replace(Health::Starting("MongoDB cannot be used; the log says why".to_owned()));
                 let chain = error_chain(&error).to_string();
                 if last_error != chain {
-                    tracing::warn!(error = chain, "MongoDB cannot be used yet: it is tried again");
+                    tracing::warn!(error = %chain, "MongoDB cannot be used yet: it is tried again");
                     last_error = chain;
                 }
                 sleep(PAUSE).await;

@@ -2,7 +2,10 @@
 //!
 //! The examinations are in `app::doctor`.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{Mutex, PoisonError},
+};
 
 use clap::Args;
 use serde_json::json;
@@ -62,13 +65,14 @@ impl Doctor {
 
 /// Prints a diagnosis: its message, and the remedy below.
 fn print(Diagnosis { subject, verdict, message, remedy }: &Diagnosis) {
-    let color = match verdict {
-        Verdict::Fine => text::green,
-        Verdict::Skipped => text::faint,
-        Verdict::Warning => text::yellow,
-        Verdict::Wrong => text::red,
+    let (sign, color): (_, fn(&str) -> String) = match verdict {
+        Verdict::Fine => ("✓", text::green),
+        Verdict::Skipped => ("–", text::faint),
+        Verdict::Warning => ("!", text::yellow),
+        Verdict::Wrong => ("✗", text::red),
     };
-    let verdict = color(&format!("{:7}", verdict.as_str()));
+    // A program that reads the output searches for the word.
+    let verdict = if io::stdout().is_terminal() { color(sign) } else { color(&format!("{:7}", verdict.as_str())) };
     let message = message.replace('\n', "\n    ");
     print_line!("{verdict} {}: {message}", subject.as_str());
     if let Some(remedy) = remedy {

@@ -93,9 +93,14 @@ async fn a_fact_in_redis_that_is_too_old_for_the_request_is_read_from_the_source
     ] {
         let attempt = async || {
             let one = OneFact::new().await;
-            while_up(&one.link, one.load(requirement)).await
+            let loaded = while_up(&one.link, one.load(requirement)).await?;
+            Some((loaded, one.source.moments()))
         };
-        assert_eq!(tier_and_moment(&in_time(attempt).await), expected, "{requirement:?}");
+        let (loaded, moments) = in_time(attempt).await;
+        assert_eq!(tier_and_moment(&loaded), expected, "{requirement:?}");
+        // The source is read at the newest moment, not only at the required one.
+        let expected = if expected.0 == Tier::Source { vec![at(20)] } else { Vec::new() };
+        assert_eq!(moments, expected, "{requirement:?}");
     }
 }
 
@@ -107,12 +112,12 @@ async fn a_waiter_that_requires_more_than_was_found_loads_again() {
             let one = OneFact::new().await;
             let both = async { tokio::join!(one.load(as_of(11)), one.load(strict)) };
             let loaded = while_up(&one.link, both).await?;
-            Some((loaded, one.source.loads()))
+            Some((loaded, one.source.moments()))
         };
-        let ((lax, strict), loads) = in_time(attempt).await;
+        let ((lax, strict), moments) = in_time(attempt).await;
         assert_eq!(tier_and_moment(&lax), served(Tier::Redis, 12));
         assert_eq!(tier_and_moment(&strict), served(Tier::Source, 20));
-        assert_eq!(loads, 1);
+        assert_eq!(moments, [at(20)]);
     }
 }
 
@@ -124,6 +129,7 @@ async fn a_request_near_its_deadline_notices_that_redis_does_not_answer() {
     one.facts.load(vec![one.key.clone()], as_of(0), deadline).await;
     until(|| !one.link.is_up()).await;
     assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, in the first load or in this one");
+    assert!(one.source.moments().iter().all(|moment| *moment == at(20)), "{:?}", one.source.moments());
 }
 
 #[tokio::test]
@@ -136,4 +142,5 @@ async fn a_fact_whose_key_is_marked_during_the_load_is_loaded_again() {
     };
     let (first, ()) = tokio::join!(one.load(as_of(11)), mark);
     assert_eq!(tier_and_moment(&first), served(Tier::Source, 20));
+    assert_eq!(one.source.moments(), [at(20)]);
 }

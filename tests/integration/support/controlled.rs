@@ -71,7 +71,8 @@ pub struct ControlledSource {
     waiting: watch::Sender<usize>,
     opened: Semaphore,
     probes: AtomicUsize,
-    loads: AtomicUsize,
+    /// The moment as of which each load was to read.
+    moments: Mutex<Vec<Moment>>,
     observer: Observer,
 }
 
@@ -87,7 +88,7 @@ impl ControlledSource {
             waiting: watch::Sender::new(0),
             opened: Semaphore::new(0),
             probes: AtomicUsize::new(0),
-            loads: AtomicUsize::new(0),
+            moments: Mutex::default(),
             observer: Box::new(|_| ()),
         }
     }
@@ -125,7 +126,12 @@ impl ControlledSource {
 
     /// How many loads there were.
     pub fn loads(&self) -> usize {
-        self.loads.load(Ordering::SeqCst)
+        self.moments().len()
+    }
+
+    /// The moments as of which the loads were to read, in their order.
+    pub fn moments(&self) -> Vec<Moment> {
+        self.moments.lock().expect("no panic before").clone()
     }
 
     /// How many probes there were.
@@ -181,7 +187,7 @@ impl Source for ControlledSource {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.moments.lock().expect("no panic before").push(at);
         (self.observer)(Step::Before);
         let (closed, fault) = (self.take_turn(), self.fault());
         if matches!(fault, Fault::LoadHangs) {
