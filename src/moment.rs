@@ -16,7 +16,7 @@ impl Moment {
         Self(u64::from(seconds) << 32 | u64::from(increment))
     }
 
-    /// The moment that [`Moment::as_u64`] returns this number for.
+    /// The moment whose [`Moment::as_u64`] is this number.
     #[must_use]
     pub fn from_count(count: u64) -> Self {
         Self(count)
@@ -52,13 +52,16 @@ impl Moment {
         self.seconds().saturating_sub(other.seconds())
     }
 
-    /// The moment that the data of a MongoDB resume token begins with: a type byte, then seconds and increment, all in
-    /// hexadecimal digits. `None` if the text begins with anything else.
+    /// How far this moment is after `base`, for [`Moment::at_distance`]. Wraps around if it is earlier.
     #[must_use]
-    pub fn from_resume_token(data: &str) -> Option<Self> {
-        let digits = data.strip_prefix("82")?;
-        let half = |from: usize| u32::from_str_radix(digits.get(from..from.checked_add(8)?)?, 16).ok();
-        Some(Self::new(half(0)?, half(8)?))
+    pub fn distance_from(self, base: Self) -> u64 {
+        self.0.wrapping_sub(base.0)
+    }
+
+    /// The moment whose [`Moment::distance_from`] this one is `distance`.
+    #[must_use]
+    pub fn at_distance(self, distance: u64) -> Self {
+        Self(self.0.wrapping_add(distance))
     }
 
     /// Both halves as one number.
@@ -155,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn a_resume_token_begins_with_its_moment() {
-        let token = "8266A1B2C30000000F2B042C0100296E5A1004";
-        assert_eq!(Moment::from_resume_token(token), Some(Moment::new(0x66a1_b2c3, 15)));
-        for text in ["", "82", "8266A1B2C3", "8166A1B2C30000000F", "8266A1B2C30000000", "82é6A1B2C30000000F"] {
-            assert_eq!(Moment::from_resume_token(text), None, "{text}");
+    fn a_moment_is_found_by_its_distance_from_any_other() {
+        let (early, late) = (Moment::new(4, 3), Moment::new(9, 1));
+        assert_eq!(Moment::new(4, 5).distance_from(early), 2);
+        for (moment, base) in [(late, early), (early, late), (early, early), (Moment::default(), late)] {
+            assert_eq!(base.at_distance(moment.distance_from(base)), moment);
         }
     }
 

@@ -132,13 +132,14 @@ impl<'a> EncodedChange<'a> {
                 EncodedChanged::Key { lookup: *lookup, id: EncodedId::of(id) }
             }
         };
-        Self { after: at.as_u64().wrapping_sub(from.as_u64()), what }
+        Self { after: at.distance_from(from), what }
     }
 }
 
 /// Decodes a change batch; none if the bytes are no change batch.
 pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
     let (EncodedBatch { from, to, changes }, []) = postcard::take_from_bytes(bytes).ok()? else { return None };
+    let (from, to) = (Moment::from_count(from), Moment::from_count(to));
     let decoded = |EncodedChange { after, what }| {
         let what = match what {
             EncodedChanged::Everything => Changed::Everything,
@@ -150,10 +151,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
             }
             EncodedChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into_id() }),
         };
-        Change { at: Moment::from_count(from.wrapping_add(after)), what }
+        Change { at: from.at_distance(after), what }
     };
     let changes = changes.into_iter().map(decoded).collect();
-    Some(ChangeBatch { from: Moment::from_count(from), to: Moment::from_count(to), changes })
+    Some(ChangeBatch { from, to, changes })
 }
 
 #[cfg(test)]

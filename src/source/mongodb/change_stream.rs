@@ -161,7 +161,15 @@ fn error_of(error: &Error) -> StreamError {
 
 /// The moment of a resume token.
 fn token_moment(token: &Document) -> Option<Moment> {
-    Moment::from_resume_token(token.get_str("_data").ok()?)
+    moment_of_data(token.get_str("_data").ok()?)
+}
+
+/// The moment that the data of a resume token begins with: a type byte, then seconds and increment, all in hexadecimal
+/// digits. `None` if the text begins with anything else.
+fn moment_of_data(data: &str) -> Option<Moment> {
+    let digits = data.strip_prefix("82")?;
+    let half = |from: usize| u32::from_str_radix(digits.get(from..from.checked_add(8)?)?, 16).ok();
+    Some(Moment::new(half(0)?, half(8)?))
 }
 
 fn cursor_of(reply: &mut Document) -> Result<Document, StreamError> {
@@ -184,4 +192,18 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, Str
     timeout(patience, work)
         .await
         .unwrap_or_else(|_| Err(StreamError::Failed("MongoDB does not answer in time".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_token_begins_with_its_moment() {
+        let token = "8266A1B2C30000000F2B042C0100296E5A1004";
+        assert_eq!(moment_of_data(token), Some(Moment::new(0x66a1_b2c3, 15)));
+        for text in ["", "82", "8266A1B2C3", "8166A1B2C30000000F", "8266A1B2C30000000", "82é6A1B2C30000000F"] {
+            assert_eq!(moment_of_data(text), None, "{text}");
+        }
+    }
 }
