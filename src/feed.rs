@@ -99,7 +99,7 @@ struct Span {
 }
 
 impl Feed {
-    /// Sets the floor and the watermark to begin at. What was read before them counts for nothing.
+    /// Sets the first floor and watermark. Facts with an earlier stamp do not count.
     ///
     /// # Errors
     /// The source could not be asked for its time.
@@ -138,7 +138,7 @@ impl Feed {
                 Ended::Lost(why) => self.start_over(&why, epoch).await,
                 Ended::Failed(error) => {
                     if !has_warned {
-                        tracing::warn!(%error, "changes cannot be followed: facts are believed for MAX_STALENESS");
+                        tracing::warn!(%error, "changes cannot be followed: each fact is read again after MAX_STALENESS");
                     }
                     has_warned = true;
                     self.give_up_lease().await;
@@ -229,7 +229,9 @@ impl Feed {
                 let remedy = "see docs/redis.md for the rights that its user requires; Redis 7 or newer is required";
                 tracing::warn!(error = %error_chain(error), remedy, "changes cannot be published to the other instances");
             }
-            _ => tracing::debug!(error = %error_chain(error), "a change batch could not be published"),
+            LinkError::Down | LinkError::TimedOut | LinkError::Failed(_) => {
+                tracing::debug!(error = %error_chain(error), "a change batch could not be published");
+            }
         })
     }
 
@@ -279,7 +281,7 @@ impl Feed {
             }
             // For a while the log has not accepted this leader's change batches, because it ends later. So an instance that
             // misses one does not find it in the log. Either another instance has published later moments, or the log is of
-            // another epoch: `take_over` finds out which when the next term begins.
+            // another epoch. The new term starts by reading the log, which shows which of the two it is.
             if now.since(was_logged) > PATIENCE
                 && let Some(lease) = &self.lease
             {

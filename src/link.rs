@@ -39,16 +39,16 @@ const STABLE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The link is down, and is being reconnected. Nothing was sent.
-    #[error("Redis is out of reach")]
+    #[error("Redis is unreachable")]
     Down,
     /// Redis did not answer in time.
     #[error("Redis does not answer in time")]
     TimedOut,
     /// Redis answered with a refusal: it is full, it is a replica, or the user lacks a right.
-    #[error("Redis refuses")]
+    #[error("Redis refused the command")]
     Refused(#[source] RedisError),
     /// The connection broke, or Redis cannot do anything at present.
-    #[error("Redis fails")]
+    #[error("Redis cannot be used")]
     Failed(#[source] RedisError),
 }
 

@@ -88,7 +88,7 @@ impl HealthMonitor {
             );
         }
         if !self.links.iter().all(Link::is_up) {
-            return degraded("Redis is out of reach: nothing is shared with other instances", true);
+            return degraded("Redis is unreachable: nothing is shared with other instances", true);
         }
         Health::Ready
     }

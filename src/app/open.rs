@@ -50,7 +50,7 @@ pub async fn open(
         }
         SourceConfig::MongoDb { uri, database } => {
             let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
-            report_database(&schema, &mongodb, settings).await?;
+            report_database(&mongodb, settings).await?;
             let sharing = match redis {
                 Some(server) => Some(Sharing::over(server.clone(), &schema, &mongodb).await?),
                 None => {

@@ -7,10 +7,9 @@ use crate::{
     check::Settings,
     diagnosis::error_chain,
     link::LinkError,
-    schema::Schema,
     source::{
         documents::Documents,
-        mongodb::{Finding, Mode, MongoDb, inspect},
+        mongodb::{Finding, Mode, MongoDb},
     },
     transport::Callers,
 };
@@ -52,11 +51,13 @@ pub(super) fn report_documents(documents: &Documents) {
 ///
 /// # Errors
 /// [`AppError::Unsuitable`], if a collection cannot be followed by a change stream.
-pub(super) async fn report_database(schema: &Schema, mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
-    let database = mongodb.database().name();
+pub(super) async fn report_database(mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
+    let database = mongodb.database_name();
     let bound = humantime::format_duration(settings.staleness_max);
     match mongodb.mode() {
-        Mode::ReplicaSet => tracing::info!(database, %bound, "connected to a replica set: a change is seen at once"),
+        Mode::ReplicaSet => {
+            tracing::info!(database, %bound, "connected to a replica set: changes arrive through a change stream");
+        }
         Mode::Standalone => tracing::warn!(
             database,
             %bound,
@@ -69,7 +70,7 @@ pub(super) async fn report_database(schema: &Schema, mongodb: &MongoDb, settings
             "MongoDB is a sharded cluster: every fact is read again once it is as old as the bound. The bound is not promised, as a shard may answer from the past"
         ),
     }
-    let findings = match inspect(schema, mongodb.database()).await {
+    let findings = match mongodb.inspect().await {
         Ok(findings) => findings,
         Err(error) => {
             tracing::warn!(%error, remedy = "grant the `read` role on the database", "the database cannot be inspected");

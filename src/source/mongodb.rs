@@ -1,5 +1,5 @@
 //! MongoDB as the source. Facts come from one `find` per lookup, on the primary, with read concern *snapshot* after a known
-//! moment, so that a fact is exactly the truth of its stamp (docs/freshness.md, point 1). Changes come from a change stream.
+//! moment, so that a fact is exactly the state at its stamp (docs/freshness.md, point 1). Changes come from a change stream.
 //!
 //! Only reads: the `read` role on the database is enough. Caches nothing.
 
@@ -28,7 +28,7 @@ pub use connect::ConnectError;
 use connect::Hello;
 pub use examine::examine;
 use find::BATCH_DOCUMENTS_MAX;
-pub use inspect::{Finding, inspect};
+pub use inspect::Finding;
 use mongodb::Database;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
@@ -126,10 +126,10 @@ impl MongoDb {
         self.mode
     }
 
-    /// The database that is read.
+    /// The name of the database that is read.
     #[must_use]
-    pub fn database(&self) -> &Database {
-        &self.database
+    pub fn database_name(&self) -> &str {
+        self.database.name()
     }
 
     /// The counts and times of its commands.

@@ -132,7 +132,7 @@ fn the_manuals_quote_the_log_and_keep_up_with_each_other() {
         "✅ Redis cache connected",
         "ℹ️  Redis not configured (REDIS_URL not set), using memory cache",
         "Redis unavailable, using memory cache",
-        "connected to a replica set: a change is seen at once",
+        "connected to a replica set: changes arrive through a change stream",
     ];
     let shape = |text: &str| {
         let starting = |with: &str| text.lines().filter(|line| line.starts_with(with)).count();

@@ -31,7 +31,7 @@ pub(super) type DriverError = Arc<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
     /// The deadline is over.
-    #[error("not in time")]
+    #[error("the command did not finish in time")]
     TimedOut,
     /// Another node may answer, or the same node on another connection.
     #[error("{0}")]

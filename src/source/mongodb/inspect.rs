@@ -9,7 +9,7 @@ use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, error::Error, results::CollectionSpecification};
 
-use super::primary;
+use super::{MongoDb, primary};
 use crate::schema::Schema;
 
 /// Something that the operator should know about the database.
@@ -79,11 +79,18 @@ pub(super) fn quoted(text: &str) -> String {
     Bson::String(text.to_owned()).into_relaxed_extjson().to_string()
 }
 
-/// Inspects the collections and indexes that the schema requires.
-///
-/// # Errors
-/// The driver's, if the database cannot be asked or the user does not have the `read` role.
-pub async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
+impl MongoDb {
+    /// Inspects the collections and indexes that the schema requires.
+    ///
+    /// # Errors
+    /// The driver's, if the database cannot be asked or the user does not have the `read` role.
+    pub async fn inspect(&self) -> Result<Vec<Finding>, Error> {
+        inspect(&self.schema, &self.database).await
+    }
+}
+
+/// See [`MongoDb::inspect`].
+pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
     let mut findings = BTreeSet::new();
     let names: Vec<&str> = schema.collections().collect();
     let mut existing = BTreeMap::new();

@@ -21,7 +21,7 @@ use tokio::{
 use super::{SCHEMA, USER, id};
 use crate::support::{both::asked_of, fleet::Fleet, redis::Redis};
 
-/// How long Redis is out of reach later, and how long it is down at the start.
+/// How long Redis is unreachable later, and how long it is down at the start.
 const LOST: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(3);
 

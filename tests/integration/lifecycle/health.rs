@@ -242,7 +242,7 @@ async fn a_service_started_before_mongodb_goes_through_all_four_states() {
 
     // Without Redis.
     redis.kill();
-    assert_eq!(until_readyz(&serving, "degraded: Redis is out of reach").await.status, 200);
+    assert_eq!(until_readyz(&serving, "degraded: Redis is unreachable").await.status, 200);
     assert_eq!(asked(&serving).await, serves);
     ask(&channel, None).await.unwrap();
     redis.start_again();

@@ -14,7 +14,7 @@ use permcached::{
     schema::Schema,
     source::{
         Deadline,
-        mongodb::{Finding, Mode, MongoDb, inspect},
+        mongodb::{Finding, Mode, MongoDb},
     },
 };
 
@@ -44,8 +44,9 @@ pub async fn make_index(database: &Database, remedy: &str, name: &str) {
     database.run_command(command).await.unwrap();
 }
 
-async fn findings(database: &Database, schema: &Schema) -> Vec<Finding> {
-    inspect(schema, database).await.expect("mongod answers")
+async fn findings(database: &Database, schema: &Arc<Schema>) -> Vec<Finding> {
+    let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
+    source.inspect().await.expect("mongod answers")
 }
 
 fn no_index(collection: &str, field: &str) -> Finding {
@@ -55,7 +56,7 @@ fn no_index(collection: &str, field: &str) -> Finding {
 #[tokio::test]
 async fn a_complete_database_has_no_findings() {
     for name in ["fylora.toml", "fylora-sharing.toml"] {
-        let (database, schema) = (mongo().database().await, shipped_schema(name));
+        let (database, schema) = (mongo().database().await, Arc::new(shipped_schema(name)));
         full(&database, &schema).await;
         assert_eq!(findings(&database, &schema).await, []);
     }
@@ -63,7 +64,7 @@ async fn a_complete_database_has_no_findings() {
 
 #[tokio::test]
 async fn a_database_that_does_not_exist_lacks_all_collections() {
-    let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
+    let (database, schema) = (mongo().database().await, Arc::new(shipped_schema("fylora-sharing.toml")));
     let missing = |name: &str| Finding::Missing { collection: name.to_owned() };
     let all = ["files", "folders", "notes", "shares", "teams", "temporaryaccesses", "users"];
     assert_eq!(findings(&database, &schema).await, all.map(missing));
@@ -74,7 +75,7 @@ async fn a_database_that_does_not_exist_lacks_all_collections() {
 
 #[tokio::test]
 async fn an_empty_collection_is_found() {
-    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    let (database, schema) = (mongo().database().await, Arc::new(shipped_schema("fylora.toml")));
     full(&database, &schema).await;
     database.collection::<Document>("notes").delete_many(doc! {}).await.unwrap();
     let empty = Finding::Empty { collection: "notes".to_owned() };
@@ -84,7 +85,7 @@ async fn an_empty_collection_is_found() {
 
 #[tokio::test]
 async fn capped_collections_views_and_time_series_are_unsuitable() {
-    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    let (database, schema) = (mongo().database().await, Arc::new(shipped_schema("fylora.toml")));
     full(&database, &schema).await;
     for name in ["files", "folders", "notes"] {
         database.collection::<Document>(name).drop().await.unwrap();
@@ -103,7 +104,7 @@ async fn capped_collections_views_and_time_series_are_unsuitable() {
 
 #[tokio::test]
 async fn a_missing_index_is_found_with_the_command_that_creates_it() {
-    let (database, schema) = (mongo().database().await, shipped_schema("fylora-sharing.toml"));
+    let (database, schema) = (mongo().database().await, Arc::new(shipped_schema("fylora-sharing.toml")));
     full(&database, &schema).await;
     for name in ["shares", "temporaryaccesses"] {
         database.collection::<Document>(name).drop_indexes().await.unwrap();
@@ -122,7 +123,7 @@ async fn a_missing_index_is_found_with_the_command_that_creates_it() {
 
 #[tokio::test]
 async fn an_index_counts_if_it_serves_every_lookup_by_the_field() {
-    let (database, schema) = (mongo().database().await, shipped_schema("fylora.toml"));
+    let (database, schema) = (mongo().database().await, Arc::new(shipped_schema("fylora.toml")));
     full(&database, &schema).await;
     let shares = database.collection::<Document>("shares");
     let key = doc! { "file_id": 1 };
@@ -180,9 +181,9 @@ async fn the_read_role_is_enough() {
 async fn without_a_role_every_question_is_unavailable_and_none_is_denied() {
     let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
     let database = with_role(secured_mongo(), &[], &schema).await;
-    let refused = inspect(&schema, &database).await.expect_err("no role grants it");
-    assert!(refused.to_string().contains("not authorized"), "{refused}");
     let source = MongoDb::open(Arc::clone(&schema), database).await.unwrap();
+    let refused = source.inspect().await.expect_err("no role grants it");
+    assert!(refused.to_string().contains("not authorized"), "{refused}");
     let asked = Asked::new(&schema, Arc::new(source));
     let questions = [read(&schema, 1), read(&schema, 2)];
     for checked in asked.checker.check(&questions, Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await {
