@@ -92,7 +92,11 @@ impl Request {
         first_failure.map(|error| match error {
             SourceError::TimedOut if self.deadline.is_all_but_over() => Err(CheckError::DeadlineExceeded),
             SourceError::TooMuch => Err(CheckError::TooLarge),
-            error => Err(CheckError::Unavailable(error)),
+            error @ (SourceError::TimedOut
+            | SourceError::Probe(_)
+            | SourceError::Find { .. }
+            | SourceError::BrokenOff
+            | SourceError::Answer { .. }) => Err(CheckError::Unavailable(error)),
         })
     }
 

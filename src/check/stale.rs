@@ -24,7 +24,14 @@ impl Checker {
         let age_max = self.schema.permission(question.permission).stale_if_error?;
         let is_outage = match error {
             // A load of another request that broke off is no outage.
-            CheckError::Unavailable(error) => !matches!(error, SourceError::BrokenOff),
+            CheckError::Unavailable(SourceError::BrokenOff) => false,
+            CheckError::Unavailable(
+                SourceError::TimedOut
+                | SourceError::Probe(_)
+                | SourceError::Find { .. }
+                | SourceError::TooMuch
+                | SourceError::Answer { .. },
+            ) => true,
             // A short deadline is no outage, unless the probes, which are sent all the time, got no answer either.
             CheckError::DeadlineExceeded => self.freshness.required_moment(arrived.minus(self.staleness_max)).is_none(),
             CheckError::ForeignToken { .. } | CheckError::FutureToken | CheckError::TooLarge => false,

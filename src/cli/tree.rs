@@ -30,10 +30,8 @@ pub(super) fn draw(response: &ExplainResponse) -> String {
 fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, lines: &mut Vec<String>) {
     let (mut headline, mut last, mut inner) = (headline(step), step, beneath(step, rest));
     while let Some((only, below)) = joined(last, inner) {
-        headline = match last.step() {
-            Step::Not => format!("{headline} {}", self::headline(only)),
-            _ => format!("{headline}: {}", self::headline(only)),
-        };
+        let separator = if last.step() == Step::Not { " " } else { ": " };
+        headline = format!("{headline}{separator}{}", self::headline(only));
         (last, inner) = (only, below);
     }
     let why = match step.reason() {
@@ -64,7 +62,14 @@ fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Expla
     let fits = match step.step() {
         Step::Not => true,
         Step::Permission => matches!(only.step(), Step::All | Step::Any | Step::Not),
-        _ => false,
+        Step::Unspecified
+        | Step::Question
+        | Step::Gate
+        | Step::Document
+        | Step::Relation
+        | Step::Edge
+        | Step::All
+        | Step::Any => false,
     };
     (is_only && fits).then_some((only, rest))
 }

@@ -16,13 +16,12 @@ use crate::{
 
 /// The value as an id of the given form; none if the value has another type.
 pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Option<Id> {
-    match (form, value) {
-        (IdForm::ObjectId, Bson::ObjectId(id)) => Some(Id::ObjectId(id.bytes())),
-        (IdForm::String, Bson::String(text)) if is_secret => Some(Id::digest(text)),
-        (IdForm::String, Bson::String(text)) => Some(Id::String(text.as_str().into())),
-        (IdForm::Integer, value) => whole_number(value).map(Id::Integer),
-        (IdForm::Uuid, value) => uuid(value).map(Id::Uuid),
-        _ => None,
+    match form {
+        IdForm::ObjectId => value.as_object_id().map(|id| Id::ObjectId(id.bytes())),
+        IdForm::String if is_secret => value.as_str().map(Id::digest),
+        IdForm::String => value.as_str().map(|text| Id::String(text.into())),
+        IdForm::Integer => whole_number(value).map(Id::Integer),
+        IdForm::Uuid => uuid(value).map(Id::Uuid),
     }
 }
 

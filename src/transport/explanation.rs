@@ -62,7 +62,7 @@ impl Writer<'_> {
         let relation = match tree.step {
             Step::Gate { relation, .. } | Step::Relation { relation, .. } => Some(relation),
             Step::Walk { edge, .. } => Some(edge),
-            _ => None,
+            Step::Question | Step::Absent { .. } | Step::Permission { .. } | Step::Not | Step::All | Step::Any => None,
         };
         if let Some(relation) = relation {
             step.grants = self.grants(relation, &tree.grants);
