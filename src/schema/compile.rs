@@ -50,17 +50,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
             relations.extend(compiler.relation(kind, declaration, relation));
         }
         for permission in &declaration.permissions {
-            compiler.permission = &permission.name.text;
-            let expression = permission.syntax.as_ref().and_then(|syntax| compiler.expression(kind, syntax));
-            let name = permission.name.text.as_str().into();
-            let PermissionDeclaration { private, stale_if_error, .. } = *permission;
-            permissions.extend(expression.map(|expression| Permission {
-                name,
-                resource: kind,
-                expression,
-                private,
-                stale_if_error,
-            }));
+            permissions.extend(compiler.permission(kind, permission));
         }
         let members = compiler.names.by_name(kind);
         resources.push(ResourceType {
@@ -322,6 +312,17 @@ impl<'a> Compiler<'a> {
             until: None,
             required: false,
             negated: false,
+        })
+    }
+
+    fn permission(&mut self, kind: ResourceTypeId, declaration: &'a PermissionDeclaration) -> Option<Permission> {
+        self.permission = &declaration.name.text;
+        Some(Permission {
+            name: declaration.name.text.as_str().into(),
+            resource: kind,
+            expression: self.expression(kind, declaration.syntax.as_ref()?)?,
+            private: declaration.private,
+            stale_if_error: declaration.stale_if_error,
         })
     }
 
