@@ -24,11 +24,11 @@ pub const DEPTH_MAX: usize = 32;
 /// The maximal number of nodes of a check: relations, permissions and resources that it looks at.
 pub const NODES_MAX: usize = 10_000;
 
-/// This many grants of one relation count as one more node.
+/// How many grants of one relation count as one more node.
 const GRANTS_A_NODE: usize = 64;
 
-/// After this many nodes a check memoizes values, so that a resource that is reached twice is computed once. For smaller
-/// checks a memo costs more than it saves.
+/// The number of nodes after which a check memoizes values, so that a resource that is reached twice is computed once. For
+/// smaller checks a memo costs more than it saves.
 const MEMO_AFTER: usize = 64;
 
 /// The facts that an evaluation can use.

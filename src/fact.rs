@@ -191,7 +191,7 @@ impl Fact {
         &self.head().id
     }
 
-    /// The moment at which the source was read. The fact is exactly the truth of that moment.
+    /// The moment at which the source was read. The fact is exactly the state at that moment.
     #[must_use]
     pub fn stamp(&self) -> Moment {
         self.head().stamp
@@ -292,7 +292,7 @@ impl Fact {
     }
 }
 
-/// The memory that the allocator takes for an allocation of this many bytes: one word more, rounded up to a multiple of two
+/// The memory that the allocator uses for an allocation of this many bytes: one word more, rounded up to a multiple of two
 /// words, and at least four words.
 fn allocated(bytes: usize) -> usize {
     const WORD: usize = size_of::<usize>();

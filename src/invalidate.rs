@@ -17,12 +17,12 @@ use crate::{
     telemetry::{ChangeMetrics, Via},
 };
 
-/// What a caller names as outdated: facts of it are read again.
+/// What a caller declares outdated; its facts are read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outdated {
     /// Everything.
     All,
-    /// Only what is listed here.
+    /// Only the listed items.
     These {
         /// Resources: every fact that is looked up by one of their ids is outdated.
         resources: Vec<Resource>,

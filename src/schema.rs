@@ -84,7 +84,7 @@ pub enum Member {
 pub enum Owner {
     /// A resource type.
     Resource(ResourceTypeId),
-    /// A subject type, whose gate the relation is.
+    /// A subject type; the relation is its gate.
     Subject(SubjectTypeId),
 }
 

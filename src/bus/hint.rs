@@ -50,7 +50,7 @@ struct Documents {
     ids: Vec<IdText>,
     /// The fields whose values in these documents are listed in `keys`: all by which the sender looks the collection up.
     fields: Vec<String>,
-    /// Those values, each with its field.
+    /// The values of these fields, each with its field.
     keys: Vec<(String, IdText)>,
 }
 

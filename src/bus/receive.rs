@@ -1,8 +1,8 @@
 //! What this instance receives from the others, by subscription and from the log in Redis: what is plausible is applied
 //! (docs/freshness.md, points 8 and 11).
 //!
-//! It does not notice that changes are missing because no messages arrive: `feed` does, and then reads the log or replaces
-//! the subscription. The subscriber also replaces its subscription itself when that has received nothing for a while.
+//! It does not notice missing changes when no messages arrive. `feed` notices, reads the log, and replaces the subscription
+//! if the log does not help. The subscriber also replaces its own subscription after it has received nothing for a while.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ impl Bus {
         let read = async {
             let mut pages = peers.channel.log_after(self.freshness.watermark());
             while let Some(page) = pages.next().await? {
-                // Whatever follows an implausible batch is not applied either.
+                // Batches after an implausible one are not applied either.
                 if !page.into_iter().all(|batch| self.apply_received(peers, batch)) {
                     break;
                 }

@@ -52,7 +52,7 @@ return added";
 pub struct RedisChannel {
     link: Link,
     names: Names,
-    /// Whether this instance is subscribed, as far as it knows.
+    /// Whether this instance has a subscription that it believes to work.
     is_subscribed: AtomicBool,
     /// Asks the subscriber to replace its subscription.
     resubscribe: Notify,
@@ -82,7 +82,7 @@ impl RedisChannel {
         }
     }
 
-    /// Whether this instance is subscribed, as far as it knows.
+    /// Whether this instance has a subscription that it believes to work.
     pub(super) fn is_subscribed(&self) -> bool {
         self.is_subscribed.load(Ordering::Acquire)
     }

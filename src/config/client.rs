@@ -19,7 +19,7 @@ pub struct ClientConfig {
     pub local_probes: String,
     /// The token to send.
     pub token: Option<Secret>,
-    /// The certificate authority of the server, as PEM. None: those of the system count.
+    /// The certificate authority of the server, as PEM. If `None`, the system's authorities are trusted.
     pub authority: Option<Vec<u8>>,
     /// The caller's certificate and its key, as PEM.
     pub identity: Option<(Vec<u8>, Secret)>,

@@ -39,7 +39,7 @@ const KEYS_MAX: usize = 20_000;
 /// The most bytes of facts in the queue of those to be written, by their size in memory.
 const QUEUE_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
-/// The facts in Redis. What it is to store goes through a queue to a [`RedisWriter`].
+/// The facts in Redis. Facts to be stored go through a queue to a [`RedisWriter`].
 #[derive(Debug)]
 pub struct SharedFacts {
     link: Link,

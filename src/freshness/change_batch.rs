@@ -38,7 +38,7 @@ pub struct Change {
 pub enum Changed {
     /// Possibly anything: a collection was dropped or renamed, or it is not known what changed.
     Everything,
-    /// A document, and so every fact that was made of it.
+    /// A document: every fact made from it is outdated.
     Document {
         /// Its collection.
         collection: CollectionId,

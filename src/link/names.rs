@@ -55,7 +55,7 @@ impl Names {
     pub fn fact(&self, key: &FactKey) -> Vec<u8> {
         let mut name = self.facts.clone();
         let FactKey { lookup, id } = key;
-        // The form and the lookup, in as few bytes as possible; then the id, whose form gives its length, or which ends the key.
+        // The form and the lookup, in as few bytes as possible; then the id. Its form gives its length, or the id ends the key.
         let form: u32 = match id {
             Id::ObjectId(_) => 0,
             Id::Integer(_) => 1,

@@ -85,7 +85,7 @@ impl fmt::Debug for Caller {
 pub enum Callers {
     /// Anybody who reaches the port may call.
     Anyone,
-    /// Only these may, each with its token. Entries of the same name are one caller with several tokens, for rotation.
+    /// Only these callers, each with its token. Entries of the same name are one caller with several tokens, for rotation.
     Known(Arc<[Caller]>),
 }
 

@@ -61,7 +61,7 @@ pub struct Apis {
     pub watch: WatchApi,
 }
 
-/// What [`serve`] serves, where and to whom.
+/// The listeners, services and limits of [`serve`].
 pub struct Serving {
     /// The port.
     pub listener: TcpListener,

@@ -17,8 +17,8 @@ const ALLOWANCE_DIVISOR: u64 = 16;
 /// The most that one report allows, in bytes.
 pub(super) const ALLOWANCE_BYTES_MAX: u64 = 256 * 1_024;
 
-/// The least that one report allows, in bytes. Less counts as nothing, as it would only lead to more questions for the
-/// server.
+/// The least that one report allows, in bytes. A smaller allowance counts as 0, because it would only cause more `INFO`
+/// commands.
 const ALLOWANCE_BYTES_MIN: u64 = 4 * 1_024;
 
 /// The bytes that may be written, according to the server's last report.

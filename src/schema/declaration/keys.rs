@@ -8,7 +8,7 @@ use super::{
 };
 use crate::schema::error::SchemaError;
 
-/// A key, the keys of which it requires one, and the help if there is none.
+/// A key, the keys of which it requires at least one, and the help if all are missing.
 const REQUIREMENTS: [(&str, &[&str], &str); 10] = [
     ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\""),
     ("by", &["collection"], "name the collection that is looked up by it, for example: collection = \"shares\""),

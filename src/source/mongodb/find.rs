@@ -1,6 +1,6 @@
 //! Documents read by key with `find`, and made into facts (docs/freshness.md, point 1).
 //!
-//! Each `find` reads at a snapshot, so that a fact is exactly the truth of its stamp. Caches no fact.
+//! Each `find` reads at a snapshot, so that a fact is exactly the state at its stamp. Caches no fact.
 
 use std::{
     collections::HashMap,
