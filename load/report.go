@@ -29,8 +29,8 @@ func (r *report) failed() bool {
 	return slices.ContainsFunc(r.results, func(result *result) bool { return len(result.Problems) > 0 })
 }
 
-// hasRoom reports whether each paced run would meet the goal even if its calls took twice as long.
-func (r *report) hasRoom() bool {
+// hasMargin reports whether each paced run would meet the goal even if its calls took twice as long.
+func (r *report) hasMargin() bool {
 	return !slices.ContainsFunc(r.results, func(result *result) bool { return result.paced && result.quantile(0.95) > goalP95/2 })
 }
 
@@ -67,7 +67,7 @@ func (r *report) write(path string) error {
 	}
 	defer file.Close()
 	err = layout.Execute(file, map[string]any{
-		"Failed": r.failed(), "HasRoom": r.hasRoom(), "Results": r.tiles(), "Sections": r.sections(), "Answers": r.answers(), "Facts": r.Facts,
+		"Failed": r.failed(), "HasMargin": r.hasMargin(), "Results": r.tiles(), "Sections": r.sections(), "Answers": r.answers(), "Facts": r.Facts,
 		"Questions": thousands(r.questions), "Server": r.server, "Calls": thousands(r.calls()),
 		"When": started.UTC().Format("2 January 2006, 15:04 UTC"), "Took": time.Since(started).Round(time.Second).String(),
 	})
