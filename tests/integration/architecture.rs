@@ -13,11 +13,13 @@ mod vocabulary;
 
 use std::{cell::OnceCell, fs, path::Path, process::Command};
 
-use circles::dependencies_have_no_circle;
+use circles::{dependencies_have_no_circle, imports_name_each_item};
 use paths::{Found, Named};
 use references::{citations_resolve, links_resolve, proof_names_what_exists};
 use text::Rust;
-use vocabulary::{identifiers_use_the_vocabulary, names_use_the_vocabulary, prose_uses_the_vocabulary};
+use vocabulary::{
+    identifiers_use_the_vocabulary, names_use_the_vocabulary, prose_uses_the_vocabulary, vocabulary_exceptions_are_used,
+};
 
 /// The modules in reading order: each uses only those above it.
 const ORDER: [&str; 20] = [
@@ -353,7 +355,7 @@ fn files_are_tidy(files: &[File]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
         if !file.text.starts_with("//!") {
-            wrong.push(file.wrong(1, "a file opens with `//!`", "say what the file is, then what it does not do"));
+            wrong.push(file.wrong(1, "a file opens with `//!`", "state what the file is, then what it does not do"));
         }
         if file.path.ends_with("/mod.rs") {
             let name = file.path.trim_end_matches("/mod.rs");
@@ -391,9 +393,10 @@ fn words_are_absent(files: &[File]) -> Vec<String> {
 
 type Rule = fn(&[File]) -> Vec<String>;
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 15] = [
     imports_point_up,
     dependencies_have_no_circle,
+    imports_name_each_item,
     fences_hold,
     pure_modules_are_pure,
     only_the_command_line_prints,
@@ -402,6 +405,7 @@ const RULES: [Rule; 13] = [
     identifiers_use_the_vocabulary,
     names_use_the_vocabulary,
     prose_uses_the_vocabulary,
+    vocabulary_exceptions_are_used,
     links_resolve,
     citations_resolve,
     proof_names_what_exists,

@@ -6,8 +6,8 @@ mod references;
 mod vocabulary;
 
 use super::{
-    File, MACHINES, Rule, dependencies_have_no_circle, fences_hold, files_are_tidy, imports_point_up,
-    only_the_command_line_prints, pure_modules_are_pure, words_are_absent,
+    File, MACHINES, Rule, dependencies_have_no_circle, fences_hold, files_are_tidy, imports_name_each_item,
+    imports_point_up, only_the_command_line_prints, pure_modules_are_pure, words_are_absent,
 };
 
 /// A library of three modules, and one more file.
@@ -160,6 +160,25 @@ fn a_file_and_its_parts_may_use_each_other() {
     ] {
         assert_eq!(circles(parent, [a, b, ""]), Vec::<String>::new(), "{a}\n{b}");
     }
+}
+
+#[test]
+fn an_import_of_all_names_is_seen() {
+    let rule: Rule = imports_name_each_item;
+    for (code, path) in [
+        ("pub use child::*;", "child::*"),
+        ("use super::*;", "crate::*"),
+        ("fn f() { use super::{a::A, b::*}; }", "crate::b::*"),
+        ("use self::inner::*;", "crate::source::inner::*"),
+        ("pub(crate) use std::io::prelude::*;", "std::io::prelude::*"),
+    ] {
+        let wrong = format!("src/source.rs:2: `{path}` hides");
+        assert_seen(rule, "src/source.rs", &format!("//! S.\n{code}"), &[&wrong]);
+    }
+    let clean = "//! S.\nuse super::app;\nconst N: u8 = 2 * 3;\n#[cfg(test)]\nmod tests {\n  use super::*;\n}";
+    assert_seen(rule, "src/source.rs", clean, &[]);
+    assert_seen(rule, "src/source/tests.rs", "//! S.\nuse super::*;", &[]);
+    assert_seen(rule, "tests/integration/one.rs", "//! S.\nuse super::*;", &[]);
 }
 
 #[test]

@@ -40,6 +40,19 @@ pub(super) fn dependencies_have_no_circle(files: &[File]) -> Vec<String> {
     wrong
 }
 
+/// No import and no re-export of the library stands for all names of a module, except in unit tests: it would hide which
+/// files a file depends on, also from the rule above.
+pub(super) fn imports_name_each_item(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for Source { file, named } in Sources::of(files).0.values() {
+        for Import { found, .. } in named.imports.iter().filter(|import| import.name == "*") {
+            let what = format!("`{}::*` hides what it imports", found.path.join("::"));
+            wrong.push(file.wrong(found.line, &what, "name each item"));
+        }
+    }
+    wrong
+}
+
 /// For each module the siblings that it depends on, each with the first file and line that name it.
 type Siblings<'a> = BTreeMap<String, BTreeMap<String, (&'a File, usize)>>;
 
@@ -116,10 +129,10 @@ impl<'a> Sources<'a> {
         let named = &self.0[module].named;
         let is_used = |name: &str| named.code.iter().any(|found| found.path[0] == name);
         let imports = named.imports.iter().filter(|import| !import.is_exported || is_used(&import.name));
-        let imported = imports.filter_map(|Import { found, name, .. }| {
+        let imported = imports.filter_map(|Import { found, .. }| {
             let target = self.target(module, &found.path, 0)?;
             // What the code names of an imported module counts, not the import.
-            (!target.is_module || name == "*").then_some((target.module, found.line))
+            (!target.is_module).then_some((target.module, found.line))
         });
         let inline = named.code.iter().filter(|found| found.path.len() > 1).filter_map(|found| {
             let target = self.target(module, &found.path, 0)?;

@@ -13,6 +13,20 @@ use super::{
 const DIRECTORIES: [&str; 12] =
     [".ci", ".github", "src", "tests", "benches", "docs", "proto", "schemas", "examples", "deploy", "scripts", "load"];
 
+/// Files of the root whose names are references too. A `.toml` file that is not listed may be anybody's schema.
+const ROOT: [&str; 10] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "clippy.toml",
+    "compose.yaml",
+    "deny.toml",
+    "render.yaml",
+    "rustfmt.toml",
+];
+
 /// The page whose points are numbered, and which "point 4" means where no other page is named.
 const POINTS: &str = "docs/freshness.md";
 
@@ -234,6 +248,9 @@ pub(super) fn citations_resolve(files: &[File]) -> Vec<String> {
 fn is_cited(repository: &Repository<'_>, file: &File, path: &str) -> bool {
     let is_inside = path.split_once('/').is_some_and(|(first, rest)| DIRECTORIES.contains(&first) && !rest.is_empty());
     if is_inside {
+        return repository.meant(file, path).is_some();
+    }
+    if ROOT.contains(&path) {
         return repository.meant(file, path).is_some();
     }
     let is_rust = path.strip_suffix(".rs").is_some_and(|name| !name.is_empty());

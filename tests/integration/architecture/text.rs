@@ -99,6 +99,57 @@ impl Reader<'_> {
     }
 }
 
+/// The identifiers of a program, a template or a protobuf file. None for other files.
+pub(super) fn identifiers(file: &File) -> Vec<Piece> {
+    match Path::new(&file.path).extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
+        "rs" => file.rust().map(|rust| rust.identifiers.clone()).unwrap_or_default(),
+        "proto" | "go" | "mjs" | "js" | "ts" => identifiers_of(&file.text, "//"),
+        "py" => identifiers_of(&file.text, "#"),
+        // The code of a template is between `{{` and `}}`.
+        "html" => {
+            let actions = file.text.match_indices("{{").filter_map(|(start, _)| {
+                let line = file.text[..start].matches('\n').count();
+                let code = file.text[start..].split("}}").next()?;
+                Some((line, identifiers_of(code, "//")))
+            });
+            actions
+                .flat_map(|(above, found)| found.into_iter().map(move |piece| (above, piece)))
+                .map(|(above, piece)| Piece { line: above + piece.line, ..piece })
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The identifiers of code, outside of its strings and of its comments, which begin with a mark and end with their line.
+fn identifiers_of(code: &str, comment: &str) -> Vec<Piece> {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let (mut found, mut line, mut rest) = (Vec::new(), 1, code);
+    while let Some(first) = rest.chars().next() {
+        let length = if rest.starts_with(comment) {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if matches!(first, '"' | '\'' | '`') {
+            // A quote after a backslash does not end a string.
+            let mut is_escaped = false;
+            let end = rest.char_indices().skip(1).find(|(_, letter)| {
+                let ends = *letter == first && !is_escaped;
+                is_escaped = *letter == '\\' && !is_escaped;
+                ends
+            });
+            end.map_or(rest.len(), |(place, quote)| place + quote.len_utf8())
+        } else if is_part(first) {
+            let length = rest.find(|letter| !is_part(letter)).unwrap_or(rest.len());
+            found.push(Piece::new(line, &rest[..length]));
+            length
+        } else {
+            first.len_utf8()
+        };
+        line += rest[..length].matches('\n').count();
+        rest = &rest[length..];
+    }
+    found
+}
+
 /// The words of an identifier in `snake_case` or `CamelCase`, in lower case.
 pub(super) fn words_of(identifier: &str) -> Vec<String> {
     let letters: Vec<char> = identifier.chars().collect();

@@ -1,138 +1,112 @@
 //! The vocabulary (docs/glossary.md): the terms that it has replaced do not return, in identifiers, in names of files,
 //! metrics and messages, and in prose.
 //!
-//! The terms are data, and each exception states its reason. Does not judge whether a sentence is readable.
+//! `terms` has the terms, and exceptions with their reasons. Does not judge whether a sentence is readable.
+
+mod terms;
 
 use std::collections::HashSet;
 
 use super::{
-    File, has_extension,
-    text::{Piece, prose, words_of},
+    File,
+    text::{Piece, identifiers, prose, words_of},
 };
+use terms::{DATA, EXCEPTIONS, LETTERS, METRICS, NAMES, PHRASES, PROSE, TYPES, Terms};
 
-/// Retired terms, and what to use instead. Terms of several words are written with spaces.
-type Terms = [(&'static [&'static str], &'static str)];
-
-/// Terms that occur in no name.
-const NAMES: &Terms = &[
-    (&["said", "says", "say", "saying"], "output, message, text, reports; for the bus: published, publish"),
-    (&["heard", "hear", "hears", "hearer", "hearing"], "received, applied; receive, apply"),
-    (&["told", "tell", "tells", "teller", "telling"], "notified, published; notify, publish"),
-    (&["speak", "speaks", "speaker", "spoke"], "leader, leads, publishes"),
-    (&["ear"], "subscriber, subscription"),
-    (&["wire"], "Redis channel, codec, or the protocol's name"),
-    (&["news"], "update, change batch"),
-    (&["watched"], "tracked facts, or the name of the collections that are followed"),
-    (&["statement", "statements"], "change batch"),
-    (&["horizon"], "watermark, progress"),
-    (&["demand", "demands", "demanded", "demanding"], "consistency; required"),
-    (&["need", "needs", "needed"], "freshness requirement; required, wanted, missing"),
-    (&["flight", "flights"], "in-flight load, load"),
-    (&["boarding", "boarded", "fare", "seat", "seats", "landed", "landing"], "join, loader, waiter, load result"),
-    (&["held", "at hand"], "cached fact, request facts, available facts"),
-    (&["remembered", "remember", "remembers"], "cached, cache"),
-    (&["seldom", "vitals", "filling"], "rate-limited log, health monitor, Redis writer"),
-    (&["room", "rooms"], "write budget, capacity, free space"),
-    (&["reading", "readings"], "sampled metric; a verb for what is read"),
-    (&["sound", "soundness", "arrange"], "valid, validate; plan"),
-    (&["mistake", "mistakes"], "schema error, configuration error"),
-    (&["greet", "greeting"], "handshake, protocol preface"),
-    (&["stranger", "strangers"], "unauthenticated or unidentified client, other client"),
-    (&["farewell"], "graceful shutdown, drain"),
-];
-
-/// Phrases in which a term of [`NAMES`] or [`PROSE`] has its ordinary meaning, each with the reason.
-const PHRASES: &[(&str, &str)] = &[
-    ("in flight", "the usual term for a load or a call that has not returned"),
-    ("one statement per sentence", "a statement of prose, not one about changes"),
-];
-
-/// Terms that prose does not use. Ordinary words such as "need" and "say" are no terms there.
-const PROSE: &Terms = &[
-    (&["speaker", "speakers", "speaks for all", "term of office"], "leader, lease, term"),
-    (&["horizon"], "watermark"),
-    (&["statement", "statements"], "change batch"),
-    (&["flight", "flights", "boarding", "fare", "fares", "seat", "seats"], "in-flight load, loader, waiter"),
-    (&["at hand", "remembered fact", "remembered facts", "held fact", "held facts"], "cached fact, request facts"),
-    (&["vitals"], "health monitor"),
-    (&["speaks for", "is told", "was told"], "leads, is notified: name who notifies whom"),
-    (&["soundness"], "validation"),
-    (&["mistake", "mistakes"], "schema error, configuration error"),
-    (&["stranger", "strangers"], "unauthenticated or unidentified client, other client"),
-    (&["farewell", "greeting"], "graceful shutdown, handshake"),
-    (&["design section", "first design", "design sections"], "a reference to ARCHITECTURE.md or to a file of docs"),
-];
-
-/// Letters that stood for moments, and what to write instead.
-const LETTERS: [(&str, &str); 2] = [("W", "the watermark"), ("X", "the newest moment")];
-
-/// Where a term or a letter may occur all the same: the start of the path, the term and the reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("CHANGELOG.md", "speaker", "the old name of a metric, for those who have it on a dashboard"),
-    ("CHANGELOG.md", "flight", "the same"),
-    ("CHANGELOG.md", "flights", "the same"),
-];
-
-/// Files whose metrics and labels are names.
-const METRICS: [&str; 3] = ["docs/metrics.md", "deploy/alerts.yml", "deploy/grafana/dashboards/permcached.json"];
-
-/// No identifier of Rust or protobuf code contains a retired term.
-pub(super) fn identifiers_use_the_vocabulary(files: &[File]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut right = HashSet::new();
-    for file in files {
-        let of_proto = if has_extension(&file.path, "proto") { code_of_proto(&file.text) } else { Vec::new() };
-        for Piece { line, text } in file.rust().map_or(&of_proto, |rust| &rust.identifiers) {
-            if right.contains(text) {
-                continue;
-            }
-            let found = retired(file, *line, text, "identifier");
-            if found.is_empty() {
-                right.insert(text.clone());
-            }
-            wrong.extend(found);
-        }
-    }
-    wrong
+/// A retired term in a file.
+struct Finding<'a> {
+    file: &'a File,
+    line: usize,
+    what: String,
+    term: &'static str,
+    instead: &'static str,
 }
 
-/// The parts of a protobuf file outside of comments, word by word.
-fn code_of_proto(text: &str) -> Vec<Piece> {
-    let code = text.lines().zip(1..).map(|(text, line)| (text.split("//").next().unwrap_or_default(), line));
-    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
-    code.flat_map(|(text, line)| {
-        text.split(move |letter| !is_letter(letter)).map(move |text| Piece { line, text: text.to_owned() })
-    })
-    .collect()
+impl Finding<'_> {
+    fn is_exception(&self, (path, term, _): &(&str, &str, &str)) -> bool {
+        self.file.path.starts_with(path) && self.term == *term
+    }
+}
+
+/// The messages about findings that are no exceptions.
+fn messages(found: Vec<Finding<'_>>) -> Vec<String> {
+    let is_wrong = |finding: &Finding<'_>| !EXCEPTIONS.iter().any(|exception| finding.is_exception(exception));
+    let message = |Finding { file, line, what, instead, .. }: Finding<'_>| {
+        file.wrong(line, &what, &format!("write: {instead} (docs/glossary.md)"))
+    };
+    found.into_iter().filter(is_wrong).map(message).collect()
+}
+
+/// No identifier of a program, a template or a protobuf file contains a retired term.
+pub(super) fn identifiers_use_the_vocabulary(files: &[File]) -> Vec<String> {
+    messages(in_identifiers(files))
+}
+
+fn in_identifiers(files: &[File]) -> Vec<Finding<'_>> {
+    let mut found = Vec::new();
+    // Most identifiers occur often.
+    let mut clean = HashSet::new();
+    for file in files {
+        for Piece { line, text } in identifiers(file) {
+            if clean.contains(&text) {
+                continue;
+            }
+            let mut terms = retired(file, line, &text, "identifier");
+            if let Some((term, instead)) = TYPES.into_iter().find(|(name, _)| text == *name && file.is_rust()) {
+                let what = format!("the identifier `{text}` is retired");
+                terms.push(Finding { file, line, what, term, instead });
+            }
+            if terms.is_empty() {
+                clean.insert(text);
+            }
+            found.extend(terms);
+        }
+    }
+    found
 }
 
 /// No file, directory, metric, label, or word that the program outputs as a name contains a retired term.
 pub(super) fn names_use_the_vocabulary(files: &[File]) -> Vec<String> {
-    let mut wrong = Vec::new();
+    messages(in_names(files))
+}
+
+fn in_names(files: &[File]) -> Vec<Finding<'_>> {
+    let mut found = Vec::new();
     for file in files {
-        wrong.extend(file.path.split('/').flat_map(|name| retired(file, 1, name, "file name")));
-        if let Some(rust) = file.rust() {
-            for Piece { line, text } in &rust.strings {
-                let name = text.trim_matches(|letter: char| !letter.is_ascii_alphabetic());
-                let is_name = name.chars().all(|letter| letter.is_ascii_lowercase() || matches!(letter, '_' | '-'));
-                if is_name && (file.path.starts_with("src/") || name.starts_with("permcached_")) {
-                    wrong.extend(retired(file, *line, name, "name"));
-                }
-            }
-        } else if METRICS.contains(&file.path.as_str()) {
+        found.extend(file.path.split('/').flat_map(|name| retired(file, 1, name, "file name")));
+        for Piece { line, text } in strings(file) {
+            let name = text.trim_matches(|letter: char| !letter.is_ascii_alphabetic());
+            let is_name = name.chars().all(|letter| letter.is_ascii_lowercase() || matches!(letter, '_' | '-'));
+            let whole = Some(name).filter(|name| is_name && !name.contains('_') && file.path.starts_with("src/"));
+            let names = whole.into_iter().chain(metric_names(&text));
+            found.extend(names.flat_map(|name| retired(file, line, name, "name")));
+        }
+        if METRICS.contains(&file.path.as_str()) {
             for (text, line) in file.text.lines().zip(1..) {
-                wrong.extend(metric_names(text).into_iter().flat_map(|name| retired(file, line, name, "name")));
+                found.extend(metric_names(text).into_iter().flat_map(|name| retired(file, line, name, "name")));
             }
         }
     }
-    wrong
+    found
 }
 
-/// The names in a line with metrics: what has an underscore, and the names and values of labels.
+/// The string literals of a Rust file, unless they are data.
+fn strings(file: &File) -> impl Iterator<Item = Piece> {
+    let is_data = DATA.iter().any(|(path, _)| file.path.starts_with(path));
+    Some(file).filter(|_| !is_data).into_iter().flat_map(all_strings)
+}
+
+/// The string literals of a Rust file, with a space for each line break.
+fn all_strings(file: &File) -> impl Iterator<Item = Piece> {
+    let strings = file.rust().into_iter().flat_map(|rust| &rust.strings);
+    strings.map(|piece| Piece { line: piece.line, text: piece.text.replace("\\n", " ") })
+}
+
+/// The names in a text with metrics: what has an underscore, and the names and values of labels.
 fn metric_names(text: &str) -> Vec<&str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let names = text.split(|letter| !is_part(letter)).filter(|name| name.contains('_'));
-    // In JSON the quotes of a value are escaped.
+    // In JSON and in string literals the quotes of a value are escaped.
     let marks = ["=\"", "=~\"", "=\\\"", "=~\\\""];
     let values = marks.into_iter().flat_map(|mark| text.match_indices(mark)).flat_map(|(place, mark)| {
         let label = text[..place].rsplit(|letter| !is_part(letter)).next();
@@ -142,36 +116,78 @@ fn metric_names(text: &str) -> Vec<&str> {
     names.chain(values.flatten()).collect()
 }
 
-/// No comment, no manual and no message of the program contains a retired term.
+/// No comment, no manual, and no message of the program, its tests and its benchmarks contains a retired term.
 pub(super) fn prose_uses_the_vocabulary(files: &[File]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for file in files.iter().filter(|file| !file.path.ends_with(".fr.md")) {
+    messages(in_prose(files))
+}
+
+fn in_prose(files: &[File]) -> Vec<Finding<'_>> {
+    let mut found = Vec::new();
+    for file in files {
         let prose: Vec<Piece> = prose(file).iter().flat_map(Piece::words).collect();
         for Piece { line, text } in &prose {
             if let Some((letter, instead)) = LETTERS.into_iter().find(|(letter, _)| text == letter) {
-                wrong.extend(object(file, *line, &format!("`{letter}` as a symbol"), letter, instead));
+                let what = format!("`{letter}` as a symbol");
+                found.push(Finding { file, line: *line, what, term: letter, instead });
             }
         }
-        let is_program = file.path.starts_with("src/");
-        let messages = file.rust().into_iter().filter(|_| is_program).flat_map(|rust| &rust.strings);
-        let words: Vec<Piece> = prose.into_iter().chain(messages.flat_map(Piece::words)).collect();
+        let strings = strings(file).flat_map(|text| text.words().collect::<Vec<_>>());
+        let words: Vec<Piece> = prose.into_iter().chain(strings).collect();
         let lower: Vec<String> = words.iter().map(|word| word.text.to_lowercase()).collect();
         for (term, place, instead) in occurrences(&lower, PROSE) {
-            wrong.extend(object(file, words[place].line, &format!("the term \"{term}\""), term, instead));
+            let what = format!("the term \"{term}\"");
+            found.push(Finding { file, line: words[place].line, what, term, instead });
         }
     }
-    wrong
+    found
 }
 
-/// What is wrong with a name.
-fn retired(file: &File, line: usize, name: &str, kind: &str) -> Vec<String> {
+/// Every exception has a place that would break a rule without it, and every phrase occurs.
+pub(super) fn vocabulary_exceptions_are_used(files: &[File]) -> Vec<String> {
+    let found: Vec<Finding<'_>> = [in_identifiers, in_names, in_prose].iter().flat_map(|rule| rule(files)).collect();
+    let mut unused = Vec::new();
+    for exception in EXCEPTIONS {
+        let (path, term, _) = exception;
+        if let Some(file) = files.iter().find(|file| file.path.starts_with(path))
+            && !found.iter().any(|finding| finding.is_exception(exception))
+        {
+            let what = format!("the exception for \"{term}\" is not used");
+            unused.push(file.wrong(1, &what, "remove it from EXCEPTIONS in vocabulary/terms.rs"));
+        }
+    }
+    let Some(terms) = files.iter().find(|file| file.path.ends_with("architecture/vocabulary/terms.rs")) else {
+        return unused;
+    };
+    for (phrase, _) in PHRASES {
+        let has_phrase = |file: &File| {
+            let words = file.text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+            words.collect::<Vec<_>>().join(" ").to_lowercase().contains(phrase)
+        };
+        let mut others = files.iter().filter(|file| !DATA.iter().any(|(path, _)| file.path.starts_with(path)));
+        if !others.any(has_phrase) {
+            unused.push(terms.wrong(1, &format!("the phrase \"{phrase}\" does not occur"), "remove it from PHRASES"));
+        }
+    }
+    for (path, _) in DATA {
+        let strings = files.iter().filter(|file| file.path.starts_with(path)).flat_map(all_strings);
+        let words: Vec<String> = strings.flat_map(|text| words_of(&text.text)).collect();
+        if occurrences(&words, PROSE).is_empty() && occurrences(&words, NAMES).is_empty() {
+            let what = format!("the string literals of {path} have no retired terms");
+            unused.push(terms.wrong(1, &what, "remove it from DATA"));
+        }
+    }
+    unused
+}
+
+/// The retired terms in a name.
+fn retired<'a>(file: &'a File, line: usize, name: &str, kind: &str) -> Vec<Finding<'a>> {
     let found = occurrences(&words_of(name), NAMES);
     let what = |term| format!("the {kind} `{name}` contains the retired term \"{term}\"");
-    found.into_iter().filter_map(|(term, _, instead)| object(file, line, &what(term), term, instead)).collect()
+    found.into_iter().map(|(term, _, instead)| Finding { file, line, what: what(term), term, instead }).collect()
 }
 
 /// The terms among these words, each with its place and what to use instead.
-fn occurrences<'a>(words: &[String], terms: &'a Terms) -> Vec<(&'static str, usize, &'a str)> {
+fn occurrences(words: &[String], terms: &'static Terms) -> Vec<(&'static str, usize, &'static str)> {
     let has = |place: usize, phrase: &str| {
         phrase.split(' ').enumerate().all(|(index, word)| words.get(place + index).is_some_and(|other| other == word))
     };
@@ -191,10 +207,4 @@ fn occurrences<'a>(words: &[String], terms: &'a Terms) -> Vec<(&'static str, usi
         }
     }
     found
-}
-
-/// The message, unless the file is an exception.
-fn object(file: &File, line: usize, what: &str, term: &str, instead: &str) -> Option<String> {
-    let is_excepted = EXCEPTIONS.iter().any(|(path, other, _)| file.path.starts_with(path) && *other == term);
-    (!is_excepted).then(|| file.wrong(line, what, &format!("write: {instead} (docs/glossary.md)")))
 }

@@ -222,7 +222,7 @@ async fn unusual_but_valid_input_is_answered() {
         ("a string id of 1,024 bytes", with_subject("link", &"x".repeat(1_024)), false),
         ("anonymous", check("anonymous", "read", ROADMAP), false),
         (
-            "an empty demand",
+            "an empty consistency",
             CheckRequest { consistency: Some(Consistency::default()), ..check(ALICE, "read", ROADMAP) },
             true,
         ),

@@ -56,6 +56,8 @@ fn a_citation_of_nothing_is_seen() {
         ("//! In docs/none.md.", "tests/one.rs:1: `docs/none.md` is no file"),
         ("//! In\n//! src/none/.", "tests/one.rs:2: `src/none/` is no file"),
         ("//! In `none.rs`.", "tests/one.rs:1: `none.rs` is no file"),
+        ("//! See compose.yaml.", "tests/one.rs:1: `compose.yaml` is no file"),
+        ("//! The `Makefile`, our.toml.", "tests/one.rs:1: `Makefile` is no file"),
         ("//! See docs/freshness.md, point 3.", "tests/one.rs:1: `point 3` is no point of docs/freshness.md"),
         ("//! Points 1, 2 and\n//! 14.", "tests/one.rs:1: `point 14` is no point of docs/freshness.md"),
         ("//! Points 1 to 4.", "tests/one.rs:1: `point 4` is no point of docs/freshness.md"),

@@ -2,11 +2,14 @@
 //!
 //! Does not check the repository itself.
 
-use super::{assert_seen, with_file};
+use super::{File, assert_seen, with_file};
 use crate::architecture::{
     Rule,
     text::{prose, words_of},
-    vocabulary::{identifiers_use_the_vocabulary, names_use_the_vocabulary, prose_uses_the_vocabulary},
+    vocabulary::{
+        identifiers_use_the_vocabulary, names_use_the_vocabulary, prose_uses_the_vocabulary,
+        vocabulary_exceptions_are_used,
+    },
 };
 
 #[test]
@@ -47,6 +50,48 @@ fn a_retired_term_in_an_identifier_is_seen() {
     assert_seen(rule, "src/one.rs", "//! O.\n\nfn what_is_at_hand() {}", &["src/one.rs:3"]);
     assert_seen(rule, "proto/a.proto", "// said\nmessage A {\n  string said = 1; // said\n}", &["proto/a.proto:3"]);
     assert_seen(rule, "docs/a.md", "`said`", &[]);
+    assert_seen(
+        rule,
+        "src/one.rs",
+        "//! O.\nstruct Line;\nfn line(a: LineNumber) {}",
+        &["src/one.rs:2: the identifier `Line`"],
+    );
+}
+
+#[test]
+fn a_retired_term_in_an_identifier_of_another_language_is_seen() {
+    let rule: Rule = identifiers_use_the_vocabulary;
+    let go = "// hasRoom\nfunc f() string {\n\treturn \"a \\\" room\" + `\nroom` + r.hasRoom()\n}";
+    assert_seen(rule, "load/a.go", go, &["load/a.go:4: the identifier `hasRoom`"]);
+    assert_seen(rule, "tests/a.mjs", "const a = 'room' // room\nlet room", &["tests/a.mjs:2"]);
+    assert_seen(rule, "tests/a.py", "\"\"\"A room.\n\"\"\"\n# room\nroom = 'room'", &["tests/a.py:4"]);
+    let template = "room\n<a>{{if .HasRoom}} with room{{end}}\n{{.Title}} {{.Room}}";
+    assert_seen(rule, "load/a.html", template, &["load/a.html:2: the identifier `HasRoom`", "load/a.html:3"]);
+}
+
+#[test]
+fn every_use_of_a_retired_identifier_is_seen_after_an_exception() {
+    let mut files = vec![File::new("CHANGELOG.md/a.rs", "//! O.\nfn flight() {}")];
+    assert_eq!(identifiers_use_the_vocabulary(&files), Vec::<String>::new());
+    files.push(File::new("src/one.rs", "//! O.\nfn flight() {}"));
+    assert_eq!(identifiers_use_the_vocabulary(&files).len(), 1);
+}
+
+#[test]
+fn an_exception_that_is_not_used_is_seen() {
+    let rule: Rule = vocabulary_exceptions_are_used;
+    assert_seen(rule, "CHANGELOG.md", "The speaker, a flight, two flights", &[]);
+    let unused = "CHANGELOG.md:1: the exception for \"speaker\" is not used";
+    assert_seen(rule, "CHANGELOG.md", "A flight, two flights", &[unused]);
+    let path = "tests/integration/architecture/vocabulary/terms.rs";
+    let mut files = with_file(path, "//! T.");
+    let wrong = rule(&files);
+    let seen =
+        ["the phrase \"in flight\"", "the phrase", "the phrase", "string literals of tests/integration/architecture/"];
+    assert!(wrong.len() == seen.len() && wrong.iter().zip(seen).all(|(wrong, seen)| wrong.contains(seen)), "{wrong:?}");
+    files.push(File::new("src/one.rs", "//! One statement\n//! per sentence.\nfn is_in_flight(reading_code: u8) {}"));
+    files.push(File::new("tests/integration/architecture/one.rs", "//! O.\nconst T: &str = \"horizon\";"));
+    assert_eq!(rule(&files), Vec::<String>::new());
 }
 
 #[test]
@@ -62,7 +107,14 @@ fn a_retired_term_in_a_name_is_seen() {
         "//! M.\nconst L: &str = \"no_room\";\nconst M: &str = \"no room\";",
         &["one.rs:2"],
     );
-    assert_seen(rule, "tests/integration/one.rs", "//! M.\nconst L: &str = \"no_room\";", &[]);
+    let text = "//! M.\nconst L: &str = \"no room\";\nconst M: &str = \"1\\npermcached_flights 2\";\n\
+                const N: &str = \"up{told=\\\"a\\\"}\";";
+    assert_seen(
+        rule,
+        "tests/integration/one.rs",
+        text,
+        &["one.rs:3: the name `permcached_flights`", "one.rs:4: the name `told`"],
+    );
     let manual = "What is said.\n| `permcached_said_total` | `reason`: `no_room` |\n";
     assert_seen(rule, "docs/metrics.md", manual, &["docs/metrics.md:2", "docs/metrics.md:2: the name `no_room`"]);
     assert_seen(
@@ -78,16 +130,36 @@ fn a_retired_term_in_a_name_is_seen() {
 #[test]
 fn a_retired_term_in_prose_is_seen() {
     let rule: Rule = prose_uses_the_vocabulary;
-    for text in
-        ["The speaker.", "a\n\nThe two speakers", "a design\nsection", "what is at hand,", "moment `W` is", "X is"]
-    {
+    for text in [
+        "The speaker.",
+        "a\n\nThe two speakers",
+        "a design\nsection",
+        "what is at hand,",
+        "moment `W` is",
+        "X is",
+        "an empty demand",
+        "on the wire",
+        "the\nnews",
+        "watched facts",
+        "it landed",
+        "facts are held",
+        "A reading",
+    ] {
         let wrong = rule(&with_file("docs/a.md", text));
         assert!(wrong.len() == 1 && wrong[0].starts_with("docs/a.md:"), "{text}: {wrong:?}");
     }
     assert_seen(rule, "docs/a.md", "In flight, in-flight and inflight. They need to say so. x, w, W3C-like: PX.", &[]);
-    assert_seen(rule, "docs/a.fr.md", "The speaker.", &[]);
-    let code = "//! A.\n/// The horizon.\nfn horizon<X>() {\n  // The\n  // first design.\n  f(\"the horizon\")\n}";
-    assert_seen(rule, "tests/integration/one.rs", code, &["one.rs:2: the term \"horizon\"", "one.rs:5"]);
+    assert_seen(
+        rule,
+        "docs/a.md",
+        "On demand, reading order, a request that demands more, two wired parts, sound.",
+        &[],
+    );
+    assert_seen(rule, "docs/a.fr.md", "Un speaker.", &["docs/a.fr.md:1"]);
+    let code = "//! A.\n/// The horizon.\nfn horizon<X>() {\n  // The\n  // first design.\n  f(\"1\\nhorizon\")\n}";
+    let seen = ["one.rs:2: the term \"horizon\"", "one.rs:6: the term \"horizon\"", "one.rs:5"];
+    assert_seen(rule, "tests/integration/one.rs", code, &seen);
+    assert_seen(rule, "tests/integration/architecture/one.rs", "//! A.\nconst M: &str = \"horizon\";", &[]);
     assert_seen(rule, "src/one.rs", "//! A.\nconst M: &str = \"a mistake\";", &["src/one.rs:2: the term \"mistake\""]);
     for path in ["proto/a.proto", "load/a.go"] {
         assert_seen(rule, path, "string mistake = 1;\nb // mistake", &[&format!("{path}:2")]);
