@@ -122,7 +122,7 @@ fn variables_that_do_not_fit_together_are_errors() {
     );
     let both = [("AUTH_TOKENS", "s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret")];
     assert!(TestEnvironment::valid(&both).errors().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
-    // Whatever other errors there are.
+    // This error is reported beside any others.
     let errors = TestEnvironment::of(&[("BIND_ADDRESS", "0.0.0.0")]).errors();
     assert!(
         errors.contains("no schema is named") && errors.contains("BIND_ADDRESS is 0.0.0.0, and callers"),

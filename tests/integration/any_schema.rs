@@ -223,7 +223,7 @@ fn beginning() -> String {
         .to_owned()
 }
 
-/// `beginning` and permissions of which each is made of the next.
+/// `beginning` and permissions, each of which refers to the next.
 fn chain(length: usize, link: impl Fn(usize) -> String) -> String {
     let links = (1..length).map(|at| format!("p{at} = \"{}\"\n", link(at + 1)));
     format!("{}{}p{length} = \"b\"\n", beginning(), links.collect::<String>())

@@ -29,7 +29,7 @@ const CONDITIONS: usize = 100;
 /// The maximal number of finds that wait for mongod while other results are compared.
 const FINDS_MAX: usize = 8;
 
-/// One condition in so many is also written to a schema and parsed.
+/// One condition in this many is also written to a schema and parsed.
 const PARSED_EVERY: usize = 4;
 
 /// The maximal number of differences that a failure shows.
@@ -165,7 +165,7 @@ async fn stored(collection: &Collection<Document>, mut documents: Vec<Document>)
     stored
 }
 
-/// For each of so many documents, whether mongod finds it.
+/// For each of the `count` documents, whether mongod finds it.
 async fn find(collection: &Collection<Document>, condition: &Condition, count: usize) -> Vec<bool> {
     let query = condition.to_query();
     let batch_max = u32::try_from(count + 1).unwrap();

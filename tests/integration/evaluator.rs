@@ -87,7 +87,7 @@ fn the_evaluator_agrees_with_a_naive_one_about_cycles() {
     }
 }
 
-/// Runs so many cases, or more if the environment says so. Returns what occurred, and the number of cases.
+/// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.
 fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
     let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
     let default = Config::default();

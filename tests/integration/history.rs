@@ -2,8 +2,8 @@
 //! killed, frozen, cut off and reset. Writers change documents, checkers ask several instances in every consistency mode, and
 //! the judge compares each answer with the history of acknowledged writes.
 //!
-//! Does not control the timing. What writers write, what checkers ask and which faults occur follows from one seed; when it
-//! happens depends on the machine. In reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `instances`,
+//! Does not control the timing. One seed (`CHAOS_SEED`) determines the writes, the questions and the faults; when they happen
+//! depends on the machine. In reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `instances`,
 //! `run`, `writers`, `checkers`, `tally`, `faults`.
 
 mod checkers;

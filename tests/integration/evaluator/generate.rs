@@ -187,8 +187,8 @@ fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model 
     model
 }
 
-/// Gives each permission a twin with the same meaning, but with much work before it that has no effect: after so many steps
-/// the crate memoizes values.
+/// Gives each permission a twin with the same meaning, but with much work before it that has no effect: after that many
+/// steps the crate memoizes values.
 fn add_late(resource: &mut ResourceType) {
     let any_of = |names: Vec<String>| Expression::Or(names.into_iter().map(Expression::Member).collect());
     let permission = |name: String, is_private, meaning| Permission { name, meaning, is_private };

@@ -84,7 +84,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a write that was acknowledged after so many repeats.
+    /// Counts a write that was acknowledged after this number of repeats.
     pub fn wrote(&mut self, repeats: u64) {
         self.writes += 1;
         self.repeats += repeats;

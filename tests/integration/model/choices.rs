@@ -50,7 +50,7 @@ pub enum Action {
     ApplyNextPart(usize),
     /// 7. The instance opens a change stream at its watermark.
     OpenStream(usize),
-    /// 7. The stream has shown so many events in total, with a resume token of this moment. The instance publishes them.
+    /// 7. The stream has shown this many events in total, with a resume token of this moment. The instance publishes them.
     Batch(usize, usize, Moment),
     /// 11. A hint arrives: this item, or everything, has changed no later than this moment.
     Hint(usize, Option<Target>, Moment),

@@ -29,7 +29,7 @@ pub fn gone() -> Document {
     doc! { "_id": MISSING }
 }
 
-/// The date so many milliseconds after [`NOW`].
+/// The date this many milliseconds after [`NOW`].
 pub fn from_now(millis: i64) -> Bson {
     Bson::DateTime(DateTime::from_millis(NOW + millis))
 }

@@ -95,7 +95,7 @@ impl Asked {
         self.checker.check_at(questions, Consistency::FullyConsistent, deadline, move || now).await
     }
 
-    /// The value of a metric in the format of `/metrics`: of the first series with this name and these labels.
+    /// The value of a metric of the service, as [`counted`] finds it.
     pub fn metric(&self, series: &str) -> u64 {
         counted(&self.metrics, series)
     }

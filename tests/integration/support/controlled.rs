@@ -113,7 +113,7 @@ impl ControlledSource {
         *self.closed.lock().expect("no panic before") = (loads, closed);
     }
 
-    /// Waits until so many loads wait at the gate.
+    /// Waits until this many loads wait at the gate.
     pub async fn wait_for(&self, loads: usize) {
         let mut waiting = self.waiting.subscribe();
         in_the_end(waiting.wait_for(|waiting| *waiting >= loads)).await.expect("the gate is there");
@@ -139,7 +139,7 @@ impl ControlledSource {
         self.probes.load(Ordering::SeqCst)
     }
 
-    /// Waits until there were so many probes.
+    /// Waits until there were this many probes.
     pub async fn wait_for_probes(&self, probes: usize) {
         until(|| self.probes() >= probes).await;
     }
