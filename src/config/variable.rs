@@ -74,7 +74,7 @@ variables! {
     }
     "The port" {
         PORT ["--port"] = "50051": "the port; `0` takes a free one";
-        BIND_ADDRESS ["--bind"]: "the address to listen on; not set, it is `0.0.0.0` if callers are authenticated or `ALLOW_ANONYMOUS` is `true`, else `127.0.0.1`";
+        BIND_ADDRESS ["--bind"]: "the address to listen on; if unset, it is `0.0.0.0` if callers are authenticated or `ALLOW_ANONYMOUS` is `true`, else `127.0.0.1`";
         PROBE_PORT: "a second port, without TLS, that only serves gRPC health, `/healthz`, `/readyz` and `/metrics`";
         TLS_CERT_FILE: "the certificate chain of the port, as PEM; if set, the port accepts TLS only. A changed file is read again within a minute";
         TLS_KEY_FILE: "its private key, as PEM";
@@ -89,7 +89,7 @@ variables! {
     }
     "Limits" {
         MAX_REQUESTS = "1024": "how many requests are handled at once, from `1` to `100000`; further ones get `RESOURCE_EXHAUSTED`";
-        MAX_CALLER_REQUESTS: "how many of them may be one caller's, so that others are still served; not set, it is three quarters";
+        MAX_CALLER_REQUESTS: "how many of them may be one caller's, so that others are still served; if unset, it is three quarters";
         MAX_CONNECTIONS = "10000": "how many connections are open at once, from `1` to `1000000`; further ones are closed immediately";
     }
     "Several instances" {
@@ -102,12 +102,12 @@ variables! {
     "Logs and traces" {
         RUST_LOG = "info": "the filter of the log: a level, or [directives](https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html#directives)";
         LOG_DECISIONS = "0": "the share of the answers that is logged, from `0` to `1`";
-        OTEL_EXPORTER_OTLP_ENDPOINT: "the URL to which traces are sent, by OTLP over gRPC, such as `http://127.0.0.1:4317`; not set, no traces are recorded";
+        OTEL_EXPORTER_OTLP_ENDPOINT: "the URL to which traces are sent, by OTLP over gRPC, such as `http://127.0.0.1:4317`; if unset, no traces are recorded";
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "the same, with precedence over it";
     }
     "Commands that call a server" {
         AUTH_TOKEN secret: "the token to send";
-        SERVER_CA_FILE: "the certificate authority of the `https://` server, if it has its own, as PEM; not set, those of the system count";
+        SERVER_CA_FILE: "the certificate authority of the `https://` server, if it has its own, as PEM; if unset, the system's authorities are trusted";
         CLIENT_CERT_FILE: "the client certificate chain for mutual TLS, as PEM";
         CLIENT_KEY_FILE: "its private key, as PEM";
     }

@@ -12,8 +12,7 @@ use crate::{
 /// "In (from, to] exactly this has changed." A change batch is true whichever instance publishes it, and however late it
 /// arrives, so repeated and overlapping batches are harmless.
 ///
-/// Changes later than `to` may be included. They are then included again, in each batch up to the one whose `to` covers
-/// them.
+/// Changes later than `to` may be included, early. They are included once more, in the batch whose `to` covers them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChangeBatch {
     /// The start of the range, exclusive.

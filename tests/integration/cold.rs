@@ -1,4 +1,4 @@
-//! The cost of a check without cached facts. A file three folders deep takes at most five rounds. Each round sends one
+//! The cost of a check without cached facts. A file three folders deep takes at most four rounds. Each round sends one
 //! find for each lookup, all at the same time. A batch of 1,000 files in one folder takes no more rounds. The driver's
 //! command monitoring counts the finds, and shows the read concern, projection, filter and time limit of each.
 //!
@@ -27,7 +27,7 @@ use crate::support::{
     servers::mongo,
 };
 
-/// The most rounds for a file three folders deep.
+/// The bound on rounds for a file three folders deep. No case here takes more than four.
 const ROUNDS_MAX: usize = 5;
 
 /// How many files the batch asks about.
@@ -121,7 +121,7 @@ fn lookup_of(find: &Document) -> (String, Vec<Bson>) {
     (format!("{} by {field}", find.get_str("find").unwrap()), keys)
 }
 
-/// At most five rounds, one find per lookup in each, all sent before the first comes back, and no key asked for twice.
+/// At most [`ROUNDS_MAX`] rounds, one find per lookup in each, all sent before the first comes back, and no key asked for twice.
 fn assert_cold(rounds: &[Round]) -> Vec<Vec<String>> {
     assert!(rounds.len() <= ROUNDS_MAX, "{} rounds", rounds.len());
     let mut all_keys = HashSet::new();

@@ -95,7 +95,66 @@ fn errors_of_ci(workflow: &Value) -> Vec<String> {
     errors
 }
 
-/// What a release lacks: its checks, its architectures, provenance or SBOMs.
+/// The condition of whatever a release publishes. A run that was started by hand may be on a tag too.
+const PUBLISHES: &str = "github.event_name == 'push' && github.ref_type == 'tag'";
+
+/// What publishes although nothing was pushed.
+fn errors_of_publishing(workflow: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (name, job) in jobs(workflow) {
+        if job["if"] == PUBLISHES {
+            continue;
+        }
+        let actions = ["actions/attest-build-provenance", "actions/attest-sbom", "docker/login-action"];
+        for action in actions {
+            if uses(job, action).iter().any(|step| step["if"] != PUBLISHES) {
+                errors.push(format!("{name}: {action} does not wait for a pushed tag"));
+            }
+        }
+        let push = format!("push=${{{{ {PUBLISHES} }}}}");
+        let pushes = |step: &&Value| !step["with"]["outputs"].as_str().is_some_and(|text| text.ends_with(&push));
+        if uses(job, "docker/build-push-action").iter().any(pushes) {
+            errors.push(format!("{name}: the image does not wait for a pushed tag"));
+        }
+        let runs_publisher = |step: &Value| {
+            step["run"].as_str().is_some_and(|run| run.contains("gh release") || run.contains("imagetools create"))
+        };
+        if steps(job).iter().any(runs_publisher) {
+            errors.push(format!("{name}: does not wait for a pushed tag"));
+        }
+    }
+    errors
+}
+
+/// The programs' SBOMs that a release lacks, or does not publish with checksums.
+fn errors_of_sboms(workflow: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (name, job) in jobs(workflow) {
+        let some_run =
+            |text: &str| steps(job).iter().any(|step| step["run"].as_str().is_some_and(|run| run.contains(text)));
+        if runs(job, "cargo build --locked --release --bin permcached") {
+            if !some_run("cargo cyclonedx --format json --describe binaries") {
+                errors.push(format!("{name}: the program has no SBOM"));
+            }
+            let is_uploaded = uses(job, "actions/upload-artifact").iter().any(|step| step["with"]["path"] == "dist/*");
+            let is_attested =
+                uses(job, "actions/attest-sbom").iter().any(|step| step["with"]["subject-path"] == "dist/*.tar.gz");
+            if !is_uploaded || !is_attested {
+                errors.push(format!("{name}: the program's SBOM is not uploaded and attested"));
+            }
+        }
+        if some_run("gh release create") {
+            for text in ["sha256sum -- *.tar.gz *.cdx.json >SHA256SUMS", "dist/*.cdx.json dist/SHA256SUMS"] {
+                if !some_run(text) {
+                    errors.push(format!("{name}: the release lacks the SBOMs: {text}"));
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// What a release lacks: its checks, its architectures, provenance or SBOMs. Also what it publishes without a pushed tag.
 fn errors_of_release(workflow: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     if workflow["on"]["push"]["tags"] != serde_json::json!(["v*"]) {
@@ -148,6 +207,8 @@ fn errors_of_release(workflow: &Value) -> Vec<String> {
             errors.push(format!("does not attest {subject}"));
         }
     }
+    errors.extend(errors_of_publishing(workflow));
+    errors.extend(errors_of_sboms(workflow));
     errors
 }
 
@@ -232,7 +293,8 @@ fn build(workflow: &mut Value) -> &mut Value {
 /// Removes what attests provenance from a job.
 fn drop_attestation(job: &mut Value) {
     let steps = job["steps"].as_array_mut().unwrap();
-    steps.retain(|step| !step["uses"].as_str().is_some_and(|name| name.starts_with("actions/attest-")));
+    steps
+        .retain(|step| !step["uses"].as_str().is_some_and(|name| name.starts_with("actions/attest-build-provenance@")));
 }
 
 #[test]
@@ -264,6 +326,24 @@ fn a_release_is_checked_and_has_provenance_and_sboms() {
     );
     lacks(|workflow| workflow["jobs"]["programs"]["needs"] = Value::Null, "programs: builds without the checks");
     lacks(|workflow| workflow["on"]["push"] = Value::Null, "does not start with a tag v*");
+    lacks(
+        |workflow| workflow["jobs"]["publish"]["if"] = Value::from("github.ref_type == 'tag'"),
+        "publish: does not wait for a pushed tag",
+    );
+    lacks(
+        |workflow| {
+            let steps = workflow["jobs"]["programs"]["steps"].as_array_mut().unwrap();
+            steps.retain(|step| !step["run"].as_str().is_some_and(|run| run.contains("cargo cyclonedx")));
+        },
+        "programs: the program has no SBOM",
+    );
+    lacks(
+        |workflow| {
+            let steps = workflow["jobs"]["programs"]["steps"].as_array_mut().unwrap();
+            steps.retain(|step| !step["uses"].as_str().is_some_and(|name| name.starts_with("actions/attest-sbom@")));
+        },
+        "programs: the program's SBOM is not uploaded and attested",
+    );
 }
 
 #[test]

@@ -31,7 +31,7 @@ safeguards! {
     LoaderUsesOwnRead,
     /// 2. `to` is strictly earlier than the stream's resume token.
     StrictTo,
-    /// 2. What is published early is published again, until a `to` covers it.
+    /// 2. Changes that were published early are published again, in the batch whose `to` covers them.
     EarlyChangesAgain,
     /// 2. An instance accepts a change batch only from instances that follow the same collections and fields.
     SamePipeline,
@@ -69,7 +69,7 @@ safeguards! {
     FloorFromLog,
     /// 9. An instance that starts from the log has its watermark where the log ends, not at what its probe returns.
     WatermarkFromLog,
-    /// 10. What L2 gave the request that started a load is tested again for each request that waits for it.
+    /// 10. A fact from L2 is tested again for each request that waits for the load.
     WaiterTests,
     /// 10. A fact from L2 with a stamp later than a probe is a miss.
     FutureFactIsMiss,
