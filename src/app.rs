@@ -149,7 +149,7 @@ impl App {
     /// dropped.
     ///
     /// # Errors
-    /// The source did not answer the first probe within 5 s.
+    /// The source did not answer the first probe, or the one at which the bus begins, within 5 s each.
     pub async fn start(&mut self) -> Result<JoinSet<()>, AppError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.prober.clone().run());

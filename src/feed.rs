@@ -107,8 +107,8 @@ impl Feed {
         self.bus.begin(&self.prober, deadline).await
     }
 
-    /// Follows the change stream from the watermark on, for ever, and opens it again whenever it ends. While the bus covers
-    /// all changes and this instance is not the leader, it runs no stream.
+    /// Follows the change stream for ever and opens it again whenever it ends: from the watermark on, or as a new leader from
+    /// where [`Bus::take_over`] says. While the bus covers all changes and this instance is not the leader, it runs no stream.
     pub async fn run(self) {
         let mut patience = PATIENCE;
         let mut invalidated = None;
@@ -279,9 +279,10 @@ impl Feed {
                 self.give_up_lease().await;
                 return Ended::RoleChanged;
             }
-            // For a while the log has not accepted this leader's change batches, because it ends later. So an instance that
-            // misses one does not find it in the log. Either another instance has published later moments, or the log is of
-            // another epoch. The new term starts by reading the log, which shows which of the two it is.
+            // For longer than `PATIENCE`, the log has not accepted this leader's change batches, because the log ends at their
+            // `to` or later. So an instance that misses one does not find it in the log. Either another instance has
+            // published later moments, or the log is of another epoch. The new term starts by reading the log, which shows
+            // which of the two it is.
             if now.since(was_logged) > PATIENCE
                 && let Some(lease) = &self.lease
             {

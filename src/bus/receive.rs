@@ -82,7 +82,8 @@ impl Bus {
         }
         let has_gap = batch.from > self.freshness.watermark();
         if has_gap && peers.is_following_source() {
-            // The changes happened, whatever was missed before them. Only this instance's own stream advances the watermark.
+            // The changes happened, whatever was missed before them. This batch does not advance the watermark: the instance's
+            // own stream fills the gap.
             self.apply_hint(batch.changes, epoch);
             return true;
         }

@@ -113,8 +113,9 @@ impl Freshness {
         (counts && epoch == self.epoch()).then(|| stamp.max(watermark))
     }
 
-    /// Whether a fact may lack a change that was already marked when `known` was the newest moment. That is so if its stamp
-    /// is earlier than both `known` and its mark. The mark may also be of a later change, which hides an earlier one.
+    /// Whether a fact may lack a change that was already marked when `known` was the newest moment. That may be so if its stamp
+    /// is earlier than `known` and earlier than its mark. A mark of a later change may hide that of an earlier one, so a fact
+    /// with such a mark is treated as outdated too.
     #[must_use]
     pub fn is_outdated(&self, fact: &Fact, known: Moment) -> bool {
         fact.stamp() < known && fact.stamp() < self.mark_of(fact)
