@@ -52,8 +52,8 @@ impl Probes {
         }
     }
 
-    /// A fact that is true as of this moment shows every write acknowledged before `since`. None if no probe sent at `since`
-    /// or later was answered.
+    /// Returns a moment: a fact that is true as of it shows every write acknowledged before `since`. None if no probe sent at
+    /// `since` or later was answered.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         let index = self.kept.partition_point(|kept| kept.sent < since);

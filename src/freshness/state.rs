@@ -243,8 +243,8 @@ impl Freshness {
         has_gone_back
     }
 
-    /// A fact that is true as of this moment shows every write acknowledged before `since`. None if no probe sent at `since`
-    /// or later was answered.
+    /// Returns a moment: a fact that is true as of it shows every write acknowledged before `since`. None if no probe sent at
+    /// `since` or later was answered.
     #[must_use]
     pub fn required_moment(&self, since: LocalTime) -> Option<Moment> {
         self.probes().required_moment(since)
