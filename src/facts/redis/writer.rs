@@ -55,8 +55,8 @@ pub struct RedisWriter {
     metrics: Arc<Metrics>,
     queue: mpsc::UnboundedReceiver<QueuedFact>,
     budget: WriteBudget,
-    /// The reasons that have been logged: each is logged once.
-    logged: Vec<Unwritten>,
+    /// The messages that have been logged: each is logged once.
+    logged: Vec<&'static str>,
 }
 
 /// A `SET` command, and how many bytes of Redis's memory the fact will take.
@@ -183,7 +183,7 @@ impl RedisWriter {
         if error.is_read_only() {
             self.link.renew();
         }
-        if self.is_first(reason) {
+        if self.is_first(message) {
             tracing::warn!(error = %error_chain(error), remedy, "{message}");
         }
         reason
@@ -207,16 +207,16 @@ impl RedisWriter {
             ),
             None => return,
         };
-        if self.is_first(reason) {
+        if self.is_first(message) {
             tracing::warn!(remedy, "{message}");
         }
     }
 
-    /// Whether this reason has not been logged yet. From then on it counts as logged.
-    fn is_first(&mut self, reason: Unwritten) -> bool {
-        let is_first = !self.logged.contains(&reason);
+    /// Whether this message has not been logged yet. From then on it counts as logged.
+    fn is_first(&mut self, message: &'static str) -> bool {
+        let is_first = !self.logged.contains(&message);
         if is_first {
-            self.logged.push(reason);
+            self.logged.push(message);
         }
         is_first
     }
