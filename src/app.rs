@@ -116,7 +116,7 @@ pub struct App {
     health_monitor: HealthMonitor,
 }
 
-/// What follows the changes of the source. [`App::start`] takes it, and leaves [`Follower::None`].
+/// The part that follows the changes of the source. [`App::start`] takes it, and leaves [`Follower::None`].
 enum Follower {
     /// The probes of a directory of documents.
     Documents(Receiver<ChangeBatch>),
