@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos bench load lint msrv deny
+.PHONY: help run test clients model chaos bench attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -37,7 +37,12 @@ chaos: ## check the answers while MongoDB and Redis fail, for ten minutes (docs/
 
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks
-	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked --benches
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
+		--bench evaluate --bench memory --bench redis --bench revocation --bench served
+
+# Use a quiet machine. ATTACK chooses the attacks whose names contain it: make attack ATTACK=unread
+attack: ## measure what one client can do to another: latency and peak memory (docs/performance.md)
+	cargo bench --locked --bench attack -- $(ATTACK)
 
 # Also requires Go. Installs ghz into target/load, and writes the report there.
 load: ## run the load tests, and write a report with plots (docs/load.md)

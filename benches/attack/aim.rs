@@ -1,0 +1,37 @@
+//! What an attacker aims at, and how it was answered.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+/// The ports of a server, and a count of its answers. Clones share the count.
+#[derive(Clone)]
+pub(crate) struct Aim {
+    /// The port.
+    pub(crate) address: SocketAddr,
+    /// The probe port.
+    #[expect(dead_code, reason = "for attacks on probes")]
+    pub(crate) probes: SocketAddr,
+    answers: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl Aim {
+    pub(crate) fn new(address: SocketAddr, probes: SocketAddr) -> Self {
+        Self { address, probes, answers: Arc::default() }
+    }
+
+    /// Counts an answer: a gRPC code, or what went wrong instead.
+    pub(crate) fn count(&self, answer: &str) {
+        let mut answers = self.answers.lock().expect("nobody panics");
+        *answers.entry(answer.to_owned()).or_default() += 1;
+    }
+
+    /// How often each answer was received.
+    pub(crate) fn summary(&self) -> String {
+        let answers = self.answers.lock().expect("nobody panics");
+        let all = answers.iter().map(|(answer, count)| format!("{answer}: {count}"));
+        all.collect::<Vec<_>>().join(", ")
+    }
+}
