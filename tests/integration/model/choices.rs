@@ -6,6 +6,7 @@ use permcached::freshness::Moment;
 
 use super::{
     instance::local_time,
+    neighbour::{Content, Forged},
     protocol::Protocol,
     run::{Bus, May, Tier},
     safeguards::Safeguard,
@@ -54,6 +55,10 @@ pub enum Action {
     Batch(usize, usize, Moment),
     /// 11. A hint arrives: this item, or everything, has changed no later than this moment.
     Hint(usize, Option<Target>, Moment),
+    /// 8, 9, 10, 11. The instance reads what the neighbour has written to Redis.
+    Believe(usize, Forged),
+    /// 8. A change batch without a valid code arrives. It is not believed, but counts as received.
+    CountAsReceived(usize, Moment),
     /// 4. A request arrives, finds a fact in L1 and loads the watermark.
     LoadWatermark(usize),
     /// 4. The request tests the fact that it found, and answers.
@@ -73,6 +78,9 @@ impl Protocol {
             all.push(Action::Pass);
         }
         for (i, instance) in world.instances.iter().enumerate() {
+            if self.may(May::MeetNeighbour) {
+                self.neighbour(world, i, instance, all);
+            }
             if instance.runs {
                 self.probes(world, i, instance, all);
                 self.reads(world, i, instance, all);
@@ -190,6 +198,22 @@ impl Protocol {
         }
     }
 
+    fn neighbour(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
+        // Then nothing that the neighbour makes is believed.
+        if self.keeps_all() {
+            return;
+        }
+        let is_read = |forged: &Forged| matches!(forged.content, Content::Log(_)) != instance.runs;
+        let forgeries = self.forgeries(world).into_iter();
+        let believed = forgeries.filter(|forged| is_read(forged) && !self.keeps(forged.refused_by()));
+        all.extend(believed.map(|forged| Action::Believe(i, forged)));
+        if instance.runs && !self.keeps(Safeguard::SilenceOfAuthenticMessages) {
+            all.extend(
+                until(world.database).filter(|to| *to > instance.received).map(|to| Action::CountAsReceived(i, to)),
+            );
+        }
+    }
+
     fn stream(&self, world: &World, i: usize, instance: &Instance, all: &mut Vec<Action>) {
         let Bus::Streams { batches_max } = self.run.bus else { return };
         let Some(Stream { shown, resume, .. }) = instance.stream else {
@@ -228,6 +252,6 @@ fn is_new(instance: &Instance, batch: &ChangeBatch) -> bool {
 }
 
 /// The moments up to and including this one.
-fn until(last: Moment) -> impl Iterator<Item = Moment> {
+pub fn until(last: Moment) -> impl Iterator<Item = Moment> {
     (0..=count(last)).map(moment)
 }

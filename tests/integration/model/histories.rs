@@ -97,8 +97,17 @@ impl History {
 
     /// What key A finds at a moment.
     pub fn found(&self, at: usize) -> Found {
+        self.found_in(Place::A, at)
+    }
+
+    /// What key B finds at a moment.
+    pub fn found_by_key_b(&self, at: usize) -> Found {
+        self.found_in(Place::B, at)
+    }
+
+    fn found_in(&self, key: Place, at: usize) -> Found {
         std::array::from_fn(|document| match self.state(document, at) {
-            (Place::A, version) => version,
+            (place, version) if place == key => version,
             _ => 0,
         })
     }

@@ -27,6 +27,7 @@ impl Instance {
         self.marks = Marks::default();
         self.progress = Progress::starting_at(at);
         self.newest = at;
+        self.received = Moment::default();
         self.probes = Probes::default();
     }
 

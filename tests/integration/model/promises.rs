@@ -17,8 +17,12 @@ pub const BOUND_HOLDS: &str = "bound";
 pub const TOKEN_HOLDS: &str = "token";
 /// The request that starts a load is answered. A fact that was just read counts, unless a mark or the floor rose meanwhile.
 pub const ANSWERED: &str = "answered";
-/// From every reachable world, a probe, a change batch and a read make L1 serve again.
+/// From every reachable world, a probe, a change batch and a read make L1 serve again. With a neighbour, the change batch
+/// comes from the instance's own stream.
 pub const HEALS: &str = "heals";
+
+/// A neighbour in Redis outdates no cached fact: no mark is later than the last change of what it marks.
+pub const KEPT: &str = "kept";
 
 /// A fact serves although its stamp is too old, because of the watermark.
 pub const WATERMARK_SERVES: &str = "the watermark makes an old fact serve";
@@ -63,6 +67,11 @@ impl Model for Protocol {
                 world.broken.any() || running(world).all(|instance| protocol.heals(world, instance))
             }),
         ];
+        if self.may(May::MeetNeighbour) {
+            properties.push(Property::always(KEPT, |protocol: &Self, world: &World| {
+                !running(world).any(|instance| protocol.has_mark_without_change(world, &instance.marks))
+            }));
+        }
         let reached: [(&str, Condition); 5] = [
             (WATERMARK_SERVES, |protocol, world| {
                 let old =
@@ -128,7 +137,9 @@ impl Protocol {
         self.finish_applying(&mut instance);
         self.probe(&mut instance, world.now, world.database);
         let (applied, database) = (count(instance.progress.watermark), count(world.database));
-        if database > applied {
+        // The neighbour keeps every message away.
+        let arrives = !self.may(May::MeetNeighbour) || self.follows_by_itself(instance.received, world.database);
+        if database > applied && arrives {
             let mut marks = Marks::default();
             for (at, event) in self.run.history.events(applied, database - 1) {
                 self.mark_event(&mut marks, at, event, None);

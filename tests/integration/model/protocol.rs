@@ -19,7 +19,7 @@ use super::{
 pub struct Protocol {
     pub run: Run,
     may: u32,
-    without: u32,
+    without: u64,
     /// What key A finds at each moment.
     found: Vec<Found>,
     /// For each newest moment of the database, every change batch that a correct leader could publish then.
@@ -30,7 +30,7 @@ impl Protocol {
     pub fn new(run: Run, without: &[Safeguard]) -> Self {
         let mut protocol = Self {
             may: run.may.iter().fold(0, |set, may| set | 1 << *may as u32),
-            without: without.iter().fold(0, |set, safeguard| set | 1 << *safeguard as u32),
+            without: without.iter().fold(0, |set, safeguard| set | 1 << *safeguard as u64),
             found: (0..=run.history.len()).map(|at| run.history.found(at)).collect(),
             change_batches: Vec::new(),
             run,
@@ -41,7 +41,11 @@ impl Protocol {
     }
 
     pub fn keeps(&self, safeguard: Safeguard) -> bool {
-        self.without & 1 << safeguard as u32 == 0
+        self.without & 1 << safeguard as u64 == 0
+    }
+
+    pub fn keeps_all(&self) -> bool {
+        self.without == 0
     }
 
     pub fn may(&self, may: May) -> bool {

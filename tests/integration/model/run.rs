@@ -27,6 +27,8 @@ pub enum May {
     BeRestored,
     /// Change batches are applied part by part. In between, readers load the watermark and test facts.
     ReadInSteps,
+    /// Another client of Redis writes anything there but a valid code, has the lease, and keeps away every message.
+    MeetNeighbour,
     /// Probes return later than they are sent.
     ProbeSlowly,
     /// The key of a change is looked up later, and may then be the key after a later change.

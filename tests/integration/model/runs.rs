@@ -182,6 +182,19 @@ fn late_lookups() {
     });
 }
 
+/// A neighbour in Redis, and an instance that starts in the middle.
+#[test]
+fn neighbour() {
+    holds(Run {
+        name: "neighbour",
+        history: TRANSACTION.first(2),
+        may: &[May::MeetNeighbour, May::StartLate],
+        tier: L2_IN_LOADS,
+        reaches: &[REVOKED, FROM_TIER],
+        ..PLAIN
+    });
+}
+
 /// Two instances, each with its change stream.
 #[test]
 fn streams() {
@@ -338,6 +351,18 @@ mod at_length {
     #[ignore = "minutes: make model"]
     fn late_lookups() {
         holds(Run { name: "late_lookups at length", history: VISIT, may: &[May::LookUpLate], ..PLAIN });
+    }
+
+    #[test]
+    #[ignore = "minutes: make model"]
+    fn neighbour() {
+        holds(Run {
+            name: "neighbour at length",
+            may: &[May::MeetNeighbour, May::StartLate, May::PassTokens],
+            tier: L2_IN_LOADS,
+            reaches: &[REVOKED, FROM_TIER],
+            ..PLAIN
+        });
     }
 
     #[test]

@@ -63,6 +63,18 @@ safeguards! {
     BoundTested,
     /// 5. If even the newest moment known is too old for the request, a probe goes first.
     ProbeFirst,
+    /// 8. A change batch and an entry of the log without a valid code are not believed.
+    BatchesAuthenticated,
+    /// 8. The code covers the purpose: no message or value is believed as one of another purpose.
+    CodeCoversPurpose,
+    /// 8. The code covers the namespace: nothing of instances over another database or with another schema is believed.
+    CodeCoversNamespace,
+    /// 8. An instance that does not receive every change follows MongoDB by itself, whoever has the lease.
+    FollowsByItself,
+    /// 8. Only change batches that are believed count as received.
+    SilenceOfAuthenticMessages,
+    /// 9. An entry of the log that is not believed leaves a gap.
+    HoleInLogIsGap,
     /// 9. An instance that starts from a probe has its floor there.
     FloorAtStart,
     /// 9. An instance that starts from the log has its floor where the log begins.
@@ -73,6 +85,12 @@ safeguards! {
     WaiterTests,
     /// 10. A fact from L2 with a stamp later than a probe is a miss.
     FutureFactIsMiss,
+    /// 10. A fact from L2 without a valid code is a miss.
+    FactsAuthenticated,
+    /// 10. A fact's code covers its key: a fact that was copied from another key is a miss.
+    FactCodeCoversKey,
+    /// 11. A hint without a valid code is dropped.
+    HintsAuthenticated,
     /// 11. A hint later than a probe is dropped.
     FutureHintDropped,
     /// 12. A cached fact serves a token only if it is true as of the token's moment or later.

@@ -8,6 +8,7 @@ use permcached::freshness::{Moment, Progress};
 
 use super::{
     choices::Action,
+    neighbour::Content,
     protocol::Protocol,
     run::{May, Tier},
     safeguards::Safeguard,
@@ -85,6 +86,7 @@ impl Protocol {
                 if !self.keeps(Safeguard::FloorAtStart) {
                     instance.progress.floor = moment(0);
                 }
+                self.record_received(instance, database);
             }
             Action::StartFromLog(i, log) => self.start_from_log(&mut world, i, &log),
             Action::Probe(i) => self.probe(&mut world.instances[i], now, database),
@@ -111,14 +113,7 @@ impl Protocol {
                 world.instances[i].load.as_mut()?.result = Some(LoadResult::Cached(fact));
             }
             Action::Return(i) => self.answer(&mut world, i)?,
-            Action::KeepFromTier(i, fact) => {
-                let from_the_future = fact.stamp > database && self.keeps(Safeguard::FutureFactIsMiss);
-                let known = world.instances[i].cached == Some(fact);
-                if from_the_future || known || !self.counts(&world.instances[i], fact) {
-                    return None;
-                }
-                world.instances[i].cached = Some(fact);
-            }
+            Action::KeepFromTier(i, fact) => self.keep_from_tier(&mut world, i, fact)?,
             Action::Receive(i, batch) => self.apply(&mut world.instances[i], &batch),
             Action::ApplyNextPart(i) => self.apply_next_part(&mut world.instances[i]),
             Action::OpenStream(i) => {
@@ -128,6 +123,13 @@ impl Protocol {
             }
             Action::Batch(i, shown, resume) => self.publish(&mut world, i, shown, resume)?,
             Action::Hint(i, target, at) => self.hint(&mut world, i, target, at),
+            Action::Believe(i, forged) => match forged.content {
+                Content::ChangeBatch(batch) => self.apply(&mut world.instances[i], &batch),
+                Content::Log(log) => self.start_from_log(&mut world, i, &log),
+                Content::Hint(target, at) => self.hint(&mut world, i, target, at),
+                Content::Fact(fact) => self.keep_from_tier(&mut world, i, fact)?,
+            },
+            Action::CountAsReceived(i, to) => self.record_received(&mut world.instances[i], to),
             Action::LoadWatermark(i) => {
                 let instance = &mut world.instances[i];
                 let fact = instance.cached?;
@@ -149,6 +151,25 @@ impl Protocol {
         let floor = if self.keeps(Safeguard::FloorFromLog) { log.from } else { moment(0) };
         let watermark = if self.keeps(Safeguard::WatermarkFromLog) { log.to } else { world.database };
         instance.progress = Progress { watermark, floor };
+        self.record_received(instance, watermark);
+    }
+
+    /// Point 8: every change up to `to` was received over the bus. Only a run with a neighbour needs to know.
+    fn record_received(&self, instance: &mut Instance, to: Moment) {
+        if self.may(May::MeetNeighbour) {
+            instance.received = instance.received.max(to);
+        }
+    }
+
+    /// Point 10: L1 keeps a fact from L2, if the fact counts.
+    fn keep_from_tier(&self, world: &mut World, i: usize, fact: Fact) -> Option<()> {
+        let from_the_future = fact.stamp > world.database && self.keeps(Safeguard::FutureFactIsMiss);
+        let instance = &mut world.instances[i];
+        if from_the_future || instance.cached == Some(fact) || !self.counts(instance, fact) {
+            return None;
+        }
+        instance.cached = Some(fact);
+        Some(())
     }
 
     /// Points 1, 11 and 12: starts a load, which reads as of the newest moment or later. A token whose moment has not come
@@ -231,7 +252,10 @@ impl Protocol {
                 instance.newest = instance.newest.max(applying.progress.watermark);
             }
             Part::Floor => instance.raise_floor(applying.progress.floor),
-            Part::Watermark => instance.progress.watermark = applying.progress.watermark,
+            Part::Watermark => {
+                instance.progress.watermark = applying.progress.watermark;
+                self.record_received(instance, applying.progress.watermark);
+            }
         }
         let done = applying.done + 1;
         instance.applying = (done < order.len()).then_some(Applying { done, ..applying });

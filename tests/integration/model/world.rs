@@ -147,6 +147,8 @@ pub struct Instance {
     pub marks: Marks,
     /// The newest moment known.
     pub newest: Moment,
+    /// The moment up to which every change was received over the bus, in runs with `May::MeetNeighbour`.
+    pub received: Moment,
     pub probes: Probes,
     /// L1's fact of key A.
     pub cached: Option<Fact>,
