@@ -130,7 +130,7 @@ impl Serving {
         let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
         command.args(["serve", "--port", "0", "--bind", "127.0.0.1"]);
         command.args(["--schema", "schemas/fylora-sharing.toml", "--documents", "examples/fylora"]);
-        command.env_clear().env("AUTH_TOKENS", TOKEN);
+        command.env_clear().env("AUTH_TOKENS", format!("bench:{TOKEN}"));
         let mut process = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
         let address = loop {

@@ -185,13 +185,11 @@ impl<'a> Reader<'a> {
                 continue;
             };
             match as_text(&value) {
-                Some(text) if text.is_empty() => {}
-                Some(text) => {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => {
                     self.file.insert(variable.name.to_owned(), text);
                 }
-                None => {
-                    self.add_error(format!("{path}: `{key}` is not a text, a number, true, false or a list of texts"));
-                }
+                Err(what) => self.add_error(format!("{path}: `{key}` {what}")),
             }
         }
     }
@@ -203,16 +201,22 @@ pub(super) fn shown<'a>(variable: &Variable, text: &'a str) -> &'a str {
 }
 
 /// A value of the file as the text that the environment variable would have.
-fn as_text(value: &toml::Value) -> Option<String> {
+fn as_text(value: &toml::Value) -> Result<String, &'static str> {
+    const OTHER: &str = "is not a text, a number, true, false or a list of texts";
     match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
+        toml::Value::Boolean(flag) => Ok(flag.to_string()),
         toml::Value::Array(items) => {
             let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
-            texts.map(|texts| texts.join(","))
+            let texts = texts.ok_or(OTHER)?;
+            // Joined, such an item would become two.
+            if texts.iter().any(|text| text.contains(',')) {
+                return Err("is a list with a comma inside a text: write each item as a text of its own");
+            }
+            Ok(texts.join(","))
         }
-        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+        toml::Value::Datetime(_) | toml::Value::Table(_) => Err(OTHER),
     }
 }

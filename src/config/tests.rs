@@ -52,7 +52,7 @@ const INVALID: &[(&str, &str, &str)] = &[
     ("TLS_KEY_FILE", "/nowhere/key.pem", "TLS_KEY_FILE is `/nowhere/key.pem`, which cannot be read"),
     ("REFLECTION", "no", "REFLECTION is `no`: set it to true or false"),
     ("STARTUP_GRACE", "1d", "STARTUP_GRACE is `1d`: set it to a duration from 0s to 10m"),
-    ("AUTH_TOKENS", "a:b:c:d", "AUTH_TOKENS: token 1 has too many parts"),
+    ("AUTH_TOKENS", "a:b:c:d", "AUTH_TOKENS: token 1 has too many colons"),
     ("AUTH_ADMIN_TOKENS", "x:", "AUTH_ADMIN_TOKENS: token 1 lacks"),
     ("ALLOW_ANONYMOUS", "yes", "ALLOW_ANONYMOUS is `yes`: set it to true or false"),
     ("MAX_REQUESTS", "0", "MAX_REQUESTS is `0`: set it to a number from 1 to 100000"),
@@ -100,8 +100,8 @@ fn variables_that_do_not_fit_together_are_errors() {
         ("REDIS_CA_FILE", "ca.pem", "REDIS_CA_FILE is set without REDIS_URL or REDIS_HOST"),
         ("PROBE_PORT", "50051", "PROBE_PORT and PORT are both 50051"),
         ("MAX_CALLER_REQUESTS", "1025", "MAX_CALLER_REQUESTS is `1025`: set it to a number from 1 to 1024"),
-        ("AUTH_TOKENS", " , ", "AUTH_TOKENS has no token"),
-        ("AUTH_TOKENS", "a:s3cret,b:s3cret", "AUTH_TOKENS: token 2 has the secret of another"),
+        ("AUTH_TOKENS", " ", "AUTH_TOKENS: token 1 is empty"),
+        ("AUTH_TOKENS", "a:s3cret-0123456789,b:s3cret-0123456789", "AUTH_TOKENS: token 2 has the secret of another"),
         ("BIND_ADDRESS", "0.0.0.0", "BIND_ADDRESS is 0.0.0.0, and callers are not authenticated"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:s3cret@c", "OTEL_EXPORTER_OTLP_ENDPOINT is `(hidden)`: set it to a URL"),
     ] {
@@ -120,7 +120,7 @@ fn variables_that_do_not_fit_together_are_errors() {
         files.iter().all(|(name, path)| errors.contains(&format!("{name} is `{path}`, which cannot be read"))),
         "{errors}"
     );
-    let both = [("AUTH_TOKENS", "s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret")];
+    let both = [("AUTH_TOKENS", "a:s3cret-0123456789"), ("AUTH_ADMIN_TOKENS", "b:s3cret-0123456789")];
     assert!(TestEnvironment::valid(&both).errors().contains("AUTH_ADMIN_TOKENS: token 1 has the secret of another"));
     // This error is reported beside any others.
     let errors = TestEnvironment::of(&[("BIND_ADDRESS", "0.0.0.0")]).errors();
@@ -179,8 +179,8 @@ fn every_variable_has_an_effect() {
         ("PROBE_PORT", "4243", "probes: Some(127.0.0.1:4243)"),
         ("REFLECTION", "false", "reflection: false"),
         ("STARTUP_GRACE", "0s", "startup_grace: 0ns"),
-        ("AUTH_TOKENS", "backend:s3cret", "backend:(hidden):check"),
-        ("AUTH_ADMIN_TOKENS", "operator:s3cret", "operator:(hidden):admin"),
+        ("AUTH_TOKENS", "backend:s3cret-0123456789", "backend:(hidden):check"),
+        ("AUTH_ADMIN_TOKENS", "operator:s3cret-0123456789", "operator:(hidden):admin"),
         ("ALLOW_ANONYMOUS", "true", "0.0.0.0:50051"),
         ("MAX_REQUESTS", "8", "requests_max: 8, caller_requests_max: 6"),
         ("MAX_CALLER_REQUESTS", "6", "caller_requests_max: 6"),
@@ -227,18 +227,22 @@ fn the_environment_takes_precedence_over_the_file() {
     };
     write(
         "schema_file = 's.toml'\ndocuments_dir = 'd'\nport = 1\nlog_decisions = 0.5\nreflection = false\nmax_requests = 9\n\
-         auth_tokens = ['a:s3cret', 'b:s3cret2']",
+         auth_tokens = ['a:s3cret-0123456789', 'b:s3cret-9876543210']",
     );
     let config = read(&[("PORT", "2")]).unwrap();
     assert_eq!((config.listen.port(), config.limits.requests_max, config.reflection), (2, 9, false));
     assert!(format!("{:?}", config.callers).contains("b:(hidden)"), "{:?}", config.callers);
 
-    write("prot = 1\nport = { a = 1 }\nschema_file = 's'\ndocuments_dir = 'd'\nconfig_file = 'c'\nreflection = 'no'");
+    write(
+        "prot = 1\nport = { a = 1 }\nschema_file = 's'\ndocuments_dir = 'd'\nconfig_file = 'c'\nreflection = 'no'\n\
+         auth_tokens = ['a:s3cret-0123456789,b:s3cret-9876543210']",
+    );
     let errors = read(&[]).unwrap_err().to_string();
     for wanted in [
         "`prot` is not the name of a variable in lower case: did you mean `port`?",
         "`port` is not a text, a number, true, false or a list of texts",
         "`config_file` is not the name of a variable",
+        "`auth_tokens` is a list with a comma inside a text",
         "REFLECTION is `no`",
     ] {
         assert!(errors.contains(wanted), "{wanted}: {errors}");
@@ -277,42 +281,110 @@ fn without_tokens_the_default_address_is_local() {
     let everywhere = Overrides::default().with(&BIND_ADDRESS, Some("0.0.0.0")).with(&PORT, Some("1"));
     let error = Config::read(&everywhere, &set).unwrap_err().to_string();
     assert!(error.contains("AUTH_TOKENS") && error.contains("ALLOW_ANONYMOUS"), "{error}");
-    for (name, value) in
-        [("AUTH_TOKENS", "backend:s3cret"), ("AUTH_ADMIN_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]
-    {
+    for (name, value) in [
+        ("AUTH_TOKENS", "backend:s3cret-0123456789"),
+        ("AUTH_ADMIN_TOKENS", "operator:s3cret-0123456789"),
+        ("ALLOW_ANONYMOUS", "true"),
+    ] {
         let set = TestEnvironment::valid(&[(name, value)]);
         assert_eq!(Config::read(&everywhere, &set).unwrap().listen.to_string(), "0.0.0.0:1");
         assert_eq!(set.config().listen.to_string(), "0.0.0.0:50051");
     }
 }
 
+/// Invalid tokens, each with the start of its error. All secrets contain `s3cret`, in any case.
+const INVALID_TOKENS: &[(&str, &str)] = &[
+    // A secret without a name, with a scope or without.
+    ("S3cret", "lacks a name or a secret"),
+    ("s3cret-0123456789", "lacks a name or a secret"),
+    ("s3cret-0123456789:", "lacks a name or a secret"),
+    (":s3cret-0123456789", "lacks a name or a secret"),
+    ("::admin", "lacks a name or a secret"),
+    ("S3cret:admin", "has a scope where its secret should be"),
+    ("s3cret-0123456789:admin", "has a scope where its secret should be"),
+    ("s3cret-0123456789:check", "has a scope where its secret should be"),
+    // The parts in another order.
+    ("s3cret-0123456789:backend", "has a name of 16 characters or more"),
+    ("s3cret-0123456789:backend:admin", "has a name of 16 characters or more"),
+    ("s3cret-0123456789:notification-service", "has a name of 16 characters or more"),
+    ("admin:s3cret-0123456789", "has a scope where its name should be"),
+    ("admin:backend:s3cret-0123456789", "has a scope that is neither"),
+    // The secret.
+    ("backend:s3cret", "has a secret of fewer than 16"),
+    ("backend:s3cret-12345678", "has a secret of fewer than 16"),
+    ("backend:s3cret:admin", "has a secret of fewer than 16"),
+    ("backend:================", "has a secret with other"),
+    ("backend:s3cret 0123456789", "has a secret with other"),
+    ("backend: s3cret-0123456789", "has a secret with other"),
+    ("backend:\"s3cret-0123456789\"", "has a secret with other"),
+    ("backend:'s3cret-0123456789'", "has a secret with other"),
+    ("backend:${S3CRET_OF_BACKEND}", "has a secret with other"),
+    ("backend:s3cret=0123456789", "has a secret with other"),
+    ("backend:s3cr\u{e9}t-s3cret-0123", "has a secret with other"),
+    ("backend:s3cret-0123456789\r\nworker", "has a secret with other"),
+    ("backend:s3cret-0123456789\noperator:s3cret-9876543210", "has a scope that is neither"),
+    // The name.
+    ("\"backend:s3cret-0123456789\"", "has a name with other"),
+    ("back end:s3cret-0123456789", "has a name with other"),
+    ("\u{feff}b:s3cret-0123456789", "has a name with other"),
+    ("anonymous:s3cret-0123456789", "has the name anonymous or other"),
+    ("other:s3cret-0123456789:admin", "has the name anonymous or other"),
+    // The scope.
+    ("backend:s3cret-0123456789:root", "has a scope that is neither"),
+    ("backend:s3cret-0123456789:Admin", "has a scope that is neither"),
+    ("backend:s3cret-0123456789:", "has a scope that is neither"),
+    ("backend:s3cret-0123456789:check:more", "has too many colons"),
+    ("https://u:s3cret-0123456789@host", "has a scope that is neither"),
+    ("", "is empty"),
+];
+
 #[test]
 fn every_invalid_token_is_named_by_its_place_and_none_is_shown() {
-    let errors = TestEnvironment::valid(&[
-        ("AUTH_TOKENS", "good:s3cret, :s3cret,name:,a:s3cret:root,a:s3cret:check:more,s3\u{e9}cret"),
-        ("AUTH_ADMIN_TOKENS", "x:"),
-    ])
-    .errors();
-    for wanted in [
-        "AUTH_TOKENS: token 2 lacks",
-        "AUTH_TOKENS: token 3 lacks",
-        "AUTH_TOKENS: token 4 has a scope",
-        "AUTH_TOKENS: token 5 has too many",
-        "AUTH_TOKENS: token 6 contains",
-        "AUTH_ADMIN_TOKENS: token 1 lacks",
-    ] {
-        assert!(errors.contains(wanted), "{wanted}: {errors}");
+    for (variable, other) in [("AUTH_TOKENS", "admin"), ("AUTH_ADMIN_TOKENS", "check")] {
+        let valid = "good:s3cret-of-good-caller";
+        let given: Vec<String> = INVALID_TOKENS.iter().map(|(token, _)| (*token).to_owned()).collect();
+        let tokens = [&[valid.to_owned()], &given[..]]
+            .concat()
+            .join(",")
+            .replace("admin:s3cret-0", &format!("{other}:s3cret-0"));
+        let errors = TestEnvironment::valid(&[(variable, &tokens)]).errors();
+        let errors: Vec<&str> = errors.lines().skip(1).collect();
+        assert_eq!(errors.len(), INVALID_TOKENS.len(), "{errors:?}");
+        for ((place, (token, wanted)), error) in (2..).zip(INVALID_TOKENS).zip(errors) {
+            assert!(error.contains(&format!("{variable}: token {place} {wanted}")), "{token}: {error}");
+            let has_remedy = ["write name:secret", "choose another name", "generate one with"]
+                .iter()
+                .any(|remedy| error.contains(remedy));
+            assert!(has_remedy, "{error}");
+            assert!(!error.to_lowercase().contains("s3cr") && !error.contains("0123"), "{error}");
+        }
     }
-    assert!(!errors.contains("s3"), "{errors}");
-    let both = TestEnvironment::valid(&[("AUTH_TOKENS", "s3cret"), ("ALLOW_ANONYMOUS", "true")]).errors();
+    let both = TestEnvironment::valid(&[("AUTH_TOKENS", "a:s3cret-0123456789"), ("ALLOW_ANONYMOUS", "true")]).errors();
     assert!(both.contains("both ALLOW_ANONYMOUS=true and tokens are set"), "{both}");
+}
+
+#[test]
+fn a_token_has_the_name_and_scope_in_its_text() {
+    for (variable, token, wanted) in [
+        ("AUTH_TOKENS", "backend:s3cret-0123456789", "backend:(hidden):check"),
+        ("AUTH_TOKENS", " backend:s3cret-0123456789\r\n", "backend:(hidden):check"),
+        ("AUTH_TOKENS", "backend:s3cret-0123456789:admin", "backend:(hidden):admin"),
+        ("AUTH_TOKENS", "check:s3cret-0123456789", "check:(hidden):check"),
+        ("AUTH_TOKENS", "admin:s3cret-0123456789:admin", "admin:(hidden):admin"),
+        ("AUTH_ADMIN_TOKENS", "admin:s3cret-0123456789", "admin:(hidden):admin"),
+        ("AUTH_ADMIN_TOKENS", "on-call_2.eu-w:s3cret.~+/-_AZaz09==", "on-call_2.eu-w:(hidden):admin"),
+        ("AUTH_ADMIN_TOKENS", "backend:s3cret-0123456789:check", "backend:(hidden):check"),
+    ] {
+        let config = format!("{:?}", TestEnvironment::valid(&[(variable, token)]).config().callers);
+        assert!(config.contains(wanted) && !config.contains("s3cret"), "{token}: {config}");
+    }
 }
 
 #[test]
 fn values_are_shown_without_secrets() {
     let set = TestEnvironment::valid(&[
         ("MONGODB_URI", "mongodb://u:s3cret@h/db"),
-        ("AUTH_TOKENS", "backend:s3cret"),
+        ("AUTH_TOKENS", "backend:s3cret-0123456789"),
         ("REDIS_PASSWORD", "s3cret"),
         ("PORT", "4242"),
     ]);

@@ -83,8 +83,8 @@ variables! {
         STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready";
     }
     "Callers" {
-        AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`, where the scope is `check` (the default) or `admin`; a secret alone is the caller `caller` with the scope `check`";
-        AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which also allows `Explain`, `Invalidate` and `Watch`; a secret alone is the caller `admin`";
+        AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`. A name has 1 to 15 ASCII letters, digits, `-`, `_` and `.`, and is shown in logs and metrics. A secret has 16 characters or more, of those that a bearer token may have. The scope is `check` (the default) or `admin`";
+        AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which also allows `Explain`, `Invalidate` and `Watch`";
         ALLOW_ANONYMOUS = "false": "`true` lets in every client that reaches the port, from every address, without a token";
     }
     "Limits" {

@@ -96,7 +96,7 @@ fn doctor(variables: &[(&str, &str)]) -> Found {
 #[test]
 fn one_line_is_printed_per_finding() {
     let arguments = ["doctor", "--schema", SCHEMA, "--documents", DOCUMENTS];
-    let tokens = ("AUTH_TOKENS", "backend:s3cret,operator:s3cret2:admin");
+    let tokens = ("AUTH_TOKENS", "backend:s3cret-0123456789,operator:s3cret-9876543210:admin");
     let ended = run_with(&arguments, &[tokens]);
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
     let lines: Vec<&str> = ended.stdout.lines().collect();

@@ -21,7 +21,7 @@ fn values_and_all_errors_are_shown_without_secrets() {
     let file = directory.path().join("permcached.toml");
     fs::write(&file, "max_staleness = '3s'\nredis_password = 's3cret'\nport = 1\nredis_host = 'cache'").unwrap();
     let file = file.to_str().unwrap();
-    let variables = [("PORT", "4242"), ("AUTH_TOKENS", "backend:s3cret"), ("DOCUMENTS_DIR", DOCUMENTS)];
+    let variables = [("PORT", "4242"), ("AUTH_TOKENS", "backend:s3cret-0123456789"), ("DOCUMENTS_DIR", DOCUMENTS)];
     let ended = run_with(&["config", "--schema", SCHEMA, "--config", file], &variables);
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
     for (name, rest) in [

@@ -31,7 +31,7 @@ fn examined(server: &Mongo, database: &str) -> Found {
 async fn a_correct_set_up_has_no_problem() {
     let database = complete_database(mongo()).await;
     let (uri, url) = (mongo().uri(), redis().url());
-    let tokens = ("AUTH_TOKENS", "backend:s3cret");
+    let tokens = ("AUTH_TOKENS", "backend:s3cret-0123456789");
     let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name()), ("REDIS_URL", &url), tokens]);
     found.assert_no_problem();
     for words in [

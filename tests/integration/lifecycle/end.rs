@@ -31,6 +31,9 @@ const END_MAX: Duration = Duration::from_secs(5);
 
 const TOKEN: &str = "a-token-of-the-tests";
 
+/// The caller with this token.
+const CALLER: &str = "tests:a-token-of-the-tests";
+
 /// How many calls are open at once.
 const CALLERS: usize = 32;
 
@@ -40,7 +43,7 @@ async fn sigterm_under_load_fails_no_call_that_was_accepted() {
     fill(&mongo).await;
     let (_directory, schema) = schema_file(SCHEMA);
     let uri = uri(&mongo);
-    let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("AUTH_ADMIN_TOKENS", TOKEN)];
+    let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("AUTH_ADMIN_TOKENS", CALLER)];
     let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
 
     let mut streams = Vec::new();
@@ -126,7 +129,7 @@ async fn a_rolling_restart_of_three_instances_fails_no_call() {
             ("MONGODB_URI", &*uri),
             ("MONGODB_DATABASE", DATABASE),
             ("REDIS_URL", &*url),
-            ("AUTH_TOKENS", TOKEN),
+            ("AUTH_TOKENS", CALLER),
             ("PORT", &*port),
         ];
         Serving::open(&["--bind", "127.0.0.1"], &variables, "ready")

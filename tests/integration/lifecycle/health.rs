@@ -95,7 +95,7 @@ async fn every_configured_limit_is_enforced() {
         ("SCHEMA_FILE", &*schema),
         ("MONGODB_URI", &*uri),
         ("PROBE_PORT", &*port),
-        ("AUTH_TOKENS", "backend:a-token,worker:b-token,cron:c-token"),
+        ("AUTH_TOKENS", "backend:a-token-of-the-tests,worker:b-token-of-the-tests,cron:c-token-of-the-tests"),
         ("MAX_REQUESTS", "2"),
         ("MAX_CALLER_REQUESTS", "1"),
         ("MAX_CONNECTIONS", "3"),
@@ -106,7 +106,7 @@ async fn every_configured_limit_is_enforced() {
     let probes = SocketAddr::from((Ipv4Addr::LOCALHOST, probes));
     assert_eq!(http(probes, "/readyz").await.body, "ready");
     let channel = endpoint(&serving).connect_lazy();
-    ask(&channel, Some("a-token")).await.unwrap();
+    ask(&channel, Some("a-token-of-the-tests")).await.unwrap();
     // The observer runs.
     let observed = async {
         loop {
@@ -123,11 +123,11 @@ async fn every_configured_limit_is_enforced() {
     // One call of a caller at a time: the first one waits for MongoDB, which does not answer.
     mongo.freeze();
     until_readyz_at(probes, "degraded: the source has not answered").await;
-    let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token")))).await;
+    let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token-of-the-tests")))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert!(codes.contains(&Code::ResourceExhausted) && !codes.iter().all(|code| *code == codes[0]), "{codes:?}");
     // Two calls of all callers together.
-    let tokens = ["a-token", "b-token", "c-token"];
+    let tokens = ["a-token-of-the-tests", "b-token-of-the-tests", "c-token-of-the-tests"];
     let calls = futures::future::join_all(tokens.map(|token| ask(&channel, Some(token)))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert_eq!(codes.iter().filter(|code| **code == Code::ResourceExhausted).count(), 1, "{codes:?}");

@@ -25,7 +25,10 @@ use crate::support::{
 };
 
 async fn guarded() -> Service {
-    let known = [Caller::new("backend", "ch3ck", Scope::Check), Caller::new("operator", "adm1n", Scope::Admin)];
+    let known = [
+        Caller::new("backend", "ch3ck-0123456789", Scope::Check),
+        Caller::new("operator", "adm1n-0123456789", Scope::Admin),
+    ];
     Service::guarded(Callers::Known(known.into())).await
 }
 
@@ -39,7 +42,10 @@ fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
 
 fn code<T>(result: Result<T, Status>) -> Code {
     let Err(status) = result else { return Code::Ok };
-    assert!(!format!("{status:?}").contains("ch3ck") && !format!("{status:?}").contains("adm1n"), "{status:?}");
+    assert!(
+        !format!("{status:?}").contains("ch3ck-0123456789") && !format!("{status:?}").contains("adm1n-0123456789"),
+        "{status:?}"
+    );
     status.code()
 }
 
@@ -69,9 +75,9 @@ async fn every_method_requires_a_token_and_some_require_the_scope_admin() {
     use Code::{Ok, PermissionDenied as Denied, Unauthenticated as Unknown};
     let service = guarded().await;
     assert_eq!(codes(&service, None).await, [Unknown; 6]);
-    assert_eq!(codes(&service, Some("ch3ck ")).await, [Unknown; 6]);
-    assert_eq!(codes(&service, Some("ch3ck")).await, [Ok, Ok, Ok, Denied, Denied, Denied]);
-    assert_eq!(codes(&service, Some("adm1n")).await, [Ok; 6]);
+    assert_eq!(codes(&service, Some("ch3ck-0123456789 ")).await, [Unknown; 6]);
+    assert_eq!(codes(&service, Some("ch3ck-0123456789")).await, [Ok, Ok, Ok, Denied, Denied, Denied]);
+    assert_eq!(codes(&service, Some("adm1n-0123456789")).await, [Ok; 6]);
     let open = Service::start().await;
     assert_eq!(codes(&open, None).await, [Ok; 6], "no token is required if anybody may call");
 }
@@ -94,7 +100,10 @@ async fn probes_require_no_token() {
 
 #[test]
 fn the_commands_send_the_token_of_the_environment_and_no_log_shows_a_token() {
-    let tokens = [("AUTH_TOKENS", "backend:ch3ck,backend:r0tated"), ("AUTH_ADMIN_TOKENS", "operator:adm1n")];
+    let tokens = [
+        ("AUTH_TOKENS", "backend:ch3ck-0123456789,backend:r0tated-0123456789"),
+        ("AUTH_ADMIN_TOKENS", "operator:adm1n-0123456789"),
+    ];
     let serving = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &tokens);
     assert_eq!(serving.address.ip().to_string(), "0.0.0.0");
     let url = format!("http://127.0.0.1:{}", serving.address.port());
@@ -102,13 +111,13 @@ fn the_commands_send_the_token_of_the_environment_and_no_log_shows_a_token() {
     let ended = run_with(&asked, &[]);
     assert_eq!(ended.code, 3, "{ended:?}");
     assert!(ended.output().contains("AUTH_TOKEN"), "{ended:?}");
-    for token in ["ch3ck", "r0tated", "adm1n"] {
+    for token in ["ch3ck-0123456789", "r0tated-0123456789", "adm1n-0123456789"] {
         assert_eq!(run_with(&asked, &[("AUTH_TOKEN", token)]).code, 0);
     }
     let all = ["invalidate", "--all", "--server", &url];
-    let ended = run_with(&all, &[("AUTH_TOKEN", "ch3ck")]);
+    let ended = run_with(&all, &[("AUTH_TOKEN", "ch3ck-0123456789")]);
     assert!(ended.code == 3 && ended.output().contains("scope admin"), "{ended:?}");
-    assert_eq!(run_with(&all, &[("AUTH_TOKEN", "adm1n")]).code, 0);
+    assert_eq!(run_with(&all, &[("AUTH_TOKEN", "adm1n-0123456789")]).code, 0);
     assert_eq!(run_with(&["health", "--server", &url], &[]).code, 0);
     serving.signal("TERM");
     let mut logs = String::new();
@@ -120,7 +129,7 @@ fn the_commands_send_the_token_of_the_environment_and_no_log_shows_a_token() {
         }
     }
     assert!(logs.contains("refused: this call requires the scope admin") && logs.contains("operator"), "{logs}");
-    for secret in ["ch3ck", "r0tated", "adm1n"] {
+    for secret in ["ch3ck-0123456789", "r0tated-0123456789", "adm1n-0123456789"] {
         assert!(!logs.contains(secret), "{logs}");
     }
 }
