@@ -4,6 +4,7 @@
 //! Only reads: the `read` role on the database is enough. Caches nothing.
 
 mod change_stream;
+mod client;
 mod command;
 mod connect;
 mod event;
@@ -23,13 +24,14 @@ use std::{
 
 use async_trait::async_trait;
 use bson::{Bson, Timestamp, doc};
+use client::ReplacedClient;
 use command::primary;
 pub use connect::ConnectError;
 use connect::Hello;
 pub use examine::examine;
 use find::BATCH_DOCUMENTS_MAX;
 pub use inspect::Finding;
-use mongodb::Database;
+use mongodb::{Database, options::ClientOptions};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
 
@@ -61,7 +63,9 @@ const PROBE_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct MongoDb {
     schema: Arc<Schema>,
-    database: Database,
+    client: ReplacedClient,
+    /// The name of the database.
+    name: String,
     /// The name of the replica set.
     set: Option<String>,
     mode: Mode,
@@ -90,10 +94,26 @@ impl MongoDb {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
-        let (options, name) = connect::options(uri, database).await?;
-        let database = connect::database(uri, options, &name)?;
+        let (options, name) = Self::client_options(uri, database).await?;
+        Self::connect_with(schema, options, &name).await
+    }
+
+    /// The driver's options for a connection string, with the defaults of [`MongoDb::connect`], and the name of the database.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn client_options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
+        connect::options(uri, database).await
+    }
+
+    /// Connects with these options of the driver to the database of this name.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect_with(schema: Arc<Schema>, options: ClientOptions, name: &str) -> Result<Self, ConnectError> {
+        let database = connect::database(options.clone(), name)?;
         let hello = connect::reach(&database).await?;
-        Ok(Self::with_hello(schema, database, hello))
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, Some(options)), hello))
     }
 
     /// Uses a database of an existing client.
@@ -102,12 +122,13 @@ impl MongoDb {
     /// [`ConnectError`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = connect::hello(&database).await?;
-        Ok(Self::with_hello(schema, database, hello))
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello))
     }
 
-    fn with_hello(schema: Arc<Schema>, database: Database, Hello { mode, set, .. }: Hello) -> Self {
+    fn with_hello(schema: Arc<Schema>, client: ReplacedClient, Hello { mode, set, .. }: Hello) -> Self {
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
-        Self { schema, database, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() }
+        let name = client.database().name().to_owned();
+        Self { schema, client, name, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() }
     }
 
     /// What distinguishes this database from others.
@@ -115,9 +136,9 @@ impl MongoDb {
     /// # Errors
     /// The driver's, if the database cannot be asked.
     pub async fn identity(&self) -> Result<Identity, mongodb::error::Error> {
-        let uuids = inspect::uuids(&self.schema, &self.database).await?;
+        let uuids = inspect::uuids(&self.schema, &self.client.database()).await?;
         let collections = self.schema.collections().map(|name| (name.to_owned(), uuids.get(name).copied())).collect();
-        Ok(Identity { set: self.set.clone(), database: self.database.name().to_owned(), collections })
+        Ok(Identity { set: self.set.clone(), database: self.name.clone(), collections })
     }
 
     /// What the server can promise.
@@ -129,7 +150,7 @@ impl MongoDb {
     /// The name of the database that is read.
     #[must_use]
     pub fn database_name(&self) -> &str {
-        self.database.name()
+        &self.name
     }
 
     /// The counts and times of its commands.

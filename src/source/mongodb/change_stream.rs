@@ -52,7 +52,7 @@ struct MongoDbStream {
 #[async_trait]
 impl ChangeSource for MongoDb {
     async fn open_stream(&self, from: Moment, patience: Duration) -> Result<Box<dyn ChangeStream>, StreamError> {
-        Ok(Box::new(MongoDbStream::open(&self.schema, &self.database, from, patience).await?))
+        Ok(Box::new(MongoDbStream::open(&self.schema, &self.client.database(), from, patience).await?))
     }
 }
 

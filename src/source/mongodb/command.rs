@@ -76,7 +76,7 @@ pub(super) fn primary() -> SelectionCriteria {
 }
 
 impl MongoDb {
-    /// Runs a command on the primary, within the deadline.
+    /// Runs a command that only reads on the primary, within the deadline.
     pub(super) async fn command(&self, mut command: Document, deadline: Deadline) -> Result<Document, CommandError> {
         let run = async {
             let left = deadline.left().as_millis();
@@ -84,7 +84,7 @@ impl MongoDb {
                 return Err(CommandError::TimedOut);
             }
             command.insert("maxTimeMS", i64::try_from(left).unwrap_or(i64::MAX).min(i64::from(i32::MAX)));
-            self.database.run_command(command).selection_criteria(primary()).await.map_err(CommandError::of)
+            self.client.read(command).await.map_err(CommandError::of)
         };
         timeout_at(deadline.instant(), run).await.unwrap_or(Err(CommandError::TimedOut))
     }

@@ -58,9 +58,10 @@ pub(super) struct Hello {
     pub(super) time: Option<DateTime>,
 }
 
-/// A database by its connection string. Sends nothing yet.
-pub(super) fn database(uri: &str, options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
-    Ok(Client::with_options(options).map_err(|error| wrong_uri(uri, &error))?.database(name))
+/// A database by its connection's options. Sends nothing yet.
+pub(super) fn database(options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
+    let has_password = options.credential.is_some();
+    Ok(Client::with_options(options).map_err(|error| wrong_uri(has_password, &error))?.database(name))
 }
 
 /// Sends `hello` to a server. While none can be reached, tries again for some time.
@@ -107,7 +108,7 @@ pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(Client
         if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
             return ConnectError::Unreachable(error.kind);
         }
-        wrong_uri(uri, &error)
+        wrong_uri(uri.contains('@'), &error)
     })?;
     options.app_name.get_or_insert_with(|| "permcached".to_owned());
     options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
@@ -119,7 +120,7 @@ pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(Client
 
 /// What is wrong with a connection string. The driver's message may contain a part of the password, so it is not shown if
 /// there is one.
-fn wrong_uri(uri: &str, error: &mongodb::error::Error) -> ConnectError {
+fn wrong_uri(has_password: bool, error: &mongodb::error::Error) -> ConnectError {
     let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
-    ConnectError::Uri(if uri.contains('@') { advice.to_owned() } else { error.to_string() })
+    ConnectError::Uri(if has_password { advice.to_owned() } else { error.to_string() })
 }

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::{
     ConnectError, Finding, Mode, MongoDb,
+    client::ReplacedClient,
     connect::{self, Hello},
     inspect::{inspect, quoted},
 };
@@ -80,7 +81,7 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
     let opened = async {
         let (options, name) = connect::options(uri, database).await?;
         let address = Address::of(&options);
-        Ok((address, connect::database(uri, options, &name)?))
+        Ok((address, connect::database(options, &name)?))
     };
     let (address, database) = match timeout(STEP_TIME, opened).await {
         Ok(Ok(opened)) => opened,
@@ -106,7 +107,7 @@ async fn examine_database(schema: Option<&Arc<Schema>>, database: Database, addr
             .push(Diagnosis::skipped(Subject::MongoDb, "collections, indexes and rights, as there is no valid schema")),
         Some(schema) => {
             let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
-            let source = MongoDb::with_hello(Arc::clone(schema), database, hello);
+            let source = MongoDb::with_hello(Arc::clone(schema), ReplacedClient::new(database, None), hello);
             rights::examine(&source, schema, &unsuitable, address, &mut diagnoses).await;
         }
     }

@@ -85,7 +85,7 @@ impl MongoDb {
     /// # Errors
     /// The driver's, if the database cannot be asked or the user does not have the `read` role.
     pub async fn inspect(&self) -> Result<Vec<Finding>, Error> {
-        inspect(&self.schema, &self.database).await
+        inspect(&self.schema, &self.client.database()).await
     }
 }
 

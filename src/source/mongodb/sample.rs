@@ -34,7 +34,7 @@ impl MongoDb {
         if !lookup.is_by_id() {
             keys_only.insert("_id", 0);
         }
-        let collection = self.database.collection::<Document>(&lookup.collection);
+        let collection = self.client.database().collection::<Document>(&lookup.collection);
         let find =
             collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
         let mut documents = find.selection_criteria(primary()).await.map_err(failed)?;

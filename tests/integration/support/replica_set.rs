@@ -80,6 +80,11 @@ impl ReplicaSet {
         format!("mongodb://{}/?replicaSet={SET_NAME}&appName={app_name}", hosts.join(","))
     }
 
+    /// The ports of the nodes, on 127.0.0.1.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.servers.iter().map(|server| server.port)
+    }
+
     /// Runs a command on one node.
     pub async fn run(&self, node: usize, command: Document) -> Document {
         let reply = self.admins[node].run_command(command.clone()).await;

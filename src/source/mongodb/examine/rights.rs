@@ -42,7 +42,7 @@ pub(super) async fn examine(
     }
     let is_read = refused.is_empty() && others.is_empty();
     if source.mode() == Mode::ReplicaSet {
-        match timeout(STEP_TIME, source.database.watch()).await {
+        match timeout(STEP_TIME, source.client.database().watch()).await {
             Ok(Ok(_stream)) => {
                 let message = "a change stream can be opened: changes are known at once";
                 diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
@@ -59,7 +59,7 @@ pub(super) async fn examine(
     diagnoses.extend(others.into_iter().map(|message| Diagnosis::wrong(Subject::MongoDb, message, remedy)));
     if !refused.is_empty() {
         let message = format!("the user may not {}", refused.join(", "));
-        let remedy = grant(&source.database, address).await;
+        let remedy = grant(&source.client.database(), address).await;
         diagnoses.push(Diagnosis::wrong(Subject::MongoDb, message, remedy));
     }
 }
