@@ -8,6 +8,7 @@
 
 mod checkers;
 mod faults;
+mod half_open;
 mod hand_made;
 mod instances;
 mod judge;
@@ -20,7 +21,10 @@ mod writers;
 use std::{env, time::Duration};
 
 use fastrand::Rng;
-use faults::{Fault, InstanceFault, NodeFault, RedisFault, Servers, at_random, go_through, settled};
+use faults::{
+    Between, Fault, InstanceFault, LinkFault, NodeFault, RedisFault, Servers, go_through, go_through_round, schedule,
+    settled,
+};
 use run::{Plan, Run};
 use tally::{Mode, Tally};
 use tokio::time::{Instant, sleep};
@@ -55,7 +59,7 @@ const NODE_FAULTS: [(NodeFault, Duration); 7] = [
 ];
 
 /// The faults of the short form with Redis.
-const FAULTS: [(Fault, Duration); 7] = [
+const FAULTS: [(Fault, Duration); 11] = [
     (Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)),
     (Fault::Redis(RedisFault::ChangeBatchesLost), Duration::from_millis(400)),
     (Fault::Instance(InstanceFault::OldLogRestored), BRIEFLY),
@@ -63,13 +67,17 @@ const FAULTS: [(Fault, Duration); 7] = [
     (Fault::Redis(RedisFault::FutureMoments), BRIEFLY),
     (Fault::Redis(RedisFault::Killed), BRIEFLY),
     (Fault::Instance(InstanceFault::LeaderStopped), BRIEFLY),
+    (Fault::Link(LinkFault::Lost, Between::InstanceAndAll(0)), Duration::from_secs(3)),
+    (Fault::Link(LinkFault::HeldToServer, Between::AllAndNodes), Duration::from_secs(3)),
+    (Fault::RedisSwitched, BRIEFLY),
+    (Fault::Link(LinkFault::Slow, Between::AllAndRedis), BRIEFLY),
 ];
 
 /// How long a fault lasts if the instances only have to notice it.
 const BRIEFLY: Duration = Duration::from_millis(700);
 
-/// The upper limit of [`LASTS`] in the long form.
-const LASTS_MAX: Duration = Duration::from_secs(30);
+/// How often each fault happens in ten minutes of the long form.
+const TIMES: usize = 10;
 
 /// How long instances may take to recover in the long form, which has the machine to itself.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
@@ -86,8 +94,8 @@ const ANSWERS_MIN: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
     let seed = from_environment("CHAOS_SEED").unwrap_or(SEED);
-    let mut servers = Servers { set: ReplicaSet::start().await, redis: None };
-    let plan = Plan { seed, instances: INSTANCES_ALONE, redis: None, recovery_max: HANG };
+    let mut servers = Servers::without_redis().await;
+    let plan = servers.plan(seed, HANG);
     let tally = Run::during(&plan, uri_of(&servers.set), async |run| {
         for (fault, lasts) in NODE_FAULTS {
             sleep(QUIET).await;
@@ -124,11 +132,18 @@ async fn no_answer_is_wrong_at_length() {
     let plan = servers.plan(seed, RECOVERY_MAX);
     let tally = Run::during(&plan, uri_of(&servers.set), async |run| {
         let mut rng = Rng::with_seed(seed);
-        let started = Instant::now();
-        while started.elapsed() < lasts {
-            sleep(QUIET * rng.u32(1..10)).await;
-            let (fault, lasts) = at_random(&mut rng, LASTS_MAX);
-            go_through(&run, &mut servers, fault, lasts).await;
+        settled(&run).await.expect("one of them leads");
+        let (started, mut has_repeated) = (Instant::now(), false);
+        let mut rounds = schedule(&mut rng, TIMES).into_iter();
+        // A run of the usual length ends once each fault has happened often enough.
+        while started.elapsed() < lasts || (lasts.as_secs() >= SECONDS && rounds.len() > 0 && !has_repeated) {
+            sleep(QUIET).await;
+            let round = rounds.next().unwrap_or_else(|| {
+                has_repeated = true;
+                rounds = schedule(&mut rng, TIMES).into_iter();
+                rounds.next().expect("a schedule has rounds")
+            });
+            go_through_round(&run, &mut servers, round).await;
         }
         sleep(QUIET).await;
     })
@@ -137,8 +152,8 @@ async fn no_answer_is_wrong_at_length() {
 }
 
 /// Prints the tally, and fails if an answer was wrong, or if a mode was tested too little.
-fn judge(Plan { seed, instances, .. }: &Plan, test: &str, tally: &Tally) {
-    println!("seed {seed}, {instances} instances, {tally}");
+fn judge(Plan { seed, links, .. }: &Plan, test: &str, tally: &Tally) {
+    println!("seed {seed}, {} instances, {tally}", links.len());
     let again = format!("to repeat it, with other timing: CHAOS_SEED={seed} cargo test --test integration {test}");
     assert_eq!(tally.violations(), 0, "answers were wrong: see above\n{again}");
     for mode in Mode::ALL {

@@ -27,8 +27,9 @@ use super::{
 /// How long a request may take.
 const TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How many questions a request has at most.
+/// How many questions a small request has at most, and a large one.
 const QUESTIONS_MAX: usize = 3;
+const BATCH_MAX: usize = 40;
 
 /// The longest pause of a checker after a request.
 const REST_MAX_MS: u64 = 12;
@@ -115,7 +116,8 @@ struct Times {
 async fn request(run: &Run, asked_instance: &Arc<Instance>, rng: &mut Rng) -> Request {
     let mut asked = Vec::new();
     let is_last_written = rng.bool();
-    for number in 0..=rng.usize(..QUESTIONS_MAX) {
+    let questions_max = if rng.bool() { QUESTIONS_MAX } else { BATCH_MAX };
+    for number in 0..=rng.usize(..questions_max) {
         let register =
             if is_last_written && number == 0 { run.last_written() } else { rng.usize(..run.registers.len()) };
         asked.push((register, interesting_place(run, register, rng)));

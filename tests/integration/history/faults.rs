@@ -5,6 +5,7 @@
 //! Does not judge the answers that they give meanwhile.
 
 mod instances;
+mod links;
 mod nodes;
 mod redis;
 
@@ -14,12 +15,21 @@ use fastrand::Rng;
 use permcached::{app::App, check::Consistency, freshness::LocalTime, question::Tier, source::Deadline};
 use tokio::time::{Instant, sleep, timeout};
 
-pub use self::{instances::InstanceFault, nodes::NodeFault, redis::RedisFault};
+pub use self::{
+    instances::InstanceFault,
+    links::{Between, LinkFault},
+    nodes::NodeFault,
+    redis::RedisFault,
+};
 use super::{
-    INSTANCES_SHARED,
+    INSTANCES_ALONE, INSTANCES_SHARED,
     run::{Plan, REGISTERS_OF_A_KIND, Run},
 };
-use crate::support::{redis::Redis, replica_set::ReplicaSet};
+use crate::support::{
+    links::Links,
+    redis::Redis,
+    replica_set::{NODES, ReplicaSet},
+};
 
 /// How much longer than the recovery it may take until there is one leader again. A leader that could not publish leaves
 /// the lease to others for five seconds.
@@ -31,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a request may take after a fault.
 const REQUEST_TIME: Duration = Duration::from_secs(1);
 
+/// How long a fault of the long form lasts if any length is possible, in milliseconds: for many of them, longer than the bound.
+const SHORT_MS: std::ops::Range<u64> = 300..3_000;
+
 /// How long to wait between two attempts.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -39,17 +52,34 @@ pub struct Servers {
     pub set: ReplicaSet,
     /// The Redis that the instances share, if they do.
     pub redis: Option<Redis>,
+    /// The links of each instance.
+    pub links: Arc<Vec<Links>>,
 }
 
 impl Servers {
-    /// A replica set and a Redis.
+    /// A replica set and a Redis, which three instances reach over links.
     pub async fn start() -> Self {
-        Self { set: ReplicaSet::start().await, redis: Some(Redis::start(&[])) }
+        let (set, redis) = (ReplicaSet::start().await, Redis::start(&[]));
+        let mut links = Vec::new();
+        for instance in 0..INSTANCES_SHARED {
+            links.push(Links::start(instance, &set, Some(&redis)).await);
+        }
+        Self { set, redis: Some(redis), links: Arc::new(links) }
     }
 
-    /// Three instances that share the Redis.
+    /// A replica set, which two instances reach over links.
+    pub async fn without_redis() -> Self {
+        let set = ReplicaSet::start().await;
+        let mut links = Vec::new();
+        for instance in 0..INSTANCES_ALONE {
+            links.push(Links::start(instance, &set, None).await);
+        }
+        Self { set, redis: None, links: Arc::new(links) }
+    }
+
+    /// One instance for the links of each.
     pub fn plan(&self, seed: u64, recovery_max: Duration) -> Plan {
-        Plan { seed, instances: INSTANCES_SHARED, redis: self.redis.as_ref().map(Redis::url), recovery_max }
+        Plan { seed, links: Arc::clone(&self.links), recovery_max }
     }
 }
 
@@ -59,8 +89,9 @@ pub enum Fault {
     Node(NodeFault),
     Redis(RedisFault),
     Instance(InstanceFault),
-    /// A node and Redis at once.
-    Both(NodeFault, RedisFault),
+    Link(LinkFault, Between),
+    /// A replica of Redis takes its place.
+    RedisSwitched,
 }
 
 impl Fault {
@@ -70,24 +101,84 @@ impl Fault {
             Self::Node(fault) => fault.as_str(),
             Self::Redis(fault) => fault.as_str(),
             Self::Instance(fault) => fault.as_str(),
-            Self::Both(..) => "a node and Redis at once",
+            Self::Link(fault, _) => fault.as_str(),
+            Self::RedisSwitched => "Redis switched to a replica",
         }
     }
 
     /// Causes the fault, for as long as `lasts` if any length is possible, and undoes it. Returns a note for the report.
-    async fn inflict(self, Servers { set, redis }: &mut Servers, lasts: Duration, run: &Run) -> String {
+    async fn inflict(self, Servers { set, redis, links }: &mut Servers, lasts: Duration, run: &Run) -> String {
         const SHARED: &str = "a plan with faults of Redis has a Redis";
         match self {
             Self::Node(fault) => fault.inflict(set, lasts, run).await,
             Self::Redis(fault) => fault.inflict(redis.as_mut().expect(SHARED), lasts).await,
             Self::Instance(fault) => fault.inflict(redis.as_mut(), lasts, run).await,
-            Self::Both(node, other) => {
-                let redis = redis.as_mut().expect(SHARED);
-                let (first, second) = tokio::join!(node.inflict(set, lasts, run), other.inflict(redis, lasts));
-                format!("{}: {first}; {}: {second}", node.as_str(), other.as_str())
-            }
+            Self::Link(fault, between) => fault.inflict(between, links, lasts).await,
+            Self::RedisSwitched => links::switch_redis(redis.as_mut().expect(SHARED), links, lasts).await,
         }
     }
+}
+
+/// A fault of what the instances share, or of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedFault {
+    Redis(RedisFault),
+    Instance(InstanceFault),
+    /// A replica of Redis takes its place.
+    Switched,
+}
+
+impl SharedFault {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis(fault) => fault.as_str(),
+            Self::Instance(fault) => fault.as_str(),
+            Self::Switched => Fault::RedisSwitched.as_str(),
+        }
+    }
+}
+
+/// Faults that happen at the same time: at most one of a node, and some of everything else, one after the other.
+#[derive(Debug, Default)]
+pub struct Round {
+    node: Option<(NodeFault, Duration)>,
+    shared: Vec<(SharedFault, Duration)>,
+    links: Vec<(LinkFault, Between, Duration)>,
+}
+
+/// The rounds in which each fault happens `times` times, in an order that follows from `rng`.
+pub fn schedule(rng: &mut Rng, times: usize) -> Vec<Round> {
+    fn repeated<T: Copy>(rng: &mut Rng, all: &[T], times: usize) -> Vec<T> {
+        let mut list: Vec<T> = (0..times).flat_map(|_| all.iter().copied()).collect();
+        rng.shuffle(&mut list);
+        list
+    }
+    let shared: Vec<SharedFault> = RedisFault::ALL
+        .map(SharedFault::Redis)
+        .into_iter()
+        .chain(InstanceFault::ALL.map(SharedFault::Instance))
+        .chain([SharedFault::Switched])
+        .collect();
+    let nodes = repeated(rng, &NodeFault::ALL, times);
+    let mut shared = repeated(rng, &shared, times);
+    let mut of_links = repeated(rng, &LinkFault::ALL, times);
+    // The check that an oplog that has rolled over was noticed is about these instances and what they can hear.
+    let together = nodes.iter().filter(|fault| **fault != NodeFault::RolledOver).count();
+    let (shared_max, links_max) = (shared.len().div_ceil(together), of_links.len().div_ceil(together));
+    let short = |rng: &mut Rng| Duration::from_millis(rng.u64(SHORT_MS));
+    let rounds = nodes.into_iter().map(|node| {
+        let lasts = short(rng);
+        if node == NodeFault::RolledOver {
+            return Round { node: Some((node, lasts)), ..Round::default() };
+        }
+        let shared = shared.drain(..shared_max.min(shared.len())).map(|fault| (fault, short(rng))).collect();
+        let mut between = || Between::at_random(rng, INSTANCES_SHARED, NODES);
+        let of_links: Vec<_> =
+            of_links.drain(..links_max.min(of_links.len())).map(|fault| (fault, between())).collect();
+        let links = of_links.into_iter().map(|(fault, between)| (fault, between, short(rng))).collect();
+        Round { node: Some((node, lasts)), shared, links }
+    });
+    rounds.collect()
 }
 
 /// One fault that the instances went through.
@@ -116,20 +207,65 @@ pub async fn go_through(run: &Arc<Run>, servers: &mut Servers, fault: Fault, las
     let (kind, started) = (fault.as_str(), Instant::now());
     run.tally().begin_fault(kind);
     let note = fault.inflict(servers, lasts, run).await;
+    recover(run, servers, started, vec![(kind, note)]).await;
+}
+
+/// Causes the faults of a round at once, each list one after the other, and undoes them. Waits as [`go_through`].
+pub async fn go_through_round(run: &Arc<Run>, servers: &mut Servers, round: Round) {
+    let started = Instant::now();
+    let Servers { set, redis, links } = servers;
+    let kind = round.node.map(|(fault, _)| fault.as_str()).or(round.shared.first().map(|(fault, _)| fault.as_str()));
+    run.tally().begin_fault(kind.or(round.links.first().map(|(fault, ..)| fault.as_str())).unwrap_or("nothing"));
+    let node = async {
+        match round.node {
+            Some((fault, lasts)) => Some((fault.as_str(), fault.inflict(set, lasts, run).await)),
+            None => None,
+        }
+    };
+    let shared = async {
+        let mut notes = Vec::new();
+        let redis = redis.as_mut().expect("rounds are for instances that share a Redis");
+        for (fault, lasts) in &round.shared {
+            let note = match fault {
+                SharedFault::Redis(fault) => fault.inflict(redis, *lasts).await,
+                SharedFault::Instance(fault) => fault.inflict(Some(&mut *redis), *lasts, run).await,
+                SharedFault::Switched => links::switch_redis(redis, links, *lasts).await,
+            };
+            notes.push((fault.as_str(), note));
+        }
+        notes
+    };
+    let of_links = async {
+        let mut notes = Vec::new();
+        for (fault, between, lasts) in &round.links {
+            notes.push((fault.as_str(), fault.inflict(*between, links, *lasts).await));
+        }
+        notes
+    };
+    let (node, shared, of_links) = tokio::join!(node, shared, of_links);
+    let notes = node.into_iter().chain(shared).chain(of_links).collect();
+    recover(run, servers, started, notes).await;
+}
+
+/// Waits until the instances have recovered from faults of these kinds, with notes, and the set.
+async fn recover(run: &Arc<Run>, servers: &mut Servers, started: Instant, faults: Vec<(&'static str, String)>) {
     servers.set.primary().await;
     let recoveries = futures::future::join_all((0..run.count()).map(|instance| recovered(run, instance)));
     let (recovered, settled) = tokio::join!(recoveries, settled(run));
     for (instance, _) in recovered.iter().enumerate().filter(|(_, time)| time.is_none()) {
         let time = run.recovery_max;
-        run.tally().violated(format!("instance {instance} has not recovered after {time:?}: {kind}, {note}"));
+        run.tally().violated(format!("instance {instance} has not recovered after {time:?}: {faults:?}"));
     }
     if let Err(streams) = &settled {
-        run.tally().violated(format!("{streams:?} run a change stream, and not one of them for all: {kind}, {note}"));
+        run.tally().violated(format!("{streams:?} run a change stream, and not one of them for all: {faults:?}"));
     }
     run.tally().end_fault();
     servers.set.whole().await;
-    let (recovered, settled) = (recovered.into_iter().flatten().collect(), settled.ok().flatten());
-    run.tally().report(FaultReport { kind, note, took: started.elapsed(), recovered, settled });
+    let recovered: Vec<_> = recovered.into_iter().flatten().collect();
+    let (settled, took) = (settled.ok().flatten(), started.elapsed());
+    for (kind, note) in faults {
+        run.tally().report(FaultReport { kind, note, took, recovered: recovered.clone(), settled });
+    }
 }
 
 /// How long it takes until an instance answers about one register of each kind from MongoDB and from memory, and has
@@ -199,17 +335,4 @@ async fn followers(run: &Run) -> Vec<usize> {
     sleep(LOOK).await;
     let follows = |(instance, (before, after)): (usize, (u64, u64))| (before < after).then_some(instance);
     before.into_iter().zip(asked()).enumerate().filter_map(follows).collect()
-}
-
-/// A random fault, and how long it lasts if any length is possible.
-pub fn at_random(rng: &mut Rng, lasts_max: Duration) -> (Fault, Duration) {
-    let (node, lasts) = nodes::at_random(rng, lasts_max);
-    let redis = RedisFault::ALL[rng.usize(..RedisFault::ALL.len())];
-    let instance = InstanceFault::ALL[rng.usize(..InstanceFault::ALL.len())];
-    match rng.u8(..10) {
-        0..5 => (Fault::Redis(redis), redis.lasts(rng)),
-        5 => (Fault::Both(node, redis), redis.lasts(rng)),
-        6..8 => (Fault::Instance(instance), redis.lasts(rng)),
-        _ => (Fault::Node(node), lasts),
-    }
 }

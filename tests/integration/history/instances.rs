@@ -11,34 +11,35 @@ use std::{
     time::Duration,
 };
 
-use mongodb::{
-    Client,
-    event::{EventHandler, command::CommandEvent},
-    options::ClientOptions,
-};
+use mongodb::event::{EventHandler, command::CommandEvent};
 use permcached::{
     app::{App, Parts, Sharing, assemble},
     link::Server,
     schema::Schema,
     source::mongodb::MongoDb,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::support::links::Links;
 
 /// The name of the instances' clients, by which fail points distinguish them from the writers.
 pub const APP_NAME: &str = "instance";
 
-/// How long the driver looks for a node, and waits for a connection: the same as in the application.
-const SELECTION_TIME: Duration = Duration::from_secs(1);
-const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long to wait before another attempt to start.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a start may take while servers fail.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What an instance is started with.
 pub struct Setup {
     pub schema: Arc<Schema>,
-    /// The URI of the replica set.
-    pub uri: String,
+    /// The links of each instance to the replica set, and to the Redis that they share, if they do.
+    pub links: Arc<Vec<Links>>,
     pub database: String,
-    /// The Redis that they share, if they do.
-    pub redis: Option<String>,
 }
 
 /// An instance, and its background tasks.
@@ -50,11 +51,21 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts an instance.
-    pub async fn start(setup: &Setup) -> Self {
-        let mut options = ClientOptions::parse(&setup.uri).await.expect("the URI is our own");
-        options.server_selection_timeout = Some(SELECTION_TIME);
-        options.connect_timeout = Some(CONNECT_TIME);
+    /// Starts an instance over the links of this place. While its servers cannot be reached, it is started again.
+    pub async fn start(setup: &Setup, place: usize) -> Self {
+        let started = async {
+            loop {
+                match Self::try_start(setup, &setup.links[place]).await {
+                    Ok(instance) => return instance,
+                    Err(_) => sleep(PAUSE).await,
+                }
+            }
+        };
+        timeout(PATIENCE, started).await.expect("an instance starts in the end")
+    }
+
+    async fn try_start(setup: &Setup, links: &Links) -> Result<Self, Box<dyn std::error::Error>> {
+        let (mut options, name) = MongoDb::client_options(&links.uri(APP_NAME), Some(&setup.database)).await?;
         let asked = Arc::<AtomicU64>::default();
         let counter = Arc::clone(&asked);
         let is_of_stream = |event: &CommandEvent| match event {
@@ -68,18 +79,14 @@ impl Instance {
             counter.fetch_add(is_of_stream(&event).into(), Ordering::Relaxed);
         };
         options.command_event_handler = Some(EventHandler::callback(count));
-        let database = Client::with_options(options).expect("a client").database(&setup.database);
-        let source = MongoDb::open(Arc::clone(&setup.schema), database).await.expect("the set is there");
-        let sharing = match &setup.redis {
-            Some(url) => {
-                let server = Server::parse(url).expect("a URL of the test's own");
-                Some(Sharing::over(server, &setup.schema, &source).await.expect("the set is there"))
-            }
+        let source = MongoDb::connect_with(Arc::clone(&setup.schema), options, &name).await?;
+        let sharing = match links.redis_url() {
+            Some(url) => Some(Sharing::over(Server::parse(&url)?, &setup.schema, &source).await?),
             None => None,
         };
         let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&setup.schema), source) });
-        let tasks = app.start().await.expect("the set returns its time");
-        Self { app, tasks: Mutex::new(tasks), asked }
+        let tasks = app.start().await?;
+        Ok(Self { app, tasks: Mutex::new(tasks), asked })
     }
 
     /// Aborts its background tasks, in whatever state they are. It can still be asked, and answers from what it knows.

@@ -23,13 +23,16 @@ use tokio::task::JoinSet;
 
 use super::{
     checkers::check,
-    instances::{APP_NAME, Instance, Setup},
+    instances::{Instance, Setup},
     kinds::{Kind, SCHEMA, first_documents},
     register::History,
     tally::Tally,
     writers::write,
 };
-use crate::support::both::{fill, question, schema};
+use crate::support::{
+    both::{fill, question, schema},
+    links::Links,
+};
 
 /// How many registers there are of each kind, one kind after the other.
 pub const REGISTERS_OF_A_KIND: usize = 6;
@@ -44,10 +47,8 @@ const TOKENS_MAX: usize = 256;
 pub struct Plan {
     /// Determines what writers write, what checkers ask, and which faults occur.
     pub seed: u64,
-    /// How many instances are asked.
-    pub instances: usize,
-    /// The Redis that they share, if they do.
-    pub redis: Option<String>,
+    /// The links of each instance that is asked.
+    pub links: Arc<Vec<Links>>,
     /// How long each instance may take to recover, once the fault is over and the set has a primary. An instance has
     /// recovered when it answers from MongoDB and from memory, and has applied everything that was written by then.
     pub recovery_max: Duration,
@@ -106,18 +107,17 @@ impl Run {
         let client = Client::with_uri_str(uri_of("writers")).await.expect("the URI is our own");
         let database = client.database("history");
         fill(&database, &schema, &first_documents(REGISTERS_OF_A_KIND)).await;
-        let (uri, redis) = (uri_of(APP_NAME), plan.redis.clone());
-        let setup = Setup { schema, uri, database: database.name().to_owned(), redis };
+        let setup = Setup { schema, links: Arc::clone(&plan.links), database: database.name().to_owned() };
         let mut instances = Vec::new();
-        for _ in 0..plan.instances {
-            instances.push(Arc::new(Instance::start(&setup).await));
+        for place in 0..plan.links.len() {
+            instances.push(Arc::new(Instance::start(&setup, place).await));
         }
         let run = Arc::new(Self::new(plan, setup, instances));
         let mut tasks = JoinSet::new();
         for register in 0..run.registers.len() {
             tasks.spawn(write(Arc::clone(&run), register, database.clone()));
         }
-        for checker in 0..plan.instances * CHECKERS {
+        for checker in 0..plan.links.len() * CHECKERS {
             tasks.spawn(check(Arc::clone(&run), checker));
         }
         meanwhile(Arc::clone(&run)).await;
@@ -174,7 +174,7 @@ impl Run {
 
     /// Whether the instances share a Redis.
     pub fn is_shared(&self) -> bool {
-        self.setup.redis.is_some()
+        self.setup.links.iter().any(|links| links.redis.is_some())
     }
 
     /// How many instances are asked.
@@ -194,7 +194,7 @@ impl Run {
 
     /// Starts an instance in the place of another.
     pub async fn replace(&self, place: usize) {
-        let next = Arc::new(Instance::start(&self.setup).await);
+        let next = Arc::new(Instance::start(&self.setup, place).await);
         self.instances.write().expect("no panic before")[place] = next;
     }
 

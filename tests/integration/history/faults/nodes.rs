@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, Timestamp, doc};
-use fastrand::Rng;
 use permcached::freshness::Moment;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -44,7 +43,7 @@ pub enum NodeFault {
 }
 
 impl NodeFault {
-    const ALL: [Self; 6] =
+    pub(super) const ALL: [Self; 6] =
         [Self::Killed, Self::SteppedDown, Self::Frozen, Self::RolledOver, Self::AllFrozen, Self::AllKilled];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -178,12 +177,4 @@ async fn oldest(set: &ReplicaSet, node: usize) -> Moment {
         Some(Bson::Timestamp(Timestamp { time, increment })) => Moment::new(time, increment),
         other => panic!("no oplog: {other:?}"),
     }
-}
-
-/// A random fault, and how long it lasts if any length is possible. Half of the frozen primaries are thawed when another
-/// one is elected.
-pub(super) fn at_random(rng: &mut Rng, lasts_max: Duration) -> (NodeFault, Duration) {
-    let fault = NodeFault::ALL[rng.usize(..NodeFault::ALL.len())];
-    let lasts = lasts_max.mul_f32(rng.f32());
-    (fault, if fault == NodeFault::Frozen && rng.bool() { Duration::ZERO } else { lasts })
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
 use permcached::freshness::Moment;
 use redis::{Client, cmd};
 use tokio::time::{Instant, sleep};
@@ -137,16 +136,6 @@ impl RedisFault {
             Self::FutureMoments => again_and_again(lasts, || publish_future_moments(redis)).await,
         }
         format!("for {lasts:.1?}")
-    }
-
-    /// How long it lasts, at random. Lost change batches must end before the subscribers notice that they receive nothing.
-    pub(super) fn lasts(self, rng: &mut Rng) -> Duration {
-        let millis = match self {
-            Self::Frozen => 2_500..6_000,
-            Self::ChangeBatchesLost => 200..1_000,
-            _ => 200..5_000,
-        };
-        Duration::from_millis(rng.u64(millis))
     }
 }
 
