@@ -29,7 +29,7 @@ const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How many questions a small request has at most, and a large one.
 const QUESTIONS_MAX: usize = 3;
-const BATCH_MAX: usize = 40;
+const BATCH_MAX: usize = 100;
 
 /// The longest pause of a checker after a request.
 const REST_MAX_MS: u64 = 12;

@@ -2,7 +2,11 @@
 //!
 //! Only counts and prints.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use permcached::{check::CheckError, question::Tier};
 
@@ -173,16 +177,20 @@ impl fmt::Display for Tally {
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }
-        for (kind, DuringFault { answers, errors, staleness_max }) in &self.during_fault {
+        let kinds: BTreeSet<&str> = self.faults.iter().map(|fault| fault.kind).collect();
+        for kind in kinds {
             let of_kind = || self.faults.iter().filter(|fault| fault.kind == *kind);
             let recovered = of_kind().flat_map(|fault| &fault.recovered).max().copied().unwrap_or_default();
             let settled = of_kind().filter_map(|fault| fault.settled).max();
             let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
             let count = of_kind().count();
-            writeln!(
-                f,
-                "{count:>4} × {kind}: {answers} answers, {errors} errors, at worst {staleness_max:.3?} stale; recovered within {recovered:.1?}{settled}"
-            )?;
+            write!(f, "{count:>4} × {kind}: recovered within {recovered:.1?}{settled}")?;
+            match self.during_fault.get(kind) {
+                Some(DuringFault { answers, errors, staleness_max }) => {
+                    writeln!(f, "; {answers} answers, {errors} errors, at worst {staleness_max:.3?} stale")?;
+                }
+                None => writeln!(f)?,
+            }
         }
         let worst = self.judged.values().map(|judged| judged.staleness_max).max().unwrap_or_default();
         writeln!(f, "worst staleness: {worst:.3?}")?;
