@@ -179,7 +179,7 @@ impl fmt::Display for Tally {
         }
         let kinds: BTreeSet<&str> = self.faults.iter().map(|fault| fault.kind).collect();
         for kind in kinds {
-            let of_kind = || self.faults.iter().filter(|fault| fault.kind == *kind);
+            let of_kind = || self.faults.iter().filter(|fault| fault.kind == kind);
             let recovered = of_kind().flat_map(|fault| &fault.recovered).max().copied().unwrap_or_default();
             let settled = of_kind().filter_map(|fault| fault.settled).max();
             let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
