@@ -8,6 +8,7 @@ mod manual;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tokens;
 pub mod variable;
 
@@ -27,15 +28,14 @@ use variable::{
     BIND_ADDRESS, CACHE_MAX_BYTES, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS, MAX_CALLER_REQUESTS, MAX_CONNECTIONS,
     MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI, OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT,
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT,
-    REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, TLS_CERT_FILE, TLS_CLIENT_CA_FILE, TLS_KEY_FILE,
-    Variable,
+    REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, Variable,
 };
 
 use crate::{
     check::Settings,
     link::Server,
     telemetry::is_filter,
-    transport::{Callers, Limits, Tls, TlsError, TlsFile, TlsFiles},
+    transport::{Callers, Limits, Tls},
 };
 
 /// The range of `MAX_STALENESS`. Within less than 500 ms, an idle replica set might not confirm that nothing has changed: its
@@ -171,7 +171,7 @@ impl Config {
         {
             reader.add_error(format!("PROBE_PORT and PORT are both {probes}: set one of them to another number"));
         }
-        let tls = tls(reader);
+        let tls = tls::read(reader);
         let reflection = reader.flag(&REFLECTION);
         let limits = limits(reader);
         let startup_grace = duration(reader, &STARTUP_GRACE, GRACE, "0s to 10m, such as 20s");
@@ -261,40 +261,6 @@ fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {
             None
         }
     }
-}
-
-/// The certificate and key of the port.
-fn tls(reader: &mut Reader<'_>) -> Option<Tls> {
-    let (cert, key) = (reader.path(&TLS_CERT_FILE), reader.path(&TLS_KEY_FILE));
-    let client_ca = reader.path(&TLS_CLIENT_CA_FILE);
-    let (cert, key) = match (cert, key) {
-        (Some(cert), Some(key)) => (cert, key),
-        (None, None) => {
-            if client_ca.is_some() {
-                let remedy = "set TLS_CERT_FILE and TLS_KEY_FILE, or unset it";
-                reader.add_error(format!("TLS_CLIENT_CA_FILE is set, but the port does not use TLS: {remedy}"));
-            }
-            return None;
-        }
-        (cert, _) => {
-            let (set, missing) =
-                if cert.is_some() { (&TLS_CERT_FILE, &TLS_KEY_FILE) } else { (&TLS_KEY_FILE, &TLS_CERT_FILE) };
-            reader.add_error(format!("{} is set without {}: set both, or neither", set.name, missing.name));
-            return None;
-        }
-    };
-    let loaded = Tls::load(TlsFiles { cert, key, client_ca });
-    let refuse = |errors: Vec<TlsError>| {
-        for error in errors {
-            let variable = match error.file {
-                TlsFile::Cert => &TLS_CERT_FILE,
-                TlsFile::Key => &TLS_KEY_FILE,
-                TlsFile::ClientCa => &TLS_CLIENT_CA_FILE,
-            };
-            reader.add_error(format!("{} is {error}", variable.name));
-        }
-    };
-    loaded.map_err(refuse).ok()
 }
 
 /// The URL to which traces are sent.

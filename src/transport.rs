@@ -26,7 +26,7 @@ pub use invalidation::InvalidationApi;
 pub use limits::Limits;
 pub use permission::PermissionApi;
 pub use server::{Apis, ServeError, Serving, serve};
-pub use tls::{Tls, TlsError, TlsFile, TlsFiles};
+pub use tls::{ClientCertificates, Tls, TlsError, TlsFile, TlsFiles};
 pub use watch::WatchApi;
 
 /// The generated messages and services of `proto/permcached/v1`.

@@ -89,6 +89,8 @@ fn variables_that_do_not_fit_together_are_errors() {
         ("TLS_KEY_FILE", "k.pem", "TLS_KEY_FILE is set without TLS_CERT_FILE"),
         ("TLS_CERT_FILE", "c.pem", "TLS_CERT_FILE is set without TLS_KEY_FILE"),
         ("TLS_CLIENT_CA_FILE", "ca.pem", "TLS_CLIENT_CA_FILE is set, but the port does not use TLS"),
+        ("TLS_CLIENT_CRL_FILE", "crl.pem", "TLS_CLIENT_CRL_FILE is set, but clients present no certificate"),
+        ("TLS_CLIENT_NAMES", "backend", "TLS_CLIENT_NAMES is set, but clients present no certificate"),
         ("REDIS_URL", "http://:s3cret@redis", "REDIS_URL is not the URL of a Redis"),
         (
             "REDIS_HOST",
@@ -113,8 +115,12 @@ fn variables_that_do_not_fit_together_are_errors() {
     }
     let errors = TestEnvironment::valid(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).errors();
     assert!(errors.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{errors}");
-    let files =
-        [("TLS_CERT_FILE", "/nowhere/c"), ("TLS_KEY_FILE", "/nowhere/k"), ("TLS_CLIENT_CA_FILE", "/nowhere/ca")];
+    let files = [
+        ("TLS_CERT_FILE", "/nowhere/c"),
+        ("TLS_KEY_FILE", "/nowhere/k"),
+        ("TLS_CLIENT_CA_FILE", "/nowhere/ca"),
+        ("TLS_CLIENT_CRL_FILE", "/nowhere/crl"),
+    ];
     let errors = TestEnvironment::valid(&files).errors();
     assert!(
         files.iter().all(|(name, path)| errors.contains(&format!("{name} is `{path}`, which cannot be read"))),
@@ -130,6 +136,18 @@ fn variables_that_do_not_fit_together_are_errors() {
     );
     let errors = TestEnvironment::of(&[("SCHEMA_FILE", "s")]).errors();
     assert!(errors.contains("no source of facts is named: set MONGODB_URI"), "{errors}");
+}
+
+#[test]
+fn every_invalid_name_of_a_client_is_named_by_its_place() {
+    let names = "backend.internal, spiffe://example.org/worker,,*.internal,a b,b\u{fc}ro,CN=backend,a..b,ok-1.x_y";
+    let errors = TestEnvironment::valid(&[("TLS_CLIENT_CA_FILE", "ca.pem"), ("TLS_CLIENT_NAMES", names)]).errors();
+    for wanted in
+        ["3 is empty", "4 has a `*`", "5 has a character", "6 has a character", "7 is neither", "8 is neither"]
+    {
+        assert!(errors.contains(&format!("TLS_CLIENT_NAMES: name {wanted}")), "{wanted}: {errors}");
+    }
+    assert_eq!(errors.matches("TLS_CLIENT_NAMES").count(), 6, "{errors}");
 }
 
 #[test]

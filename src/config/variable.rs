@@ -76,9 +76,11 @@ variables! {
         PORT ["--port"] = "50051": "the port; `0` takes a free one";
         BIND_ADDRESS ["--bind"]: "the address to listen on; if unset, it is `0.0.0.0` if callers are authenticated or `ALLOW_ANONYMOUS` is `true`, else `127.0.0.1`";
         PROBE_PORT: "a second port, without TLS, that only serves gRPC health, `/healthz`, `/readyz` and `/metrics`";
-        TLS_CERT_FILE: "the certificate chain of the port, as PEM; if set, the port accepts TLS only. A changed file is read again within a minute";
+        TLS_CERT_FILE: "the certificate chain of the port, as PEM; if set, the port accepts TLS only. A changed file is read again within ten seconds";
         TLS_KEY_FILE: "its private key, as PEM";
         TLS_CLIENT_CA_FILE: "the authorities of client certificates, as PEM: each client must present a certificate (mutual TLS), and a token as before";
+        TLS_CLIENT_CRL_FILE: "the revocation lists of these authorities, as PEM: a revoked client is refused. Without a readable, current list of its authority, every client is refused. A changed file is read again within ten seconds";
+        TLS_CLIENT_NAMES: "the host names and URIs, separated by commas, of which a client's certificate must have one in its subjectAltName, exactly as written; the common name does not count. If unset, every name is accepted";
         REFLECTION = "true": "whether the port offers gRPC reflection: `true` or `false`";
         STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready";
     }

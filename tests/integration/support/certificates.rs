@@ -9,7 +9,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// The names by which clients may call the server.
@@ -64,6 +65,40 @@ impl Certificates {
         let mut params = client();
         params.not_after = date_time_ymd(2020, 1, 1);
         signed(&self.authority, &params)
+    }
+
+    /// As [`Certificates::client`], with this serial number, by which it can be revoked.
+    pub fn numbered_client(&self, number: u64) -> Certified {
+        let mut params = client();
+        params.serial_number = Some(SerialNumber::from(number));
+        signed(&self.authority, &params)
+    }
+
+    /// As [`Certificates::client`], with these host names and URIs, and this common name.
+    pub fn named_client(&self, common: &str, hosts: &[&str], uris: &[&str]) -> Certified {
+        let mut params = named(common, hosts);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("a URI"))));
+        signed(&self.authority, &params)
+    }
+
+    /// The authority's list of revoked certificates: those with these serial numbers. It is current until a year.
+    pub fn revoked(&self, numbers: &[u64], until: i32) -> String {
+        let revoked = numbers.iter().map(|number| RevokedCertParams {
+            serial_number: SerialNumber::from(*number),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.authority).expect("a revocation list").pem().expect("a revocation list as PEM")
     }
 
     /// The authority's certificate, as PEM.

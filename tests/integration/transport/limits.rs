@@ -54,7 +54,7 @@ async fn a_silent_client_of_a_tls_port_is_disconnected() {
     let certificates = crate::support::certificates::Certificates::new();
     let directory = tempfile::tempdir().unwrap();
     let [cert, key] = certificates.server.write(directory.path(), "server");
-    let files = permcached::transport::TlsFiles { cert, key, client_ca: None };
+    let files = permcached::transport::TlsFiles { cert, key, clients: None };
     let service = Service::start_as(|serving| {
         serving.tls = Some(permcached::transport::Tls::load(files).unwrap());
         serving.limits.handshake_timeout = Duration::from_millis(200);

@@ -1,11 +1,13 @@
 //! TLS on the port, over real sockets: for calls and probes, with client certificates, and with a second plain port for
 //! probes.
 //!
-//! Does not test reloading of certificates (`src/transport/tls.rs` does).
+//! Does not test reloading of the port's own certificate (`src/transport/tls.rs` does).
+
+mod clients;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use permcached::transport::{Tls, TlsFiles};
+use permcached::transport::{ClientCertificates, Tls, TlsFiles};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -35,9 +37,19 @@ use crate::support::{
 /// port for probes.
 async fn secured(certificates: &Certificates, requires_client_certificates: bool) -> (Service, SocketAddr) {
     let directory = tempfile::tempdir().unwrap();
+    let clients = requires_client_certificates.then(|| ClientCertificates {
+        ca: certificates.write_authority(directory.path()),
+        crl: None,
+        names: [].into(),
+    });
+    serve_with(certificates, clients).await
+}
+
+/// A service with TLS that accepts these clients, and the address of its port for probes.
+async fn serve_with(certificates: &Certificates, clients: Option<ClientCertificates>) -> (Service, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
     let [cert, key] = certificates.server.write(directory.path(), "server");
-    let client_ca = requires_client_certificates.then(|| certificates.write_authority(directory.path()));
-    let tls = Tls::load(TlsFiles { cert, key, client_ca }).unwrap();
+    let tls = Tls::load(TlsFiles { cert, key, clients }).unwrap();
     let probes = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = probes.local_addr().unwrap();
     let service = Service::start_as(|serving| {
