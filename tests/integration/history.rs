@@ -15,7 +15,9 @@ mod judge;
 mod kinds;
 mod register;
 mod run;
+mod soak;
 mod tally;
+mod watching;
 mod writers;
 
 use std::{env, time::Duration};

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::servers::free_port;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// How long a test waits for a line of the log, or for the end of a command.
@@ -45,7 +46,9 @@ pub fn schema_file(text: &str) -> (tempfile::TempDir, String) {
 
 /// A command with these arguments and only these variables, and `PATH`.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
+    // `make soak` runs the release build, which is not the one that belongs to the tests.
+    let program = std::env::var_os("PERMCACHED_PROGRAM").filter(|program| !program.is_empty());
+    let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_permcached").into()));
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.args(arguments).env_clear().env("PATH", path).envs(variables.iter().copied());
     command.stdin(Stdio::null());
@@ -122,6 +125,26 @@ impl Serving {
         let line = serving.logged(message);
         serving.address = line["address"].as_str().unwrap().parse().unwrap();
         serving
+    }
+
+    /// As [`Serving::start_with`], for a log that says nothing about the start: waits until the port answers.
+    #[track_caller]
+    pub fn start_quietly(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let port = free_port().unwrap();
+        let text = port.to_string();
+        let mut serving = Self::begin(&[arguments, &["--port", &text]].concat(), variables);
+        serving.address = SocketAddr::from(([127, 0, 0, 1], port));
+        let started = Instant::now();
+        while std::net::TcpStream::connect(serving.address).is_err() {
+            assert!(started.elapsed() < PATIENCE, "the port does not open");
+            thread::sleep(Duration::from_millis(20));
+        }
+        serving
+    }
+
+    /// The id of the process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// As [`Serving::open`], without waiting: the port may not be open yet, and the address is not known.

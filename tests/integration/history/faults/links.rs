@@ -49,7 +49,7 @@ pub enum Between {
 
 impl Between {
     /// Links at random.
-    pub(super) fn at_random(rng: &mut Rng, instances: usize, nodes: usize) -> Self {
+    pub fn at_random(rng: &mut Rng, instances: usize, nodes: usize) -> Self {
         let instance = rng.usize(..instances);
         match rng.u8(..6) {
             0 => Self::InstanceAndNodes(instance),
@@ -77,7 +77,7 @@ impl Between {
 }
 
 impl LinkFault {
-    pub(super) const ALL: [Self; 6] =
+    pub const ALL: [Self; 6] =
         [Self::Slow, Self::Held, Self::HeldToServer, Self::HeldToInstance, Self::Lost, Self::Reset];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -92,7 +92,7 @@ impl LinkFault {
     }
 
     /// Causes the fault for as long as `lasts`, and undoes it. Returns a note for the report.
-    pub(super) async fn inflict(self, between: Between, links: &[Links], lasts: Duration) -> String {
+    pub async fn inflict(self, between: Between, links: &[Links], lasts: Duration) -> String {
         let link = match self {
             Self::Slow => Link::Slow(DELAY),
             Self::Held => Link::Held,

@@ -1,0 +1,60 @@
+//! The plot of a soak's memory: one line for each process, as SVG, and the samples as CSV.
+//!
+//! Measures nothing.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+const WIDTH: f64 = 900.0;
+const HEIGHT: f64 = 320.0;
+const MARGIN: f64 = 50.0;
+const COLORS: [&str; 3] = ["#1b6ca8", "#c8553d", "#3a7d44"];
+
+/// Writes `memory.csv` and `memory.svg` into a directory. Each sample has the resident bytes of each process, one sample a second.
+pub fn write(directory: &Path, samples: &[[u64; 3]]) {
+    fs::create_dir_all(directory).expect("the directory can be made");
+    fs::write(directory.join("memory.csv"), csv(samples)).expect("it can be written");
+    fs::write(directory.join("memory.svg"), svg(samples)).expect("it can be written");
+}
+
+fn csv(samples: &[[u64; 3]]) -> String {
+    let mut text = "second,instance 0,instance 1,instance 2\n".to_owned();
+    for (second, [first, second_instance, third]) in samples.iter().enumerate() {
+        let _always_written = writeln!(text, "{second},{first},{second_instance},{third}");
+    }
+    text
+}
+
+fn svg(samples: &[[u64; 3]]) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let most = samples.iter().flatten().max().map_or(1.0, |most| (mib(*most) / 10.0).ceil() * 10.0);
+    let x = |second: usize| MARGIN + (WIDTH - 2.0 * MARGIN) * second as f64 / samples.len().max(2) as f64;
+    let y = |value: f64| HEIGHT - MARGIN - (HEIGHT - 2.0 * MARGIN) * value / most;
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
+         <text x=\"{MARGIN}\" y=\"25\" font-size=\"13\">resident memory of three instances, MiB, over {} s</text>\n",
+        samples.len()
+    );
+    for step in 0..=4 {
+        let value = most * f64::from(step) / 4.0;
+        let (left, right, at) = (MARGIN, WIDTH - MARGIN, y(value));
+        let _always_written = writeln!(
+            text,
+            "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{:.1}\">{value:.0}</text>",
+            at + 4.0
+        );
+        let second = samples.len() * step as usize / 4;
+        let _always_written =
+            writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\">{second} s</text>", x(second), HEIGHT - MARGIN + 18.0);
+    }
+    for (instance, color) in COLORS.iter().enumerate() {
+        let points: Vec<String> = samples
+            .iter()
+            .enumerate()
+            .map(|(second, values)| format!("{:.1},{:.1}", x(second), y(mib(values[instance]))))
+            .collect();
+        let _always_written =
+            writeln!(text, "<polyline fill=\"none\" stroke=\"{color}\" points=\"{}\"/>", points.join(" "));
+    }
+    text + "</svg>\n"
+}

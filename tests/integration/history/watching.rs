@@ -1,0 +1,118 @@
+//! Clients of `Watch`, and the test that nothing is missing from what they are told: each acknowledged write must have been
+//! reported by the time the stream's token covers it, as a change of its document or as a change of everything.
+//!
+//! Writes nothing, and causes no fault.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use permcached::{
+    freshness::Moment,
+    transport::proto::{Freshness, WatchRequest, change::What, freshness, watch_service_client::WatchServiceClient},
+};
+use tokio::time::{sleep, timeout};
+use tonic::transport::Endpoint;
+
+/// How long a stream may be silent until it is opened again: it sends something each second while it receives updates.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long to wait before a stream is opened again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a stream may take to cover a write once everything is well again.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a client was told.
+#[derive(Debug, Default)]
+struct Told {
+    /// Up to where the stream has reported everything.
+    token: String,
+    /// The tokens of the changes of each document, by its collection and its `_id`.
+    documents: BTreeMap<(String, String), Vec<String>>,
+    /// The tokens of changes of everything.
+    everything: Vec<String>,
+    /// How often the stream was opened again.
+    reopened: u64,
+}
+
+/// A client that follows the `Watch` stream of one instance, and opens it again at its last token when it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Watching(Arc<Mutex<Told>>);
+
+impl Watching {
+    /// Follows the instance at this URL. Never ends.
+    pub async fn follow(self, url: String) {
+        loop {
+            self.follow_once(&url).await;
+            self.0.lock().expect("no panic before").reopened += 1;
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows one stream to its end. Returns none whatever the end was.
+    async fn follow_once(&self, url: &str) -> Option<()> {
+        let channel = Endpoint::from_shared(url.to_owned()).expect("a URL").connect().await.ok()?;
+        let token = self.0.lock().expect("no panic before").token.clone();
+        let since = (!token.is_empty()).then(|| Freshness { moment: Some(freshness::Moment::Token(token)) });
+        let opening =
+            timeout(SILENCE_MAX, async { WatchServiceClient::new(channel).watch(WatchRequest { since }).await });
+        let mut stream = opening.await.ok()?.ok()?.into_inner();
+        loop {
+            let response = timeout(SILENCE_MAX, stream.message()).await.ok()?.ok()??;
+            let mut told = self.0.lock().expect("no panic before");
+            for change in response.changes {
+                match change.what {
+                    Some(What::Document(document)) => {
+                        let tokens = told.documents.entry((document.collection, document.id)).or_default();
+                        if tokens.last() != Some(&change.token) {
+                            tokens.push(change.token);
+                        }
+                    }
+                    Some(What::Everything(_)) => told.everything.push(change.token),
+                    Some(What::Key(_) | What::Subject(_)) | None => {}
+                }
+            }
+            if !response.token.is_empty() {
+                told.token = response.token;
+            }
+        }
+    }
+
+    /// Waits until the stream has told everything up to now: the first token it gives.
+    pub async fn begun(&self) {
+        let begun = async {
+            while self.0.lock().expect("no panic before").token.is_empty() {
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(PATIENCE, begun).await.expect("a stream begins");
+    }
+
+    /// What is wrong with what the client was told about a document that was written between two moments, the first excluded:
+    /// none if it was told of a change.
+    pub async fn objection(&self, collection: &str, id: &str, [after, to]: [Moment; 2]) -> Option<String> {
+        let [after, to] = [after, to].map(|moment| format!("c{:016x}", moment.as_u64()));
+        let covered = async {
+            while self.0.lock().expect("no panic before").token < to {
+                sleep(PAUSE).await;
+            }
+        };
+        if timeout(PATIENCE, covered).await.is_err() {
+            return Some(format!("Watch does not reach {to} within {PATIENCE:?}"));
+        }
+        let told = self.0.lock().expect("no panic before");
+        let of_document = told.documents.get(&(collection.to_owned(), id.to_owned()));
+        let is_told = of_document.is_some_and(|tokens| tokens.iter().any(|token| *token > after && *token <= to))
+            || told.everything.iter().any(|token| *token > after);
+        (!is_told).then(|| format!("Watch has not told of {collection} {id}, changed in ({after}, {to}]"))
+    }
+
+    /// How often the stream was opened again, and how many changes of everything it has reported.
+    pub fn counts(&self) -> (u64, usize) {
+        let told = self.0.lock().expect("no panic before");
+        (told.reopened, told.everything.len())
+    }
+}
