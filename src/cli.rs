@@ -161,7 +161,7 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
             AppError::Schema(errors) => Self { outcome: Outcome::Usage, message: errors.render(true) },
-            AppError::Connect(ConnectError::Uri(_)) => {
+            AppError::Connect(ConnectError::Uri) => {
                 Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {}", error_chain(&error)))
             }
             AppError::ReadSchema { .. }

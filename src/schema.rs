@@ -14,6 +14,7 @@ mod node;
 mod order;
 mod path;
 mod question;
+mod unreadable;
 mod validate;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -24,6 +25,7 @@ pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};
+pub use unreadable::unreadable;
 
 use crate::question::{
     CollectionId, IdForm, LookupId, PermissionId, RelationId, ResourceTypeId, Subject, SubjectTypeId,

@@ -98,7 +98,7 @@ impl Sharing {
     /// # Errors
     /// [`ConnectError::Unreachable`].
     pub async fn over(server: Server, schema: &Schema, mongodb: &MongoDb) -> Result<Self, ConnectError> {
-        let identity = mongodb.identity().await.map_err(|error| ConnectError::Unreachable(error.kind))?;
+        let identity = mongodb.identity().await.map_err(ConnectError::Unreachable)?;
         Ok(Self::new(server, Names::new(&identity, schema.fingerprint(), FORMAT)))
     }
 }

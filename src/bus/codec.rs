@@ -47,6 +47,9 @@ enum EncodedChanged<'a> {
         #[serde(borrow)]
         id: EncodedId<'a>,
     },
+    Collection {
+        collection: u16,
+    },
 }
 
 /// Cuts a change batch into pieces that fit in the log. Each piece is a change batch: what changed in (from, to] is what changed
@@ -122,6 +125,7 @@ impl<'a> EncodedChange<'a> {
         let what = match what {
             // A change stream shows no changes of subjects. If it did, receivers would have to read everything again.
             Changed::Everything | Changed::Subject(_) => EncodedChanged::Everything,
+            Changed::Collection(CollectionId(collection)) => EncodedChanged::Collection { collection: *collection },
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id) } => {
                 EncodedChanged::Document { collection: *collection, id: EncodedId::of(id) }
             }
@@ -143,6 +147,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
     let decoded = |EncodedChange { after, what }| {
         let what = match what {
             EncodedChanged::Everything => Changed::Everything,
+            EncodedChanged::Collection { collection } => Changed::Collection(CollectionId(collection)),
             EncodedChanged::Document { collection, id } => {
                 Changed::Document { collection: CollectionId(collection), id: DocumentId::Id(id.into_id()) }
             }
@@ -181,6 +186,7 @@ mod tests {
     fn changes() -> impl Strategy<Value = Change> {
         let what = prop_oneof![
             1 => Just(Changed::Everything),
+            1 => (0_u16..9).prop_map(|collection| Changed::Collection(CollectionId(collection))),
             20 => (0_u16..9, ids()).prop_map(|(collection, id)| Changed::Document {
                 collection: CollectionId(collection),
                 id: DocumentId::Id(id),

@@ -23,10 +23,12 @@ pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) 
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
     let mut grants = Grants { all: Vec::new(), bytes: sorted.iter().map(|(id, _)| id.size()).sum() };
     for (place, (_, document)) in (0..).zip(&sorted) {
+        // A document whose key cannot be read may have been found by a key that it does not have.
+        let found = if lookup.by.meets_unreadable(document) { Certainty::Doubtful } else { Certainty::Sure };
         for id in &lookup.relations {
             let relation = schema.relation(*id);
             let before = grants.all.len();
-            Reader { schema, relation, id: *id, place, grants: &mut grants }.document(document);
+            Reader { schema, relation, id: *id, place, found, grants: &mut grants }.document(document);
             grants.deduplicate(before);
             if grants.are_too_many() {
                 return None;
@@ -89,6 +91,8 @@ struct Reader<'a> {
     relation: &'a Relation,
     id: RelationId,
     place: u16,
+    /// The certainty that the document has the key.
+    found: Certainty,
     grants: &'a mut Grants,
 }
 
@@ -96,11 +100,12 @@ impl Reader<'_> {
     fn document(&mut self, document: &Document) {
         let Some(each) = &self.relation.each else {
             if let Some(certainty) = self.test(self.relation.condition.as_ref(), document) {
-                self.part(document, certainty);
+                self.part(document, self.found.max(certainty));
             }
             return;
         };
         let Some(certainty) = self.test(self.relation.document_condition.as_ref(), document) else { return };
+        let certainty = self.found.max(certainty);
         each.ends(document, &mut |end| match end {
             End::Value(Bson::Array(items)) => items.iter().for_each(|item| self.element(item, certainty)),
             End::Missing => {}
@@ -121,9 +126,12 @@ impl Reader<'_> {
     }
 
     /// The certainty with which a condition counts. None if the document does not match, except if a value has a wrong type
-    /// and the relation stands under a `!`.
+    /// and the relation stands under a `!`. If a value cannot be read, the document may match or not.
     fn test(&self, condition: Option<&Condition>, document: &Document) -> Option<Certainty> {
         let Some(condition) = condition else { return Some(Certainty::Sure) };
+        if condition.meets_unreadable(document) {
+            return Some(Certainty::Doubtful);
+        }
         match (condition.matches(document), condition.is_typed(document)) {
             (true, true) => Some(Certainty::Sure),
             (true, false) => Some(Certainty::Doubtful),

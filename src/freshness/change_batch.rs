@@ -37,6 +37,8 @@ pub struct Change {
 pub enum Changed {
     /// Possibly anything: a collection was dropped or renamed, or it is not known what changed.
     Everything,
+    /// Possibly any document of a collection: an event of the collection could not be understood.
+    Collection(CollectionId),
     /// A document: every fact made from it is outdated.
     Document {
         /// Its collection.

@@ -41,6 +41,8 @@ pub struct Freshness {
     newest_moment: AtomicU64,
     epoch: AtomicU64,
     marks: Marks,
+    /// By collection: facts of the collection with an earlier stamp do not count.
+    collection_floors: Box<[AtomicU64]>,
     subject_marks: Marks,
     probes: RwLock<Probes>,
     /// By lookup: its collection, and whether it looks documents up by `_id`.
@@ -59,6 +61,7 @@ impl Freshness {
             newest_moment: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             marks: Marks::new(MARK_BITS),
+            collection_floors: schema.collections().map(|_| AtomicU64::new(0)).collect(),
             subject_marks: Marks::new(SUBJECT_MARK_BITS),
             probes: RwLock::new(Probes::default()),
             lookups: schema.lookups().map(|(_, lookup)| (lookup.collection_id, lookup.is_by_id())).collect(),
@@ -127,10 +130,11 @@ impl Freshness {
         let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
             return Moment::from_count(u64::MAX);
         };
+        let floor = self.collection_floor(collection);
         if is_by_id {
-            return self.marks.get(Target::DocumentById(collection, id));
+            return floor.max(self.marks.get(Target::DocumentById(collection, id)));
         }
-        let key = self.marks.get(Target::Key(lookup, id));
+        let key = floor.max(self.marks.get(Target::Key(lookup, id)));
         let documents = fact.documents_beside_key();
         if fact.is_over_limit() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
             return key.max(self.marks.get(Target::Collection(collection)));
@@ -138,14 +142,21 @@ impl Freshness {
         documents.map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)
     }
 
-    /// The last moment at which what a lookup finds for `id` changed, according to the mark of its key alone.
+    /// The moment before which no fact of a collection counts.
+    fn collection_floor(&self, collection: CollectionId) -> Moment {
+        let floor = self.collection_floors.get(usize::from(collection.0));
+        Moment::from_count(floor.map_or(u64::MAX, |floor| floor.load(Ordering::Acquire)))
+    }
+
+    /// The last moment at which what a lookup finds for `id` changed, according to the mark of its key and the floor of its
+    /// collection.
     #[must_use]
     pub fn key_mark(&self, lookup: LookupId, id: &Id) -> Moment {
-        match self.lookups.get(lookup.index()) {
-            Some((collection, true)) => self.marks.get(Target::DocumentById(*collection, id)),
-            Some((_, false)) => self.marks.get(Target::Key(lookup, id)),
-            None => Moment::from_count(u64::MAX),
-        }
+        let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
+            return Moment::from_count(u64::MAX);
+        };
+        let target = if is_by_id { Target::DocumentById(collection, id) } else { Target::Key(lookup, id) };
+        self.marks.get(target).max(self.collection_floor(collection))
     }
 
     /// The last moment at which a subject was invalidated, or a later one.
@@ -187,6 +198,11 @@ impl Freshness {
             match what {
                 Changed::Everything => {
                     self.floor.fetch_max(at.as_u64(), Ordering::AcqRel);
+                }
+                Changed::Collection(collection) => {
+                    // A collection that the schema does not have: then anything may have changed.
+                    let floor = self.collection_floors.get(usize::from(collection.0)).unwrap_or(&self.floor);
+                    floor.fetch_max(at.as_u64(), Ordering::AcqRel);
                 }
                 Changed::Document { collection, id } => {
                     self.marks.mark(Target::Document(*collection, id), *at);
@@ -231,6 +247,7 @@ impl Freshness {
             *probes = Probes::default();
             forget();
             self.marks.clear();
+            self.collection_floors.iter().for_each(|floor| floor.store(0, Ordering::Release));
             self.subject_marks.clear();
             self.watermark.store(probe.moment.as_u64(), Ordering::Release);
             self.newest_moment.store(probe.moment.as_u64(), Ordering::Release);

@@ -139,6 +139,13 @@ impl Condition {
         }
     }
 
+    /// Whether a value that the condition looks at cannot be read. Then nobody knows whether the document matches.
+    pub(crate) fn meets_unreadable(&self, document: &Document) -> bool {
+        let mut any = false;
+        self.paths(&mut |path| any |= path.meets_unreadable(document));
+        any
+    }
+
     /// The condition as a query.
     #[must_use]
     pub fn to_query(&self) -> Document {

@@ -6,7 +6,10 @@ use std::fmt;
 
 use bson::{Bson, Document};
 
-use super::error::{SchemaError, Span};
+use super::{
+    error::{SchemaError, Span},
+    unreadable::has_unreadable,
+};
 
 /// A validated dotted path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +104,11 @@ impl Path {
         ends(document, &self.0, visit);
     }
 
+    /// Whether a value at the path, or on the way to it, cannot be read or contains one that cannot be read.
+    pub(crate) fn meets_unreadable(&self, document: &Document) -> bool {
+        meets_unreadable(document, &self.0)
+    }
+
     /// The value of the path as an aggregation expression (`"$path"`): an array on the way yields an array of the values
     /// found in its elements.
     pub(crate) fn project(&self, document: &Document) -> Option<Bson> {
@@ -147,6 +155,20 @@ fn ends<'a>(document: &'a Document, path: &str, visit: &mut impl FnMut(End<'a>))
             }
         }
         (Some(_), Some(_)) => visit(End::Blocked),
+    }
+}
+
+fn meets_unreadable(document: &Document, path: &str) -> bool {
+    let (first, rest) = split(path);
+    match (document.get(first), rest) {
+        (None, _) => false,
+        (Some(value), None) => has_unreadable(value),
+        (Some(Bson::Document(inner)), Some(rest)) => meets_unreadable(inner, rest),
+        (Some(Bson::Array(items)), Some(rest)) => items.iter().any(|item| match item {
+            Bson::Document(inner) => meets_unreadable(inner, rest),
+            item => has_unreadable(item),
+        }),
+        (Some(value), Some(_)) => has_unreadable(value),
     }
 }
 

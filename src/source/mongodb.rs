@@ -7,6 +7,8 @@ mod change_stream;
 mod client;
 mod command;
 mod connect;
+mod decode;
+mod error;
 mod event;
 mod examine;
 mod find;
@@ -28,6 +30,7 @@ use client::ReplacedClient;
 use command::primary;
 pub use connect::ConnectError;
 use connect::Hello;
+pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
 use find::BATCH_DOCUMENTS_MAX;
 pub use inspect::Finding;
@@ -128,14 +131,16 @@ impl MongoDb {
     fn with_hello(schema: Arc<Schema>, client: ReplacedClient, Hello { mode, set, .. }: Hello) -> Self {
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         let name = client.database().name().to_owned();
-        Self { schema, client, name, set, mode, permits, ticks: AtomicU64::new(0), commands: Commands::default() }
+        let commands = Commands::default();
+        schema.collections().for_each(|collection| commands.show_collection(collection));
+        Self { schema, client, name, set, mode, permits, ticks: AtomicU64::new(0), commands }
     }
 
     /// What distinguishes this database from others.
     ///
     /// # Errors
-    /// The driver's, if the database cannot be asked.
-    pub async fn identity(&self) -> Result<Identity, mongodb::error::Error> {
+    /// The database cannot be asked.
+    pub async fn identity(&self) -> Result<Identity, DriverError> {
         let uuids = inspect::uuids(&self.schema, &self.client.database()).await?;
         let collections = self.schema.collections().map(|name| (name.to_owned(), uuids.get(name).copied())).collect();
         Ok(Identity { set: self.set.clone(), database: self.name.clone(), collections })
@@ -173,6 +178,8 @@ impl MongoDb {
         let command = doc! {
             "find": collection,
             "filter": { "_id": Bson::Null },
+            // There may be such a document, of any size and with anything in it.
+            "projection": { "_id": 1 },
             "limit": 1,
             "singleBatch": true,
             "readConcern": { "level": "linearizable" },
@@ -181,10 +188,10 @@ impl MongoDb {
         let began = Instant::now();
         let reply = self.read(command, deadline.at_most(PROBE_TIME)).instrument(span).await;
         self.commands.took("probe", began.elapsed());
-        match reply.map_err(|error| error.into_source_error(SourceError::Probe))?.get("operationTime") {
-            Some(Bson::Timestamp(time)) => Ok(moment_of(*time)),
-            _ => Err(SourceError::Answer { collection: collection.to_owned(), what: "no operationTime" }),
-        }
+        let reply = reply.map_err(|error| error.into_source_error(SourceError::Probe))?;
+        let time = reply.as_raw_document().get_timestamp("operationTime");
+        time.map(moment_of)
+            .map_err(|_| SourceError::Answer { collection: collection.to_owned(), what: "no operationTime" })
     }
 }
 
@@ -253,9 +260,9 @@ impl Source for MongoDb {
         let mut keys = Vec::new();
         for chunk in ids.chunks(BATCH_DOCUMENTS_MAX) {
             let found = self.find_once(&lookup, chunk, at, deadline).await?.ok_or(SourceError::TooMuch)?;
-            for document in &found.documents {
+            for decoded in &found.documents {
                 for (lookup, by) in lookups().map(|(id, lookup)| (id, &lookup.by)) {
-                    document_keys(by, document, &mut |id| keys.push(FactKey { lookup, id }));
+                    document_keys(by, decoded.as_matched(), &mut |id| keys.push(FactKey { lookup, id }));
                 }
             }
         }

@@ -79,6 +79,11 @@ struct ViaLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CollectionLabels {
+    collection: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CommandLabels {
     command: &'static str,
 }
@@ -230,12 +235,16 @@ impl Metrics {
 
     /// Shows the metrics of a MongoDB connection. They replace those of an earlier one.
     pub fn show_commands(&self, commands: &Commands) {
-        let Commands { seconds, in_progress } = commands;
+        let Commands { seconds, in_progress, unreadable, not_understood } = commands;
         let help = "Time that MongoDB took for a command";
         let mut registry = Registry::default();
         registry.register_with_unit("permcached_mongodb_command", help, Unit::Seconds, seconds.clone());
         let help = "Finds that are running in MongoDB, at most 64";
         registry.register("permcached_mongodb_finds_in_progress", help, in_progress.clone());
+        let help = "Documents that were read and had a field that cannot be read, by collection";
+        registry.register("permcached_documents_unreadable", help, unreadable.clone());
+        let help = "Change events that could not be understood, by collection";
+        registry.register("permcached_events_not_understood", help, not_understood.clone());
         self.put("mongodb", registry);
     }
 
@@ -385,11 +394,18 @@ impl Drop for Present {
 pub struct Commands {
     seconds: Family<CommandLabels, Histogram, fn() -> Histogram>,
     in_progress: Gauge,
+    unreadable: Family<CollectionLabels, Counter>,
+    not_understood: Family<CollectionLabels, Counter>,
 }
 
 impl Default for Commands {
     fn default() -> Self {
-        Self { seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)), in_progress: Gauge::default() }
+        Self {
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            in_progress: Gauge::default(),
+            unreadable: Family::default(),
+            not_understood: Family::default(),
+        }
     }
 }
 
@@ -403,6 +419,23 @@ impl Commands {
     /// Records how long a command took.
     pub fn took(&self, command: &'static str, time: Duration) {
         self.seconds.get_or_create(&CommandLabels { command }).observe(time.as_secs_f64());
+    }
+
+    /// Shows the counters of a collection of the schema, before there is anything to count.
+    pub fn show_collection(&self, collection: &str) {
+        for counter in [&self.unreadable, &self.not_understood] {
+            drop(counter.get_or_create(&CollectionLabels { collection: collection.to_owned() }));
+        }
+    }
+
+    /// Counts a document of this collection in which a field cannot be read.
+    pub fn found_unreadable(&self, collection: &str) {
+        self.unreadable.get_or_create(&CollectionLabels { collection: collection.to_owned() }).inc();
+    }
+
+    /// Counts a change event of this collection that could not be understood.
+    pub fn did_not_understand(&self, collection: &str) {
+        self.not_understood.get_or_create(&CollectionLabels { collection: collection.to_owned() }).inc();
     }
 }
 

@@ -154,7 +154,8 @@ impl WatchStream {
     fn change(&self, change: &Change) -> proto::Change {
         let schema = &self.schema;
         let what = match &change.what {
-            Changed::Everything => What::Everything(true),
+            // A client has no message for one collection, and may not know which of its answers depend on it.
+            Changed::Everything | Changed::Collection(_) => What::Everything(true),
             Changed::Document { collection, id } => {
                 let collection = schema.collection_name(*collection).to_owned();
                 What::Document(Document { collection, id: id.to_string() })

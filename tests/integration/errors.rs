@@ -10,7 +10,11 @@ use permcached::{
     check::CheckError,
     diagnosis::error_chain,
     link::LinkError,
-    source::{SourceError, documents::DocumentsError, mongodb::ConnectError},
+    source::{
+        SourceError,
+        documents::DocumentsError,
+        mongodb::{ConnectError, DriverError},
+    },
     transport::ServeError,
 };
 
@@ -32,7 +36,6 @@ fn redis_error() -> redis::RedisError {
 fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
     let address = "127.0.0.1:1".parse().unwrap();
     let path = || Path::new("somewhere").to_owned();
-    let mongodb = mongodb::error::Error::from(cause());
     let reflection = tonic_reflection::server::Error::InvalidFileDescriptorSet(CAUSE.to_owned());
     let errors: Vec<Box<dyn Error>> = vec![
         Box::new(SourceError::Probe(Arc::new(cause()))),
@@ -41,7 +44,6 @@ fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
         Box::new(LinkError::Refused(redis_error())),
         Box::new(LinkError::Failed(redis_error())),
         Box::new(DocumentsError::Read { path: path(), source: cause() }),
-        Box::new(ConnectError::Unreachable(mongodb.kind)),
         Box::new(AppError::ReadSchema { path: path(), source: cause() }),
         Box::new(AppError::Bind { address, source: cause() }),
         Box::new(AppError::Source(find())),
@@ -53,6 +55,11 @@ fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
         let chain = error_chain(&*error).to_string();
         assert!(!error.to_string().contains(CAUSE) && chain.matches(CAUSE).count() == 1, "{chain}");
     }
+    // What the driver says is never a source: only its kind is.
+    let driver = DriverError::from(mongodb::error::Error::from(cause()));
+    let error = ConnectError::Unreachable(driver.clone());
+    assert_eq!(error_chain(&error).to_string(), format!("{error}: {driver}"));
+    assert!(!driver.to_string().contains(CAUSE), "{driver}");
 }
 
 /// For errors that a test cannot make.

@@ -1,20 +1,22 @@
 //! One MongoDB change stream, read batch by batch (docs/freshness.md, point 7).
 //!
-//! Runs the commands itself instead of using the driver's change stream, for two reasons: each batch comes with its resume
-//! token, and nothing is resumed without the caller's knowledge. Does not open a stream again after it has ended.
+//! Reads the raw batches of a cursor instead of using the driver's change stream, for three reasons: each batch comes with
+//! its resume token, nothing is resumed without the caller's knowledge, and an event that cannot be decoded does not spoil
+//! its batch. Does not open a stream again after it has ended.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bson::{Bson, Document, doc};
+use bson::{RawBsonRef, RawDocument, doc};
+use futures::StreamExt as _;
 use mongodb::{
-    ClientSession, Database,
-    error::{Error, ErrorKind},
+    Database,
+    raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
 use tokio::time::timeout;
 
 use super::{
-    MongoDb,
+    DriverError, MongoDb,
     event::{Event, pipeline},
     primary, timestamp_of,
 };
@@ -22,6 +24,7 @@ use crate::{
     moment::Moment,
     schema::Schema,
     source::{ChangeSource, ChangeStream, StreamBatch, StreamError},
+    telemetry::{Commands, RateLimitedLog},
 };
 
 /// How long the server waits for an event before it returns an empty batch.
@@ -29,138 +32,123 @@ const AWAIT: Duration = Duration::from_millis(100);
 
 /// How many events one batch contains at most: few enough for the server to look their documents up well within the time that
 /// the feed allows for an answer (`patience`, at least a second).
-const EVENTS_MAX: i32 = 1_000;
-
-/// How long closing a stream may take. A frozen server does not answer, and is not waited for.
-const CLOSE_TIME: Duration = Duration::from_millis(250);
+const EVENTS_MAX: u32 = 1_000;
 
 /// Error codes after which changes may be missing: the oplog history is lost (286), an event is too large to deliver (10334),
 /// or the stream cannot be resumed (280).
 const LOST: [i32; 3] = [286, 10_334, 280];
 
-/// An open stream: a cursor on the primary.
+/// Limits log lines about events that cannot be understood, as whoever may write documents can cause them.
+static NOT_UNDERSTOOD: RateLimitedLog = RateLimitedLog::per_second(1);
+
+/// An open stream: a cursor on the primary. When it is dropped, the driver closes the cursor in the background.
 struct MongoDbStream {
     schema: Arc<Schema>,
-    database: Database,
-    session: ClientSession,
-    /// The cursor's id; 0 once the server has closed it.
-    cursor: i64,
-    /// The batch that the opening command returned, until it is taken.
-    first: Option<StreamBatch>,
+    cursor: RawBatchCursor,
+    /// Counts events that could not be understood.
+    commands: Commands,
 }
 
 #[async_trait]
 impl ChangeSource for MongoDb {
     async fn open_stream(&self, from: Moment, patience: Duration) -> Result<Box<dyn ChangeStream>, StreamError> {
-        Ok(Box::new(MongoDbStream::open(&self.schema, &self.client.database(), from, patience).await?))
+        let cursor = open(&self.schema, &self.client.database(), from, patience).await?;
+        let (schema, commands) = (Arc::clone(&self.schema), self.commands.clone());
+        Ok(Box::new(MongoDbStream { schema, cursor, commands }))
     }
 }
 
-impl MongoDbStream {
-    async fn open(
-        schema: &Arc<Schema>,
-        database: &Database,
-        from: Moment,
-        patience: Duration,
-    ) -> Result<Self, StreamError> {
-        let mut stages = vec![doc! { "$changeStream": {
-            "fullDocument": "updateLookup",
-            "startAtOperationTime": timestamp_of(from),
-        } }];
-        stages.extend(pipeline(schema));
-        let command = doc! {
-            "aggregate": 1,
-            "pipeline": stages,
-            "cursor": { "batchSize": EVENTS_MAX },
-            "readConcern": { "level": "majority" },
-            "collation": { "locale": "simple" },
-            // The server ends the command when the reply is no longer waited for, so that no cursor is left behind.
-            "maxTimeMS": millis(patience),
-        };
-        let opening = async {
-            let session = database.client().start_session().causal_consistency(false).await;
-            let mut session = session.map_err(|error| error_of(&error))?;
-            let reply = run(database, command, &mut session).await?;
-            Ok((session, reply))
-        };
-        let (session, mut reply) = in_time(patience, opening).await?;
-        let cursor = cursor_of(&mut reply)?;
-        let mut stream =
-            Self { schema: Arc::clone(schema), database: database.clone(), session, cursor: 0, first: None };
-        stream.first = Some(stream.batch(cursor, "firstBatch")?);
-        Ok(stream)
-    }
+async fn open(
+    schema: &Schema,
+    database: &Database,
+    from: Moment,
+    patience: Duration,
+) -> Result<RawBatchCursor, StreamError> {
+    let mut stages = vec![doc! { "$changeStream": {
+        "fullDocument": "updateLookup",
+        "startAtOperationTime": timestamp_of(from),
+    } }];
+    stages.extend(pipeline(schema));
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": stages,
+        "cursor": { "batchSize": EVENTS_MAX },
+        "readConcern": { "level": "majority" },
+        "collation": { "locale": "simple" },
+        // The server ends the command when the reply is no longer waited for, so that no cursor is left behind.
+        "maxTimeMS": millis(patience),
+    };
+    let opening = database
+        .run_cursor_command(command)
+        .selection_criteria(primary())
+        .batch_size(EVENTS_MAX)
+        .max_time(AWAIT)
+        .batch();
+    in_time(patience, async { opening.await.map_err(|error| error_of(error.into())) }).await
+}
 
-    /// Reads the batch named `name` from the `cursor` part of a reply.
-    fn batch(&mut self, mut cursor: Document, name: &str) -> Result<StreamBatch, StreamError> {
+impl MongoDbStream {
+    /// Reads a reply.
+    fn read(&self, reply: &RawBatch) -> Result<StreamBatch, StreamError> {
         let nonsense = |what: &str| StreamError::Lost(format!("the change stream's reply makes no sense: {what}"));
-        self.cursor = cursor.get_i64("id").map_err(|_| nonsense("no cursor id"))?;
-        let Some(Bson::Array(events)) = cursor.remove(name) else { return Err(nonsense("no batch")) };
+        let cursor = reply.as_raw_document().get_document("cursor").map_err(|_| nonsense("no cursor"))?;
         let token = cursor.get_document("postBatchResumeToken").ok().and_then(token_moment);
-        let has_events = !events.is_empty();
-        let mut batch = StreamBatch { has_events, changes: Vec::new(), token: Moment::default(), invalidated: None };
-        for event in events {
-            let Bson::Document(event) = event else { return Err(nonsense("an event is not a document")) };
-            let event = Event::read(&self.schema, &event).ok_or_else(|| nonsense("an event has no time"))?;
+        let token = token.ok_or_else(|| nonsense("no readable resume token"))?;
+        let mut batch = StreamBatch { has_events: false, changes: Vec::new(), token, invalidated: None };
+        for event in reply.doc_slices().map_err(|_| nonsense("no batch"))? {
+            let Ok(RawBsonRef::Document(event)) = event else { return Err(nonsense("an event is not a document")) };
+            let event = Event::read(&self.schema, event).ok_or_else(|| nonsense("an event has no time"))?;
+            if let Some(collection) = event.not_understood {
+                self.report(self.schema.collection_name(collection));
+            }
             if event.is_last {
                 batch.invalidated = Some(event.at);
             }
+            batch.has_events = true;
             batch.changes.extend(event.changes);
         }
-        batch.token = token.ok_or_else(|| nonsense("no readable resume token"))?;
         Ok(batch)
+    }
+
+    /// Counts and logs an event that could not be understood.
+    fn report(&self, collection: &str) {
+        self.commands.did_not_understand(collection);
+        if let Some(suppressed) = NOT_UNDERSTOOD.admit() {
+            tracing::warn!(
+                collection,
+                suppressed,
+                "a change event has a name or a value that cannot be read: every fact of its collection is read again"
+            );
+        }
     }
 }
 
 #[async_trait]
 impl ChangeStream for MongoDbStream {
     async fn next(&mut self, patience: Duration) -> Result<StreamBatch, StreamError> {
-        if let Some(first) = self.first.take() {
-            return Ok(first);
-        }
-        if self.cursor == 0 {
-            return Err(StreamError::Lost("the server closed the change stream without a reason".to_owned()));
-        }
-        let command = doc! {
-            "getMore": self.cursor,
-            "collection": "$cmd.aggregate",
-            "batchSize": EVENTS_MAX,
-            "maxTimeMS": millis(AWAIT),
+        let next = async {
+            match self.cursor.next().await {
+                Some(reply) => reply.map_err(|error| error_of(error.into())),
+                None => Err(StreamError::Lost("the server closed the change stream without a reason".to_owned())),
+            }
         };
-        let mut reply = in_time(patience, run(&self.database, command, &mut self.session)).await?;
-        let cursor = cursor_of(&mut reply)?;
-        self.batch(cursor, "nextBatch")
+        let reply = in_time(patience, next).await?;
+        self.read(&reply)
     }
 
-    async fn close(self: Box<Self>) {
-        if self.cursor != 0 {
-            let command = doc! { "killCursors": "$cmd.aggregate", "cursors": [self.cursor] };
-            // No session here: the driver refuses one for this command.
-            let closing = async {
-                let reply = self.database.run_command(command).selection_criteria(primary()).await;
-                reply.map_err(|error| error_of(&error))
-            };
-            if let Err(error) = in_time(CLOSE_TIME, closing).await {
-                tracing::debug!(%error, "a change stream could not be closed");
-            }
-        }
-    }
+    async fn close(self: Box<Self>) {}
 }
 
 /// What an error of the driver means for the stream.
-fn error_of(error: &Error) -> StreamError {
-    let code = match &*error.kind {
-        ErrorKind::Command(command) => Some(command.code),
-        _ => None,
-    };
-    match code {
+fn error_of(error: DriverError) -> StreamError {
+    match error.code() {
         Some(code) if LOST.contains(&code) => StreamError::Lost(error.to_string()),
         _ => StreamError::Failed(error.to_string()),
     }
 }
 
 /// The moment of a resume token.
-fn token_moment(token: &Document) -> Option<Moment> {
+fn token_moment(token: &RawDocument) -> Option<Moment> {
     moment_of_data(token.get_str("_data").ok()?)
 }
 
@@ -172,20 +160,8 @@ fn moment_of_data(data: &str) -> Option<Moment> {
     Some(Moment::new(half(0)?, half(8)?))
 }
 
-fn cursor_of(reply: &mut Document) -> Result<Document, StreamError> {
-    match reply.remove("cursor") {
-        Some(Bson::Document(cursor)) => Ok(cursor),
-        _ => Err(StreamError::Lost("the change stream's reply makes no sense: no cursor".to_owned())),
-    }
-}
-
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-async fn run(database: &Database, command: Document, session: &mut ClientSession) -> Result<Document, StreamError> {
-    let reply = database.run_command(command).selection_criteria(primary()).session(session).await;
-    reply.map_err(|error| error_of(&error))
 }
 
 async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {

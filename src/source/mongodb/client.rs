@@ -7,6 +7,7 @@
 //! Does not decide what a silent server means for answers.
 
 use std::{
+    io,
     sync::{Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -17,10 +18,11 @@ use mongodb::{
     Client, Database,
     error::{Error, ErrorKind},
     options::ClientOptions,
+    raw_batch_cursor::RawBatch,
 };
 use tokio::sync::watch;
 
-use super::primary;
+use super::{error::DriverError, primary};
 
 /// How long no command may be answered until the client is replaced, and how long each new client is given.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -53,13 +55,19 @@ impl ReplacedClient {
     }
 
     /// Runs a command that only reads on the primary. If the client is replaced meanwhile, the command is sent through the new
-    /// one, too, and the first answer counts.
-    pub(super) async fn read(&self, command: Document) -> Result<Document, Error> {
+    /// one, too, and the first answer counts. The reply is that of a cursor, and is returned undecoded. If the cursor is still
+    /// open, the driver closes it in the background.
+    pub(super) async fn read(&self, command: Document) -> Result<RawBatch, Error> {
         self.replace_if_silent();
         let mut replaced = self.replaced.subscribe();
         let run = || {
             let (database, command) = (self.database(), command.clone());
-            async move { database.run_command(command).selection_criteria(primary()).await }
+            async move {
+                let run = database.run_cursor_command(command).selection_criteria(primary());
+                // The first batch has already arrived with the reply.
+                let reply = run.batch().await?.next().await;
+                reply.unwrap_or_else(|| Err(io::Error::other("no reply").into()))
+            }
         };
         let mut attempts = FuturesUnordered::from_iter([run()]);
         loop {
@@ -102,13 +110,13 @@ impl ReplacedClient {
                 tracing::debug!("MongoDB has not answered for {SILENCE_MAX:?}: connecting anew");
             }
             // These options made a client before.
-            Err(error) => tracing::warn!(%error, "no new client of MongoDB can be made"),
+            Err(error) => tracing::warn!(error = %DriverError::from(error), "no new client of MongoDB can be made"),
         }
     }
 }
 
 /// Whether a server has answered, if only to refuse.
-fn is_answer(result: &Result<Document, Error>) -> bool {
+fn is_answer(result: &Result<RawBatch, Error>) -> bool {
     match result {
         Ok(_) => true,
         Err(error) => {

@@ -5,9 +5,13 @@
 use std::time::Duration;
 
 use bson::{DateTime, doc};
-use mongodb::{Client, Database, error::ErrorKind, options::ClientOptions};
+use mongodb::{Client, Database, options::ClientOptions};
 
-use super::{COMMANDS_MAX, Mode, PROBE_TIME, primary};
+use super::{
+    COMMANDS_MAX, Mode, PROBE_TIME,
+    error::{DriverError, Unusable},
+    primary,
+};
 use crate::source::Deadline;
 
 /// How many connections there may be: one for each of these finds, one for each probe, and some for the change stream.
@@ -23,9 +27,13 @@ const SNAPSHOT_VERSION: i32 = 13;
 /// Why MongoDB cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The connection string is wrong.
-    #[error("the connection string is wrong: {0}")]
-    Uri(String),
+    /// The connection string is wrong. The driver's message may quote a password, and is not shown.
+    #[error(
+        "the connection string is wrong: write mongodb://[user:password@]host[:port][,host…][/database][?option=value&…], or \
+         mongodb+srv:// with one host and no port, and percent-encode what is neither a letter nor a digit in the user's name \
+         and password"
+    )]
+    Uri,
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
@@ -37,13 +45,16 @@ pub enum ConnectError {
     TooOld,
     /// It does not answer, or refuses the login.
     #[error("MongoDB does not answer, or refuses the login")]
-    Unreachable(#[source] Box<ErrorKind>),
+    Unreachable(#[source] DriverError),
 }
 
 impl ConnectError {
     /// Why `hello` failed. A server that waits to be initiated is not a primary, so the driver does not send it any command.
-    fn of_hello(error: mongodb::error::Error) -> Self {
-        if error.to_string().contains("RsGhost") { Self::NotInitiated } else { Self::Unreachable(error.kind) }
+    fn of_hello(error: &mongodb::error::Error) -> Self {
+        match DriverError::of(error) {
+            DriverError::NoServer(Unusable::NotInitiated) => Self::NotInitiated,
+            error => Self::Unreachable(error),
+        }
     }
 }
 
@@ -60,8 +71,7 @@ pub(super) struct Hello {
 
 /// A database by its connection's options. Sends nothing yet.
 pub(super) fn database(options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
-    let has_password = options.credential.is_some();
-    Ok(Client::with_options(options).map_err(|error| wrong_uri(has_password, &error))?.database(name))
+    Ok(Client::with_options(options).map_err(|_| ConnectError::Uri)?.database(name))
 }
 
 /// Sends `hello` to a server. While none can be reached, tries again for some time.
@@ -70,7 +80,7 @@ pub(super) async fn reach(database: &Database) -> Result<Hello, ConnectError> {
     let deadline = Deadline::after(PROBE_TIME);
     loop {
         match hello(database).await {
-            Err(ConnectError::Unreachable(kind)) if is_unreachable(&kind) && !deadline.is_over() => {}
+            Err(ConnectError::Unreachable(DriverError::NoServer(_))) if !deadline.is_over() => {}
             result => return result,
         }
     }
@@ -79,7 +89,7 @@ pub(super) async fn reach(database: &Database) -> Result<Hello, ConnectError> {
 /// Sends `hello` to a server, and checks that the server can be used.
 pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
     let hello = database.run_command(doc! { "hello": 1 }).selection_criteria(primary()).await;
-    let hello = hello.map_err(ConnectError::of_hello)?;
+    let hello = hello.map_err(|error| ConnectError::of_hello(&error))?;
     if hello.get_bool("isreplicaset").unwrap_or(false) {
         return Err(ConnectError::NotInitiated);
     }
@@ -95,20 +105,13 @@ pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
     Ok(Hello { mode, set, time: hello.get_datetime("localTime").ok().copied() })
 }
 
-/// Whether no suitable server was found in time.
-fn is_unreachable(kind: &ErrorKind) -> bool {
-    matches!(kind, ErrorKind::ServerSelection { .. })
-}
-
 /// The options of a connection string, with defaults of our own, and the name of the database. The given name comes before the
 /// one in the connection string.
 pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|error| {
+    let mut options = ClientOptions::parse(uri).await.map_err(|error| match DriverError::of(&error) {
         // The name of the server may be resolved later.
-        if matches!(*error.kind, ErrorKind::DnsResolve { .. }) {
-            return ConnectError::Unreachable(error.kind);
-        }
-        wrong_uri(uri.contains('@'), &error)
+        error @ DriverError::Name => ConnectError::Unreachable(error),
+        _ => ConnectError::Uri,
     })?;
     options.app_name.get_or_insert_with(|| "permcached".to_owned());
     options.max_pool_size.get_or_insert(CONNECTIONS_MAX);
@@ -116,11 +119,4 @@ pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(Client
     options.connect_timeout.get_or_insert(PROBE_TIME);
     let name = database.map(str::to_owned).or_else(|| options.default_database.clone());
     Ok((options, name.ok_or(ConnectError::NoDatabase)?))
-}
-
-/// What is wrong with a connection string. The driver's message may contain a part of the password, so it is not shown if
-/// there is one.
-fn wrong_uri(has_password: bool, error: &mongodb::error::Error) -> ConnectError {
-    let advice = "percent-encode what is neither a letter nor a digit in the user's name and password";
-    ConnectError::Uri(if has_password { advice.to_owned() } else { error.to_string() })
 }

@@ -3,16 +3,17 @@
 //!
 //! Runs no command: `change_stream` does that.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocument, doc};
 
 use crate::{
     fact::{DocumentId, FactKey, document_keys},
     freshness::{Change, Changed},
     moment::Moment,
+    question::CollectionId,
     schema::Schema,
 };
 
-use super::moment_of;
+use super::{decode::Decoded, moment_of};
 
 /// One event of the change stream.
 #[derive(Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub(super) struct Event {
     pub(super) at: Moment,
     /// What it marks. Empty if it can change no fact.
     pub(super) changes: Vec<Change>,
+    /// The collection that it marks as a whole, because something in the event cannot be read.
+    pub(super) not_understood: Option<CollectionId>,
     /// Whether the stream ends with it.
     pub(super) is_last: bool,
 }
@@ -55,25 +58,36 @@ pub(super) fn pipeline(schema: &Schema) -> Vec<Document> {
 }
 
 impl Event {
-    /// Reads an event; `None` if it has no time. An event of another kind, or one that makes no sense, marks everything.
-    pub(super) fn read(schema: &Schema, event: &Document) -> Option<Self> {
+    /// Reads an event; `None` if it has no time. An event of a document in which something cannot be read marks the whole
+    /// collection. An event of another kind, or one that makes no sense, marks everything.
+    pub(super) fn read(schema: &Schema, event: &RawDocument) -> Option<Self> {
+        let decoded = Decoded::of(event);
+        let event = &decoded.document;
         let Some(Bson::Timestamp(time)) = event.get("clusterTime") else { return None };
         let at = moment_of(*time);
         let kind = event.get_str("operationType").unwrap_or_default();
-        let changed = match kind {
-            "insert" | "update" | "replace" | "delete" => document_changes(schema, event, kind == "update"),
-            _ => None,
+        let is_of_document = matches!(kind, "insert" | "update" | "replace" | "delete");
+        let not_understood =
+            if is_of_document && decoded.has_unreadable() { collection_of(schema, event) } else { None };
+        let changed = match not_understood {
+            Some(collection) => Some(vec![Changed::Collection(collection)]),
+            None if is_of_document && !decoded.has_unreadable() => document_changes(schema, event, kind == "update"),
+            None => None,
         };
         let changed = changed.unwrap_or_else(|| vec![Changed::Everything]);
         let changes = changed.into_iter().map(|what| Change { at, what }).collect();
-        Some(Self { at, changes, is_last: kind == "invalidate" })
+        Some(Self { at, changes, not_understood, is_last: kind == "invalidate" })
     }
+}
+
+/// The collection of the schema that an event is about.
+fn collection_of(schema: &Schema, event: &Document) -> Option<CollectionId> {
+    schema.collection_id(event.get_document("ns").ok()?.get_str("coll").ok()?)
 }
 
 /// What the event of one document marks; `None` if the event makes no sense.
 fn document_changes(schema: &Schema, event: &Document, is_update: bool) -> Option<Vec<Changed>> {
-    let name = event.get_document("ns").ok()?.get_str("coll").ok()?;
-    let collection = schema.collection_id(name)?;
+    let collection = collection_of(schema, event)?;
     let key = event.get_document("documentKey").ok()?;
     let fields = if is_update { Some(changed_fields(event)?) } else { None };
     let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);

@@ -16,13 +16,12 @@ use std::{
 use bson::doc;
 use mongodb::{
     Database,
-    error::ErrorKind,
     options::{ClientOptions, ServerAddress},
 };
 use tokio::time::timeout;
 
 use super::{
-    ConnectError, Finding, Mode, MongoDb,
+    ConnectError, DriverError, Finding, Mode, MongoDb, Unusable,
     client::ReplacedClient,
     connect::{self, Hello},
     inspect::{inspect, quoted},
@@ -170,15 +169,16 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
     let wrong = |message: &str, remedy: &str| Diagnosis::wrong(Subject::MongoDb, message, remedy);
     let message = error.to_string();
     match error {
-        ConnectError::Uri(_) => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
+        ConnectError::Uri => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
         ConnectError::NoDatabase => wrong(&message, "MONGODB_DATABASE=NAME"),
         ConnectError::NotInitiated => {
             wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
         }
         ConnectError::TooOld => wrong(&message, "run MongoDB 5.0 or newer"),
-        ConnectError::Unreachable(kind) => match (&**kind, address) {
-            (ErrorKind::Authentication { .. }, Some(address)) => refused(address),
-            (kind, _) => silent(&format!("it does not answer: {kind}"), address),
+        ConnectError::Unreachable(error) => match (error, address) {
+            (DriverError::Login | DriverError::NoServer(Unusable::Login), Some(address)) => refused(address),
+            (error, Some(address)) => silent(&format!("it does not answer: {}: {error}", address.hosts), Some(address)),
+            (error, None) => silent(&format!("it does not answer: {error}"), None),
         },
     }
 }

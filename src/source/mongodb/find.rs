@@ -3,29 +3,32 @@
 //! Each `find` reads at a snapshot, so that a fact is exactly the state at its stamp. Caches no fact.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use tracing::{Instrument as _, Span, trace_span};
 
-use super::{Mode, MongoDb, command::CommandError, moment_of, timestamp_of};
+use super::{Mode, MongoDb, command::CommandError, decode::Decoded, moment_of, timestamp_of};
 use crate::{
-    fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys, id_to_bson},
+    fact::{DOCUMENTS_MAX, DocumentId, Fact, FactKey, document_keys, id_to_bson},
     moment::Moment,
     question::{Id, LookupId},
     schema::Lookup,
     source::{Deadline, Source as _, SourceError},
-    telemetry::SPANS,
+    telemetry::{RateLimitedLog, SPANS},
 };
 
 /// How many documents one `find` for several keys returns at most. If there are more, the keys are asked for in halves.
 pub(super) const BATCH_DOCUMENTS_MAX: usize = 40_000;
 
+/// Limits log lines about documents that cannot be read, as whoever may write documents can cause them.
+static UNREADABLE: RateLimitedLog = RateLimitedLog::per_second(1);
+
 /// What one `find` returned.
 pub(super) struct Found {
-    pub(super) documents: Vec<Document>,
+    pub(super) documents: Vec<Decoded>,
     stamp: Moment,
 }
 
@@ -52,6 +55,11 @@ impl MongoDb {
                 }
             };
             match found {
+                // Nobody knows which of several keys has found the document.
+                Ok(Some(found)) if keys.len() > 1 && self.is_unmatched(lookup, &keys, &found) => {
+                    remaining.push(keys.split_off(keys.len() / 2));
+                    remaining.push(keys);
+                }
                 Ok(Some(found)) => {
                     let facts = self.facts(lookup, keys, &found);
                     let bytes = facts.iter().filter_map(|(_, result)| result.as_ref().ok()).map(Fact::memory).sum();
@@ -98,43 +106,76 @@ impl MongoDb {
         }
         let collection = || lookup.collection.to_string();
         let failed = |source| SourceError::Find { collection: collection(), source };
-        let mut reply = reply.map_err(|error| error.into_source_error(failed))?;
+        let reply = reply.map_err(|error| error.into_source_error(failed))?;
         let nonsense = |what| SourceError::Answer { collection: collection(), what };
-        let Some(Bson::Document(mut cursor)) = reply.remove("cursor") else { return Err(nonsense("no cursor")) };
-        let stamp = match (self.mode, cursor.get("atClusterTime")) {
+        let cursor = reply.as_raw_document().get_document("cursor").map_err(|_| nonsense("no cursor"))?;
+        let stamp = match (self.mode, cursor.get_timestamp("atClusterTime")) {
             (Mode::Standalone | Mode::Sharded, _) => tick,
-            (Mode::ReplicaSet, Some(Bson::Timestamp(stamp))) => moment_of(*stamp),
+            (Mode::ReplicaSet, Ok(stamp)) => moment_of(stamp),
             // A collection that does not exist has no snapshot. At the requested moment it was empty.
-            (Mode::ReplicaSet, _) => at,
+            (Mode::ReplicaSet, Err(_)) => at,
         };
         if self.mode == Mode::ReplicaSet && stamp < at {
             return Err(nonsense("a snapshot of an earlier moment than the one asked for"));
         }
-        let Some(Bson::Array(batch)) = cursor.remove("firstBatch") else { return Err(nonsense("no batch")) };
-        if let Some(open) = cursor.get_i64("id").ok().filter(|id| *id != 0) {
-            self.close(lookup, open, deadline).await;
+        let batch = cursor.get_array("firstBatch").map_err(|_| nonsense("no batch"))?;
+        if cursor.get_i64("id").is_ok_and(|id| id != 0) {
             return Ok(None);
         }
-        let documents: Vec<Document> = batch
-            .into_iter()
-            .filter_map(|item| if let Bson::Document(found) = item { Some(found) } else { None })
-            .collect();
+        let mut documents = Vec::new();
+        for item in batch {
+            let Ok(RawBsonRef::Document(document)) = item else { return Err(nonsense("an item is no document")) };
+            documents.push(self.decode(lookup, document));
+        }
         Ok((documents.len() <= documents_max).then_some(Found { documents, stamp }))
     }
 
-    /// Closes a cursor. If that fails, the server closes it by itself after some minutes.
-    async fn close(&self, lookup: &Lookup, cursor: i64, deadline: Deadline) {
-        let command = doc! { "killCursors": &*lookup.collection, "cursors": [cursor] };
-        if let Err(error) = self.command(command, deadline).await {
-            tracing::debug!(%error, "a cursor could not be closed");
+    /// Decodes a document. Logs and counts it if something in it cannot be read.
+    pub(super) fn decode(&self, lookup: &Lookup, document: &RawDocument) -> Decoded {
+        let decoded = Decoded::of(document);
+        if let Some(field) = &decoded.unreadable_field {
+            self.commands.found_unreadable(&lookup.collection);
+            if let Some(suppressed) = UNREADABLE.admit() {
+                tracing::warn!(
+                    collection = &*lookup.collection,
+                    id = %DocumentId::of(&decoded.document),
+                    field,
+                    suppressed,
+                    "a document has a field that cannot be read: what depends on the field is indeterminate"
+                );
+            }
         }
+        decoded
+    }
+
+    /// Whether a document has none of the keys that it was found by, as far as its keys can be read.
+    fn is_unmatched(&self, lookup: LookupId, keys: &[Id], found: &Found) -> bool {
+        let mut unreadable = found.documents.iter().filter(|decoded| decoded.has_unreadable()).peekable();
+        if unreadable.peek().is_none() {
+            return false;
+        }
+        let keys: HashSet<&Id> = keys.iter().collect();
+        unreadable.any(|decoded| {
+            let mut is_matched = false;
+            document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
+                is_matched |= keys.contains(&key);
+            });
+            !is_matched
+        })
     }
 
     /// Sorts documents by key and makes a fact for each key. A key that no document has gets a fact, too.
     fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut by_key: HashMap<Id, Vec<&Document>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
-        for document in &found.documents {
-            document_keys(&self.schema.lookup(lookup).by, document, &mut |key| {
+        let is_only_key = by_key.len() == 1;
+        for decoded in &found.documents {
+            let document = &decoded.document;
+            if is_only_key && decoded.has_unreadable() {
+                // It was found by this key, even if its key cannot be read.
+                by_key.values_mut().for_each(|documents| documents.push(document));
+                continue;
+            }
+            document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
                 if let Some(documents) = by_key.get_mut(&key)
                     && documents.last().is_none_or(|last| !std::ptr::eq(*last, document))
                 {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
-use mongodb::{Database, error::Error, results::CollectionSpecification};
+use mongodb::{Database, results::CollectionSpecification};
 
-use super::{MongoDb, primary};
+use super::{DriverError, MongoDb, primary};
 use crate::schema::Schema;
 
 /// Something that the operator should know about the database.
@@ -83,14 +83,14 @@ impl MongoDb {
     /// Inspects the collections and indexes that the schema requires.
     ///
     /// # Errors
-    /// The driver's, if the database cannot be asked or the user does not have the `read` role.
-    pub async fn inspect(&self) -> Result<Vec<Finding>, Error> {
+    /// The database cannot be asked, or the user does not have the `read` role.
+    pub async fn inspect(&self) -> Result<Vec<Finding>, DriverError> {
         inspect(&self.schema, &self.client.database()).await
     }
 }
 
 /// See [`MongoDb::inspect`].
-pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, Error> {
+pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<Finding>, DriverError> {
     let mut findings = BTreeSet::new();
     let names: Vec<&str> = schema.collections().collect();
     let mut existing = BTreeMap::new();
@@ -122,7 +122,7 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
 }
 
 /// The UUIDs of the schema's collections that exist.
-pub(super) async fn uuids(schema: &Schema, database: &Database) -> Result<BTreeMap<String, [u8; 16]>, Error> {
+pub(super) async fn uuids(schema: &Schema, database: &Database) -> Result<BTreeMap<String, [u8; 16]>, DriverError> {
     let names: Vec<&str> = schema.collections().collect();
     let listed = database.list_collections().filter(doc! { "name": { "$in": names } }).await?;
     let uuid = |specification: CollectionSpecification| {
@@ -132,14 +132,14 @@ pub(super) async fn uuids(schema: &Schema, database: &Database) -> Result<BTreeM
     Ok(listed.try_collect::<Vec<_>>().await?.into_iter().filter_map(uuid).collect())
 }
 
-async fn is_empty(database: &Database, collection: &str) -> Result<bool, Error> {
-    let collection = database.collection::<Document>(collection);
+async fn is_empty(database: &Database, collection: &str) -> Result<bool, DriverError> {
+    let collection = database.collection::<RawDocumentBuf>(collection);
     let found = collection.find_one(doc! {}).projection(doc! { "_id": 1 }).selection_criteria(primary()).await?;
     Ok(found.is_none())
 }
 
 /// Whether an index serves an equality on the field: the field comes first, and the index has every document.
-async fn has_index(database: &Database, collection: &str, field: &str) -> Result<bool, Error> {
+async fn has_index(database: &Database, collection: &str, field: &str) -> Result<bool, DriverError> {
     let mut indexes = database.collection::<Document>(collection).list_indexes().await?;
     while let Some(index) = indexes.try_next().await? {
         let options = index.options.unwrap_or_default();

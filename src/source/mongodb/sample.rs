@@ -4,11 +4,11 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use bson::{Document, doc};
+use bson::{RawDocumentBuf, doc};
 use fastrand::Rng;
 use futures::TryStreamExt;
 
-use super::{MongoDb, primary};
+use super::{DriverError, MongoDb, decode::Decoded, primary};
 use crate::{
     fact::document_keys,
     question::{Id, LookupId},
@@ -28,13 +28,13 @@ impl MongoDb {
         let lookup = self.schema.lookup(lookup);
         let failed = |error: mongodb::error::Error| SourceError::Find {
             collection: lookup.collection.to_string(),
-            source: Arc::new(error),
+            source: Arc::new(DriverError::from(error)),
         };
         let mut keys_only = doc! { lookup.by.as_str(): 1 };
         if !lookup.is_by_id() {
             keys_only.insert("_id", 0);
         }
-        let collection = self.client.database().collection::<Document>(&lookup.collection);
+        let collection = self.client.database().collection::<RawDocumentBuf>(&lookup.collection);
         let find =
             collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
         let mut documents = find.selection_criteria(primary()).await.map_err(failed)?;
@@ -42,7 +42,7 @@ impl MongoDb {
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());
         while let Some(document) = documents.try_next().await.map_err(failed)? {
             let mut keys = Vec::new();
-            document_keys(&lookup.by, &document, &mut |key| keys.push(key));
+            document_keys(&lookup.by, Decoded::of(&document).as_matched(), &mut |key| keys.push(key));
             for key in keys {
                 if !known.insert(key.clone()) {
                     continue;

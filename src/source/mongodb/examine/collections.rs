@@ -60,7 +60,7 @@ pub(super) async fn examine(
     let findings = match timeout(STEP_TIME, inspect(schema, database)).await {
         Ok(Ok(findings)) => findings,
         Ok(Err(error)) => {
-            let message = format!("collections and indexes, which the server does not list: {}", error.kind);
+            let message = format!("collections and indexes, which the server does not list: {error}");
             diagnoses.push(Diagnosis::skipped(Subject::MongoDb, message));
             return BTreeSet::new();
         }

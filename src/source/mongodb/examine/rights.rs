@@ -5,22 +5,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bson::doc;
-use mongodb::{
-    Database,
-    error::{Error, ErrorKind},
-};
+use mongodb::Database;
 use tokio::time::timeout;
 
-use super::{Address, Mode, MongoDb, STEP_TIME, quoted};
+use super::{Address, DriverError, Mode, MongoDb, STEP_TIME, quoted};
 use crate::{
     diagnosis::{Diagnosis, Subject, error_chain},
     question::Id,
     schema::{Lookup, Schema},
     source::{Deadline, SourceError},
 };
-
-/// The error codes for a missing right: on a server of one's own (13), and in Atlas (8000).
-const UNAUTHORIZED: [i32; 2] = [13, 8_000];
 
 /// Reads in the same way as the service.
 pub(super) async fn examine(
@@ -47,8 +41,10 @@ pub(super) async fn examine(
                 let message = "a change stream can be opened: changes are known at once";
                 diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
             }
-            Ok(Err(error)) if is_unauthorized_by(&error) => refused.push("open a change stream".to_owned()),
-            Ok(Err(error)) => others.push(format!("a change stream cannot be opened: {}", error.kind)),
+            Ok(Err(error)) => match DriverError::from(error) {
+                error if error.is_unauthorized() => refused.push("open a change stream".to_owned()),
+                error => others.push(format!("a change stream cannot be opened: {error}")),
+            },
             Err(_) => others.push("a change stream is not opened in time".to_owned()),
         }
     }
@@ -75,11 +71,7 @@ async fn read(source: &MongoDb, schema: &Schema, name: &str) -> Result<(), Sourc
 
 fn is_unauthorized(error: &SourceError) -> bool {
     let (SourceError::Probe(source) | SourceError::Find { source, .. }) = error else { return false };
-    source.downcast_ref::<Error>().is_some_and(is_unauthorized_by)
-}
-
-fn is_unauthorized_by(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Command(command) if UNAUTHORIZED.contains(&command.code))
+    source.downcast_ref().is_some_and(DriverError::is_unauthorized)
 }
 
 /// The remedy that gives the user the right to read.
