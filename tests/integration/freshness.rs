@@ -17,6 +17,7 @@ mod outage;
 mod single;
 mod singleflight;
 mod streams;
+mod unreadable;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::question::Question;

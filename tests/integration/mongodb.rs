@@ -6,6 +6,7 @@
 mod faults;
 pub mod inspection;
 mod keys;
+mod unreadable;
 
 use std::sync::Arc;
 

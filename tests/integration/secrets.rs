@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, transport::Endpoint};
 
 use crate::support::{
     command::{Serving, schema_file},
+    raw::{self, Raw},
     redis::Redis,
     servers::secured_mongo,
     service::{PATIENCE, http},
@@ -45,9 +46,14 @@ const ADMIN: &str = "s3cret3ofOperator";
 const WRONG: &str = "s3cret4ofNobody";
 const LINK: &str = "s3cret5ofLink";
 const NO_LINK: &str = "s3cret6ofNoLink";
+/// Not a text, and so stored in hostile documents only.
+const BAD_LINK: &[u8] = b"s3cret7ofBad\xff";
 
 /// What the secrets have in common. The output is searched for this, ignoring case.
 const COMMON: &str = "s3cret";
+
+/// The same in hexadecimal digits, as libraries show bytes.
+const COMMON_IN_HEX: &str = "733363726574";
 
 fn subject(kind: &str, id: &str) -> Subject {
     Subject { r#type: kind.to_owned(), id: id.to_owned(), anonymous: false }
@@ -112,6 +118,7 @@ async fn until_ready(serving: &Serving) {
 fn assert_no_secret(what: &str, texts: &[String]) {
     for text in texts {
         assert!(!text.to_lowercase().contains(COMMON), "{what}: {text}");
+        assert!(!text.contains(COMMON_IN_HEX), "{what}: {text}");
     }
 }
 
@@ -128,6 +135,9 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     insert("users", doc! { "_id": id(1) }).await;
     insert("files", doc! { "_id": id(2), "owner_id": id(1) }).await;
     insert("shares", doc! { "_id": id(3), "file_id": id(2), "token": LINK }).await;
+    // Beside it in the same replies. The driver's errors would show both.
+    let bad = Raw::of(&doc! { "_id": id(5), "file_id": id(2) }).text(b"token", BAD_LINK);
+    raw::insert(&database, "shares", &bad).await;
     let redis = Redis::with_password(REDIS);
     let (_directory, schema) = schema_file(SCHEMA);
     let uri = mongo.uri_of("reader", MONGODB, database.name());
@@ -155,6 +165,12 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     }
     assert!(answers.iter().any(|answer| answer.contains("allowed: true")), "a link is allowed: {answers:?}");
     assert!(answers.iter().any(|answer| answer.contains("Unauthenticated")), "{answers:?}");
+    // A name and an id that are not text, in the change stream.
+    let filter = Raw::of(&doc! { "_id": id(5) });
+    let field = Raw::default().document(b"$set", &Raw::default().text(BAD_LINK, BAD_LINK));
+    raw::update(&database, "shares", &filter, &field).await;
+    raw::insert(&database, "shares", &Raw::default().text(b"_id", BAD_LINK)).await;
+    answers.extend(ask_all(&serving.url(), CHECK, NO_LINK).await);
     // Failures have other messages.
     drop(redis);
     insert("shares", doc! { "_id": id(4), "file_id": id(2), "token": NO_LINK }).await;

@@ -10,6 +10,7 @@ pub mod live;
 pub mod memory_source;
 pub mod monitored;
 pub mod proxy;
+pub mod raw;
 pub mod redis;
 pub mod replica_set;
 pub mod servers;

@@ -84,7 +84,7 @@ async fn open(
         .batch_size(EVENTS_MAX)
         .max_time(AWAIT)
         .batch();
-    in_time(patience, async { opening.await.map_err(|error| error_of(error.into())) }).await
+    in_time(patience, async { opening.await.map_err(|error| error_of(&error.into())) }).await
 }
 
 impl MongoDbStream {
@@ -128,7 +128,7 @@ impl ChangeStream for MongoDbStream {
     async fn next(&mut self, patience: Duration) -> Result<StreamBatch, StreamError> {
         let next = async {
             match self.cursor.next().await {
-                Some(reply) => reply.map_err(|error| error_of(error.into())),
+                Some(reply) => reply.map_err(|error| error_of(&error.into())),
                 None => Err(StreamError::Lost("the server closed the change stream without a reason".to_owned())),
             }
         };
@@ -140,7 +140,7 @@ impl ChangeStream for MongoDbStream {
 }
 
 /// What an error of the driver means for the stream.
-fn error_of(error: DriverError) -> StreamError {
+fn error_of(error: &DriverError) -> StreamError {
     match error.code() {
         Some(code) if LOST.contains(&code) => StreamError::Lost(error.to_string()),
         _ => StreamError::Failed(error.to_string()),

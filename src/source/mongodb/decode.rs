@@ -13,6 +13,12 @@ use crate::schema::unreadable;
 /// How deeply documents are decoded. mongod stores none that nest deeper than 200 levels.
 const DEPTH_MAX: usize = 256;
 
+/// A field that every projection names, and that no document has.
+pub(super) const NO_FIELD: &str = "no document has this field";
+
+/// The field of a document's id.
+const ID: &str = "_id";
+
 /// The type bytes of a document and of an array.
 const CONTAINERS: [u8; 2] = [0x03, 0x04];
 
@@ -38,6 +44,26 @@ impl Decoded {
             decoding.document(raw, 0, &mut None)
         });
         Self { document, firsts, unreadable_field }
+    }
+
+    /// Decodes a document that a `find` has returned with a projection of `fields` and of [`NO_FIELD`].
+    ///
+    /// mongod stops reading a document once it has found as many fields as the projection names. If a name occurs twice, what
+    /// comes later is then missing from the reply, a second value of any field included. So if there are that many, no field
+    /// can be relied on. Otherwise there are fewer, as no document has a field [`NO_FIELD`].
+    pub(super) fn projected(raw: &RawDocument, fields: &[Box<str>]) -> Self {
+        let mut decoded = Self::of(raw);
+        // With `_id`, which is always returned, and `NO_FIELD`.
+        let projected = fields.iter().filter(|field| ***field != *ID).count() + 2;
+        let mut found = 0;
+        elements(raw, &mut |_| found += 1);
+        if found >= projected {
+            for field in fields.iter().filter(|field| ***field != *ID) {
+                decoded.document.insert(&**field, unreadable());
+            }
+            decoded.unreadable_field.get_or_insert_with(|| NO_FIELD.to_owned());
+        }
+        decoded
     }
 
     /// The document as mongod compares it with a query, as far as it can be decoded: of the fields with the same name, the

@@ -10,7 +10,12 @@ use std::{
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
 use tracing::{Instrument as _, Span, trace_span};
 
-use super::{Mode, MongoDb, command::CommandError, decode::Decoded, moment_of, timestamp_of};
+use super::{
+    Mode, MongoDb,
+    command::CommandError,
+    decode::{Decoded, NO_FIELD},
+    moment_of, timestamp_of,
+};
 use crate::{
     fact::{DOCUMENTS_MAX, DocumentId, Fact, FactKey, document_keys, id_to_bson},
     moment::Moment,
@@ -132,7 +137,7 @@ impl MongoDb {
 
     /// Decodes a document. Logs and counts it if something in it cannot be read.
     pub(super) fn decode(&self, lookup: &Lookup, document: &RawDocument) -> Decoded {
-        let decoded = Decoded::of(document);
+        let decoded = Decoded::projected(document, &lookup.projection);
         if let Some(field) = &decoded.unreadable_field {
             self.commands.found_unreadable(&lookup.collection);
             if let Some(suppressed) = UNREADABLE.admit() {
@@ -172,7 +177,9 @@ impl MongoDb {
             let document = &decoded.document;
             if is_only_key && decoded.has_unreadable() {
                 // It was found by this key, even if its key cannot be read.
-                by_key.values_mut().for_each(|documents| documents.push(document));
+                if let Some(documents) = by_key.values_mut().next() {
+                    documents.push(document);
+                }
                 continue;
             }
             document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
@@ -210,7 +217,8 @@ fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document 
     if let Some(pushed) = &lookup.pushed {
         filter = doc! { "$and": [filter, pushed.to_query()] };
     }
-    let projection: Document = lookup.projection.iter().map(|field| (field.to_string(), Bson::Int32(1))).collect();
+    let fields = lookup.projection.iter().map(|field| &**field).chain([NO_FIELD]);
+    let projection: Document = fields.map(|field| (field.to_owned(), Bson::Int32(1))).collect();
     // One document more than wanted shows that there are more. All come in one batch if they fit in one reply.
     let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
     doc! {
