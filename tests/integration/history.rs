@@ -60,8 +60,8 @@ const NODE_FAULTS: [(NodeFault, Duration); 7] = [
     (NodeFault::AllKilled, LASTS),
 ];
 
-/// The faults of the short form with Redis.
-const FAULTS: [(Fault, Duration); 11] = [
+/// The faults of the short form with Redis and three instances.
+const FAULTS: [(Fault, Duration); 13] = [
     (Fault::Redis(RedisFault::Frozen), Duration::from_secs(3)),
     (Fault::Redis(RedisFault::ChangeBatchesLost), Duration::from_millis(400)),
     (Fault::Instance(InstanceFault::OldLogRestored), BRIEFLY),
@@ -72,6 +72,8 @@ const FAULTS: [(Fault, Duration); 11] = [
     (Fault::Link(LinkFault::Lost, Between::InstanceAndAll(0)), Duration::from_secs(3)),
     (Fault::Link(LinkFault::HeldToServer, Between::AllAndNodes), Duration::from_secs(3)),
     (Fault::RedisSwitched, BRIEFLY),
+    (Fault::Instance(InstanceFault::LogExpired), BRIEFLY),
+    (Fault::Node(NodeFault::RolledOver), BRIEFLY),
     (Fault::Link(LinkFault::Slow, Between::AllAndRedis), BRIEFLY),
 ];
 

@@ -1,6 +1,6 @@
 //! Drills of half-open links: nothing goes through for a while, nobody resets a connection, and what was held back arrives
-//! late or never. Afterwards the instance must answer again within [`RECOVERY_MAX`], without help and with nothing about it in
-//! its connection string.
+//! late or never. Afterwards the instance must answer again within [`RECOVERY_MAX`], without help and whatever its connection
+//! string says.
 //!
 //! Judges no answers; the history checker does.
 
@@ -50,7 +50,8 @@ const QUIET: Duration = Duration::from_secs(2);
 async fn an_instance_answers_again_after_its_links_were_half_open() {
     let drills = [(Link::Held, 5), (Link::Lost, 4), (Link::HeldToClient, 3)];
     let drills = drills.map(|(link, seconds)| (link, Duration::from_secs(seconds)));
-    drill(&drills, HANG).await;
+    // With these timeouts the driver would notice nothing for four minutes.
+    drill("connectTimeoutMS=120000&heartbeatFrequencyMS=120000&appName=drill", &drills, HANG).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,18 +62,18 @@ async fn an_instance_answers_within_two_seconds_after_each_half_open_link() {
     let drills: Vec<(Link, Duration)> = (0..DRILLS)
         .map(|number| (kinds[number % kinds.len()], Duration::from_millis(rng.u64(2_000..25_000))))
         .collect();
-    drill(&drills, RECOVERY_MAX).await;
+    drill("appName=drill", &drills, RECOVERY_MAX).await;
 }
 
-/// Puts one instance through these faults of all its links, and prints how long it takes to recover from each.
-async fn drill(drills: &[(Link, Duration)], recovery_max: Duration) {
+/// Puts one instance, with these options in its connection string, through these faults of all its links, and prints how long it takes to recover from each.
+async fn drill(options: &str, drills: &[(Link, Duration)], recovery_max: Duration) {
     let (set, redis) = (ReplicaSet::start().await, Redis::start(&[]));
     let links = Links::start(0, &set, Some(&redis)).await;
     let schema = Arc::new(schema("history.toml", SCHEMA));
     let database = set.database(set.primary().await, "history");
     fill(&database, &schema, &first_documents(REGISTERS_OF_A_KIND)).await;
     let source =
-        MongoDb::connect(Arc::clone(&schema), &links.uri("drill"), Some("history")).await.expect("links are well");
+        MongoDb::connect(Arc::clone(&schema), &links.uri_with(options), Some("history")).await.expect("links are well");
     let server = Server::parse(&links.redis_url().expect("there is one")).expect("a URL of the test's own");
     let sharing = Some(Sharing::over(server, &schema, &source).await.expect("links are well"));
     let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&schema), source) });

@@ -1,7 +1,7 @@
 //! Clients of `Watch`, and the test that nothing is missing from what they are told: each acknowledged write must have been
 //! reported by the time the stream's token covers it, as a change of its document or as a change of everything.
 //!
-//! Writes nothing, and causes no fault.
+//! Its test goes through faults of links, of Redis and of the primary; the soak follows `Watch` too.
 
 use std::{
     collections::BTreeMap,
@@ -9,12 +9,28 @@ use std::{
     time::Duration,
 };
 
+use bson::{Document, doc};
+use mongodb::{Client, Database};
 use permcached::{
     freshness::Moment,
     transport::proto::{Freshness, WatchRequest, change::What, freshness, watch_service_client::WatchServiceClient},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tonic::transport::Endpoint;
+
+use super::{
+    faults::{Between, LinkFault, Servers},
+    instances::{Instance, Setup},
+    kinds::{SCHEMA, first_documents},
+};
+use crate::support::{
+    both::{fill, schema},
+    live::operation_time,
+    service::Service,
+};
 
 /// How long a stream may be silent until it is opened again: it sends something each second while it receives updates.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -115,4 +131,91 @@ impl Watching {
         let told = self.0.lock().expect("no panic before");
         (told.reopened, told.everything.len())
     }
+}
+
+/// How long a fault lasts.
+const LASTS: Duration = Duration::from_secs(2);
+
+/// How long a write may take until it is sent again.
+const WRITE_TIME: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_tells_every_change_whatever_happens() {
+    let mut servers = Servers::start().await;
+    let schema = Arc::new(schema("watching.toml", SCHEMA));
+    let client = Client::with_uri_str(servers.set.uri("writers")).await.expect("the URI is our own");
+    let database = client.database("watching");
+    fill(&database, &schema, &first_documents(1)).await;
+    let setup = Setup { schema, links: Arc::clone(&servers.links), database: "watching".to_owned() };
+    let mut followed = Vec::new();
+    for place in 0..servers.links.len() {
+        let instance = Instance::start(&setup, place).await;
+        let service = Service::of(&instance.app).await;
+        let watching = Watching::default();
+        let following = tokio::spawn(watching.clone().follow(format!("http://{}", service.address)));
+        watching.begun().await;
+        followed.push((watching, following, service, instance));
+    }
+    let (stop, stopped) = oneshot::channel();
+    let writer = tokio::spawn(write_until(stopped, database));
+    for (fault, between) in [
+        (LinkFault::Lost, Between::InstanceAndAll(0)),
+        (LinkFault::HeldToInstance, Between::AllAndRedis),
+        (LinkFault::Reset, Between::AllAndNodes),
+        (LinkFault::Slow, Between::InstanceAndRedis(1)),
+    ] {
+        fault.inflict(between, &servers.links, LASTS).await;
+    }
+    let redis = servers.redis.as_mut().expect("there is one");
+    redis.run(&["ACL", "SETUSER", "default", "-publish", "-xadd"]);
+    sleep(LASTS / 4).await;
+    redis.run(&["ACL", "SETUSER", "default", "+@all"]);
+    redis.kill();
+    redis.start_again();
+    let primary = servers.set.primary().await;
+    servers.set.kill(primary);
+    servers.set.primary_other_than(Some(primary)).await;
+    servers.set.start_again();
+    stop.send(()).expect("the writer writes");
+    let writes = writer.await.expect("no panic");
+    assert!(writes.len() > 20, "{} writes", writes.len());
+    for (place, (watching, ..)) in followed.iter().enumerate() {
+        for interval in writes.windows(2) {
+            let wrong = watching.objection("notes", "0", [interval[0], interval[1]]).await;
+            assert_eq!(wrong, None, "instance {place}");
+        }
+        let (reopened, everything) = watching.counts();
+        println!(
+            "instance {place}: {} writes, {everything} changes of everything, opened again {reopened} times",
+            writes.len()
+        );
+    }
+}
+
+/// Changes one note until it is told to stop. Returns the moment of each write, which is sent again until it is acknowledged.
+async fn write_until(mut stopped: oneshot::Receiver<()>, database: Database) -> Vec<Moment> {
+    let mut moments = Vec::new();
+    for number in 0.. {
+        if stopped.try_recv().is_ok() {
+            break;
+        }
+        // Each attempt changes the note, so one that takes effect late does not make a later one change nothing.
+        let moment = loop {
+            let owner = format!("{number}-{}", fastrand::u64(..));
+            let update = doc! { "q": { "_id": "0" }, "u": { "$set": { "owner_id": owner } }, "upsert": true };
+            let command = doc! { "update": "notes", "updates": [update], "writeConcern": { "w": "majority" } };
+            if let Ok(Some(moment)) = timeout(WRITE_TIME, acknowledged(&database, command)).await {
+                break moment;
+            }
+        };
+        moments.push(moment);
+        sleep(Duration::from_millis(30)).await;
+    }
+    moments
+}
+
+/// The moment of a write, if it was acknowledged.
+async fn acknowledged(database: &Database, command: Document) -> Option<Moment> {
+    let reply = database.run_command(command).await.ok()?;
+    (!reply.contains_key("writeErrors") && !reply.contains_key("writeConcernError")).then(|| operation_time(&reply))
 }

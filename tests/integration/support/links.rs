@@ -38,6 +38,11 @@ impl Links {
         self.uri.replace("127.0.0.1", &self.ip.to_string()) + app_name
     }
 
+    /// As [`Links::uri`], with these options after the usual ones.
+    pub fn uri_with(&self, options: &str) -> String {
+        self.uri("").trim_end_matches("appName=").to_owned() + options
+    }
+
     /// The URL of Redis over its link.
     pub fn redis_url(&self) -> Option<String> {
         self.redis.as_ref().map(|proxy| format!("redis://{}", proxy.address))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::followers;
+use super::{followers, redis::keys};
 use crate::{history::run::Run, support::redis::Redis};
 
 /// What happens to the instance.
@@ -20,11 +20,13 @@ pub enum InstanceFault {
     SubscriberStopped,
     /// A subscriber stops, Redis is reset to an old dump, and the next instance starts from the old log.
     OldLogRestored,
+    /// A subscriber stops, the log in Redis expires, and the next instance starts from the little that was published since.
+    LogExpired,
 }
 
 impl InstanceFault {
-    pub(super) const ALL: [Self; 4] =
-        [Self::LeaderStopped, Self::LeaderRetired, Self::SubscriberStopped, Self::OldLogRestored];
+    pub(super) const ALL: [Self; 5] =
+        [Self::LeaderStopped, Self::LeaderRetired, Self::SubscriberStopped, Self::OldLogRestored, Self::LogExpired];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl InstanceFault {
             Self::LeaderRetired => "the leader released its lease and stopped",
             Self::SubscriberStopped => "a subscriber stopped",
             Self::OldLogRestored => "an instance started from an old log",
+            Self::LogExpired => "an instance started after the log expired",
         }
     }
 
@@ -40,7 +43,7 @@ impl InstanceFault {
         let leader = followers(run).await.first().copied().unwrap_or_default();
         let place = match self {
             Self::LeaderStopped | Self::LeaderRetired => leader,
-            Self::SubscriberStopped | Self::OldLogRestored => (leader + 1) % run.count(),
+            Self::SubscriberStopped | Self::OldLogRestored | Self::LogExpired => (leader + 1) % run.count(),
         };
         let ending = run.instance(place);
         let dump = redis.as_ref().filter(|_| self == Self::OldLogRestored).map(|redis| redis.dump());
@@ -49,8 +52,14 @@ impl InstanceFault {
         }
         ending.stop();
         sleep(lasts).await;
-        if let (Some(redis), Some(dump)) = (redis, dump) {
-            redis.restart_from(&dump);
+        match (redis, dump) {
+            (Some(redis), Some(dump)) => redis.restart_from(&dump),
+            (Some(redis), None) if self == Self::LogExpired => {
+                for log in keys(redis, "pc:log:*") {
+                    redis.run(&["PEXPIRE", &log, "1"]);
+                }
+            }
+            _ => {}
         }
         run.replace(place).await;
         format!("instance {place}, another one after {lasts:.1?}")

@@ -156,7 +156,7 @@ fn cut(redis: &Redis, kind: &str) -> bool {
     redis.try_run(&["CLIENT", "KILL", "TYPE", kind]).is_ok()
 }
 
-fn keys(redis: &Redis, pattern: &str) -> Vec<String> {
+pub(super) fn keys(redis: &Redis, pattern: &str) -> Vec<String> {
     redis.read(&["KEYS", pattern])
 }
 
