@@ -23,7 +23,7 @@ use permcached::{
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, SharedFacts},
     freshness::Moment,
-    link::{FORMAT, Link, Names, Server},
+    link::{FORMAT, Link, Namespace, Secrets, Server},
     question::{Id, LookupId},
     schema::Schema,
     source::Identity,
@@ -113,8 +113,9 @@ async fn fact_bytes() -> f64 {
     link.watch().wait_for(|up| *up).await.expect("the link runs");
     let collections = vec![("files".to_owned(), Some([1; 16]))];
     let identity = Identity { set: Some("rs0".to_owned()), database: "app".to_owned(), collections };
-    let names = Names::new(&identity, schema.fingerprint(), FORMAT);
-    let (shared, writer) = SharedFacts::new(link, names, Arc::clone(&schema), Arc::new(Metrics::default()));
+    let secrets = Secrets::parse(&"0123456789abcdef".repeat(2)).expect("it is long enough");
+    let namespace = Namespace::new(&identity, schema.fingerprint(), FORMAT, &secrets);
+    let (shared, writer) = SharedFacts::new(link, namespace, Arc::clone(&schema), Arc::new(Metrics::default()));
     let writer = tokio::spawn(writer.run());
     let before = redis.used_memory();
     for first in (0..KEYS).step_by(usize::try_from(BATCH).expect("a small number")) {

@@ -44,7 +44,7 @@ use permcached::{
     app::{Parts, Sharing, assemble},
     check::Consistency,
     invalidate::Outdated,
-    link::Server,
+    link::{Secrets, Server},
     question::{Answer, Question},
     schema::Schema,
     source::{Deadline, mongodb::MongoDb},
@@ -162,7 +162,8 @@ async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
     let database = Client::with_uri_str(uri).await.expect("the URI is our own").database("revocation");
     let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
     let server = Server::parse(redis).expect("the URL is our own");
-    let sharing = Sharing::over(server, schema, &source).await.expect("mongod answers");
+    let secrets = Secrets::parse(&"0123456789abcdef".repeat(2)).expect("it is long enough");
+    let sharing = Sharing::over(server, &secrets, schema, &source).await.expect("mongod answers");
     let app = assemble(Parts { sharing: Some(sharing), ..Parts::over_mongodb(Arc::clone(schema), source) });
     Live::start(Arc::clone(schema), database, app).await
 }

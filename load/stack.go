@@ -27,6 +27,9 @@ const (
 // The name of the database.
 const databaseName = "load"
 
+// The REDIS_SECRET of permcached. The stack's Redis listens on this machine alone, and is gone after the tests.
+const redisSecret = "of-the-load-tests-0123456789abcdef"
+
 // stack is the servers of the tests, each on a free port of this machine: a replica set of one mongod, a Redis, and
 // permcached with tokens. stop ends all of them, and only their logs remain.
 type stack struct {
@@ -75,7 +78,7 @@ func startStores(ctx context.Context, directory, schema string) (_ *stack, err e
 // serve starts permcached over mongod and Redis, and waits until it is ready.
 func (s *stack) serve(ctx context.Context, permcached string) error {
 	_, port, _ := net.SplitHostPort(s.address)
-	environment := append(s.sourceEnvironment(), "REDIS_URL="+s.redisURL, "BIND_ADDRESS=127.0.0.1", "PORT="+port,
+	environment := append(s.sourceEnvironment(), "REDIS_URL="+s.redisURL, "REDIS_SECRET="+redisSecret, "BIND_ADDRESS=127.0.0.1", "PORT="+port,
 		"AUTH_TOKENS=load:"+s.token, "AUTH_ADMIN_TOKENS=admin:"+s.admin, "RUST_LOG=warn")
 	if err := s.start(environment, permcached, "serve"); err != nil {
 		return err

@@ -92,7 +92,7 @@ impl Bus {
     /// log in Redis, for instances that start later. Returns whether Redis took all of this.
     pub async fn publish_hint(&self, hint: &Hint) -> bool {
         let Some(peers) = &self.peers else { return false };
-        let published = peers.channel.publish_hint(hint.encode()).await;
+        let published = peers.channel.publish_hint(&hint.encode()).await;
         let is_published = published.inspect_err(|error| {
             if let Some(suppressed) = UNPUBLISHED.admit() {
                 tracing::warn!(error = %error_chain(error), suppressed, "an invalidation was not published to the other instances");

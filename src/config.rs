@@ -28,12 +28,12 @@ use variable::{
     BIND_ADDRESS, CACHE_MAX_BYTES, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS, MAX_CALLER_REQUESTS, MAX_CONNECTIONS,
     MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI, OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT,
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT,
-    REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, Variable,
+    REDIS_SECRET, REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, Variable,
 };
 
 use crate::{
     check::Settings,
-    link::Server,
+    link::{Secrets, Server},
     telemetry::is_filter,
     transport::{Callers, Limits, Tls},
 };
@@ -56,7 +56,7 @@ pub struct Config {
     /// Where facts come from.
     pub source: SourceConfig,
     /// The Redis that instances share, if there is one.
-    pub redis: Option<Server>,
+    pub redis: Option<RedisConfig>,
     /// The address of the port.
     pub listen: SocketAddr,
     /// The address of the second port, without TLS, for health checks and metrics only.
@@ -95,6 +95,15 @@ pub enum SourceConfig {
         /// The database. None: the one that the connection string names.
         database: Option<String>,
     },
+}
+
+/// The Redis that instances share.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub server: Server,
+    /// The secrets by which instances recognise what the others have written there. Without any, Redis is not used.
+    pub secrets: Option<Secrets>,
 }
 
 /// A text that `Debug` does not show.
@@ -273,7 +282,21 @@ fn traces(reader: &mut Reader<'_>) -> Option<String> {
     specific.or(general)
 }
 
-fn redis(reader: &mut Reader<'_>) -> Option<Server> {
+fn redis(reader: &mut Reader<'_>) -> Option<RedisConfig> {
+    let text = reader.text(&REDIS_SECRET);
+    let is_secret = text.is_some();
+    let secrets = text.and_then(|text| match Secrets::parse(&text) {
+        Ok(secrets) => Some(secrets),
+        Err(errors) => {
+            errors.iter().for_each(|error| reader.add_error(format!("REDIS_SECRET: {error}")));
+            None
+        }
+    });
+    Some(RedisConfig { server: redis_server(reader, is_secret)?, secrets })
+}
+
+/// The server. `is_secret` tells whether there is a secret, which has no effect without a server.
+fn redis_server(reader: &mut Reader<'_>, is_secret: bool) -> Option<Server> {
     let host = reader.text(&REDIS_HOST);
     let port = reader.text(&REDIS_PORT).is_some();
     let password = reader.text(&REDIS_PASSWORD);
@@ -293,9 +316,12 @@ fn redis(reader: &mut Reader<'_>) -> Option<Server> {
         };
         server
     } else {
-        for (variable, is_set) in
-            [(&REDIS_PORT, port), (&REDIS_PASSWORD, password.is_some()), (&REDIS_CA_FILE, authority.is_some())]
-        {
+        for (variable, is_set) in [
+            (&REDIS_PORT, port),
+            (&REDIS_PASSWORD, password.is_some()),
+            (&REDIS_CA_FILE, authority.is_some()),
+            (&REDIS_SECRET, is_secret),
+        ] {
             if is_set {
                 let name = variable.name;
                 let error = "is set without REDIS_URL or REDIS_HOST: set one of them, or unset";

@@ -1,10 +1,13 @@
 //! The link to Redis: a connection to a server or a cluster, with a circuit breaker and endless reconnection; and the names of
-//! permcached's keys and channels there (`names`).
+//! permcached's keys and channels there (`names`), with the codes that show who wrote to them (`codes`).
 //!
 //! Knows nothing of what the keys and messages hold.
 
+mod codes;
 mod examine;
 mod names;
+mod namespace;
+mod secrets;
 mod server;
 mod encoded_id;
 
@@ -13,10 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use codes::{Authenticator, CODE_BYTES, Codes, Unauthentic};
 pub(crate) use encoded_id::EncodedId;
 pub use examine::examine;
 pub use names::{FORMAT, Names};
+pub use namespace::Namespace;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
+pub use secrets::{Secrets, SecretsError};
 use server::Connection;
 pub use server::{Server, ServerError, Subscription};
 use tokio::{

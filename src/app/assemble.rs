@@ -15,7 +15,7 @@ use crate::{
     feed::{Feed, Lease},
     freshness::{ChangeBatch, Clock, Freshness, Moment},
     invalidate::Invalidator,
-    link::{FORMAT, Link, Names, Server},
+    link::{FORMAT, Link, Namespace, Secrets, Server},
     schema::Schema,
     source::{
         ChangeSource, Prober, Source,
@@ -73,10 +73,10 @@ impl ChangesFrom {
     }
 }
 
-/// The Redis that instances over one database share, and the names of what they keep there.
+/// The Redis that instances over one database share, and their namespace there.
 pub struct Sharing {
-    /// The names of keys and Redis channels.
-    pub names: Names,
+    /// The names of keys and Redis channels, and the codes of what is written there.
+    pub namespace: Namespace,
     /// The link for change batches, hints and the lease; none if this instance shares no changes.
     pub changes: Option<Link>,
     /// The link for facts; none if this instance shares no facts. It is a link of its own, so that slow reads of facts do
@@ -85,21 +85,27 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Shares changes and facts through a server or a cluster, under these names.
+    /// Shares changes and facts through a server or a cluster, in this namespace.
     #[must_use]
-    pub fn new(server: Server, names: Names) -> Self {
+    pub fn new(server: Server, namespace: Namespace) -> Self {
         let server = Arc::new(server);
         let changes = Link::new(Arc::clone(&server), COMMAND_TIME);
-        Self { names, changes: Some(changes), facts: Some(Link::new(server, ANSWER_TIME)) }
+        Self { namespace, changes: Some(changes), facts: Some(Link::new(server, ANSWER_TIME)) }
     }
 
-    /// As [`Sharing::new`], under the names for a MongoDB database and a schema.
+    /// As [`Sharing::new`], in the namespace of a MongoDB database and a schema, with the instances that have one of these
+    /// secrets.
     ///
     /// # Errors
     /// [`ConnectError::Unreachable`].
-    pub async fn over(server: Server, schema: &Schema, mongodb: &MongoDb) -> Result<Self, ConnectError> {
+    pub async fn over(
+        server: Server,
+        secrets: &Secrets,
+        schema: &Schema,
+        mongodb: &MongoDb,
+    ) -> Result<Self, ConnectError> {
         let identity = mongodb.identity().await.map_err(ConnectError::Unreachable)?;
-        Ok(Self::new(server, Names::new(&identity, schema.fingerprint(), FORMAT)))
+        Ok(Self::new(server, Namespace::new(&identity, schema.fingerprint(), FORMAT, secrets)))
     }
 }
 
@@ -166,9 +172,9 @@ pub fn assemble(parts: Parts) -> App {
     };
 
     let change_metrics = ChangeMetrics::default();
-    let shared_changes = sharing.as_ref().map(|sharing| &sharing.names).zip(links.changes.as_ref());
-    let peers = shared_changes.map(|(names, link)| {
-        let channel = RedisChannel::new(link.clone(), names.clone());
+    let shared_changes = sharing.as_ref().map(|sharing| &sharing.namespace).zip(links.changes.as_ref());
+    let peers = shared_changes.map(|(namespace, link)| {
+        let channel = RedisChannel::new(link.clone(), namespace.clone(), Arc::clone(metrics));
         Peers::new(channel, Arc::clone(schema), clock, prober.clone(), Arc::clone(metrics))
     });
     let bus = Arc::new(Bus::new(Arc::clone(&freshness), peers, change_metrics.clone()));
@@ -182,7 +188,7 @@ pub fn assemble(parts: Parts) -> App {
     };
     let lease = shared_changes
         .filter(|_| changes.is_stream())
-        .map(|(names, link)| Arc::new(Lease::new(link.clone(), names.lease.clone())));
+        .map(|(namespace, link)| Arc::new(Lease::new(link.clone(), namespace.names.lease.clone())));
 
     let apis = apis(&parts, clock, &checker, invalidator.clone(), &bus);
     let health_monitor = HealthMonitor {
@@ -239,12 +245,12 @@ pub fn assemble(parts: Parts) -> App {
 
 /// The links that the instance uses, its facts in Redis, and the task that writes them.
 fn share_facts(parts: &Parts, clock: Clock) -> (Links, Option<Arc<SharedFacts>>, Option<RedisWriter>) {
-    let Some(Sharing { names, changes, facts }) = &parts.sharing else { return (Links::default(), None, None) };
+    let Some(Sharing { namespace, changes, facts }) = &parts.sharing else { return (Links::default(), None, None) };
     // Other instances cannot interpret the stamp of a fact unless all share one clock.
     let facts = facts.clone().filter(|_| clock == Clock::Cluster);
     let shared = facts
         .clone()
-        .map(|link| SharedFacts::new(link, names.clone(), Arc::clone(&parts.schema), Arc::clone(&parts.metrics)));
+        .map(|link| SharedFacts::new(link, namespace.clone(), Arc::clone(&parts.schema), Arc::clone(&parts.metrics)));
     let (shared, writer) = shared.unzip();
     (Links { changes: changes.clone(), facts }, shared, writer)
 }

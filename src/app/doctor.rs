@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use super::read_schema;
 use crate::{
-    config::{Config, SourceConfig},
+    config::{Config, RedisConfig, SourceConfig},
     diagnosis::{Diagnosis, Subject, error_chain},
     link,
     schema::Schema,
@@ -32,7 +32,13 @@ pub async fn examine(config: &Config, report: impl Fn(Vec<Diagnosis>)) {
         SourceConfig::MongoDb { uri, database } => {
             report(mongodb::examine(schema.as_ref(), uri.reveal(), database.as_deref()).await);
             report(match &config.redis {
-                Some(server) => link::examine(server).await,
+                Some(RedisConfig { server, secrets }) => {
+                    let mut diagnoses = link::examine(server).await;
+                    if secrets.is_none() {
+                        diagnoses.push(no_secret());
+                    }
+                    diagnoses
+                }
                 None => {
                     vec![Diagnosis::fine(Subject::Redis, "no Redis is configured: a single instance runs without one")]
                 }
@@ -58,6 +64,14 @@ fn schema(path: &Path) -> (Option<Arc<Schema>>, Diagnosis) {
             (None, Diagnosis::wrong(Subject::Schema, message.trim_end(), remedy))
         }
     }
+}
+
+fn no_secret() -> Diagnosis {
+    Diagnosis::wrong(
+        Subject::Redis,
+        "REDIS_SECRET is not set, so Redis is not used: without it, whoever can write to Redis could turn a denial into an allow",
+        "REDIS_SECRET=\"$(openssl rand -hex 32)\", the same on all instances",
+    )
 }
 
 fn callers(config: &Config) -> Diagnosis {

@@ -6,12 +6,11 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     AppError, ChangesFrom, Parts, Sharing,
-    reports::{report_database, report_documents},
+    reports::{report_database, report_documents, report_no_secret},
 };
 use crate::{
     check::Settings,
-    config::SourceConfig,
-    link::Server,
+    config::{RedisConfig, SourceConfig},
     schema::Schema,
     source::{documents::Documents, mongodb::MongoDb},
 };
@@ -33,7 +32,7 @@ pub fn read_schema(path: &Path) -> Result<Schema, AppError> {
 pub async fn open(
     schema: Schema,
     source: &SourceConfig,
-    redis: Option<&Server>,
+    redis: Option<&RedisConfig>,
     settings: Settings,
 ) -> Result<Parts, AppError> {
     let schema = Arc::new(schema);
@@ -52,7 +51,13 @@ pub async fn open(
             let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
             report_database(&mongodb, settings).await?;
             let sharing = match redis {
-                Some(server) => Some(Sharing::over(server.clone(), &schema, &mongodb).await?),
+                Some(RedisConfig { server, secrets: Some(secrets) }) => {
+                    Some(Sharing::over(server.clone(), secrets, &schema, &mongodb).await?)
+                }
+                Some(RedisConfig { server: _, secrets: None }) => {
+                    report_no_secret();
+                    None
+                }
                 None => {
                     tracing::info!("ℹ️  Redis not configured (REDIS_URL not set), using memory cache");
                     None

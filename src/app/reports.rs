@@ -34,6 +34,14 @@ pub(super) fn report_redis(reached: Result<(), &LinkError>) {
     }
 }
 
+/// Logs that Redis is configured and not used, as there is no secret.
+pub(super) fn report_no_secret() {
+    tracing::warn!(
+        remedy = "set REDIS_SECRET to the output of `openssl rand -hex 32`, the same on all instances (docs/redis.md)",
+        "REDIS IS NOT USED, as REDIS_SECRET is not set: without it, whoever can write to Redis could turn a denial into an allow. This instance follows MongoDB itself, and shares no facts and no invalidations"
+    );
+}
+
 /// Logs which collections have no documents, and how many documents there are.
 pub(super) fn report_documents(documents: &Documents) {
     for (collection, count) in documents.counts() {

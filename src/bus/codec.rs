@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fact::{DocumentId, FactKey},
     freshness::{Change, ChangeBatch, Changed, Moment},
-    link::EncodedId,
+    link::{CODE_BYTES, EncodedId},
     question::{CollectionId, LookupId},
 };
 
-/// How many bytes a piece of a change batch takes at most. With the log's maximum length, this bounds the log's size.
-pub(super) const PIECE_BYTES_MAX: usize = 2 * 1_024;
+/// How many bytes a piece of a change batch takes at most, its code included. With the log's maximum length, this bounds the
+/// log's size.
+pub(super) const SIGNED_BYTES_MAX: usize = 2 * 1_024;
+
+/// The same, without the code.
+const PIECE_BYTES_MAX: usize = SIGNED_BYTES_MAX - CODE_BYTES;
 
 #[derive(Serialize, Deserialize)]
 struct EncodedBatch<'a> {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many bytes a hint has at most. A larger one becomes a hint that everything is outdated.
-const BYTES_MAX: usize = 64 * 1_024;
+pub(super) const BYTES_MAX: usize = 64 * 1_024;
 
 /// What is outdated, and as of which moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -39,6 +39,8 @@ pub struct Peers {
     received: Mutex<(Epoch, Moment)>,
     /// Whether this instance follows the source itself: then a gap in what it receives does no harm.
     is_following_source: AtomicBool,
+    /// When a received moment was last not confirmed by a probe; none once another was.
+    unconfirmed_at: Mutex<Option<LocalTime>>,
 }
 
 impl Peers {
@@ -51,8 +53,16 @@ impl Peers {
         prober: Prober,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (received, is_following_source) = (Mutex::default(), AtomicBool::new(false));
-        Self { channel, clock, schema, prober, metrics, received, is_following_source }
+        Self {
+            channel,
+            clock,
+            schema,
+            prober,
+            metrics,
+            received: Mutex::default(),
+            is_following_source: AtomicBool::new(false),
+            unconfirmed_at: Mutex::default(),
+        }
     }
 
     pub(super) fn is_following_source(&self) -> bool {
@@ -61,6 +71,14 @@ impl Peers {
 
     pub(super) fn set_following_source(&self, is_following_source: bool) {
         self.is_following_source.store(is_following_source, Ordering::Release);
+    }
+
+    pub(super) fn unconfirmed_at(&self) -> Option<LocalTime> {
+        *self.unconfirmed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_unconfirmed_at(&self, at: Option<LocalTime>) {
+        *self.unconfirmed_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// The moment up to which every change was received, and its epoch.

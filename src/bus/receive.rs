@@ -17,8 +17,15 @@ use crate::{
     telemetry::Via,
 };
 
-/// How many seconds a received moment may be later than the newest probe's to be plausible. Probes are sent four times a second.
-const AHEAD_MAX: u32 = 5;
+/// How many seconds a received moment may be later than the newest probe's to be believed without another probe. Probes are
+/// sent four times a second.
+const AHEAD_MAX: u32 = 1;
+
+/// How long a probe may take that is to confirm a received moment. No message is handled meanwhile.
+const CONFIRMATION_TIME: Duration = Duration::from_millis(500);
+
+/// After a moment was not confirmed, how long others are dropped without a probe.
+const CONFIRMATION_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a subscription may receive nothing before it is replaced, if there is a leader: it publishes several times a
 /// second.
@@ -45,9 +52,11 @@ impl Bus {
         let read = async {
             let mut pages = peers.channel.log_after(self.freshness.watermark());
             while let Some(page) = pages.next().await? {
-                // Batches after an implausible one are not applied either.
-                if !page.into_iter().all(|batch| self.apply_received(peers, batch)) {
-                    break;
+                for batch in page {
+                    // Batches after an implausible one are not applied either.
+                    if !self.apply_received(peers, batch).await {
+                        return Ok(());
+                    }
                 }
             }
             Ok(())
@@ -65,7 +74,7 @@ impl Bus {
                     peers.metrics.repaired();
                     self.catch_up().await;
                 }
-                if self.apply_received(peers, batch) && has_changes {
+                if self.apply_received(peers, batch).await && has_changes {
                     self.change_metrics.took(Via::Bus, began.elapsed());
                 }
             }
@@ -74,9 +83,9 @@ impl Bus {
     }
 
     /// Applies a received change batch if it is plausible. Returns whether it is.
-    fn apply_received(&self, peers: &Peers, batch: ChangeBatch) -> bool {
+    async fn apply_received(&self, peers: &Peers, batch: ChangeBatch) -> bool {
         let epoch = self.freshness.epoch();
-        if !self.is_plausible(latest_moment(&batch)) {
+        if !self.has_come(peers, latest_moment(&batch)).await {
             peers.metrics.dropped();
             return false;
         }
@@ -104,7 +113,7 @@ impl Bus {
         // Another instance's ticks mean nothing here. A tick of this instance's own present covers the changes, as they
         // happened before the hint arrived.
         let at = if peers.clock == Clock::Cluster {
-            self.is_plausible(hint.at()).then(|| hint.at())
+            self.has_come(peers, hint.at()).await.then(|| hint.at())
         } else {
             peers.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await.ok().map(|probe| probe.moment)
         };
@@ -116,12 +125,22 @@ impl Bus {
         self.change_metrics.took(Via::Bus, began.elapsed());
     }
 
-    /// Whether a moment can have come at this source: it is at most [`AHEAD_MAX`] seconds later than the newest probe's. A
-    /// message about a later moment is dropped. It is not kept until a probe reaches that moment: by then its changes are in
-    /// the log, and without a probe for so long, hardly any cached fact is still fresh enough.
-    fn is_plausible(&self, moment: Moment) -> bool {
+    /// Whether a moment has come at this source: it is at most [`AHEAD_MAX`] seconds later than the newest probe's, or a fresh
+    /// probe reaches it. Otherwise every read would wait for that moment. A message about a moment that has not come is
+    /// dropped. If it was right after all, its changes are in the log.
+    async fn has_come(&self, peers: &Peers, moment: Moment) -> bool {
         let newest = self.freshness.newest_probe().map_or(Moment::default(), |probe| probe.moment);
-        moment.seconds_after(newest) <= AHEAD_MAX
+        if moment.seconds_after(newest) <= AHEAD_MAX {
+            return true;
+        }
+        let now = LocalTime::now();
+        if peers.unconfirmed_at().is_some_and(|at| now.since(at) < CONFIRMATION_PAUSE) {
+            return false;
+        }
+        let probe = peers.prober.probe_since(now, Deadline::after(CONFIRMATION_TIME)).await;
+        let has_come = probe.is_ok_and(|probe| moment <= probe.moment);
+        peers.set_unconfirmed_at((!has_come).then(LocalTime::now));
+        has_come
     }
 }
 

@@ -3,7 +3,12 @@
 //!
 //! It does not choose the leader: `feed::Lease` does.
 
-use super::{Bus, PROBE_TIME, lock, peers::read_in_time, receive::latest_moment};
+use super::{
+    Bus, PROBE_TIME, lock,
+    peers::{Peers, read_in_time},
+    receive::latest_moment,
+    redis::LogEnd,
+};
 use crate::{
     diagnosis::error_chain,
     freshness::{LocalTime, Moment},
@@ -64,27 +69,37 @@ impl Bus {
 
     /// Catches up with the log, and returns the moment from which this instance publishes as the new leader: the end of the
     /// log if that is at most 60 s before the watermark, so that there is no gap; else the watermark.
-    /// Removes a log that ends after a fresh probe: it belongs to another epoch.
+    /// Removes a log that ends after a fresh probe, as it belongs to another epoch, and one to whose end another client has
+    /// written.
     pub async fn take_over(&self) -> Moment {
         self.catch_up().await;
         let watermark = self.freshness.watermark();
         let Some(peers) = &self.peers else { return watermark };
         match peers.channel.log_end().await {
-            Ok(Some(end)) if end <= watermark => {
+            Ok(LogEnd::At(end)) if end <= watermark => {
                 let is_near = watermark.seconds_after(end) <= REPUBLISHED_MAX;
                 if is_near { end } else { watermark }
             }
-            Ok(Some(end)) => {
+            Ok(LogEnd::At(end)) => {
                 let probe = peers.prober.probe_since(LocalTime::now(), Deadline::after(PROBE_TIME)).await;
                 if probe.is_ok_and(|probe| probe.moment < end) {
                     tracing::warn!("the log in Redis ends after the source's present, so it is removed");
-                    if let Err(error) = peers.channel.remove_log().await {
-                        tracing::debug!(error = %error_chain(&error), "the log cannot be removed");
-                    }
+                    remove_log(peers).await;
                 }
                 watermark
             }
-            Ok(None) | Err(_) => watermark,
+            // The log must accept change batches, so that an instance that misses one finds it there.
+            Ok(LogEnd::Forged) => {
+                remove_log(peers).await;
+                watermark
+            }
+            Ok(LogEnd::Empty) | Err(_) => watermark,
         }
+    }
+}
+
+async fn remove_log(peers: &Peers) {
+    if let Err(error) = peers.channel.remove_log().await {
+        tracing::debug!(error = %error_chain(&error), "the log cannot be removed");
     }
 }

@@ -6,7 +6,7 @@ use super::{
     limits,
     reader::{Environment, Origin, Overrides, Reader, shown},
     tokens,
-    variable::{BIND_ADDRESS, GROUPS, MAX_CALLER_REQUESTS, Variable, all},
+    variable::{BIND_ADDRESS, GROUPS, MAX_CALLER_REQUESTS, REDIS_HOST, REDIS_SECRET, REDIS_URL, Variable, all},
 };
 
 /// The text before the tables.
@@ -64,7 +64,8 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
         let set = reader.find(variable);
         let mut default = || variable.default.map(str::to_owned).or_else(|| derived(variable, &mut reader));
         let Some((value, origin)) = set.or_else(|| default().map(|value| (value, Origin::Default))) else { continue };
-        let value = shown(variable, &value);
+        // What is not set has nothing to hide.
+        let value = if origin == Origin::Default { value.as_str() } else { shown(variable, &value) };
         let _infallible = writeln!(lines, "{:width$}  {value}  ({})", variable.name, origin.as_str());
     }
     lines
@@ -76,6 +77,9 @@ fn derived(variable: &Variable, reader: &mut Reader<'_>) -> Option<String> {
     let value = match *variable {
         BIND_ADDRESS => tokens::read(reader).default_bind.to_string(),
         MAX_CALLER_REQUESTS => limits(reader)?.caller_requests_max.to_string(),
+        REDIS_SECRET if reader.text(&REDIS_URL).or_else(|| reader.text(&REDIS_HOST)).is_some() => {
+            "not set, so Redis is not used".to_owned()
+        }
         _ => return None,
     };
     (reader.error_count() == errors_before).then_some(value)

@@ -99,6 +99,7 @@ variables! {
         REDIS_HOST: "its host, if `REDIS_URL` is not set";
         REDIS_PORT = "6379": "its port, with `REDIS_HOST`";
         REDIS_PASSWORD secret: "its password, with `REDIS_HOST`";
+        REDIS_SECRET secret: "the secret by which the instances recognise what the others have written to Redis, from `openssl rand -hex 32`; the same on all instances, and known to nobody else. Without it, Redis is not used. For a rotation, up to four separated by commas: the first signs, all are accepted";
         REDIS_CA_FILE: "the certificate authority of the `rediss://` server, if it has its own, as PEM";
     }
     "Logs and traces" {

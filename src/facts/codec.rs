@@ -1,8 +1,9 @@
 //! Encodes facts for Redis and decodes them: in as few bytes as possible, as Redis holds millions of them.
 //!
 //! The stamp comes first, then the number of parts, then the parts up to the end of the value, all in the format of
-//! [postcard](https://postcard.jamesmunns.com/wire-format). The key is not part of the value. A value is not trusted: it
-//! is decoded only if some documents could have made the fact. Whether a decoded fact still counts is not known here.
+//! [postcard](https://postcard.jamesmunns.com/wire-format). The key is not part of the value, and neither is
+//! the code, which is tested before. Even so, a value is decoded only if some documents could have made the fact. Whether a
+//! decoded fact still counts is not known here.
 
 #[cfg(test)]
 mod tests;

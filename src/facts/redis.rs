@@ -1,8 +1,8 @@
 //! L2: facts in Redis, which all instances share. A plain store: one `MGET` for up to 20,000 facts that a load lacks, and
 //! one `SET` with an expiry for each fact that was read from the source (docs/freshness.md, point 10).
 //!
-//! It does not know whether a fact still counts. It trusts no value in Redis: a value is decoded only if it could be a
-//! fact of its key. No request waits for a write. Where Redis is down, slow or full, this tier is skipped.
+//! It does not know whether a fact still counts. It trusts no value in Redis: a value is a miss unless its code shows that an
+//! instance with the same secret wrote it under this key. No request waits for a write. Where Redis is down, slow or full, this tier is skipped.
 
 mod write_budget;
 mod writer;
@@ -25,7 +25,7 @@ use super::codec;
 use crate::{
     diagnosis::error_chain,
     fact::{Fact, FactKey},
-    link::{Link, LinkError, Names},
+    link::{CODE_BYTES, Link, LinkError, Namespace, Unauthentic},
     schema::Schema,
     telemetry::{Metrics, SPANS},
 };
@@ -43,7 +43,7 @@ const QUEUE_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 #[derive(Debug)]
 pub struct SharedFacts {
     link: Link,
-    names: Names,
+    namespace: Namespace,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
     /// Bounded by `queue_bytes`: a queued fact has one permit for each of its bytes.
@@ -103,16 +103,22 @@ impl Unwritten {
 }
 
 impl SharedFacts {
-    /// The facts of a schema, reached by a link and stored under these names, and their writer, which its caller must run.
+    /// The facts of a schema, reached by a link and stored in this namespace, and their writer, which its caller must run.
     #[must_use]
-    pub fn new(link: Link, names: Names, schema: Arc<Schema>, metrics: Arc<Metrics>) -> (Arc<Self>, RedisWriter) {
+    pub fn new(
+        link: Link,
+        namespace: Namespace,
+        schema: Arc<Schema>,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, RedisWriter) {
         for reason in Unwritten::ALL {
             metrics.may_leave_unwritten(reason.as_str());
         }
+        Unauthentic::show_all(&metrics);
         let (queue, queued) = mpsc::unbounded_channel();
         let queue_bytes = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
         let is_refusal_logged = AtomicBool::new(false);
-        let shared = Arc::new(Self { link, names, schema, metrics, queue, queue_bytes, is_refusal_logged });
+        let shared = Arc::new(Self { link, namespace, schema, metrics, queue, queue_bytes, is_refusal_logged });
         let writer = RedisWriter::new(&shared, queued);
         (shared, writer)
     }
@@ -130,14 +136,13 @@ impl SharedFacts {
 
     async fn get_chunk(&self, keys: &[FactKey]) -> Vec<Fact> {
         let span = tracing::trace_span!(target: SPANS, "redis MGET", otel.kind = "client", db.system = "redis", facts = keys.len());
+        let names: Vec<Vec<u8>> = keys.iter().map(|key| self.namespace.names.fact(key)).collect();
         let mut command = redis::cmd("MGET");
-        for key in keys {
-            command.arg(self.names.fact(key));
-        }
+        command.arg(&names);
         match self.link.query::<Vec<Option<Vec<u8>>>>(&command, ANSWER_TIME).instrument(span).await {
             Ok(values) => {
-                let found = keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
-                found.filter_map(|(key, value)| codec::decode(&self.schema, key.clone(), &value)).collect()
+                let found = keys.iter().zip(&names).zip(values);
+                found.filter_map(|((key, name), value)| self.open(key, name, &value?)).collect()
             }
             Err(error) => {
                 if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
@@ -147,6 +152,18 @@ impl SharedFacts {
                 Vec::new()
             }
         }
+    }
+
+    /// The fact of a key, from the value under its name. A value that no instance with the same secret has written there is
+    /// counted, and is not decoded.
+    fn open(&self, key: &FactKey, name: &[u8], value: &[u8]) -> Option<Fact> {
+        // A longer value was not written by an instance, whatever its code.
+        let signed = Some(value).filter(|value| value.len() <= codec::BYTES_MAX + CODE_BYTES);
+        let Some(content) = signed.and_then(|signed| self.namespace.codes.facts.open(name, signed)) else {
+            Unauthentic::Fact.report(&self.metrics);
+            return None;
+        };
+        codec::decode(&self.schema, key.clone(), content)
     }
 
     /// Queues a fact that was read from the source to be written, unless the queue is full.

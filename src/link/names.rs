@@ -9,8 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{fact::FactKey, question::Id, source::Identity};
 
-/// The version of the encoding of facts and change batches. It goes up with every change to that.
-pub const FORMAT: u32 = 1;
+/// The version of the encoding of facts and change batches, codes included. It goes up with every change to that.
+pub const FORMAT: u32 = 2;
+
+/// The version of how hints are encoded and signed. Instances with different ones do not receive each other's hints, so it
+/// goes up only if they could not understand them.
+const HINT_FORMAT: u32 = 2;
 
 /// How many bytes of a hash the keys of facts begin with. These keys are many, so they are short. The chance that two of a
 /// thousand different hashes collide is less than one in a hundred million.
@@ -36,10 +40,8 @@ impl Names {
     /// [format](FORMAT).
     #[must_use]
     pub fn new(source: &Identity, fingerprint: [u8; 32], format: u32) -> Self {
-        let Identity { set, database, collections } = source;
-        let whole = Sha256::digest(format!("{:?}", (format, set, database, collections, fingerprint)));
-        let place = Sha256::digest(format!("{:?}", (set, database)));
-        let (space, place) = (hex(&whole), hex(&place));
+        let whole = Sha256::digest(space(source, fingerprint, format));
+        let (space, place) = (hex(&whole), hex(&Sha256::digest(place(source))));
         let facts = b"pc:".iter().chain(whole.iter().take(SPACE_BYTES)).copied().collect();
         Self {
             facts,
@@ -77,6 +79,19 @@ impl Names {
         }
         name
     }
+}
+
+/// All that facts, change batches and the lease belong to, as a text. Different ones have different texts, as `Debug` quotes
+/// names.
+pub(super) fn space(source: &Identity, fingerprint: [u8; 32], format: u32) -> String {
+    let Identity { set, database, collections } = source;
+    format!("{:?}", (format, set, database, collections, fingerprint))
+}
+
+/// All that hints belong to, as a text.
+pub(super) fn place(source: &Identity) -> String {
+    let Identity { set, database, collections: _ } = source;
+    format!("{:?}", (HINT_FORMAT, set, database))
 }
 
 /// The first 16 bytes, in hex: enough that no two hashes collide.

@@ -54,16 +54,17 @@ pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
     Ok(Recording(spans))
 }
 
-/// Limits how many log lines of one kind are written a second, so that a flood of requests does not flood the log.
+/// Limits how many log lines of one kind are written in a period, so that a flood of requests does not flood the log.
 /// Counts the suppressed ones.
 #[derive(Debug)]
 pub struct RateLimitedLog {
     lines_max: u32,
-    second: Mutex<Second>,
+    length: Duration,
+    period: Mutex<Period>,
 }
 
 #[derive(Debug)]
-struct Second {
+struct Period {
     began: Option<Instant>,
     lines: u32,
     suppressed: u64,
@@ -73,7 +74,17 @@ impl RateLimitedLog {
     /// Allows this many lines a second.
     #[must_use]
     pub const fn per_second(lines_max: u32) -> Self {
-        Self { lines_max, second: Mutex::new(Second { began: None, lines: 0, suppressed: 0 }) }
+        Self::per(Duration::from_secs(1), lines_max)
+    }
+
+    /// Allows this many lines a minute.
+    #[must_use]
+    pub const fn per_minute(lines_max: u32) -> Self {
+        Self::per(Duration::from_mins(1), lines_max)
+    }
+
+    const fn per(length: Duration, lines_max: u32) -> Self {
+        Self { lines_max, length, period: Mutex::new(Period { began: None, lines: 0, suppressed: 0 }) }
     }
 
     /// If a line may be written now, returns how many were suppressed since the last one.
@@ -82,17 +93,17 @@ impl RateLimitedLog {
     }
 
     fn admit_at(&self, now: Instant) -> Option<u64> {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
-            second.began = Some(now);
-            second.lines = 0;
+        let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
+        if period.began.is_none_or(|began| now.duration_since(began) >= self.length) {
+            period.began = Some(now);
+            period.lines = 0;
         }
-        if second.lines == self.lines_max {
-            second.suppressed += 1;
+        if period.lines == self.lines_max {
+            period.suppressed += 1;
             return None;
         }
-        second.lines += 1;
-        Some(std::mem::take(&mut second.suppressed))
+        period.lines += 1;
+        Some(std::mem::take(&mut period.suppressed))
     }
 }
 

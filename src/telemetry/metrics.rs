@@ -52,6 +52,7 @@ pub struct Metrics {
     shared_unwritten: Family<ReasonLabels, Counter>,
     repairs: Counter,
     drops: Counter,
+    unauthentic: Family<WhatLabels, Counter>,
     watch_streams: Gauge,
 }
 
@@ -66,6 +67,11 @@ struct ErrorLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhatLabels {
+    what: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,6 +144,9 @@ impl Default for Metrics {
             "permcached_bus_drops",
             "Change batches and hints from other instances that were dropped: malformed, or of an implausible moment",
         );
+        let unauthentic = Family::default();
+        let help = "What was found in Redis without a valid code, and ignored, by what it was";
+        all.register("permcached_redis_unauthentic", help, unauthentic.clone());
         let watch_streams = Gauge::default();
         all.register("permcached_watchers", "Calls of Watch that are open", watch_streams.clone());
         let build = SampledMetric::new("permcached_build_info", "The version of permcached", Kind::Gauge);
@@ -162,6 +171,7 @@ impl Default for Metrics {
             shared_unwritten,
             repairs,
             drops,
+            unauthentic,
             watch_streams,
         }
     }
@@ -338,6 +348,16 @@ impl Metrics {
     /// Counts a change batch or a hint that was dropped as implausible.
     pub fn dropped(&self) {
         self.drops.inc();
+    }
+
+    /// Shows the counter of what is found in Redis without a valid code, before there is anything.
+    pub fn may_find_unauthentic(&self, what: &'static str) {
+        drop(self.unauthentic.get_or_create(&WhatLabels { what }));
+    }
+
+    /// Counts what was found in Redis without a valid code.
+    pub fn unauthentic(&self, what: &'static str) {
+        self.unauthentic.get_or_create(&WhatLabels { what }).inc();
     }
 
     /// Counts an open Watch stream until the returned value is dropped.

@@ -10,6 +10,7 @@ mod outage;
 mod secured;
 mod setbacks;
 mod leaders;
+mod neighbour;
 mod together;
 mod versions;
 

@@ -41,6 +41,7 @@ const SCHEMA: &str = r#"
 /// Each secret is unlike every other text in the output.
 const MONGODB: &str = "s3cret0ofMongoDb";
 const REDIS: &str = "s3cret1ofRedis";
+const REDIS_SECRET: &str = "s3cret7ofInstances-0123456789abcdef";
 const CHECK: &str = "s3cret2ofBackend";
 const ADMIN: &str = "s3cret3ofOperator";
 const WRONG: &str = "s3cret4ofNobody";
@@ -147,6 +148,7 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
         ("MONGODB_URI", &*uri),
         ("MONGODB_DATABASE", database.name()),
         ("REDIS_URL", &*url),
+        ("REDIS_SECRET", REDIS_SECRET),
         ("AUTH_TOKENS", &*backend),
         ("AUTH_ADMIN_TOKENS", &*operator),
         ("MAX_STALENESS", "500ms"),
@@ -198,6 +200,7 @@ async fn a_password_that_is_wrong_is_not_shown() {
         ("MONGODB_URI", &*uri),
         ("MONGODB_DATABASE", "any"),
         ("REDIS_URL", &*url),
+        ("REDIS_SECRET", REDIS_SECRET),
         ("RUST_LOG", "debug,permcached=trace"),
         ("PORT", "0"),
     ];

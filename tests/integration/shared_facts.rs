@@ -3,6 +3,7 @@
 //!
 //! Each instance has its own change stream. The bus over Redis is tested in `fleet`.
 
+mod forged;
 mod full;
 mod observer;
 mod outage;
@@ -19,7 +20,7 @@ use permcached::{
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, SharedFacts, codec},
     freshness::Moment,
-    link::{FORMAT, Link, Names, Server},
+    link::{FORMAT, Link, Namespace, Server},
     question::{Id, LookupId, Question},
     schema::Schema,
     source::mongodb::MongoDb,
@@ -30,6 +31,7 @@ use crate::support::{
     both::{asked_of, fill, found_in, schema, shown},
     live::{Live, in_the_end, until},
     monitored::{Monitor, commands, level},
+    redis::secrets,
     servers::mongo,
 };
 
@@ -74,7 +76,7 @@ struct Instance {
     live: Live,
     link: Link,
     monitor: Monitor,
-    names: Names,
+    namespace: Namespace,
     shared: Arc<SharedFacts>,
 }
 
@@ -103,14 +105,14 @@ impl World {
         let database = monitor.client(mongo(), &name).await.database(self.database.name());
         let source = MongoDb::open(Arc::clone(&self.schema), database.clone()).await.expect("mongod answers");
         let identity = source.identity().await.expect("mongod answers");
-        let names = Names::new(&identity, self.schema.fingerprint(), FORMAT);
+        let namespace = Namespace::new(&identity, self.schema.fingerprint(), FORMAT, &secrets());
         let link = Link::new(Arc::new(Server::parse(&self.url).expect("a URL of the test's own")), ANSWER_TIME);
         // Facts alone are shared: each instance follows MongoDB with a change stream of its own.
-        let sharing = Some(Sharing { names: names.clone(), changes: None, facts: Some(link.clone()) });
+        let sharing = Some(Sharing { namespace: namespace.clone(), changes: None, facts: Some(link.clone()) });
         let app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&self.schema), source) });
         let shared = app.shared_facts.clone().expect("the clock is the cluster's");
         let live = Live::start(Arc::clone(&self.schema), database, app).await;
-        Instance { live, link, monitor, names, shared }
+        Instance { live, link, monitor, namespace, shared }
     }
 
     fn lookup(&self, collection: &str) -> LookupId {
@@ -122,7 +124,7 @@ impl World {
         FactKey { lookup: self.lookup(collection), id: Id::ObjectId([file; 12]) }
     }
 
-    /// The encoded fact that the file has no shares.
+    /// The encoded fact that the file has no shares, without a code.
     fn no_share(&self, stamp: Moment) -> Vec<u8> {
         codec::encode(&self.schema, &Fact::absent(self.key("shares", FILE), stamp)).expect("it is small")
     }
@@ -151,6 +153,11 @@ impl Instance {
         let (answer, checked) = self.answer_anew(question, Consistency::MinimizeLatency).await;
         self.live.until_applied(checked.as_of.moment).await;
         (answer, checked)
+    }
+
+    /// The key in Redis of a fact of a file.
+    fn name(&self, world: &World, collection: &str, file: u8) -> Vec<u8> {
+        self.namespace.names.fact(&world.key(collection, file))
     }
 
     /// The value of a counter.

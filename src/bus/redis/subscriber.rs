@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::{RedisChannel, codec};
 use crate::{
+    bus::hint,
     diagnosis::error_chain,
     freshness::ChangeBatch,
-    link::{LinkError, Subscription},
+    link::{Authenticator, CODE_BYTES, LinkError, Subscription, Unauthentic},
 };
 
 /// How long to wait before the next attempt to subscribe: at first, and at most.
@@ -45,6 +46,8 @@ pub(in crate::bus) struct Subscriber<'a> {
     subscription: Option<Subscription>,
     /// When the current subscription began.
     since: Instant,
+    /// When something was received last that an instance has signed, or else when the current subscription began.
+    received: tokio::time::Instant,
     /// Messages that the previous subscription received last, and that were not delivered yet.
     rest: VecDeque<(String, Vec<u8>)>,
     /// How long to wait before the next attempt to subscribe.
@@ -60,6 +63,7 @@ impl<'a> Subscriber<'a> {
             silence_max,
             subscription: None,
             since: Instant::now(),
+            received: tokio::time::Instant::now(),
             rest: VecDeque::new(),
             pause: Duration::ZERO,
             is_refusal_logged: false,
@@ -69,9 +73,13 @@ impl<'a> Subscriber<'a> {
     /// Waits for the next message or subscription.
     pub(in crate::bus) async fn next(&mut self) -> Received {
         loop {
-            if let Some(received) = self.rest.pop_front().and_then(|message| self.decode(message)) {
-                return received;
+            if let Some(message) = self.rest.pop_front() {
+                match self.open(message) {
+                    Some(received) => return received,
+                    None => continue,
+                }
             }
+            let silence_ends = self.received + self.silence_max;
             let Some(subscription) = &mut self.subscription else {
                 self.subscribe_again().await;
                 return Received::Subscribed;
@@ -82,11 +90,12 @@ impl<'a> Subscriber<'a> {
                     (message, is_over)
                 }
                 () = self.channel.resubscribe.notified() => (None, false),
-                () = sleep(self.silence_max) => (None, false),
+                () = sleep_until(silence_ends) => (None, false),
             };
             match message {
                 Some(message) => {
-                    if let Some(received) = self.decode(message) {
+                    if let Some(received) = self.open(message) {
+                        self.received = tokio::time::Instant::now();
                         return received;
                     }
                 }
@@ -95,6 +104,7 @@ impl<'a> Subscriber<'a> {
                 // the rest of this one's messages is delivered: so none is missed in between.
                 None => match self.subscribe().await {
                     Ok(next) => {
+                        self.received = tokio::time::Instant::now();
                         if let Some(mut last) = self.subscription.replace(next) {
                             let until = tokio::time::Instant::now() + REST_TIME;
                             while self.rest.len() < REST_MAX
@@ -111,11 +121,24 @@ impl<'a> Subscriber<'a> {
         }
     }
 
-    fn decode(&self, (channel, bytes): (String, Vec<u8>)) -> Option<Received> {
-        if channel == self.channel.names.hints {
-            return Some(Received::Hint(bytes));
+    /// What a message holds. A message that no instance has signed is counted.
+    fn open(&self, (channel, signed): (String, Vec<u8>)) -> Option<Received> {
+        let RedisChannel { namespace, metrics, .. } = self.channel;
+        // A longer message was not published by an instance, so its code is not computed.
+        let content_of = |authenticator: &Authenticator, bytes_max, what: Unauthentic| {
+            let content = (signed.len() <= bytes_max).then(|| authenticator.open(b"", &signed)).flatten();
+            if content.is_none() {
+                what.report(metrics);
+            }
+            content
+        };
+        let codes = &namespace.codes;
+        if channel == namespace.names.hints {
+            let content = content_of(&codes.hints, hint::BYTES_MAX + CODE_BYTES, Unauthentic::Hint);
+            return content.map(|content| Received::Hint(content.to_owned()));
         }
-        codec::decode(&bytes).map(Received::ChangeBatch)
+        let content = content_of(&codes.change_batches, codec::SIGNED_BYTES_MAX, Unauthentic::ChangeBatch);
+        content.and_then(codec::decode).map(Received::ChangeBatch)
     }
 
     fn lose(&mut self) {
@@ -136,6 +159,7 @@ impl<'a> Subscriber<'a> {
                     drop(delivers.wait_for(|delivers| *delivers).await);
                     self.subscription = Some(subscription);
                     self.since = Instant::now();
+                    self.received = tokio::time::Instant::now();
                     self.channel.is_subscribed.store(true, Ordering::Release);
                     self.is_refusal_logged = false;
                     return;
@@ -156,7 +180,7 @@ impl<'a> Subscriber<'a> {
     }
 
     async fn subscribe(&self) -> Result<Subscription, LinkError> {
-        let channels = [self.channel.names.change_batches.as_str(), self.channel.names.hints.as_str()];
+        let channels = [&*self.channel.namespace.names.change_batches, &*self.channel.namespace.names.hints];
         let subscribed = self.channel.link.subscribe(&channels).await;
         subscribed.inspect_err(|error| tracing::debug!(error = %error_chain(error), "cannot subscribe"))
     }

@@ -19,7 +19,7 @@ use crate::{
     diagnosis::error_chain,
     fact::{Fact, FactKey},
     facts::codec,
-    link::{Link, LinkError, Names},
+    link::{Link, LinkError, Namespace},
     schema::Schema,
     telemetry::Metrics,
 };
@@ -50,7 +50,7 @@ pub(super) struct QueuedFact {
 #[derive(Debug)]
 pub struct RedisWriter {
     link: Link,
-    names: Names,
+    namespace: Namespace,
     schema: Arc<Schema>,
     metrics: Arc<Metrics>,
     queue: mpsc::UnboundedReceiver<QueuedFact>,
@@ -67,10 +67,10 @@ struct Write {
 
 impl RedisWriter {
     pub(super) fn new(shared: &SharedFacts, queue: mpsc::UnboundedReceiver<QueuedFact>) -> Self {
-        let SharedFacts { link, names, schema, metrics, .. } = shared;
+        let SharedFacts { link, namespace, schema, metrics, .. } = shared;
         Self {
             link: link.clone(),
-            names: names.clone(),
+            namespace: namespace.clone(),
             schema: Arc::clone(schema),
             metrics: Arc::clone(metrics),
             queue,
@@ -103,8 +103,9 @@ impl RedisWriter {
 
     /// The command that writes a fact; none if the fact takes too many bytes.
     fn prepare(&self, fact: &Fact) -> Option<Write> {
-        let key = self.names.fact(&FactKey { lookup: fact.lookup(), id: fact.id().clone() });
-        let value = codec::encode(&self.schema, fact)?;
+        let Namespace { names, codes } = &self.namespace;
+        let key = names.fact(&FactKey { lookup: fact.lookup(), id: fact.id().clone() });
+        let value = codes.facts.sign(&key, &codec::encode(&self.schema, fact)?);
         let bytes = u64::try_from(key.len() + value.len()).ok()? + OVERHEAD_BYTES;
         let life = if fact.is_absent() { ABSENT_LIFE_SECONDS } else { LIFE_SECONDS };
         let mut command = redis::cmd("SET");

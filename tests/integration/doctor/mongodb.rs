@@ -32,7 +32,9 @@ async fn a_correct_set_up_has_no_problem() {
     let database = complete_database(mongo()).await;
     let (uri, url) = (mongo().uri(), redis().url());
     let tokens = ("AUTH_TOKENS", "backend:s3cret-0123456789");
-    let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", database.name()), ("REDIS_URL", &url), tokens]);
+    let shared = [("REDIS_URL", url.as_str()), ("REDIS_SECRET", crate::support::redis::SECRET)];
+    let mongodb = [("MONGODB_URI", uri.as_str()), ("MONGODB_DATABASE", database.name())];
+    let found = doctor(&[&mongodb[..], &shared, &[tokens]].concat());
     found.assert_no_problem();
     for words in [
         &format!("127.0.0.1:{} answers in ", mongo().port()),

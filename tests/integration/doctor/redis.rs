@@ -11,7 +11,11 @@ async fn examined(variables: &[(&str, &str)]) -> Found {
     let database = mongo().database().await;
     full(&database, &shipped_schema("fylora-sharing.toml")).await;
     let uri = mongo().uri();
-    let mongodb = [("MONGODB_URI", uri.as_str()), ("MONGODB_DATABASE", database.name())];
+    let mongodb = [
+        ("MONGODB_URI", uri.as_str()),
+        ("MONGODB_DATABASE", database.name()),
+        ("REDIS_SECRET", crate::support::redis::SECRET),
+    ];
     doctor(&[&mongodb, variables].concat())
 }
 

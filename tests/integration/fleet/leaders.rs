@@ -8,7 +8,7 @@ use bson::doc;
 use futures::future::join_all;
 use permcached::{
     app::Sharing,
-    link::{FORMAT, Names, Server},
+    link::{FORMAT, Namespace, Server},
     transport::proto::{CheckRequest, permission_service_client::PermissionServiceClient},
 };
 use tonic::transport::Endpoint;
@@ -18,7 +18,7 @@ use crate::support::{
     command::{Serving, schema_file},
     fleet::{Fleet, Instance},
     live::until,
-    redis::{Redis, redis},
+    redis::{Redis, SECRET, redis, secrets},
     servers::mongo,
     service::{PATIENCE, http, resource, subject},
 };
@@ -58,9 +58,9 @@ async fn with_another_lease(fleet: &Fleet, redis: &Redis) -> Instance {
     let server = Server::parse(&redis.url()).expect("a URL of the test's own");
     let start = fleet.start_sharing(Arc::clone(&fleet.schema), async |schema, mongodb| {
         let identity = mongodb.identity().await.expect("mongod answers");
-        let mut names = Names::new(&identity, schema.fingerprint(), FORMAT);
-        names.lease.push_str(":another");
-        Sharing::new(server, names)
+        let mut namespace = Namespace::new(&identity, schema.fingerprint(), FORMAT, &secrets());
+        namespace.names.lease.push_str(":another");
+        Sharing::new(server, namespace)
     });
     start.await
 }
@@ -91,7 +91,13 @@ fn process(fleet: &Fleet, schema: &str, redis: &Redis) -> Serving {
     let (uri, url) = (mongo().uri(), redis.url());
     Serving::start_with(
         &[],
-        &[("SCHEMA_FILE", schema), ("MONGODB_URI", &uri), ("MONGODB_DATABASE", database), ("REDIS_URL", &url)],
+        &[
+            ("SCHEMA_FILE", schema),
+            ("MONGODB_URI", &uri),
+            ("MONGODB_DATABASE", database),
+            ("REDIS_URL", &url),
+            ("REDIS_SECRET", SECRET),
+        ],
     )
 }
 

@@ -10,7 +10,7 @@ use permcached::{
     bus::{Bus, Hint, Peers, RedisChannel},
     fact::{Fact, FactKey},
     freshness::{Change, ChangeBatch, Changed, Clock, Freshness, LocalTime, Moment},
-    link::{Link, Names, Server},
+    link::{Link, Namespace, Server},
     question::{Id, LookupId},
     schema::Schema,
     source::{Deadline, Identity, Prober, mongodb::MongoDb},
@@ -22,22 +22,22 @@ use super::SCHEMA;
 use crate::support::{
     both::{TIME_MAX, counted, schema},
     live::until,
-    redis::{Redis, redis},
+    redis::{Redis, redis, secrets},
     servers::mongo,
 };
 
 /// An instance's bus, which receives or publishes.
-struct Peer {
-    freshness: Arc<Freshness>,
-    bus: Arc<Bus>,
+pub struct Peer {
+    pub freshness: Arc<Freshness>,
+    pub bus: Arc<Bus>,
     prober: Prober,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
 }
 
 impl Peer {
     /// A peer that is connected to Redis, and has not begun.
-    async fn new(redis: &Redis, names: Names) -> Self {
+    pub async fn new(redis: &Redis, namespace: Namespace) -> Self {
         let schema: Arc<Schema> = Arc::new(schema("fleet.toml", SCHEMA));
         let source = MongoDb::open(Arc::clone(&schema), mongo().database().await).await.expect("mongod answers");
         let freshness = Arc::new(Freshness::new(&schema));
@@ -45,7 +45,7 @@ impl Peer {
         let link =
             Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL of the test's own")), Duration::from_secs(1));
         let metrics = Arc::new(Metrics::default());
-        let channel = RedisChannel::new(link.clone(), names);
+        let channel = RedisChannel::new(link.clone(), namespace, Arc::clone(&metrics));
         let peers = Peers::new(channel, schema, Clock::Cluster, prober.clone(), Arc::clone(&metrics));
         let bus = Bus::new(Arc::clone(&freshness), Some(peers), ChangeMetrics::default());
         let mut tasks = JoinSet::new();
@@ -56,8 +56,8 @@ impl Peer {
     }
 
     /// A peer that has begun, and receives.
-    async fn started(redis: &Redis, names: Names) -> Self {
-        let mut peer = Self::new(redis, names).await;
+    pub async fn started(redis: &Redis, namespace: Namespace) -> Self {
+        let mut peer = Self::new(redis, namespace).await;
         peer.begin().await;
         peer
     }
@@ -71,21 +71,21 @@ impl Peer {
     }
 
     /// The source's present moment.
-    async fn now(&self) -> Moment {
+    pub async fn now(&self) -> Moment {
         let probe = self.prober.probe_since(LocalTime::now(), Deadline::after(TIME_MAX)).await;
         probe.expect("mongod answers the probe").moment
     }
 
-    async fn publish(&self, from: Moment, to: Moment, changes: Vec<Change>) {
+    pub async fn publish(&self, from: Moment, to: Moment, changes: Vec<Change>) {
         self.bus.publish(ChangeBatch { from, to, changes }).await.expect("Redis takes it");
     }
 
-    async fn until_applied(&self, moment: Moment) {
+    pub async fn until_applied(&self, moment: Moment) {
         until(|| self.freshness.watermark() >= moment).await;
     }
 
     /// Whether a fact with this stamp still counts.
-    fn counts(&self, key: &FactKey, stamp: Moment) -> bool {
+    pub fn counts(&self, key: &FactKey, stamp: Moment) -> bool {
         let fact = Fact::absent(key.clone(), stamp);
         self.freshness.as_of(&fact, Moment::default(), self.freshness.epoch()).is_some()
     }
@@ -95,38 +95,38 @@ impl Peer {
     }
 }
 
-/// Names that no other test uses.
-fn names() -> Names {
+/// A namespace that no other test uses.
+fn namespace() -> Namespace {
     let collections = Vec::new();
     let database = format!("log-{}", fastrand::u64(..));
-    Names::new(&Identity { set: None, database, collections }, [0; 32], 1)
+    Namespace::new(&Identity { set: None, database, collections }, [0; 32], 1, &secrets())
 }
 
-/// The names for a lossy peer: the same log, and a channel without subscribers.
-fn lossy(names: &Names) -> Names {
-    let mut lossy = names.clone();
-    lossy.change_batches.push_str(":lost");
+/// The namespace of a lossy peer: the same log, and a channel without subscribers.
+pub fn lossy(namespace: &Namespace) -> Namespace {
+    let mut lossy = namespace.clone();
+    lossy.names.change_batches.push_str(":lost");
     lossy
 }
 
-fn key(number: u8) -> FactKey {
+pub fn key(number: u8) -> FactKey {
     FactKey { lookup: LookupId(0), id: Id::ObjectId([number; 12]) }
 }
 
 /// The moment `count` after another one.
-fn after(moment: Moment, count: u64) -> Moment {
+pub fn after(moment: Moment, count: u64) -> Moment {
     Moment::from_count(moment.as_u64() + count)
 }
 
-fn changed(number: u8, at: Moment) -> Vec<Change> {
+pub fn changed(number: u8, at: Moment) -> Vec<Change> {
     vec![Change { at, what: Changed::Key(key(number)) }]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_message_is_repaired_from_the_log() {
-    let names = names();
-    let receiver = Peer::started(redis(), names.clone()).await;
-    let [leader, lossy] = [Peer::new(redis(), names.clone()).await, Peer::new(redis(), lossy(&names)).await];
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let [leader, lossy] = [Peer::new(redis(), namespace.clone()).await, Peer::new(redis(), lossy(&namespace)).await];
     let start = receiver.freshness.watermark();
     leader.publish(start, after(start, 1), vec![]).await;
     lossy.publish(after(start, 1), after(start, 3), changed(1, after(start, 2))).await;
@@ -140,13 +140,13 @@ async fn a_lost_message_is_repaired_from_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_that_the_trimmed_log_cannot_fill_drops_all_earlier_facts() {
-    let names = names();
-    let receiver = Peer::started(redis(), names.clone()).await;
-    let [leader, lossy] = [Peer::new(redis(), names.clone()).await, Peer::new(redis(), lossy(&names)).await];
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let [leader, lossy] = [Peer::new(redis(), namespace.clone()).await, Peer::new(redis(), lossy(&namespace)).await];
     let start = receiver.freshness.watermark();
     lossy.publish(start, after(start, 3), changed(1, after(start, 2))).await;
     lossy.publish(after(start, 3), after(start, 4), vec![]).await;
-    redis().run(&["XTRIM", &names.log, "MAXLEN", "1"]);
+    redis().run(&["XTRIM", &namespace.names.log, "MAXLEN", "1"]);
     leader.publish(after(start, 4), after(start, 5), vec![]).await;
     receiver.until_applied(after(start, 5)).await;
     assert!(!receiver.counts(&key(1), after(start, 1)), "the lost changes may be of any key");
@@ -156,15 +156,15 @@ async fn a_gap_that_the_trimmed_log_cannot_fill_drops_all_earlier_facts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_starts_late_begins_with_the_last_chain_of_the_log_without_a_gap() {
-    let names = names();
-    let leader = Peer::new(redis(), names.clone()).await;
+    let namespace = namespace();
+    let leader = Peer::new(redis(), namespace.clone()).await;
     let now = leader.now().await;
     let at = |back: u64| Moment::from_count(now.as_u64() - back);
     leader.publish(at(50), at(40), changed(1, at(45))).await;
     // A gap.
     leader.publish(at(30), at(20), changed(2, at(25))).await;
     leader.publish(at(20), at(10), changed(3, at(15))).await;
-    let newcomer = Peer::started(redis(), names).await;
+    let newcomer = Peer::started(redis(), namespace).await;
     assert_eq!((newcomer.freshness.floor(), newcomer.freshness.watermark()), (at(30), at(10)));
     for (fact, stamp, still_counts) in [
         (key(4), at(31), false),
@@ -180,15 +180,15 @@ async fn an_instance_that_starts_late_begins_with_the_last_chain_of_the_log_with
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_log_or_with_one_that_ends_after_a_probe_an_instance_starts_at_the_probe() {
-    let names = names();
-    let leader = Peer::new(redis(), names.clone()).await;
+    let namespace = namespace();
+    let leader = Peer::new(redis(), namespace.clone()).await;
     let before = leader.now().await;
-    let newcomer = Peer::started(redis(), names.clone()).await;
+    let newcomer = Peer::started(redis(), namespace.clone()).await;
     assert_eq!(newcomer.freshness.floor(), newcomer.freshness.watermark());
     assert!(newcomer.freshness.floor() >= before, "there is no log: it starts at the probe");
     let later = Moment::new(before.seconds() + 600, 1);
     leader.publish(before, later, vec![]).await;
-    let newcomer = Peer::started(redis(), names.clone()).await;
+    let newcomer = Peer::started(redis(), namespace.clone()).await;
     assert_eq!(newcomer.freshness.floor(), newcomer.freshness.watermark());
     assert!(
         newcomer.freshness.watermark() >= before && newcomer.freshness.watermark() < later,
@@ -197,14 +197,14 @@ async fn without_a_log_or_with_one_that_ends_after_a_probe_an_instance_starts_at
     // A new leader removes such a log, to which it could append nothing.
     let watermark = newcomer.bus.take_over().await;
     assert_eq!(watermark, newcomer.freshness.watermark());
-    assert_eq!(redis().read::<u64>(&["EXISTS", &names.log]), 0);
+    assert_eq!(redis().read::<u64>(&["EXISTS", &namespace.names.log]), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_batches_and_hints_of_moments_that_have_not_come_are_dropped() {
-    let names = names();
-    let receiver = Peer::started(redis(), names.clone()).await;
-    let leader = Peer::new(redis(), names.clone()).await;
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let leader = Peer::new(redis(), namespace.clone()).await;
     let start = receiver.freshness.watermark();
     let late = Moment::new(start.seconds() + 3_600, 1);
     leader.publish(start, late, changed(1, late)).await;
@@ -220,9 +220,9 @@ async fn change_batches_and_hints_of_moments_that_have_not_come_are_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalidation_of_everything_is_logged_even_if_the_log_ends_later() {
-    let names = names();
-    let receiver = Peer::started(redis(), names.clone()).await;
-    let leader = Peer::new(redis(), names.clone()).await;
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let leader = Peer::new(redis(), namespace.clone()).await;
     let start = receiver.freshness.watermark();
     let all_at = receiver.now().await;
     let log_end = after(all_at, 1);
@@ -230,15 +230,15 @@ async fn an_invalidation_of_everything_is_logged_even_if_the_log_ends_later() {
     assert!(leader.bus.publish_hint(&Hint::all(all_at)).await);
     until(|| receiver.freshness.floor() >= all_at).await;
     assert!(!receiver.counts(&key(1), start));
-    let newcomer = Peer::started(redis(), names).await;
+    let newcomer = Peer::started(redis(), namespace).await;
     assert!(newcomer.freshness.floor() >= all_at, "the invalidation counts for an instance that starts later");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_batch_of_any_size_is_received_whole_and_the_log_stays_small() {
-    let names = names();
-    let receiver = Peer::started(redis(), names.clone()).await;
-    let leader = Peer::new(redis(), names.clone()).await;
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let leader = Peer::new(redis(), namespace.clone()).await;
     let start = receiver.freshness.watermark();
     let id = |count: u64| Id::String(format!("{count:0>200}").into());
     let many = (1..=2_000).map(|count| {
@@ -252,14 +252,14 @@ async fn a_change_batch_of_any_size_is_received_whole_and_the_log_stays_small() 
         assert!(!receiver.counts(&key, after(start, count - 1)), "{count}");
         assert!(receiver.counts(&key, after(start, count)), "{count}");
     }
-    let entries: Vec<(String, (String, Vec<u8>))> = redis().read(&["XRANGE", &names.log, "-", "+"]);
+    let entries: Vec<(String, (String, Vec<u8>))> = redis().read(&["XRANGE", &namespace.names.log, "-", "+"]);
     assert!(entries.len() > 100, "it was cut into {} pieces", entries.len());
     assert!(entries.iter().all(|(_, (_, bytes))| bytes.len() <= 4_096));
     for count in 1..=1_100 {
         let at = after(start, 2_000 + count);
         leader.publish(at.previous(), at, vec![]).await;
     }
-    assert_eq!(redis().read::<u64>(&["XLEN", &names.log]), 1_000);
-    let life: u64 = redis().read(&["PTTL", &names.log]);
+    assert_eq!(redis().read::<u64>(&["XLEN", &namespace.names.log]), 1_000);
+    let life: u64 = redis().read(&["PTTL", &namespace.names.log]);
     assert!(life <= Duration::from_mins(5).as_millis() as u64);
 }

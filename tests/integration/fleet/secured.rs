@@ -15,7 +15,7 @@ use crate::support::{
     certificates::Certificates,
     command::{Serving, run_with, schema_file},
     fleet::Fleet,
-    redis::Redis,
+    redis::{Redis, SECRET, secrets},
     servers::mongo,
 };
 
@@ -26,6 +26,9 @@ async fn output_up_to(redis: &[(&str, &str)], last: &str) -> String {
     let uri = mongo().uri();
     let mut variables = vec![("SCHEMA_FILE", path.as_str()), ("MONGODB_URI", &uri)];
     variables.push(("MONGODB_DATABASE", fleet.database.name()));
+    if !redis.is_empty() {
+        variables.push(("REDIS_SECRET", SECRET));
+    }
     variables.extend(redis);
     let lines = Serving::begin(&["--port", "0"], &variables).lines_to(last);
     lines.concat()
@@ -69,7 +72,7 @@ async fn a_server_with_its_own_certificate_authority_is_trusted_only_with_that_a
     let server = Server::parse(&url).and_then(|server| server.with_authority(pem)).expect("it is the server's");
     for _ in 0..2 {
         let instance = fleet.start_sharing(fleet.schema.clone(), async |schema, mongodb| {
-            Sharing::over(server.clone(), schema, mongodb).await.expect("mongod answers")
+            Sharing::over(server.clone(), &secrets(), schema, mongodb).await.expect("mongod answers")
         });
         let instance = instance.await;
         fleet.instances.push(instance);

@@ -11,7 +11,7 @@ use permcached::{
     check::{Consistency, Settings},
     freshness::{Clock, LocalTime},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
-    link::{FORMAT, Names, Server},
+    link::{FORMAT, Namespace, Server},
     question::{Question, Subject},
     source::{Deadline, mongodb::MongoDb},
 };
@@ -21,7 +21,7 @@ use crate::support::{
     both::{TIME_MAX, asked_of, counted, fill, found_in, schema},
     fleet::Fleet,
     live::{Live, until},
-    redis::redis,
+    redis::{redis, secrets},
     servers::standalone_mongo,
 };
 
@@ -118,7 +118,7 @@ async fn instances_with_different_formats_share_only_hints() {
     let server = Server::parse(&redis().url()).expect("a URL of the test's own");
     let next = fleet.start_sharing(Arc::clone(&fleet.schema), async |schema, mongodb| {
         let identity = mongodb.identity().await.expect("mongod answers");
-        Sharing::new(server, Names::new(&identity, schema.fingerprint(), FORMAT + 1))
+        Sharing::new(server, Namespace::new(&identity, schema.fingerprint(), FORMAT + 1, &secrets()))
     });
     let next = next.await.live;
     let own = &fleet.instances[0].live;
@@ -137,7 +137,7 @@ async fn without_change_streams_an_invalidation_reaches_every_instance() {
     for _ in 0..2 {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let server = Server::parse(&redis().url()).expect("a URL of the test's own");
-        let sharing = Sharing::over(server, &schema, &source).await.expect("mongod answers");
+        let sharing = Sharing::over(server, &secrets(), &schema, &source).await.expect("mongod answers");
         // Long enough that no fact expires during the test.
         let settings = Settings { staleness_max: std::time::Duration::from_mins(1), ..Settings::default() };
         let parts = Parts::over_mongodb(Arc::clone(&schema), source);

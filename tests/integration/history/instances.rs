@@ -81,7 +81,10 @@ impl Instance {
         options.command_event_handler = Some(EventHandler::callback(count));
         let source = MongoDb::connect_with(Arc::clone(&setup.schema), options, &name).await?;
         let sharing = match links.redis_url() {
-            Some(url) => Some(Sharing::over(Server::parse(&url)?, &setup.schema, &source).await?),
+            Some(url) => {
+                let secrets = crate::support::redis::secrets();
+                Some(Sharing::over(Server::parse(&url)?, &secrets, &setup.schema, &source).await?)
+            }
             None => None,
         };
         let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&setup.schema), source) });

@@ -22,7 +22,7 @@ use tonic::{
 use super::{DATABASE, SCHEMA, ask, endpoint, fill, uri};
 use crate::support::{
     command::{Serving, schema_file},
-    redis::Redis,
+    redis::{Redis, SECRET},
     servers::{Mongo, free_port},
 };
 
@@ -129,6 +129,7 @@ async fn a_rolling_restart_of_three_instances_fails_no_call() {
             ("MONGODB_URI", &*uri),
             ("MONGODB_DATABASE", DATABASE),
             ("REDIS_URL", &*url),
+            ("REDIS_SECRET", SECRET),
             ("AUTH_TOKENS", CALLER),
             ("PORT", &*port),
         ];

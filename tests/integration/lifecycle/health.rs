@@ -19,7 +19,7 @@ use super::{SCHEMA, ask, endpoint, fill, uri};
 use crate::support::{
     command::{Serving, schema_file},
     monitored::FailPoint,
-    redis::Redis,
+    redis::{Redis, SECRET},
     servers::{Mongo, standalone_mongo},
     service::{Http, http},
 };
@@ -188,8 +188,13 @@ async fn a_single_server_with_redis_is_ready() {
     let redis = Redis::start(&[]);
     let (_directory, schema) = schema_file(SCHEMA);
     let (uri, url) = (standalone_mongo().uri(), redis.url());
-    let variables =
-        [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("MONGODB_DATABASE", "lifecycle"), ("REDIS_URL", &*url)];
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("MONGODB_DATABASE", "lifecycle"),
+        ("REDIS_URL", &*url),
+        ("REDIS_SECRET", SECRET),
+    ];
     let serving = Serving::start_with(&[], &variables);
     until_readyz(&serving, "ready").await;
 }
@@ -206,6 +211,7 @@ async fn a_service_started_before_mongodb_goes_through_all_four_states() {
         ("SCHEMA_FILE", &*schema),
         ("MONGODB_URI", &*uri),
         ("REDIS_URL", &*url),
+        ("REDIS_SECRET", SECRET),
         ("PORT", "0"),
         ("STARTUP_GRACE", "0s"),
         // Long enough to observe the states between.

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bson::doc;
-use permcached::check::Consistency;
+use permcached::{check::Consistency, link::CODE_BYTES};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -37,9 +37,11 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     let task = start_observer(&second);
     let read = first.fills(&world.reads(FILE)).await.max(first.fills(&world.reads(2)).await);
     second.live.until_applied(read).await;
-    // The fact of one file's shares is stored under the key of the other file.
-    let [shared, unshared] = [FILE, 2].map(|file| first.names.fact(&world.key("shares", file)));
+    // The fact of one file's shares is stored under the key of the other file, as if an instance with a bug had signed it.
+    let [shared, unshared] = [FILE, 2].map(|file| first.name(&world, "shares", file));
     let bytes: Vec<u8> = raw(&world.url, &[b"GET", &shared]);
+    let (_, content) = bytes.split_at(CODE_BYTES);
+    let bytes = first.namespace.codes.facts.sign(&unshared, content);
     let corrupted = async || {
         raw::<()>(&world.url, &[b"SET", &unshared, &bytes]);
         second.answer_anew(&world.reads(2), Consistency::MinimizeLatency).await

@@ -9,7 +9,7 @@ use permcached::{
     fact::{Fact, FactKey},
     facts::{ANSWER_TIME, CachedFact, Facts, FreshnessRequirement, Memory, SharedFacts, codec},
     freshness::{Change, Changed, Freshness, LocalTime, Moment, Probe},
-    link::{FORMAT, Link, Names, Server},
+    link::{FORMAT, Link, Namespace, Server},
     question::{Id, Tier},
     schema::Schema,
     source::{Deadline, Identity},
@@ -19,7 +19,11 @@ use tokio::task::JoinSet;
 
 use super::{SCHEMA, in_time, raw, while_up};
 use crate::support::{
-    both::schema, controlled::ControlledSource, live::until, memory_source::MemorySource, redis::Redis,
+    both::schema,
+    controlled::ControlledSource,
+    live::until,
+    memory_source::MemorySource,
+    redis::{Redis, secrets},
 };
 
 fn at(count: u64) -> Moment {
@@ -48,16 +52,17 @@ impl OneFact {
         let probe = Probe { sent: LocalTime::now(), moment: at(20) };
         freshness.record_probe(probe, at(10), freshness.epoch(), || ());
         let identity = Identity { set: None, database: "app".to_owned(), collections: Vec::new() };
-        let names = Names::new(&identity, schema.fingerprint(), FORMAT);
+        let namespace = Namespace::new(&identity, schema.fingerprint(), FORMAT, &secrets());
         let bytes = codec::encode(&schema, &Fact::absent(key.clone(), at(12))).expect("it is small");
-        raw::<()>(&redis.url(), &[b"SET", &names.fact(&key), &bytes]);
+        let name = namespace.names.fact(&key);
+        raw::<()>(&redis.url(), &[b"SET", &name, &namespace.codes.facts.sign(&name, &bytes)]);
         let metrics = Arc::new(Metrics::default());
         let link = Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL")), ANSWER_TIME);
         let mut tasks = JoinSet::new();
         tasks.spawn(link.clone().run(|_| ()));
         until(|| link.is_up()).await;
         // No writer runs, so that only reads notice when Redis fails.
-        let (shared, _) = SharedFacts::new(link.clone(), names, Arc::clone(&schema), Arc::clone(&metrics));
+        let (shared, _) = SharedFacts::new(link.clone(), namespace, Arc::clone(&schema), Arc::clone(&metrics));
         let source = Arc::new(ControlledSource::over(&schema, Arc::new(MemorySource::new(&schema, at(20)))));
         let memory = Arc::new(Memory::new(1 << 20));
         let facts = Facts::new(Arc::clone(&source) as _, Arc::clone(&freshness), memory, Some(shared), metrics);

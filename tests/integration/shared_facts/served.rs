@@ -3,7 +3,7 @@
 //! How fast that is, is not measured here.
 
 use bson::doc;
-use permcached::{check::Consistency, freshness::Moment, question::Tier};
+use permcached::{check::Consistency, freshness::Moment, link::CODE_BYTES, question::Tier};
 
 use super::{FILE, GUEST, NO_GRANT, SHARE, World, id, raw};
 use crate::support::{
@@ -49,7 +49,7 @@ async fn a_fact_without_documents_expires_earlier() {
     let world = World::new(&redis.url()).await;
     let first = world.join().await;
     first.fills(&world.reads(2)).await;
-    let life = |collection| raw::<i64>(&world.url, &[b"TTL", &first.names.fact(&world.key(collection, 2))]);
+    let life = |collection| raw::<i64>(&world.url, &[b"TTL", &first.name(&world, collection, 2)]);
     assert!((3_500..=3_600).contains(&life("files")), "{}", life("files"));
     assert!((1..=60).contains(&life("shares")), "{}", life("shares"));
 }
@@ -61,7 +61,7 @@ async fn an_outdated_fact_that_was_written_late_is_not_used() {
     let world = World::new(&redis.url()).await;
     let (first, second) = (world.join().await, world.join().await);
     first.fills(&world.reads(FILE)).await;
-    let key = first.names.fact(&world.key("shares", FILE));
+    let key = first.name(&world, "shares", FILE);
     let late: Vec<u8> = raw(&world.url, &[b"GET", &key]);
     let revoked = first.live.delete("shares", doc! { "_id": id(SHARE) }).await;
     first.live.until_applied(revoked).await;
@@ -93,11 +93,12 @@ async fn a_fact_with_a_stamp_in_the_future_is_not_used() {
     let redis = Redis::start(&[]);
     let world = World::new(&redis.url()).await;
     let second = world.join().await;
-    let key = second.names.fact(&world.key("shares", FILE));
+    let key = second.name(&world, "shares", FILE);
     let newest = second.live.app.freshness.newest_moment();
     for ahead in [3_600_u64 << 32, u64::MAX - newest.as_u64()] {
         let future = Moment::from_count(newest.as_u64() + ahead);
-        raw::<()>(&world.url, &[b"SET", &key, &world.no_share(future)]);
+        let signed = second.namespace.codes.facts.sign(&key, &world.no_share(future));
+        raw::<()>(&world.url, &[b"SET", &key, &signed]);
         let (answer, _) = second.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
         assert_eq!(answer, GUEST, "{future:?}");
     }
@@ -110,7 +111,7 @@ async fn a_value_that_is_not_the_fact_of_its_key_is_a_miss() {
     let second = world.join().await;
     let read = second.fills(&world.reads(FILE)).await;
     second.live.until_applied(read).await;
-    let name = |collection| second.names.fact(&world.key(collection, FILE));
+    let name = |collection| second.name(&world, collection, FILE);
     let (file, share) = (name("files"), name("shares"));
     let values: [Vec<u8>; 2] = [raw(&world.url, &[b"GET", &file]), raw(&world.url, &[b"GET", &share])];
     let [of_file, of_share] = &values;
@@ -124,7 +125,12 @@ async fn a_value_that_is_not_the_fact_of_its_key_is_a_miss() {
     let mut values = vec![b"".to_vec(), b"x".to_vec(), br#"{"canRead":true}"#.to_vec(), vec![0xff; 100_000]];
     values.push(of_file.clone());
     values.push([of_share.as_slice(), &[0]].concat());
-    values.extend((7..of_share.len()).map(|length| of_share[..length].to_vec()));
+    // The same, as if an instance had signed it: the encoding itself is tested too.
+    let (_, content) = of_share.split_at(CODE_BYTES);
+    let sign = |content: &[u8]| second.namespace.codes.facts.sign(&share, content);
+    values.extend((7..content.len()).map(|length| sign(&content[..length])));
+    values.push(sign(&[content, &[0]].concat()));
+    values.push(sign(&vec![0; 100_000]));
     for value in values {
         let attempt = async || {
             raw::<()>(&world.url, &[b"SET", &share, &value]);

@@ -17,6 +17,7 @@ use std::{
 };
 
 pub use cluster::{Cluster, NODES};
+use permcached::link::Secrets;
 use redis::{
     Client, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, TlsCertificates, Value, from_redis_value,
 };
@@ -42,6 +43,14 @@ const POLL: Duration = Duration::from_millis(10);
 /// The arguments of each server: it keeps nothing on disk, and a replica does not wait for other replicas.
 const FLAGS: &str = "--bind 127.0.0.1 --appendonly no --repl-diskless-sync yes --repl-diskless-sync-delay 0 \
     --rdb-del-sync-files yes";
+
+/// The secret that instances of these tests share.
+pub const SECRET: &str = "of-the-tests-0123456789abcdef0123456789abcdef";
+
+/// [`SECRET`], alone.
+pub fn secrets() -> Secrets {
+    Secrets::parse(SECRET).expect("it is long enough")
+}
 
 /// The names of the programs to look for, and the variable that names another program.
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];

@@ -1,0 +1,133 @@
+//! A neighbour: another client of the shared Redis, which writes whatever it likes over the facts there. It knows every format
+//! and every key, and not the secret.
+//!
+//! What it can do to the log and to the messages is tested in `fleet::neighbour`.
+
+use bson::doc;
+use permcached::{
+    check::Consistency,
+    fact::Fact,
+    facts::codec,
+    freshness::Moment,
+    link::{FORMAT, Namespace, Secrets},
+    question::Question,
+};
+
+use super::{FILE, GUEST, Instance, NO_GRANT, USER, World, id, raw};
+use crate::support::{
+    both::{counted, question},
+    live::until,
+    redis::Redis,
+};
+
+/// A user to whom nobody has granted anything.
+const NOBODY: u8 = 102;
+
+/// How many values without a valid code an instance has found under keys of facts.
+fn unauthentic(instance: &Instance) -> u64 {
+    counted(&instance.live.app.metrics, "permcached_redis_unauthentic_total{what=\"fact\"}")
+}
+
+/// The question whether a user may read a file.
+fn asks(world: &World, user: u8, file: u8) -> Question {
+    question(&world.schema, &format!("user:{}", id(user)), "read", &format!("file:{}", id(file)))
+}
+
+/// The codes of instances over the same database with another secret.
+async fn of_another_secret(instance: &Instance, world: &World) -> Namespace {
+    let source = permcached::source::mongodb::MongoDb::open(world.schema.clone(), instance.live.database.clone());
+    let identity = source.await.expect("mongod answers").identity().await.expect("mongod answers");
+    let secrets = Secrets::parse(&"guessed".repeat(5)).expect("it is long enough");
+    Namespace::new(&identity, world.schema.fingerprint(), FORMAT, &secrets)
+}
+
+/// The bytes with every occurrence of `from` replaced.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> = (0..=bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_forged_fact_is_a_miss_and_is_counted() {
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    // The last file is the guest's own.
+    let own = doc! { "$set": { "owner_id": id(USER) } };
+    let files = world.database.collection::<bson::Document>("files");
+    files.update_one(doc! { "_id": id(50) }, own).await.expect("mongod answers");
+    let (first, second) = (world.join().await, world.join().await);
+    let mut read = Moment::default();
+    for file in [FILE, 2, 50] {
+        read = read.max(first.fills(&world.reads(file)).await);
+    }
+    second.live.until_applied(read).await;
+    let name = |collection, file| first.name(&world, collection, file);
+    let value = |name: &[u8]| raw::<Vec<u8>>(&world.url, &[b"GET", name]);
+    let [share, own] = [value(&name("shares", FILE)), value(&name("files", 50))];
+    let another = of_another_secret(&first, &world).await;
+    let granted = doc! { "_id": id(9), "file_id": id(3), "user_id": id(USER) };
+    let granted = Fact::read(&world.schema, world.key("shares", 3), read, &[&granted]);
+    let granted = codec::encode(&world.schema, &granted).expect("it is small");
+    let unasked = name("shares", 3);
+    let cases = [
+        ("twelve bytes replaced", name("shares", FILE), replaced(&share, &[USER; 12], &[NOBODY; 12]), NOBODY, FILE),
+        ("a share's fact copied to another file", name("shares", 2), share.clone(), USER, 2),
+        ("the fact of the user's own file copied over another's", name("files", 2), own.clone(), USER, 2),
+        ("a fact that nobody asked for", unasked.clone(), granted.clone(), USER, 3),
+        (
+            "the same, with another secret's code",
+            unasked.clone(),
+            another.codes.facts.sign(&unasked, &granted),
+            USER,
+            3,
+        ),
+        ("the same, with the code of another key", unasked, [&share[..16], &granted].concat(), USER, 3),
+    ];
+    for (what, name, forged, user, file) in cases {
+        let attempt = async || {
+            raw::<()>(&world.url, &[b"SET", &name, &forged, b"EX", b"1000"]);
+            let before = unauthentic(&second);
+            let (answer, _) = second.answer_and_catch_up(&asks(&world, user, file)).await;
+            (answer, unauthentic(&second) - before)
+        };
+        assert_eq!(second.in_time(attempt).await, (NO_GRANT.to_owned(), 1), "{what}");
+        // What was read instead replaces it, so that the next case finds nothing of this one.
+        until(|| raw::<Vec<u8>>(&world.url, &[b"GET", &name]) != forged).await;
+    }
+}
+
+/// Each byte of the value, at one place after the other, and each way to shorten it.
+#[tokio::test]
+async fn a_fact_with_any_changed_byte_is_a_miss() {
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    let first = world.join().await;
+    let read = first.fills(&world.reads(FILE)).await;
+    first.live.until_applied(read).await;
+    let name = first.name(&world, "shares", FILE);
+    let honest: Vec<u8> = raw(&world.url, &[b"GET", &name]);
+    let changed = (0..honest.len()).map(|place| {
+        let mut changed = honest.clone();
+        changed[place] ^= 1 << (place % 8);
+        changed
+    });
+    for value in changed.chain((0..honest.len()).map(|length| honest[..length].to_vec())) {
+        let attempt = async || {
+            raw::<()>(&world.url, &[b"SET", &name, &value, b"EX", b"1000"]);
+            let before = unauthentic(&first);
+            let facts = first.shared.get(&[world.key("shares", FILE)]).await;
+            (facts.len(), unauthentic(&first) - before)
+        };
+        assert_eq!(first.in_time(attempt).await, (0, 1), "{value:?}");
+    }
+    raw::<()>(&world.url, &[b"SET", &name, &honest]);
+    let found = first.in_time(async || first.shared.get(&[world.key("shares", FILE)]).await.len()).await;
+    assert_eq!(found, 1, "unchanged, it is found");
+    let (answer, _) = first.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
+    assert_eq!(answer, GUEST);
+}
