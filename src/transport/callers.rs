@@ -90,6 +90,15 @@ pub enum Callers {
 }
 
 impl Callers {
+    /// The name of each known caller. A caller with several tokens may be named several times.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let callers = match self {
+            Self::Anyone => &[],
+            Self::Known(callers) => &**callers,
+        };
+        callers.iter().map(|caller| &caller.name)
+    }
+
     /// The caller whose token this `authorization` header holds.
     fn find(callers: &[Caller], authorization: &[u8]) -> Option<Caller> {
         let token = authorization.strip_prefix(b"Bearer ").or_else(|| authorization.strip_prefix(b"bearer "))?;
@@ -149,12 +158,8 @@ pub(super) struct Admission {
 
 impl Admission {
     pub(super) fn new(callers: Callers, limits: Limits) -> Self {
-        let names = match &callers {
-            Callers::Anyone => &[],
-            Callers::Known(callers) => &**callers,
-        };
-        let permits = |caller: &Caller| (Arc::clone(&caller.name), Semaphore::new(limits.caller_requests_max));
-        let caller_permits = Arc::new(names.iter().map(permits).collect());
+        let permits = |name: &Arc<str>| (Arc::clone(name), Semaphore::new(limits.caller_requests_max));
+        let caller_permits = Arc::new(callers.names().map(permits).collect());
         let anonymous_permits = Arc::new(Semaphore::new(limits.requests_max));
         Self { callers, caller_permits, anonymous_permits, request_timeout: limits.request_timeout }
     }

@@ -46,7 +46,7 @@ impl InvalidationApi {
 #[tonic::async_trait]
 impl InvalidationService for InvalidationApi {
     async fn invalidate(&self, request: Request<InvalidateRequest>) -> Result<Response<InvalidateResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(request.metadata().as_ref(), request.extensions());
         let _permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
         let request = request.into_inner();
         let outdated = outdated(&self.schema, &request).map_err(|wrong| status::invalid(&wrong))?;

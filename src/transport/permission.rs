@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::pb;
 
 use super::{
@@ -80,7 +80,7 @@ impl PermissionApi {
     /// `violations`.
     fn admit(
         &self,
-        metadata: &MetadataMap,
+        (metadata, extensions): (&MetadataMap, &Extensions),
         consistency: Option<&proto::Consistency>,
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
@@ -90,7 +90,12 @@ impl PermissionApi {
             Consistency::FullyConsistent
         });
         let moment_field = convert::moment_field(consistency);
-        Ok(Admitted { consistency: required, moment_field, deadline: deadline(metadata), _permit: permit })
+        Ok(Admitted {
+            consistency: required,
+            moment_field,
+            deadline: deadline(metadata.as_ref(), extensions),
+            _permit: permit,
+        })
     }
 
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
@@ -128,7 +133,7 @@ impl PermissionService for PermissionApi {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let (metadata, extensions, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
-        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
         let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let checked = self.ask_one(&question, &admitted).await?;
@@ -139,7 +144,7 @@ impl PermissionService for PermissionApi {
     async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
         let (metadata, extensions, BatchCheckRequest { questions, consistency }) = request.into_parts();
         let mut violations = Vec::new();
-        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
             let message = format!("has {} questions: a batch has 1 to 10,000", questions.len());
             violations.push(Violation::new("questions", message));
@@ -194,7 +199,7 @@ impl PermissionService for PermissionApi {
     ) -> Result<Response<ListPermissionsResponse>, Status> {
         let (metadata, extensions, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
         let mut violations = Vec::new();
-        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
         let schema = &self.schema;
         let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
         let questions = valid(questions, violations)?;
@@ -212,7 +217,7 @@ impl PermissionService for PermissionApi {
         let (metadata, extensions, ExplainRequest { subject, permission, resource, consistency }) =
             request.into_parts();
         let mut violations = Vec::new();
-        let admitted = self.admit(&metadata, consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
         let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;

@@ -28,6 +28,7 @@ use super::{
     connections::{CurrentRouter, Port},
     health::{Current, Health},
     http::{self, is_call},
+    intake::{Intake, take_in},
     invalidation::InvalidationApi,
     limits::Limits,
     observed::{methods, observe},
@@ -89,6 +90,9 @@ pub enum ServeError {
     /// The descriptions of the services are invalid.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The system starts no more threads.
+    #[error("the threads for large requests cannot be started")]
+    Threads(#[from] std::io::Error),
 }
 
 /// Serves until `stop` completes. Health, HTTP and reflection answer from the start, the application's services as soon
@@ -103,7 +107,8 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let current = Current { health, is_draining: is_draining.clone() };
     metrics.show(state_metric(&current));
     metrics.show(serving_metric(&current));
-    let gate = Gate { admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
+    let intake = Intake::start(&callers, limits)?;
+    let gate = Gate { intake, admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
     let reporter = HealthReporter::new();
     let base = || {
         Routes::from(http::routes(current.clone(), Arc::clone(&metrics))).add_service(
@@ -190,8 +195,9 @@ fn complete(routes: Routes) -> Router {
     routes.into_axum_router().fallback(unknown)
 }
 
-/// The outer layers, which every request passes first: observation, then admission.
+/// The outer layers, which every request passes first: observation, then admission, then intake.
 struct Gate {
+    intake: Intake,
     admission: Admission,
     calls: Calls,
 }
@@ -199,7 +205,8 @@ struct Gate {
 impl Gate {
     /// Puts the layers in front of a router. Observation is outermost, so that it counts refused calls too.
     fn in_front_of(&self, router: Router) -> Router {
-        let admitted = router.layer(from_fn_with_state(self.admission.clone(), admit));
+        let taken_in = router.layer(from_fn_with_state(self.intake.clone(), take_in));
+        let admitted = taken_in.layer(from_fn_with_state(self.admission.clone(), admit));
         admitted.layer(from_fn_with_state(self.calls.clone(), observe))
     }
 }

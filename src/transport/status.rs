@@ -49,6 +49,13 @@ pub(super) fn overloaded() -> Status {
     Status::with_error_details(Code::ResourceExhausted, "too many requests at once", details)
 }
 
+/// `RESOURCE_EXHAUSTED`: the requests under way and the responses that wait to be read have too many bytes.
+pub(super) fn no_room() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    let message = "too many bytes at once: send fewer large requests at a time, and read their responses";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// `UNAVAILABLE`, with the time after which to retry.
 pub(super) fn unavailable(message: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))

@@ -67,7 +67,7 @@ impl WatchService for WatchApi {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (arrived, deadline) = (LocalTime::now(), deadline(request.metadata()));
+        let (arrived, deadline) = (LocalTime::now(), deadline(request.metadata().as_ref(), request.extensions()));
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| status::overloaded())?;
         let clock = self.clock;
         if clock == Clock::Local {

@@ -1,0 +1,309 @@
+//! The innermost layer of the port: receives a call's request message, and decides where it is answered. Small requests are
+//! answered at once. Large ones need room for their bytes, are counted before they are decoded, and are answered by the
+//! workers; room for their response is kept until the connection has sent it.
+//!
+//! Decodes no message, and answers no question.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    http::HeaderMap,
+    middleware::Next,
+    response::Response,
+};
+use http_body::{Frame, SizeHint};
+use tokio::time::timeout_at;
+use tonic::Status;
+use tracing::Instrument as _;
+
+use super::{
+    callers::{Caller, Callers},
+    deadline::{Arrived, deadline},
+    fields::{Counted, Messages, Refused},
+    limits::Limits,
+    room::{Room, Taken},
+    status,
+    workers::Workers,
+};
+
+/// The length of what precedes each message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// The largest message for which no room is taken. As many as there may be requests at once take 4 MiB by default.
+const FREE_BYTES_MAX: usize = 4 * 1_024;
+
+/// The largest message that is counted outside of the workers.
+const SMALL_BYTES_MAX: usize = 16 * 1_024;
+
+/// The most items of a request that is answered outside of the workers.
+const SMALL_ITEMS_MAX: usize = 64;
+
+/// The most items of all such requests at once, apart from requests of a single item.
+const SMALL_ITEMS_AT_ONCE_MAX: usize = 256;
+
+/// The fields that count as much as one item.
+const FIELDS_PER_ITEM: usize = 16;
+
+/// The most bytes of large requests and of their unread responses, in all.
+const ROOM_BYTES: usize = 16 * 1_024 * 1_024;
+
+/// The most of them that belong to one caller.
+const CALLER_ROOM_BYTES: usize = 8 * 1_024 * 1_024;
+
+/// The pieces in which a large response is passed to the connection.
+const PIECE_BYTES: usize = 16 * 1_024;
+
+/// The methods whose work does not show in the size of the request: `Explain` has up to 2,000 steps.
+const LARGE: [&str; 1] = ["/permcached.v1.PermissionService/Explain"];
+
+/// The methods whose responses are streams.
+const STREAMS: [&str; 1] = ["/permcached.v1.WatchService/Watch"];
+
+/// What the layer needs to know. Clones share it.
+#[derive(Clone)]
+pub(super) struct Intake(Arc<Shared>);
+
+struct Shared {
+    messages: Messages,
+    message_bytes_max: usize,
+    /// The room of requests without a known caller, who are one.
+    room: Room,
+    caller_rooms: HashMap<Arc<str>, Room>,
+    /// The items of small requests that are being answered.
+    small_items: AtomicUsize,
+    workers: Workers,
+}
+
+impl Intake {
+    /// The layer's state, for these callers.
+    ///
+    /// # Errors
+    /// If the workers cannot be started.
+    pub(super) fn start(callers: &Callers, limits: Limits) -> std::io::Result<Self> {
+        let names: Vec<Arc<str>> = callers.names().cloned().collect();
+        let room = Room::new(ROOM_BYTES);
+        let caller_rooms = names.iter().map(|name| (Arc::clone(name), room.part(CALLER_ROOM_BYTES))).collect();
+        let workers = Workers::start(&names)?;
+        let (messages, small_items) = (Messages::of_api(), AtomicUsize::new(0));
+        let message_bytes_max = limits.message_bytes_max;
+        Ok(Self(Arc::new(Shared { messages, message_bytes_max, room, caller_rooms, small_items, workers })))
+    }
+}
+
+/// The layer: receives the message of a call of the API, and passes it on where and when it may be answered. Other requests pass
+/// through untouched.
+pub(super) async fn take_in(State(intake): State<Intake>, mut request: Request, next: Next) -> Response {
+    let Intake(shared) = intake;
+    if !shared.messages.has_method(request.uri().path()) {
+        return next.run(request).await;
+    }
+    request.extensions_mut().insert(Arrived::now());
+    match shared.answer(request, next).await {
+        Ok(response) => response,
+        Err(status) => status.into_http(),
+    }
+}
+
+/// A request whose message has arrived.
+struct Received {
+    /// The message with its prefix.
+    bytes: Bytes,
+    /// Room for the message, if it needs some.
+    taken: Option<Taken>,
+}
+
+impl Shared {
+    async fn answer(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Status> {
+        let (head, body) = request.into_parts();
+        let deadline = deadline(&head.headers, &head.extensions);
+        let late = |_| Status::deadline_exceeded("the request could not be answered in time");
+        let caller = head.extensions.get::<Caller>().map(|caller| Arc::clone(&caller.name));
+        let room = caller.as_ref().and_then(|caller| self.caller_rooms.get(caller)).unwrap_or(&self.room);
+        let received = receive(body, room, self.message_bytes_max);
+        let Received { bytes, taken } = timeout_at(deadline.instant(), received).await.map_err(late)??;
+        let path = head.uri.path();
+        // The workers count what is in a large message.
+        let is_counted = bytes.len() <= SMALL_BYTES_MAX;
+        let counted = if is_counted { count(&self.messages, path, &bytes)? } else { Counted::default() };
+        let small = if is_counted && !LARGE.contains(&path) { self.small(counted) } else { None };
+        let is_stream = STREAMS.contains(&path);
+        if small.is_some() || is_stream {
+            if !is_counted {
+                count(&self.messages, path, &bytes)?;
+            }
+            return Ok(next.run(Request::from_parts(head, Body::from(bytes))).await);
+        }
+        let taken = match taken {
+            Some(taken) => taken,
+            None => room.take(0).ok_or_else(status::no_room)?,
+        };
+        let turn = self.workers.turn(caller.as_deref());
+        let turn = timeout_at(deadline.instant(), turn).await.map_err(late)?;
+        let shared = Arc::clone(&self);
+        let work = async move {
+            let _turn = turn;
+            if !is_counted {
+                count(&shared.messages, head.uri.path(), &bytes)?;
+            }
+            complete(next.run(Request::from_parts(head, Body::from(bytes))).await, taken).await
+        };
+        let done = self.workers.run(work.in_current_span()).await;
+        done.unwrap_or_else(|_| Err(Status::internal("the request could not be answered")))
+    }
+
+    /// Whether a request with so many items is answered at once. Its items count until the result is dropped.
+    fn small(self: &Arc<Self>, counted: Counted) -> Option<SmallItems> {
+        let items = counted.items.max(counted.fields / FIELDS_PER_ITEM);
+        if items <= 1 {
+            return Some(SmallItems { shared: Arc::clone(self), items: 0 });
+        }
+        if items > SMALL_ITEMS_MAX {
+            return None;
+        }
+        let add = |now: usize| now.checked_add(items).filter(|sum| *sum <= SMALL_ITEMS_AT_ONCE_MAX);
+        self.small_items.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(SmallItems { shared: Arc::clone(self), items })
+    }
+}
+
+/// The items of a small request that is being answered.
+struct SmallItems {
+    shared: Arc<Shared>,
+    items: usize,
+}
+
+impl Drop for SmallItems {
+    fn drop(&mut self) {
+        if self.items > 0 {
+            self.shared.small_items.fetch_sub(self.items, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Receives a message. Its length is known from its prefix, so room is taken, or the message refused, before it has arrived.
+async fn receive(body: Body, room: &Room, bytes_max: usize) -> Result<Received, Status> {
+    let mut body = pin!(body);
+    // A message that arrives in one piece is not copied.
+    let mut only = Bytes::new();
+    let mut joined = Vec::new();
+    let mut whole = None;
+    let mut taken = None;
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let frame = frame.map_err(|_| Status::cancelled("the request was broken off"))?;
+        let Ok(data) = frame.into_data() else { break };
+        if joined.is_empty() && body.is_end_stream() {
+            only = data;
+        } else {
+            joined.extend_from_slice(&data);
+        }
+        let arrived = if joined.is_empty() { &*only } else { &*joined };
+        let arrived_bytes = arrived.len();
+        if whole.is_none()
+            && let Some(length) = message_length(arrived)
+        {
+            if length > bytes_max {
+                return Err(Status::out_of_range(format!("the request has {length} bytes: {bytes_max} are the most")));
+            }
+            if length > FREE_BYTES_MAX {
+                taken = Some(room.take(length).ok_or_else(status::no_room)?);
+            }
+            joined.reserve_exact((PREFIX_BYTES + length).saturating_sub(arrived_bytes));
+            whole = Some(PREFIX_BYTES + length);
+        }
+        if arrived_bytes > whole.unwrap_or(PREFIX_BYTES) {
+            return Err(Status::internal("the request has more than one message"));
+        }
+    }
+    Ok(Received { bytes: if joined.is_empty() { only } else { joined.into() }, taken })
+}
+
+/// The length of the message that begins with these bytes; none if they do not contain its whole prefix.
+fn message_length(arrived: &[u8]) -> Option<usize> {
+    let ([_, length @ ..], _) = arrived.split_first_chunk::<PREFIX_BYTES>()?;
+    Some(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
+}
+
+/// Counts what a message contains, or refuses it.
+fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Status> {
+    let message = match bytes.split_first_chunk::<PREFIX_BYTES>() {
+        // A compressed message is refused before it is decoded, as is one without a prefix.
+        Some(([0, ..], message)) => message,
+        _ => return Ok(Counted::default()),
+    };
+    messages.count(path, message).map_err(|refused| match refused {
+        Refused::Malformed => Status::internal("the request is not a message of this protocol"),
+        Refused::TooMany(violation) => status::invalid(&[violation]),
+    })
+}
+
+/// Encodes the whole response, so that the connection need not, and keeps room for it until it is sent.
+async fn complete(response: Response, mut taken: Taken) -> Result<Response, Status> {
+    let (head, body) = response.into_parts();
+    let mut body = pin!(body);
+    let mut data = Vec::<Bytes>::new();
+    let mut trailers = None;
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        let frame = frame.map_err(|_| Status::internal("the response cannot be encoded"))?;
+        match frame.into_data() {
+            Ok(piece) => data.push(piece),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let bytes = match <[Bytes; 1]>::try_from(data) {
+        Ok([bytes]) => bytes,
+        Err(pieces) => pieces.concat().into(),
+    };
+    taken.replace(bytes.len());
+    let data = Bytes::from_owner(Unsent { bytes, _taken: taken });
+    Ok(Response::from_parts(head, Body::new(CompleteBody { data, trailers })))
+}
+
+/// Bytes that are not yet sent, with their room.
+struct Unsent {
+    bytes: Bytes,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The body of a complete response. It is passed on in pieces, each when the connection has room for it.
+struct CompleteBody {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl HttpBody for CompleteBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.data.is_empty() {
+            let length = self.data.len().min(PIECE_BYTES);
+            return Poll::Ready(Some(Ok(Frame::data(self.data.split_to(length)))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
