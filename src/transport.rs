@@ -3,6 +3,7 @@
 //!
 //! Knows no database and decides no permission.
 
+mod byte_budget;
 mod callers;
 mod connections;
 mod convert;
@@ -17,7 +18,6 @@ mod limits;
 mod observed;
 mod permission;
 mod record;
-mod room;
 mod server;
 mod status;
 mod tls;

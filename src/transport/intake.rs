@@ -28,11 +28,11 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 use super::{
+    byte_budget::{ByteBudget, TakenBytes},
     callers::{Caller, Callers},
     deadline::{Arrived, deadline},
     fields::{Counted, Messages, Refused},
     limits::Limits,
-    room::{Room, Taken},
     status,
     workers::Workers,
 };
@@ -78,8 +78,8 @@ struct Shared {
     messages: Messages,
     message_bytes_max: usize,
     /// The room of requests without a known caller, who are one.
-    room: Room,
-    caller_rooms: HashMap<Arc<str>, Room>,
+    budget: ByteBudget,
+    caller_budgets: HashMap<Arc<str>, ByteBudget>,
     /// The items of small requests that are being answered.
     small_items: AtomicUsize,
     workers: Workers,
@@ -92,12 +92,12 @@ impl Intake {
     /// If the workers cannot be started.
     pub(super) fn start(callers: &Callers, limits: Limits) -> std::io::Result<Self> {
         let names: Vec<Arc<str>> = callers.names().cloned().collect();
-        let room = Room::new(ROOM_BYTES);
-        let caller_rooms = names.iter().map(|name| (Arc::clone(name), room.part(CALLER_ROOM_BYTES))).collect();
+        let budget = ByteBudget::new(ROOM_BYTES);
+        let caller_budgets = names.iter().map(|name| (Arc::clone(name), budget.part(CALLER_ROOM_BYTES))).collect();
         let workers = Workers::start(&names)?;
         let (messages, small_items) = (Messages::of_api(), AtomicUsize::new(0));
         let message_bytes_max = limits.message_bytes_max;
-        Ok(Self(Arc::new(Shared { messages, message_bytes_max, room, caller_rooms, small_items, workers })))
+        Ok(Self(Arc::new(Shared { messages, message_bytes_max, budget, caller_budgets, small_items, workers })))
     }
 }
 
@@ -119,8 +119,8 @@ pub(super) async fn take_in(State(intake): State<Intake>, mut request: Request, 
 struct Received {
     /// The message with its prefix.
     bytes: Bytes,
-    /// Room for the message, if it needs some.
-    taken: Option<Taken>,
+    /// ByteBudget for the message, if it needs some.
+    taken: Option<TakenBytes>,
 }
 
 impl Shared {
@@ -129,8 +129,8 @@ impl Shared {
         let deadline = deadline(&head.headers, &head.extensions);
         let late = |_| Status::deadline_exceeded("the request could not be answered in time");
         let caller = head.extensions.get::<Caller>().map(|caller| Arc::clone(&caller.name));
-        let room = caller.as_ref().and_then(|caller| self.caller_rooms.get(caller)).unwrap_or(&self.room);
-        let received = receive(body, room, self.message_bytes_max);
+        let budget = caller.as_ref().and_then(|caller| self.caller_budgets.get(caller)).unwrap_or(&self.budget);
+        let received = receive(body, budget, self.message_bytes_max);
         let Received { bytes, taken } = timeout_at(deadline.instant(), received).await.map_err(late)??;
         let path = head.uri.path();
         // The workers count what is in a large message.
@@ -146,7 +146,7 @@ impl Shared {
         }
         let taken = match taken {
             Some(taken) => taken,
-            None => room.take(0).ok_or_else(status::no_room)?,
+            None => budget.take(0).ok_or_else(status::no_room)?,
         };
         let turn = self.workers.turn(caller.as_deref());
         let turn = timeout_at(deadline.instant(), turn).await.map_err(late)?;
@@ -192,7 +192,7 @@ impl Drop for SmallItems {
 }
 
 /// Receives a message. Its length is known from its prefix, so room is taken, or the message refused, before it has arrived.
-async fn receive(body: Body, room: &Room, bytes_max: usize) -> Result<Received, Status> {
+async fn receive(body: Body, budget: &ByteBudget, bytes_max: usize) -> Result<Received, Status> {
     let mut body = pin!(body);
     // A message that arrives in one piece is not copied.
     let mut only = Bytes::new();
@@ -216,7 +216,7 @@ async fn receive(body: Body, room: &Room, bytes_max: usize) -> Result<Received, 
                 return Err(Status::out_of_range(format!("the request has {length} bytes: {bytes_max} are the most")));
             }
             if length > FREE_BYTES_MAX {
-                taken = Some(room.take(length).ok_or_else(status::no_room)?);
+                taken = Some(budget.take(length).ok_or_else(status::no_room)?);
             }
             joined.reserve_exact((PREFIX_BYTES + length).saturating_sub(arrived_bytes));
             whole = Some(PREFIX_BYTES + length);
@@ -242,13 +242,13 @@ fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Stat
         _ => return Ok(Counted::default()),
     };
     messages.count(path, message).map_err(|refused| match refused {
-        Refused::Malformed => Status::internal("the request is not a message of this protocol"),
+        Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),
         Refused::TooMany(violation) => status::invalid(&[violation]),
     })
 }
 
 /// Encodes the whole response, so that the connection need not, and keeps room for it until it is sent.
-async fn complete(response: Response, mut taken: Taken) -> Result<Response, Status> {
+async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response, Status> {
     let (head, body) = response.into_parts();
     let mut body = pin!(body);
     let mut data = Vec::<Bytes>::new();
@@ -272,7 +272,7 @@ async fn complete(response: Response, mut taken: Taken) -> Result<Response, Stat
 /// Bytes that are not yet sent, with their room.
 struct Unsent {
     bytes: Bytes,
-    _taken: Taken,
+    _taken: TakenBytes,
 }
 
 impl AsRef<[u8]> for Unsent {

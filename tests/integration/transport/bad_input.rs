@@ -285,7 +285,7 @@ async fn a_batch_has_1_to_10_000_questions() {
     let status = batch(0).await.unwrap_err();
     assert_names(&status, &[("questions", "has 0 questions: a batch has 1 to 10,000")]);
     let status = batch(10_001).await.unwrap_err();
-    assert_names(&status, &[("questions", "has 10001 questions: a batch has 1 to 10,000")]);
+    assert_names(&status, &[("questions", "has too many items: a request has 10,000 at most")]);
 
     let results = batch(10_000).await.unwrap().into_inner().results;
     assert_eq!(results.len(), 10_000);

@@ -1,6 +1,6 @@
-//! Room for the bytes of large requests and of their responses: how many there may be at once, in all and of one caller.
+//! ByteBudget for the bytes of large requests and of their responses: how many there may be at once, in all and of one caller.
 //!
-//! Waits for nothing: a request that finds no room is refused.
+//! Waits for nothing: a request for which too few are left is refused.
 
 use std::sync::{
     Arc,
@@ -16,12 +16,12 @@ struct Space {
 
 /// The room of one caller, which is part of the room of all. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(super) struct ByteBudget {
     own: Arc<Space>,
     all: Arc<Space>,
 }
 
-impl Room {
+impl ByteBudget {
     /// The room of all callers, for one who may use the whole of it.
     pub(super) fn new(bytes_max: usize) -> Self {
         let all = Arc::new(Space { used: AtomicUsize::new(0), max: bytes_max });
@@ -35,7 +35,7 @@ impl Room {
     }
 
     /// Takes room for so many bytes, if there is as much.
-    pub(super) fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) fn take(&self, bytes: usize) -> Option<TakenBytes> {
         if !self.own.try_add(bytes) {
             return None;
         }
@@ -43,7 +43,7 @@ impl Room {
             self.own.subtract(bytes);
             return None;
         }
-        Some(Taken { room: self.clone(), bytes })
+        Some(TakenBytes { budget: self.clone(), bytes })
     }
 }
 
@@ -62,18 +62,18 @@ impl Space {
     }
 }
 
-/// Room that is taken until this is dropped.
+/// ByteBudget that is taken until this is dropped.
 #[derive(Debug)]
-pub(super) struct Taken {
-    room: Room,
+pub(super) struct TakenBytes {
+    budget: ByteBudget,
     bytes: usize,
 }
 
-impl Taken {
+impl TakenBytes {
     /// Takes so many bytes in place of those taken so far: those of a response in place of its request's. They may exceed the
     /// room, as the response exists already; then nobody finds room until it is less again.
     pub(super) fn replace(&mut self, bytes: usize) {
-        for space in [&self.room.own, &self.room.all] {
+        for space in [&self.budget.own, &self.budget.all] {
             space.add(bytes);
             space.subtract(self.bytes);
         }
@@ -81,10 +81,10 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for TakenBytes {
     fn drop(&mut self) {
-        self.room.own.subtract(self.bytes);
-        self.room.all.subtract(self.bytes);
+        self.budget.own.subtract(self.bytes);
+        self.budget.all.subtract(self.bytes);
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn one_caller_cannot_take_the_room_of_all() {
-        let all = Room::new(10);
+        let all = ByteBudget::new(10);
         let (greedy, modest) = (all.part(6), all.part(6));
         let first = greedy.take(6).expect("it is free");
         assert!(greedy.take(1).is_none());
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_response_keeps_its_room_even_if_it_exceeds_the_rest() {
-        let all = Room::new(10);
+        let all = ByteBudget::new(10);
         let caller = all.part(6);
         let mut taken = caller.take(5).expect("it is free");
         taken.replace(12);
