@@ -8,6 +8,7 @@ mod explain;
 mod request;
 mod request_facts;
 mod round;
+mod slice;
 mod stale;
 mod tracked_facts;
 
@@ -19,6 +20,7 @@ use std::{
 pub use consistency::Consistency;
 pub use explain::Explained;
 pub use request_facts::RequestFacts;
+pub use slice::Slice;
 
 use crate::{
     facts::Facts,

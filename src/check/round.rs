@@ -6,6 +6,7 @@ use super::{
     CheckError, Checked, Checker,
     request::{Missing, Request},
     request_facts::FACTS_MAX,
+    slice::Slice,
     tracked_facts::TrackedFacts,
 };
 use crate::{
@@ -16,9 +17,6 @@ use crate::{
 
 /// How long a round that starts after the deadline may still evaluate questions.
 const LAST_TURN: Duration = Duration::from_millis(5);
-
-/// How long questions are evaluated before other tasks of the runtime get their turn.
-const TURN_MAX: Duration = Duration::from_millis(1);
 
 impl Checker {
     /// Evaluates and loads in turn until each question has its result.
@@ -33,12 +31,9 @@ impl Checker {
             let now = now();
             let mut missing = Missing::default();
             let round = Instant::now();
-            let mut turn = round;
+            let mut slice = Slice::begin();
             for (question, result) in questions.iter().zip(&mut *results).filter(|(_, result)| result.is_none()) {
-                if turn.elapsed() > TURN_MAX {
-                    tokio::task::yield_now().await;
-                    turn = Instant::now();
-                }
+                slice.pause_if_over().await;
                 // The facts just loaded may still decide, so a short time is left for that.
                 if request.deadline.is_over() && round.elapsed() > LAST_TURN {
                     *result = Some(Err(CheckError::DeadlineExceeded));

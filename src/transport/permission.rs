@@ -23,7 +23,7 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
-    check::{CheckError, Checked, Checker, Consistency},
+    check::{CheckError, Checked, Checker, Consistency, Slice},
     freshness::Clock,
     question::Question,
     schema::Schema,
@@ -34,9 +34,8 @@ use crate::{
 /// The most questions in one batch.
 const BATCH_MAX: usize = 10_000;
 
-/// The most bytes of error details in one batch response. With them and all answers, a response stays below the 4 MiB that
-/// clients accept.
-const ERROR_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+/// The most bytes of errors with details in one batch response. Nobody reads thousands of them.
+const ERROR_BYTES_MAX: usize = 256 * 1_024;
 
 /// The service, as tonic calls it and as the command line calls it in process.
 #[derive(Clone)]
@@ -98,6 +97,33 @@ impl PermissionApi {
         })
     }
 
+    /// Reads the questions of a batch. Returns the valid ones, and in the place of each question none or its error.
+    async fn read(
+        &self,
+        questions: Vec<proto::Question>,
+        errors: &mut ErrorBudget,
+    ) -> (Vec<Question>, Vec<Option<pb::Status>>) {
+        let mut valid = Vec::with_capacity(questions.len());
+        let mut refused = Vec::with_capacity(questions.len());
+        let mut slice = Slice::begin();
+        for (place, question) in questions.into_iter().enumerate() {
+            slice.pause_if_over().await;
+            let proto::Question { subject, permission, resource } = &question;
+            match convert::question(&self.schema, subject.as_ref(), permission, resource.as_ref()) {
+                Ok(question) => {
+                    valid.push(question);
+                    refused.push(None);
+                }
+                Err(wrong) => {
+                    let outer = format!("questions[{place}]");
+                    let wrong: Vec<Violation> = wrong.into_iter().map(|violation| violation.inside(&outer)).collect();
+                    refused.push(Some(errors.message(&status::invalid(&wrong))));
+                }
+            }
+        }
+        (valid, refused)
+    }
+
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let questions = std::slice::from_ref(question);
         let mut results = self.checker.check(questions, admitted.consistency, admitted.deadline).await;
@@ -152,45 +178,28 @@ impl PermissionService for PermissionApi {
         if !violations.is_empty() {
             return Err(status::invalid(&violations));
         }
-        let schema = &self.schema;
-        let mut valid = Vec::with_capacity(questions.len());
-        let mut results = Vec::with_capacity(questions.len());
-        for (place, question) in questions.iter().enumerate() {
-            let proto::Question { subject, permission, resource } = question;
-            match convert::question(schema, subject.as_ref(), permission, resource.as_ref()) {
-                Ok(question) => {
-                    valid.push(question);
-                    results.push(None);
-                }
-                Err(wrong) => {
-                    let outer = format!("questions[{place}]");
-                    let wrong: Vec<Violation> = wrong.into_iter().map(|violation| violation.inside(&outer)).collect();
-                    results.push(Some(status::invalid(&wrong)));
-                }
-            }
-        }
+        let mut errors = ErrorBudget(ERROR_BYTES_MAX);
+        let (valid, refused) = self.read(questions, &mut errors).await;
         let checked = self.checker.check(&valid, admitted.consistency, admitted.deadline).await;
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.status(error));
         }
         self.record.of(&extensions).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
-        let mut error_budget = ErrorBudget(ERROR_BYTES_MAX);
-        let result = |refused: Option<Status>| {
-            let checked = match refused {
-                Some(status) => Err(status),
-                None => checked
-                    .next()
-                    .unwrap_or(Err(CheckError::DeadlineExceeded))
-                    .map_err(|error| status::of(&error, admitted.moment_field)),
+        let mut results = Vec::with_capacity(refused.len());
+        let mut slice = Slice::begin();
+        for refused in refused {
+            slice.pause_if_over().await;
+            let outcome = match refused {
+                Some(error) => Outcome::Error(error),
+                None => match checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)) {
+                    Ok(checked) => Outcome::Answer(self.answer(&checked)),
+                    Err(error) => Outcome::Error(errors.message(&admitted.status(&error))),
+                },
             };
-            let outcome = match checked {
-                Ok(checked) => Outcome::Answer(self.answer(&checked)),
-                Err(status) => Outcome::Error(error_budget.message(&status)),
-            };
-            batch_check_response::Result { outcome: Some(outcome) }
-        };
-        Ok(Response::new(BatchCheckResponse { results: results.into_iter().map(result).collect() }))
+            results.push(batch_check_response::Result { outcome: Some(outcome) });
+        }
+        Ok(Response::new(BatchCheckResponse { results }))
     }
 
     async fn list_permissions(
@@ -233,6 +242,9 @@ struct ErrorBudget(usize);
 impl ErrorBudget {
     /// The error with its details, or a short form of it where the details exceed what is left.
     fn message(&mut self, status: &Status) -> pb::Status {
+        if status.details().len() > self.0 {
+            return status::to_message(&status::shortened(status));
+        }
         let whole = status::to_message(status);
         match self.0.checked_sub(whole.encoded_len()) {
             Some(left) => {

@@ -13,6 +13,9 @@ use crate::check::CheckError;
 /// After what time a caller should retry.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// The most fields that one status names.
+const VIOLATIONS_MAX: usize = 16;
+
 /// What is wrong with a field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
@@ -32,14 +35,17 @@ impl Violation {
     }
 }
 
-/// `INVALID_ARGUMENT`: names every field in the message and in the details.
+/// `INVALID_ARGUMENT`: names the fields in the message and in the details, the first [`VIOLATIONS_MAX`] of them. A status is
+/// sent as headers, of which many clients accept no more than 8 KiB.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
-    let all: Vec<String> =
-        violations.iter().map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
-    let details = violations
-        .iter()
-        .map(|violation| FieldViolation::new(&violation.field, &violation.message))
-        .collect::<Vec<_>>();
+    let named = violations.get(..VIOLATIONS_MAX).unwrap_or(violations);
+    let mut all: Vec<String> =
+        named.iter().map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
+    if violations.len() > named.len() {
+        all.push(format!("and {} more", violations.len() - named.len()));
+    }
+    let details =
+        named.iter().map(|violation| FieldViolation::new(&violation.field, &violation.message)).collect::<Vec<_>>();
     Status::with_error_details(Code::InvalidArgument, all.join("; "), ErrorDetails::with_bad_request(details))
 }
 

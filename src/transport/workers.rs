@@ -121,3 +121,82 @@ fn lower_priority() {
     #[cfg(target_os = "linux")]
     let _only_slower = rustix::process::nice(NICENESS);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use futures::FutureExt as _;
+    use tokio::{sync::oneshot, time::timeout};
+
+    use super::*;
+
+    /// How long something may take that has to happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn workers() -> Workers {
+        Workers::start(&["greedy".into(), "modest".into()]).expect("threads")
+    }
+
+    #[tokio::test]
+    async fn one_caller_cannot_take_the_turns_of_all() {
+        let workers = workers();
+        let mut taken = Vec::new();
+        while let Some(turn) = workers.turn(Some("greedy")).now_or_never() {
+            taken.push(turn);
+            assert!(taken.len() < 10_000, "its turns are bounded");
+        }
+        let waiting = workers.turn(Some("greedy"));
+        assert!(workers.turn(Some("modest")).now_or_never().is_some());
+        drop(taken);
+        assert!(timeout(PATIENCE, waiting).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn work_that_yields_takes_turns_with_other_work() {
+        let workers = workers();
+        let is_done = Arc::new(AtomicBool::new(false));
+        // More work than there are threads, none of which ends before the last is done.
+        let endless = (0..available_parallelism().map_or(1, std::num::NonZero::get) + 1).map(|_| {
+            let is_done = Arc::clone(&is_done);
+            workers.run(async move {
+                while !is_done.load(Ordering::Relaxed) {
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        let endless = futures::future::join_all(endless);
+        let last = async {
+            let done = workers.run(async move { is_done.store(true, Ordering::Relaxed) }).await;
+            assert!(done.is_ok());
+        };
+        let all = timeout(PATIENCE, async { tokio::join!(endless, last) }).await;
+        assert!(all.is_ok(), "the last one has its turn");
+    }
+
+    #[tokio::test]
+    async fn only_the_work_itself_runs_on_the_threads() {
+        let name = || thread::current().name().map(str::to_owned);
+        let run =
+            workers().run(async move { (name(), tokio::spawn(async move { name() }).await.ok().flatten()) }).await;
+        let (own, spawned) = run.expect("no panic");
+        assert_eq!(own.as_deref(), Some("permcached-large"));
+        assert_ne!(spawned.as_deref(), Some("permcached-large"));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_ends() {
+        let workers = workers();
+        let (alive, ended) = oneshot::channel::<()>();
+        let waiting = workers.run(async move {
+            std::future::pending::<()>().await;
+            drop(alive);
+        });
+        assert!(timeout(Duration::ZERO, waiting).await.is_err());
+        assert!(timeout(PATIENCE, ended).await.expect("it ends").is_err());
+    }
+}

@@ -9,6 +9,7 @@ mod explain;
 mod faults;
 mod health;
 mod invalidation;
+mod large;
 mod limits;
 mod probes;
 mod random;
