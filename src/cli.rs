@@ -104,7 +104,8 @@ impl From<Outcome> for ExitCode {
 /// Runs the command that the arguments name. Returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     let ended = match cli.command {
-        Command::Serve(serve) => serve.run().await,
+        // Its future is large.
+        Command::Serve(serve) => Box::pin(serve.run()).await,
         Command::Check(ask) => ask.check().await,
         Command::Explain(ask) => ask.explain().await,
         Command::Schema(schema) => schema.run().await,

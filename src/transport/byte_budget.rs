@@ -1,4 +1,4 @@
-//! ByteBudget for the bytes of large requests and of their responses: how many there may be at once, in all and of one caller.
+//! How many bytes large requests and their responses may have at once, in all and of one caller.
 //!
 //! Waits for nothing: a request for which too few are left is refused.
 
@@ -14,7 +14,7 @@ struct Space {
     max: usize,
 }
 
-/// The room of one caller, which is part of the room of all. Clones share it.
+/// The bytes that one caller may have, which are part of those of all. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct ByteBudget {
     own: Arc<Space>,
@@ -22,19 +22,19 @@ pub(super) struct ByteBudget {
 }
 
 impl ByteBudget {
-    /// The room of all callers, for one who may use the whole of it.
+    /// The budget of all callers, for one who may use the whole of it.
     pub(super) fn new(bytes_max: usize) -> Self {
         let all = Arc::new(Space { used: AtomicUsize::new(0), max: bytes_max });
         Self { own: Arc::new(Space { used: AtomicUsize::new(0), max: bytes_max }), all }
     }
 
-    /// The room of another caller, who may use this much of the same room.
+    /// The budget of another caller, who may use this much of the same whole.
     pub(super) fn part(&self, bytes_max: usize) -> Self {
         let own = Arc::new(Space { used: AtomicUsize::new(0), max: bytes_max });
         Self { own, all: Arc::clone(&self.all) }
     }
 
-    /// Takes room for so many bytes, if there is as much.
+    /// Takes so many bytes, if as many are left.
     pub(super) fn take(&self, bytes: usize) -> Option<TakenBytes> {
         if !self.own.try_add(bytes) {
             return None;
@@ -62,7 +62,7 @@ impl Space {
     }
 }
 
-/// ByteBudget that is taken until this is dropped.
+/// Bytes that are taken from a budget until this is dropped.
 #[derive(Debug)]
 pub(super) struct TakenBytes {
     budget: ByteBudget,
@@ -71,7 +71,7 @@ pub(super) struct TakenBytes {
 
 impl TakenBytes {
     /// Takes so many bytes in place of those taken so far: those of a response in place of its request's. They may exceed the
-    /// room, as the response exists already; then nobody finds room until it is less again.
+    /// budget, as the response exists already; then none are left until there are fewer again.
     pub(super) fn replace(&mut self, bytes: usize) {
         for space in [&self.budget.own, &self.budget.all] {
             space.add(bytes);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_caller_cannot_take_the_room_of_all() {
+    fn one_caller_cannot_take_the_budget_of_all() {
         let all = ByteBudget::new(10);
         let (greedy, modest) = (all.part(6), all.part(6));
         let first = greedy.take(6).expect("it is free");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_keeps_its_room_even_if_it_exceeds_the_rest() {
+    fn a_response_counts_even_if_it_exceeds_the_budget() {
         let all = ByteBudget::new(10);
         let caller = all.part(6);
         let mut taken = caller.take(5).expect("it is free");

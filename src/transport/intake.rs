@@ -1,6 +1,6 @@
 //! The innermost layer of the port: receives a call's request message, and decides where it is answered. Small requests are
-//! answered at once. Large ones need room for their bytes, are counted before they are decoded, and are answered by the
-//! workers; room for their response is kept until the connection has sent it.
+//! answered at once. Large ones are counted before they are decoded, and are answered by the workers. Their bytes are limited
+//! from the prefix of the message on until the response is sent.
 //!
 //! Decodes no message, and answers no question.
 
@@ -40,7 +40,7 @@ use super::{
 /// The length of what precedes each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// The largest message for which no room is taken. As many as there may be requests at once take 4 MiB by default.
+/// The largest message whose bytes do not count. As many as there may be requests at once have 4 MiB by default.
 const FREE_BYTES_MAX: usize = 4 * 1_024;
 
 /// The largest message that is counted outside of the workers.
@@ -77,7 +77,7 @@ pub(super) struct Intake(Arc<Shared>);
 struct Shared {
     messages: Messages,
     message_bytes_max: usize,
-    /// The room of requests without a known caller, who are one.
+    /// The bytes of requests without a known caller, who are one.
     budget: ByteBudget,
     caller_budgets: HashMap<Arc<str>, ByteBudget>,
     /// The items of small requests that are being answered.
@@ -119,7 +119,7 @@ pub(super) async fn take_in(State(intake): State<Intake>, mut request: Request, 
 struct Received {
     /// The message with its prefix.
     bytes: Bytes,
-    /// ByteBudget for the message, if it needs some.
+    /// The bytes of the message, if they count.
     taken: Option<TakenBytes>,
 }
 
@@ -191,7 +191,7 @@ impl Drop for SmallItems {
     }
 }
 
-/// Receives a message. Its length is known from its prefix, so room is taken, or the message refused, before it has arrived.
+/// Receives a message. Its length is known from its prefix, so it counts, or is refused, before it has arrived.
 async fn receive(body: Body, budget: &ByteBudget, bytes_max: usize) -> Result<Received, Status> {
     let mut body = pin!(body);
     // A message that arrives in one piece is not copied.
@@ -236,18 +236,15 @@ fn message_length(arrived: &[u8]) -> Option<usize> {
 
 /// Counts what a message contains, or refuses it.
 fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Status> {
-    let message = match bytes.split_first_chunk::<PREFIX_BYTES>() {
-        // A compressed message is refused before it is decoded, as is one without a prefix.
-        Some(([0, ..], message)) => message,
-        _ => return Ok(Counted::default()),
-    };
+    // A compressed message is refused before it is decoded, as is one without a prefix.
+    let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Counted::default()) };
     messages.count(path, message).map_err(|refused| match refused {
         Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),
         Refused::TooMany(violation) => status::invalid(&[violation]),
     })
 }
 
-/// Encodes the whole response, so that the connection need not, and keeps room for it until it is sent.
+/// Encodes the whole response, so that the connection need not. Its bytes count until they are sent.
 async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response, Status> {
     let (head, body) = response.into_parts();
     let mut body = pin!(body);
@@ -269,7 +266,7 @@ async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response,
     Ok(Response::from_parts(head, Body::new(CompleteBody { data, trailers })))
 }
 
-/// Bytes that are not yet sent, with their room.
+/// Bytes that are not yet sent, and that count.
 struct Unsent {
     bytes: Bytes,
     _taken: TakenBytes,
@@ -281,7 +278,7 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-/// The body of a complete response. It is passed on in pieces, each when the connection has room for it.
+/// The body of a complete response. It is passed on in pieces, each when the client's window allows for it.
 struct CompleteBody {
     data: Bytes,
     trailers: Option<HeaderMap>,

@@ -161,7 +161,7 @@ mod tests {
         let workers = workers();
         let is_done = Arc::new(AtomicBool::new(false));
         // More work than there are threads, none of which ends before the last is done.
-        let endless = (0..available_parallelism().map_or(1, std::num::NonZero::get) + 1).map(|_| {
+        let endless = (0..=available_parallelism().map_or(1, std::num::NonZero::get)).map(|_| {
             let is_done = Arc::clone(&is_done);
             workers.run(async move {
                 while !is_done.load(Ordering::Relaxed) {

@@ -213,11 +213,6 @@ impl Serving {
         (text, line)
     }
 
-    /// The number of its process.
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// The server's URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
