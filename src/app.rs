@@ -6,6 +6,7 @@ mod assemble;
 pub mod doctor;
 mod health_monitor;
 mod open;
+mod ports;
 mod reports;
 mod run;
 mod sampled_metrics;
@@ -74,6 +75,19 @@ pub enum AppError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// The port was in use for as long as the start may take.
+    #[error(
+        "cannot listen on {address}: the port is in use, by a listener or an outgoing connection. `ss -tanp sport = :{}` \
+         shows by which: end it, or set {variable} to another port, below the range of `sysctl net.ipv4.ip_local_port_range`, \
+         from which outgoing connections take theirs",
+        address.port()
+    )]
+    PortInUse {
+        /// The variable that names the port.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
     },
     /// A background task, which should run for as long as the process does, has ended.
     #[error("a background task has ended: this is a bug, and the log names the place")]

@@ -173,6 +173,7 @@ impl From<AppError> for Failure {
             | AppError::Source(_)
             | AppError::Task
             | AppError::Bind { .. }
+            | AppError::PortInUse { .. }
             | AppError::Serve(_) => Self::no_answer_because(error),
         }
     }

@@ -197,6 +197,7 @@ pub fn assemble(parts: Parts) -> App {
         trouble: trouble.clone(),
         follows_changes: changes.is_stream(),
         links: links.named().map(|(_, link)| link.clone()).collect(),
+        reached: None,
     };
     if let Some(commands) = commands {
         metrics.show_commands(commands);

@@ -1,5 +1,5 @@
 //! The health monitor: derives the state of the service from its parts, ten times a second: whether the source answers,
-//! whether changes arrive, and whether Redis answers. Each observation is independent of the last: no state is latched.
+//! whether changes arrive, and whether Redis answers. No state is latched: each ends with its cause.
 //!
 //! Serves no health check itself: `transport::health` does.
 
@@ -25,6 +25,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// How far the watermark may lag behind the source before the service counts as degraded.
 const LAG_MAX: Duration = Duration::from_secs(5);
 
+/// How long Redis may be out of reach, once it has been reached, before the service counts as degraded. A link is down after a
+/// single answer that comes late, and usually up again after a tenth of a second.
+const REDIS_SILENCE_MAX: Duration = Duration::from_secs(3);
+
 /// Observes the parts of an application.
 #[derive(Clone)]
 pub(super) struct HealthMonitor {
@@ -36,6 +40,8 @@ pub(super) struct HealthMonitor {
     /// Whether a change stream informs this instance of changes.
     pub(super) follows_changes: bool,
     pub(super) links: Vec<Link>,
+    /// When every link was last seen to be up; none before the first time.
+    pub(super) reached: Option<LocalTime>,
 }
 
 impl HealthMonitor {
@@ -53,7 +59,7 @@ impl HealthMonitor {
     }
 
     /// Publishes the current health if it differs from the last published one.
-    pub(super) fn publish(&self, sender: &watch::Sender<Health>) {
+    pub(super) fn publish(&mut self, sender: &watch::Sender<Health>) {
         let health = self.health();
         sender.send_if_modified(|before| {
             let has_changed = *before != health;
@@ -66,8 +72,11 @@ impl HealthMonitor {
     }
 
     /// The current health.
-    fn health(&self) -> Health {
+    fn health(&mut self) -> Health {
         let now = LocalTime::now();
+        if self.links.iter().all(Link::is_up) {
+            self.reached = Some(now);
+        }
         let degraded = |why: &str, answers| Health::Degraded { why: why.to_owned(), answers };
         if let Some(why) = &*self.trouble.borrow() {
             return degraded(why, false);
@@ -87,11 +96,16 @@ impl HealthMonitor {
                 true,
             );
         }
-        if !self.links.iter().all(Link::is_up) {
+        if is_away(self.reached, now) {
             return degraded("Redis is unreachable: nothing is shared with other instances", true);
         }
         Health::Ready
     }
+}
+
+/// Whether Redis counts as away, if it was last reached at this time.
+fn is_away(reached: Option<LocalTime>, now: LocalTime) -> bool {
+    reached.is_none_or(|reached| now.since(reached) > REDIS_SILENCE_MAX)
 }
 
 fn report(before: &Health, health: &Health) {
@@ -100,5 +114,19 @@ fn report(before: &Health, health: &Health) {
         (Health::Starting(_), Health::Ready) => {}
         (_, Health::Ready) => tracing::info!("the service is ready again"),
         _ => tracing::warn!(health = health.describe(), "the service is degraded"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_counts_as_away_before_the_first_answer_and_after_a_silence_and_not_in_a_shorter_one() {
+        let reached = LocalTime::now();
+        let after = |time| is_away(Some(reached), reached.plus(time));
+        assert!(is_away(None, reached));
+        assert!(!after(Duration::ZERO) && !after(REDIS_SILENCE_MAX));
+        assert!(after(REDIS_SILENCE_MAX + Duration::from_millis(1)));
     }
 }

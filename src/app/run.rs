@@ -10,12 +10,20 @@ use std::{
     time::Duration,
 };
 
+use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 
-use super::{App, AppError, Parts, assemble, open, read_schema, reports::report_callers};
+use super::{App, AppError, Parts, assemble, open, ports::Port, read_schema, reports::report_callers};
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        variable::{PORT, PROBE_PORT},
+    },
     diagnosis::error_chain,
     source::mongodb::ConnectError,
     telemetry::Metrics,
@@ -47,18 +55,28 @@ pub async fn run(
     let metrics = Arc::<Metrics>::default();
     let (health_sender, health) = watch::channel(Health::Starting("the source has not answered yet".to_owned()));
     let (api_sender, apis) = watch::channel(None);
-    let mut starting = pin!(start_patiently(config, &metrics, &health_sender));
+    let grace_end = Instant::now() + config.startup_grace;
     let mut stop = pin!(stop);
+    let reserving = async {
+        let port = Port::reserve(PORT.name, config.listen, grace_end).await?;
+        let probes = config.probes.map(|address| Port::reserve(PROBE_PORT.name, address, grace_end));
+        Ok::<_, AppError>((port, OptionFuture::from(probes).await.transpose()?))
+    };
+    let (port, probes) = tokio::select! {
+        reserved = reserving => reserved?,
+        () = &mut stop => return Ok(()),
+    };
+    let mut starting = Box::pin(start_patiently(config, &metrics, &health_sender));
     let started = tokio::select! {
         started = &mut starting => Some(started?),
-        () = sleep(config.startup_grace) => None,
+        () = sleep_until(grace_end) => None,
         () = &mut stop => return Ok(()),
     };
     raise_descriptor_limit();
-    let (listener, address) = bind(config.listen).await?;
-    let probes = match config.probes {
-        Some(address) => {
-            let (listener, address) = bind(address).await?;
+    let (listener, address) = port.open(grace_end).await?;
+    let probes = match probes {
+        Some(port) => {
+            let (listener, address) = port.open(grace_end).await?;
             tracing::info!(%address, "probes are answered");
             Some(listener)
         }
@@ -87,10 +105,11 @@ pub async fn run(
         };
         let app = running.get_or_init(|| app);
         api_sender.send_replace(Some(app.apis.clone()));
-        app.health_monitor.publish(&health_sender);
+        let mut health_monitor = app.health_monitor.clone();
+        health_monitor.publish(&health_sender);
         tracing::info!(%address, "ready");
         ready(address);
-        tasks.spawn(app.health_monitor.clone().follow(health_sender.clone()));
+        tasks.spawn(health_monitor.follow(health_sender.clone()));
         if config.observed_facts > 0 && app.follows_changes {
             let facts = app.facts.clone();
             tasks.spawn(facts.observe_all(Arc::clone(&app.schema), config.observed_facts));
@@ -149,12 +168,4 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     tracing::debug!(?limit, ?raised, "descriptors");
-}
-
-/// Opens a port. Returns the listener and its address.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let unavailable = |source| AppError::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unavailable)?;
-    let address = listener.local_addr().map_err(unavailable)?;
-    Ok((listener, address))
 }

@@ -82,7 +82,7 @@ variables! {
         TLS_CLIENT_CRL_FILE: "the revocation lists of these authorities, as PEM: a revoked client is refused. Without a readable, current list of its authority, every client is refused. A changed file is read again within ten seconds";
         TLS_CLIENT_NAMES: "the host names and URIs, separated by commas, of which a client's certificate must have one in its subjectAltName, exactly as written; the common name does not count. If unset, every name is accepted";
         REFLECTION = "true": "whether the port offers gRPC reflection: `true` or `false`";
-        STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready";
+        STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready. A port in use is tried again for as long; then the start fails";
     }
     "Callers" {
         AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`. A name has 1 to 15 ASCII letters, digits, `-`, `_` and `.`, and is shown in logs and metrics. A secret has 16 characters or more, of those that a bearer token may have. The scope is `check` (the default) or `admin`";

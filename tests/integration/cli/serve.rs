@@ -2,9 +2,11 @@
 
 use std::{fs, net::TcpListener, path::Path};
 
+use tokio::{io::AsyncReadExt as _, net::TcpSocket};
+
 use crate::support::{
     command::{Serving, command, run, run_with},
-    service::{DOCUMENTS, SCHEMA},
+    service::{DOCUMENTS, SCHEMA, http},
 };
 
 #[test]
@@ -50,11 +52,53 @@ fn every_error_of_the_configuration_is_listed_at_once() {
 fn a_port_in_use_is_named() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = taken.local_addr().unwrap();
+    let (port, free) = (address.port().to_string(), "0".to_owned());
+    for (variable, ports) in [("PORT", [&port, &free]), ("PROBE_PORT", [&free, &port])] {
+        let arguments = ["serve", "--documents", DOCUMENTS, "--schema", SCHEMA, "--bind", "127.0.0.1"];
+        let variables = [("PORT", &**ports[0]), ("PROBE_PORT", ports[1]), ("STARTUP_GRACE", "0s")];
+        let ended = run_with(&arguments, &variables);
+        assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
+        let last = ended.stderr.lines().last().unwrap();
+        let remedies = [format!("ss -tanp sport = :{port}"), format!("set {variable} to another port")];
+        assert!(last.starts_with(&format!("error: cannot listen on {address}: the port is in use")), "{ended:?}");
+        assert!(remedies.iter().all(|remedy| last.contains(remedy)), "{ended:?}");
+    }
+}
+
+/// Two listeners, of which the second is on the port for probes, and an outgoing connection that was given the port.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_becomes_free_during_the_start_is_taken() {
+    let arguments = ["--documents", DOCUMENTS, "--schema", SCHEMA, "--bind", "127.0.0.1"];
+    for variable in ["PORT", "PROBE_PORT"] {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = taken.local_addr().unwrap();
+        let port = address.port().to_string();
+        let other = if variable == "PORT" { "PROBE_PORT" } else { "PORT" };
+        let server = Serving::begin(&arguments, &[(variable, &port), (other, "0"), ("STARTUP_GRACE", "10m")]);
+        let line = server.logged("the port is in use: it is tried again until STARTUP_GRACE is over");
+        assert_eq!((line["level"].as_str(), line["address"].as_str()), (Some("WARN"), Some(&*address.to_string())));
+        drop(taken);
+        let lines = server.lines_to("ready");
+        assert_eq!(lines.iter().filter(|line| line.contains("the port is free again")).count(), 1, "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("is in use")), "it is reported once: {lines:?}");
+        let ready = http(address, "/readyz").await;
+        assert_eq!((ready.status, &*ready.body), (200, "ready"));
+    }
+    let remote = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let (outgoing, accepted) = tokio::join!(socket.connect(remote.local_addr().unwrap()), remote.accept());
     let port = address.port().to_string();
-    let ended = run(&["serve", "--documents", DOCUMENTS, "--schema", SCHEMA, "--port", &port]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""), "{ended:?}");
-    let last = ended.stderr.lines().last().unwrap();
-    assert!(last.starts_with(&format!("error: cannot listen on {address}: ")) && last.contains("in use"), "{ended:?}");
+    let server = Serving::begin(&arguments, &[("PORT", &port), ("STARTUP_GRACE", "10m")]);
+    server.logged("the port is in use: it is tried again until STARTUP_GRACE is over");
+    // The other side closes first, so that nothing of the connection remains on this one.
+    drop(accepted.unwrap());
+    let mut outgoing = outgoing.unwrap();
+    assert_eq!(outgoing.read(&mut [0]).await.unwrap(), 0);
+    drop(outgoing);
+    server.logged("ready");
+    assert_eq!(http(address, "/readyz").await.status, 200);
 }
 
 #[test]

@@ -4,12 +4,16 @@
 //! Does not test every way to read the state (`transport::health` does).
 
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use bson::doc;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    net::TcpSocket,
+    time::{Instant, sleep, timeout},
+};
 use tonic::{Code, Streaming};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
@@ -76,6 +80,9 @@ async fn the_port_stays_closed_until_mongodb_is_there() {
     let line = serving.logged("MongoDB cannot be used yet: it is tried again");
     assert_eq!(line["level"], "WARN");
     assert!(TcpStream::connect(address).is_err(), "the port is closed");
+    // It is reserved, so that no outgoing connection takes it. (The listeners of the standard library would get it.)
+    let taken = TcpSocket::new_v4().unwrap().bind(address);
+    assert_eq!(taken.unwrap_err().kind(), ErrorKind::AddrInUse);
     mongo.start_again();
     serving.logged("ready");
     ask(&tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(), None)
@@ -197,6 +204,63 @@ async fn a_single_server_with_redis_is_ready() {
     ];
     let serving = Serving::start_with(&[], &variables);
     until_readyz(&serving, "ready").await;
+}
+
+/// A command that is not answered takes the link to Redis down until it is connected again. That is not an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_of_redis_does_not_degrade_the_service_and_an_outage_does() {
+    let mongo = Mongo::own();
+    fill(&mongo).await;
+    let redis = Redis::start(&[]);
+    let (_directory, schema) = schema_file(SCHEMA);
+    let (uri, url) = (uri(&mongo), redis.url());
+    let variables = [
+        ("SCHEMA_FILE", &*schema),
+        ("MONGODB_URI", &*uri),
+        ("REDIS_URL", &*url),
+        ("REDIS_SECRET", "a-secret-of-the-tests-and-of-no-other"),
+        ("RUST_LOG", "info,permcached::link=debug"),
+    ];
+    let serving = Serving::start_with(&[], &variables);
+    let is_up = async || {
+        let metrics = http(serving.address, "/metrics").await.body;
+        let mut links = metrics.lines().filter(|line| line.starts_with("permcached_redis_up{"));
+        links.all(|line| line.ends_with(" 1") || line.ends_with(" 1.0"))
+    };
+    let until_up = async || {
+        let comes = async {
+            while !is_up().await {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, comes).await.expect("Redis is connected again");
+    };
+    until_up().await;
+    until_readyz(&serving, "ready").await;
+    // On a busy machine, connecting may take so long that it is an outage. Such a round shows nothing.
+    let (mut late, mut outages, mut lines) = (0, 0, Vec::new());
+    while late < 3 {
+        let began = Instant::now();
+        redis.freeze();
+        let read = serving.lines_to("the link to Redis is lost");
+        redis.thaw();
+        until_up().await;
+        if began.elapsed() < Duration::from_secs(2) {
+            late += 1;
+        } else {
+            outages += 1;
+        }
+        // Before the first round, Redis was not connected at the start.
+        if late + outages > 1 {
+            lines.extend(read);
+        }
+    }
+    redis.kill();
+    until_readyz(&serving, "degraded: Redis is unreachable").await;
+    serving.signal("TERM");
+    lines.extend(serving.rest());
+    let degraded = lines.iter().filter(|line| line.contains("the service is degraded")).count();
+    assert!((1..=1 + outages).contains(&degraded), "{degraded} times: {lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
