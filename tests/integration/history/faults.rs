@@ -181,6 +181,13 @@ pub fn schedule(rng: &mut Rng, times: usize) -> Vec<Round> {
     rounds.collect()
 }
 
+/// How long an instance took until it answered from MongoDB, and until it had recovered.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovery {
+    pub answered: Duration,
+    pub in_all: Duration,
+}
+
 /// One fault that the instances went through.
 #[derive(Debug)]
 pub struct FaultReport {
@@ -189,14 +196,18 @@ pub struct FaultReport {
     /// The time from its beginning until all nodes of the set ran again.
     took: Duration,
     /// How long each instance took to recover.
-    pub recovered: Vec<Duration>,
+    pub recovered: Vec<Recovery>,
     /// How long it took until there was one leader again.
     pub settled: Option<Duration>,
 }
 
 impl fmt::Display for FaultReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let recovered: Vec<String> = self.recovered.iter().map(|time| format!("{time:.1?}")).collect();
+        let recovered: Vec<String> = self
+            .recovered
+            .iter()
+            .map(|Recovery { answered, in_all }| format!("{in_all:.1?} (answers after {answered:.1?})"))
+            .collect();
         write!(f, "{:>6.1?}  {}, {}; recovered in {}", self.took, self.kind, self.note, recovered.join(", "))?;
         self.settled.map_or(Ok(()), |settled| write!(f, "; one stream after {settled:.1?}"))
     }
@@ -252,9 +263,12 @@ async fn recover(run: &Arc<Run>, servers: &mut Servers, started: Instant, faults
     servers.set.primary().await;
     let recoveries = futures::future::join_all((0..run.count()).map(|instance| recovered(run, instance)));
     let (recovered, settled) = tokio::join!(recoveries, settled(run));
-    for (instance, _) in recovered.iter().enumerate().filter(|(_, time)| time.is_none()) {
-        let time = run.recovery_max;
-        run.tally().violated(format!("instance {instance} has not recovered after {time:?}: {faults:?}"));
+    for (instance, recovered) in recovered.iter().enumerate() {
+        if let Err(stages) = recovered {
+            let time = run.recovery_max;
+            let stages = format!("it has got through these stages: {stages:.1?}");
+            run.tally().violated(format!("instance {instance} has not recovered after {time:?}, {stages}: {faults:?}"));
+        }
     }
     if let Err(streams) = &settled {
         run.tally().violated(format!("{streams:?} run a change stream, and not one of them for all: {faults:?}"));
@@ -268,14 +282,15 @@ async fn recover(run: &Arc<Run>, servers: &mut Servers, started: Instant, faults
     }
 }
 
-/// How long it takes until an instance answers about one register of each kind from MongoDB and from memory, and has
-/// applied everything that was written by then.
-async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
+/// How long it takes until an instance answers about one register of each kind from MongoDB, then from memory, and has
+/// applied everything that was written by then. If that does not happen in time, the stages that it has got through.
+async fn recovered(run: &Run, instance: usize) -> Result<Recovery, Vec<Duration>> {
     let registers = (0..run.registers.len()).step_by(REGISTERS_OF_A_KIND);
     let questions: Vec<_> = registers.map(|register| run.question(register, 0)).collect();
     let instance = run.instance(instance);
     let checker = &instance.app.checker;
     let started = Instant::now();
+    let mut stages = Vec::new();
     let recovering = async {
         for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
             loop {
@@ -288,12 +303,17 @@ async fn recovered(run: &Run, instance: usize) -> Option<Duration> {
                 }
                 sleep(POLL).await;
             }
+            stages.push(started.elapsed());
         }
         // Memory serves facts that were just read even if the instance applies no changes any more, so that is tested by
         // itself.
         caught_up(&instance.app).await;
     };
-    timeout(run.recovery_max, recovering).await.ok().map(|()| started.elapsed())
+    let is_in_time = timeout(run.recovery_max, recovering).await.is_ok();
+    match stages.first() {
+        Some(answered) if is_in_time => Ok(Recovery { in_all: started.elapsed(), answered: *answered }),
+        _ => Err(stages),
+    }
 }
 
 /// Waits until an instance has applied everything up to a moment that MongoDB reached after the call.

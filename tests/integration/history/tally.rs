@@ -10,7 +10,10 @@ use std::{
 
 use permcached::{check::CheckError, question::Tier};
 
-use super::{faults::FaultReport, register::Shown};
+use super::{
+    faults::{FaultReport, Recovery},
+    register::Shown,
+};
 
 /// How many violations are printed.
 const SHOWN_MAX: usize = 5;
@@ -180,11 +183,14 @@ impl fmt::Display for Tally {
         let kinds: BTreeSet<&str> = self.faults.iter().map(|fault| fault.kind).collect();
         for kind in kinds {
             let of_kind = || self.faults.iter().filter(|fault| fault.kind == kind);
-            let recovered = of_kind().flat_map(|fault| &fault.recovered).max().copied().unwrap_or_default();
+            let slowest = |time: fn(&Recovery) -> Duration| {
+                of_kind().flat_map(|fault| &fault.recovered).map(time).max().unwrap_or_default()
+            };
+            let (answered, recovered) = (slowest(|recovery| recovery.answered), slowest(|recovery| recovery.in_all));
             let settled = of_kind().filter_map(|fault| fault.settled).max();
             let settled = settled.map_or_else(String::new, |settled| format!(", one stream within {settled:.1?}"));
             let count = of_kind().count();
-            write!(f, "{count:>4} × {kind}: recovered within {recovered:.1?}{settled}")?;
+            write!(f, "{count:>4} × {kind}: answers within {answered:.1?}, recovered within {recovered:.1?}{settled}")?;
             match self.during_fault.get(kind) {
                 Some(DuringFault { answers, errors, staleness_max }) => {
                     writeln!(f, "; {answers} answers, {errors} errors, at worst {staleness_max:.3?} stale")?;
