@@ -8,10 +8,14 @@
 # The SBOM of a release lists the crates as well: it also covers these files, and so Cargo.lock.
 ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 
-# A binary requires the glibc that it was built with, or a newer one, so both images are Debian 12.
+# A binary requires the glibc that it was built with, or a newer one, so both images are Debian 12. The digest decides which
+# image is used, and the tag says what it is: a changed tag changes nothing here. `docker buildx imagetools inspect IMAGE:TAG`
+# shows the newest digest. An empty RUST_DIGEST or RUNTIME_DIGEST leaves the choice to the tag.
 ARG RUST=1.95
+ARG RUST_DIGEST=@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
+ARG RUNTIME_DIGEST=@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
 
-FROM docker.io/library/rust:${RUST}-slim-bookworm AS build
+FROM docker.io/library/rust:${RUST}-slim-bookworm${RUST_DIGEST} AS build
 WORKDIR /build
 ENV CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
@@ -33,7 +37,7 @@ RUN cargo build --locked --release --bin permcached
 
 # Contains glibc, libgcc, the system's certificates (required for MongoDB over TLS and for rediss://) and a user that is not
 # root. Contains no shell.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM gcr.io/distroless/cc-debian12:nonroot${RUNTIME_DIGEST}
 LABEL org.opencontainers.image.title="permcached" \
       org.opencontainers.image.description="Permission checks in microseconds, from the permissions that already live in your MongoDB" \
       org.opencontainers.image.source="https://github.com/permcached/permcached" \

@@ -147,3 +147,92 @@ fn the_manuals_quote_the_log_and_keep_up_with_each_other() {
     }
     assert_eq!(shape(&english), shape(&french), "headings, rows, fences and items of {MANUALS:?}");
 }
+
+/// The memory of the plans of Render.
+const PLANS: [(&str, u64); 2] = [("starter", 512_000_000), ("standard", 2_000_000_000)];
+
+/// A number of bytes with a unit, as manifests have it.
+fn bytes(text: &str) -> u64 {
+    let at = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let factor = match unit {
+        "" => 1,
+        "M" => 1_000_000,
+        "Mi" => 1 << 20,
+        "G" => 1_000_000_000,
+        "Gi" => 1 << 30,
+        other => panic!("the unit {other}"),
+    };
+    number.parse::<u64>().unwrap() * factor
+}
+
+/// The value of a variable in a list of objects, or else its default.
+fn cache_bytes(list: &[Value], name: &str) -> u64 {
+    let set = list.iter().find(|variable| variable[name] == "CACHE_MAX_BYTES");
+    let default = || all().find(|variable| variable.name == "CACHE_MAX_BYTES").unwrap().default.unwrap();
+    set.map_or_else(default, |variable| variable["value"].as_str().unwrap()).parse().unwrap()
+}
+
+/// docs/operations.md, "Memory": 1.3 times the cache and 64 MB.
+#[test]
+fn each_memory_limit_exceeds_what_the_configuration_allows() {
+    let compose = yaml("compose.yaml")["services"]["permcached"].clone();
+    let blueprint = yaml("render.yaml")["services"][0].clone();
+    let deployment = manifest().into_iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let limit = |value: &Value| bytes(value.as_str().unwrap());
+    let in_compose =
+        compose["environment"].get("CACHE_MAX_BYTES").map(|bytes| bytes.as_str().unwrap().parse().unwrap());
+    let plan = PLANS.iter().find(|(name, _)| blueprint["plan"] == *name).unwrap();
+    for (file, cache, limit) in [
+        (
+            "compose.yaml",
+            in_compose.unwrap_or_else(|| cache_bytes(&[], "name")),
+            limit(&compose["deploy"]["resources"]["limits"]["memory"]),
+        ),
+        ("render.yaml", cache_bytes(blueprint["envVars"].as_array().unwrap(), "key"), plan.1),
+        (
+            "deploy/kubernetes.yaml",
+            cache_bytes(container["env"].as_array().unwrap(), "name"),
+            limit(&container["resources"]["limits"]["memory"]),
+        ),
+    ] {
+        let required = cache * 13 / 10 + 64_000_000;
+        assert!(required <= limit, "{file}: {cache} bytes of cache require {required}, and the limit is {limit}");
+    }
+}
+
+/// A tag can be moved to another image, a digest cannot.
+#[test]
+fn base_images_of_the_service_have_digests() {
+    let image = read("Dockerfile");
+    let froms: Vec<&str> = image.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    assert_eq!(froms.len(), 2, "{froms:?}");
+    for (from, argument) in froms.iter().zip(["RUST_DIGEST", "RUNTIME_DIGEST"]) {
+        let reference = from.split(' ').next().unwrap();
+        assert!(reference.ends_with(&format!("${{{argument}}}")), "{from}");
+        let digest = image.lines().find_map(|line| line.strip_prefix(&format!("ARG {argument}=@sha256:"))).unwrap();
+        assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+    }
+}
+
+#[test]
+fn the_network_policy_lets_in_labelled_callers_and_monitoring_only() {
+    let objects = manifest();
+    let policy = objects.iter().find(|object| object["kind"] == "NetworkPolicy").unwrap();
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    assert_eq!(policy["spec"]["podSelector"]["matchLabels"], deployment["spec"]["selector"]["matchLabels"]);
+    assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+    let entries = |direction: &str| policy["spec"][direction].as_array().unwrap().clone();
+    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    for entry in entries("ingress") {
+        assert!(!empty(&entry["from"]) && !empty(&entry["ports"]), "it lets in everybody: {entry}");
+        for from in entry["from"].as_array().unwrap() {
+            let selectors = ["podSelector", "namespaceSelector"].map(|key| from[key]["matchLabels"].is_object());
+            assert!(selectors.contains(&true), "it selects everybody: {from}");
+        }
+    }
+    for entry in entries("egress") {
+        assert!(!empty(&entry["ports"]), "it lets out to every port: {entry}");
+    }
+}
