@@ -6,7 +6,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Ended, Failure, Outcome, options::Options, text::warn};
+use super::{
+    Ended, Failure, Outcome,
+    options::Options,
+    text::{print_error_line, print_in_time, warn},
+};
 use crate::{
     app,
     config::{Config, ProcessEnvironment},
@@ -29,15 +33,23 @@ impl Serve {
         let recording = start_recording(&config.log_filter, config.traces.as_deref()).map_err(Failure::no_answer)?;
         let hints = self.hints;
         let ready = |address: SocketAddr| match hints.map(std::fs::read_to_string) {
-            Some(Ok(text)) => print_line!("{}", text.replace("{address}", &address.to_string())),
-            Some(Err(error)) => warn(&format!("cannot read the file of --hints: {error}")),
+            Some(Ok(text)) => {
+                print_in_time(move || print_line!("{}", text.replace("{address}", &address.to_string())));
+            }
+            Some(Err(error)) => print_in_time(move || warn(&format!("cannot read the file of --hints: {error}"))),
             None => {}
         };
         let stop = stop_signal().map_err(Failure::no_answer_because)?;
         let served = app::run(&config, ready, stop).await;
         recording.end().await;
-        served?;
-        Ok(Outcome::Yes)
+        match served {
+            Ok(()) => Ok(Outcome::Yes),
+            Err(error) => {
+                let Failure { outcome, message } = error.into();
+                print_in_time(move || print_error_line(&message));
+                Ok(outcome)
+            }
+        }
     }
 }
 

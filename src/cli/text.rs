@@ -3,7 +3,7 @@
 //! The code that makes a text does not ask where it goes: the streams here remove colours for a pipe, `NO_COLOR` and
 //! `TERM=dumb`, and keep them for a terminal and `CLICOLOR_FORCE`.
 
-use std::{fmt, io::Write};
+use std::{fmt, io::Write, sync::mpsc::channel, thread, time::Duration};
 
 use clap::builder::styling::{AnsiColor, Style};
 use prost::Message;
@@ -11,11 +11,25 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 
 use super::Failure;
-use crate::{telemetry::start_recording, transport::proto::DESCRIPTORS};
+use crate::{telemetry, transport::proto::DESCRIPTORS};
 
 /// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read.
 pub(super) fn print_line(text: fmt::Arguments<'_>) {
     let _closed = writeln!(anstream::stdout(), "{text}");
+}
+
+/// How long a service waits for the reader of its standard output or standard error.
+const READER_TIME: Duration = Duration::from_secs(1);
+
+/// Prints something from a service, which must not wait for ever for a reader that stalls.
+pub(super) fn print_in_time(print: impl FnOnce() + Send + 'static) {
+    let (done, printed) = channel();
+    // If it is not done in time, the thread ends with the process.
+    thread::spawn(move || {
+        print();
+        let _nobody_waits = done.send(());
+    });
+    let _done_or_given_up = printed.recv_timeout(READER_TIME);
 }
 
 /// Writes text that has its own line ends. See [`print_line`].
@@ -30,7 +44,7 @@ pub(super) fn print_error_line(text: &str) {
 
 /// Logs the warnings of the services that run in this process, above all those about documents.
 pub(super) fn start_warnings() -> Result<(), Failure> {
-    start_recording("warn", None).map(drop).map_err(Failure::no_answer)
+    telemetry::start_warnings().map_err(Failure::no_answer)
 }
 
 /// Prints a warning: a problem that does not stop the command.

@@ -9,21 +9,28 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::traces::Spans;
+use super::{log_queue::LogQueue, traces::Spans};
 
 /// Logging and tracing that have started.
 #[derive(Debug)]
-pub struct Recording(Option<Spans>);
+pub struct Recording {
+    spans: Option<Spans>,
+    log: LogQueue,
+}
 
 impl Recording {
-    /// Sends the spans that are not yet sent, for at most a second.
+    /// Sends the spans that are not yet sent, and writes the lines that are not yet written, for at most a second each.
     pub async fn end(self) {
-        if let Some(spans) = self.0 {
-            // Ending blocks, and the exporter needs the runtime to send.
-            drop(tokio::task::spawn_blocking(move || spans.end()).await);
-        }
+        // Ending blocks, and the exporter needs the runtime to send.
+        let ending = tokio::task::spawn_blocking(move || {
+            if let Some(spans) = &self.spans {
+                spans.end();
+            }
+            self.log.flush();
+        });
+        drop(ending.await);
     }
 }
 
@@ -34,24 +41,53 @@ pub fn is_filter(text: &str) -> bool {
 }
 
 /// Starts logging to standard error, pretty on a terminal and as JSON otherwise. `filter` has the syntax of `RUST_LOG`.
-/// If `traces` is a URL, spans are sent there.
+/// If `traces` is a URL, spans are sent there. Logging never blocks: a thread writes the lines. Panics are logged, too.
 ///
 /// # Errors
 /// What is wrong with the filter or the URL.
 pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let spans = traces.map(Spans::begin).transpose()?;
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let log = if std::io::stderr().is_terminal() {
+    let log = LogQueue::start(std::io::stderr()).map_err(|error| error.to_string())?;
+    let layer = layer(filter, log.clone())?;
+    let registry = tracing_subscriber::registry().with(layer).with(spans.as_ref().map(Spans::layer));
+    registry.try_init().map_err(|error| error.to_string())?;
+    log_panics();
+    Ok(Recording { spans, log })
+}
+
+/// Starts logging warnings to standard error as [`start`] does, but each line is written at once. For commands that end soon.
+///
+/// # Errors
+/// Logging has started already.
+pub fn start_warnings() -> Result<(), String> {
+    let layer = layer("warn", std::io::stderr)?;
+    tracing_subscriber::registry().with(layer).try_init().map_err(|error| error.to_string())
+}
+
+/// Formats lines for a writer.
+fn layer<W>(filter: &str, writer: W) -> Result<impl Layer<Registry>, String>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let log = tracing_subscriber::fmt::layer().with_writer(writer);
+    Ok(if std::io::stderr().is_terminal() {
         // As for the command line: no colours with `NO_COLOR` or `TERM=dumb`.
         let has_colors = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
         log.with_ansi(has_colors).with_target(false).with_filter(filter).boxed()
     } else {
         log.json().flatten_event(true).with_filter(filter).boxed()
-    };
-    let registry = tracing_subscriber::registry().with(log).with(spans.as_ref().map(Spans::layer));
-    registry.try_init().map_err(|error| error.to_string())?;
-    Ok(Recording(spans))
+    })
+}
+
+/// Logs panics instead of writing them to standard error, where they would wait for the reader of the log. A message that
+/// is not written in the code may quote anything, and is left out.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        let message = panic.payload().downcast_ref::<&'static str>();
+        tracing::error!(location, cause = message.copied(), "a thread panicked");
+    }));
 }
 
 /// Limits how many log lines of one kind are written in a period, so that a flood of requests does not flood the log.

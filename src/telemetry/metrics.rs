@@ -20,6 +20,7 @@ use prometheus_client::{
 use super::{
     calls::{CallMetrics, Calls, Method},
     decisions::{DecisionLabels, Decisions},
+    log_queue,
     sampled_metric::{Kind, SampledMetric},
 };
 use crate::question::Tier;
@@ -151,6 +152,10 @@ impl Default for Metrics {
         all.register("permcached_watchers", "Calls of Watch that are open", watch_streams.clone());
         let build = SampledMetric::new("permcached_build_info", "The version of permcached", Kind::Gauge);
         all.register_collector(Box::new(build.with("version", env!("CARGO_PKG_VERSION"), || Some(1.0))));
+        let help = "Log lines that were dropped because the log was not read";
+        let dropped = SampledMetric::new("permcached_log_lines_dropped", help, Kind::Counter);
+        #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "metrics are floating-point numbers")]
+        all.register_collector(Box::new(dropped.of(|| Some(log_queue::dropped() as f64))));
         register_process(all);
         Self {
             registry,

@@ -3,15 +3,21 @@
 //! Does not test the format of the log.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read as _, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use permcached::{
     question::{Id, IdForm},
     transport::{
         Caller, Callers, Scope,
-        proto::{CheckRequest, InvalidateRequest, invalidation_service_client::InvalidationServiceClient},
+        proto::{
+            CheckRequest, InvalidateRequest, invalidation_service_client::InvalidationServiceClient,
+            permission_service_client::PermissionServiceClient,
+        },
     },
 };
 use serde_json::Value;
@@ -19,8 +25,9 @@ use tonic::{Code, Request};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{
-    command::{Serving, run},
-    service::{DOCUMENTS, SCHEMA, Service, resource, subject},
+    command::{Serving, command, run},
+    servers::free_port,
+    service::{DOCUMENTS, PATIENCE, SCHEMA, Service, http, resource, subject},
 };
 
 /// The number of calls in a flood: far more than the lines that are allowed meanwhile.
@@ -132,4 +139,57 @@ fn the_variable_sets_the_share_of_logged_decisions() {
     let serving = Serving::start_with(&["--documents", DOCUMENTS, "--schema", SCHEMA], &[("LOG_DECISIONS", "1")]);
     assert_eq!(run(&["check", "user:a11ce0000000000000000001", "read", ROADMAP, "--server", &serving.url()]).code, 0);
     assert_eq!(serving.logged("decided")["decision"], "allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
+    let port = free_port().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let port = port.to_string();
+    let arguments = ["serve", "--documents", DOCUMENTS, "--schema", SCHEMA, "--bind", "127.0.0.1", "--port", &port];
+    // Each call makes the libraries log a lot, so that the pipe is soon full.
+    let variables = [("AUTH_TOKENS", "tests:a-token-of-the-tests"), ("RUST_LOG", "trace")];
+    let piped = || Stdio::piped();
+    let mut process = command(&arguments, &variables).stdout(piped()).stderr(piped()).spawn().unwrap();
+    let started = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(started.elapsed() < PATIENCE, "the port opens although nobody reads the log");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let dropped = async || {
+        let metrics = http(address, "/metrics").await.body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("permcached_log_lines_dropped_total "));
+        line.expect("the metric is there").parse::<f64>().unwrap()
+    };
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let mut permissions = PermissionServiceClient::new(channel);
+    while dropped().await < 1_000.0 {
+        assert!(started.elapsed() < PATIENCE, "lines are dropped");
+        for token in ["a-token-of-nobody", "a-token-of-the-tests"] {
+            let mut request = Request::new(CheckRequest::default());
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            let refused = permissions.check(request).await.unwrap_err().code();
+            let expected = if token.ends_with("tests") { Code::InvalidArgument } else { Code::Unauthenticated };
+            assert_eq!(refused, expected);
+        }
+        assert_eq!(http(address, "/healthz").await.status, 200);
+    }
+    let sent = Command::new("kill").args(["-s", "TERM", &process.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let ended = Instant::now();
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break status;
+        }
+        if ended.elapsed() > PATIENCE {
+            let _ended = process.kill();
+            panic!("the process ends although nobody reads the log");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(status.success(), "{status}");
+    // What fitted in the pipe can still be read.
+    let mut lines = Vec::new();
+    process.stderr.take().unwrap().read_to_end(&mut lines).unwrap();
+    assert!(lines.starts_with(b"{"), "{} bytes", lines.len());
 }
