@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos soak bench attack load lint msrv deny
+.PHONY: help run test clients model chaos soak fuzz bench attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -42,6 +42,18 @@ soak: ## serve a mixed load for an hour while links fail now and then, and plot 
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD REDIS_SERVER && \
 		PERMCACHED_PROGRAM=$(CURDIR)/target/release/permcached \
 		cargo test --locked --test integration history::soak:: -- --ignored --nocapture
+
+# Requires a nightly Rust (rustup toolchain install nightly) and cargo-fuzz (cargo install --locked cargo-fuzz). Tries the kept
+# inputs of fuzz/corpus first. What it generates goes to fuzz/target/corpus, and what breaks a promise to fuzz/artifacts.
+FUZZ_SECONDS = 60
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: ## fuzz requests, schemas, documents, Redis and change events, FUZZ_SECONDS each (docs/proof.md)
+	cargo +nightly fuzz build
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/corpus/$$target && \
+		cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 || exit 1; \
+	done
 
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks

@@ -4,6 +4,8 @@
 //! Detects no change itself: `feed` publishes change batches, and `invalidate` publishes hints.
 
 mod codec;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hint;
 mod peers;
 mod receive;

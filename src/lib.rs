@@ -23,3 +23,5 @@ pub mod transport;
 pub mod config;
 pub mod app;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -10,6 +10,8 @@ mod convert;
 mod deadline;
 mod explanation;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod http;
 mod intake;

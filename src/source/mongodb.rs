@@ -11,6 +11,8 @@ mod decode;
 mod error;
 mod event;
 mod examine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod find;
 mod inspect;
 mod sample;

@@ -11,7 +11,7 @@ use bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, raw::RawElem
 use crate::schema::unreadable;
 
 /// How deeply documents are decoded. mongod stores none that nest deeper than 200 levels.
-const DEPTH_MAX: usize = 256;
+pub(super) const DEPTH_MAX: usize = 256;
 
 /// A field that every projection names, and that no document has.
 pub(super) const NO_FIELD: &str = "no document has this field";
