@@ -13,7 +13,7 @@ pub(crate) fn pieces(batch: ChangeBatch) -> Vec<ChangeBatch> {
     let pieces = codec::pieces(batch).into_iter();
     pieces
         .filter_map(|(to, bytes)| {
-            assert!(bytes.len() <= codec::PIECE_BYTES_MAX, "a piece fits into the log");
+            assert!(bytes.len() <= 2 * 1_024, "a piece fits into the log");
             let piece = decode(&bytes);
             assert!(piece.as_ref().is_some_and(|piece| piece.to == to), "a piece is a change batch");
             piece

@@ -1,6 +1,6 @@
 //! Facts and messages from Redis: any bytes decode to something that an instance could have written, or to nothing.
 
-use std::sync::LazyLock;
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::LazyLock};
 
 use super::SCHEMA;
 use crate::{
@@ -8,16 +8,40 @@ use crate::{
     fact::FactKey,
     facts::codec,
     freshness::{Change, Freshness},
+    link::{Codes, FORMAT, Namespace, Secrets},
     question::Id,
+    source::Identity,
 };
 
 /// Decodes bytes as a fact, as a change batch and as a hint.
 pub fn redis(data: &[u8]) {
     let Some((first, content)) = data.split_first() else { return };
+    has_no_valid_code(data);
     match first % 3 {
         0 => facts(content),
         1 => change_batch(content),
         _ => hint(content),
+    }
+}
+
+/// Codes with a secret that no input can know.
+static CODES: LazyLock<Option<Codes>> = LazyLock::new(|| {
+    let secret: String = (0..4).map(|part: u8| format!("{:016x}", RandomState::new().hash_one(part))).collect();
+    let secrets = Secrets::parse(&secret).ok()?;
+    let identity = Identity { set: Some("rs0".to_owned()), database: "app".to_owned(), collections: Vec::new() };
+    Some(Namespace::new(&identity, SCHEMA.fingerprint(), FORMAT, &secrets).codes)
+});
+
+/// Nothing that an input holds is believed, as whatever and in whatever context.
+fn has_no_valid_code(data: &[u8]) {
+    assert!(CODES.is_some(), "the secret is accepted");
+    for codes in CODES.iter() {
+        for authenticator in [&codes.facts, &codes.change_batches, &codes.hints] {
+            let (context, rest) = data.split_at(data.len() / 2);
+            for (context, signed) in [([].as_slice(), data), (context, rest)] {
+                assert_eq!(authenticator.open(context, signed), None, "there is no valid code");
+            }
+        }
     }
 }
 
