@@ -100,6 +100,11 @@ fn variables_that_do_not_fit_together_are_errors() {
         ("REDIS_PORT", "6379", "REDIS_PORT is set without REDIS_URL or REDIS_HOST"),
         ("REDIS_PASSWORD", "s3cret", "REDIS_PASSWORD is set without REDIS_URL or REDIS_HOST"),
         ("REDIS_CA_FILE", "ca.pem", "REDIS_CA_FILE is set without REDIS_URL or REDIS_HOST"),
+        (
+            "REDIS_SECRET",
+            "s3cret-0123456789-0123456789-0123456789",
+            "REDIS_SECRET is set without REDIS_URL or REDIS_HOST",
+        ),
         ("PROBE_PORT", "50051", "PROBE_PORT and PORT are both 50051"),
         ("MAX_CALLER_REQUESTS", "1025", "MAX_CALLER_REQUESTS is `1025`: set it to a number from 1 to 1024"),
         ("AUTH_TOKENS", " ", "AUTH_TOKENS: token 1 is empty"),
@@ -112,6 +117,11 @@ fn variables_that_do_not_fit_together_are_errors() {
             errors.contains(wanted) && errors.lines().count() == 2 && !errors.contains("s3cret"),
             "{name}: {errors}"
         );
+    }
+    let all_wrong = [("REDIS_URL", "redis://r"), ("REDIS_SECRET", "s3cret,"), ("REDIS_PORT", "x")];
+    let errors = TestEnvironment::valid(&all_wrong).errors();
+    for wanted in ["REDIS_SECRET: secret 1 has fewer than 32 characters", "REDIS_SECRET: secret 2 is empty"] {
+        assert!(errors.contains(wanted) && !errors.contains("s3cret"), "{errors}");
     }
     let errors = TestEnvironment::valid(&[("REDIS_URL", "rediss://r"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]).errors();
     assert!(errors.contains("REDIS_CA_FILE is `/nowhere/ca.pem`, which cannot be read"), "{errors}");

@@ -29,6 +29,7 @@ fn values_and_all_errors_are_shown_without_secrets() {
         ("PORT", "4242  (environment)".to_owned()),
         ("MAX_STALENESS", "3s  (file)".to_owned()),
         ("REDIS_PASSWORD", "(hidden)  (file)".to_owned()),
+        ("REDIS_SECRET", "not set, so Redis is not used  (default)".to_owned()),
         ("AUTH_TOKENS", "(hidden)  (environment)".to_owned()),
         ("MAX_REQUESTS", "1024  (default)".to_owned()),
         ("MAX_CALLER_REQUESTS", "768  (default)".to_owned()),

@@ -16,7 +16,7 @@ async fn examined(variables: &[(&str, &str)]) -> Found {
         ("MONGODB_DATABASE", database.name()),
         ("REDIS_SECRET", crate::support::redis::SECRET),
     ];
-    doctor(&[&mongodb, variables].concat())
+    doctor(&[&mongodb[..], variables].concat())
 }
 
 #[tokio::test]
@@ -28,6 +28,13 @@ async fn a_wrong_or_missing_password_is_a_problem() {
         assert!(found.finding("let permcached in").message.starts_with("127.0.0.1:"), "{found:#?}");
         assert!(remedy.contains("REDIS_PASSWORD") && remedy.contains("redis://USER:PASSWORD@HOST"), "{remedy}");
     }
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_a_problem_as_redis_is_then_not_used() {
+    let found = examined(&[("REDIS_URL", &Redis::start(&[]).url()), ("REDIS_SECRET", "")]).await;
+    let remedy = found.assert_only_problem("REDIS_SECRET is not set, so Redis is not used");
+    assert!(remedy.contains("openssl rand -hex 32"), "{remedy}");
 }
 
 #[tokio::test]

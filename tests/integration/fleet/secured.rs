@@ -56,6 +56,17 @@ async fn the_three_log_messages_are_exact_however_redis_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_redis_is_not_used_and_the_log_names_the_reason_and_the_remedy() {
+    let redis = Redis::start(&[]);
+    // A variable that is empty is not set.
+    let output = output_up_to(&[("REDIS_URL", &redis.url()), ("REDIS_SECRET", "")], "ready").await;
+    assert!(output.contains("REDIS IS NOT USED, as REDIS_SECRET is not set"), "{output}");
+    assert!(output.contains("openssl rand -hex 32") && !output.contains(CONNECTED), "{output}");
+    let keys: Vec<Vec<u8>> = redis.read(&["KEYS", "*"]);
+    assert!(keys.is_empty() && redis.subscribers("pc:*") == 0, "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_its_own_certificate_authority_is_trusted_only_with_that_authority() {
     let Some(redis) = Redis::with_tls() else { return };
     let url = redis.url();
