@@ -159,7 +159,7 @@ async fn a_log_that_a_neighbour_has_closed_is_removed_and_accepts_change_batches
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_a_log_of_a_million_forged_entries_is_bounded() {
+async fn only_a_bounded_part_of_a_log_of_a_million_forged_entries_is_read() {
     let redis = Redis::start(&[]);
     let names = Names::new();
     let fill = "for i = 1, 20000 do redis.call('XADD', KEYS[1], ARGV[1] .. '-' .. i, 's', 'forged') end";
