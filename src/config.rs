@@ -288,7 +288,9 @@ fn redis(reader: &mut Reader<'_>) -> Option<RedisConfig> {
     let secrets = text.and_then(|text| match Secrets::parse(&text) {
         Ok(secrets) => Some(secrets),
         Err(errors) => {
-            errors.iter().for_each(|error| reader.add_error(format!("REDIS_SECRET: {error}")));
+            for error in errors {
+                reader.add_error(format!("REDIS_SECRET: {error}"));
+            }
             None
         }
     });

@@ -49,7 +49,7 @@ impl Secrets {
             match secret.chars().count() {
                 0 => errors.push(SecretsError::Empty(place)),
                 _ if first < place => errors.push(SecretsError::Repeated(place, first)),
-                ..CHARACTERS_MIN => errors.push(SecretsError::Short(place)),
+                1..CHARACTERS_MIN => errors.push(SecretsError::Short(place)),
                 _ => {}
             }
         }
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn one_to_four_different_long_secrets_are_accepted() {
-        let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(secret);
-        for list in [vec![&a], vec![&a, &b], vec![&a, &b, &c, &d]] {
-            let text = list.iter().map(|secret| secret.as_str()).collect::<Vec<_>>().join(", ");
-            let secrets = Secrets::parse(&text).expect("they are valid");
-            assert!(secrets.reveal().eq(list.iter().map(|secret| secret.as_bytes())));
-            assert_eq!(format!("{secrets:?}"), format!("({} hidden)", list.len()));
+        let all = [1, 2, 3, 4, 5].map(secret);
+        for count in 1..=4 {
+            let list = &all[..count];
+            let secrets = Secrets::parse(&list.join(", ")).expect("they are valid");
+            assert!(secrets.reveal().eq(list.iter().map(String::as_bytes)));
+            assert_eq!(format!("{secrets:?}"), format!("({count} hidden)"));
         }
-        assert_eq!(errors(&[&a, &b, &c, &d, &e]), [SecretsError::TooMany(5)]);
+        assert_eq!(errors(&all.each_ref().map(String::as_str)), [SecretsError::TooMany(5)]);
     }
 
     #[test]
