@@ -13,7 +13,7 @@ use mongodb::{
     Database,
     raw_batch_cursor::{RawBatch, RawBatchCursor},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     DriverError, MongoDb,
@@ -45,6 +45,9 @@ static NOT_UNDERSTOOD: RateLimitedLog = RateLimitedLog::per_second(1);
 struct MongoDbStream {
     schema: Arc<Schema>,
     cursor: RawBatchCursor,
+    /// Changes when the client is replaced: then nothing has been answered for a while, and a new stream is opened sooner than
+    /// this one gives up.
+    replaced: watch::Receiver<u64>,
     /// Counts events that could not be understood.
     commands: Commands,
 }
@@ -52,9 +55,12 @@ struct MongoDbStream {
 #[async_trait]
 impl ChangeSource for MongoDb {
     async fn open_stream(&self, from: Moment, patience: Duration) -> Result<Box<dyn ChangeStream>, StreamError> {
-        let cursor = open(&self.schema, &self.client.database(), from, patience).await?;
+        let mut replaced = self.client.replaced();
+        let database = self.client.database();
+        let opening = open(&self.schema, &database, from, patience);
+        let cursor = unless_replaced(&mut replaced, opening).await?;
         let (schema, commands) = (Arc::clone(&self.schema), self.commands.clone());
-        Ok(Box::new(MongoDbStream { schema, cursor, commands }))
+        Ok(Box::new(MongoDbStream { schema, cursor, replaced, commands }))
     }
 }
 
@@ -132,7 +138,7 @@ impl ChangeStream for MongoDbStream {
                 None => Err(StreamError::Lost("the server closed the change stream without a reason".to_owned())),
             }
         };
-        let reply = in_time(patience, next).await?;
+        let reply = unless_replaced(&mut self.replaced, in_time(patience, next)).await?;
         self.read(&reply)
     }
 
@@ -162,6 +168,17 @@ fn moment_of_data(data: &str) -> Option<Moment> {
 
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Does the work, and fails as soon as the client is replaced.
+async fn unless_replaced<T>(
+    replaced: &mut watch::Receiver<u64>,
+    work: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    tokio::select! {
+        result = work => result,
+        Ok(()) = replaced.changed() => Err(StreamError::Failed("MongoDB did not answer, and is connected anew".to_owned())),
+    }
 }
 
 async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {

@@ -22,7 +22,7 @@ use mongodb::{
 };
 use tokio::sync::watch;
 
-use super::{error::DriverError, primary};
+use super::{command::TRANSIENT, error::DriverError, primary};
 
 /// How long no command may be answered until the client is replaced, and how long each new client is given.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
@@ -54,12 +54,17 @@ impl ReplacedClient {
         self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Changes whenever the client is replaced.
+    pub(super) fn replaced(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+
     /// Runs a command that only reads on the primary. If the client is replaced meanwhile, the command is sent through the new
     /// one, too, and the first answer counts. The reply is that of a cursor, and is returned undecoded. If the cursor is still
     /// open, the driver closes it in the background.
     pub(super) async fn read(&self, command: Document) -> Result<RawBatch, Error> {
         self.replace_if_silent();
-        let mut replaced = self.replaced.subscribe();
+        let mut replaced = self.replaced();
         let run = || {
             let (database, command) = (self.database(), command.clone());
             async move {
@@ -115,12 +120,15 @@ impl ReplacedClient {
     }
 }
 
-/// Whether a server has answered, if only to refuse.
+/// Whether the primary has answered, if only to refuse. A node that is not the primary does not count: a client whose
+/// connections were half open may take it for the primary for longer than a new client does.
 fn is_answer(result: &Result<RawBatch, Error>) -> bool {
     match result {
         Ok(_) => true,
-        Err(error) => {
-            matches!(*error.kind, ErrorKind::Command(_) | ErrorKind::Write(_) | ErrorKind::Authentication { .. })
-        }
+        Err(error) => match &*error.kind {
+            ErrorKind::Command(command) => !TRANSIENT.contains(&command.code),
+            ErrorKind::Write(_) | ErrorKind::Authentication { .. } => true,
+            _ => false,
+        },
     }
 }

@@ -19,7 +19,7 @@ const UNKNOWN_MOMENT: i32 = 72;
 
 /// Error codes after which another attempt may succeed: the node is not the primary, or no longer, or is shutting down; the
 /// command was interrupted; there is no snapshot just now.
-const TRANSIENT: [i32; 10] = [91, 189, 246, 10_107, 11_600, 11_601, 11_602, 13_435, 13_436, 10_058];
+pub(super) const TRANSIENT: [i32; 10] = [91, 189, 246, 10_107, 11_600, 11_601, 11_602, 13_435, 13_436, 10_058];
 
 /// Error codes of a command that took longer than its `maxTimeMS`.
 const TIMED_OUT: [i32; 2] = [50, 262];
