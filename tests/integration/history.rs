@@ -70,7 +70,7 @@ const FAULTS: [(Fault, Duration); 13] = [
     (Fault::Redis(RedisFault::Killed), BRIEFLY),
     (Fault::Instance(InstanceFault::LeaderStopped), BRIEFLY),
     (Fault::Link(LinkFault::Lost, Between::InstanceAndAll(0)), Duration::from_secs(3)),
-    (Fault::Link(LinkFault::HeldToServer, Between::AllAndNodes), Duration::from_secs(3)),
+    (Fault::Link(LinkFault::WithheldToServer, Between::AllAndNodes), Duration::from_secs(3)),
     (Fault::RedisSwitched, BRIEFLY),
     (Fault::Instance(InstanceFault::LogExpired), BRIEFLY),
     (Fault::Node(NodeFault::RolledOver), BRIEFLY),

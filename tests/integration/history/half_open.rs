@@ -48,7 +48,7 @@ const QUIET: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_answers_again_after_its_links_were_half_open() {
-    let drills = [(Link::Held, 5), (Link::Lost, 4), (Link::HeldToClient, 3)];
+    let drills = [(Link::Withheld, 5), (Link::Lost, 4), (Link::WithheldToClient, 3)];
     let drills = drills.map(|(link, seconds)| (link, Duration::from_secs(seconds)));
     // With these timeouts the driver would notice nothing for four minutes.
     drill("connectTimeoutMS=120000&heartbeatFrequencyMS=120000&appName=drill", &drills, HANG).await;
@@ -58,7 +58,7 @@ async fn an_instance_answers_again_after_its_links_were_half_open() {
 #[ignore = "it takes six minutes: `make chaos`"]
 async fn an_instance_answers_within_two_seconds_after_each_half_open_link() {
     let mut rng = Rng::with_seed(1);
-    let kinds = [Link::Held, Link::Lost, Link::HeldToServer, Link::HeldToClient];
+    let kinds = [Link::Withheld, Link::Lost, Link::WithheldToServer, Link::WithheldToClient];
     let drills: Vec<(Link, Duration)> = (0..DRILLS)
         .map(|number| (kinds[number % kinds.len()], Duration::from_millis(rng.u64(2_000..25_000))))
         .collect();

@@ -1,4 +1,4 @@
-//! Clients of `Watch`, and the test that nothing is missing from what they are told: each acknowledged write must have been
+//! Clients of `Watch`, and the test that nothing is missing from what they are reported: each acknowledged write must have been
 //! reported by the time the stream's token covers it, as a change of its document or as a change of everything.
 //!
 //! Its test goes through faults of links, of Redis and of the primary; the soak follows `Watch` too.
@@ -41,9 +41,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a stream may take to cover a write once everything is well again.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What a client was told.
+/// What a client was reported.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     /// Up to where the stream has reported everything.
     token: String,
     /// The tokens of the changes of each document, by its collection and its `_id`.
@@ -56,7 +56,7 @@ struct Told {
 
 /// A client that follows the `Watch` stream of one instance, and opens it again at its last token when it ends.
 #[derive(Clone, Debug, Default)]
-pub struct Watching(Arc<Mutex<Told>>);
+pub struct Watching(Arc<Mutex<Reported>>);
 
 impl Watching {
     /// Follows the instance at this URL. Never ends.
@@ -78,26 +78,26 @@ impl Watching {
         let mut stream = opening.await.ok()?.ok()?.into_inner();
         loop {
             let response = timeout(SILENCE_MAX, stream.message()).await.ok()?.ok()??;
-            let mut told = self.0.lock().expect("no panic before");
+            let mut reported = self.0.lock().expect("no panic before");
             for change in response.changes {
                 match change.what {
                     Some(What::Document(document)) => {
-                        let tokens = told.documents.entry((document.collection, document.id)).or_default();
+                        let tokens = reported.documents.entry((document.collection, document.id)).or_default();
                         if tokens.last() != Some(&change.token) {
                             tokens.push(change.token);
                         }
                     }
-                    Some(What::Everything(_)) => told.everything.push(change.token),
+                    Some(What::Everything(_)) => reported.everything.push(change.token),
                     Some(What::Key(_) | What::Subject(_)) | None => {}
                 }
             }
             if !response.token.is_empty() {
-                told.token = response.token;
+                reported.token = response.token;
             }
         }
     }
 
-    /// Waits until the stream has told everything up to now: the first token it gives.
+    /// Waits until the stream has reported everything up to now: the first token it gives.
     pub async fn begun(&self) {
         let begun = async {
             while self.0.lock().expect("no panic before").token.is_empty() {
@@ -107,8 +107,8 @@ impl Watching {
         timeout(PATIENCE, begun).await.expect("a stream begins");
     }
 
-    /// What is wrong with what the client was told about a document that was written between two moments, the first excluded:
-    /// none if it was told of a change.
+    /// What is wrong with what the client was reported about a document that was written between two moments, the first excluded:
+    /// none if it was reported of a change.
     pub async fn objection(&self, collection: &str, id: &str, [after, to]: [Moment; 2]) -> Option<String> {
         let [after, to] = [after, to].map(|moment| format!("c{:016x}", moment.as_u64()));
         let covered = async {
@@ -119,17 +119,17 @@ impl Watching {
         if timeout(PATIENCE, covered).await.is_err() {
             return Some(format!("Watch does not reach {to} within {PATIENCE:?}"));
         }
-        let told = self.0.lock().expect("no panic before");
-        let of_document = told.documents.get(&(collection.to_owned(), id.to_owned()));
-        let is_told = of_document.is_some_and(|tokens| tokens.iter().any(|token| *token > after && *token <= to))
-            || told.everything.iter().any(|token| *token > after);
-        (!is_told).then(|| format!("Watch has not told of {collection} {id}, changed in ({after}, {to}]"))
+        let reported = self.0.lock().expect("no panic before");
+        let of_document = reported.documents.get(&(collection.to_owned(), id.to_owned()));
+        let is_reported = of_document.is_some_and(|tokens| tokens.iter().any(|token| *token > after && *token <= to))
+            || reported.everything.iter().any(|token| *token > after);
+        (!is_reported).then(|| format!("Watch has not reported of {collection} {id}, changed in ({after}, {to}]"))
     }
 
     /// How often the stream was opened again, and how many changes of everything it has reported.
     pub fn counts(&self) -> (u64, usize) {
-        let told = self.0.lock().expect("no panic before");
-        (told.reopened, told.everything.len())
+        let reported = self.0.lock().expect("no panic before");
+        (reported.reopened, reported.everything.len())
     }
 }
 
@@ -140,7 +140,7 @@ const LASTS: Duration = Duration::from_secs(2);
 const WRITE_TIME: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watch_tells_every_change_whatever_happens() {
+async fn watch_reports_every_change_whatever_happens() {
     let mut servers = Servers::start().await;
     let schema = Arc::new(schema("watching.toml", SCHEMA));
     let client = Client::with_uri_str(servers.set.uri("writers")).await.expect("the URI is our own");
@@ -192,7 +192,7 @@ async fn watch_tells_every_change_whatever_happens() {
     }
 }
 
-/// Changes one note until it is told to stop. Returns the moment of each write, which is sent again until it is acknowledged.
+/// Changes one note until it is reported to stop. Returns the moment of each write, which is sent again until it is acknowledged.
 async fn write_until(mut stopped: oneshot::Receiver<()>, database: Database) -> Vec<Moment> {
     let mut moments = Vec::new();
     for number in 0.. {

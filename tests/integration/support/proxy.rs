@@ -35,11 +35,11 @@ pub enum Link {
     Slow(Duration),
     /// Connections are accepted, and nothing goes through in either direction. What was held back is delivered once the link
     /// is open again.
-    Held,
-    /// As [`Link::Held`], only for what the client sends.
-    HeldToServer,
-    /// As [`Link::Held`], only for what the server sends.
-    HeldToClient,
+    Withheld,
+    /// As [`Link::Withheld`], only for what the client sends.
+    WithheldToServer,
+    /// As [`Link::Withheld`], only for what the server sends.
+    WithheldToClient,
     /// Connections are accepted, and what is sent is lost. A connection that has lost something never delivers anything again, and
     /// nobody resets it.
     Lost,
@@ -57,9 +57,9 @@ enum Way {
 impl Link {
     fn holds(self, way: Way) -> bool {
         match self {
-            Self::Held => true,
-            Self::HeldToServer => way == Way::ToServer,
-            Self::HeldToClient => way == Way::ToClient,
+            Self::Withheld => true,
+            Self::WithheldToServer => way == Way::ToServer,
+            Self::WithheldToClient => way == Way::ToClient,
             Self::Open | Self::Slow(_) | Self::Lost | Self::Reset => false,
         }
     }

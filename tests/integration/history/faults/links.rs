@@ -19,11 +19,11 @@ pub enum LinkFault {
     /// Each chunk is delayed.
     Slow,
     /// Connections are accepted, and everything is held back until the end.
-    Held,
+    Withheld,
     /// What the instance sends is held back.
-    HeldToServer,
+    WithheldToServer,
     /// What the servers send is held back.
-    HeldToInstance,
+    WithheldToInstance,
     /// Everything is lost, and no connection that has lost something is ever reset.
     Lost,
     /// All connections are reset, again and again.
@@ -78,14 +78,14 @@ impl Between {
 
 impl LinkFault {
     pub const ALL: [Self; 6] =
-        [Self::Slow, Self::Held, Self::HeldToServer, Self::HeldToInstance, Self::Lost, Self::Reset];
+        [Self::Slow, Self::Withheld, Self::WithheldToServer, Self::WithheldToInstance, Self::Lost, Self::Reset];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Slow => "links slow",
-            Self::Held => "links half open, held back",
-            Self::HeldToServer => "links one way, to the instance",
-            Self::HeldToInstance => "links one way, to the server",
+            Self::Withheld => "links half open, held back",
+            Self::WithheldToServer => "links one way, to the instance",
+            Self::WithheldToInstance => "links one way, to the server",
             Self::Lost => "links half open, lost",
             Self::Reset => "links reset",
         }
@@ -95,9 +95,9 @@ impl LinkFault {
     pub async fn inflict(self, between: Between, links: &[Links], lasts: Duration) -> String {
         let link = match self {
             Self::Slow => Link::Slow(DELAY),
-            Self::Held => Link::Held,
-            Self::HeldToServer => Link::HeldToServer,
-            Self::HeldToInstance => Link::HeldToClient,
+            Self::Withheld => Link::Withheld,
+            Self::WithheldToServer => Link::WithheldToServer,
+            Self::WithheldToInstance => Link::WithheldToClient,
             Self::Lost => Link::Lost,
             Self::Reset => Link::Reset,
         };
