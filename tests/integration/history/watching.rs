@@ -160,7 +160,7 @@ async fn watch_reports_every_change_whatever_happens() {
     let writer = tokio::spawn(write_until(stopped, database));
     for (fault, between) in [
         (LinkFault::Lost, Between::InstanceAndAll(0)),
-        (LinkFault::HeldToInstance, Between::AllAndRedis),
+        (LinkFault::WithheldToInstance, Between::AllAndRedis),
         (LinkFault::Reset, Between::AllAndNodes),
         (LinkFault::Slow, Between::InstanceAndRedis(1)),
     ] {
