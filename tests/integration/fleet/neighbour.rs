@@ -175,7 +175,7 @@ async fn only_a_bounded_part_of_a_log_of_a_million_forged_entries_is_read() {
     leader.publish(start, after(start, 1), vec![]).await;
     newcomer.until_applied(after(start, 1)).await;
     let found = unauthentic(&newcomer, "log_entry");
-    assert!((1..200_000).contains(&found), "{found} entries were read");
+    assert!((1..=4_000).contains(&found), "{found} entries were read");
     assert_eq!(redis.read::<u64>(&["XLEN", &newcomer_log(&redis)]), 1_000, "an honest entry trims the log");
 }
 
