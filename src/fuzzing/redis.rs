@@ -26,7 +26,8 @@ pub fn redis(data: &[u8]) {
 
 /// Codes with a secret that no input can know.
 static CODES: LazyLock<Option<Codes>> = LazyLock::new(|| {
-    let secret: String = (0..4).map(|part: u8| format!("{:016x}", RandomState::new().hash_one(part))).collect();
+    let random = |part: u8| RandomState::new().hash_one(part);
+    let secret = format!("{:016x}{:016x}{:016x}{:016x}", random(0), random(1), random(2), random(3));
     let secrets = Secrets::parse(&secret).ok()?;
     let identity = Identity { set: Some("rs0".to_owned()), database: "app".to_owned(), collections: Vec::new() };
     Some(Namespace::new(&identity, SCHEMA.fingerprint(), FORMAT, &secrets).codes)
