@@ -72,7 +72,8 @@ impl Watching {
     async fn follow_once(&self, url: &str) -> Option<()> {
         let channel = Endpoint::from_shared(url.to_owned()).expect("a URL").connect().await.ok()?;
         let token = self.0.lock().expect("no panic before").token.clone();
-        let since = (!token.is_empty()).then(|| Freshness { moment: Some(freshness::Moment::Token(token)) });
+        let since =
+            if token.is_empty() { None } else { Some(Freshness { moment: Some(freshness::Moment::Token(token)) }) };
         let opening =
             timeout(SILENCE_MAX, async { WatchServiceClient::new(channel).watch(WatchRequest { since }).await });
         let mut stream = opening.await.ok()?.ok()?.into_inner();

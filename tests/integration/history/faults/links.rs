@@ -18,11 +18,11 @@ const DELAY: Duration = Duration::from_millis(150);
 pub enum LinkFault {
     /// Each chunk is delayed.
     Slow,
-    /// Connections are accepted, and everything is held back until the end.
+    /// Connections are accepted, and everything waits until the end.
     Withheld,
-    /// What the instance sends is held back.
+    /// What the instance sends waits.
     WithheldToServer,
-    /// What the servers send is held back.
+    /// What the servers send waits.
     WithheldToInstance,
     /// Everything is lost, and no connection that has lost something is ever reset.
     Lost,

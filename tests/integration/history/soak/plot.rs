@@ -25,9 +25,8 @@ fn csv(samples: &[[u64; 3]]) -> String {
 }
 
 fn svg(samples: &[[u64; 3]]) -> String {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let most = samples.iter().flatten().max().map_or(1.0, |most| (mib(*most) / 10.0).ceil() * 10.0);
-    let x = |second: usize| MARGIN + (WIDTH - 2.0 * MARGIN) * second as f64 / samples.len().max(2) as f64;
+    let x = |second: usize| MARGIN + (WIDTH - 2.0 * MARGIN) * number(second) / number(samples.len().max(2));
     let y = |value: f64| HEIGHT - MARGIN - (HEIGHT - 2.0 * MARGIN) * value / most;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n\
@@ -35,7 +34,7 @@ fn svg(samples: &[[u64; 3]]) -> String {
          <text x=\"{MARGIN}\" y=\"25\" font-size=\"13\">resident memory of three instances, MiB, over {} s</text>\n",
         samples.len()
     );
-    for step in 0..=4 {
+    for step in 0..=4_u32 {
         let value = most * f64::from(step) / 4.0;
         let (left, right, at) = (MARGIN, WIDTH - MARGIN, y(value));
         let _always_written = writeln!(
@@ -43,7 +42,7 @@ fn svg(samples: &[[u64; 3]]) -> String {
             "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{:.1}\">{value:.0}</text>",
             at + 4.0
         );
-        let second = samples.len() * step as usize / 4;
+        let second = samples.len() * usize::try_from(step).expect("it is small") / 4;
         let _always_written =
             writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\">{second} s</text>", x(second), HEIGHT - MARGIN + 18.0);
     }
@@ -57,4 +56,13 @@ fn svg(samples: &[[u64; 3]]) -> String {
             writeln!(text, "<polyline fill=\"none\" stroke=\"{color}\" points=\"{}\"/>", points.join(" "));
     }
     text + "</svg>\n"
+}
+
+/// Bytes in MiB.
+pub fn mib(bytes: u64) -> f64 {
+    number(usize::try_from(bytes >> 10).unwrap_or(usize::MAX)) / 1_024.0
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
