@@ -26,16 +26,16 @@ use reader::Reader;
 pub use reader::{Environment, Overrides, ProcessEnvironment};
 use variable::{
     BIND_ADDRESS, CACHE_MAX_BYTES, DB_URI, DOCUMENTS_DIR, LOG_DECISIONS, MAX_CALLER_REQUESTS, MAX_CONNECTIONS,
-    MAX_REQUESTS, MAX_STALENESS, MONGO_URI, MONGODB_DATABASE, MONGODB_URI, OBSERVED_FACTS, OTEL_EXPORTER_OTLP_ENDPOINT,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE, REDIS_HOST, REDIS_PASSWORD, REDIS_PORT,
-    REDIS_SECRET, REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, Variable,
+    MAX_REQUESTS, MAX_STALENESS, METRICS_TOKEN, MONGO_URI, MONGODB_DATABASE, MONGODB_URI, OBSERVED_FACTS,
+    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, PORT, PROBE_PORT, REDIS_CA_FILE, REDIS_HOST,
+    REDIS_PASSWORD, REDIS_PORT, REDIS_SECRET, REDIS_URL, REFLECTION, RUST_LOG, SCHEMA_FILE, STARTUP_GRACE, Variable,
 };
 
 use crate::{
     check::Settings,
     link::{Secrets, Server},
     telemetry::is_filter,
-    transport::{Callers, Limits, Tls},
+    transport::{Callers, Limits, MetricsTokens, Tls},
 };
 
 /// The range of `MAX_STALENESS`. Within less than 500 ms, an idle replica set might not confirm that nothing has changed: its
@@ -44,6 +44,9 @@ const STALENESS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duratio
 
 /// The range of `STARTUP_GRACE`.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(10);
+
+/// The shortest secret of `METRICS_TOKEN`.
+const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
 /// The default of `PORT`.
 pub const DEFAULT_PORT: u16 = 50_051;
@@ -69,6 +72,8 @@ pub struct Config {
     pub reflection: bool,
     /// The limits of the port.
     pub limits: Limits,
+    /// The tokens of which one is required for `/metrics`, if one is.
+    pub metrics_tokens: Option<MetricsTokens>,
     /// How long the port stays closed at the start while the source cannot be reached.
     pub startup_grace: Duration,
     /// The greatest age of a fact, and the size of the cache.
@@ -183,6 +188,7 @@ impl Config {
         let tls = tls::read(reader);
         let reflection = reader.flag(&REFLECTION);
         let limits = limits(reader);
+        let metrics_tokens = metrics_tokens(reader);
         let startup_grace = duration(reader, &STARTUP_GRACE, GRACE, "0s to 10m, such as 20s");
         let settings = settings(reader);
         let observed_facts = reader.number(&OBSERVED_FACTS, 0..=100);
@@ -203,6 +209,7 @@ impl Config {
             callers: tokens.callers,
             reflection: reflection?,
             limits: limits?,
+            metrics_tokens,
             startup_grace: startup_grace?,
             settings: settings?,
             observed_facts: observed_facts?,
@@ -246,6 +253,22 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
         connections_max: connections_max?,
         ..Limits::default()
     })
+}
+
+/// The tokens for `/metrics`.
+fn metrics_tokens(reader: &mut Reader<'_>) -> Option<MetricsTokens> {
+    let text = reader.text(&METRICS_TOKEN)?;
+    let secrets: Vec<&str> = text.split(',').map(str::trim).collect();
+    let is_valid =
+        |secret: &&str| secret.len() >= METRICS_TOKEN_BYTES_MIN && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    if !secrets.iter().all(is_valid) {
+        let wanted = format!(
+            "at least {METRICS_TOKEN_BYTES_MIN} visible ASCII characters each, as `openssl rand -hex 32` prints them"
+        );
+        reader.add_error(format!("METRICS_TOKEN has a secret that cannot be used: it needs {wanted}"));
+        return None;
+    }
+    Some(MetricsTokens::new(secrets))
 }
 
 fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {

@@ -5,9 +5,11 @@
 
 mod byte_budget;
 mod callers;
+mod connection_table;
 mod connections;
 mod convert;
 mod deadline;
+mod entrance;
 mod explanation;
 mod fields;
 #[cfg(any(test, fuzzing))]
@@ -18,8 +20,13 @@ mod intake;
 mod invalidation;
 mod limits;
 mod observed;
+mod open_calls;
+mod open_connection;
+mod paced_io;
 mod permission;
 mod record;
+mod response_body;
+mod room;
 mod server;
 mod status;
 mod tls;
@@ -28,6 +35,7 @@ mod workers;
 
 pub use callers::{Caller, Callers, Scope};
 pub use health::Health;
+pub use http::MetricsTokens;
 pub use invalidation::InvalidationApi;
 pub use limits::Limits;
 pub use permission::PermissionApi;

@@ -27,7 +27,7 @@ use crate::{
     diagnosis::error_chain,
     source::mongodb::ConnectError,
     telemetry::Metrics,
-    transport::{Health, Serving, serve},
+    transport::{Health, Limits, Serving, serve},
 };
 
 /// The pause between two attempts to start.
@@ -72,7 +72,7 @@ pub async fn run(
         () = sleep_until(grace_end) => None,
         () = &mut stop => return Ok(()),
     };
-    raise_descriptor_limit();
+    let limits = limits(config);
     let (listener, address) = port.open(grace_end).await?;
     let probes = match probes {
         Some(port) => {
@@ -89,7 +89,8 @@ pub async fn run(
         tls: config.tls.clone(),
         callers: config.callers.clone(),
         reflection: config.reflection,
-        limits: config.limits,
+        limits,
+        metrics_tokens: config.metrics_tokens.clone(),
         metrics: Arc::clone(&metrics),
         health,
         apis,
@@ -162,10 +163,23 @@ async fn start_patiently(
     }
 }
 
-/// Raises the limit on open file descriptors to the highest that the system allows, as each connection takes one. The
-/// default is often about a thousand.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    tracing::debug!(?limit, ?raised, "descriptors");
+/// The configured limits, with no more connections than the process may have file descriptors for. It first raises that
+/// number to the highest that the system allows: the default is often about a thousand.
+fn limits(config: &Config) -> Limits {
+    let before = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before });
+    let after = getrlimit(Resource::Nofile);
+    tracing::debug!(?before, ?raised, ?after, "descriptors");
+    // No value means that there is no limit.
+    let limits = config.limits.within_descriptors(after.current.unwrap_or(u64::MAX));
+    let (configured, lowered) = (config.limits.connections_max, limits.connections_max);
+    if lowered < configured {
+        tracing::warn!(
+            configured,
+            lowered,
+            descriptors = after.current,
+            "MAX_CONNECTIONS was lowered: the process may not have more file descriptors (ulimit -n)"
+        );
+    }
+    limits
 }

@@ -87,12 +87,13 @@ variables! {
     "Callers" {
         AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`. A name has 1 to 15 ASCII letters, digits, `-`, `_` and `.`, and is shown in logs and metrics. A secret has 16 characters or more, of those that a bearer token may have. The scope is `check` (the default) or `admin`";
         AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which also allows `Explain`, `Invalidate` and `Watch`";
+        METRICS_TOKEN secret: "if set, `/metrics` requires `authorization: Bearer` with this secret, on both ports; several secrets are separated by commas";
         ALLOW_ANONYMOUS = "false": "`true` lets in every client that reaches the port, from every address, without a token";
     }
     "Limits" {
         MAX_REQUESTS = "1024": "how many requests are handled at once, from `1` to `100000`; further ones get `RESOURCE_EXHAUSTED`";
         MAX_CALLER_REQUESTS: "how many of them may be one caller's, so that others are still served; if unset, it is three quarters";
-        MAX_CONNECTIONS = "10000": "how many connections are open at once, from `1` to `1000000`; further ones are closed immediately";
+        MAX_CONNECTIONS = "1024": "how many connections are open at once, from `1` to `1000000`; then idle connections give way to new ones, first those of clients that have not called yet. It is lowered at the start to what the limit of file descriptors (`ulimit -n`) allows";
     }
     "Several instances" {
         REDIS_URL secret: "the Redis that the instances share: a `redis://` or `rediss://` URL; for a cluster, several URLs separated by commas";

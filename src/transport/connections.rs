@@ -1,19 +1,16 @@
 //! Connections of the port: how many, how old they get, with TLS or without, HTTP/2 or HTTP/1.1, and how they end when the
 //! service stops.
 //!
-//! Does not look at the requests on them.
+//! Does not look at the requests on them, and does not choose which connection gives way to a new one (`connection_table`
+//! does).
 
 use std::{
-    future::pending,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    future::{pending, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -22,14 +19,20 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
-use tokio_util::io::InspectReader;
-use tower_service::Service as _;
 
-use super::{limits::Limits, tls::Tls};
+use super::{
+    connection_table::{ConnectionTable, Entry},
+    entrance::Entrance,
+    http::HEADERS_MAX,
+    limits::Limits,
+    open_connection::OpenConnection,
+    paced_io::PacedIo,
+    tls::Tls,
+};
 use crate::telemetry::RateLimitedLog;
 
 /// The length of HTTP/2's connection preface. A client that has sent less when the handshake timeout is over is
@@ -45,19 +48,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Limits log lines about connections that were refused before any protocol was spoken.
 static REFUSED: RateLimitedLog = RateLimitedLog::per_second(1);
 
+/// Limits log lines about clients that do not read.
+static UNTAKEN: RateLimitedLog = RateLimitedLog::per_second(1);
+
 /// Limits log lines about failed TLS handshakes: anybody who reaches the port can cause them.
 static HANDSHAKES_FAILED: RateLimitedLog = RateLimitedLog::per_second(10);
 
-/// Returns the router that answers the next request. It is called for each request, because the router changes once the
-/// application has started.
-pub(super) type CurrentRouter = Arc<dyn Fn() -> Router + Send + Sync>;
+/// How much of a request's body the server takes before it is read: of one request, and of all on a connection.
+const WINDOW_BYTES: (u32, u32) = (64 * 1_024, 256 * 1_024);
+
+/// How much of a response waits in the connection for the client's window.
+const SEND_BYTES: usize = 32 * 1_024;
 
 /// A listening port.
 pub(super) struct Port {
     pub(super) listener: TcpListener,
     pub(super) tls: Option<Tls>,
     pub(super) limits: Limits,
-    pub(super) router: CurrentRouter,
+    /// How many connections are open at once.
+    pub(super) connections_max: usize,
+    pub(super) entrance: Arc<Entrance>,
     /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
 }
@@ -66,7 +76,7 @@ impl Port {
     /// Accepts and serves connections until the service stops. Then closes the listener, and returns when every open
     /// connection has ended.
     pub(super) async fn serve(mut self) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let table = ConnectionTable::new(self.connections_max);
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -84,20 +94,24 @@ impl Port {
                     continue;
                 }
             };
-            // Past the limit, a connection is closed at once.
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            // Another connection gives way to it. If none may, this one is closed at once.
+            let Some(entry) = table.add() else {
                 if let Some(suppressed) = REFUSED.admit() {
-                    tracing::warn!(suppressed, "a connection was closed: there are MAX_CONNECTIONS already");
+                    tracing::warn!(
+                        suppressed,
+                        "a connection was closed: MAX_CONNECTIONS is reached, and all are in use"
+                    );
                 }
                 continue;
             };
-            let connection =
-                Connection { limits: self.limits, router: self.router.clone(), is_draining: self.is_draining.clone() };
+            let connection = Connection {
+                limits: self.limits,
+                entrance: Arc::clone(&self.entrance),
+                entry,
+                is_draining: self.is_draining.clone(),
+            };
             let tls = self.tls.clone();
-            connections.spawn(async move {
-                connection.accept(stream, tls).await;
-                drop(permit);
-            });
+            connections.spawn(connection.accept(stream, tls));
         }
         drop(self.listener);
         while connections.join_next().await.is_some() {}
@@ -107,7 +121,9 @@ impl Port {
 /// What one connection is served with.
 struct Connection {
     limits: Limits,
-    router: CurrentRouter,
+    entrance: Arc<Entrance>,
+    /// Its place on the port.
+    entry: Entry,
     is_draining: watch::Receiver<bool>,
 }
 
@@ -120,6 +136,7 @@ impl Connection {
         let handshake = tokio::select! {
             handshake = timeout(self.limits.handshake_timeout, tls.accept(stream)) => handshake,
             _ = is_draining.wait_for(|is_draining| *is_draining) => return,
+            () = self.entry.connection.closed() => return,
         };
         match handshake {
             Ok(Ok(stream)) => self.serve(stream).await,
@@ -132,30 +149,26 @@ impl Connection {
         }
     }
 
-    /// Serves a connection until it ends, grows too old or the service stops.
+    /// Serves a connection until it ends, grows too old, has to give way, or the service stops; or until its client leaves
+    /// untaken what is sent to it.
     async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let bytes_read = Arc::<AtomicUsize>::default();
-        let counter = Arc::clone(&bytes_read);
-        let count = move |bytes: &[u8]| {
-            counter.fetch_add(bytes.len(), Ordering::Relaxed);
-        };
-        let stream = TokioIo::new(InspectReader::new(stream, count));
-        let router = self.router.clone();
-        let service = service_fn(move |request| router().call(request));
+        let open = Arc::clone(&self.entry.connection);
+        let stream = TokioIo::new(PacedIo::new(stream, Arc::clone(&open)));
+        let (entrance, table) = (Arc::clone(&self.entrance), self.entry.table().clone());
+        let service = service_fn({
+            let open = Arc::clone(&open);
+            move |request| Arc::clone(&entrance).answer(request, Arc::clone(&open), table.clone())
+        });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(stream, service));
-        let silent = async {
-            sleep(self.limits.handshake_timeout).await;
-            if bytes_read.load(Ordering::Relaxed) >= PREFACE_BYTES {
-                pending::<()>().await;
-            }
-        };
+        let mut close = pin!(self.reason_to_close());
         // The age varies by 10 % either way, so that connections opened together do not all close together.
-        let old = sleep(self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64()));
+        let age_max = self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
         let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = silent => return,
-            () = old => None,
+            ended = in_turns(&open, connection.as_mut()) => Some(ended),
+            () = &mut close => return,
+            () = sleep(age_max) => None,
+            () = open.retired() => None,
             _ = self.is_draining.wait_for(|is_draining| *is_draining) => None,
         };
         let ended = match ended {
@@ -164,11 +177,49 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed, and
                 // an idle client misses nothing.
-                timeout(self.limits.connection_grace, connection).await.unwrap_or(Ok(()))
+                tokio::select! {
+                    ended = in_turns(&open, connection.as_mut()) => ended,
+                    () = &mut close => return,
+                    () = sleep(self.limits.connection_grace) => return,
+                }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(error, "a connection broke");
+        }
+    }
+
+    /// Completes when the connection is to be closed at once.
+    fn reason_to_close(&self) -> impl Future<Output = ()> + use<> {
+        let Limits { handshake_timeout, untaken_time_max, .. } = self.limits;
+        let open = Arc::clone(&self.entry.connection);
+        async move {
+            let silent = async {
+                sleep(handshake_timeout).await;
+                if open.bytes_read() >= PREFACE_BYTES {
+                    pending::<()>().await;
+                }
+            };
+            let untaken = async {
+                let mut periods = interval_at(Instant::now() + untaken_time_max, untaken_time_max);
+                loop {
+                    periods.tick().await;
+                    if open.end_period() {
+                        if let Some(suppressed) = UNTAKEN.admit() {
+                            tracing::warn!(
+                                suppressed,
+                                "a connection was closed: its client does not take what is sent to it"
+                            );
+                        }
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = silent => {}
+                () = untaken => {}
+                () = open.closed() => {}
+            }
         }
     }
 
@@ -179,13 +230,26 @@ impl Connection {
             .timer(TokioTimer::new())
             // It also bounds how long an HTTP/1.1 connection may be idle.
             .header_read_timeout(self.limits.handshake_timeout)
+            .max_headers(HEADERS_MAX)
             .max_buf_size(usize::try_from(self.limits.header_bytes_max).unwrap_or(usize::MAX).max(8_192));
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams_max)
             .max_header_list_size(self.limits.header_bytes_max)
+            .initial_stream_window_size(WINDOW_BYTES.0)
+            .initial_connection_window_size(WINDOW_BYTES.1)
+            .max_send_buf_size(SEND_BYTES)
             .keep_alive_interval(PING_INTERVAL);
         builder
     }
+}
+
+/// Runs a connection. Each time it is polled, its next turn begins.
+async fn in_turns<F: Future>(open: &OpenConnection, mut connection: Pin<&mut F>) -> F::Output {
+    poll_fn(|context| {
+        open.begin_turn();
+        connection.as_mut().poll(context)
+    })
+    .await
 }

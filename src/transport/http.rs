@@ -1,38 +1,352 @@
-//! HTTP beside gRPC on the same port: `/healthz`, `/readyz` and `/metrics`.
+//! HTTP beside gRPC on the same port: which requests are calls, which are plain HTTP, and the answers of `/healthz`, `/readyz`
+//! and `/metrics`. These wait for nothing and take no permit, so that no caller can delay a probe.
 //!
 //! Answers no questions.
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
-    Router,
-    extract::Request,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
-    routing::get,
+    body::{Body, Bytes},
+    http::{
+        HeaderMap, Method, Request, StatusCode, Version,
+        header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE},
+        uri::Authority,
+    },
+    response::{IntoResponse, Response},
 };
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use super::health::Current;
 use crate::telemetry::Metrics;
 
+/// The most headers of a request. Each costs time, however short it is.
+pub(super) const HEADERS_MAX: usize = 64;
+
+/// How often `/metrics` is rendered anew within a second. Further requests get what was rendered last.
+const RENDERINGS_MAX: u32 = 20;
+
+/// What a request is.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A gRPC call.
+    Call,
+    /// A request for a page.
+    Page(Page),
+    /// Neither. This is the response.
+    Wrong(Response),
+}
+
+/// A page of plain HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    /// `/healthz`
+    Alive,
+    /// `/readyz`
+    Ready,
+    /// `/metrics`
+    Metrics,
+}
+
+impl Page {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/healthz" => Some(Self::Alive),
+            "/readyz" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a request is a gRPC call rather than plain HTTP.
-pub(super) fn is_call(request: &Request) -> bool {
+pub(super) fn is_call<B>(request: &Request<B>) -> bool {
     request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The routes. `/healthz` succeeds as long as the process runs; `/readyz` succeeds while the service serves.
-pub(super) fn routes(current: Current, metrics: Arc<Metrics>) -> Router {
-    let ready = move || {
-        let health = current.now();
-        let status = if health.is_serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        std::future::ready((status, health.describe()).into_response())
-    };
-    let metrics = move || {
-        let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-        std::future::ready((headers, metrics.render()).into_response())
-    };
-    Router::new()
-        .route("/healthz", get(|| std::future::ready("alive")))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+/// The tokens of which one is required for `/metrics`.
+#[derive(Clone)]
+pub struct MetricsTokens(Arc<[[u8; 32]]>);
+
+impl MetricsTokens {
+    /// Accepts each of these secrets. Only their hashes are kept.
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(secrets.into_iter().map(|secret| Sha256::digest(secret).into()).collect())
+    }
+
+    fn accept(&self, headers: &HeaderMap) -> bool {
+        let Some(authorization) = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes) else {
+            return false;
+        };
+        let token = authorization.strip_prefix(b"Bearer ").or_else(|| authorization.strip_prefix(b"bearer "));
+        let Some(token) = token else { return false };
+        let sent: [u8; 32] = Sha256::digest(token).into();
+        // All are compared, in constant time, so that the time taken reveals nothing.
+        self.0.iter().fold(false, |found, secret| found | bool::from(secret.ct_eq(&sent)))
+    }
+}
+
+impl std::fmt::Debug for MetricsTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The pages, and who may ask for them. Clones share what was rendered.
+#[derive(Clone)]
+pub(super) struct Pages {
+    current: Current,
+    metrics: Arc<Metrics>,
+    tokens: Option<MetricsTokens>,
+    rendered: Arc<Mutex<Rendered>>,
+}
+
+/// What `/metrics` showed last.
+struct Rendered {
+    text: Bytes,
+    /// The beginning of the present second, and how often the text was rendered in it.
+    second: Instant,
+    count: u32,
+}
+
+impl Pages {
+    pub(super) fn new(current: Current, metrics: Arc<Metrics>, tokens: Option<MetricsTokens>) -> Self {
+        let rendered = Rendered { text: Bytes::new(), second: Instant::now(), count: 0 };
+        Self { current, metrics, tokens, rendered: Arc::new(Mutex::new(rendered)) }
+    }
+
+    /// The response to a request for a page. It waits for nothing.
+    pub(super) fn answer(&self, page: Page, method: &Method, headers: &HeaderMap) -> Response {
+        let mut response = match page {
+            Page::Alive => "alive".into_response(),
+            Page::Ready => {
+                let health = self.current.now();
+                let status = if health.is_serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                (status, health.describe()).into_response()
+            }
+            Page::Metrics if self.tokens.as_ref().is_some_and(|tokens| !tokens.accept(headers)) => {
+                let message = "no valid token: send `authorization: Bearer <token>` with one of METRICS_TOKEN";
+                (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], message).into_response()
+            }
+            Page::Metrics => {
+                let kind = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+                (kind, self.rendered()).into_response()
+            }
+        };
+        if method == Method::HEAD {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    /// The metrics as text. What many ask for at once is rendered once and kept in memory once.
+    fn rendered(&self) -> Bytes {
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        if rendered.second.elapsed() >= Duration::from_secs(1) {
+            rendered.second = Instant::now();
+            rendered.count = 0;
+        }
+        if rendered.count < RENDERINGS_MAX {
+            rendered.count += 1;
+            rendered.text = self.metrics.render().into();
+        }
+        rendered.text.clone()
+    }
+}
+
+/// What a port requires of its requests before it looks at what they ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Whether the port listens on this machine only. Then a request for a page must name this machine: a web page whose own
+    /// name was made to point here (DNS rebinding) cannot do that. On other addresses, every name may be right: Kubernetes
+    /// sends the address of the pod, and Prometheus what it was configured with.
+    pub(super) is_local: bool,
+}
+
+impl Rules {
+    /// What kind of request this is.
+    pub(super) fn kind<B>(self, request: &Request<B>) -> Kind {
+        let headers = request.headers();
+        let is_grpc = is_call(request);
+        if headers.len() > HEADERS_MAX {
+            return Kind::Wrong(if is_grpc {
+                let message = format!("more than {HEADERS_MAX} headers");
+                tonic::Status::resource_exhausted(message).into_http()
+            } else {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response()
+            });
+        }
+        if let Some(page) = Page::at(request.uri().path()) {
+            return self.refusal(request).map_or(Kind::Page(page), Kind::Wrong);
+        }
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if is_read && !is_grpc {
+            return Kind::Wrong(StatusCode::NOT_FOUND.into_response());
+        }
+        // A browser sends other content types for any web page, to any server that it reaches.
+        if request.version() != Version::HTTP_2 || request.method() != Method::POST || !has_grpc_type(headers) {
+            let message = "calls need HTTP/2, POST and the content type application/grpc";
+            return Kind::Wrong((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
+        }
+        Kind::Call
+    }
+
+    /// Why a request for a page is refused.
+    fn refusal<B>(self, request: &Request<B>) -> Option<Response> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Some((StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response());
+        }
+        let headers = request.headers();
+        let in_header = headers.get_all(HOST).iter().map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
+        let hosts: Vec<Option<Authority>> =
+            request.uri().authority().cloned().map(Some).into_iter().chain(in_header).collect();
+        if self.is_local && !hosts.iter().all(|host| host.as_ref().is_some_and(is_this_machine)) {
+            let message =
+                "the header `host` must name this machine, as 127.0.0.1 or localhost: the port listens on it only";
+            return Some((StatusCode::FORBIDDEN, message).into_response());
+        }
+        let is_own = |origin: &str| {
+            let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            authority
+                .is_some_and(|origin| hosts.iter().flatten().any(|host| host.as_str().eq_ignore_ascii_case(origin)))
+        };
+        if !headers.get_all(ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(is_own)) {
+            let message = "requests of web pages of other origins are refused";
+            return Some((StatusCode::FORBIDDEN, message).into_response());
+        }
+        None
+    }
+}
+
+/// Whether the content type is one that the services understand.
+fn has_grpc_type(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) else { return false };
+    let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind).trim_end();
+    ["application/grpc", "application/grpc+proto"].iter().any(|grpc| kind.eq_ignore_ascii_case(grpc))
+}
+
+/// Whether an authority names this machine.
+fn is_this_machine(authority: &Authority) -> bool {
+    let host = authority.host().trim_end_matches('.');
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_loopback = address.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback());
+    let name = host.to_ascii_lowercase();
+    is_loopback || name == "localhost" || name.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(is_local: bool, request: axum::http::request::Builder) -> Option<u16> {
+        match (Rules { is_local }).kind(&request.body(()).unwrap()) {
+            Kind::Call | Kind::Page(_) => None,
+            Kind::Wrong(response) => Some(response.status().as_u16()),
+        }
+    }
+
+    fn get(host: &str) -> axum::http::request::Builder {
+        Request::get("/metrics").header(HOST, host)
+    }
+
+    #[test]
+    fn on_a_local_port_a_page_is_shown_to_this_machine_only() {
+        for host in
+            ["localhost", "LOCALHOST:50051", "127.0.0.1:1", "127.9.9.9", "[::1]:50051", "a.localhost", "localhost."]
+        {
+            assert_eq!(status(true, get(host)), None, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:50051",
+            "10.0.0.1",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "",
+            "a b",
+        ] {
+            assert_eq!(status(true, get(host)), Some(403), "{host}");
+        }
+        assert_eq!(status(true, get("localhost").header(HOST, "evil.example")), Some(403), "two hosts");
+        assert_eq!(
+            status(true, Request::get("http://evil.example/metrics")),
+            Some(403),
+            "HTTP/2, or a proxy's request"
+        );
+        for host in ["10.0.0.1:50051", "permcached.internal", "localhost"] {
+            assert_eq!(status(false, get(host)), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_web_page_of_another_origin_is_refused() {
+        for is_local in [true, false] {
+            assert_eq!(status(is_local, get("localhost:1").header(ORIGIN, "http://localhost:1")), None);
+            for origin in ["http://localhost:2", "http://evil.example", "null", "", "localhost:1", "file://"] {
+                assert_eq!(status(is_local, get("localhost:1").header(ORIGIN, origin)), Some(403), "{origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_needs_http_2_and_post_and_the_content_type_of_grpc() {
+        let post = |version, kind: Option<&str>| {
+            let request = Request::post("/permcached.v1.InvalidationService/Invalidate").version(version);
+            status(true, kind.into_iter().fold(request, |request, kind| request.header(CONTENT_TYPE, kind)))
+        };
+        for kind in
+            ["application/grpc", "application/grpc+proto", "Application/gRPC", "application/grpc; charset=utf-8"]
+        {
+            assert_eq!(post(Version::HTTP_2, Some(kind)), None, "{kind}");
+            assert_eq!(post(Version::HTTP_11, Some(kind)), Some(415), "{kind}");
+        }
+        let foreign = [
+            "text/plain",
+            "application/grpc-web",
+            "application/grpc+json",
+            "application/grpcx",
+            "application/json",
+            "",
+        ];
+        for kind in foreign.map(Some).into_iter().chain([None]) {
+            assert_eq!(post(Version::HTTP_2, kind), Some(415), "{kind:?}");
+            assert_eq!(post(Version::HTTP_11, kind), Some(415), "{kind:?}");
+        }
+        let get = Request::get("/permcached.v1.InvalidationService/Invalidate").version(Version::HTTP_2);
+        assert_eq!(status(true, get.header(CONTENT_TYPE, "application/grpc")), Some(415));
+    }
+
+    #[test]
+    fn a_page_is_only_read() {
+        for (method, expected) in [("GET", None), ("HEAD", None), ("POST", Some(405)), ("OPTIONS", Some(405))] {
+            let request = Request::builder().method(method).uri("/readyz").header(HOST, "localhost");
+            assert_eq!(status(true, request), expected, "{method}");
+        }
+        assert_eq!(status(true, Request::get("/nothing").header(HOST, "localhost")), Some(404));
+    }
+
+    #[test]
+    fn too_many_headers_are_refused_however_short_they_are() {
+        let with = |count| (0..count).fold(get("localhost"), |request, _| request.header("a", ""));
+        assert_eq!(status(true, with(63)), None);
+        assert_eq!(status(true, with(64)), Some(431));
+    }
+
+    #[test]
+    fn metrics_tokens_are_compared_whole() {
+        let tokens = MetricsTokens::new(["old", "new"]);
+        let accepts = |authorization: Option<&str>| {
+            let headers = authorization.map(|value| (AUTHORIZATION, value.parse().unwrap()));
+            tokens.accept(&headers.into_iter().collect())
+        };
+        assert!(accepts(Some("Bearer old")) && accepts(Some("bearer new")));
+        for wrong in [None, Some("Bearer "), Some("old"), Some("Bearer newer"), Some("Basic old")] {
+            assert!(!accepts(wrong), "{wrong:?}");
+        }
+        assert!(!format!("{tokens:?}").contains("old"));
+    }
 }

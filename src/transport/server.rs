@@ -8,13 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use axum::{
-    Router,
-    extract::Request,
-    http::StatusCode,
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-};
+use axum::{Router, body::Body, middleware::from_fn_with_state};
 use futures::future::OptionFuture;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tonic::{Status, service::Routes};
@@ -25,13 +19,15 @@ use tonic_health::{
 
 use super::{
     callers::{Admission, Callers, admit},
-    connections::{CurrentRouter, Port},
+    connections::Port,
+    entrance::{CurrentRouter, Entrance},
     health::{Current, Health},
-    http::{self, is_call},
+    http::{MetricsTokens, Pages, Rules},
     intake::{Intake, take_in},
     invalidation::InvalidationApi,
     limits::Limits,
     observed::{methods, observe},
+    open_calls::{OPEN_BYTES_MAX, OpenCalls, admit_open},
     permission::PermissionApi,
     proto::{
         DESCRIPTORS,
@@ -47,9 +43,6 @@ use crate::telemetry::{Calls, Kind, Metrics, SampledMetric};
 
 /// The names that gRPC health reports on: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
-
-/// The largest request to the services that take no token (health and reflection), in bytes.
-const OPEN_BYTES_MAX: usize = 4 * 1_024;
 
 /// The services that the application provides once it has started.
 #[derive(Clone)]
@@ -76,6 +69,8 @@ pub struct Serving {
     pub reflection: bool,
     /// Bounds of both ports.
     pub limits: Limits,
+    /// The tokens of which one is required for `/metrics`, if one is.
+    pub metrics_tokens: Option<MetricsTokens>,
     /// The metrics that `/metrics` shows. The server adds its calls and its health state to them.
     pub metrics: Arc<Metrics>,
     /// The application's health.
@@ -102,36 +97,40 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`].
 pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-    let Serving { listener, probes, tls, callers, reflection, limits, metrics, health, mut apis } = serving;
+    let Serving { listener, probes, tls, callers, reflection, limits, metrics_tokens, metrics, health, mut apis } =
+        serving;
     let (drain, is_draining) = watch::channel(false);
     let current = Current { health, is_draining: is_draining.clone() };
     metrics.show(state_metric(&current));
     metrics.show(serving_metric(&current));
-    let intake = Intake::start(&callers, limits)?;
-    let gate = Gate { intake, admission: Admission::new(callers, limits), calls: metrics.calls(methods()) };
+    let gate = Gate {
+        intake: Intake::start(&callers, limits)?,
+        admission: Admission::new(callers, limits),
+        open: OpenCalls::new(limits.request_timeout),
+        calls: metrics.calls(methods()),
+    };
+    let pages = Pages::new(current.clone(), metrics, metrics_tokens);
     let reporter = HealthReporter::new();
-    let base = || {
-        Routes::from(http::routes(current.clone(), Arc::clone(&metrics))).add_service(
+    let health_service = || {
+        Routes::new(
             HealthServer::new(HealthService::from_health_reporter(reporter.clone()))
                 .max_decoding_message_size(OPEN_BYTES_MAX),
         )
     };
-    let described = if reflection { with_reflection(base())? } else { base() };
+    let described = if reflection { with_reflection(health_service())? } else { health_service() };
 
     let unready = current.clone();
-    let starting = described.clone().into_axum_router().fallback(move |request: Request| {
-        ready(not_found(&request, || status::unavailable(&unready.now().describe())))
-    });
-    let starting = gate.in_front_of(starting);
+    let unready = move || ready(status::unavailable(&unready.now().describe()).into_http::<Body>());
+    let starting = gate.in_front_of_calls(Router::new().fallback(unready));
     let started: Arc<OnceLock<Router>> = Arc::default();
-    let router: CurrentRouter = Arc::new({
+    let router: CurrentRouter = Box::new({
         let started = Arc::clone(&started);
         move || started.get().unwrap_or(&starting).clone()
     });
     let start = async {
         if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
-            let services = with_apis(described, apis, limits, is_draining.clone());
-            let _once = started.set(gate.in_front_of(complete(services)));
+            let services = services(apis, limits, is_draining.clone());
+            let _once = started.set(gate.in_front_of_calls(complete(services)));
         }
         pending::<()>().await;
     };
@@ -141,10 +140,21 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
             None => pending().await,
         }
     };
-    let port = |listener, tls, router| Port { listener, tls, limits, router, is_draining: is_draining.clone() };
-    let probe_router = gate.in_front_of(complete(base()));
-    let probes = probes.map(|listener| port(listener, None, Arc::new(move || probe_router.clone())).serve());
-    let main = port(listener, tls.clone(), router).serve();
+    let entrance = |listener: &TcpListener, open, calls| {
+        let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let open_calls = gate.in_front_of_open_calls(complete(open));
+        Arc::new(Entrance { rules: Rules { is_local }, pages: pages.clone(), open_calls, calls })
+    };
+    let probes = probes.map(|listener| {
+        let no_calls = gate.in_front_of_calls(complete(Routes::default()));
+        let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()));
+        let connections_max = limits.probe_connections_max;
+        Port { listener, tls: None, limits, connections_max, entrance, is_draining: is_draining.clone() }.serve()
+    });
+    let entrance = entrance(&listener, described, router);
+    let connections_max = limits.connections_max;
+    let main = Port { listener, tls: tls.clone(), limits, connections_max, entrance, is_draining: is_draining.clone() };
+    let main = main.serve();
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
     let mut report = pin!(current.report(reporter, &SERVICES));
 
@@ -164,12 +174,11 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     Ok(())
 }
 
-/// Adds the application's services.
-fn with_apis(routes: Routes, apis: Apis, limits: Limits, is_draining: watch::Receiver<bool>) -> Routes {
+/// The application's services.
+fn services(apis: Apis, limits: Limits, is_draining: watch::Receiver<bool>) -> Routes {
     let Apis { permissions, invalidation, watch } = apis;
     let bytes_max = limits.message_bytes_max;
-    routes
-        .add_service(PermissionServiceServer::new(permissions).max_decoding_message_size(bytes_max))
+    Routes::new(PermissionServiceServer::new(permissions).max_decoding_message_size(bytes_max))
         .add_service(InvalidationServiceServer::new(invalidation).max_decoding_message_size(bytes_max))
         .add_service(WatchServiceServer::new(watch.until(is_draining)).max_decoding_message_size(bytes_max))
 }
@@ -188,25 +197,32 @@ fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
     Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
-/// Adds the answer to unknown methods and paths.
+/// Adds the answer to unknown methods.
 fn complete(routes: Routes) -> Router {
-    let unknown =
-        |request: Request| ready(not_found(&request, || Status::unimplemented("there is no such method here")));
+    let unknown = || ready(Status::unimplemented("there is no such method here").into_http::<Body>());
     routes.into_axum_router().fallback(unknown)
 }
 
-/// The outer layers, which every request passes first: observation, then admission, then intake.
+/// The layers that calls pass first: observation, then admission, then intake. Observation is outermost, so that it counts
+/// refused calls too.
 struct Gate {
     intake: Intake,
     admission: Admission,
+    open: OpenCalls,
     calls: Calls,
 }
 
 impl Gate {
-    /// Puts the layers in front of a router. Observation is outermost, so that it counts refused calls too.
-    fn in_front_of(&self, router: Router) -> Router {
+    /// Puts the layers in front of the services that require a token.
+    fn in_front_of_calls(&self, router: Router) -> Router {
         let taken_in = router.layer(from_fn_with_state(self.intake.clone(), take_in));
         let admitted = taken_in.layer(from_fn_with_state(self.admission.clone(), admit));
+        admitted.layer(from_fn_with_state(self.calls.clone(), observe))
+    }
+
+    /// Puts the layers in front of the services that require none.
+    fn in_front_of_open_calls(&self, router: Router) -> Router {
+        let admitted = router.layer(from_fn_with_state(self.open.clone(), admit_open));
         admitted.layer(from_fn_with_state(self.calls.clone(), observe))
     }
 }
@@ -226,9 +242,4 @@ fn state_metric(current: &Current) -> SampledMetric {
         let current = current.clone();
         metric.with("state", state, move || Some(f64::from(u8::from(current.now().state() == *state))))
     })
-}
-
-/// The response where no route matches: this status to a gRPC call, 404 to an HTTP request.
-fn not_found(request: &Request, status: impl FnOnce() -> Status) -> Response {
-    if is_call(request) { status().into_http() } else { StatusCode::NOT_FOUND.into_response() }
 }

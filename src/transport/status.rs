@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
@@ -77,6 +78,22 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
         CheckError::ForeignToken { .. } | CheckError::FutureToken => invalid(&[Violation::new(moment_field, message)]),
         CheckError::TooLarge => Status::resource_exhausted(message),
     }
+}
+
+/// Whether a response with these headers is one to a caller who may call: the answer of a handler, and not a refusal of its
+/// token, of its method or for lack of room.
+pub(super) fn is_of_a_caller(headers: &HeaderMap) -> bool {
+    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    !matches!(
+        code,
+        Some(
+            Code::Unauthenticated
+                | Code::PermissionDenied
+                | Code::Unimplemented
+                | Code::ResourceExhausted
+                | Code::Unknown
+        )
+    )
 }
 
 /// A short status with the same code.

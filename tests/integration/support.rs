@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod command;
 pub mod controlled;
 pub mod fleet;
+pub mod http2;
 pub mod links;
 pub mod live;
 pub mod memory_source;

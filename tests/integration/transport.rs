@@ -8,6 +8,7 @@ mod callers;
 mod explain;
 mod faults;
 mod health;
+mod hostile;
 mod invalidation;
 mod large;
 mod limits;

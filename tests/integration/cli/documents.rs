@@ -61,7 +61,7 @@ impl Sample {
     /// The HTTP response to a probe.
     fn get(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(self.server.address).unwrap();
-        write!(connection, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        write!(connection, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut response = String::new();
         connection.read_to_string(&mut response).unwrap();
         response

@@ -139,9 +139,9 @@ async fn every_configured_limit_is_enforced() {
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert_eq!(codes.iter().filter(|code| **code == Code::ResourceExhausted).count(), 1, "{codes:?}");
     mongo.thaw();
-    // One connection is open, and two more are allowed.
+    // One connection is open, and two more are allowed. Older ones give way to the others.
     let mut open: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(serving.address).unwrap()).collect();
-    let line = serving.logged("a connection was closed: there are MAX_CONNECTIONS already");
+    let line = serving.logged("a connection gave way to a new one: MAX_CONNECTIONS is reached");
     assert_eq!(line["level"], "WARN");
     open.clear();
     serving.signal("TERM");

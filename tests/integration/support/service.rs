@@ -168,6 +168,7 @@ impl Service {
             callers: Callers::Anyone,
             reflection: true,
             limits: Limits::default(),
+            metrics_tokens: None,
             metrics,
             health: watch::channel(Health::Ready).1,
             apis: watch::channel(Some(apis)).1,

@@ -91,7 +91,7 @@ async fn probes_require_no_token() {
         [("/healthz", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "200 OK"), ("/else", "404 Not Found")]
     {
         let mut stream = TcpStream::connect(service.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {wanted}")), "{path}: {answer}");

@@ -18,6 +18,7 @@ use tonic_types::StatusExt as _;
 use super::{ALICE, ROADMAP, ask, check};
 use crate::support::{
     controlled::Fault,
+    http2::{self, Raw},
     service::{PATIENCE, Service},
 };
 
@@ -68,11 +69,11 @@ async fn a_silent_client_of_a_tls_port_is_disconnected() {
 #[tokio::test]
 async fn a_request_that_does_not_arrive_in_time_is_refused() {
     let service = Service::start_as(|serving| serving.limits.request_timeout = Duration::from_millis(200)).await;
-    let head = b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n\
-        connection: close\r\ncontent-length: 100\r\n\r\n\0";
-    let received = until_closed(service.address, head).await;
-    let received = String::from_utf8_lossy(&received).to_lowercase();
-    assert!(received.contains(&format!("grpc-status: {}", Code::DeadlineExceeded as i32)), "{received}");
+    let raw = Raw::connect(service.address).await;
+    for path in ["/permcached.v1.PermissionService/Check", http2::HEALTH_CHECK, http2::HEALTH_WATCH] {
+        let (response, _unfinished) = raw.begin(path, &[]).await.unwrap();
+        assert_eq!(http2::status(response).await.unwrap(), Code::DeadlineExceeded as i32, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -81,7 +82,7 @@ async fn frames_and_headers_that_are_too_large_are_refused() {
     // A frame of 16 MiB. The server announces 16 KiB as the largest.
     let frame: &'static [u8] = Box::leak([PREFACE, b"\xff\xff\xff\0\0\0\0\0\x01"].concat().into_boxed_slice());
     until_closed(service.address, frame).await;
-    let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "x".repeat(64 * 1_024));
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(64 * 1_024));
     let received = until_closed(service.address, Box::leak(head.into_bytes().into_boxed_slice())).await;
     assert!(received.starts_with(b"HTTP/1.1 431 ") || received.is_empty(), "{}", String::from_utf8_lossy(&received));
     let mut request = Request::new(check(ALICE, "read", ROADMAP));
@@ -91,21 +92,34 @@ async fn frames_and_headers_that_are_too_large_are_refused() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once() {
-    let service = Service::start_as(|serving| serving.limits.connections_max = 2).await;
-    let first = service.client();
-    ask(&first, check(ALICE, "read", ROADMAP)).await.unwrap();
-    let second = TcpStream::connect(service.address).unwrap();
+async fn at_the_limit_a_new_connection_takes_the_place_of_an_idle_unknown_one_and_never_of_a_call() {
+    let (service, source) = Service::faulty_as(Fault::None, 8, |serving| serving.limits.connections_max = 2).await;
+    let client = service.client();
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
+    source.set(Fault::LoadHangs);
+    let open = tokio::spawn(async move { ask(&client, check(ALICE, "read", ROADMAP)).await });
+    source.wait_for_probes(2).await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(service.address).unwrap());
+    }
+    // Probes still get in.
+    assert_eq!(service.get("/healthz").await.status, 200);
+    assert_eq!(open.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded, "by the service's own deadline");
+}
+
+#[tokio::test]
+async fn a_connection_is_refused_while_all_others_are_in_use_by_callers() {
+    let (service, source) = Service::faulty_as(Fault::None, 8, |serving| serving.limits.connections_max = 1).await;
+    let client = service.client();
+    ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
+    source.set(Fault::LoadHangs);
+    let open = tokio::spawn(async move { ask(&client, check(ALICE, "read", ROADMAP)).await });
+    source.wait_for_probes(2).await;
     until_closed(service.address, b"").await;
-    ask(&first, check(ALICE, "read", ROADMAP)).await.unwrap();
-    drop(second);
-    // Once the service notices that, it accepts another connection.
-    let ready = async {
-        while ask(&service.client(), check(ALICE, "read", ROADMAP)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, ready).await.expect("a connection is accepted");
+    assert_eq!(open.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded, "by the service's own deadline");
+    // It is idle now, and gives way.
+    assert_eq!(service.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]

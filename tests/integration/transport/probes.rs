@@ -134,7 +134,7 @@ async fn a_shutdown_does_not_wait_for_idle_clients() {
     let client = service.client();
     ask(&client, check(ALICE, "read", ROADMAP)).await.unwrap();
     let mut kept = TcpStream::connect(service.address).unwrap();
-    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut health = HealthClient::new(service.channel());
     let mut watches = Vec::new();
     for name in SERVICES {
@@ -173,8 +173,10 @@ async fn a_shutdown_lets_open_requests_end() {
 async fn a_shutdown_ends_even_if_clients_stay() {
     let mut service = Service::draining_within(Duration::from_millis(200)).await;
     let mut slow = TcpStream::connect(service.address).unwrap();
-    slow.write_all(b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n")
-        .unwrap();
+    slow.write_all(
+        b"POST /permcached.v1.PermissionService/Check HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n",
+    )
+    .unwrap();
     ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
     service.shut_down();
     service.ended().await;

@@ -1,0 +1,68 @@
+//! Where each request of a connection goes: to a page of plain HTTP, to the calls that require no token, or to those that do.
+//! Pages and calls without a token share nothing that a caller could take.
+//!
+//! Answers nothing itself.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{Router, body::Body, http::Request};
+use hyper::{Response, body::Incoming};
+use tower_service::Service as _;
+
+use super::{
+    connection_table::ConnectionTable,
+    http::{Kind, Pages, Rules},
+    open_calls::is_open,
+    open_connection::OpenConnection,
+    response_body::{Patience, ResponseBody},
+    status,
+};
+
+/// Returns the router that answers the next call. It is called for each call, because the router changes once the
+/// application has started.
+pub(super) type CurrentRouter = Box<dyn Fn() -> Router + Send + Sync>;
+
+/// The prefix of the paths whose responses may wait for their clients: each stream of `WatchService` has a bounded buffer.
+const PATIENT: &str = "/permcached.v1.WatchService/";
+
+/// The entrance of a port.
+pub(super) struct Entrance {
+    pub(super) rules: Rules,
+    pub(super) pages: Pages,
+    /// Answers health and reflection.
+    pub(super) open_calls: Router,
+    /// Answers all other calls.
+    pub(super) calls: CurrentRouter,
+}
+
+impl Entrance {
+    /// Answers a request of this connection.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        connection: Arc<OpenConnection>,
+        table: ConnectionTable,
+    ) -> Result<Response<ResponseBody>, Infallible> {
+        let open = connection.begin_request();
+        let path = request.uri().path();
+        let patience = if path.starts_with(PATIENT) { Patience::Unlimited } else { Patience::Limited };
+        let response = match self.rules.kind(&request) {
+            Kind::Page(page) => self.pages.answer(page, request.method(), request.headers()),
+            Kind::Wrong(response) => response,
+            Kind::Call if is_open(path) => {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(connection);
+                self.open_calls.clone().call(request).await?
+            }
+            Kind::Call => {
+                let response = (self.calls)().call(request.map(Body::new)).await?;
+                // It is noted once for each connection.
+                if status::is_of_a_caller(response.headers()) && connection.set_known() && !table.promote(&connection) {
+                    connection.retire();
+                }
+                response
+            }
+        };
+        Ok(response.map(|body| ResponseBody::new(body, patience, open)))
+    }
+}

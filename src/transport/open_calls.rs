@@ -1,0 +1,211 @@
+//! Calls that require no token: health and reflection. Anybody who reaches the port can send them, so what they can hold open
+//! is bounded: for each connection, and in all. A request that is complete waits for nobody.
+//!
+//! Answers nothing: tonic's services do.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody, to_bytes},
+    extract::{Request, State},
+    http::HeaderMap,
+    middleware::Next,
+    response::Response,
+};
+use futures::future::poll_immediate;
+use http_body::{Frame, SizeHint};
+use tokio::time::sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::Status;
+
+use super::{
+    open_connection::OpenConnection,
+    room::{Place, Room},
+    status,
+};
+
+/// The largest request, in bytes.
+pub(super) const OPEN_BYTES_MAX: usize = 4 * 1_024;
+
+/// The bytes before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+/// How many requests whose body has not arrived may wait: of one connection, and in all.
+const WAITING_MAX: (usize, usize) = (16, 256);
+
+/// How many health streams (`Watch`) may be open: of one connection, and in all.
+const HEALTH_STREAMS_MAX: (usize, usize) = (8, 256);
+
+/// How many reflection streams may be open: of one connection, and in all.
+const REFLECTION_STREAMS_MAX: (usize, usize) = (2, 32);
+
+/// How long a reflection stream may be open.
+const REFLECTION_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// The path of the call that opens a health stream.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// The prefixes of the paths of these calls.
+const HEALTH: &str = "/grpc.health.v1.";
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Whether a call to this path requires no token.
+pub(super) fn is_open(path: &str) -> bool {
+    path.starts_with(HEALTH) || path.starts_with(REFLECTION)
+}
+
+/// What calls without a token may hold open. Clones share it.
+#[derive(Clone)]
+pub(super) struct OpenCalls {
+    waiting: Room,
+    health_streams: Room,
+    reflection_streams: Room,
+    /// How long a request may take to arrive.
+    arrival_time_max: Duration,
+}
+
+impl OpenCalls {
+    pub(super) fn new(arrival_time_max: Duration) -> Self {
+        let room = |(connection_max, all_max)| Room::new(connection_max, all_max);
+        Self {
+            waiting: room(WAITING_MAX),
+            health_streams: room(HEALTH_STREAMS_MAX),
+            reflection_streams: room(REFLECTION_STREAMS_MAX),
+            arrival_time_max,
+        }
+    }
+
+    /// Waits for the whole body of a request.
+    async fn whole(&self, body: Body, connection: u64) -> Result<Bytes, Status> {
+        let too_large = |_| Status::out_of_range("the request is larger than 4 KiB, or it broke off");
+        let mut arrival = Box::pin(to_bytes(body, OPEN_BYTES_MAX + PREFIX_BYTES));
+        if let Some(arrived) = poll_immediate(&mut arrival).await {
+            return arrived.map_err(too_large);
+        }
+        let place = self.waiting.enter(connection).ok_or_else(status::overloaded)?;
+        let gives_way = place.end();
+        tokio::select! {
+            arrived = arrival => arrived.map_err(too_large),
+            () = gives_way.cancelled() => Err(status::overloaded()),
+            () = sleep(self.arrival_time_max) => Err(Status::deadline_exceeded("the request did not arrive in time")),
+        }
+    }
+}
+
+/// The layer: passes a call on if there is room for what it holds open.
+pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, next: Next) -> Response {
+    let connection = request.extensions().get::<Arc<OpenConnection>>().map_or(0, |connection| connection.id);
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if path.starts_with(REFLECTION) {
+        let Some(place) = open.reflection_streams.enter(connection) else { return refusal(status::overloaded()) };
+        let until = place.end();
+        let body = Body::new(UntilBody { body, end: Box::pin(until.cancelled_owned()), is_over: false });
+        let response = next.run(Request::from_parts(parts, body)).await;
+        return held(response, place, Some(REFLECTION_TIME_MAX));
+    }
+    let is_stream = path == HEALTH_WATCH;
+    let whole = match open.whole(body, connection).await {
+        Ok(whole) => whole,
+        Err(status) => return refusal(status),
+    };
+    let place = match is_stream.then(|| open.health_streams.enter(connection)) {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => return refusal(status::overloaded()),
+    };
+    let response = next.run(Request::from_parts(parts, Body::from(whole))).await;
+    match place {
+        Some(place) => held(response, place, None),
+        None => response,
+    }
+}
+
+fn refusal(status: Status) -> Response {
+    status.into_http()
+}
+
+/// The response, which holds the place as long as it lasts, and ends when it has to give way.
+fn held(response: Response, place: Place, time_max: Option<Duration>) -> Response {
+    let gives_way = place.end();
+    let end = Box::pin(async move {
+        match time_max {
+            Some(time) => tokio::select! {
+                () = gives_way.cancelled() => {}
+                () = sleep(time) => {}
+            },
+            None => gives_way.cancelled().await,
+        }
+    });
+    response.map(|body| Body::new(HeldBody { body, end, place: Some(place) }))
+}
+
+/// The body of a response that ends with a status when it has to give way.
+struct HeldBody<E> {
+    body: Body,
+    end: Pin<Box<E>>,
+    /// None once the body has ended.
+    place: Option<Place>,
+}
+
+impl<E: Future<Output = ()>> HttpBody for HeldBody<E> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.place.is_none() {
+            return Poll::Ready(None);
+        }
+        if self.end.as_mut().poll(context).is_ready() {
+            self.place = None;
+            let mut trailers = HeaderMap::new();
+            let _always_valid = status::overloaded().add_header(&mut trailers);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.place.is_none() || self.body.is_end_stream()
+    }
+}
+
+/// The body of a request that ends when its response has ended, or has to give way: otherwise the service would wait for
+/// more of it.
+struct UntilBody {
+    body: Body,
+    end: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_over: bool,
+}
+
+impl HttpBody for UntilBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.is_over || self.end.as_mut().poll(context).is_ready() {
+            self.is_over = true;
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,217 @@
+//! What is known of an open connection: whether its client may call, whether it is idle, and whether it reads its responses.
+//!
+//! Reads and writes nothing (`paced_io` and hyper do), and closes nothing: `connections` does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// How many periods are told apart: the present one, the one before it, and one to spare.
+const PERIODS: u32 = 3;
+
+/// An open connection. All requests on it share it.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    /// Its number, which no other connection has.
+    pub(super) id: u64,
+    opened: Instant,
+    /// Whether a call on it was answered: then its client has a valid token, where one is required.
+    is_known: AtomicBool,
+    /// How many requests are open.
+    requests: AtomicU32,
+    /// When the last request ended, in milliseconds since `opened`.
+    last_used: AtomicU64,
+    /// How many bytes were read, in all and in this turn.
+    bytes_read: AtomicUsize,
+    bytes_in_turn: AtomicUsize,
+    /// The number of the present period, and how much of what the client has not taken yet was offered in each.
+    period: AtomicU32,
+    untaken: [AtomicU32; PERIODS as usize],
+    /// Closes the connection once its open requests have been answered.
+    retire: CancellationToken,
+    /// Closes the connection at once.
+    close: CancellationToken,
+}
+
+impl OpenConnection {
+    /// A connection of which nothing is known.
+    pub(super) fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            opened: Instant::now(),
+            is_known: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            last_used: AtomicU64::new(0),
+            bytes_read: AtomicUsize::new(0),
+            bytes_in_turn: AtomicUsize::new(0),
+            period: AtomicU32::new(0),
+            untaken: Default::default(),
+            retire: CancellationToken::new(),
+            close: CancellationToken::new(),
+        })
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a call on it was answered. Returns whether that is new.
+    pub(super) fn set_known(&self) -> bool {
+        !self.is_known() && !self.is_known.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+
+    /// When it was opened, or when the last request on it ended.
+    pub(super) fn last_used(&self) -> Instant {
+        let after = std::time::Duration::from_millis(self.last_used.load(Ordering::Relaxed));
+        self.opened.checked_add(after).unwrap_or(self.opened)
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>) -> OpenRequest {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        OpenRequest(Arc::clone(self))
+    }
+
+    /// How many bytes were read of it.
+    pub(super) fn bytes_read(&self) -> usize {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes_in_turn(&self) -> usize {
+        self.bytes_in_turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_read(&self, bytes: usize) {
+        self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes_in_turn.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_turn(&self) {
+        self.bytes_in_turn.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts something that is offered to the client until it has taken it. Then the guard is dropped.
+    pub(super) fn untaken(self: &Arc<Self>) -> Untaken {
+        let period = self.period.load(Ordering::Relaxed) % PERIODS;
+        if let Some(count) = self.untaken.get(index(period)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Untaken { connection: Arc::clone(self), period }
+    }
+
+    /// Ends a period. Returns whether the client has left untaken what was offered to it for a whole period or more, and up
+    /// to two.
+    pub(super) fn end_period(&self) -> bool {
+        let present = self.period.load(Ordering::Relaxed);
+        let before = self.untaken.get(index(present.wrapping_add(PERIODS - 1) % PERIODS));
+        let is_late = before.is_some_and(|untaken| untaken.load(Ordering::Relaxed) > 0);
+        self.period.store((present + 1) % PERIODS, Ordering::Relaxed);
+        is_late
+    }
+
+    /// Closes the connection once its open requests have been answered.
+    pub(super) fn retire(&self) {
+        self.retire.cancel();
+    }
+
+    /// Completes when the connection is to be closed once its open requests have been answered.
+    pub(super) async fn retired(&self) {
+        self.retire.cancelled().await;
+    }
+
+    /// Closes the connection at once.
+    pub(super) fn close(&self) {
+        self.close.cancel();
+    }
+
+    /// Completes when the connection is to be closed.
+    pub(super) async fn closed(&self) {
+        self.close.cancelled().await;
+    }
+}
+
+fn index(period: u32) -> usize {
+    usize::try_from(period).unwrap_or(usize::MAX)
+}
+
+/// A request that is open: until its response has been taken by the connection.
+#[derive(Debug)]
+pub(super) struct OpenRequest(Arc<OpenConnection>);
+
+impl OpenRequest {
+    pub(super) fn connection(&self) -> &Arc<OpenConnection> {
+        &self.0
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let used = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last_used.store(used, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Something that the client has not taken yet.
+#[derive(Debug)]
+pub(super) struct Untaken {
+    connection: Arc<OpenConnection>,
+    period: u32,
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        if let Some(count) = self.connection.untaken.get(index(self.period)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_taken_is_late_after_one_period_and_before_the_end_of_two() {
+        let connection = OpenConnection::new(1);
+        for _ in 0..7 {
+            let offered = connection.untaken();
+            assert!(!connection.end_period(), "less than a period");
+            assert!(connection.end_period(), "more than a period");
+            drop(offered);
+            assert!(!connection.end_period() && !connection.end_period(), "it was taken");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_in_time_is_never_late() {
+        let connection = OpenConnection::new(1);
+        for _ in 0..7 {
+            let offered = [connection.untaken(), connection.untaken()];
+            assert!(!connection.end_period());
+            drop(offered);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_idle_while_no_request_is_open() {
+        let connection = OpenConnection::new(1);
+        let requests = [connection.begin_request(), connection.begin_request()];
+        assert!(!connection.is_idle());
+        let [first, second] = requests;
+        drop(first);
+        assert!(!connection.is_idle());
+        drop(second);
+        assert!(connection.is_idle());
+    }
+}
