@@ -265,7 +265,7 @@ fn metrics_tokens(reader: &mut Reader<'_>) -> Option<MetricsTokens> {
         let wanted = format!(
             "at least {METRICS_TOKEN_BYTES_MIN} visible ASCII characters each, as `openssl rand -hex 32` prints them"
         );
-        reader.add_error(format!("METRICS_TOKEN has a secret that cannot be used: it needs {wanted}"));
+        reader.add_error(format!("METRICS_TOKEN has a secret that cannot be used: it must have {wanted}"));
         return None;
     }
     Some(MetricsTokens::new(secrets))

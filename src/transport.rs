@@ -5,6 +5,7 @@
 
 mod byte_budget;
 mod callers;
+mod capacity;
 mod connection_table;
 mod connections;
 mod convert;
@@ -26,7 +27,6 @@ mod paced_io;
 mod permission;
 mod record;
 mod response_body;
-mod room;
 mod server;
 mod status;
 mod tls;

@@ -120,7 +120,7 @@ pub async fn run(
         Err(AppError::Task)
     };
     tokio::select! {
-        served = serve(serving, stop) => served?,
+        served = Box::pin(serve(serving, stop)) => served?,
         failed = working => return failed,
     }
     if let Some(app) = running.get() {

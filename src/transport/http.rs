@@ -189,7 +189,7 @@ impl Rules {
         }
         // A browser sends other content types for any web page, to any server that it reaches.
         if request.version() != Version::HTTP_2 || request.method() != Method::POST || !has_grpc_type(headers) {
-            let message = "calls need HTTP/2, POST and the content type application/grpc";
+            let message = "calls require HTTP/2, POST and the content type application/grpc";
             return Kind::Wrong((StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response());
         }
         Kind::Call
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_needs_http_2_and_post_and_the_content_type_of_grpc() {
+    fn a_call_requires_http_2_and_post_and_the_content_type_of_grpc() {
         let post = |version, kind: Option<&str>| {
             let request = Request::post("/permcached.v1.InvalidationService/Invalidate").version(version);
             status(true, kind.into_iter().fold(request, |request, kind| request.header(CONTENT_TYPE, kind)))

@@ -24,8 +24,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 
 use super::{
+    capacity::{Capacity, Place},
     open_connection::OpenConnection,
-    room::{Place, Room},
     status,
 };
 
@@ -62,20 +62,20 @@ pub(super) fn is_open(path: &str) -> bool {
 /// What calls without a token may hold open. Clones share it.
 #[derive(Clone)]
 pub(super) struct OpenCalls {
-    waiting: Room,
-    health_streams: Room,
-    reflection_streams: Room,
+    waiting: Capacity,
+    health_streams: Capacity,
+    reflection_streams: Capacity,
     /// How long a request may take to arrive.
     arrival_time_max: Duration,
 }
 
 impl OpenCalls {
     pub(super) fn new(arrival_time_max: Duration) -> Self {
-        let room = |(connection_max, all_max)| Room::new(connection_max, all_max);
+        let capacity = |(connection_max, all_max)| Capacity::new(connection_max, all_max);
         Self {
-            waiting: room(WAITING_MAX),
-            health_streams: room(HEALTH_STREAMS_MAX),
-            reflection_streams: room(REFLECTION_STREAMS_MAX),
+            waiting: capacity(WAITING_MAX),
+            health_streams: capacity(HEALTH_STREAMS_MAX),
+            reflection_streams: capacity(REFLECTION_STREAMS_MAX),
             arrival_time_max,
         }
     }
@@ -97,7 +97,7 @@ impl OpenCalls {
     }
 }
 
-/// The layer: passes a call on if there is room for what it holds open.
+/// The layer: passes a call on if there is capacity for what it holds open.
 pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, next: Next) -> Response {
     let connection = request.extensions().get::<Arc<OpenConnection>>().map_or(0, |connection| connection.id);
     let (parts, body) = request.into_parts();
@@ -107,7 +107,7 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
         let until = place.end();
         let body = Body::new(UntilBody { body, end: Box::pin(until.cancelled_owned()), is_over: false });
         let response = next.run(Request::from_parts(parts, body)).await;
-        return held(response, place, Some(REFLECTION_TIME_MAX));
+        return with_place(response, place, Some(REFLECTION_TIME_MAX));
     }
     let is_stream = path == HEALTH_WATCH;
     let whole = match open.whole(body, connection).await {
@@ -121,7 +121,7 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
     };
     let response = next.run(Request::from_parts(parts, Body::from(whole))).await;
     match place {
-        Some(place) => held(response, place, None),
+        Some(place) => with_place(response, place, None),
         None => response,
     }
 }
@@ -131,7 +131,7 @@ fn refusal(status: Status) -> Response {
 }
 
 /// The response, which holds the place as long as it lasts, and ends when it has to give way.
-fn held(response: Response, place: Place, time_max: Option<Duration>) -> Response {
+fn with_place(response: Response, place: Place, time_max: Option<Duration>) -> Response {
     let gives_way = place.end();
     let end = Box::pin(async move {
         match time_max {
@@ -142,18 +142,18 @@ fn held(response: Response, place: Place, time_max: Option<Duration>) -> Respons
             None => gives_way.cancelled().await,
         }
     });
-    response.map(|body| Body::new(HeldBody { body, end, place: Some(place) }))
+    response.map(|body| Body::new(PlacedBody { body, end, place: Some(place) }))
 }
 
 /// The body of a response that ends with a status when it has to give way.
-struct HeldBody<E> {
+struct PlacedBody<E> {
     body: Body,
     end: Pin<Box<E>>,
     /// None once the body has ended.
     place: Option<Place>,
 }
 
-impl<E: Future<Output = ()>> HttpBody for HeldBody<E> {
+impl<E: Future<Output = ()>> HttpBody for PlacedBody<E> {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -12,7 +12,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How many periods are told apart: the present one, the one before it, and one to spare.
+/// How many periods are distinguished: the present one, the one before it, and one to spare.
 const PERIODS: u32 = 3;
 
 /// An open connection. All requests on it share it.
@@ -32,7 +32,7 @@ pub(super) struct OpenConnection {
     bytes_in_turn: AtomicUsize,
     /// The number of the present period, and how much of what the client has not taken yet was offered in each.
     period: AtomicU32,
-    untaken: [AtomicU32; PERIODS as usize],
+    untaken: [AtomicU32; 3],
     /// Closes the connection once its open requests have been answered.
     retire: CancellationToken,
     /// Closes the connection at once.

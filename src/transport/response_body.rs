@@ -26,7 +26,7 @@ const LAST_BYTES: usize = 1_024;
 pub(super) enum Patience {
     /// The client has to take each piece in time.
     Limited,
-    /// The stream has its own bounded buffer: a client that falls behind is told everything later.
+    /// The stream has its own bounded buffer: a client that falls behind receives everything later.
     Unlimited,
 }
 

@@ -81,7 +81,7 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
 }
 
 /// Whether a response with these headers is one to a caller who may call: the answer of a handler, and not a refusal of its
-/// token, of its method or for lack of room.
+/// token, of its method or for lack of capacity.
 pub(super) fn is_of_a_caller(headers: &HeaderMap) -> bool {
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     !matches!(

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A bounded number of places. Clones share them.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     state: Arc<Mutex<State>>,
     connection_max: usize,
     all_max: usize,
@@ -41,8 +41,8 @@ struct Taken {
     is_ended: bool,
 }
 
-impl Room {
-    /// A room with this many places, and this many of them for one connection.
+impl Capacity {
+    /// A capacity with this many places, and this many of them for one connection.
     pub(super) fn new(connection_max: usize, all_max: usize) -> Self {
         Self { state: Arc::default(), connection_max, all_max }
     }
@@ -65,7 +65,7 @@ impl Room {
         state.served_total += 1;
         state.taken.push(Taken { place, connection, end: end.clone(), is_ended: false });
         drop(state);
-        Some(Place { room: self.clone(), place, end: end.clone(), _ends: end.drop_guard() })
+        Some(Place { capacity: self.clone(), number: place, end: end.clone(), _ends: end.drop_guard() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,10 +98,10 @@ impl State {
     }
 }
 
-/// A place in a [`Room`]. Dropping it gives it back, and ends what still waits for its [`Place::end`].
+/// A place in a [`Capacity`]. Dropping it gives it back, and ends what still waits for its [`Place::end`].
 pub(super) struct Place {
-    room: Room,
-    place: u64,
+    capacity: Capacity,
+    number: u64,
     end: CancellationToken,
     _ends: DropGuard,
 }
@@ -115,8 +115,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.room.state();
-        let Some(index) = state.taken.iter().position(|taken| taken.place == self.place) else { return };
+        let mut state = self.capacity.state();
+        let Some(index) = state.taken.iter().position(|taken| taken.place == self.number) else { return };
         let taken = state.taken.remove(index);
         if !taken.is_ended {
             state.give_back(taken.connection);
@@ -130,32 +130,32 @@ mod tests {
 
     #[test]
     fn a_connection_has_its_share_and_no_more() {
-        let room = Room::new(2, 8);
-        let places = [room.enter(1), room.enter(1)];
+        let capacity = Capacity::new(2, 8);
+        let places = [capacity.enter(1), capacity.enter(1)];
         assert!(places.iter().all(Option::is_some));
-        assert!(room.enter(1).is_none());
-        assert!(room.enter(2).is_some());
+        assert!(capacity.enter(1).is_none());
+        assert!(capacity.enter(2).is_some());
         drop(places);
-        assert!(room.enter(1).is_some());
+        assert!(capacity.enter(1).is_some());
     }
 
     #[test]
-    fn in_a_full_room_the_oldest_request_of_the_greediest_connection_gives_way() {
-        let room = Room::new(4, 6);
-        let modest = room.enter(1).unwrap();
-        let greedy: Vec<_> = (0..4).filter_map(|_| room.enter(2)).collect();
-        let other = room.enter(3).unwrap();
-        let new = room.enter(4).unwrap();
+    fn beyond_the_capacity_the_oldest_request_of_the_greediest_connection_gives_way() {
+        let capacity = Capacity::new(4, 6);
+        let modest = capacity.enter(1).unwrap();
+        let greedy: Vec<_> = (0..4).filter_map(|_| capacity.enter(2)).collect();
+        let other = capacity.enter(3).unwrap();
+        let new = capacity.enter(4).unwrap();
         let ended: Vec<_> = greedy.iter().map(|place| place.end().is_cancelled()).collect();
         assert_eq!(ended, [true, false, false, false]);
         assert!(![&modest, &other, &new].iter().any(|place| place.end().is_cancelled()));
     }
 
     #[test]
-    fn in_a_full_room_of_equals_the_oldest_request_gives_way() {
-        let room = Room::new(4, 3);
-        let places: Vec<_> = (0..3).map(|connection| room.enter(connection).unwrap()).collect();
-        let _new = room.enter(9).unwrap();
+    fn of_equals_the_oldest_request_gives_way() {
+        let capacity = Capacity::new(4, 3);
+        let places: Vec<_> = (0..3).map(|connection| capacity.enter(connection).unwrap()).collect();
+        let _new = capacity.enter(9).unwrap();
         let ended: Vec<_> = places.iter().map(|place| place.end().is_cancelled()).collect();
         assert_eq!(ended, [true, false, false]);
     }
@@ -163,11 +163,11 @@ mod tests {
     /// Requests that cannot be ended, because nobody reads their responses, are not replaced without a bound.
     #[test]
     fn requests_that_do_not_end_are_bounded_too() {
-        let room = Room::new(1, 4);
-        let places: Vec<_> = (0..100).filter_map(|connection| room.enter(connection)).collect();
-        assert_eq!((places.len(), room.state().taken.len()), (8, 8));
+        let capacity = Capacity::new(1, 4);
+        let places: Vec<_> = (0..100).filter_map(|connection| capacity.enter(connection)).collect();
+        assert_eq!((places.len(), capacity.state().taken.len()), (8, 8));
         drop(places);
-        let state = room.state();
+        let state = capacity.state();
         assert!(state.taken.is_empty() && state.served.is_empty() && state.served_total == 0);
     }
 }
