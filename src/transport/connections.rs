@@ -55,7 +55,7 @@ static UNTAKEN: RateLimitedLog = RateLimitedLog::per_second(1);
 static HANDSHAKES_FAILED: RateLimitedLog = RateLimitedLog::per_second(10);
 
 /// How much of a request's body the server takes before it is read: of one request, and of all on a connection.
-const WINDOW_BYTES: (u32, u32) = (64 * 1_024, 256 * 1_024);
+const WINDOW_BYTES: (u32, u32) = (256 * 1_024, 512 * 1_024);
 
 /// How much of a response waits in the connection for the client's window.
 const SEND_BYTES: usize = 32 * 1_024;
