@@ -110,7 +110,10 @@ impl Flood {
                 Ok(Ok(())) => aim.count("OK"),
                 Ok(Err(code)) => aim.count(&code),
                 Err(error) => {
-                    aim.count(if error.is_go_away() || error.is_io() { "connection lost" } else { "stream reset" });
+                    match error.reason() {
+                        Some(reason) => aim.count(&format!("{reason:?}")),
+                        None => aim.count("connection lost"),
+                    }
                     if error.is_go_away() || error.is_io() {
                         return;
                     }
