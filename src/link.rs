@@ -4,6 +4,7 @@
 //! Knows nothing of what the keys and messages hold.
 
 mod codes;
+mod error;
 mod examine;
 mod names;
 mod namespace;
@@ -18,6 +19,7 @@ use std::{
 
 pub use codes::{Authenticator, CODE_BYTES, Codes, Unauthentic};
 pub(crate) use encoded_id::EncodedId;
+pub use error::ClientError;
 pub use examine::examine;
 pub use names::{FORMAT, Names};
 pub use namespace::Namespace;
@@ -52,10 +54,10 @@ pub enum LinkError {
     TimedOut,
     /// Redis answered with a refusal: it is full, it is a replica, or the user lacks a right.
     #[error("Redis refused the command")]
-    Refused(#[source] RedisError),
+    Refused(#[source] ClientError),
     /// The connection broke, or Redis cannot do anything at present.
     #[error("Redis cannot be used")]
-    Failed(#[source] RedisError),
+    Failed(#[source] ClientError),
 }
 
 impl LinkError {
@@ -68,10 +70,15 @@ impl LinkError {
     /// Whether Redis refused a write because it is a replica.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        matches!(self, Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly))
+        matches!(self, Self::Refused(error) if error.code() == Some("READONLY"))
     }
 
-    fn of(error: RedisError) -> Self {
+    /// Why there is no connection.
+    fn failed(error: RedisError) -> Self {
+        Self::Failed(error.into())
+    }
+
+    fn of(error: &RedisError) -> Self {
         let is_unusable = match error.kind() {
             // It is loading its data, has lost its master, or is a cluster that lacks some slots.
             ErrorKind::Server(
@@ -82,6 +89,7 @@ impl LinkError {
             ErrorKind::Server(_) => false,
             _ => true,
         };
+        let error = ClientError::of(error);
         if is_unusable { Self::Failed(error) } else { Self::Refused(error) }
     }
 }
@@ -133,7 +141,7 @@ impl Link {
         let Numbered { number, mut connection } = self.connection().clone().ok_or(LinkError::Down)?;
         let error = match timeout(time, connection.query(command)).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => LinkError::of(error),
+            Ok(Err(error)) => LinkError::of(&error),
             Err(_) => LinkError::TimedOut,
         };
         if !matches!(error, LinkError::Refused(_)) {
@@ -157,7 +165,10 @@ impl Link {
     /// Redis cannot be reached, or the user may not subscribe.
     pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, LinkError> {
         let subscribing = self.server.subscribe(channels);
-        timeout(CONNECT_TIME, subscribing).await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::of)
+        timeout(CONNECT_TIME, subscribing)
+            .await
+            .map_err(|_| LinkError::TimedOut)?
+            .map_err(|error| LinkError::of(&error))
     }
 
     /// Keeps the link up, for ever. Calls `report` after an attempt to connect whose result, success or failure, differs from the
@@ -192,9 +203,9 @@ impl Link {
     /// Connects, and waits for the answer to a `PING`.
     async fn connect(&self) -> Result<Connection, LinkError> {
         let connecting = timeout(CONNECT_TIME, self.server.connect());
-        let mut connection = connecting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+        let mut connection = connecting.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::failed)?;
         let pinging = timeout(self.ping_time, connection.ping());
-        pinging.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+        pinging.await.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::failed)?;
         Ok(connection)
     }
 

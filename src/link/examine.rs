@@ -8,7 +8,6 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind, RedisError};
 use tokio::time::timeout;
 
 use super::{LinkError, Server, server::Connection};
@@ -34,7 +33,7 @@ pub async fn examine(server: &Server) -> Vec<Diagnosis> {
         let began = Instant::now();
         match timeout(STEP_TIME, connection.ping()).await {
             Ok(Ok(())) => took = took.min(began.elapsed()),
-            Ok(Err(error)) => return vec![unreachable(&LinkError::Failed(error), server)],
+            Ok(Err(error)) => return vec![unreachable(&LinkError::failed(error), server)],
             Err(_) => return vec![unreachable(&LinkError::TimedOut, server)],
         }
     }
@@ -47,9 +46,9 @@ pub async fn examine(server: &Server) -> Vec<Diagnosis> {
 /// Connects, and waits for the answer to a `PING`.
 async fn connect(server: &Server) -> Result<Connection, LinkError> {
     let connecting = timeout(STEP_TIME, server.connect()).await;
-    let mut connection = connecting.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+    let mut connection = connecting.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::failed)?;
     let pinged = timeout(STEP_TIME, connection.ping()).await;
-    pinged.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+    pinged.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::failed)?;
     Ok(connection)
 }
 
@@ -66,11 +65,8 @@ fn reached(addresses: &str, took: Duration) -> Diagnosis {
 /// The finding that the server cannot be used at all.
 fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
     let addresses = server.addresses();
-    let is_login = |error: &RedisError| {
-        error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-    };
     match error {
-        LinkError::Failed(error) | LinkError::Refused(error) if is_login(error) => Diagnosis::wrong(
+        LinkError::Failed(error) | LinkError::Refused(error) if error.is_login() => Diagnosis::wrong(
             Subject::Redis,
             format!("{addresses} does not let permcached in: the user or the password is wrong, or missing"),
             "REDIS_URL='redis://USER:PASSWORD@HOST:6379', percent-encoded, or REDIS_PASSWORD beside REDIS_HOST; \

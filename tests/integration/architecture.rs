@@ -53,7 +53,7 @@ struct Fence {
     within: &'static [(&'static str, &'static str)],
 }
 
-const FENCES: [Fence; 8] = [
+const FENCES: [Fence; 10] = [
     Fence {
         names: &[
             "tonic",
@@ -79,6 +79,14 @@ const FENCES: [Fence; 8] = [
     Fence { names: &["axum", "hyper", "http", "http_body", "tower"], within: &[("transport", "serves gRPC and HTTP")] },
     Fence { names: &["mongodb"], within: &[("source::mongodb", "reads documents and the change stream")] },
     Fence {
+        names: &["mongodb::error"],
+        within: &[
+            ("source::mongodb::error", "shows kinds in place of the driver's errors, which quote whole documents"),
+            ("source::mongodb::connect", "tells why no server can be reached, by the kind"),
+            ("source::mongodb::client", "looks at the kind only, and returns the error to `command`"),
+        ],
+    },
+    Fence {
         names: &["bson"],
         within: &[
             ("schema", "compiles conditions, which are MongoDB's queries"),
@@ -98,6 +106,10 @@ const FENCES: [Fence; 8] = [
             ("bus::redis", "sends change batches and hints over it"),
             ("feed::lease", "keeps the leader's lease there"),
         ],
+    },
+    Fence {
+        names: &["redis::RedisError"],
+        within: &[("link", "shows kinds in place of the client's errors, which quote replies and commands")],
     },
     Fence {
         names: &[

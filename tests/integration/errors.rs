@@ -9,7 +9,7 @@ use permcached::{
     app::AppError,
     check::CheckError,
     diagnosis::error_chain,
-    link::LinkError,
+    link::{ClientError, LinkError},
     source::{
         SourceError,
         documents::DocumentsError,
@@ -28,10 +28,6 @@ fn find() -> SourceError {
     SourceError::Find { collection: "files".to_owned(), source: Arc::new(cause()) }
 }
 
-fn redis_error() -> redis::RedisError {
-    redis::RedisError::from(cause())
-}
-
 #[test]
 fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
     let address = "127.0.0.1:1".parse().unwrap();
@@ -41,8 +37,6 @@ fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
         Box::new(SourceError::Probe(Arc::new(cause()))),
         Box::new(find()),
         Box::new(CheckError::Unavailable(find())),
-        Box::new(LinkError::Refused(redis_error())),
-        Box::new(LinkError::Failed(redis_error())),
         Box::new(DocumentsError::Read { path: path(), source: cause() }),
         Box::new(AppError::ReadSchema { path: path(), source: cause() }),
         Box::new(AppError::Bind { address, source: cause() }),
@@ -55,11 +49,16 @@ fn no_error_repeats_its_source_and_the_chain_shows_it_once() {
         let chain = error_chain(&*error).to_string();
         assert!(!error.to_string().contains(CAUSE) && chain.matches(CAUSE).count() == 1, "{chain}");
     }
-    // What the driver says is never a source: only its kind is.
+    // What the drivers say is never a source: only its kind is.
     let driver = DriverError::from(mongodb::error::Error::from(cause()));
     let error = ConnectError::Unreachable(driver.clone());
     assert_eq!(error_chain(&error).to_string(), format!("{error}: {driver}"));
     assert!(!driver.to_string().contains(CAUSE), "{driver}");
+    let client = ClientError::from(redis::RedisError::from(cause()));
+    for error in [LinkError::Refused(client.clone()), LinkError::Failed(client.clone())] {
+        assert_eq!(error_chain(&error).to_string(), format!("{error}: {client}"));
+        assert!(!format!("{error:?}{client}").contains(CAUSE), "{error:?}");
+    }
 }
 
 /// For errors that a test cannot make.

@@ -46,13 +46,13 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
     for (what, command) in commands {
         match timeout(STEP_TIME, connection.query::<Value>(&command)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => sort(what, LinkError::of(error)),
+            Ok(Err(error)) => sort(what, LinkError::of(&error)),
             Err(_) => sort(what, LinkError::TimedOut),
         }
     }
     match timeout(STEP_TIME, server.subscribe(&[&name])).await {
         Ok(Ok(_subscription)) => {}
-        Ok(Err(error)) => sort("SUBSCRIBE", LinkError::of(error)),
+        Ok(Err(error)) => sort("SUBSCRIBE", LinkError::of(&error)),
         Err(_) => sort("SUBSCRIBE", LinkError::TimedOut),
     }
     let is_fine = lacking.is_empty() && full.is_empty() && others.is_empty();

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::{STEP_TIME, commands};
 use crate::{
-    diagnosis::{Diagnosis, Subject, error_chain},
-    link::{Server, server::Connection},
+    diagnosis::{Diagnosis, Subject},
+    link::{ClientError, Server, server::Connection},
 };
 
 /// The first version whose scripts can declare flags.
@@ -21,7 +21,7 @@ pub(super) async fn examine(connection: &mut Connection, server: &Server, diagno
     let info = match info {
         Ok(Ok(info)) => info,
         Ok(Err(error)) => {
-            let message = format!("it does not answer INFO, so no facts are kept there: {}", error_chain(&error));
+            let message = format!("it does not answer INFO, so no facts are kept there: {}", ClientError::from(error));
             diagnoses.push(Diagnosis::wrong(Subject::Redis, message, commands::grant(server.user())));
             return;
         }

@@ -2,6 +2,8 @@
 //!
 //! Makes no facts: `documents` does that.
 
+mod unrepeated;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
@@ -12,6 +14,7 @@ use std::{
 
 use bson::Document;
 use tokio::sync::Mutex;
+use unrepeated::Unrepeated;
 
 use super::{Collections, DocumentsError};
 use crate::{fact::DocumentId, schema::Schema};
@@ -179,10 +182,13 @@ fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<
 }
 
 fn read_line(text: &str) -> Result<Document, String> {
-    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| {
+    let wrong = |error| {
         let hint = if text.trim_start().starts_with('[') { "; export without --jsonArray" } else { "" };
         format!("not a document in Extended JSON: {error}{hint}")
-    })?;
+    };
+    let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(wrong)?;
+    // The map has kept one value of each name.
+    let _unrepeated: Unrepeated = serde_json::from_str(text).map_err(wrong)?;
     let document = Document::try_from(json).map_err(|error| format!("not a document in Extended JSON: {error}"))?;
     if document.contains_key("_id") { Ok(document) } else { Err("the document has no _id".to_owned()) }
 }

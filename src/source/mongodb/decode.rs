@@ -269,3 +269,107 @@ fn alone(kind: u8, value: &[u8]) -> Option<RawDocumentBuf> {
     let bytes = [&length.to_le_bytes(), [kind, 0].as_slice(), value, &[0]].concat();
     RawDocumentBuf::from_bytes(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::{Binary, Decimal128, JavaScriptCodeWithScope, Regex, Timestamp, oid::ObjectId, spec::BinarySubtype};
+    use proptest::{
+        collection::{btree_map, vec},
+        prelude::*,
+    };
+
+    use super::*;
+
+    fn names() -> impl Strategy<Value = String> {
+        "[a-c$.é]{0,3}"
+    }
+
+    fn values() -> impl Strategy<Value = Bson> {
+        let leaf = prop_oneof![
+            any::<f64>().prop_map(Bson::Double),
+            any::<i32>().prop_map(Bson::Int32),
+            any::<i64>().prop_map(Bson::Int64),
+            any::<bool>().prop_map(Bson::Boolean),
+            any::<String>().prop_map(Bson::String),
+            any::<String>().prop_map(Bson::Symbol),
+            any::<String>().prop_map(Bson::JavaScriptCode),
+            any::<[u8; 12]>().prop_map(|id| Bson::ObjectId(ObjectId::from_bytes(id))),
+            any::<[u8; 16]>().prop_map(|bytes| Bson::Decimal128(Decimal128::from_bytes(bytes))),
+            any::<i64>().prop_map(|millis| Bson::DateTime(bson::DateTime::from_millis(millis))),
+            any::<(u32, u32)>().prop_map(|(time, increment)| Bson::Timestamp(Timestamp { time, increment })),
+            vec(any::<u8>(), 0..9).prop_map(|bytes| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes })),
+            ("[a-z]{0,3}", "[imsx]{0,1}").prop_map(|(pattern, options)| {
+                let (pattern, options) = (pattern.try_into().unwrap(), options.try_into().unwrap());
+                Bson::RegularExpression(Regex { pattern, options })
+            }),
+            prop_oneof![Just(Bson::Null), Just(Bson::Undefined), Just(Bson::MinKey), Just(Bson::MaxKey)],
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..5).prop_map(Bson::Array),
+                btree_map(names(), inner.clone(), 0..5).prop_map(|fields| Bson::Document(fields.into_iter().collect())),
+                btree_map(names(), inner, 0..3).prop_map(|fields| {
+                    let scope = fields.into_iter().collect();
+                    Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code: "f".to_owned(), scope })
+                }),
+            ]
+        })
+    }
+
+    fn documents() -> impl Strategy<Value = Document> {
+        btree_map(names(), values(), 0..6).prop_map(|fields| fields.into_iter().collect())
+    }
+
+    /// As bytes, so that NaN is equal to itself.
+    fn encoded(document: &Document) -> Vec<u8> {
+        RawDocumentBuf::try_from(document).unwrap().into_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_without_anything_wrong_is_decoded_as_the_library_does(document in documents()) {
+            let raw = RawDocumentBuf::try_from(&document).unwrap();
+            let decoded = Decoded::of(&raw);
+            prop_assert_eq!(encoded(&decoded.document), raw.as_bytes());
+            prop_assert_eq!(&decoded.unreadable_field, &None);
+            prop_assert_eq!(encoded(decoded.as_matched()), raw.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_break_the_decoding_and_what_the_library_decodes_has_the_same_values(
+            document in documents(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let mut bytes = encoded(&document);
+            let inner = 4..bytes.len() - 1;
+            for (place, byte) in changes.into_iter().filter(|_| !inner.is_empty()) {
+                bytes[inner.start + place.index(inner.len())] = byte;
+            }
+            let raw = RawDocumentBuf::from_bytes(bytes).unwrap();
+            let decoded = Decoded::of(&raw);
+            if let Ok(document) = Document::try_from(raw) {
+                prop_assert!(decoded.has_unreadable() || encoded(&decoded.document) == encoded(&document));
+            }
+        }
+
+        #[test]
+        fn a_name_that_occurs_twice_has_no_value_and_mongod_compares_the_first(
+            document in documents(),
+            place in any::<prop::sample::Index>(),
+            second in values(),
+        ) {
+            prop_assume!(!document.is_empty());
+            let name = document.keys().nth(place.index(document.len())).unwrap();
+            let mut bytes = encoded(&document);
+            bytes.pop();
+            let more = Document::from_iter([(name.clone(), second)]);
+            bytes.extend_from_slice(&encoded(&more)[4..]);
+            let length = i32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            let decoded = Decoded::of(&RawDocumentBuf::from_bytes(bytes).unwrap());
+            prop_assert_eq!(decoded.document.get(name), Some(&unreadable()));
+            prop_assert_eq!(decoded.unreadable_field.as_ref(), Some(name));
+            prop_assert_eq!(encoded(decoded.as_matched()), encoded(&document));
+        }
+    }
+}

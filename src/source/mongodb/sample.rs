@@ -26,9 +26,9 @@ impl MongoDb {
     /// [`SourceError::Find`].
     pub async fn sample(&self, lookup: LookupId, count: usize, random: &mut Rng) -> Result<Vec<Id>, SourceError> {
         let lookup = self.schema.lookup(lookup);
-        let failed = |error: mongodb::error::Error| SourceError::Find {
+        let failed = |error: DriverError| SourceError::Find {
             collection: lookup.collection.to_string(),
-            source: Arc::new(DriverError::from(error)),
+            source: Arc::new(error),
         };
         let mut keys_only = doc! { lookup.by.as_str(): 1 };
         if !lookup.is_by_id() {
@@ -37,10 +37,10 @@ impl MongoDb {
         let collection = self.client.database().collection::<RawDocumentBuf>(&lookup.collection);
         let find =
             collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
-        let mut documents = find.selection_criteria(primary()).await.map_err(failed)?;
+        let mut documents = find.selection_criteria(primary()).await.map_err(|error| failed(error.into()))?;
         // Reservoir sampling: the n-th key is kept with a probability of count / n.
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());
-        while let Some(document) = documents.try_next().await.map_err(failed)? {
+        while let Some(document) = documents.try_next().await.map_err(|error| failed(error.into()))? {
             let mut keys = Vec::new();
             document_keys(&lookup.by, Decoded::of(&document).as_matched(), &mut |key| keys.push(key));
             for key in keys {

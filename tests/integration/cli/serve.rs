@@ -125,6 +125,8 @@ fn every_invalid_line_of_the_documents_is_named() {
     rewrite("files.jsonl", |lines| {
         lines[2] = "{\"_id\": oops}".to_owned();
         lines[4] = "[]".to_owned();
+        // Which of the two counts is not defined: none does.
+        lines[1] = lines[1].replacen('{', "{\"gone\": {\"by\": 1, \"by\": 2}, ", 1);
     });
     rewrite("shares.jsonl", |lines| lines.insert(3, lines[0].clone()));
     rewrite("users.jsonl", |lines| lines[1] = "{\"email\": \"nobody\"}".to_owned());
@@ -134,6 +136,7 @@ fn every_invalid_line_of_the_documents_is_named() {
     let ended = run(&["serve", "--documents", documents, "--schema", SCHEMA, "--port", "0"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{ended:?}");
     for (place, words) in [
+        (format!("{}:2: ", file("files.jsonl")), "the field `by` occurs twice in the same object"),
         (format!("{}:3: ", file("files.jsonl")), "not a document in Extended JSON"),
         (format!("{}:5: ", file("files.jsonl")), "export without --jsonArray"),
         (format!("{}:4: ", file("shares.jsonl")), "another document has the same _id 54a4e0000000000000000001"),
