@@ -5,7 +5,7 @@
 use std::{
     io::{self, Read as _, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -141,6 +141,16 @@ fn the_variable_sets_the_share_of_logged_decisions() {
     assert_eq!(serving.logged("decided")["decision"], "allowed");
 }
 
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ended_before = self.0.kill();
+        let _ended_before = self.0.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
     let port = free_port().unwrap();
@@ -150,7 +160,8 @@ async fn a_log_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
     // Each call makes the libraries log a lot, so that the pipe is soon full.
     let variables = [("AUTH_TOKENS", "tests:a-token-of-the-tests"), ("RUST_LOG", "trace")];
     let piped = || Stdio::piped();
-    let mut process = command(&arguments, &variables).stdout(piped()).stderr(piped()).spawn().unwrap();
+    let mut process = Killed(command(&arguments, &variables).stdout(piped()).stderr(piped()).spawn().unwrap());
+    let process = &mut process.0;
     let started = Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(started.elapsed() < PATIENCE, "the port opens although nobody reads the log");
@@ -163,17 +174,19 @@ async fn a_log_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
     };
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     let mut permissions = PermissionServiceClient::new(channel);
-    while dropped().await < 1_000.0 {
-        assert!(started.elapsed() < PATIENCE, "lines are dropped");
-        for token in ["a-token-of-nobody", "a-token-of-the-tests"] {
-            let mut request = Request::new(CheckRequest::default());
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-            let refused = permissions.check(request).await.unwrap_err().code();
-            let expected = if token.ends_with("tests") { Code::InvalidArgument } else { Code::Unauthenticated };
-            assert_eq!(refused, expected);
+    let fill = async {
+        while dropped().await < 1_000.0 {
+            for token in ["a-token-of-nobody", "a-token-of-the-tests"] {
+                let mut request = Request::new(CheckRequest::default());
+                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                let refused = permissions.check(request).await.unwrap_err().code();
+                let expected = if token.ends_with("tests") { Code::InvalidArgument } else { Code::Unauthenticated };
+                assert_eq!(refused, expected);
+            }
+            assert_eq!(http(address, "/healthz").await.status, 200);
         }
-        assert_eq!(http(address, "/healthz").await.status, 200);
-    }
+    };
+    tokio::time::timeout(PATIENCE, fill).await.expect("calls and probes are answered, and lines are dropped");
     let sent = Command::new("kill").args(["-s", "TERM", &process.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let ended = Instant::now();
@@ -181,10 +194,7 @@ async fn a_log_that_nobody_reads_stops_neither_calls_nor_probes_nor_the_end() {
         if let Some(status) = process.try_wait().unwrap() {
             break status;
         }
-        if ended.elapsed() > PATIENCE {
-            let _ended = process.kill();
-            panic!("the process ends although nobody reads the log");
-        }
+        assert!(ended.elapsed() < PATIENCE, "the process ends although nobody reads the log");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(status.success(), "{status}");
