@@ -135,7 +135,7 @@ impl Counting<'_> {
         }
         while !message.is_empty() {
             let tag = varint(&mut message)?;
-            let (number, wire_type) = (tag >> 3, tag & 7);
+            let (number, encoding) = (tag >> 3, tag & 7);
             if number == 0 || u32::try_from(tag).is_err() {
                 return Err(Refused::Malformed);
             }
@@ -146,7 +146,7 @@ impl Counting<'_> {
                 let message = "is one field too many in this request: send no field twice, and no unknown fields";
                 return Err(Refused::TooMany(Violation::new(name, message)));
             }
-            let value = match wire_type {
+            let value = match encoding {
                 0 => {
                     varint(&mut message)?;
                     &[]
@@ -162,13 +162,13 @@ impl Counting<'_> {
             let Some(field) = field else { continue };
             if field.is_repeated {
                 // Packed numbers are one field with at most as many items as bytes.
-                self.counted.items += if field.message.is_none() && wire_type == 2 { value.len().max(1) } else { 1 };
+                self.counted.items += if field.message.is_none() && encoding == 2 { value.len().max(1) } else { 1 };
                 if self.counted.items > ITEMS_MAX {
                     let message = "has too many items: a request has 10,000 at most";
                     return Err(Refused::TooMany(Violation::new(&field.name, message)));
                 }
             }
-            if let (2, Some(inner)) = (wire_type, field.message.and_then(|place| self.messages.all.get(place))) {
+            if let (2, Some(inner)) = (encoding, field.message.and_then(|place| self.messages.all.get(place))) {
                 self.add_all(inner, value, depth + 1)?;
             }
         }

@@ -56,10 +56,10 @@ const SMALL_ITEMS_AT_ONCE_MAX: usize = 256;
 const FIELDS_PER_ITEM: usize = 16;
 
 /// The most bytes of large requests and of their unread responses, in all.
-const ROOM_BYTES: usize = 16 * 1_024 * 1_024;
+const BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 /// The most of them that belong to one caller.
-const CALLER_ROOM_BYTES: usize = 8 * 1_024 * 1_024;
+const CALLER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// The pieces in which a large response is passed to the connection.
 const PIECE_BYTES: usize = 16 * 1_024;
@@ -92,8 +92,8 @@ impl Intake {
     /// If the workers cannot be started.
     pub(super) fn start(callers: &Callers, limits: Limits) -> std::io::Result<Self> {
         let names: Vec<Arc<str>> = callers.names().cloned().collect();
-        let budget = ByteBudget::new(ROOM_BYTES);
-        let caller_budgets = names.iter().map(|name| (Arc::clone(name), budget.part(CALLER_ROOM_BYTES))).collect();
+        let budget = ByteBudget::new(BYTES_MAX);
+        let caller_budgets = names.iter().map(|name| (Arc::clone(name), budget.part(CALLER_BYTES_MAX))).collect();
         let workers = Workers::start(&names)?;
         let (messages, small_items) = (Messages::of_api(), AtomicUsize::new(0));
         let message_bytes_max = limits.message_bytes_max;
@@ -146,7 +146,7 @@ impl Shared {
         }
         let taken = match taken {
             Some(taken) => taken,
-            None => budget.take(0).ok_or_else(status::no_room)?,
+            None => budget.take(0).ok_or_else(status::over_budget)?,
         };
         let turn = self.workers.turn(caller.as_deref());
         let turn = timeout_at(deadline.instant(), turn).await.map_err(late)?;
@@ -216,7 +216,7 @@ async fn receive(body: Body, budget: &ByteBudget, bytes_max: usize) -> Result<Re
                 return Err(Status::out_of_range(format!("the request has {length} bytes: {bytes_max} are the most")));
             }
             if length > FREE_BYTES_MAX {
-                taken = Some(budget.take(length).ok_or_else(status::no_room)?);
+                taken = Some(budget.take(length).ok_or_else(status::over_budget)?);
             }
             joined.reserve_exact((PREFIX_BYTES + length).saturating_sub(arrived_bytes));
             whole = Some(PREFIX_BYTES + length);

@@ -57,7 +57,7 @@ pub(super) fn overloaded() -> Status {
 }
 
 /// `RESOURCE_EXHAUSTED`: the requests under way and the responses that wait to be read have too many bytes.
-pub(super) fn no_room() -> Status {
+pub(super) fn over_budget() -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
     let message = "too many bytes at once: send fewer large requests at a time, and read their responses";
     Status::with_error_details(Code::ResourceExhausted, message, details)

@@ -198,7 +198,7 @@ async fn a_large_batch_has_the_answers_of_single_checks() {
 }
 
 #[tokio::test]
-async fn a_caller_without_room_is_refused_before_its_message_arrives_and_others_are_served() {
+async fn a_caller_over_its_byte_budget_is_refused_before_its_message_arrives_and_others_are_served() {
     let service = of_two_callers().await;
     let raw = Raw::connect(service.address).await;
     // The service knows from the prefix how much room a message needs. These two take all that one caller may have.
@@ -240,7 +240,7 @@ async fn a_caller_without_room_is_refused_before_its_message_arrives_and_others_
 }
 
 #[tokio::test]
-async fn responses_that_nobody_reads_keep_their_room() {
+async fn responses_that_nobody_reads_stay_in_the_byte_budget() {
     let service = of_two_callers().await;
     let message = batch(vec![question(ALICE, "write", ROADMAP); 10_000]).encode_to_vec();
     let mut unread = Vec::new();
