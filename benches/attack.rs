@@ -88,7 +88,7 @@ impl Outcome {
     }
 
     fn is_within_limits(&self) -> bool {
-        self.ratio() <= RATIO_MAX && self.peak <= MEMORY_MAX && self.attacked.errors == 0
+        self.ratio() <= RATIO_MAX && self.peak <= MEMORY_MAX && self.quiet.errors + self.attacked.errors == 0
     }
 
     fn print(&self, name: &str) {
@@ -105,6 +105,11 @@ impl Outcome {
             if self.is_within_limits() { "held" } else { "FAILED" },
             self.answers,
         );
+        for (when, latencies) in [("before", &self.quiet), ("under", &self.attacked)] {
+            if latencies.errors > 0 {
+                println!("    {when} the attack, {} checks had no answer: {}", latencies.errors, latencies.instead);
+            }
+        }
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) const INVALIDATE: &str = "permcached.v1.InvalidationService/Invalidat
 pub(crate) async fn connect(address: SocketAddr) -> io::Result<SendRequest<Bytes>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (client, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+    // By default this client breaks off a connection on which 130 small responses wait to be read, as they do when the machine
+    // is busy.
+    let handshake = h2::client::Builder::new().data_frame_budget(64 * 1_024 * 1_024).handshake(stream);
+    let (client, connection) = handshake.await.map_err(io::Error::other)?;
     tokio::spawn(connection);
     Ok(client)
 }

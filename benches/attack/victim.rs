@@ -12,6 +12,7 @@ use h2::client::SendRequest;
 use tokio::runtime::Runtime;
 
 use super::{
+    aim::Aim,
     client::{CHECK, VICTIM_SECRET, call, connect, request},
     messages,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Latencies {
     pub(crate) p99: f64,
     /// How many checks had no right answer.
     pub(crate) errors: usize,
+    /// What they had instead.
+    pub(crate) instead: String,
 }
 
 /// The honest caller.
@@ -48,6 +51,7 @@ impl Victim {
     pub(crate) fn ask_for(&self, time: Duration) -> Latencies {
         let message = messages::grpc(&messages::check());
         let latencies = Arc::new(Mutex::new(Vec::new()));
+        let instead = Aim::new(self.address, self.address);
         let began = Instant::now();
         let mut sent = 0;
         loop {
@@ -59,10 +63,12 @@ impl Victim {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let request = request(self.address, CHECK, VICTIM_SECRET);
             let (client, message, latencies) = (self.client.clone(), message.clone(), Arc::clone(&latencies));
+            let instead = instead.clone();
             self.runtime.spawn(async move {
-                let answered = call(&client, request, message).await;
-                if answered.is_ok_and(|answer| answer.is_ok()) {
-                    latencies.lock().expect("nobody panics").push(due.elapsed());
+                match call(&client, request, message).await {
+                    Ok(Ok(())) => latencies.lock().expect("nobody panics").push(due.elapsed()),
+                    Ok(Err(code)) => instead.count(&code),
+                    Err(error) => instead.count(&error.to_string()),
                 }
             });
             sent += 1;
@@ -78,6 +84,6 @@ impl Victim {
         latencies.resize(sent, PATIENCE);
         latencies.sort_unstable();
         let p99 = latencies.get(sent * 99 / 100).expect("checks were sent");
-        Latencies { p99: p99.as_secs_f64() * 1_000.0, errors }
+        Latencies { p99: p99.as_secs_f64() * 1_000.0, errors, instead: instead.summary() }
     }
 }
