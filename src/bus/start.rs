@@ -11,13 +11,19 @@ use super::{
 };
 use crate::{
     diagnosis::error_chain,
-    freshness::{LocalTime, Moment},
+    freshness::{ChangeBatch, LocalTime, Moment},
     source::{Deadline, Prober, SourceError},
 };
 
 /// How many seconds the end of the log may be behind the watermark. If it is further behind, a new leader does not publish
 /// the changes in between again.
 const REPUBLISHED_MAX: u32 = 60;
+
+/// Whether a chain ends no more than a minute before this moment. A leader publishes several times a second, so a log that ends
+/// earlier is not continued. Whoever can write to Redis may have put it back, from before a backup was restored.
+fn is_recent(chain: &[ChangeBatch], now: Moment) -> bool {
+    chain.last().is_some_and(|last| now.seconds_after(last.to) <= REPUBLISHED_MAX)
+}
 
 impl Bus {
     /// Raises the floor and the watermark to a moment before which nothing is known.
@@ -44,7 +50,9 @@ impl Bus {
         let now = prober.probe_since(LocalTime::now(), deadline).await?.moment;
         let epoch = self.freshness.epoch();
         match chain.first() {
-            Some(first) if chain.iter().all(|batch| latest_moment(batch) <= now) => self.begin_at(first.from),
+            Some(first) if is_recent(&chain, now) && chain.iter().all(|batch| latest_moment(batch) <= now) => {
+                self.begin_at(first.from);
+            }
             _ => {
                 chain.clear();
                 self.begin_at(now);

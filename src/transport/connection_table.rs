@@ -14,6 +14,10 @@ use crate::telemetry::RateLimitedLog;
 /// How many places known clients leave to others, such as probes, at most. It is a quarter of the places where there are few.
 const RESERVE_MAX: usize = 16;
 
+/// How many places clients of whom nothing is known may take at most. The server keeps up to 256 small answers for each that
+/// does not take them, some 2 KB each, so this bounds that memory to some 64 MB.
+const UNKNOWN_MAX: usize = 128;
+
 /// How many connections are compared to find the one that gives way.
 const COMPARED_MAX: usize = 1_024;
 
@@ -44,7 +48,7 @@ impl ConnectionTable {
 
     /// How many of the places may be taken by clients of whom nothing is known.
     fn unknown_max(&self) -> usize {
-        self.connections_max.div_ceil(2)
+        self.connections_max.div_ceil(2).min(UNKNOWN_MAX)
     }
 
     /// Adds a connection, and closes another one if there is no place. Returns none if no other connection may be closed:
@@ -131,6 +135,13 @@ mod tests {
 
     fn closed(entries: &[Entry]) -> Vec<bool> {
         entries.iter().map(is_closed).collect()
+    }
+
+    #[test]
+    fn clients_of_whom_nothing_is_known_take_no_more_than_their_places() {
+        let table = ConnectionTable::new(1_024);
+        let _entries: Vec<_> = (0..300).filter_map(|_| table.add()).collect();
+        assert_eq!(table.state().unknown.len(), UNKNOWN_MAX);
     }
 
     #[test]

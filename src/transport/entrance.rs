@@ -57,7 +57,7 @@ impl Entrance {
             Kind::Call => {
                 let response = (self.calls)().call(request.map(Body::new)).await?;
                 // It is noted once for each connection.
-                if status::is_of_a_caller(response.headers()) && connection.set_known() && !table.promote(&connection) {
+                if status::is_of_a_caller(&response) && connection.set_known() && !table.promote(&connection) {
                     connection.retire();
                 }
                 response

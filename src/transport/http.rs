@@ -63,9 +63,11 @@ impl Page {
     }
 }
 
-/// Whether a request is a gRPC call rather than plain HTTP.
+/// Whether a request is a gRPC call rather than plain HTTP. Upper and lower case mean the same in a content type.
 pub(super) fn is_call<B>(request: &Request<B>) -> bool {
-    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    const GRPC: &[u8] = b"application/grpc";
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..GRPC.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
 }
 
 /// The tokens of which one is required for `/metrics`.
@@ -289,6 +291,14 @@ mod tests {
             for origin in ["http://localhost:2", "http://evil.example", "null", "", "localhost:1", "file://"] {
                 assert_eq!(status(is_local, get("localhost:1").header(ORIGIN, origin)), Some(403), "{origin}");
             }
+        }
+    }
+
+    #[test]
+    fn every_request_with_a_content_type_of_grpc_is_a_call_in_whatever_case() {
+        for (kind, is) in [("application/grpc", true), ("Application/GRPC+proto", true), ("text/plain", false)] {
+            let request = Request::builder().header(CONTENT_TYPE, kind).body(()).expect("a request");
+            assert_eq!(is_call(&request), is, "{kind}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{Response, StatusCode};
 use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
@@ -80,10 +80,13 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
     }
 }
 
-/// Whether a response with these headers is one to a caller who may call: the answer of a handler, and not a refusal of its
-/// token, of its method or for lack of capacity.
-pub(super) fn is_of_a_caller(headers: &HeaderMap) -> bool {
-    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+/// Whether a response is one to a caller who may call: the answer of a handler, and not a refusal of its token, of its method
+/// or for lack of capacity. A response of plain HTTP other than 200 is never one.
+pub(super) fn is_of_a_caller<B>(response: &Response<B>) -> bool {
+    if response.status() != StatusCode::OK {
+        return false;
+    }
+    let code = response.headers().get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     !matches!(
         code,
         Some(

@@ -24,11 +24,12 @@ use tokio_util::task::AbortOnDropHandle;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
-/// How many requests of one caller are worked at, for each thread. A second one goes on while the first waits for facts.
-const CALLER_REQUESTS_PER_THREAD: usize = 2;
+/// How many requests of one caller are worked at, for each thread. Most of them may wait for facts at the same time; those
+/// that do not take turns, because work yields.
+const CALLER_REQUESTS_PER_THREAD: usize = 16;
 
 /// How many requests are worked at, for each thread.
-const REQUESTS_PER_THREAD: usize = 4;
+const REQUESTS_PER_THREAD: usize = 64;
 
 /// The threads. They end when this is dropped.
 #[derive(Debug)]

@@ -55,9 +55,13 @@ impl Decoded {
         let mut decoded = Self::of(raw);
         // With `_id`, which is always returned, and `NO_FIELD`.
         let projected = fields.iter().filter(|field| ***field != *ID).count() + 2;
-        let mut found = 0;
-        elements(raw, &mut |_| found += 1);
-        if found >= projected {
+        let (mut found, mut is_broken) = (0, false);
+        elements(raw, &mut |element| {
+            found += 1;
+            is_broken |= matches!(element, Element::Broken);
+        });
+        // What stands behind an element without an end cannot be seen.
+        if is_broken || found >= projected {
             for field in fields.iter().filter(|field| ***field != *ID) {
                 decoded.document.insert(&**field, unreadable());
             }
