@@ -26,6 +26,8 @@ mod attacks;
 mod client;
 #[path = "attack/messages.rs"]
 mod messages;
+#[path = "attack/open.rs"]
+mod open;
 #[path = "attack/server.rs"]
 mod server;
 #[path = "attack/victim.rs"]

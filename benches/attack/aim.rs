@@ -12,7 +12,6 @@ pub(crate) struct Aim {
     /// The port.
     pub(crate) address: SocketAddr,
     /// The probe port.
-    #[expect(dead_code, reason = "for attacks on probes")]
     pub(crate) probes: SocketAddr,
     answers: Arc<Mutex<BTreeMap<String, u64>>>,
 }

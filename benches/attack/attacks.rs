@@ -6,6 +6,7 @@ use super::{
     aim::Aim,
     client::{ADMIN_SECRET, ATTACKER_SECRET, BATCH_CHECK, CHECK, EXPLAIN, Flood, INVALIDATE, LIST_PERMISSIONS},
     messages::{LARGEST, bad_batch, bad_invalidation, batch, check, empty_questions, grpc, list, prefixed},
+    open::{self, Opened},
 };
 
 /// An attack that runs until it is dropped.
@@ -49,6 +50,51 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("10,000 bad resources as admin, 8 connections", |aim| {
         admin(aim, INVALIDATE, grpc(&bad_invalidation(10_000)))
     }),
+    attack("health streams without a token, 17 connections", |aim| {
+        Box::pin(
+            Opened { path: open::HEALTH_WATCH, body: Some(open::EMPTY), is_whole: true, connections: 17, streams: 1_024 }
+                .run(aim),
+        )
+    }),
+    attack("health streams without a token, 600 connections", |aim| {
+        Box::pin(
+            Opened { path: open::HEALTH_WATCH, body: Some(open::EMPTY), is_whole: true, connections: 600, streams: 8 }
+                .run(aim),
+        )
+    }),
+    attack("unread reflection without a token, 17 connections", |aim| {
+        Box::pin(
+            Opened {
+                path: open::REFLECTION,
+                body: Some(open::LARGE_FILE),
+                is_whole: false,
+                connections: 17,
+                streams: 1_024,
+            }
+            .run(aim),
+        )
+    }),
+    attack("health without bodies, 8 connections", |aim| {
+        Box::pin(Opened { path: open::HEALTH_CHECK, body: None, is_whole: false, connections: 8, streams: 130 }.run(aim))
+    }),
+    attack("health that nobody takes, 100 connections", |aim| {
+        Box::pin(
+            Opened { path: open::HEALTH_CHECK, body: Some(open::EMPTY), is_whole: true, connections: 100, streams: 256 }
+                .run(aim),
+        )
+    }),
+    attack("60 headers without a token, 8 connections", |aim| Box::pin(open::headers(aim, open::HEALTH_CHECK, 60, 8))),
+    attack("200 headers without a token, 8 connections", |aim| {
+        Box::pin(open::headers(aim, open::HEALTH_CHECK, 200, 8))
+    }),
+    attack("200 headers to Check without a token, 8 connections", |aim| {
+        Box::pin(open::headers(aim, open::CHECK, 200, 8))
+    }),
+    attack("280 headers without a token, 8 connections", |aim| {
+        Box::pin(open::headers(aim, open::HEALTH_CHECK, 280, 8))
+    }),
+    attack("metrics without a token, 8 connections", |aim| Box::pin(open::page(aim, "/metrics", 8))),
+    attack("2,000 idle connections", |aim| Box::pin(open::idle(aim, 2_000))),
     attack("4 MiB of empty resources as admin", |aim| admin(aim, INVALIDATE, prefixed(&empty_questions()))),
 ];
 

@@ -13,6 +13,7 @@ mod invalidation;
 mod large;
 mod limits;
 mod probes;
+mod process;
 mod random;
 mod reflection;
 mod tls;
