@@ -52,8 +52,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
     }),
     attack("health streams without a token, 17 connections", |aim| {
         Box::pin(
-            Opened { path: open::HEALTH_WATCH, body: Some(open::EMPTY), is_whole: true, connections: 17, streams: 1_024 }
-                .run(aim),
+            Opened {
+                path: open::HEALTH_WATCH,
+                body: Some(open::EMPTY),
+                is_whole: true,
+                connections: 17,
+                streams: 1_024,
+            }
+            .run(aim),
         )
     }),
     attack("health streams without a token, 600 connections", |aim| {
@@ -75,12 +81,20 @@ pub(crate) const ATTACKS: &[Attack] = &[
         )
     }),
     attack("health without bodies, 8 connections", |aim| {
-        Box::pin(Opened { path: open::HEALTH_CHECK, body: None, is_whole: false, connections: 8, streams: 130 }.run(aim))
+        Box::pin(
+            Opened { path: open::HEALTH_CHECK, body: None, is_whole: false, connections: 8, streams: 130 }.run(aim),
+        )
     }),
     attack("health that nobody takes, 100 connections", |aim| {
         Box::pin(
-            Opened { path: open::HEALTH_CHECK, body: Some(open::EMPTY), is_whole: true, connections: 100, streams: 256 }
-                .run(aim),
+            Opened {
+                path: open::HEALTH_CHECK,
+                body: Some(open::EMPTY),
+                is_whole: true,
+                connections: 100,
+                streams: 256,
+            }
+            .run(aim),
         )
     }),
     attack("60 headers without a token, 8 connections", |aim| Box::pin(open::headers(aim, open::HEALTH_CHECK, 60, 8))),

@@ -141,7 +141,7 @@ async fn probe(aim: &Aim) {
         for address in [aim.address, aim.probes] {
             for path in ["/healthz", "/readyz", "/metrics"] {
                 let is_answered = timeout(Duration::from_secs(1), get(address, path)).await == Ok(true);
-                aim.count(if is_answered { "probe answered" } else { "PROBE FAILED" });
+                aim.count(if is_answered { "probes answered" } else { "a probe failed" });
             }
         }
         sleep(Duration::from_millis(100)).await;

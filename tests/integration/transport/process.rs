@@ -100,12 +100,9 @@ async fn what_clients_without_a_token_can_take_is_bounded_and_does_not_add_up() 
     let before = server.memory();
     let mut after_first = None;
     for round in 0..3 {
-        for (path, body) in [
-            (HEALTH_WATCH, Some(EMPTY)),
-            (REFLECTION, Some(EMPTY)),
-            (HEALTH_CHECK, None),
-            (HEALTH_CHECK, Some(EMPTY)),
-        ] {
+        for (path, body) in
+            [(HEALTH_WATCH, Some(EMPTY)), (REFLECTION, Some(EMPTY)), (HEALTH_CHECK, None), (HEALTH_CHECK, Some(EMPTY))]
+        {
             let mut connections = Vec::new();
             for _ in 0..40 {
                 let raw = Raw::with_window(server.address, 0).await;
