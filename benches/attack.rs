@@ -74,7 +74,7 @@ const MEMORY_MAX: f64 = 1.3 * CACHE_BYTES + 64e6;
 /// The first argument of the attacker's process.
 const ATTACKER: &str = "attacker";
 
-/// What one attack did.
+/// The figures of one attack.
 struct Outcome {
     quiet: victim::Latencies,
     attacked: victim::Latencies,

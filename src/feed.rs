@@ -244,7 +244,6 @@ impl Feed {
         let followed = self.change_metrics.follow();
         let ended = self.publish_all(&mut *stream, span, epoch, patience).await;
         drop(followed);
-        stream.close().await;
         ended
     }
 

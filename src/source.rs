@@ -68,7 +68,7 @@ pub trait ChangeSource: Send + Sync {
     async fn open_stream(&self, from: Moment, patience: Duration) -> Result<Box<dyn ChangeStream>, StreamError>;
 }
 
-/// An open stream of changes.
+/// An open stream of changes. Dropping it closes it, without a wait.
 #[async_trait]
 pub trait ChangeStream: Send {
     /// Returns the next batch. The source answers regularly: without events, it returns an empty batch, whose token
@@ -77,9 +77,6 @@ pub trait ChangeStream: Send {
     /// # Errors
     /// [`StreamError`]. The stream is then of no further use.
     async fn next(&mut self, patience: Duration) -> Result<StreamBatch, StreamError>;
-
-    /// Closes the stream at the source. If that fails, the source closes the stream by itself later.
-    async fn close(self: Box<Self>);
 }
 
 /// What a change stream returns at once.

@@ -27,6 +27,7 @@ mod paced_io;
 mod permission;
 mod record;
 mod response_body;
+mod secret;
 mod server;
 mod status;
 mod tls;

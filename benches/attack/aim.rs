@@ -1,4 +1,4 @@
-//! What an attacker aims at, and how it was answered.
+//! The server that an attacker aims at, and how it answered.
 
 use std::{
     collections::BTreeMap,

@@ -16,7 +16,7 @@ type Running = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) run: fn(Aim) -> Running,
-    /// What the server's environment has besides the defaults.
+    /// The server's environment variables besides the defaults.
     pub(crate) environment: &'static [(&'static str, &'static str)],
 }
 

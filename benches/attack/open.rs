@@ -26,7 +26,7 @@ pub(crate) const LARGE_FILE: &[u8] = b"\x00\x00\x00\x00!\x22\x1fpermcached.v1.Pe
 /// An empty message, with its prefix.
 pub(crate) const EMPTY: &[u8] = &[0; 5];
 
-/// What is sent of each call.
+/// The part of each call that the attacker sends.
 #[derive(Clone, Copy)]
 pub(crate) struct Opened {
     pub(crate) path: &'static str,

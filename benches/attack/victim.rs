@@ -28,7 +28,7 @@ pub(crate) struct Latencies {
     pub(crate) p99: f64,
     /// How many checks had no right answer.
     pub(crate) errors: usize,
-    /// What they had instead.
+    /// The statuses and errors that they got instead.
     pub(crate) instead: String,
 }
 

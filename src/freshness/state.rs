@@ -127,14 +127,9 @@ impl Freshness {
     /// The last moment at which a fact may have changed, according to the marks of its key, documents and collection.
     fn mark_of(&self, fact: &Fact) -> Moment {
         let (lookup, id) = (fact.lookup(), fact.id());
-        let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
-            return Moment::from_count(u64::MAX);
-        };
-        let floor = self.collection_floor(collection);
-        if is_by_id {
-            return floor.max(self.marks.get(Target::DocumentById(collection, id)));
-        }
-        let key = floor.max(self.marks.get(Target::Key(lookup, id)));
+        let key = self.key_mark(lookup, id);
+        // A fact that is found by `_id` is of one document, whose mark is that of the key.
+        let Some((collection, false)) = self.lookups.get(lookup.index()).copied() else { return key };
         let documents = fact.documents_beside_key();
         if fact.is_over_limit() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
             return key.max(self.marks.get(Target::Collection(collection)));

@@ -1,5 +1,5 @@
 //! Who may call: services, each identified by a token and limited by a scope. One place decides for every method: a
-//! method that is not listed requires the scope `admin`. Health, reflection and HTTP require no token.
+//! method that is not listed requires the scope `admin`. Health, reflection and HTTP require no token, and do not come here.
 //!
 //! Does not know who a question's subject is, and believes the caller about it.
 
@@ -7,23 +7,18 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header::AUTHORIZATION},
+    http::{HeaderValue, header::AUTHORIZATION},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::{Code, Status, body::Body};
+use tonic::Status;
 
-use super::{http::is_call, limits::Limits, status};
+use super::{limits::Limits, secret::HashedSecret, status};
 use crate::telemetry::RateLimitedLog;
 
 /// The name of a caller who is not asked for a token.
 pub(super) const ANONYMOUS: &str = "anonymous";
-
-/// The prefixes of paths that require no token: health, reflection and metrics.
-const OPEN: [&str; 5] = ["/grpc.health.v1.", "/grpc.reflection.", "/healthz", "/readyz", "/metrics"];
 
 /// The methods that the scope `check` allows.
 const CHECKS: [&str; 3] = [
@@ -62,15 +57,14 @@ pub struct Caller {
     pub name: Arc<str>,
     /// What it may do.
     pub scope: Scope,
-    /// The SHA-256 hash of its secret. The secret itself is not kept.
-    secret: [u8; 32],
+    secret: HashedSecret,
 }
 
 impl Caller {
     /// A caller with a secret.
     #[must_use]
     pub fn new(name: &str, secret: &str, scope: Scope) -> Self {
-        Self { name: name.into(), scope, secret: Sha256::digest(secret).into() }
+        Self { name: name.into(), scope, secret: HashedSecret::of(secret) }
     }
 }
 
@@ -101,18 +95,13 @@ impl Callers {
 
     /// The caller whose token this `authorization` header holds.
     fn find(callers: &[Caller], authorization: &[u8]) -> Option<Caller> {
-        let token = authorization.strip_prefix(b"Bearer ").or_else(|| authorization.strip_prefix(b"bearer "))?;
-        let secret: [u8; 32] = Sha256::digest(token).into();
-        // Every caller is compared, in constant time, so that the time taken reveals nothing.
-        let matching = callers.iter().filter(|caller| bool::from(caller.secret.ct_eq(&secret)));
+        let sent = HashedSecret::sent(authorization)?;
+        let matching = callers.iter().filter(|caller| caller.secret.is(&sent));
         matching.max_by_key(|caller| caller.scope).cloned()
     }
 
-    /// Decides whether a request to this path may go on. Returns its caller, or `None` where no token is required.
+    /// Decides whether a call to this path may go on. Returns its caller, or `None` where no token is required.
     fn admit(&self, path: &str, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
-        if OPEN.iter().any(|open| path.starts_with(open)) {
-            return Ok(None);
-        }
         let required = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
         let caller = self.authenticate(authorization)?;
         let name = caller.as_ref().map_or(ANONYMOUS, |caller| &*caller.name);
@@ -169,17 +158,16 @@ impl Admission {
     }
 }
 
-/// The admission layer: passes a request on, with its caller as an extension, if the caller may send it and has not too
+/// The admission layer: passes a call on, with its caller as an extension, if the caller may send it and has not too
 /// many open.
 pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
-    let is_call = is_call(&request);
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let caller = match admission.callers.admit(request.uri().path(), authorization) {
         Ok(caller) => caller,
-        Err(status) => return refusal(status, is_call),
+        Err(status) => return status.into_http(),
     };
     let Ok(_permit) = admission.permits(caller.as_ref()).try_acquire() else {
-        return refusal(status::overloaded(), is_call);
+        return status::overloaded().into_http();
     };
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
@@ -187,27 +175,14 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
     // This bounds the arrival of the request's body too, whatever timeout the request itself names.
     match timeout(admission.request_timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refusal(Status::deadline_exceeded("the request did not arrive in time"), is_call),
+        Err(_) => Status::deadline_exceeded("the request did not arrive in time").into_http(),
     }
-}
-
-/// A refusal as a gRPC status, or as an HTTP error for requests without gRPC: a probe must not take a refusal for a success.
-fn refusal(status: Status, is_call: bool) -> Response {
-    if is_call {
-        return status.into_http::<Body>().map(axum::body::Body::new);
-    }
-    let code = match status.code() {
-        // Every HTTP path that exists requires no token, so this path does not exist.
-        Code::Unauthenticated | Code::PermissionDenied => return StatusCode::NOT_FOUND.into_response(),
-        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-        Code::DeadlineExceeded => StatusCode::REQUEST_TIMEOUT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    (code, status.message().to_owned()).into_response()
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     fn callers() -> Callers {
@@ -241,9 +216,6 @@ mod tests {
         ] {
             assert_eq!(code(path, Some("Bearer new")), Some(Code::PermissionDenied), "{path}");
             assert_eq!(code(path, Some("Bearer root")), None, "{path}");
-        }
-        for path in ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/X", "/metrics", "/healthz"] {
-            assert_eq!(code(path, None), None, "{path}");
         }
     }
 

@@ -18,10 +18,8 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use super::health::Current;
+use super::{health::Current, secret::HashedSecret};
 use crate::telemetry::Metrics;
 
 /// The most headers of a request. Each costs time, however short it is.
@@ -64,37 +62,26 @@ impl Page {
 }
 
 /// Whether a request is a gRPC call rather than plain HTTP. Upper and lower case mean the same in a content type.
-pub(super) fn is_call<B>(request: &Request<B>) -> bool {
+fn is_call<B>(request: &Request<B>) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..GRPC.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
 }
 
 /// The tokens of which one is required for `/metrics`.
-#[derive(Clone)]
-pub struct MetricsTokens(Arc<[[u8; 32]]>);
+#[derive(Clone, Debug)]
+pub struct MetricsTokens(Arc<[HashedSecret]>);
 
 impl MetricsTokens {
     /// Accepts each of these secrets. Only their hashes are kept.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(secrets.into_iter().map(|secret| Sha256::digest(secret).into()).collect())
+        Self(secrets.into_iter().map(HashedSecret::of).collect())
     }
 
     fn accept(&self, headers: &HeaderMap) -> bool {
-        let Some(authorization) = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes) else {
-            return false;
-        };
-        let token = authorization.strip_prefix(b"Bearer ").or_else(|| authorization.strip_prefix(b"bearer "));
-        let Some(token) = token else { return false };
-        let sent: [u8; 32] = Sha256::digest(token).into();
-        // All are compared, in constant time, so that the time taken reveals nothing.
-        self.0.iter().fold(false, |found, secret| found | bool::from(secret.ct_eq(&sent)))
-    }
-}
-
-impl std::fmt::Debug for MetricsTokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
+        let authorization = headers.get(AUTHORIZATION);
+        let Some(sent) = authorization.and_then(|header| HashedSecret::sent(header.as_bytes())) else { return false };
+        self.0.iter().fold(false, |found, secret| found | secret.is(&sent))
     }
 }
 

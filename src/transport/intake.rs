@@ -6,23 +6,24 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::HeaderMap,
     middleware::Next,
     response::Response,
 };
-use http_body::{Frame, SizeHint};
+use futures::stream::iter;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time::timeout_at;
 use tonic::Status;
 use tracing::Instrument as _;
@@ -38,7 +39,7 @@ use super::{
 };
 
 /// The length of what precedes each message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// The largest message whose bytes do not count. As many as there may be requests at once have 4 MiB by default.
 const FREE_BYTES_MAX: usize = 4 * 1_024;
@@ -60,9 +61,6 @@ const BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
 /// The most of them that belong to one caller.
 const CALLER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
-
-/// The pieces in which a large response is passed to the connection.
-const PIECE_BYTES: usize = 16 * 1_024;
 
 /// The methods whose work does not show in the size of the request: `Explain` has up to 2,000 steps.
 const LARGE: [&str; 1] = ["/permcached.v1.PermissionService/Explain"];
@@ -247,23 +245,17 @@ fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Stat
 /// Encodes the whole response, so that the connection need not. Its bytes count until they are sent.
 async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response, Status> {
     let (head, body) = response.into_parts();
-    let mut body = pin!(body);
-    let mut data = Vec::<Bytes>::new();
-    let mut trailers = None;
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| Status::internal("the response cannot be encoded"))?;
-        match frame.into_data() {
-            Ok(piece) => data.push(piece),
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    let bytes = match <[Bytes; 1]>::try_from(data) {
-        Ok([bytes]) => bytes,
-        Err(pieces) => pieces.concat().into(),
-    };
+    let collected = body.collect().await.map_err(|_| Status::internal("the response cannot be encoded"))?;
+    let trailers = collected.trailers().cloned();
+    let bytes = collected.to_bytes();
     taken.replace(bytes.len());
-    let data = Bytes::from_owner(Unsent { bytes, _taken: taken });
-    Ok(Response::from_parts(head, Body::new(CompleteBody { data, trailers })))
+    let data = (!bytes.is_empty()).then(|| Frame::data(Bytes::from_owner(Unsent { bytes, _taken: taken })));
+    let mut frames = data.into_iter().chain(trailers.map(Frame::trailers)).peekable();
+    let body = match frames.peek() {
+        Some(_) => Body::new(StreamBody::new(iter(frames.map(Ok::<_, Infallible>)))),
+        None => Body::empty(),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// Bytes that are not yet sent, and that count.
@@ -275,32 +267,5 @@ struct Unsent {
 impl AsRef<[u8]> for Unsent {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-/// The body of a complete response. It is passed on in pieces, each when the client's window allows for it.
-struct CompleteBody {
-    data: Bytes,
-    trailers: Option<HeaderMap>,
-}
-
-impl HttpBody for CompleteBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if !self.data.is_empty() {
-            let length = self.data.len().min(PIECE_BYTES);
-            return Poll::Ready(Some(Ok(Frame::data(self.data.split_to(length)))));
-        }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_empty() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }

@@ -1,5 +1,5 @@
-//! The outermost layer of the port: counts each gRPC call, times it from its arrival to its last byte and, if traces
-//! are on, makes a span of it. Other requests pass through untouched.
+//! The outermost layer of calls: counts each one, times it from its arrival to its last byte and, if traces are on, makes a
+//! span of it.
 //!
 //! Decides nothing. Of a call it reads the path, the status and the trace headers only.
 
@@ -20,7 +20,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tracing::{Instrument as _, Span};
 
-use super::{http::is_call, proto::DESCRIPTORS};
+use super::proto::DESCRIPTORS;
 use crate::telemetry::{Call, Calls, Method, call_span};
 
 /// The header or trailer with a call's status. It is a header when the call has no response message.
@@ -52,7 +52,7 @@ pub(super) fn methods() -> Vec<Method> {
 
 /// The layer: counts a call and passes it on.
 pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    let Some(mut observed) = Observed::begin(&calls, &request) else { return next.run(request).await };
+    let mut observed = Observed::begin(&calls, &request);
     let span = observed.span.clone();
     let response = next.run(request).instrument(span).await;
     observed.read(response.headers());
@@ -66,15 +66,12 @@ struct Observed {
 }
 
 impl Observed {
-    /// Begins to observe a request, if it is a call.
-    fn begin(calls: &Calls, request: &Request) -> Option<Self> {
-        if !is_call(request) {
-            return None;
-        }
+    /// Begins to observe a call.
+    fn begin(calls: &Calls, request: &Request) -> Self {
         let call = calls.begin(request.uri().path());
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let span = call_span(call.service(), call.method(), || header("traceparent"), || header("tracestate"));
-        Some(Self { call, span })
+        Self { call, span }
     }
 
     /// Records the status if these headers have one.

@@ -18,22 +18,19 @@ use axum::{
     response::Response,
 };
 use futures::future::poll_immediate;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use tokio::time::sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 
 use super::{
     capacity::{Capacity, Place},
+    intake::PREFIX_BYTES,
     open_connection::OpenConnection,
     status,
 };
 
 /// The largest request, in bytes.
 pub(super) const OPEN_BYTES_MAX: usize = 4 * 1_024;
-
-/// The bytes before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 
 /// How many requests whose body has not arrived may wait: of one connection, and in all.
 const WAITING_MAX: (usize, usize) = (16, 256);
@@ -103,21 +100,21 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if path.starts_with(REFLECTION) {
-        let Some(place) = open.reflection_streams.enter(connection) else { return refusal(status::overloaded()) };
-        let until = place.end();
-        let body = Body::new(UntilBody { body, end: Box::pin(until.cancelled_owned()), is_over: false });
+        let Some(place) = open.reflection_streams.enter(connection) else { return status::overloaded().into_http() };
+        // When the response has ended, or has to give way: otherwise the service would wait for more of the request.
+        let body = Body::new(BodyUntil::new(body, place.end().cancelled_owned(), None));
         let response = next.run(Request::from_parts(parts, body)).await;
         return with_place(response, place, Some(REFLECTION_TIME_MAX));
     }
     let is_stream = path == HEALTH_WATCH;
     let whole = match open.whole(body, connection).await {
         Ok(whole) => whole,
-        Err(status) => return refusal(status),
+        Err(status) => return status.into_http(),
     };
     let place = match is_stream.then(|| open.health_streams.enter(connection)) {
         None => None,
         Some(Some(place)) => Some(place),
-        Some(None) => return refusal(status::overloaded()),
+        Some(None) => return status::overloaded().into_http(),
     };
     let response = next.run(Request::from_parts(parts, Body::from(whole))).await;
     match place {
@@ -126,14 +123,11 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
     }
 }
 
-fn refusal(status: Status) -> Response {
-    status.into_http()
-}
-
 /// The response, which holds the place as long as it lasts, and ends when it has to give way.
 fn with_place(response: Response, place: Place, time_max: Option<Duration>) -> Response {
     let gives_way = place.end();
-    let end = Box::pin(async move {
+    // The place is given back with this future.
+    let end = async move {
         match time_max {
             Some(time) => tokio::select! {
                 () = gives_way.cancelled() => {}
@@ -141,19 +135,26 @@ fn with_place(response: Response, place: Place, time_max: Option<Duration>) -> R
             },
             None => gives_way.cancelled().await,
         }
-    });
-    response.map(|body| Body::new(PlacedBody { body, end, place: Some(place) }))
+        drop(place);
+    };
+    response.map(|body| Body::new(BodyUntil::new(body, end, Some(status::overloaded()))))
 }
 
-/// The body of a response that ends with a status when it has to give way.
-struct PlacedBody<E> {
+/// A body that ends early, when a future completes: that of a response with a status, that of a request without one.
+struct BodyUntil<E> {
     body: Body,
-    end: Pin<Box<E>>,
     /// None once the body has ended.
-    place: Option<Place>,
+    end: Option<Pin<Box<E>>>,
+    status: Option<Status>,
 }
 
-impl<E: Future<Output = ()>> HttpBody for PlacedBody<E> {
+impl<E: Future<Output = ()>> BodyUntil<E> {
+    fn new(body: Body, end: E, status: Option<Status>) -> Self {
+        Self { body, end: Some(Box::pin(end)), status }
+    }
+}
+
+impl<E: Future<Output = ()>> HttpBody for BodyUntil<E> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -161,51 +162,35 @@ impl<E: Future<Output = ()>> HttpBody for PlacedBody<E> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.place.is_none() {
-            return Poll::Ready(None);
+        let Some(end) = &mut self.end else { return Poll::Ready(None) };
+        if end.as_mut().poll(context).is_pending() {
+            return Pin::new(&mut self.body).poll_frame(context);
         }
-        if self.end.as_mut().poll(context).is_ready() {
-            self.place = None;
+        self.end = None;
+        let trailers = self.status.take().map(|status| {
             let mut trailers = HeaderMap::new();
-            let _always_valid = status::overloaded().add_header(&mut trailers);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-        }
-        Pin::new(&mut self.body).poll_frame(context)
+            let _always_valid = status.add_header(&mut trailers);
+            Ok(Frame::trailers(trailers))
+        });
+        Poll::Ready(trailers)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.place.is_none() || self.body.is_end_stream()
+        self.end.is_none() || self.body.is_end_stream()
     }
 }
 
-/// The body of a request that ends when its response has ended, or has to give way: otherwise the service would wait for
-/// more of it.
-struct UntilBody {
-    body: Body,
-    end: Pin<Box<WaitForCancellationFutureOwned>>,
-    is_over: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl HttpBody for UntilBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.is_over || self.end.as_mut().poll(context).is_ready() {
-            self.is_over = true;
-            return Poll::Ready(None);
+    #[test]
+    fn health_and_reflection_require_no_token_and_all_other_calls_do() {
+        for path in ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/X"] {
+            assert!(is_open(path), "{path}");
         }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+        for path in ["/permcached.v1.PermissionService/Check", "/grpc.health", "/"] {
+            assert!(!is_open(path), "{path}");
+        }
     }
 }

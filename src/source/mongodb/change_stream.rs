@@ -141,8 +141,6 @@ impl ChangeStream for MongoDbStream {
         let reply = unless_replaced(&mut self.replaced, in_time(patience, next)).await?;
         self.read(&reply)
     }
-
-    async fn close(self: Box<Self>) {}
 }
 
 /// What an error of the driver means for the stream.

@@ -76,6 +76,13 @@ impl Peer {
         probe.expect("mongod answers the probe").moment
     }
 
+    /// Waits until the source's present is at this moment: who begins earlier takes no log that reaches there.
+    pub async fn until_present(&self, moment: Moment) {
+        while self.now().await < moment {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn publish(&self, from: Moment, to: Moment, changes: Vec<Change>) {
         self.bus.publish(ChangeBatch { from, to, changes }).await.expect("Redis takes it");
     }

@@ -92,6 +92,7 @@ async fn a_forged_log_entry_is_as_if_it_were_absent() {
     assert!(!receiver.counts(&key(1), after(start, 2)), "what was missed may be of any key");
     assert!(receiver.counts(&key(1), after(start, 3)));
     assert!(unauthentic(&receiver, "log_entry") >= 1);
+    receiver.until_present(after(start, 4)).await;
     let newcomer = Peer::started(redis(), names.own).await;
     assert_eq!(newcomer.freshness.floor(), after(start, 3), "it begins after the hole");
 }

@@ -190,6 +190,4 @@ impl ChangeStream for MemoryStream {
         self.next = token;
         Ok(StreamBatch { has_events: !changes.is_empty() || invalidated.is_some(), changes, token, invalidated })
     }
-
-    async fn close(self: Box<Self>) {}
 }
