@@ -1,6 +1,8 @@
 //! Change events and documents of MongoDB from any bytes, for the fuzzer.
 
-use bson::{Bson, Document, RawDocument};
+use std::collections::HashSet;
+
+use bson::{Bson, Document, RawBsonRef, RawDocument};
 
 use super::{
     decode::{DEPTH_MAX, Decoded},
@@ -34,9 +36,11 @@ pub(crate) fn document(bytes: &[u8]) -> Option<Document> {
     RawDocument::from_bytes(bytes).ok().map(|raw| decode(raw).document)
 }
 
-/// Decodes a document field by field. If the library reads and writes the very same bytes, the result is the same.
+/// Decodes a document field by field. If the library reads and writes the very same bytes, the result is the same. If a name
+/// occurs twice, something cannot be read.
 fn decode(raw: &RawDocument) -> Decoded {
     let decoded = Decoded::of(raw);
+    assert!(decoded.has_unreadable() || !has_name_twice(raw, true), "{raw:?} has a name twice");
     if let Ok(whole) = Document::from_reader(raw.as_bytes())
         && let Ok(written) = whole.to_vec()
         && written == raw.as_bytes()
@@ -49,6 +53,23 @@ fn decode(raw: &RawDocument) -> Decoded {
         }
     }
     decoded
+}
+
+/// Whether a name occurs twice in the same document, at any depth, as far as the library gets. The names in an array do not
+/// matter.
+fn has_name_twice(raw: &RawDocument, are_names: bool) -> bool {
+    let mut names = HashSet::new();
+    raw.iter().map_while(Result::ok).any(|(name, value)| {
+        let is_twice = are_names && !names.insert(name.as_str().to_owned());
+        is_twice
+            || match value {
+                RawBsonRef::Document(inner) => has_name_twice(inner, true),
+                RawBsonRef::Array(items) => {
+                    RawDocument::from_bytes(items.as_bytes()).is_ok_and(|items| has_name_twice(items, false))
+                }
+                _ => false,
+            }
+    })
 }
 
 /// Whether a value has more than so many levels, or contains the one that stands for what cannot be read.
