@@ -10,6 +10,7 @@ mod names;
 mod namespace;
 mod secrets;
 mod server;
+mod subscription;
 mod encoded_id;
 
 use std::{
@@ -26,7 +27,8 @@ pub use namespace::Namespace;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
 pub use secrets::{Secrets, SecretsError};
 use server::Connection;
-pub use server::{Server, ServerError, Subscription};
+pub use server::{Server, ServerError};
+pub use subscription::Subscription;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -133,6 +135,12 @@ impl Link {
         *self.up.borrow()
     }
 
+    /// Whether it leads to a cluster, in which a script or a pipeline sees only one node's keys.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.server.is_cluster()
+    }
+
     /// Runs a command, for at most `time`.
     ///
     /// # Errors
@@ -159,16 +167,15 @@ impl Link {
         }
     }
 
-    /// Subscribes to channels, on a connection of its own.
+    /// Subscribes to channels, on a connection of its own. Of a longer message only `message_bytes_max` and one byte are kept.
     ///
     /// # Errors
     /// Redis cannot be reached, or the user may not subscribe.
-    pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, LinkError> {
+    pub async fn subscribe(&self, channels: &[&str], message_bytes_max: usize) -> Result<Subscription, LinkError> {
         let subscribing = self.server.subscribe(channels);
-        timeout(CONNECT_TIME, subscribing)
-            .await
-            .map_err(|_| LinkError::TimedOut)?
-            .map_err(|error| LinkError::of(&error))
+        let subscribed = timeout(CONNECT_TIME, subscribing).await.map_err(|_| LinkError::TimedOut)?;
+        let stream = subscribed.map_err(|error| LinkError::of(&error))?;
+        Ok(Subscription::new(stream, message_bytes_max))
     }
 
     /// Keeps the link up, for ever. Calls `report` after an attempt to connect whose result, success or failure, differs from the

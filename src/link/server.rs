@@ -4,9 +4,8 @@
 
 use std::{fmt, io, time::Duration};
 
-use futures::StreamExt;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Msg,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, TlsCertificates,
     aio::{ConnectionLike, MultiplexedConnection, PubSubStream},
     cluster::ClusterClient,
@@ -164,7 +163,7 @@ impl Server {
     }
 
     /// Subscribes to channels: in a cluster through any one node, as each node receives what is published at any other.
-    pub(super) async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, RedisError> {
+    pub(super) async fn subscribe(&self, channels: &[&str]) -> Result<PubSubStream, RedisError> {
         let mut result = Err(RedisError::from(io::Error::from(io::ErrorKind::NotFound)));
         let mut nodes = self.nodes.clone();
         // The order is random, so that instances use different nodes, and none stays with a node that accepts connections only.
@@ -178,10 +177,10 @@ impl Server {
         result
     }
 
-    async fn subscribe_through(&self, node: &ConnectionInfo, channels: &[&str]) -> Result<Subscription, RedisError> {
+    async fn subscribe_through(&self, node: &ConnectionInfo, channels: &[&str]) -> Result<PubSubStream, RedisError> {
         let mut connection = self.client(node)?.get_async_pubsub().await?;
         connection.subscribe(channels).await?;
-        Ok(Subscription(connection.into_on_message()))
+        Ok(connection.into_on_message())
     }
 }
 
@@ -240,16 +239,5 @@ impl fmt::Debug for Connection {
             Self::One(_) => "One",
             Self::Cluster(_) => "Cluster",
         })
-    }
-}
-
-/// A subscription to some channels.
-pub struct Subscription(PubSubStream);
-
-impl Subscription {
-    /// The next message's channel and payload; none once the connection is lost.
-    pub async fn next(&mut self) -> Option<(String, Vec<u8>)> {
-        let message: Msg = self.0.next().await?;
-        Some((message.get_channel_name().to_owned(), message.get_payload_bytes().to_vec()))
     }
 }

@@ -28,6 +28,9 @@ const STABLE: Duration = Duration::from_secs(1);
 const REST_TIME: Duration = Duration::from_millis(50);
 const REST_MAX: usize = 1_000;
 
+/// The longest message that an instance publishes.
+const MESSAGE_BYTES_MAX: usize = hint::BYTES_MAX + CODE_BYTES;
+
 /// What the subscriber receives.
 pub(in crate::bus) enum Received {
     /// A new subscription has begun: earlier messages may have been missed.
@@ -134,7 +137,7 @@ impl<'a> Subscriber<'a> {
         };
         let codes = &namespace.codes;
         if channel == namespace.names.hints {
-            let content = content_of(&codes.hints, hint::BYTES_MAX + CODE_BYTES, Unauthentic::Hint);
+            let content = content_of(&codes.hints, MESSAGE_BYTES_MAX, Unauthentic::Hint);
             return content.map(|content| Received::Hint(content.to_owned()));
         }
         let content = content_of(&codes.change_batches, codec::SIGNED_BYTES_MAX, Unauthentic::ChangeBatch);
@@ -181,7 +184,7 @@ impl<'a> Subscriber<'a> {
 
     async fn subscribe(&self) -> Result<Subscription, LinkError> {
         let channels = [&*self.channel.namespace.names.change_batches, &*self.channel.namespace.names.hints];
-        let subscribed = self.channel.link.subscribe(&channels).await;
+        let subscribed = self.channel.link.subscribe(&channels, MESSAGE_BYTES_MAX).await;
         subscribed.inspect_err(|error| tracing::debug!(error = %error_chain(error), "cannot subscribe"))
     }
 }

@@ -11,7 +11,7 @@ use permcached::{
     bus::{Hint, Published},
     check::Consistency,
     freshness::{ChangeBatch, Moment},
-    link::{FORMAT, Namespace, Secrets, Server},
+    link::{FORMAT, Link, Namespace, Secrets, Server},
     source::Identity,
 };
 use tokio::time::Instant;
@@ -346,4 +346,45 @@ async fn after_a_change_batch_of_a_moment_four_seconds_ahead_checks_go_on() {
         assert_eq!(shown(&live.schema, checked.answer), GUEST);
     }
     assert!(dropped() >= 1);
+}
+
+/// A subscriber that is busy with a message while a neighbour publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_neighbour_publishes_takes_no_more_memory_than_the_queue_has() {
+    const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+    let channel = format!("pc:flood:{}", fastrand::u64(..));
+    let link = Link::new(Arc::new(Server::parse(&redis().url()).expect("a URL")), Duration::from_secs(1));
+    let mut subscription = link.subscribe(&[&channel], MESSAGE_BYTES_MAX).await.expect("Redis accepts it");
+    let publish = |bytes: usize| redis().read::<u64>(&["PUBLISH", &channel, &"x".repeat(bytes)]);
+    publish(5 << 20);
+    publish(3);
+    // Until the subscription is over: a neighbour cannot fill it.
+    let endless = (0..2_000).find(|_| publish(60_000) == 0);
+    assert!(endless.is_some(), "more than 100 MB wait to be handled");
+    let mut lengths = Vec::new();
+    while let Some((_, content)) = subscription.next().await {
+        lengths.push(content.len());
+    }
+    assert_eq!(lengths[..2], [MESSAGE_BYTES_MAX + 1, 3], "a longer message is cut, so that it cannot be mistaken");
+    let bytes: usize = lengths.iter().sum();
+    assert!((3 << 20..=4 << 20).contains(&bytes), "{bytes} bytes waited");
+}
+
+/// Whether or not the instance is fast enough: a neighbour publishes more than the queue holds, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_change_is_missed_in_a_flood_that_fills_the_queue() {
+    let names = Names::new();
+    let redis = Redis::start(&[]);
+    let receiver = Peer::started(&redis, names.own.clone()).await;
+    let leader = Peer::new(&redis, names.own.clone()).await;
+    let start = receiver.freshness.watermark();
+    let mut at = start;
+    let flood = "for i = 1, 100 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end";
+    for number in 1..=5 {
+        redis.run(&["EVAL", flood, "1", &names.own.names.hints, &"garbage".repeat(9_000)]);
+        leader.publish(at, after(at, 2), changed(number, after(at, 1))).await;
+        at = after(at, 2);
+    }
+    receiver.until_applied(at).await;
+    assert!((1..=5).all(|number| !receiver.counts(&key(number), start)));
 }

@@ -6,11 +6,11 @@
 use bson::doc;
 use permcached::{
     check::Consistency,
-    fact::Fact,
+    fact::{Fact, FactKey},
     facts::codec,
     freshness::Moment,
     link::{FORMAT, Namespace, Secrets},
-    question::Question,
+    question::{Id, Question},
 };
 
 use super::{FILE, GUEST, Instance, NO_GRANT, USER, World, id, raw};
@@ -130,4 +130,39 @@ async fn a_fact_with_any_changed_byte_is_a_miss() {
     assert_eq!(found, 1, "unchanged, it is found");
     let (answer, _) = first.answer_anew(&world.reads(FILE), Consistency::MinimizeLatency).await;
     assert_eq!(answer, GUEST);
+}
+
+/// What a neighbour has stored under 100 keys: values longer than any fact, then values of the greatest length.
+#[tokio::test]
+async fn the_bytes_that_one_read_takes_are_bounded_whatever_a_neighbour_has_stored() {
+    const MIB: u64 = 1 << 20;
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    let instance = world.join().await;
+    let keys: Vec<_> = (0..100_u32)
+        .map(|number| {
+            let [.., high, low] = number.to_be_bytes();
+            FactKey { id: Id::ObjectId([high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), ..world.key("shares", 1) }
+        })
+        .collect();
+    let store = |length: usize| {
+        let value = vec![b'x'; length];
+        for key in &keys {
+            raw::<()>(&world.url, &[b"SET", &instance.namespace.names.fact(key), &value]);
+        }
+    };
+    let sent = || redis.info("stats", "total_net_output_bytes").parse::<u64>().expect("a number");
+    let read = async || {
+        let before = (sent(), unauthentic(&instance));
+        let facts = instance.shared.get(&keys).await;
+        (facts.len(), unauthentic(&instance) - before.1, sent() - before.0)
+    };
+    store(codec::BYTES_MAX + 100);
+    let (facts, counted, bytes) = instance.in_time(read).await;
+    assert_eq!((facts, counted), (0, 100), "each is counted");
+    assert!(bytes < MIB, "none is sent: {bytes}");
+    store(codec::BYTES_MAX);
+    let (facts, counted, bytes) = instance.in_time(read).await;
+    assert_eq!((facts, counted), (0, 64), "4 MiB of them are sent, and the others are misses");
+    assert!((4 * MIB..5 * MIB).contains(&bytes), "{bytes}");
 }
