@@ -116,6 +116,15 @@ impl<'a> Own<'a> {
     }
 }
 
+/// How the existence of a resource is asked for.
+#[derive(Clone, Copy)]
+struct Existence {
+    /// The reason of the denial if it does not exist.
+    reason: Reason,
+    /// Whether it stands under a `!`.
+    negated: bool,
+}
+
 type MemoKey = (ResourceTypeId, Id, Member, bool);
 
 /// The evaluation of one question.
@@ -146,7 +155,12 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return all.value();
         }
         let own = self.own(resource.kind, &resource.id);
-        all.add(self.existence(resource.kind, &resource.id, own, Reason::NotFound));
+        all.add(self.existence(
+            resource.kind,
+            &resource.id,
+            own,
+            Existence { reason: Reason::NotFound, negated: false },
+        ));
         if !all.is_settled() || T::WHOLE {
             let member = Member::Permission(question.permission);
             let (kind, id) = (resource.kind, &resource.id);
@@ -179,17 +193,37 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.fact(lookup, id).map_or(Own::Missing, |fact| Own::Fact(lookup, fact))
     }
 
-    /// Whether a resource exists; `reason` is the reason of the denial if it does not.
-    fn existence(&mut self, kind: ResourceTypeId, id: &Id, own: Own<'a>, reason: Reason) -> Value {
-        match own {
-            Own::Missing => Value::MISSING,
-            Own::Fact(_, fact) if fact.is_absent() => {
-                self.trace.enter(|| Step::Absent { kind, id: id.clone() });
-                self.trace.leave(Value::denied(reason));
-                Value::denied(reason)
-            }
-            Own::Fact(..) | Own::None => Value::TRUE,
+    /// Whether a resource exists: whether it has a document that fulfils the condition of its type.
+    fn existence(&mut self, kind: ResourceTypeId, id: &Id, own: Own<'a>, asked: Existence) -> Value {
+        let fact = match own {
+            Own::Missing => return Value::MISSING,
+            Own::None => return Value::TRUE,
+            Own::Fact(_, fact) => fact,
+        };
+        let gate = self.schema.resource(kind).gate;
+        if gate.is_none() && !fact.is_absent() {
+            return Value::TRUE;
         }
+        self.trace.enter(|| Step::Exists { kind, id: id.clone() });
+        let value = match gate {
+            Some(gate) => self.any_grant(gate, fact, |_, _| Value::FALSE, asked.negated).unnamed(),
+            None => Value::FALSE,
+        };
+        let value = match value.truth {
+            Truth::False(_) => Value::denied(asked.reason),
+            Truth::True(_) | Truth::Unsure(_) | Truth::Missing => value,
+        };
+        self.trace.leave(value);
+        value
+    }
+
+    /// Whether it is known that a resource does not exist, or that its existence is indeterminate. Reports no missing fact and
+    /// records no step: the resource has been asked for before.
+    fn may_be_absent(&self, kind: ResourceTypeId, id: &Id) -> bool {
+        let resource = self.schema.resource(kind);
+        let Some(fact) = resource.document.and_then(|lookup| self.facts.get(lookup, id)) else { return false };
+        let is_sure = |gate| fact.grants(gate).any(|grant| grant.certainty == Certainty::Sure);
+        fact.is_absent() || resource.gate.is_some_and(|gate| !is_sure(gate))
     }
 
     /// The fact from which a relation of the frame's resource is read.
@@ -299,12 +333,18 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return Value::LIMIT;
         }
         self.trace.enter(|| Step::Walk { edge, member, id: frame.id.clone() });
-        let lookup = self.schema.relation(edge).lookup;
-        let value = match self.fact_in(lookup, frame) {
+        let relation = self.schema.relation(edge);
+        let must_exist = relation.ids.as_ref().is_some_and(|ids| ids.must_exist);
+        let value = match self.fact_in(relation.lookup, frame) {
             None => Value::MISSING,
             Some(fact) => {
                 let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
-                    (Grantee::Id(id), Some(Target::Resource(kind))) => this.elsewhere(kind, id, member, frame, negated),
+                    (Grantee::Id(id), Some(Target::Resource(kind))) => {
+                        let value = this.elsewhere(kind, id, member, frame, negated);
+                        let is_dangling =
+                            must_exist && matches!(value.truth, Truth::False(_)) && this.may_be_absent(kind, id);
+                        if is_dangling { Value::MALFORMED } else { value }
+                    }
                     (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
                     | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable, _) => Value::FALSE,
                 };
@@ -375,7 +415,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The value of a member of another resource. An absent resource grants nothing. If a frame further out is already
+    /// The value of a member of another resource. A resource that does not exist grants nothing. If a frame further out is already
     /// evaluating the same member of the same resource, that is a cycle: it is cut off and grants nothing here.
     fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
         if self.is_exhausted() || outer.depth > DEPTH_MAX {
@@ -391,7 +431,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         let own = self.own(kind, id);
         let frame = Frame { outer: Some(outer), own: own.fact(), depth: outer.depth + 1, kind, id, member, negated };
         let mut all = All::default();
-        all.add(self.existence(kind, id, own, Reason::NoGrant));
+        all.add(self.existence(kind, id, own, Existence { reason: Reason::NoGrant, negated }));
         if !all.is_settled() {
             all.add(self.member(member, &frame, negated));
         }

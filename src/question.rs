@@ -37,7 +37,7 @@ number! {
     SubjectTypeId,
     /// A resource type: a `[resource.…]` of the schema.
     ResourceTypeId,
-    /// A relation of a resource type, or the gate of a subject type: what a subject's own document must fulfil.
+    /// A relation of a resource type, or the gate of a type: what the own document of a subject or resource must fulfil.
     RelationId,
     /// A permission of a resource type.
     PermissionId,
@@ -311,7 +311,8 @@ pub enum Reason {
     SubjectInactive,
     /// The resource has no document.
     NotFound,
-    /// The answer depends on a document that has a value of the wrong type.
+    /// The answer depends on a document that has a value of the wrong type, or on an edge to an absent resource that must
+    /// exist.
     Malformed,
     /// The answer depends on a fact, a tree or a check that exceeds its limit.
     Limit,

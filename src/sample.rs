@@ -66,7 +66,8 @@ pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) ->
     let (mut drawn, mut missing) = (Vec::new(), Vec::new());
     for (kind, resource) in schema.resources() {
         let Some(lookup) = resource.document.or_else(|| schema.lookups_of(kind).next()) else { continue };
-        let ids = source.sample(lookup, count.min(DRAWN_MAX), &mut random).await?;
+        let condition = resource.gate.and_then(|gate| schema.relation(gate).condition.as_ref());
+        let ids = source.sample(lookup, condition, count.min(DRAWN_MAX), &mut random).await?;
         let ids = ids.into_iter().filter(|id| has_form(id, resource.id));
         let resources: Vec<Resource> = ids.map(|id| Resource { kind, id }).collect();
         if resources.is_empty() {
@@ -112,7 +113,7 @@ async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rn
     let mut others = Vec::new();
     for (kind, subject) in schema.subjects().filter(|(_, subject)| !subject.secret) {
         let Some(gate) = subject.gate else { continue };
-        let ids = source.sample(schema.relation(gate).lookup, count.min(DRAWN_MAX), random).await?;
+        let ids = source.sample(schema.relation(gate).lookup, None, count.min(DRAWN_MAX), random).await?;
         others.extend(ids.into_iter().filter(|id| has_form(id, subject.id)).map(|id| (kind, id)));
     }
     Ok(others)

@@ -68,6 +68,9 @@ pub struct ResourceType {
     pub id: IdForm,
     /// The lookup of its own documents, if the type has a collection.
     pub document: Option<LookupId>,
+    /// The relation that a resource's own document must fulfil, if the type has a condition. A document that fails it is as
+    /// absent.
+    pub gate: Option<RelationId>,
     /// Its relations and permissions by name.
     pub members: BTreeMap<Box<str>, Member>,
 }
@@ -84,7 +87,7 @@ pub enum Member {
 /// The type that a relation belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// A resource type.
+    /// A resource type; the relation is one of its members, or its gate.
     Resource(ResourceTypeId),
     /// A subject type; the relation is its gate.
     Subject(SubjectTypeId),
@@ -130,6 +133,8 @@ pub struct Ids {
     pub subject_relation: Option<Path>,
     /// Whether `*` stands for every subject of the type.
     pub wildcard: bool,
+    /// For an edge, whether it is indeterminate if it leads to an absent resource.
+    pub must_exist: bool,
 }
 
 /// What an id leads to.
@@ -199,6 +204,25 @@ pub struct Lookup {
     /// The condition that is pushed down into queries: a document that fails it is of no use to any relation. None if all
     /// documents are fetched.
     pub pushed: Option<Condition>,
+}
+
+impl Relation {
+    /// A flag that every document sets, without a name.
+    fn flag(owner: Owner, lookup: LookupId) -> Self {
+        Self {
+            name: Box::default(),
+            owner,
+            lookup,
+            each: None,
+            condition: None,
+            document_condition: None,
+            ids: None,
+            since: None,
+            until: None,
+            required: false,
+            negated: false,
+        }
+    }
 }
 
 impl Lookup {

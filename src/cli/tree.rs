@@ -110,7 +110,7 @@ fn details(step: &Explanation) -> Vec<String> {
         let more = if shown.len() < fact.condition.len() { "…" } else { "" };
         lines.push(faint(&format!("where {shown}{more}")));
     }
-    if step.step() == Step::Gate && step.outcome() == Outcome::Holds {
+    if matches!(step.step(), Step::Gate | Step::Document) && step.outcome() == Outcome::Holds {
         return lines;
     }
     let (others, relevant): (Vec<&Grant>, Vec<&Grant>) =
@@ -138,6 +138,9 @@ fn found(fact: &Fact, step: &Explanation) -> String {
         (_, 0, _) => "no document that fits any relation".to_owned(),
         (_, documents, 0) if step.step() == Step::Edge => {
             format!("{}, which leads nowhere", plural(documents, "document"))
+        }
+        (_, documents, 0) if step.step() == Step::Document => {
+            format!("{}, which fails the condition of its type", plural(documents, "document"))
         }
         (_, documents, 0) => format!("{}, none of which grants", plural(documents, "document")),
         (_, documents, _)

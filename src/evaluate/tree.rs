@@ -53,8 +53,9 @@ pub enum Step {
         /// The subject.
         id: Id,
     },
-    /// A resource whose document does not exist.
-    Absent {
+    /// The own document of a resource. The step is recorded only if the resource does not exist, or if its type has a
+    /// condition.
+    Exists {
         /// Its type.
         kind: ResourceTypeId,
         /// Its id.

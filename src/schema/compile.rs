@@ -39,6 +39,11 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
         lookup_ids: HashMap::new(),
         default_subject: None,
         permission: "",
+        collections: declarations
+            .resources
+            .iter()
+            .map(|resource| resource.collection.is_some() || !resource.is_whole)
+            .collect(),
     };
     compiler.default_subject = declarations.default_subject.as_ref().and_then(|name| compiler.subject_type(name));
     let mut relations = Vec::new();
@@ -57,6 +62,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
             name: declaration.name.text.as_str().into(),
             id: declaration.id,
             document,
+            gate: None,
             members,
         });
     }
@@ -69,6 +75,13 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
         });
         let name = declaration.name.text.as_str().into();
         subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate });
+    }
+    for ((kind, declaration), resource) in (0..).map(ResourceTypeId).zip(&declarations.resources).zip(&mut resources) {
+        resource.gate = resource_gate(kind, declaration, resource.document).map(|gate| {
+            let id = number(relations.len(), RelationId);
+            relations.push(gate);
+            id
+        });
     }
     if !compiler.errors.is_empty() {
         return None;
@@ -102,6 +115,20 @@ fn fits(declarations: &Declarations) -> bool {
     [types, relations, permissions, lookups].into_iter().all(|count| count < MAX)
 }
 
+/// The relation that a resource's own document must fulfil, if the type has a condition.
+fn resource_gate(
+    kind: ResourceTypeId,
+    declaration: &ResourceDeclaration,
+    document: Option<LookupId>,
+) -> Option<Relation> {
+    let condition = declaration.condition.clone()?;
+    Some(Relation {
+        name: "exists".into(),
+        condition: Some(condition),
+        ..Relation::flag(Owner::Resource(kind), document?)
+    })
+}
+
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
     make(u16::try_from(count).unwrap_or(u16::MAX))
 }
@@ -125,6 +152,8 @@ struct Compiler<'a> {
     default_subject: Option<SubjectTypeId>,
     /// The permission that is being compiled.
     permission: &'a str,
+    /// For each resource type, whether it has a collection or may have one that could not be read.
+    collections: Vec<bool>,
 }
 
 impl<'a> Compiler<'a> {
@@ -210,6 +239,7 @@ impl<'a> Compiler<'a> {
         let mut targets = Vec::new();
         if let Some(name) = &declaration.resource {
             targets.extend(self.resource_type(name).map(Target::Resource));
+            self.check_must_exist(declaration, name, &targets);
         } else if declaration.subjects.is_empty() {
             targets.extend(self.default_subject.map(Target::Subject));
         } else {
@@ -240,7 +270,24 @@ impl<'a> Compiler<'a> {
             subject_type: declaration.subject_type.clone(),
             subject_relation: declaration.subject_relation.clone(),
             wildcard: declaration.wildcard,
+            must_exist: declaration.must_exist,
         })
+    }
+
+    /// Records an error if a relation demands that resources exist whose type has no documents: all of them exist.
+    fn check_must_exist(&mut self, declaration: &RelationDeclaration, name: &Name, targets: &[Target]) {
+        let is_always_there = targets.iter().any(|target| match target {
+            Target::Resource(kind) => self.collections.get(kind.index()) == Some(&false),
+            Target::Subject(_) | Target::Set(..) => false,
+        });
+        if declaration.must_exist && is_always_there {
+            let message = format!(
+                "relation `{}` has `must_exist`, but `{}` has no collection of its own",
+                declaration.name.text, name.text
+            );
+            let help = format!("without documents of its own every `{}` exists: omit `must_exist`", name.text);
+            self.errors.push(SchemaError::new(&name.span, message).help(help));
+        }
     }
 
     fn target(&mut self, name: &SubjectName) -> Option<Target> {
@@ -300,18 +347,11 @@ impl<'a> Compiler<'a> {
     /// The relation that a subject's own document must fulfil, if the type has a collection.
     fn gate(&mut self, kind: SubjectTypeId, declaration: &'a SubjectDeclaration) -> Option<Relation> {
         let collection = declaration.collection.as_ref()?;
+        let lookup = self.lookup(&collection.text, &Path::id());
         Some(Relation {
             name: "active".into(),
-            owner: Owner::Subject(kind),
-            lookup: self.lookup(&collection.text, &Path::id()),
-            each: None,
             condition: declaration.condition.clone(),
-            document_condition: None,
-            ids: None,
-            since: None,
-            until: None,
-            required: false,
-            negated: false,
+            ..Relation::flag(Owner::Subject(kind), lookup)
         })
     }
 

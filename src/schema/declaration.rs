@@ -44,6 +44,7 @@ pub(crate) struct ResourceDeclaration {
     pub(crate) name: Name,
     pub(crate) id: IdForm,
     pub(crate) collection: Option<Name>,
+    pub(crate) condition: Option<Condition>,
     pub(crate) relations: Vec<RelationDeclaration>,
     pub(crate) permissions: Vec<PermissionDeclaration>,
     /// Whether everything could be read. If not, a name that is missing here may be in the text.
@@ -63,6 +64,7 @@ pub(crate) struct RelationDeclaration {
     pub(crate) subject_relation: Option<Path>,
     pub(crate) resource: Option<Name>,
     pub(crate) wildcard: bool,
+    pub(crate) must_exist: bool,
     pub(crate) condition: Option<Condition>,
     pub(crate) document_condition: Option<Condition>,
     pub(crate) since: Option<Path>,
@@ -154,14 +156,8 @@ impl Reader<'_> {
                 subject.secret = reader.flag(secret);
                 let collection = fields.take("collection");
                 subject.collection = reader.collection(collection);
-                let condition = fields.take("where");
-                subject.condition = reader.condition(condition);
-                if let Some(entry) = condition.filter(|_| collection.is_none() && !fields.is_misspelt("collection")) {
-                    reader.wrong(
-                        SchemaError::new(&entry.span, format!("{what} has `where`, but no `collection`"))
-                            .help("name the collection that holds its documents, for example: collection = \"users\""),
-                    );
-                }
+                subject.condition = reader.condition(fields.take("where"));
+                reader.check_condition(&what, fields, "users");
                 if let Some(entry) = secret.filter(|_| subject.secret && subject.id != IdForm::String) {
                     let place = fields.get("id").map_or(&entry.span, |id| &id.node.span);
                     reader.wrong(
@@ -185,6 +181,7 @@ impl Reader<'_> {
             name,
             id: IdForm::ObjectId,
             collection: None,
+            condition: None,
             relations: Vec::new(),
             permissions: Vec::new(),
             is_whole: false,
@@ -198,12 +195,14 @@ impl Reader<'_> {
             |reader, fields| {
                 resource.id = reader.id_form(fields);
                 resource.collection = reader.collection(fields.take("collection"));
+                resource.condition = reader.condition(fields.take("where"));
                 let relations = fields.take("relations");
                 resource.relations =
                     reader.named(relations, "a relation", "{ owner = { field = \"owner_id\" } }", Reader::relation);
                 let permissions = fields.take("permissions");
                 resource.permissions =
                     reader.named(permissions, "a permission", "{ read = \"owner\" }", Reader::permission);
+                reader.check_condition(&what, fields, "files");
                 resource.is_whole =
                     fields.unknown().next().is_none() && [relations, permissions].into_iter().all(is_table_if_any);
             },
@@ -223,6 +222,7 @@ impl Reader<'_> {
             subject_relation: None,
             resource: None,
             wildcard: false,
+            must_exist: false,
             condition: None,
             document_condition: None,
             since: None,
@@ -244,6 +244,7 @@ impl Reader<'_> {
             relation.subject_relation = reader.path(fields.take("subject_relation"));
             relation.resource = reader.type_name(fields.take("resource"));
             relation.wildcard = reader.flag(fields.take("wildcard"));
+            relation.must_exist = reader.flag(fields.take("must_exist"));
             relation.condition = reader.condition(fields.take("where"));
             relation.document_condition = reader.condition(fields.take("document_where"));
             relation.since = reader.path(fields.take("since"));

@@ -17,7 +17,7 @@ impl Schema {
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let Self { default_subject: _, subjects, resources, relations, permissions: _, lookups, collections } = self;
-        let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document)).collect();
+        let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document, kind.gate)).collect();
         let text = format!("{:?}", (READER_VERSION, subjects, resources, relations, lookups, collections));
         Sha256::digest(text).into()
     }

@@ -45,8 +45,10 @@ fn mark_negated(schema: &mut Schema) {
             }
         }
     }
+    // An edge or a set under a `!` may lead to any type, and a document that may fail the type's condition counts there.
+    let gates: HashSet<RelationId> = schema.resources.iter().filter_map(|kind| kind.gate).collect();
     for (id, relation) in (0..).map(RelationId).zip(&mut schema.relations) {
-        relation.negated = seen.contains(&Member::Relation(id));
+        relation.negated = seen.contains(&Member::Relation(id)) || gates.contains(&id);
     }
 }
 

@@ -62,7 +62,8 @@ impl Writer<'_> {
         let relation = match tree.step {
             Step::Gate { relation, .. } | Step::Relation { relation, .. } => Some(relation),
             Step::Walk { edge, .. } => Some(edge),
-            Step::Question | Step::Absent { .. } | Step::Permission { .. } | Step::Not | Step::All | Step::Any => None,
+            Step::Exists { kind, .. } => self.schema.resource(kind).gate,
+            Step::Question | Step::Permission { .. } | Step::Not | Step::All | Step::Any => None,
         };
         if let Some(relation) = relation {
             step.grants = self.grants(relation, &tree.grants);
@@ -93,9 +94,12 @@ impl Writer<'_> {
                 self.at(*relation, id, step);
                 Kind::Gate
             }
-            Step::Absent { kind, id } => {
-                step.object = format!("{}:{id}", schema.resource(*kind).name);
-                step.fact = schema.resource(*kind).document.map(|lookup| self.fact(lookup, id));
+            Step::Exists { kind, id } => {
+                let resource = schema.resource(*kind);
+                step.object = format!("{}:{id}", resource.name);
+                let condition = resource.gate.map(|gate| condition(schema.relation(gate))).unwrap_or_default();
+                step.fact =
+                    resource.document.map(|lookup| proto::explanation::Fact { condition, ..self.fact(lookup, id) });
                 Kind::Document
             }
             Step::Permission { permission, id } => {

@@ -47,4 +47,5 @@ mod support;
 mod telemetry;
 mod transport;
 mod tuple_models;
+mod values;
 mod wrong_types;

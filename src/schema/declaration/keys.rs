@@ -9,7 +9,7 @@ use super::{
 use crate::schema::error::SchemaError;
 
 /// A key, the keys of which it requires at least one, and the help if all are missing.
-const REQUIREMENTS: [(&str, &[&str], &str); 10] = [
+const REQUIREMENTS: [(&str, &[&str], &str); 11] = [
     ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\""),
     ("by", &["collection"], "name the collection that is looked up by it, for example: collection = \"shares\""),
     ("subject", &["field"], "name the field that holds the subject's id, for example: field = \"user_id\""),
@@ -22,6 +22,7 @@ const REQUIREMENTS: [(&str, &[&str], &str); 10] = [
         "name the field that holds the subject's type: subject_type = \"subject_type\"",
     ),
     ("wildcard", &["field"], "name the field that may hold `*`, for example: field = \"user_id\""),
+    ("must_exist", &["resource"], "name the type that the edge leads to, for example: resource = \"folder\""),
     ("document_where", &["each"], "without `each`, write the condition on the document as `where`"),
     ("required", &["since", "until"], "name the field that must hold a date, for example: until = \"expires_at\""),
 ];
@@ -33,6 +34,15 @@ const OF_SUBJECTS: [&str; 4] = ["subject", "subject_type", "subject_relation", "
 const SELECTS: [&str; 4] = ["field", "where", "each", "collection"];
 
 impl Reader<'_> {
+    /// Reports a type that has a condition on its documents, but no collection of them.
+    pub(super) fn check_condition(&mut self, what: &str, fields: &Fields<'_>, example: &str) {
+        let is_missing = fields.get("collection").is_none() && !fields.is_misspelt("collection");
+        if let Some(entry) = fields.get("where").filter(|_| is_missing) {
+            let help = format!("name the collection that holds its documents, for example: collection = \"{example}\"");
+            self.wrong(SchemaError::new(&entry.span, format!("{what} has `where`, but no `collection`")).help(help));
+        }
+    }
+
     /// Reports keys of a relation that lack another key or exclude each other, and a relation that reads nothing.
     pub(super) fn check_keys(&mut self, name: &Name, fields: &Fields<'_>) {
         let what = format!("relation `{}`", name.text);

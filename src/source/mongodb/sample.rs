@@ -12,6 +12,7 @@ use super::{DriverError, MongoDb, decode::Decoded, primary};
 use crate::{
     fact::document_keys,
     question::{Id, LookupId},
+    schema::Condition,
     source::SourceError,
 };
 
@@ -19,12 +20,18 @@ use crate::{
 const DOCUMENTS_MAX: i64 = 1_000_000;
 
 impl MongoDb {
-    /// Draws at most `count` different keys by which a lookup finds documents. Every key of the first million documents has
-    /// the same chance. The same documents and the same state of `random` give the same keys in the same order.
+    /// Draws at most `count` different keys by which a lookup finds documents that fulfil the condition. Every key of the
+    /// first million documents has the same chance. The same documents and the same state of `random` give the same keys in the same order.
     ///
     /// # Errors
     /// [`SourceError::Find`].
-    pub async fn sample(&self, lookup: LookupId, count: usize, random: &mut Rng) -> Result<Vec<Id>, SourceError> {
+    pub async fn sample(
+        &self,
+        lookup: LookupId,
+        condition: Option<&Condition>,
+        count: usize,
+        random: &mut Rng,
+    ) -> Result<Vec<Id>, SourceError> {
         let lookup = self.schema.lookup(lookup);
         let failed = |error: DriverError| SourceError::Find {
             collection: lookup.collection.to_string(),
@@ -35,8 +42,9 @@ impl MongoDb {
             keys_only.insert("_id", 0);
         }
         let collection = self.client.database().collection::<RawDocumentBuf>(&lookup.collection);
+        let filter = condition.map(Condition::to_query).unwrap_or_default();
         let find =
-            collection.find(doc! {}).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
+            collection.find(filter).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
         let mut documents = find.selection_criteria(primary()).await.map_err(|error| failed(error.into()))?;
         // Reservoir sampling: the n-th key is kept with a probability of count / n.
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());

@@ -229,7 +229,8 @@ fn resources(tape: &mut Tape<'_>) -> Vec<ResourceType> {
     let one = |(name, collection)| {
         let form = if tape.rarely(60) { IdForm::ALL[tape.below(4)] } else { IdForm::ObjectId };
         let collection = (!tape.rarely(25)).then_some(collection);
-        ResourceType { name, form, collection, relations: Vec::new(), permissions: Vec::new() }
+        let condition = (collection.is_some() && tape.rarely(30)).then(|| leaf(tape));
+        ResourceType { name, form, collection, condition, relations: Vec::new(), permissions: Vec::new() }
     };
     names.map(one).collect()
 }
@@ -248,7 +249,9 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
     }
     relation.each = tape.rarely(25).then(|| ["people", "meta.people"][tape.below(2)].to_owned());
     if is_edge {
-        relation.targets = vec![Target::Resource(model.resources[tape.below(model.resources.len())].name)];
+        let end = &model.resources[tape.below(model.resources.len())];
+        relation.targets = vec![Target::Resource(end.name)];
+        relation.must_exist = end.collection.is_some() && tape.rarely(25);
     } else if !tape.rarely(25) {
         add_targets(model, &mut relation, tape);
     }

@@ -25,6 +25,7 @@ pub struct ResourceType {
     pub name: &'static str,
     pub form: IdForm,
     pub collection: Option<&'static str>,
+    pub condition: Option<Condition>,
     pub relations: Vec<Relation>,
     pub permissions: Vec<Permission>,
 }
@@ -41,6 +42,7 @@ pub struct Relation {
     pub subject_type: Option<String>,
     pub subject_relation: Option<String>,
     pub wildcard: bool,
+    pub must_exist: bool,
     pub condition: Option<Condition>,
     pub document_condition: Option<Condition>,
     pub since: Option<String>,
@@ -127,6 +129,9 @@ impl fmt::Display for Model {
             if let Some(collection) = kind.collection {
                 writeln!(f, "collection = {collection:?}")?;
             }
+            if let Some(condition) = &kind.condition {
+                writeln!(f, "where = {}", json(condition))?;
+            }
             writeln!(f, "\n[resource.{}.relations]", kind.name)?;
             for relation in &kind.relations {
                 writeln!(f, "{} = {{ {} }}", relation.name, relation.keys())?;
@@ -169,6 +174,7 @@ impl Relation {
             ("subject_type", path(&self.subject_type)),
             ("subject_relation", path(&self.subject_relation)),
             ("wildcard", flag(self.wildcard)),
+            ("must_exist", flag(self.must_exist)),
             ("where", self.condition.as_ref().map(json)),
             ("document_where", self.document_condition.as_ref().map(json)),
             ("since", path(&self.since)),

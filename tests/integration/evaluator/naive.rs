@@ -9,7 +9,10 @@ use std::{
 };
 
 use bson::{Binary, Bson, Document, spec::BinarySubtype};
-use permcached::question::{IdForm, Reason};
+use permcached::{
+    question::{IdForm, Reason},
+    schema::Condition,
+};
 
 use super::model::{Expression, Model, Relation, Target};
 
@@ -49,8 +52,8 @@ enum Whom<'a> {
     EverySubject(&'a str),
     /// All subjects that have a member of the resource.
     Set(&'a str, &'a str, Bson),
-    /// The end of an edge.
-    Resource(&'a str, Bson),
+    /// The end of an edge, and whether it must exist.
+    Resource(&'a str, Bson, bool),
 }
 
 /// A member of a resource that is being evaluated.
@@ -84,7 +87,10 @@ impl<'a> Naive<'a> {
 
     /// Whether the permission is allowed, or the reason of the denial. None if it is too much work.
     pub fn answer(&self, permission: &str, kind: &str, id: &Bson) -> Option<Result<(), Reason>> {
-        let exists = if self.exists(kind, id) { Value::True } else { Value::False(Reason::NotFound) };
+        let exists = match self.exists(kind, id, false) {
+            Value::False(_) => Value::False(Reason::NotFound),
+            value => value,
+        };
         let value = all(&[self.gate(), exists, self.ask(kind, id, permission, false)]);
         if self.steps.get() > STEPS_MAX {
             return None;
@@ -115,10 +121,21 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// Whether the resource exists. A resource of a type without documents always does.
-    fn exists(&self, kind: &str, id: &Bson) -> bool {
+    /// Whether the resource exists: whether its document fulfils the condition of its type. A resource of a type without
+    /// documents always does.
+    fn exists(&self, kind: &str, id: &Bson, under: bool) -> Value {
         let kind = self.model.resource(kind).expect("a resource type of the model");
-        kind.collection.is_none_or(|collection| !self.by(collection, "_id", id).is_empty())
+        let Some(collection) = kind.collection else {
+            return Value::True;
+        };
+        let Some(document) = self.by(collection, "_id", id).pop() else {
+            return NOTHING;
+        };
+        match certainty(kind.condition.as_ref(), document, under) {
+            None => NOTHING,
+            Some(true) => Value::True,
+            Some(false) => Value::Unclear,
+        }
     }
 
     /// The documents of a collection whose field contains the id.
@@ -216,7 +233,10 @@ impl<'a> Naive<'a> {
             Whom::Subject(kind, id) => holds(self.subject.as_ref().is_some_and(|who| (who.0, &who.1) == (*kind, id))),
             Whom::EverySubject(kind) => holds(self.subject.as_ref().is_some_and(|(name, _)| name == kind)),
             Whom::Set(kind, member, id) => self.ask_elsewhere(kind, id, member, under),
-            Whom::Resource(kind, id) => self.ask_elsewhere(kind, id, member.expect("an edge is followed"), under),
+            Whom::Resource(kind, id, must_exist) => match self.exists(kind, id, under) {
+                Value::False(_) | Value::Unclear if *must_exist => Value::Unclear,
+                _ => self.ask_elsewhere(kind, id, member.expect("an edge is followed"), under),
+            },
         };
         let is_on =
             grant.since.is_none_or(|since| since <= self.now) && grant.until.is_none_or(|until| self.now < until);
@@ -230,20 +250,16 @@ impl<'a> Naive<'a> {
 
     /// The value of a member of another resource, which grants nothing if it does not exist.
     fn ask_elsewhere(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
-        if self.exists(kind, id) { self.ask(kind, id, member, under) } else { NOTHING }
+        match self.exists(kind, id, under) {
+            Value::False(_) => NOTHING,
+            exists => all(&[exists, self.ask(kind, id, member, under)]),
+        }
     }
 
     /// Collects the grants of a relation in a document.
     fn grants<'b>(&self, relation: &'b Relation, document: &Document, under: bool, grants: &mut Vec<Grant<'b>>) {
-        // Whether the document can be relied on; none if it does not count.
-        let certainty = |condition: &Option<permcached::schema::Condition>, document: &Document| match condition {
-            None => Some(true),
-            Some(condition) => match (condition.matches(document), condition.is_typed(document)) {
-                (true, is_typed) => Some(is_typed),
-                (false, false) if under => Some(false),
-                (false, _) => None,
-            },
-        };
+        let certainty =
+            |condition: &Option<Condition>, document: &Document| self::certainty(condition.as_ref(), document, under);
         let Some(each) = &relation.each else {
             if let Some(is_sure) = certainty(&relation.condition, document) {
                 self.read(relation, document, is_sure, grants);
@@ -328,10 +344,22 @@ impl<'a> Naive<'a> {
                 id.map(|id| Whom::Subject(name, id))
             }
             Some(Target::Set(name, member)) => of_resource(name).map(|id| Whom::Set(name, member, id)),
-            Some(Target::Resource(name)) => of_resource(name).map(|id| Whom::Resource(name, id)),
+            Some(Target::Resource(name)) => of_resource(name).map(|id| Whom::Resource(name, id, relation.must_exist)),
             None => None,
         };
         Some(whom.unwrap_or(Whom::Unreadable))
+    }
+}
+
+/// Whether a document can be relied on; none if it does not count.
+fn certainty(condition: Option<&Condition>, document: &Document, under: bool) -> Option<bool> {
+    let Some(condition) = condition else {
+        return Some(true);
+    };
+    match (condition.matches(document), condition.is_typed(document)) {
+        (true, is_typed) => Some(is_typed),
+        (false, false) if under => Some(false),
+        (false, _) => None,
     }
 }
 

@@ -110,6 +110,7 @@ fn model() -> Model {
         name: "group",
         form: IdForm::Integer,
         collection: Some("groups"),
+        condition: None,
         relations,
         permissions: permissions.into(),
     };
