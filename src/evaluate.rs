@@ -4,6 +4,7 @@
 //! It does no I/O and reads no clock: the caller passes the time. It allocates only for missing keys and large trees, never
 //! panics, and its work is bounded.
 
+mod subject;
 mod truth;
 mod tree;
 
@@ -15,7 +16,7 @@ use truth::{All, Any, NEVER_CUT, Truth, Value};
 use crate::{
     fact::{Certainty, Fact, FactKey, Grant, Grantee},
     question::{Answer, Id, LookupId, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId, Subject},
-    schema::{Expression, Member, Schema, Target},
+    schema::{Expression, Member, Origin, Schema, Target},
 };
 
 /// The maximal depth of a check, in edges and sets one behind the other.
@@ -170,23 +171,6 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         all.value()
     }
 
-    /// Whether the subject's own document exists and fulfils the condition of its type.
-    fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
-        self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });
-        let value = match self.fact(self.schema.relation(gate).lookup, id) {
-            None => Value::MISSING,
-            Some(fact) => {
-                let value = self.any_grant(gate, fact, |_, _| Value::FALSE, false);
-                match value.truth {
-                    Truth::False(_) => Value::denied(Reason::SubjectInactive),
-                    Truth::True(_) | Truth::Unsure(_) | Truth::Missing => value.unnamed(),
-                }
-            }
-        };
-        self.trace.leave(value);
-        value
-    }
-
     /// The own document of a resource.
     fn own(&mut self, kind: ResourceTypeId, id: &Id) -> Own<'a> {
         let Some(lookup) = self.schema.resource(kind).document else { return Own::None };
@@ -275,6 +259,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             Expression::Relation(id) => self.relation(*id, frame, negated),
             Expression::Permission(id) => self.permission(*id, frame, negated),
             Expression::Walk { edge, member } => self.walk(*edge, *member, frame, negated),
+            Expression::SubjectFlag(flags) => self.subject_flag(flags, negated),
             Expression::Not(inner) => {
                 self.trace.enter(|| Step::Not);
                 let value = self.expression(inner, frame, true).negated();
@@ -318,10 +303,13 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             self.trace.leave(Value::FALSE);
             return Value::FALSE;
         }
-        let lookup = self.schema.relation(id).lookup;
-        let value = match self.fact_in(lookup, frame) {
-            None => Value::MISSING,
-            Some(fact) => self.any_grant(id, fact, |this, grant| this.grantee(grant, frame, negated), negated),
+        let schema = self.schema;
+        let value = match &schema.relation(id).origin {
+            Origin::Subject(of) => self.of_subject(id, of, frame, negated),
+            Origin::Documents(lookup) => match self.fact_in(*lookup, frame) {
+                None => Value::MISSING,
+                Some(fact) => self.any_grant(id, fact, |this, grant| this.grantee(grant, frame, negated), negated),
+            },
         };
         self.trace.leave(value);
         value
@@ -335,7 +323,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.trace.enter(|| Step::Walk { edge, member, id: frame.id.clone() });
         let relation = self.schema.relation(edge);
         let must_exist = relation.ids.as_ref().is_some_and(|ids| ids.must_exist);
-        let value = match self.fact_in(relation.lookup, frame) {
+        let value = match relation.lookup().and_then(|lookup| self.fact_in(lookup, frame)) {
             None => Value::MISSING,
             Some(fact) => {
                 let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {

@@ -112,8 +112,9 @@ fn take_turns<'a>(turns: &[Turns<'a>], count: usize) -> Vec<(PermissionId, &'a R
 async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rng) -> Result<Vec<Known>, SourceError> {
     let mut others = Vec::new();
     for (kind, subject) in schema.subjects().filter(|(_, subject)| !subject.secret) {
-        let Some(gate) = subject.gate else { continue };
-        let ids = source.sample(schema.relation(gate).lookup, None, count.min(DRAWN_MAX), random).await?;
+        let lookup = subject.gate.and_then(|gate| schema.relation(gate).lookup());
+        let Some(lookup) = lookup else { continue };
+        let ids = source.sample(lookup, None, count.min(DRAWN_MAX), random).await?;
         others.extend(ids.into_iter().filter(|id| has_form(id, subject.id)).map(|id| (kind, id)));
     }
     Ok(others)

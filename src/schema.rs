@@ -89,8 +89,18 @@ pub enum Member {
 pub enum Owner {
     /// A resource type; the relation is one of its members, or its gate.
     Resource(ResourceTypeId),
-    /// A subject type; the relation is its gate.
+    /// A subject type; the relation is its gate, or a relation of the subject.
     Subject(SubjectTypeId),
+}
+
+/// What a relation is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The documents that a lookup finds by the id of the resource or, for a relation of a subject type, of the subject.
+    Documents(LookupId),
+    /// The named relations of the asking subject, which lead to resources of the relation's type (`of`). The relation holds
+    /// for a resource to which one of them leads.
+    Subject(Box<[RelationId]>),
 }
 
 /// A relation, and how it is read from documents.
@@ -100,8 +110,8 @@ pub struct Relation {
     pub name: Box<str>,
     /// The type that it belongs to.
     pub owner: Owner,
-    /// The lookup that finds the documents from which it is read.
-    pub lookup: LookupId,
+    /// What it is read from.
+    pub origin: Origin,
     /// The path of an array of documents. If it is set, the condition, the ids and the dates are read from its elements.
     pub each: Option<Path>,
     /// The condition that the document, or with `each` the element, must fulfil.
@@ -178,6 +188,9 @@ pub enum Expression {
         /// The member.
         member: Member,
     },
+    /// A flag of the asking subject (`subject.NAME`): the relation of that name of each subject type that has one. It does
+    /// not hold for subjects of other types.
+    SubjectFlag(Box<[RelationId]>),
     /// Holds if the inner expression does not.
     Not(Box<Expression>),
     /// Holds if all sides hold.
@@ -207,12 +220,21 @@ pub struct Lookup {
 }
 
 impl Relation {
+    /// The lookup that finds the documents from which it is read; none if it is read from relations of the subject.
+    #[must_use]
+    pub fn lookup(&self) -> Option<LookupId> {
+        match self.origin {
+            Origin::Documents(lookup) => Some(lookup),
+            Origin::Subject(_) => None,
+        }
+    }
+
     /// A flag that every document sets, without a name.
-    fn flag(owner: Owner, lookup: LookupId) -> Self {
+    fn flag(owner: Owner, origin: Origin) -> Self {
         Self {
             name: Box::default(),
             owner,
-            lookup,
+            origin,
             each: None,
             condition: None,
             document_condition: None,
@@ -337,7 +359,7 @@ impl Schema {
     /// Every lookup from which a resource type or one of its relations is read. A lookup may occur more than once.
     pub fn lookups_of(&self, kind: ResourceTypeId) -> impl Iterator<Item = LookupId> {
         let relations = self.resource(kind).members.values().filter_map(|member| match member {
-            Member::Relation(id) => Some(self.relation(*id).lookup),
+            Member::Relation(id) => self.relation(*id).lookup(),
             Member::Permission(_) => None,
         });
         self.resource(kind).document.into_iter().chain(relations)
@@ -385,11 +407,24 @@ impl Schema {
         entry!(self.collections, id)
     }
 
+    /// Whether a relation is one of the subject's type.
+    #[must_use]
+    pub fn is_of_subject(&self, relation: RelationId, subject: &Subject) -> bool {
+        match (self.relation(relation).owner, subject) {
+            (Owner::Subject(kind), Subject::Known { kind: asker, .. }) => kind == *asker,
+            (Owner::Resource(_), _) | (Owner::Subject(_), Subject::Anonymous) => false,
+        }
+    }
+
     /// Whether a relation can lead to a subject of this type. If not, its documents do not have to be read. Flags, edges and
-    /// sets can lead to any subject.
+    /// sets can lead to any subject. A relation with `of` can lead to the types whose relations it names.
     #[must_use]
     pub fn can_lead_to(&self, relation: RelationId, subject: &Subject) -> bool {
-        let Some(ids) = &self.relation(relation).ids else { return true };
+        let relation = self.relation(relation);
+        if let Origin::Subject(of) = &relation.origin {
+            return of.iter().any(|of| self.is_of_subject(*of, subject));
+        }
+        let Some(ids) = &relation.ids else { return true };
         ids.targets.iter().any(|target| match target {
             Target::Subject(kind) => matches!(subject, Subject::Known { kind: asker, .. } if asker == kind),
             Target::Set(..) | Target::Resource(_) => true,

@@ -14,7 +14,7 @@ const CONDITION_MAX: usize = 160;
 const OTHERS_MAX: usize = 3;
 
 /// The whole tree. A step that has one child and adds nothing to it shares its line: a `!` and what it excludes, a permission
-/// and its `&` or `|`.
+/// and its `&` or `|`, a relation and the relation of the subject that it stands for.
 pub(super) fn draw(response: &ExplainResponse) -> String {
     let mut lines = Vec::new();
     if let Some((root, rest)) = response.steps.split_first() {
@@ -40,7 +40,11 @@ fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, l
     };
     lines.push(format!("{}{} {headline}{why}", faint(first), mark(step.outcome())));
     let bar = if inner.is_empty() { "    " } else { "│   " };
-    lines.extend(details(last).into_iter().map(|detail| format!("{}{detail}", faint(&format!("{further}{bar}")))));
+    lines.extend(
+        details(last, inner.is_empty())
+            .into_iter()
+            .map(|detail| format!("{}{detail}", faint(&format!("{further}{bar}")))),
+    );
     while let Some((child, later)) = inner.split_first() {
         let own = beneath(child, later);
         inner = later.get(own.len()..).unwrap_or_default();
@@ -62,14 +66,8 @@ fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Expla
     let fits = match step.step() {
         Step::Not => true,
         Step::Permission => matches!(only.step(), Step::All | Step::Any | Step::Not),
-        Step::Unspecified
-        | Step::Question
-        | Step::Gate
-        | Step::Document
-        | Step::Relation
-        | Step::Edge
-        | Step::All
-        | Step::Any => false,
+        Step::Relation => step.fact.is_none(),
+        Step::Unspecified | Step::Question | Step::Gate | Step::Document | Step::Edge | Step::All | Step::Any => false,
     };
     (is_only && fits).then_some((only, rest))
 }
@@ -98,10 +96,10 @@ fn headline(step: &Explanation) -> String {
     format!("{what}{until}")
 }
 
-/// Where a step's fact was read, and the grants of each document.
-fn details(step: &Explanation) -> Vec<String> {
+/// Where a step's fact was read, and the grants of each document. `is_last` is whether there are no steps inside.
+fn details(step: &Explanation, is_last: bool) -> Vec<String> {
     let Some(fact) = &step.fact else {
-        let is_for_others = step.step() == Step::Relation;
+        let is_for_others = step.step() == Step::Relation && is_last;
         return if is_for_others { vec![format!("leads only to {}", step.leads_to.join(", "))] } else { Vec::new() };
     };
     let mut lines = vec![format!("{}: {}", place(fact), found(fact, step))];

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::{AvailableFacts, Evaluation, Trace, Truth, Value};
+use super::{
+    AvailableFacts, Evaluation, Trace,
+    truth::{Truth, Value},
+};
 use crate::{
     fact::{DocumentId, Fact, FactKey, Grant, Window},
     question::{Id, Millis, PermissionId, Question, Reason, RelationId, ResourceTypeId},
@@ -68,12 +71,17 @@ pub enum Step {
         /// The resource.
         id: Id,
     },
-    /// A relation of a resource.
+    /// A relation of a resource or of the subject.
     Relation {
         /// The relation.
         relation: RelationId,
-        /// The resource.
+        /// The resource or the subject.
         id: Id,
+    },
+    /// A flag that subjects of other types have, but the asking subject's type has not.
+    SubjectFlag {
+        /// The relations of that name, one for each type that has it.
+        flags: Box<[RelationId]>,
     },
     /// A member of the resources at the end of an edge.
     Walk {

@@ -4,18 +4,18 @@
 //! and what is pushed down into queries.
 
 mod names;
+mod subjects;
 
 use std::collections::HashMap;
 
 use names::{Names, Symbol};
 
 use super::{
-    Expression, Ids, Lookup, Member, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType, Target,
-    declaration::{
-        Declarations, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectDeclaration, SubjectName,
-    },
+    Expression, Ids, Lookup, Member, Origin, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType,
+    Target,
+    declaration::{Declarations, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectName},
     error::{SHOWN_MAX, SchemaError, listed},
-    expression::{Name, Syntax},
+    expression::{Name, OF_SUBJECT, Syntax},
     plan, validate,
 };
 use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
@@ -51,8 +51,10 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
     let mut permissions = Vec::new();
     for (kind, declaration) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
         let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &Path::id()));
+        let (name, collection) = (declaration.name.text.as_str(), declaration.collection.as_ref());
+        let owner = Declared { owner: Owner::Resource(kind), name, collection, is_whole: declaration.is_whole };
         for relation in &declaration.relations {
-            relations.extend(compiler.relation(kind, declaration, relation));
+            relations.extend(compiler.relation_of_resource(kind, &owner, relation));
         }
         for permission in &declaration.permissions {
             permissions.extend(compiler.permission(kind, permission));
@@ -66,6 +68,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
             members,
         });
     }
+    relations.extend(compiler.relations_of_subjects(declarations));
     let mut subjects = Vec::new();
     for (kind, declaration) in (0..).map(SubjectTypeId).zip(&declarations.subjects) {
         let gate = compiler.gate(kind, declaration).map(|gate| {
@@ -106,7 +109,9 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
 /// Whether every number fits in its 16 bits.
 fn fits(declarations: &Declarations) -> bool {
     const MAX: usize = 60_000;
-    let relations: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
+    let of_resources: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
+    let of_subjects: usize = declarations.subjects.iter().map(|subject| subject.relations.len()).sum();
+    let relations = of_resources + of_subjects;
     let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
     let types = declarations.resources.len() + declarations.subjects.len();
     // Each type may add a relation, the gate of a subject type, and a lookup by `_id`. So the same sum bounds the
@@ -125,12 +130,22 @@ fn resource_gate(
     Some(Relation {
         name: "exists".into(),
         condition: Some(condition),
-        ..Relation::flag(Owner::Resource(kind), document?)
+        ..Relation::flag(Owner::Resource(kind), Origin::Documents(document?))
     })
 }
 
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
     make(u16::try_from(count).unwrap_or(u16::MAX))
+}
+
+/// The type that declares a relation.
+struct Declared<'a> {
+    owner: Owner,
+    name: &'a str,
+    /// The collection of its own documents.
+    collection: Option<&'a Name>,
+    /// Whether all of the type could be read.
+    is_whole: bool,
 }
 
 /// The place at which a schema names a member.
@@ -195,23 +210,39 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    fn relation(
+    fn relation_of_resource(
         &mut self,
         kind: ResourceTypeId,
-        resource: &'a ResourceDeclaration,
+        owner: &Declared<'a>,
         declaration: &'a RelationDeclaration,
     ) -> Option<Relation> {
         let name = &declaration.name;
-        let lookup = match (&declaration.collection, &declaration.by, &resource.collection) {
+        if declaration.resource.is_some() && name.text == OF_SUBJECT {
+            return self.wrong(
+                SchemaError::new(&name.span, format!("an edge cannot be named `{OF_SUBJECT}`"))
+                    .help(format!("`{OF_SUBJECT}.NAME` is a flag of the asking subject: give the edge another name")),
+            );
+        }
+        match &declaration.of {
+            Some(of) => self.of(kind, name, of),
+            None => self.relation(owner, declaration),
+        }
+    }
+
+    /// A relation that is read from documents.
+    fn relation(&mut self, owner: &Declared<'a>, declaration: &'a RelationDeclaration) -> Option<Relation> {
+        let name = &declaration.name;
+        let lookup = match (&declaration.collection, &declaration.by, owner.collection) {
             (Some(collection), Some(by), _) => self.lookup(&collection.text, by),
             (None, None, Some(collection)) => self.lookup(&collection.text, &Path::id()),
-            (None, None, None) if resource.is_whole => {
-                let message =
-                    format!("relation `{}` has no collection, and neither does `{}`", name.text, resource.name.text);
-                return self.wrong(
-                    SchemaError::new(&name.span, message)
-                        .help("add `collection` and `by` to the relation, or `collection` to the resource"),
-                );
+            (None, None, None) if owner.is_whole => {
+                let what = match owner.owner {
+                    Owner::Resource(_) => "resource",
+                    Owner::Subject(_) => "subject",
+                };
+                let message = format!("relation `{}` has no collection, and neither does `{}`", name.text, owner.name);
+                let help = format!("add `collection` and `by` to the relation, or `collection` to the {what}");
+                return self.wrong(SchemaError::new(&name.span, message).help(help));
             }
             _ => return None,
         };
@@ -221,8 +252,8 @@ impl<'a> Compiler<'a> {
         };
         Some(Relation {
             name: name.text.as_str().into(),
-            owner: Owner::Resource(kind),
-            lookup,
+            owner: owner.owner,
+            origin: Origin::Documents(lookup),
             each: declaration.each.clone(),
             condition: declaration.condition.clone(),
             document_condition: declaration.document_condition.clone(),
@@ -344,17 +375,6 @@ impl<'a> Compiler<'a> {
         self.errors.push(error);
     }
 
-    /// The relation that a subject's own document must fulfil, if the type has a collection.
-    fn gate(&mut self, kind: SubjectTypeId, declaration: &'a SubjectDeclaration) -> Option<Relation> {
-        let collection = declaration.collection.as_ref()?;
-        let lookup = self.lookup(&collection.text, &Path::id());
-        Some(Relation {
-            name: "active".into(),
-            condition: declaration.condition.clone(),
-            ..Relation::flag(Owner::Subject(kind), lookup)
-        })
-    }
-
     fn permission(&mut self, kind: ResourceTypeId, declaration: &'a PermissionDeclaration) -> Option<Permission> {
         self.permission = &declaration.name.text;
         Some(Permission {
@@ -372,6 +392,9 @@ impl<'a> Compiler<'a> {
                 Member::Relation(id) => Expression::Relation(id),
                 Member::Permission(id) => Expression::Permission(id),
             }),
+            Syntax::Walk { edge, member } if edge.text == OF_SUBJECT => {
+                self.subject_flag(member).map(Expression::SubjectFlag)
+            }
             Syntax::Walk { edge, member } => {
                 let (edge, target) = self.edge(kind, edge)?;
                 Some(Expression::Walk { edge, member: self.member(target, member, Place::BehindEdge)? })
@@ -433,6 +456,11 @@ impl<'a> Compiler<'a> {
             None => (format!("`{}` has no edge `{}`", members.of, name.text), false),
         };
         let error = SchemaError::new(&name.span, message);
+        if self.names.subjects.contains_key(name.text.as_str()) && !is_known {
+            return self.wrong(
+                error.help(format!("`{OF_SUBJECT}.NAME` names a flag of the asking subject, whatever its type")),
+            );
+        }
         let edges: Vec<&str> = if self.errors.len() < SHOWN_MAX { members.edges().collect() } else { Vec::new() };
         let error = match edges.as_slice() {
             [] => error.help("an edge is a relation with `resource`: it leads to other resources"),

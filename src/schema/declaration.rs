@@ -4,10 +4,11 @@
 
 mod keys;
 mod reader;
+mod subject;
 
 use std::time::Duration;
 
-use reader::Reader;
+use reader::{Fields, Reader};
 
 use super::{
     condition::Condition,
@@ -36,6 +37,11 @@ pub(crate) struct SubjectDeclaration {
     pub(crate) secret: bool,
     pub(crate) collection: Option<Name>,
     pub(crate) condition: Option<Condition>,
+    pub(crate) since: Option<Path>,
+    pub(crate) until: Option<Path>,
+    pub(crate) relations: Vec<RelationDeclaration>,
+    /// Whether everything could be read. If not, a name that is missing here may be in the text.
+    pub(crate) is_whole: bool,
 }
 
 /// `[resource.name]`
@@ -51,10 +57,12 @@ pub(crate) struct ResourceDeclaration {
     pub(crate) is_whole: bool,
 }
 
-/// `[resource.….relations]` `name = { … }`
+/// `[resource.….relations]` or `[subject.….relations]` `name = { … }`
 #[derive(Debug)]
 pub(crate) struct RelationDeclaration {
     pub(crate) name: Name,
+    /// The relations of subjects that it stands for. If they are set, nothing else is.
+    pub(crate) of: Option<Vec<OfName>>,
     pub(crate) collection: Option<Name>,
     pub(crate) by: Option<Path>,
     pub(crate) each: Option<Path>,
@@ -79,6 +87,13 @@ pub(crate) enum SubjectName {
     Type(Name),
     /// `team.member`
     Set(Name, Name),
+}
+
+/// One entry of `of = …`: `user.teams`.
+#[derive(Debug)]
+pub(crate) struct OfName {
+    pub(crate) subject: Name,
+    pub(crate) relation: Name,
 }
 
 /// `[resource.….permissions]` `name = "…"`
@@ -141,41 +156,6 @@ fn is_table_if_any(entry: Option<&Entry>) -> bool {
 }
 
 impl Reader<'_> {
-    fn subject(&mut self, name: Name, node: &Node) -> SubjectDeclaration {
-        let mut subject =
-            SubjectDeclaration { name, id: IdForm::ObjectId, secret: false, collection: None, condition: None };
-        let what = format!("subject `{}`", subject.name.text);
-        let example = format!("[subject.{}]", subject.name.text);
-        self.table(
-            node,
-            &what,
-            |_| example,
-            |reader, fields| {
-                subject.id = reader.id_form(fields);
-                let secret = fields.take("secret");
-                subject.secret = reader.flag(secret);
-                let collection = fields.take("collection");
-                subject.collection = reader.collection(collection);
-                subject.condition = reader.condition(fields.take("where"));
-                reader.check_condition(&what, fields, "users");
-                if let Some(entry) = secret.filter(|_| subject.secret && subject.id != IdForm::String) {
-                    let place = fields.get("id").map_or(&entry.span, |id| &id.node.span);
-                    reader.wrong(
-                        SchemaError::new(place, format!("{what} is secret, but its ids are not strings"))
-                            .help("a secret is a string: id = \"string\""),
-                    );
-                }
-                if let Some(entry) = collection.filter(|_| subject.secret) {
-                    reader.wrong(
-                        SchemaError::new(&entry.span, format!("{what} is secret, so it cannot have a collection"))
-                            .help("a secret is kept only as a hash, which finds no document: read it with a relation"),
-                    );
-                }
-            },
-        );
-        subject
-    }
-
     fn resource(&mut self, name: Name, node: &Node) -> ResourceDeclaration {
         let mut resource = ResourceDeclaration {
             name,
@@ -202,7 +182,7 @@ impl Reader<'_> {
                 let permissions = fields.take("permissions");
                 resource.permissions =
                     reader.named(permissions, "a permission", "{ read = \"owner\" }", Reader::permission);
-                reader.check_condition(&what, fields, "files");
+                reader.check_conditions(&what, fields, &["where"], "files");
                 resource.is_whole =
                     fields.unknown().next().is_none() && [relations, permissions].into_iter().all(is_table_if_any);
             },
@@ -211,8 +191,19 @@ impl Reader<'_> {
     }
 
     fn relation(&mut self, name: Name, node: &Node) -> RelationDeclaration {
+        self.any_relation(name, node, Self::check_keys)
+    }
+
+    /// Reads a relation of a resource or of a subject. `check` reports the keys that it must not have, or that it lacks.
+    fn any_relation(
+        &mut self,
+        name: Name,
+        node: &Node,
+        check: impl FnOnce(&mut Self, &Name, &Fields<'_>),
+    ) -> RelationDeclaration {
         let mut relation = RelationDeclaration {
             name,
+            of: None,
             collection: None,
             by: None,
             each: None,
@@ -235,6 +226,7 @@ impl Reader<'_> {
             format!("{{ field = \"{field}\" }}")
         };
         self.table(node, &what, example, |reader, fields| {
+            relation.of = fields.take("of").map(|entry| reader.of(entry));
             relation.collection = reader.collection(fields.take("collection"));
             relation.by = reader.path(fields.take("by"));
             relation.each = reader.path(fields.take("each"));
@@ -250,7 +242,7 @@ impl Reader<'_> {
             relation.since = reader.path(fields.take("since"));
             relation.until = reader.path(fields.take("until"));
             relation.required = reader.flag(fields.take("required"));
-            reader.check_keys(&relation.name, fields);
+            check(reader, &relation.name, fields);
         });
         relation
     }
@@ -280,17 +272,23 @@ impl Reader<'_> {
 
     /// Reads a type such as `user`, or a set such as `team.member`.
     fn subject_name(&self, text: &str, node: &Node) -> SubjectName {
-        let whole = |text: &str| Name { text: text.to_owned(), span: node.span.clone() };
-        let Some((set, member)) = text.split_once('.') else {
-            return SubjectName::Type(whole(text));
-        };
-        let (mut set, mut member) = (whole(set), whole(member));
-        if let Some(start) = text_start(self.text, &node.span, text) {
-            let dot = start + set.text.len();
-            set.span = start..dot;
-            member.span = dot + 1..start + text.len();
+        match self.pair(text, node) {
+            Some((set, member)) => SubjectName::Set(set, member),
+            None => SubjectName::Type(Name { text: text.to_owned(), span: node.span.clone() }),
         }
-        SubjectName::Set(set, member)
+    }
+
+    /// The names before and after the dot, each with its place. None if there is no dot.
+    fn pair(&self, text: &str, node: &Node) -> Option<(Name, Name)> {
+        let (first, second) = text.split_once('.')?;
+        let whole = |text: &str| Name { text: text.to_owned(), span: node.span.clone() };
+        let (mut first, mut second) = (whole(first), whole(second));
+        if let Some(start) = text_start(self.text, &node.span, text) {
+            let dot = start + first.text.len();
+            first.span = start..dot;
+            second.span = dot + 1..start + text.len();
+        }
+        Some((first, second))
     }
 
     fn permission(&mut self, name: Name, node: &Node) -> PermissionDeclaration {

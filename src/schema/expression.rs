@@ -8,6 +8,9 @@ use super::error::{SchemaError, Span};
 /// The maximal depth of nested expressions.
 const DEPTH_MAX: usize = 32;
 
+/// What a permission writes in place of an edge to name a flag of the asking subject: `subject.admin`.
+pub(crate) const OF_SUBJECT: &str = "subject";
+
 /// A name and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -199,8 +202,11 @@ impl Parser<'_> {
         }
         let member = self.name()?;
         if self.peek() == Some('.') {
-            let help =
-                format!("give the type that `{}` leads to a permission for the rest, and name it here", edge.text);
+            let help = if edge.text == OF_SUBJECT {
+                format!("`{OF_SUBJECT}.NAME` is a flag: for ids in the subject's document, name a relation with `of`")
+            } else {
+                format!("give the type that `{}` leads to a permission for the rest, and name it here", edge.text)
+            };
             return Err(self.wrong_here("only one edge can be followed at a time").help(help));
         }
         Ok(Syntax::Walk { edge, member })

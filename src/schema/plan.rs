@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use super::{Condition, Expression, Member, Path, Relation, Schema, Target};
-use crate::question::{CollectionId, RelationId};
+use super::{Condition, Expression, Member, Origin, Path, Relation, Schema, Target};
+use crate::question::{CollectionId, LookupId, RelationId};
 
 /// Plans the whole schema. Each step uses the results of the previous ones.
 pub(crate) fn plan(schema: &mut Schema) {
@@ -37,6 +37,9 @@ fn mark_negated(schema: &mut Schema) {
                 });
             }
             Member::Relation(id) => {
+                if let Origin::Subject(of) = &schema.relation(id).origin {
+                    todo.extend(of.iter().copied().map(Member::Relation));
+                }
                 let targets = schema.relation(id).ids.iter().flat_map(|ids| &ids.targets);
                 todo.extend(targets.filter_map(|target| match target {
                     Target::Set(_, member) => Some(*member),
@@ -61,6 +64,7 @@ fn members(expression: &Expression, is_excluded: bool, visit: &mut impl FnMut(Me
             visit(Member::Relation(*edge), is_excluded);
             visit(*member, is_excluded);
         }
+        Expression::SubjectFlag(flags) => flags.iter().for_each(|id| visit(Member::Relation(*id), is_excluded)),
         Expression::Not(inner) => members(inner, true, visit),
         Expression::And(sides) | Expression::Or(sides) => {
             sides.iter().for_each(|side| members(side, is_excluded, visit));
@@ -89,15 +93,15 @@ impl Reaches<'_> {
             Expression::Relation(id) => {
                 let relation = self.schema.relation(*id);
                 let mut targets = relation.ids.iter().flat_map(|ids| &ids.targets);
-                match (
-                    targets.any(|target| matches!(target, Target::Set(..))),
-                    self.schema.lookup(relation.lookup).is_by_id(),
-                ) {
-                    (true, _) => Reach::OtherResources,
-                    (false, true) => Reach::OwnDocument,
-                    (false, false) => Reach::OtherCollection,
+                if targets.any(|target| matches!(target, Target::Set(..))) {
+                    return Reach::OtherResources;
+                }
+                match &relation.origin {
+                    Origin::Documents(lookup) => self.of_lookup(*lookup),
+                    Origin::Subject(of) => self.of_subject(of),
                 }
             }
+            Expression::SubjectFlag(flags) => self.of_subject(flags),
             Expression::Permission(id) => {
                 if let Some(known) = self.known.get(id.index()).copied().flatten() {
                     return known;
@@ -116,12 +120,23 @@ impl Reaches<'_> {
         }
     }
 
+    /// The reach of relations of the subject. The subject's own document is read for every question, like the resource's.
+    fn of_subject(&self, relations: &[RelationId]) -> Reach {
+        let lookups = relations.iter().filter_map(|id| self.schema.relation(*id).lookup());
+        lookups.map(|lookup| self.of_lookup(lookup)).max().unwrap_or(Reach::OwnDocument)
+    }
+
+    fn of_lookup(&self, lookup: LookupId) -> Reach {
+        if self.schema.lookup(lookup).is_by_id() { Reach::OwnDocument } else { Reach::OtherCollection }
+    }
+
     /// The expression with the cheapest side of every `|` first.
     fn ordered(&mut self, expression: &Expression) -> Expression {
         match expression {
             Expression::Relation(id) => Expression::Relation(*id),
             Expression::Permission(id) => Expression::Permission(*id),
             Expression::Walk { edge, member } => Expression::Walk { edge: *edge, member: *member },
+            Expression::SubjectFlag(flags) => Expression::SubjectFlag(flags.clone()),
             Expression::Not(inner) => Expression::Not(Box::new(self.ordered(inner))),
             Expression::And(sides) => Expression::And(sides.iter().map(|side| self.ordered(side)).collect()),
             Expression::Or(sides) => {
@@ -147,7 +162,7 @@ fn order_sides(schema: &mut Schema) {
 fn fill_lookups(schema: &mut Schema) {
     let mut of_lookups: Vec<Vec<(RelationId, &Relation)>> = vec![Vec::new(); schema.lookups.len()];
     for (id, relation) in (0..).map(RelationId).zip(&schema.relations) {
-        if let Some(relations) = of_lookups.get_mut(relation.lookup.index()) {
+        if let Some(relations) = relation.lookup().and_then(|lookup| of_lookups.get_mut(lookup.index())) {
             relations.push((id, relation));
         }
     }

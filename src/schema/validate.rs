@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use graph::{Components, Graph};
 
 use super::{
-    Expression, Member, Owner, Schema, Target,
+    Expression, Member, Origin, Owner, Schema, Target,
     declaration::Declarations,
     error::{SHOWN_MAX, SchemaError, Span},
     expression::{Name, Syntax},
@@ -95,11 +95,14 @@ fn collect_references(expression: &Expression, syntax: &Syntax, is_excluded: boo
         (Expression::And(sides), Syntax::And(written)) | (Expression::Or(sides), Syntax::Or(written)) => {
             sides.iter().zip(written).for_each(|(side, written)| collect_references(side, written, is_excluded, found));
         }
+        // A flag of the subject refers to no permission.
+        (Expression::SubjectFlag(_), Syntax::Walk { .. }) => {}
         // The compiler creates no other pair.
         (
             Expression::Relation(_)
             | Expression::Permission(_)
             | Expression::Walk { .. }
+            | Expression::SubjectFlag(_)
             | Expression::Not(_)
             | Expression::And(_)
             | Expression::Or(_),
@@ -206,6 +209,9 @@ impl Checker<'_> {
                 let members = &self.schema.resource(one.kind).members;
                 let is_ground = |member: &Member| {
                     let Member::Relation(id) = member else { return false };
+                    if matches!(self.schema.relation(*id).origin, Origin::Subject(_)) {
+                        return true;
+                    }
                     let targets = self.schema.relation(*id).ids.iter().flat_map(|ids| &ids.targets);
                     targets.clone().next().is_some()
                         && !targets.clone().any(|target| matches!(target, Target::Resource(_)))
@@ -342,7 +348,7 @@ impl Checker<'_> {
 /// The depth of an expression, given the depths of the permissions that it names.
 fn nesting(expression: &Expression, depths: &[usize]) -> usize {
     match expression {
-        Expression::Relation(_) | Expression::Walk { .. } => 0,
+        Expression::Relation(_) | Expression::Walk { .. } | Expression::SubjectFlag(_) => 0,
         Expression::Permission(id) => depths.get(id.index()).copied().unwrap_or_default(),
         Expression::Not(inner) => 1 + nesting(inner, depths),
         Expression::And(sides) | Expression::Or(sides) => {
@@ -355,7 +361,10 @@ fn nesting(expression: &Expression, depths: &[usize]) -> usize {
 fn can_hold(expression: &Expression, grounded: &[bool]) -> bool {
     let is_grounded = |id: &PermissionId| grounded.get(id.index()).copied().unwrap_or(true);
     match expression {
-        Expression::Relation(_) | Expression::Not(_) | Expression::Walk { member: Member::Relation(_), .. } => true,
+        Expression::Relation(_)
+        | Expression::SubjectFlag(_)
+        | Expression::Not(_)
+        | Expression::Walk { member: Member::Relation(_), .. } => true,
         Expression::Permission(id) | Expression::Walk { member: Member::Permission(id), .. } => is_grounded(id),
         Expression::And(sides) => sides.iter().all(|side| can_hold(side, grounded)),
         Expression::Or(sides) => sides.iter().any(|side| can_hold(side, grounded)),

@@ -12,7 +12,7 @@ use crate::{
     fact::{Certainty, Grant, Grantee, Window},
     freshness::Token,
     question::{Id, LookupId, Millis, Question, RelationId},
-    schema::{Condition, Owner, Relation, Schema, Target},
+    schema::{Condition, Origin, Owner, Relation, Schema, Target},
 };
 
 /// The most steps in one explanation.
@@ -63,7 +63,9 @@ impl Writer<'_> {
             Step::Gate { relation, .. } | Step::Relation { relation, .. } => Some(relation),
             Step::Walk { edge, .. } => Some(edge),
             Step::Exists { kind, .. } => self.schema.resource(kind).gate,
-            Step::Question | Step::Permission { .. } | Step::Not | Step::All | Step::Any => None,
+            Step::Question | Step::Permission { .. } | Step::SubjectFlag { .. } | Step::Not | Step::All | Step::Any => {
+                None
+            }
         };
         if let Some(relation) = relation {
             step.grants = self.grants(relation, &tree.grants);
@@ -113,6 +115,13 @@ impl Writer<'_> {
                 step.leads_to = self.leads_to(*relation);
                 Kind::Relation
             }
+            Step::SubjectFlag { flags } => {
+                step.object = schema.subject_name(&self.question.subject);
+                step.leads_to = self.owners(flags);
+                let flag = flags.first().map(|flag| schema.relation(*flag).name.to_string());
+                step.name = flag.unwrap_or_default();
+                Kind::Relation
+            }
             Step::Walk { edge, member, id } => {
                 self.at(*edge, id, step);
                 step.name = format!("{}.{}", step.name, schema.member_name(*member));
@@ -135,17 +144,36 @@ impl Writer<'_> {
         };
         step.object = format!("{owner}:{id}");
         step.name = relation.name.to_string();
-        if self.schema.can_lead_to(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_)) {
+        let is_read =
+            self.schema.can_lead_to(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_));
+        if let Some(lookup) = relation.lookup().filter(|_| is_read) {
             let condition = condition(relation);
-            step.fact = Some(proto::explanation::Fact { condition, ..self.fact(relation.lookup, id) });
+            step.fact = Some(proto::explanation::Fact { condition, ..self.fact(lookup, id) });
         }
     }
 
-    /// The types that a relation's ids may be of.
+    /// The types that a relation's ids may be of or, with `of`, the types of the subjects that it can lead to.
     fn leads_to(&self, relation: RelationId) -> Vec<String> {
-        let ids = self.schema.relation(relation).ids.as_ref();
-        let targets = ids.iter().flat_map(|ids| &ids.targets);
+        let relation = self.schema.relation(relation);
+        if let Origin::Subject(of) = &relation.origin {
+            return self.owners(of);
+        }
+        let targets = relation.ids.iter().flat_map(|ids| &ids.targets);
         targets.map(|target| self.target(*target, "")).collect()
+    }
+
+    /// The subject types that relations belong to, once each.
+    fn owners(&self, relations: &[RelationId]) -> Vec<String> {
+        let mut names = Vec::new();
+        for relation in relations {
+            if let Owner::Subject(kind) = self.schema.relation(*relation).owner
+                && let name = self.schema.subject(kind).name.to_string()
+                && !names.contains(&name)
+            {
+                names.push(name);
+            }
+        }
+        names
     }
 
     fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {

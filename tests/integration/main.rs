@@ -43,6 +43,7 @@ mod rules;
 mod secrets;
 mod shared_facts;
 mod standalone;
+mod subjects;
 mod support;
 mod telemetry;
 mod transport;

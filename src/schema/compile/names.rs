@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     question::{PermissionId, RelationId, ResourceTypeId, SubjectTypeId},
-    schema::{Member, declaration::Declarations, error::SchemaError},
+    schema::{Member, declaration::Declarations, error::SchemaError, expression::Name},
 };
 
 /// What a name of a resource type stands for.
@@ -23,6 +23,8 @@ pub(super) struct Names<'a> {
     pub(super) subjects: BTreeMap<&'a str, SubjectTypeId>,
     pub(super) resources: BTreeMap<&'a str, ResourceTypeId>,
     pub(super) members: Vec<Members<'a>>,
+    /// The relations of each subject type.
+    pub(super) of_subjects: Vec<SubjectRelations<'a>>,
     /// Whether all declarations could be read. If not, a type that is missing here may still be declared.
     pub(super) is_whole: bool,
 }
@@ -33,6 +35,23 @@ pub(super) struct Members<'a> {
     pub(super) symbols: BTreeMap<&'a str, Symbol>,
     /// Whether all of the type could be read. If not, a name that is missing here may still be declared.
     pub(super) is_whole: bool,
+}
+
+/// The relations of a subject type.
+pub(super) struct SubjectRelations<'a> {
+    pub(super) of: &'a str,
+    pub(super) symbols: BTreeMap<&'a str, SubjectSymbol<'a>>,
+    /// Whether all of the type could be read. If not, a name that is missing here may still be declared.
+    pub(super) is_whole: bool,
+}
+
+/// What a name of a subject type stands for.
+#[derive(Clone, Copy)]
+pub(super) enum SubjectSymbol<'a> {
+    /// A flag.
+    Flag(RelationId),
+    /// A relation that leads to resources, and the name of their type, if there is one.
+    Leads(RelationId, Option<&'a Name>),
 }
 
 impl Members<'_> {
@@ -84,7 +103,19 @@ impl<'a> Names<'a> {
             }
             members.push(Members { of: &resource.name.text, symbols, is_whole: resource.is_whole });
         }
-        Self { subjects, resources, members, is_whole: declarations.is_whole }
+        let of_subjects = declarations.subjects.iter().map(|subject| {
+            let relations = subject.relations.iter().zip(&mut relation_ids);
+            let symbols = relations.map(|(relation, id)| {
+                let symbol = match relation.field {
+                    None => SubjectSymbol::Flag(id),
+                    Some(_) => SubjectSymbol::Leads(id, relation.resource.as_ref()),
+                };
+                (relation.name.text.as_str(), symbol)
+            });
+            SubjectRelations { of: &subject.name.text, symbols: symbols.collect(), is_whole: subject.is_whole }
+        });
+        let of_subjects = of_subjects.collect();
+        Self { subjects, resources, members, of_subjects, is_whole: declarations.is_whole }
     }
 
     pub(super) fn members(&self, kind: ResourceTypeId) -> Option<&Members<'a>> {

@@ -9,8 +9,10 @@ use super::{
 use crate::schema::error::SchemaError;
 
 /// A key, the keys of which it requires at least one, and the help if all are missing.
-const REQUIREMENTS: [(&str, &[&str], &str); 11] = [
-    ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\""),
+type Requirement = (&'static str, &'static [&'static str], &'static str);
+
+/// The requirements that the relations of resources and of subjects have in common.
+const REQUIREMENTS: [Requirement; 10] = [
     ("by", &["collection"], "name the collection that is looked up by it, for example: collection = \"shares\""),
     ("subject", &["field"], "name the field that holds the subject's id, for example: field = \"user_id\""),
     ("resource", &["field"], "name the field that holds the other resource's id, for example: field = \"folder_id\""),
@@ -27,27 +29,75 @@ const REQUIREMENTS: [(&str, &[&str], &str); 11] = [
     ("required", &["since", "until"], "name the field that must hold a date, for example: until = \"expires_at\""),
 ];
 
+/// What `collection` requires in a relation of a resource.
+const BY_OF_RESOURCE: Requirement =
+    ("collection", &["by"], "name the field that holds this resource's id, for example: by = \"file_id\"");
+
+/// What `collection` requires in a relation of a subject.
+const BY_OF_SUBJECT: Requirement =
+    ("collection", &["by"], "name the field that holds the subject's id, for example: by = \"user_id\"");
+
 /// The keys that exclude `resource`.
 const OF_SUBJECTS: [&str; 4] = ["subject", "subject_type", "subject_relation", "wildcard"];
 
 /// The keys of which a relation has at least one.
-const SELECTS: [&str; 4] = ["field", "where", "each", "collection"];
+const SELECTS: [&str; 5] = ["field", "where", "each", "collection", "of"];
 
 impl Reader<'_> {
-    /// Reports a type that has a condition on its documents, but no collection of them.
-    pub(super) fn check_condition(&mut self, what: &str, fields: &Fields<'_>, example: &str) {
-        let is_missing = fields.get("collection").is_none() && !fields.is_misspelt("collection");
-        if let Some(entry) = fields.get("where").filter(|_| is_missing) {
+    /// Reports a type that has conditions on its documents, or times in them, but no collection of them.
+    pub(super) fn check_conditions(&mut self, what: &str, fields: &Fields<'_>, keys: &[&str], example: &str) {
+        if fields.get("collection").is_some() || fields.is_misspelt("collection") {
+            return;
+        }
+        for entry in keys.iter().filter_map(|key| fields.get(key)) {
             let help = format!("name the collection that holds its documents, for example: collection = \"{example}\"");
-            self.wrong(SchemaError::new(&entry.span, format!("{what} has `where`, but no `collection`")).help(help));
+            let message = format!("{what} has `{}`, but no `collection`", entry.name);
+            self.wrong(SchemaError::new(&entry.span, message).help(help));
+        }
+    }
+
+    /// Reports keys of a relation of a subject that only relations of resources have, ids without `resource`, and whatever
+    /// [`Reader::check_keys`] reports.
+    pub(super) fn check_subject_keys(&mut self, name: &Name, fields: &Fields<'_>) {
+        let what = format!("relation `{}` of a subject", name.text);
+        let of_resources = OF_SUBJECTS.into_iter().chain(["must_exist", "of"]).filter_map(|key| fields.get(key));
+        let mut is_known = false;
+        for entry in of_resources {
+            is_known = true;
+            let error = SchemaError::new(&entry.span, format!("{what} has `{}`", entry.name));
+            self.wrong(error.help("it is a flag or, with `field` and `resource`, leads to resources"));
+        }
+        if let Some(entry) = fields.get("field").filter(|_| !is_known)
+            && fields.get("resource").is_none()
+            && !fields.is_misspelt("resource")
+        {
+            let error = SchemaError::new(&entry.span, format!("{what} has `field`, but no `resource`"));
+            self.wrong(error.help("name the type of the resources that it leads to, for example: resource = \"team\""));
+        }
+        if !is_known {
+            self.check_keys_of(name, fields, BY_OF_SUBJECT);
         }
     }
 
     /// Reports keys of a relation that lack another key or exclude each other, and a relation that reads nothing.
     pub(super) fn check_keys(&mut self, name: &Name, fields: &Fields<'_>) {
+        if let Some(of) = fields.get("of") {
+            for entry in fields.known().filter(|entry| entry.name != of.name) {
+                let message = format!("relation `{}` has both `of` and `{}`", name.text, entry.name);
+                let help = "`of` takes no other key: the relation of the subject says what is read";
+                self.wrong(SchemaError::new(&entry.span, message).help(help));
+            }
+            return;
+        }
+        self.check_keys_of(name, fields, BY_OF_RESOURCE);
+    }
+
+    /// Checks the keys that relations of resources and of subjects have in common. `by` is the requirement of `collection`,
+    /// whose help depends on whose relation it is.
+    fn check_keys_of(&mut self, name: &Name, fields: &Fields<'_>, by: Requirement) {
         let what = format!("relation `{}`", name.text);
         let before = self.errors.len();
-        for (key, required, help) in REQUIREMENTS {
+        for (key, required, help) in [by].into_iter().chain(REQUIREMENTS) {
             let Some(entry) = fields.get(key) else { continue };
             let is_clash = fields.get("resource").is_some() && OF_SUBJECTS.contains(&key);
             if is_clash || required.iter().any(|name| fields.get(name).is_some() || fields.is_misspelt(name)) {

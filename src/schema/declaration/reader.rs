@@ -44,6 +44,11 @@ impl<'a> Fields<'a> {
         self.unknown().any(|entry| meant(&entry))
     }
 
+    /// The entries that the reader took.
+    pub(super) fn known(&self) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(|entry| self.taken.contains(&entry.name.as_str()))
+    }
+
     /// The entries that the reader did not take.
     pub(super) fn unknown(&self) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(|entry| !self.taken.contains(&entry.name.as_str()))

@@ -49,9 +49,11 @@ pub struct Asked {
 pub fn case() -> impl Strategy<Value = Case> {
     let tape = |length: usize| vec(any::<u8>(), length);
     let schema = (tape(24), vec(tape(32), 2..=14), vec(tape(24), 2..=9));
+    let of_subjects = vec(tape(32), 0..=4);
     let rest = (vec(tape(48), 4..=28), vec(tape(7), 1..=8), any::<u8>(), tape(32));
-    (schema, rest).prop_map(|((types, relations, permissions), (documents, questions, now, available))| {
-        let model = model(&types, &relations, &permissions);
+    (schema, of_subjects, rest).prop_map(|((types, relations, permissions), of_subjects, rest)| {
+        let (documents, questions, now, available) = rest;
+        let model = model(&types, &of_subjects, &relations, &permissions);
         let collections = documents::documents(&model, &documents);
         let questions = questions.iter().filter_map(|tape| asked(&model, &collections, &mut Tape::new(tape))).collect();
         let now = date(&mut Tape::new(&[now])) + i64::from(now % 3) - 1;
@@ -139,9 +141,12 @@ fn asked(model: &Model, collections: &BTreeMap<String, Vec<Document>>, tape: &mu
     Some(Asked { subject, permission, resource })
 }
 
-fn model(types: &[u8], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model {
+fn model(types: &[u8], of_subjects: &[Vec<u8>], relations: &[Vec<u8>], permissions: &[Vec<u8>]) -> Model {
     let mut tape = Tape::new(types);
     let mut model = Model { subjects: subjects(&mut tape), resources: resources(&mut tape) };
+    for tape in of_subjects {
+        add_relation_of_subject(&mut model, &mut Tape::new(tape));
+    }
     // All names come first, so that every expression can name every member.
     let mut relation_tapes = vec![Vec::new(); model.resources.len()];
     for tape in relations {
@@ -218,7 +223,11 @@ fn subjects(tape: &mut Tape<'_>) -> Vec<SubjectType> {
             _ => None,
         };
         let condition = (collection.is_some() && tape.rarely(60)).then(|| leaf(tape));
-        SubjectType { name, form, is_secret, collection, condition }
+        let date = |path: &str, percent, tape: &mut Tape<'_>| {
+            (collection.is_some() && tape.rarely(percent)).then(|| path.to_owned())
+        };
+        let (since, until) = (date("since", 15, tape), date("until", 20, tape));
+        SubjectType { name, form, is_secret, collection, condition, since, until, relations: Vec::new() }
     };
     names.map(one).collect()
 }
@@ -235,10 +244,51 @@ fn resources(tape: &mut Tape<'_>) -> Vec<ResourceType> {
     names.map(one).collect()
 }
 
+/// Gives a subject type that is not secret one more relation.
+fn add_relation_of_subject(model: &mut Model, tape: &mut Tape<'_>) {
+    let open: Vec<usize> = (0..model.subjects.len()).filter(|at| !model.subjects[*at].is_secret).collect();
+    let Some(at) = open.get(if tape.rarely(35) { tape.below(open.len()) } else { 0 }) else { return };
+    let kind = &model.subjects[*at];
+    let number = kind.relations.len();
+    let mut relation = Relation::default();
+    if kind.collection.is_none() || tape.rarely(40) {
+        let collection = ["shares", "tuples", "docs"][tape.below(3)];
+        relation.lookup = Some((collection, format!("{}{}", ["of_", "ref."][tape.below(2)], kind.name)));
+    }
+    relation.each = tape.rarely(30).then(|| ["people", "meta.people"][tape.below(2)].to_owned());
+    if tape.rarely(60) {
+        let end = model.resources[tape.below(model.resources.len())].name;
+        relation.targets = vec![Target::Resource(end)];
+        relation.field = Some(format!("{}{end}", ["", "all_", "meta."][tape.below(3)]));
+    }
+    relation.name = format!("{}{number}", if relation.field.is_some() { "leads" } else { "flag" });
+    let has_to = relation.field.is_none() && relation.each.is_none() && relation.lookup.is_none();
+    if has_to || tape.rarely(40) {
+        relation.condition = Some(condition(tape));
+    }
+    relation.until = tape.rarely(30).then(|| "until".to_owned());
+    relation.since = tape.rarely(15).then(|| "since".to_owned());
+    relation.required = (relation.until.is_some() || relation.since.is_some()) && tape.rarely(25);
+    model.subjects[*at].relations.push(relation);
+}
+
+/// The relations of subjects that lead to a resource type: the types and the names.
+fn leading_to(model: &Model, end: &'static str) -> Vec<(&'static str, String)> {
+    let subjects = model.subjects.iter();
+    let leads = subjects.flat_map(|kind| kind.relations.iter().map(move |relation| (kind.name, relation)));
+    let here = leads.filter(|(_, relation)| relation.targets == [Target::Resource(end)]);
+    here.map(|(kind, relation)| (kind, relation.name.clone())).collect()
+}
+
 /// One relation of the type at `at`.
 fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Relation {
     let kind = &model.resources[at];
     let is_edge = name.starts_with("edge");
+    let mut of = leading_to(model, kind.name);
+    if !is_edge && !of.is_empty() && tape.rarely(50) {
+        of.truncate(1 + tape.below(of.len()));
+        return Relation { name, of, ..Relation::default() };
+    }
     let mut relation = Relation { name, ..Relation::default() };
     if kind.collection.is_none() || tape.rarely(45) {
         let others = model.resources.iter().filter_map(|other| other.collection).filter(|_| tape.rarely(15));
@@ -382,6 +432,17 @@ impl Meaning<'_> {
                 relations.collect()
             };
             return Expression::Walk(edge.name.clone(), names[tape.below(names.len())].clone());
+        }
+        let flags: Vec<&str> = self
+            .model
+            .subjects
+            .iter()
+            .flat_map(|kind| &kind.relations)
+            .filter(|relation| relation.field.is_none())
+            .map(|relation| relation.name.as_str())
+            .collect();
+        if !flags.is_empty() && tape.rarely(20) {
+            return Expression::SubjectFlag(flags[tape.below(flags.len())].to_owned());
         }
         // Only permissions that come before this one, so that there are no cycles.
         if self.place > 0 && tape.rarely(if is_under { 20 } else { 25 }) {

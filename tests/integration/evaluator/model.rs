@@ -19,6 +19,9 @@ pub struct SubjectType {
     pub is_secret: bool,
     pub collection: Option<&'static str>,
     pub condition: Option<Condition>,
+    pub since: Option<String>,
+    pub until: Option<String>,
+    pub relations: Vec<Relation>,
 }
 
 pub struct ResourceType {
@@ -33,6 +36,8 @@ pub struct ResourceType {
 #[derive(Default)]
 pub struct Relation {
     pub name: String,
+    /// The relations of subjects that it stands for: their types and names. If there are any, nothing else is set.
+    pub of: Vec<(&'static str, String)>,
     /// Another collection, and the field by which its documents are found.
     pub lookup: Option<(&'static str, String)>,
     pub each: Option<String>,
@@ -66,6 +71,7 @@ pub struct Permission {
 pub enum Expression {
     Member(String),
     Walk(String, String),
+    SubjectFlag(String),
     Not(Box<Expression>),
     And(Vec<Expression>),
     Or(Vec<Expression>),
@@ -84,12 +90,19 @@ impl Model {
     pub fn collections(&self) -> Vec<&'static str> {
         let subjects = self.subjects.iter().filter_map(|kind| kind.collection);
         let resources = self.resources.iter().filter_map(|kind| kind.collection);
-        let relations = self.resources.iter().flat_map(|kind| &kind.relations);
+        let of_subjects = self.subjects.iter().flat_map(|kind| &kind.relations);
+        let relations = self.resources.iter().flat_map(|kind| &kind.relations).chain(of_subjects);
         let relations = relations.filter_map(|relation| Some(relation.lookup.as_ref()?.0));
         let mut all: Vec<_> = subjects.chain(resources).chain(relations).collect();
         all.sort_unstable();
         all.dedup();
         all
+    }
+}
+
+impl SubjectType {
+    pub fn relation(&self, name: &str) -> Option<&Relation> {
+        self.relations.iter().find(|relation| relation.name == name)
     }
 }
 
@@ -120,8 +133,16 @@ impl fmt::Display for Model {
                 ("secret", secret),
                 ("collection", kind.collection.map(quoted)),
                 ("where", kind.condition.as_ref().map(json)),
+                ("since", kind.since.as_deref().map(quoted)),
+                ("until", kind.until.as_deref().map(quoted)),
             ] {
                 value.map_or(Ok(()), |value| writeln!(f, "{key} = {value}"))?;
+            }
+            if !kind.relations.is_empty() {
+                writeln!(f, "\n[subject.{}.relations]", kind.name)?;
+            }
+            for relation in &kind.relations {
+                writeln!(f, "{} = {{ {} }}", relation.name, relation.keys())?;
             }
         }
         for kind in &self.resources {
@@ -148,6 +169,10 @@ impl fmt::Display for Model {
 
 impl Relation {
     fn keys(&self) -> String {
+        if !self.of.is_empty() {
+            let names: Vec<_> = self.of.iter().map(|(kind, name)| quoted(&format!("{kind}.{name}"))).collect();
+            return format!("of = [{}]", names.join(", "));
+        }
         let flag = |flag: bool| flag.then_some("true".to_owned());
         let path = |path: &Option<String>| path.as_deref().map(quoted);
         let mut subjects = Vec::new();
@@ -209,6 +234,7 @@ impl fmt::Display for Expression {
             Self::Not(inner) => write!(f, "!{inner}"),
             Self::Member(name) => f.write_str(name),
             Self::Walk(edge, member) => write!(f, "{edge}.{member}"),
+            Self::SubjectFlag(name) => write!(f, "subject.{name}"),
         }
     }
 }

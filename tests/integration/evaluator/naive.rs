@@ -114,11 +114,69 @@ impl<'a> Naive<'a> {
         let Some(document) = self.by(collection, "_id", id).pop() else {
             return Value::False(Reason::SubjectInactive);
         };
-        match &kind.condition {
-            Some(condition) if !condition.matches(document) => Value::False(Reason::SubjectInactive),
-            Some(condition) if !condition.is_typed(document) => Value::Unclear,
-            _ => Value::True,
+        let gate = Relation {
+            condition: kind.condition.clone(),
+            since: kind.since.clone(),
+            until: kind.until.clone(),
+            ..Relation::default()
+        };
+        let mut grants = Vec::new();
+        self.grants(&gate, document, false, &mut grants);
+        match any(&grants.iter().map(|grant| self.value(grant, None, false)).collect::<Vec<_>>()) {
+            Value::False(_) => Value::False(Reason::SubjectInactive),
+            value => value,
         }
+    }
+
+    /// The grants of a relation of the subject.
+    fn grants_of_subject<'b>(&self, relation: &'b Relation, under: bool) -> Vec<Grant<'b>> {
+        let Some((name, id)) = &self.subject else {
+            return Vec::new();
+        };
+        let kind = self.model.subject(name).expect("a subject type of the model");
+        let documents = match (&relation.lookup, kind.collection) {
+            (Some((collection, by)), _) => self.by(collection, by, id),
+            (None, Some(collection)) => self.by(collection, "_id", id),
+            (None, None) => Vec::new(),
+        };
+        let mut grants = Vec::new();
+        for document in documents {
+            self.grants(relation, document, under, &mut grants);
+        }
+        grants
+    }
+
+    /// The values of the relations of the subject that `of` names, for a resource of the type `kind`.
+    fn of_subject(&self, of: &[(&'static str, String)], id: &Bson, under: bool) -> Vec<Value> {
+        let mut values = Vec::new();
+        for (name, relation) in of.iter().filter(|(name, _)| self.subject.as_ref().is_some_and(|who| who.0 == *name)) {
+            let kind = self.model.subject(name).expect("a subject type of the model");
+            let relation = kind.relation(relation).expect("a relation of the subject");
+            for grant in self.grants_of_subject(relation, under) {
+                let value = match &grant.whom {
+                    Whom::Resource(_, other, _) => {
+                        if other == id {
+                            Value::True
+                        } else {
+                            NOTHING
+                        }
+                    }
+                    _ => Value::Unclear,
+                };
+                values.push(self.within(&grant, value));
+            }
+        }
+        values
+    }
+
+    /// The value of a flag of the subject. A subject of a type without it does not have it.
+    fn flag_of_subject(&self, name: &str, under: bool) -> Value {
+        let kind = self.subject.as_ref().and_then(|(kind, _)| self.model.subject(kind));
+        let Some(flag) = kind.and_then(|kind| kind.relation(name)).filter(|relation| relation.field.is_none()) else {
+            return NOTHING;
+        };
+        let grants = self.grants_of_subject(flag, under);
+        any(&grants.iter().map(|grant| self.value(grant, None, under)).collect::<Vec<_>>())
     }
 
     /// Whether the resource exists: whether its document fulfils the condition of its type. A resource of a type without
@@ -188,6 +246,7 @@ impl<'a> Naive<'a> {
                 let edge = resource.relation(edge).expect("an edge of the model");
                 any(&self.values(edge, kind, id, Some(member), under))
             }
+            Expression::SubjectFlag(name) => self.flag_of_subject(name, under),
             Expression::Not(inner) => match self.expression(inner, kind, id, true) {
                 Value::True => Value::False(Reason::Excluded),
                 Value::Unclear => Value::Unclear,
@@ -200,6 +259,9 @@ impl<'a> Naive<'a> {
 
     /// The value of each grant of a relation for the subject. For an edge, `member` is evaluated at its end.
     fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: bool) -> Vec<Value> {
+        if !relation.of.is_empty() {
+            return self.of_subject(&relation.of, id, under);
+        }
         if !self.can_lead_to_subject(relation) {
             return Vec::new();
         }
@@ -238,6 +300,11 @@ impl<'a> Naive<'a> {
                 _ => self.ask_elsewhere(kind, id, member.expect("an edge is followed"), under),
             },
         };
+        self.within(grant, value)
+    }
+
+    /// The value of a grant, limited by its times and its certainty.
+    fn within(&self, grant: &Grant<'_>, value: Value) -> Value {
         let is_on =
             grant.since.is_none_or(|since| since <= self.now) && grant.until.is_none_or(|until| self.now < until);
         match value {

@@ -115,7 +115,16 @@ fn model() -> Model {
         permissions: permissions.into(),
     };
     add_late(&mut group);
-    let user = SubjectType { name: "user", form: IdForm::String, is_secret: false, collection: None, condition: None };
+    let user = SubjectType {
+        name: "user",
+        form: IdForm::String,
+        is_secret: false,
+        collection: None,
+        condition: None,
+        since: None,
+        until: None,
+        relations: Vec::new(),
+    };
     Model { subjects: vec![user], resources: vec![group] }
 }
 

@@ -46,6 +46,16 @@ impl Writer<'_, '_> {
             };
             relations.extend(kind.relations.iter().filter(reads).map(|relation| (kind.name, relation)));
         }
+        for kind in &self.model.subjects {
+            let reads = |relation: &&Relation| match &relation.lookup {
+                Some((other, _)) => *other == collection,
+                None => kind.collection == Some(collection),
+            };
+            relations.extend(kind.relations.iter().filter(reads).map(|relation| (kind.name, relation)));
+            if kind.collection == Some(collection) {
+                self.times(&mut document, [&kind.since, &kind.until]);
+            }
+        }
         let first = self.tape.below(relations.len());
         relations.rotate_left(first);
         self.conditioned(&mut document);
@@ -92,7 +102,9 @@ impl Writer<'_, '_> {
     /// Writes the fields that the relation reads.
     fn serve(&mut self, document: &mut Document, kind: &str, relation: &Relation) {
         if let Some((_, by)) = &relation.lookup {
-            let form = self.model.resource(kind).expect("a resource type of the model").form;
+            let resource = self.model.resource(kind).map(|kind| kind.form);
+            let subject = self.model.subject(kind).map(|kind| kind.form);
+            let form = resource.or(subject).expect("a type of the model");
             let id = id_value(form, self.tape.id());
             let id = if self.tape.rarely(10) { Bson::Array(vec![id, id_value(form, self.tape.id())]) } else { id };
             self.set(document, by, id);
@@ -132,7 +144,11 @@ impl Writer<'_, '_> {
                 self.set(document, path, member.into());
             }
         }
-        for path in [&relation.since, &relation.until].into_iter().flatten() {
+        self.times(document, [&relation.since, &relation.until]);
+    }
+
+    fn times(&mut self, document: &mut Document, paths: [&Option<String>; 2]) {
+        for path in paths.into_iter().flatten() {
             if self.tape.rarely(75) {
                 let date = date(self.tape);
                 self.set(document, path, DateTime::from_millis(date).into());

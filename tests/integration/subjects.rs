@@ -1,0 +1,56 @@
+//! Relations of the subject: what its own documents say about a resource (`of`) and about itself (`subject.NAME`), and the
+//! times of its gate. Each answer is the same over documents and over mongod.
+//!
+//! Errors in such schemas are tested in `broken_schemas`, and random ones in `evaluator`.
+
+mod changes;
+mod shapes;
+
+use bson::{Bson, DateTime, Document};
+use permcached::question::Millis;
+
+use crate::support::both::{Both, Collections, question, schema};
+
+/// The time at which all questions are asked.
+const NOW: &str = "2026-11-23T12:00:00Z";
+
+fn now() -> Millis {
+    date(NOW).timestamp_millis()
+}
+
+fn date(text: &str) -> DateTime {
+    DateTime::parse_rfc3339_str(text).unwrap()
+}
+
+/// Documents by collection, each written as relaxed Extended JSON.
+fn collections(all: &[(&str, &[&str])]) -> Collections {
+    let document = |text: &&str| -> Document {
+        let json: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let bson = Bson::try_from(json).unwrap_or_else(|error| panic!("{text}: {error}"));
+        bson.as_document().expect("a document").clone()
+    };
+    all.iter().map(|(name, documents)| ((*name).to_owned(), documents.iter().map(document).collect())).collect()
+}
+
+/// Asks questions such as `user:ann read project:web`, and asserts the answers over documents and over mongod.
+async fn assert_answers(text: &str, documents: &[(&str, &[&str])], expected: &[(&str, &str)]) {
+    let both = Both::new(schema("subjects.toml", text), &collections(documents)).await;
+    let questions: Vec<_> = expected
+        .iter()
+        .map(|(asked, _)| {
+            let words: Vec<&str> = asked.split(' ').collect();
+            let [subject, permission, resource] = words.as_slice() else { panic!("not a question: {asked}") };
+            question(&both.schema, subject, permission, resource)
+        })
+        .collect();
+    let answers = both.ask(&questions, now()).await;
+    let wrong: Vec<String> = expected
+        .iter()
+        .zip(answers)
+        .filter_map(|((asked, answer), answers)| {
+            let got = both.objection(answers, |text| text == *answer)?;
+            Some(format!("{asked}: expected {answer}, got {got}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
