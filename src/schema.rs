@@ -57,6 +57,8 @@ pub struct SubjectType {
     pub secret: bool,
     /// The relation that a subject's own document must fulfil, if the type has a collection.
     pub gate: Option<RelationId>,
+    /// Its relations by name: what its own documents say.
+    pub relations: BTreeMap<Box<str>, RelationId>,
 }
 
 /// A resource type: a `[resource.…]`.

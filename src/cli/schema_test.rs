@@ -207,8 +207,10 @@ fn expectations(schema: &Schema, tests: &Tests) -> Result<Vec<Expectation>, Stri
 /// Whether the text is a relation of the schema, as `type#relation`.
 fn is_relation(schema: &Schema, text: &str) -> bool {
     let Some((kind, name)) = text.split_once('#') else { return false };
-    let mut of_kind = schema.resources().filter(|(_, resource)| &*resource.name == kind);
-    of_kind.any(|(_, resource)| matches!(resource.members.get(name), Some(Member::Relation(_))))
+    let mut resources = schema.resources().filter(|(_, resource)| &*resource.name == kind);
+    let mut subjects = schema.subjects().filter(|(_, subject)| &*subject.name == kind);
+    resources.any(|(_, resource)| matches!(resource.members.get(name), Some(Member::Relation(_))))
+        || subjects.any(|(_, subject)| subject.relations.contains_key(name))
 }
 
 fn question(schema: &Schema, tests: &Tests, test: &Test, permission: &str) -> Result<Question, String> {

@@ -77,7 +77,8 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
             id
         });
         let name = declaration.name.text.as_str().into();
-        subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate });
+        let relations = compiler.names.relations_of(kind);
+        subjects.push(SubjectType { name, id: declaration.id, secret: declaration.secret, gate, relations });
     }
     for ((kind, declaration), resource) in (0..).map(ResourceTypeId).zip(&declarations.resources).zip(&mut resources) {
         resource.gate = resource_gate(kind, declaration, resource.document).map(|gate| {

@@ -37,6 +37,7 @@ mod lifecycle;
 mod memory;
 mod model;
 mod mongodb;
+mod recipes;
 mod redis_servers;
 mod repository;
 mod rules;

@@ -234,16 +234,21 @@ fn examples() -> PathBuf {
 
 /// The sample documents, read in the format of `mongoimport`.
 pub fn sample(schema: &Schema) -> Collections {
+    documents_in(&examples(), schema)
+}
+
+/// The documents of a directory, of every collection that the schema reads.
+pub fn documents_in(directory: &Path, schema: &Schema) -> Collections {
     let read_line = |line: &str| -> Document {
         let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
         json.try_into().unwrap()
     };
-    let read = |name: &str| fs::read_to_string(examples().join(format!("{name}.jsonl"))).unwrap();
+    let read = |name: &str| fs::read_to_string(directory.join(format!("{name}.jsonl"))).unwrap();
     schema.collections().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
 }
 
 /// Runs `schema test`: over the documents that the file names, or over a database of the replica set.
-fn schema_test(file: &Path, database: Option<&str>) -> Output {
+pub fn schema_test(file: &Path, database: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
     command.args(["schema", "test"]).arg(file).env_clear().env("RUST_LOG", "warn");
     if let Some(database) = database {
@@ -263,7 +268,8 @@ fn assert_passed(name: &str, output: &Output) {
     assert!(shown.ends_with(&format!("{name}: {questions} passed, 0 failed\n")), "{questions}: {shown}");
 }
 
-fn questions_of(test: &toml::Value) -> usize {
+/// The number of questions of a test in a file of tests.
+pub fn questions_of(test: &toml::Value) -> usize {
     let count =
         |value: &toml::Value| value.as_array().map(Vec::len).or(value.as_table().map(toml::Table::len)).unwrap();
     ["allowed", "denied"].into_iter().filter_map(|side| test.get(side)).map(count).sum()

@@ -122,6 +122,15 @@ impl<'a> Names<'a> {
         self.members.get(kind.index())
     }
 
+    /// The relations of a subject type by name.
+    pub(super) fn relations_of(&self, kind: SubjectTypeId) -> BTreeMap<Box<str>, RelationId> {
+        let symbols = self.of_subjects.get(kind.index()).into_iter().flat_map(|relations| &relations.symbols);
+        let relation = |symbol: &SubjectSymbol<'_>| match *symbol {
+            SubjectSymbol::Flag(id) | SubjectSymbol::Leads(id, _) => id,
+        };
+        symbols.map(|(name, symbol)| ((*name).into(), relation(symbol))).collect()
+    }
+
     /// The members of a resource type by name.
     pub(super) fn by_name(&self, kind: ResourceTypeId) -> BTreeMap<Box<str>, Member> {
         let symbols = self.members(kind).into_iter().flat_map(|members| &members.symbols);

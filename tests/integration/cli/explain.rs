@@ -122,3 +122,47 @@ fn a_closed_pipe_is_not_an_error() {
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(1), ""));
 }
+
+/// The explanation of a question about the sample documents of a recipe.
+fn explained(recipe: &str, subject: &str, permission: &str, resource: &str) -> String {
+    let (schema, documents) = (format!("schemas/recipes/{recipe}.toml"), format!("examples/recipes/{recipe}"));
+    run(&["explain", "--schema", &schema, "--documents", &documents, subject, permission, resource]).stdout
+}
+
+#[test]
+fn a_relation_of_the_subject_is_shown_with_its_document_field_and_value() {
+    let (ann, team) = ("user:a00000000000000000000001", "team:e00000000000000000000001");
+    let text = explained("teams", ann, "view", team);
+    let (headline, below) = about(&text, "member", team);
+    assert!(headline.contains(&format!("✓ member of {team}: teams of {ann}")), "{text}");
+    let document = format!("users/a00000000000000000000001 team_ids = {team}");
+    assert!(below.contains("users by _id = a00000000000000000000001") && below.contains(&document), "{text}");
+
+    // The ids of other teams are shown if none leads here.
+    let sal = "user:a00000000000000000000002";
+    let text = explained("teams", sal, "view", team);
+    let (headline, below) = about(&text, "member", team);
+    assert!(headline.contains(&format!("✗ member of {team}: teams of {sal}")), "{text}");
+    assert!(below.contains("team_ids = team:e00000000000000000000002"), "{text}");
+
+    let text = explained("teams", "anonymous", "view", team);
+    let (_, below) = about(&text, "member", team);
+    assert!(below.contains("leads only to user"), "{text}");
+}
+
+#[test]
+fn a_flag_of_the_subject_is_shown_with_its_condition_or_with_the_types_that_have_it() {
+    let (admin, report) = ("user:a00000000000000000000001", "document:d00000000000000000000001");
+    let text = explained("global-administrator", admin, "write", report);
+    let (headline, below) = about(&text, "admin", admin);
+    assert!(headline.contains('✓') && below.contains("users/a00000000000000000000001 role"), "{text}");
+
+    let support = "user:a00000000000000000000002";
+    let text = explained("global-administrator", support, "write", report);
+    let (headline, below) = about(&text, "admin", support);
+    assert!(headline.contains('✗') && below.contains(r#"where {"role":{"$eq":"admin"}}"#), "{text}");
+
+    let text = explained("global-administrator", "anonymous", "write", report);
+    let (headline, below) = about(&text, "admin", "anonymous");
+    assert!(headline.contains('✗') && below.contains("leads only to user"), "{text}");
+}
