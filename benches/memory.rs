@@ -51,7 +51,7 @@ struct Files {
 
 impl Files {
     fn key(&self, number: u32) -> FactKey {
-        FactKey { lookup: self.lookup, id: Id::ObjectId(id(2, number)) }
+        FactKey::whole(self.lookup, Id::ObjectId(id(2, number)))
     }
 
     fn fact(&self, number: u32) -> Fact {
@@ -107,12 +107,12 @@ fn measure_cache(cache: &str) {
             let source = Arc::new(Documents::new(&schema, &std::collections::BTreeMap::new()));
             let facts = Facts::new(source, freshness, Arc::clone(&memory), None, Arc::default());
             let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
-            let get = |key: FactKey| facts.cached(key.lookup, &key.id, requirement).is_some();
+            let get = |key: FactKey| facts.cached(key.lookup, &key.id, None, requirement).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
         }
         "permcached, no marks" => {
             let memory = Memory::new(bytes_max);
-            let get = |key: FactKey| memory.get(key.lookup, &key.id).is_some();
+            let get = |key: FactKey| memory.get(key.lookup, &key.id, None).is_some();
             measure(&files, |_, fact| memory.insert(&fact, || true), get);
         }
         "dashmap" => {

@@ -134,7 +134,7 @@ async fn fact_bytes() -> f64 {
 
 /// The fact of a file in a folder. Five hundred files share the second of their stamps.
 fn file(schema: &Schema, lookup: LookupId, number: u32) -> Fact {
-    let key = FactKey { lookup, id: Id::ObjectId(id(2, number).bytes()) };
+    let key = FactKey::whole(lookup, Id::ObjectId(id(2, number).bytes()));
     let document = doc! { "_id": id(2, number), "owner_id": id(1, number % 10_000), "folder_id": id(3, number / 20) };
     Fact::read(schema, key, Moment::new(1_790_000_000 + number / 500, 1 + number % 500), &[&document])
 }

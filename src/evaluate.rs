@@ -34,8 +34,8 @@ const MEMO_AFTER: usize = 64;
 
 /// The facts that an evaluation can use.
 pub trait AvailableFacts {
-    /// The fact, if it is available.
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact>;
+    /// The fact, whole or filtered to a subject, if it is available.
+    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact>;
 }
 
 /// The result of an evaluation.
@@ -221,13 +221,21 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The fact, if it is available. Otherwise its key is added to `missing`.
+    /// The fact, if it is available. If the whole fact is over its limit, this is the fact that is filtered to the subject.
+    /// If a fact is not available, its key is added to `missing`.
     fn fact(&mut self, lookup: LookupId, id: &Id) -> Option<&'a Fact> {
-        let fact = self.facts.get(lookup, id);
-        if fact.is_none() {
-            self.missing.push(FactKey { lookup, id: id.clone() });
+        let Some(whole) = self.facts.get(lookup, id, None) else {
+            self.missing.push(FactKey::whole(lookup, id.clone()));
+            return None;
+        };
+        if !whole.is_over_limit() {
+            return Some(whole);
         }
-        fact
+        let filtered = self.facts.get(lookup, id, Some(self.subject));
+        if filtered.is_none() {
+            self.missing.push(FactKey::filtered(lookup, id.clone(), self.subject.clone()));
+        }
+        filtered
     }
 
     /// Counts a node, and returns whether there are more than [`NODES_MAX`]. Then its value is indeterminate.

@@ -9,12 +9,14 @@
 //!
 //! This module is pure: it turns documents into facts. It does not know where documents are stored, or what time it is.
 
+mod grants;
 mod read;
 mod validate;
 mod value;
 
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -24,7 +26,7 @@ pub(crate) use value::{document_keys, id_to_bson};
 
 use crate::{
     moment::Moment,
-    question::{Id, LookupId, Millis, RelationId},
+    question::{Id, LookupId, Millis, RelationId, Subject, SubjectTypeId},
     schema::Schema,
 };
 
@@ -34,13 +36,35 @@ pub const DOCUMENTS_MAX: usize = 1_000;
 /// The maximal size of a fact in bytes: the ids that it contains, and four bytes for each document and each grant.
 pub const FACT_BYTES_MAX: usize = 256 * 1_024;
 
-/// The key of a fact: a lookup, and the id to look up.
+/// The key of a fact: a lookup, the id to look up, and the subject that the fact is filtered to, if it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FactKey {
     /// The lookup.
     pub lookup: LookupId,
     /// The id that is looked up.
     pub id: Id,
+    /// The subject that the fact is filtered to; none for a whole fact.
+    pub subject: Option<Box<Subject>>,
+}
+
+impl FactKey {
+    /// The key of the whole fact: of all that the lookup finds for the id.
+    #[must_use]
+    pub fn whole(lookup: LookupId, id: Id) -> Self {
+        Self { lookup, id, subject: None }
+    }
+
+    /// The key of the fact that is filtered to a subject.
+    #[must_use]
+    pub fn filtered(lookup: LookupId, id: Id, subject: Subject) -> Self {
+        Self { lookup, id, subject: Some(Box::new(subject)) }
+    }
+
+    /// The subject that the fact is filtered to; none for a whole fact.
+    #[must_use]
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.as_deref()
+    }
 }
 
 /// What a lookup found for one key at one moment. That there is no document is a fact too. Clones share one allocation.
@@ -52,6 +76,7 @@ struct Head {
     id: Id,
     stamp: Moment,
     lookup: LookupId,
+    is_filtered: bool,
     is_used: AtomicBool,
 }
 
@@ -68,6 +93,14 @@ pub(crate) enum Part {
     Window(Window),
     /// A grant that a document contains.
     Grant(Grant),
+    /// The subject that the fact is filtered to. It comes last, and is not part of the content. A fact that is filtered to an
+    /// anonymous subject has none.
+    FilteredTo {
+        /// The subject's type.
+        kind: SubjectTypeId,
+        /// Its id.
+        id: Id,
+    },
 }
 
 /// The `_id` of a document.
@@ -143,8 +176,17 @@ impl Fact {
     /// not matter.
     #[must_use]
     pub fn read(schema: &Schema, key: FactKey, stamp: Moment, documents: &[&Document]) -> Self {
-        let parts = read::parts(schema, key.lookup, documents);
+        let parts = read::parts(schema, key.lookup, key.subject(), documents);
         Self::new(key, stamp, parts.as_deref().unwrap_or(&[Part::OverLimit]))
+    }
+
+    /// The same fact, filtered to a subject: what [`Fact::read`] creates from the same documents. This fact must be whole and
+    /// not over its limit.
+    #[must_use]
+    pub fn filtered_to(&self, schema: &Schema, subject: &Subject) -> Self {
+        let parts = grants::filtered(schema, self, subject);
+        let key = FactKey::filtered(self.lookup(), self.id().clone(), subject.clone());
+        Self::new(key, self.stamp(), parts.as_deref().unwrap_or(&[Part::OverLimit]))
     }
 
     /// Creates the fact of a key for which there is no document.
@@ -166,8 +208,16 @@ impl Fact {
     }
 
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {
-        let head = Head { id: key.id, stamp, lookup: key.lookup, is_used: AtomicBool::new(true) };
-        Self(ThinArc::from_header_and_iter(head, parts.iter().cloned()))
+        let is_filtered = key.subject.is_some();
+        let head = Head { id: key.id, stamp, lookup: key.lookup, is_filtered, is_used: AtomicBool::new(true) };
+        let subject = match key.subject.map(|subject| *subject) {
+            Some(Subject::Known { kind, id }) => Some(Part::FilteredTo { kind, id }),
+            Some(Subject::Anonymous) | None => None,
+        };
+        match subject {
+            None => Self(ThinArc::from_header_and_iter(head, parts.iter().cloned())),
+            Some(subject) => Self(ThinArc::from_header_and_iter(head, [parts, &[subject]].concat().into_iter())),
+        }
     }
 
     fn head(&self) -> &Head {
@@ -176,7 +226,10 @@ impl Fact {
 
     /// The content of the fact.
     pub(crate) fn parts(&self) -> &[Part] {
-        &self.0.slice
+        match &self.0.slice {
+            [content @ .., Part::FilteredTo { .. }] => content,
+            content => content,
+        }
     }
 
     /// The lookup of the fact's key.
@@ -191,6 +244,66 @@ impl Fact {
         &self.head().id
     }
 
+    /// Whether the fact is filtered to a subject.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.head().is_filtered
+    }
+
+    /// The key of the fact.
+    #[must_use]
+    pub fn key(&self) -> FactKey {
+        let subject = match (&self.0.slice, self.is_filtered()) {
+            (_, false) => None,
+            ([.., Part::FilteredTo { kind, id }], true) => Some(Subject::Known { kind: *kind, id: id.clone() }),
+            (_, true) => Some(Subject::Anonymous),
+        };
+        FactKey { lookup: self.lookup(), id: self.id().clone(), subject: subject.map(Box::new) }
+    }
+
+    /// Whether this is the key of the fact.
+    #[must_use]
+    pub fn is_of(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> bool {
+        self.lookup() == lookup && self.id() == id && self.is_for(subject)
+    }
+
+    /// Whether both facts have the same key.
+    #[must_use]
+    pub fn has_same_key(&self, other: &Self) -> bool {
+        let subject = |fact: &Self| match &fact.0.slice {
+            [.., Part::FilteredTo { kind, id }] => Some((*kind, id.clone())),
+            _ => None,
+        };
+        (self.lookup(), self.id(), self.is_filtered()) == (other.lookup(), other.id(), other.is_filtered())
+            && subject(self) == subject(other)
+    }
+
+    /// Whether the fact is filtered to this subject, or whole if there is none.
+    fn is_for(&self, subject: Option<&Subject>) -> bool {
+        match (subject, self.is_filtered()) {
+            (None, is_filtered) => !is_filtered,
+            (Some(_), false) => false,
+            (Some(subject), true) => match (&self.0.slice, subject) {
+                ([.., Part::FilteredTo { kind, id }], Subject::Known { kind: asker, id: asker_id }) => {
+                    kind == asker && id == asker_id
+                }
+                ([.., Part::FilteredTo { .. }], Subject::Anonymous) => false,
+                (_, subject) => *subject == Subject::Anonymous,
+            },
+        }
+    }
+
+    /// Hashes the key of the fact, as [`hash_key`] does.
+    pub(crate) fn hash_key(&self, state: &mut impl Hasher) {
+        self.lookup().hash(state);
+        self.id().hash(state);
+        match (&self.0.slice, self.is_filtered()) {
+            (_, false) => {}
+            ([.., Part::FilteredTo { kind, id }], true) => hash_subject(Some((*kind, id)), state),
+            (_, true) => hash_subject(None, state),
+        }
+    }
+
     /// The moment at which the source was read. The fact is exactly the state at that moment.
     #[must_use]
     pub fn stamp(&self) -> Moment {
@@ -200,19 +313,26 @@ impl Fact {
     /// Whether both facts have the same key and the same content. Their stamps may differ.
     #[must_use]
     pub fn has_same_content(&self, other: &Self) -> bool {
-        (self.lookup(), self.id(), self.parts()) == (other.lookup(), other.id(), other.parts())
+        (self.lookup(), self.id(), &self.0.slice) == (other.lookup(), other.id(), &other.0.slice)
+            && self.is_filtered() == other.is_filtered()
     }
 
     /// The grants of one relation.
     pub fn grants(&self, relation: RelationId) -> impl Iterator<Item = &Grant> + Clone {
-        let parts = self.parts();
+        let parts = &self.0.slice;
         let from = parts.partition_point(|part| match part {
             Part::Grant(grant) => grant.relation < relation,
             Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) => true,
+            Part::FilteredTo { .. } => false,
         });
         parts.get(from..).unwrap_or_default().iter().map_while(move |part| match part {
             Part::Grant(grant) if grant.relation == relation => Some(grant),
-            Part::Grant(_) | Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) => None,
+            Part::Grant(_)
+            | Part::OverLimit
+            | Part::Silent
+            | Part::Document(_)
+            | Part::Window(_)
+            | Part::FilteredTo { .. } => None,
         })
     }
 
@@ -224,7 +344,8 @@ impl Fact {
         }
         match self.parts().get(usize::from(grant.window)) {
             Some(Part::Window(window)) => *window,
-            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_)) | None => Window::default(),
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo { .. })
+            | None => Window::default(),
         }
     }
 
@@ -234,8 +355,9 @@ impl Fact {
         self.parts().is_empty()
     }
 
-    /// Whether there was more than a fact may contain. Then the fact keeps nothing of it, and every relation that is read
-    /// from it is indeterminate.
+    /// Whether there was more than a fact may contain. Then the fact keeps nothing of it. If it is whole, the fact that is
+    /// filtered to the subject is read in its place; if it is filtered, every relation that is read from it is
+    /// indeterminate.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         matches!(self.parts(), [Part::OverLimit])
@@ -252,7 +374,7 @@ impl Fact {
         match self.parts() {
             [] | [Part::OverLimit] => Vec::new(),
             [Part::Document(_), ..] => self.documents_beside_key().cloned().collect(),
-            [Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_), ..] => {
+            [Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo { .. }, ..] => {
                 vec![DocumentId::Id(self.id().clone())]
             }
         }
@@ -263,9 +385,8 @@ impl Fact {
     pub fn document_of(&self, grant: &Grant) -> DocumentId {
         match self.parts().get(usize::from(grant.document)) {
             Some(Part::Document(id)) => id.clone(),
-            Some(Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_)) | None => {
-                DocumentId::Id(self.id().clone())
-            }
+            Some(Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo { .. })
+            | None => DocumentId::Id(self.id().clone()),
         }
     }
 
@@ -273,8 +394,8 @@ impl Fact {
     #[must_use]
     pub fn memory(&self) -> usize {
         // Besides the head and the parts, the allocation contains a reference count and the number of parts.
-        let own = 2 * size_of::<usize>() + size_of::<Head>() + size_of_val(self.parts());
-        let texts = self.parts().iter().filter_map(Part::text).chain(self.id().text());
+        let own = 2 * size_of::<usize>() + size_of::<Head>() + size_of_val(&self.0.slice);
+        let texts = self.0.slice.iter().filter_map(Part::text).chain(self.id().text());
         allocated(own) + texts.map(|text| allocated(text.len())).sum::<usize>()
     }
 
@@ -292,6 +413,21 @@ impl Fact {
     }
 }
 
+/// Hashes the key of a fact.
+pub(crate) fn hash_key(lookup: LookupId, id: &Id, subject: Option<&Subject>, state: &mut impl Hasher) {
+    lookup.hash(state);
+    id.hash(state);
+    match subject {
+        None => {}
+        Some(Subject::Known { kind, id }) => hash_subject(Some((*kind, id)), state),
+        Some(Subject::Anonymous) => hash_subject(None, state),
+    }
+}
+
+fn hash_subject(subject: Option<(SubjectTypeId, &Id)>, state: &mut impl Hasher) {
+    subject.hash(state);
+}
+
 /// The memory that the allocator uses for an allocation of this many bytes: one word more, rounded up to a multiple of two
 /// words, and at least four words.
 fn allocated(bytes: usize) -> usize {
@@ -305,7 +441,7 @@ impl Part {
         match self {
             Self::Document(DocumentId::Id(id)) => id.text(),
             Self::Document(DocumentId::Other(text)) => Some(text),
-            Self::Grant(Grant { grantee: Grantee::Id(id), .. }) => id.text(),
+            Self::Grant(Grant { grantee: Grantee::Id(id), .. }) | Self::FilteredTo { kind: _, id } => id.text(),
             Self::Grant(_) | Self::OverLimit | Self::Silent | Self::Window(_) => None,
         }
     }

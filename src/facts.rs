@@ -20,7 +20,7 @@ use singleflight::InFlightLoads;
 use crate::{
     fact::Fact,
     freshness::{Freshness, Moment},
-    question::{Id, LookupId, Tier},
+    question::{Id, LookupId, Subject, Tier},
     source::Source,
     telemetry::Metrics,
 };
@@ -77,12 +77,18 @@ impl Facts {
         Self { source, freshness, memory, in_flight: Arc::default(), shared, metrics }
     }
 
-    /// The fact from memory, if it is cached there and meets the requirement. Allocates nothing.
+    /// The fact from memory, whole or filtered to a subject, if it is cached there and meets the requirement. Allocates nothing.
     #[must_use]
-    pub fn cached(&self, lookup: LookupId, id: &Id, requirement: FreshnessRequirement) -> Option<CachedFact> {
+    pub fn cached(
+        &self,
+        lookup: LookupId,
+        id: &Id,
+        subject: Option<&Subject>,
+        requirement: FreshnessRequirement,
+    ) -> Option<CachedFact> {
         // Taken before the fact is looked up: if a new epoch begins in between, the fact is rejected.
         let epoch = self.freshness.epoch();
-        let fact = self.memory.get(lookup, id)?;
+        let fact = self.memory.get(lookup, id, subject)?;
         let as_of = self.freshness.as_of(&fact, requirement.stamp, epoch)?;
         (as_of >= requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Memory })
     }

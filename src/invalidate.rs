@@ -118,7 +118,7 @@ impl Invalidator {
     fn keys_of_resources(&self, resources: &[Resource]) -> BTreeSet<FactKey> {
         let keys = resources.iter().flat_map(|resource| {
             let lookups = self.schema.lookups_of(resource.kind);
-            lookups.map(|lookup| FactKey { lookup, id: resource.id.clone() })
+            lookups.map(|lookup| FactKey::whole(lookup, resource.id.clone()))
         });
         keys.collect()
     }

@@ -256,7 +256,7 @@ impl fmt::Debug for Id {
 }
 
 /// The subject of a question: who asks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// An anonymous subject. Only a flag in a document can allow it anything.
     Anonymous,

@@ -136,7 +136,7 @@ impl<'a> EncodedChange<'a> {
             Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(text) } => {
                 EncodedChanged::OddDocument { collection: *collection, id: text }
             }
-            Changed::Key(FactKey { lookup: LookupId(lookup), id }) => {
+            Changed::Key(FactKey { lookup: LookupId(lookup), id, subject: _ }) => {
                 EncodedChanged::Key { lookup: *lookup, id: EncodedId::of(id) }
             }
         };
@@ -158,7 +158,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<ChangeBatch> {
             EncodedChanged::OddDocument { collection, id } => {
                 Changed::Document { collection: CollectionId(collection), id: DocumentId::Other(id.into()) }
             }
-            EncodedChanged::Key { lookup, id } => Changed::Key(FactKey { lookup: LookupId(lookup), id: id.into_id() }),
+            EncodedChanged::Key { lookup, id } => Changed::Key(FactKey::whole(LookupId(lookup), id.into_id())),
         };
         Change { at: from.at_distance(after), what }
     };
@@ -199,7 +199,7 @@ mod tests {
                 collection: CollectionId(collection),
                 id: DocumentId::Other(text.into()),
             }),
-            20 => (0_u16..9, ids()).prop_map(|(lookup, id)| Changed::Key(FactKey { lookup: LookupId(lookup), id })),
+            20 => (0_u16..9, ids()).prop_map(|(lookup, id)| Changed::Key(FactKey::whole(LookupId(lookup), id))),
         ];
         (moments(), what).prop_map(|(at, what)| Change { at, what })
     }

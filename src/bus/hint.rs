@@ -115,7 +115,9 @@ impl Hint {
     /// Adds documents of a collection, and the keys under which they are found now.
     pub fn add_documents(&mut self, schema: &Schema, collection: CollectionId, ids: &[Id], keys: &[FactKey]) {
         let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
-        let keys = keys.iter().map(|FactKey { lookup, id }| (schema.lookup(*lookup).by.to_string(), IdText::new(id)));
+        let keys = keys
+            .iter()
+            .map(|FactKey { lookup, id, subject: _ }| (schema.lookup(*lookup).by.to_string(), IdText::new(id)));
         self.documents.push(Documents {
             collection: schema.collection_name(collection).to_owned(),
             ids: ids.iter().map(IdText::new).collect(),
@@ -143,7 +145,7 @@ impl Hint {
             if schema.resources().any(|(_, known)| *known.name == **kind) {
                 match schema.read_resource(kind, &id.1) {
                     Ok(Resource { kind, id }) => changed
-                        .extend(schema.lookups_of(kind).map(|lookup| Changed::Key(FactKey { lookup, id: id.clone() }))),
+                        .extend(schema.lookups_of(kind).map(|lookup| Changed::Key(FactKey::whole(lookup, id.clone())))),
                     Err(_) => return vec![Changed::Everything],
                 }
             }
@@ -200,7 +202,7 @@ impl Documents {
         for (field, id) in &self.keys {
             let id = id.parse()?;
             let found = lookups().filter(|(_, lookup)| lookup.by.as_str() == field);
-            changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey { lookup, id: id.clone() })));
+            changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey::whole(lookup, id.clone()))));
         }
         Some(changed)
     }
@@ -244,7 +246,7 @@ read = "owner | guest | link"
         hint.add_subject(schema, &schema.read_subject("link", "s3cret").unwrap());
         let shares = schema.collection_id("shares").unwrap();
         let (lookup, _) = schema.lookups().find(|(_, lookup)| lookup.by.as_str() == "file_id").unwrap();
-        hint.add_documents(schema, shares, &[Id::Integer(5), id.clone()], &[FactKey { lookup, id }]);
+        hint.add_documents(schema, shares, &[Id::Integer(5), id.clone()], &[FactKey::whole(lookup, id)]);
         hint
     }
 
@@ -261,7 +263,7 @@ read = "owner | guest | link"
         assert!(!String::from_utf8_lossy(&bytes).contains("s3cret"));
         let changed = received(&bytes, &schema);
         let id = Id::ObjectId([7; 12]);
-        let key = |lookup| Changed::Key(FactKey { lookup: LookupId(lookup), id: id.clone() });
+        let key = |lookup| Changed::Key(FactKey::whole(LookupId(lookup), id.clone()));
         let subject = |kind, id| Changed::Subject(Subject::Known { kind: SubjectTypeId(kind), id });
         let number = |name: &str| schema.subjects().find(|(_, kind)| &*kind.name == name).unwrap().0.0;
         for wanted in [

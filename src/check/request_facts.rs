@@ -11,7 +11,7 @@ use crate::{
     evaluate::AvailableFacts,
     fact::{Fact, FactKey},
     facts::CachedFact,
-    question::{Id, LookupId},
+    question::{Id, LookupId, Subject},
 };
 
 /// How many facts one request may use.
@@ -20,9 +20,19 @@ pub(super) const FACTS_MAX: usize = 100_000;
 /// How many bytes of memory the facts of one request may take.
 const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
+type Map<K, V> = FrozenMap<K, Box<V>, foldhash::fast::RandomState>;
+
+/// The facts of one lookup, by id.
+#[derive(Default)]
+struct FactsOfLookup {
+    whole: Map<Id, CachedFact>,
+    /// The facts that are filtered to a subject, by subject. A batch may have several subjects.
+    filtered: Map<Id, Map<Subject, CachedFact>>,
+}
+
 /// The facts of one request, by lookup and id.
 pub struct RequestFacts {
-    by_lookup: Box<[FrozenMap<Id, Box<CachedFact>, foldhash::fast::RandomState>]>,
+    by_lookup: Box<[FactsOfLookup]>,
     facts: Cell<usize>,
     bytes: Cell<usize>,
     /// How many of the facts came from memory.
@@ -33,35 +43,52 @@ impl RequestFacts {
     /// No facts yet, for a schema with this many lookups.
     #[must_use]
     pub fn new(lookups: usize) -> Self {
-        let by_lookup = (0..lookups).map(|_| FrozenMap::default()).collect();
+        let by_lookup = (0..lookups).map(|_| FactsOfLookup::default()).collect();
         Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0), from_memory: Cell::new(0) }
     }
 
     /// The fact, with its tier and its as-of moment, if the request has it.
     #[must_use]
-    pub fn get(&self, lookup: LookupId, id: &Id) -> Option<&CachedFact> {
-        self.by_lookup.get(lookup.index())?.get(id)
+    pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&CachedFact> {
+        let facts = self.by_lookup.get(lookup.index())?;
+        match subject {
+            None => facts.whole.get(id),
+            Some(subject) => facts.filtered.get(id)?.get(subject),
+        }
     }
 
     /// Adds a loaded fact. A fact that had to be loaded again replaces the earlier one.
     pub fn insert(&mut self, key: FactKey, fact: CachedFact) {
         if let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) {
-            facts.as_mut().remove(&key.id);
+            match key.subject() {
+                None => drop(facts.whole.as_mut().remove(&key.id)),
+                Some(subject) => {
+                    let of_id = facts.filtered.as_mut().get_mut(&key.id);
+                    drop(of_id.and_then(|of_id| Map::as_mut(of_id).remove(subject)));
+                }
+            }
         }
-        self.add(key.lookup, key.id, fact);
+        self.add(key, fact);
     }
 
     /// Adds a fact that was found in memory during an evaluation.
-    pub(super) fn add_cached(&self, lookup: LookupId, id: Id, fact: CachedFact) -> Option<&CachedFact> {
+    pub(super) fn add_cached(&self, key: FactKey, fact: CachedFact) -> Option<&CachedFact> {
         self.from_memory.update(|count| count + 1);
-        self.add(lookup, id, fact)
+        self.add(key, fact)
     }
 
-    fn add(&self, lookup: LookupId, id: Id, fact: CachedFact) -> Option<&CachedFact> {
-        let facts = self.by_lookup.get(lookup.index())?;
+    fn add(&self, key: FactKey, fact: CachedFact) -> Option<&CachedFact> {
+        let facts = self.by_lookup.get(key.lookup.index())?;
         self.facts.update(|count| count + 1);
-        self.bytes.update(|bytes| bytes + fact.fact.memory() + size_of::<CachedFact>() + id.size());
-        Some(facts.insert(id, Box::new(fact)))
+        self.bytes.update(|bytes| bytes + fact.fact.memory() + size_of::<CachedFact>() + key.id.size());
+        let fact = Box::new(fact);
+        Some(match key.subject {
+            None => facts.whole.insert(key.id, fact),
+            Some(subject) => match facts.filtered.get(&key.id) {
+                Some(of_id) => of_id.insert(*subject, fact),
+                None => facts.filtered.insert(key.id, Box::default()).insert(*subject, fact),
+            },
+        })
     }
 
     /// How many of the facts came from memory and did not have to be loaded.
@@ -87,7 +114,7 @@ impl fmt::Debug for RequestFacts {
 }
 
 impl AvailableFacts for RequestFacts {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.get(lookup, id).map(|cached| &cached.fact)
+    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
+        self.get(lookup, id, subject).map(|cached| &cached.fact)
     }
 }

@@ -6,10 +6,10 @@ use std::cell::Cell;
 use super::request_facts::RequestFacts;
 use crate::{
     evaluate::AvailableFacts,
-    fact::Fact,
+    fact::{Fact, FactKey},
     facts::{CachedFact, Facts, FreshnessRequirement},
     freshness::Moment,
-    question::{Id, LookupId, Tier},
+    question::{Id, LookupId, Subject, Tier},
 };
 
 /// What an evaluation has used.
@@ -42,21 +42,22 @@ impl<'a> TrackedFacts<'a> {
         self.seen.get().unwrap_or(Seen { newest: as_of, oldest: as_of, tier: Tier::Memory })
     }
 
-    fn find(&self, lookup: LookupId, id: &Id) -> Option<&'a CachedFact> {
-        if let Some(found) = self.request.get(lookup, id) {
+    fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&'a CachedFact> {
+        if let Some(found) = self.request.get(lookup, id, subject) {
             return Some(found);
         }
         if self.request.is_full() {
             return None;
         }
-        let cached = self.facts.cached(lookup, id, self.requirement)?;
-        self.request.add_cached(lookup, id.clone(), cached)
+        let cached = self.facts.cached(lookup, id, subject, self.requirement)?;
+        let key = FactKey { lookup, id: id.clone(), subject: subject.cloned().map(Box::new) };
+        self.request.add_cached(key, cached)
     }
 }
 
 impl AvailableFacts for TrackedFacts<'_> {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        let found = self.find(lookup, id)?;
+    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
+        let found = self.find(lookup, id, subject)?;
         let seen = self.seen.get().unwrap_or(Seen { newest: found.as_of, oldest: found.as_of, tier: found.tier });
         self.seen.set(Some(Seen {
             newest: seen.newest.max(found.as_of),

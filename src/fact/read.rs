@@ -5,29 +5,34 @@
 use bson::{Bson, Document};
 
 use super::{
-    Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, Grant, Grantee, Part, UNBOUNDED, Window, value::id_from_bson,
+    Certainty, DOCUMENTS_MAX, DocumentId, Grant, Grantee, Part, UNBOUNDED, Window, grants::Grants, value::id_from_bson,
 };
 use crate::{
-    question::{ID_BYTES_MAX, IdForm, LookupId, Millis, RelationId},
+    question::{ID_BYTES_MAX, IdForm, LookupId, Millis, RelationId, Subject},
     schema::{Condition, End, Ids, Path, Relation, Schema, Target},
 };
 
-/// The parts of a fact; none if there is more than a fact may contain.
-pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) -> Option<Vec<Part>> {
-    if documents.len() > DOCUMENTS_MAX {
+/// The parts of a fact, whole or filtered to a subject; none if there is more than a fact may contain.
+pub(super) fn parts(
+    schema: &Schema,
+    lookup: LookupId,
+    subject: Option<&Subject>,
+    documents: &[&Document],
+) -> Option<Vec<Part>> {
+    if subject.is_none() && documents.len() > DOCUMENTS_MAX {
         return None;
     }
     let lookup = schema.lookup(lookup);
     let mut sorted: Vec<(DocumentId, &Document)> =
         documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
-    let mut grants = Grants { all: Vec::new(), bytes: sorted.iter().map(|(id, _)| id.size()).sum() };
-    for (place, (_, document)) in (0..).zip(&sorted) {
+    let mut grants = Grants::new(schema, lookup, subject);
+    for (place, (_, document)) in sorted.iter().enumerate() {
         // A document whose key cannot be read may have been found by a key that it does not have.
         let found = if lookup.by.meets_unreadable(document) { Certainty::Doubtful } else { Certainty::Sure };
-        for id in &lookup.relations {
+        for id in lookup.relations.iter().filter(|id| subject.is_none_or(|subject| schema.can_lead_to(**id, subject))) {
             let relation = schema.relation(*id);
-            let before = grants.all.len();
+            let before = grants.count();
             Reader { schema, relation, id: *id, place, found, grants: &mut grants }.document(document);
             grants.deduplicate(before);
             if grants.are_too_many() {
@@ -35,68 +40,21 @@ pub(super) fn parts(schema: &Schema, lookup: LookupId, documents: &[&Document]) 
             }
         }
     }
-    let mut all = grants.all;
-    all.sort_by_key(|(grant, _)| grant.relation);
-    let is_named_by_key = lookup.is_by_id() && sorted.len() == 1;
-    if is_named_by_key && all.is_empty() {
-        return Some(vec![Part::Silent]);
-    }
-    let documents = sorted.into_iter().filter(|_| !is_named_by_key).map(|(id, _)| Part::Document(id));
-    let mut parts: Vec<Part> = documents.collect();
-    for (grant, window) in &mut all {
-        if *window != Window::default() {
-            if parts.last() != Some(&Part::Window(*window)) {
-                parts.push(Part::Window(*window));
-            }
-            grant.window = u16::try_from(parts.len() - 1).ok().filter(|place| *place != UNBOUNDED)?;
-        }
-    }
-    parts.extend(all.into_iter().map(|(grant, _)| Part::Grant(grant)));
-    Some(parts)
-}
-
-/// The grants of a fact, each with its window. Grants beyond [`FACT_BYTES_MAX`] are dropped.
-struct Grants {
-    all: Vec<(Grant, Window)>,
-    bytes: usize,
-}
-
-impl Grants {
-    fn push(&mut self, grant: Grant, window: Window) {
-        self.bytes = self.bytes.saturating_add(grant.size());
-        if !self.are_too_many() {
-            self.all.push((grant, window));
-        }
-    }
-
-    fn are_too_many(&self) -> bool {
-        self.bytes > FACT_BYTES_MAX
-    }
-
-    /// Sorts the grants from index `from` on, which one document has for one relation, and removes duplicates. So an array
-    /// that repeats an id causes no work in later checks.
-    fn deduplicate(&mut self, from: usize) {
-        if self.all.len() > from + 1 {
-            let mut added = self.all.split_off(from);
-            added.sort_unstable();
-            added.dedup();
-            self.all.append(&mut added);
-        }
-    }
+    grants.into_parts(sorted.into_iter().map(|(id, _)| id).collect())
 }
 
 /// Reads one relation from one document.
-struct Reader<'a> {
+struct Reader<'a, 'b> {
     schema: &'a Schema,
     relation: &'a Relation,
     id: RelationId,
-    place: u16,
+    place: usize,
     /// The certainty that the document has the key.
     found: Certainty,
-    grants: &'a mut Grants,
+    grants: &'a mut Grants<'b>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn document(&mut self, document: &Document) {
         let Some(each) = &self.relation.each else {
             if let Some(certainty) = self.test(self.relation.condition.as_ref(), document) {
@@ -205,9 +163,8 @@ impl Reader<'_> {
     }
 
     fn grant(&mut self, grantee: Grantee, target: u8, certainty: Certainty, window: Window) {
-        let (relation, document) = (self.id, self.place);
-        let grant = Grant { relation, document, certainty, grantee, target, window: UNBOUNDED };
-        self.grants.push(grant, window);
+        let grant = Grant { relation: self.id, document: 0, certainty, grantee, target, window: UNBOUNDED };
+        self.grants.push(self.place, grant, window);
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use super::{Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, FactKey, Grant, Grantee, Part, UNBOUNDED, Window};
+use super::{
+    Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, FactKey, Grant, Grantee, Part, UNBOUNDED, Window,
+    grants::concerns,
+};
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm, RelationId},
     schema::{Lookup, Relation, Schema, Target},
@@ -17,12 +20,20 @@ pub(super) fn are_valid(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool 
     match parts {
         [] | [Part::OverLimit] => return true,
         [Part::Silent] => return lookup.is_by_id(),
-        [Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) | Part::Grant(_), ..] => {}
+        [
+            Part::OverLimit
+            | Part::Silent
+            | Part::Document(_)
+            | Part::Window(_)
+            | Part::Grant(_)
+            | Part::FilteredTo { .. },
+            ..,
+        ] => {}
     }
     let count = |is_one: fn(&Part) -> bool| parts.iter().take_while(|part| is_one(part)).count();
     let documents = count(|part| matches!(part, Part::Document(_)));
     let grants_from = count(|part| matches!(part, Part::Document(_) | Part::Window(_)));
-    let validation = Validation { schema, lookup, parts, documents, windows: documents..grants_from };
+    let validation = Validation { schema, lookup, key, parts, documents, windows: documents..grants_from };
     validation.has_valid_documents() && validation.has_valid_grants() && validation.bytes(&key.id) <= FACT_BYTES_MAX
 }
 
@@ -30,6 +41,7 @@ pub(super) fn are_valid(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool 
 struct Validation<'a> {
     schema: &'a Schema,
     lookup: &'a Lookup,
+    key: &'a FactKey,
     parts: &'a [Part],
     documents: usize,
     windows: Range<usize>,
@@ -80,7 +92,8 @@ impl Validation<'_> {
         }
         let window_at = |place: usize| match self.parts.get(place) {
             Some(Part::Window(window)) => Some(*window),
-            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_)) | None => None,
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo { .. })
+            | None => None,
         };
         let window = window_at(place).filter(|window| *window != Window::default())?;
         if place == *next {
@@ -103,6 +116,7 @@ impl Validation<'_> {
             && (relation.since.is_some() || window.since == Window::default().since)
             && (relation.until.is_some() || window.until == Window::default().until)
             && self.leads_somewhere(relation, grant)
+            && self.key.subject().is_none_or(|subject| concerns(self.schema, grant, subject))
     }
 
     /// Whether the relation can lead to the grantee.
@@ -142,7 +156,7 @@ impl Validation<'_> {
         let sizes = self.parts.iter().map(|part| match part {
             Part::Document(id) => id.size(),
             Part::Grant(grant) => grant.size(),
-            Part::Window(_) | Part::Silent | Part::OverLimit => 0,
+            Part::Window(_) | Part::Silent | Part::OverLimit | Part::FilteredTo { .. } => 0,
         });
         sizes.sum::<usize>() + if self.documents == 0 { key.size() + 4 } else { 0 }
     }

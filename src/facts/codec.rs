@@ -119,6 +119,8 @@ impl<'a> EncodedPart<'a> {
     fn of(part: &'a Part, relations: &[RelationId]) -> Option<Self> {
         Some(match part {
             Part::OverLimit => Self::OverLimit,
+            // The subject is part of the key.
+            Part::FilteredTo { .. } => return None,
             Part::Silent => Self::Silent,
             Part::Document(DocumentId::Id(id)) => Self::Document(EncodedId::of(id)),
             Part::Document(DocumentId::Other(text)) => Self::OtherDocument(text),

@@ -183,7 +183,7 @@ impl LoadRequest<'_> {
 
     /// Takes those of the missing facts that are cached by now, and calls `taken` for each of their keys.
     fn take_cached(&mut self, missing: &mut Vec<FactKey>, mut taken: impl FnMut(&FactKey)) {
-        missing.retain(|key| match self.facts.cached(key.lookup, &key.id, self.requirement) {
+        missing.retain(|key| match self.facts.cached(key.lookup, &key.id, key.subject(), self.requirement) {
             Some(cached) => {
                 taken(key);
                 self.results.push((key.clone(), Ok(cached)));
@@ -203,7 +203,7 @@ impl Facts {
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             for cached in self.fetch_from_redis(shared, &missing, load).await {
                 self.memory.insert(&cached.fact, || load.epoch == self.freshness.epoch());
-                results.insert(FactKey { lookup: cached.fact.lookup(), id: cached.fact.id().clone() }, Ok(cached));
+                results.insert(cached.fact.key(), Ok(cached));
             }
             missing.retain(|key| !results.contains_key(key));
         }

@@ -12,7 +12,7 @@
 //! It knows nothing of freshness: it returns whatever fact it has.
 
 use std::{
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{BuildHasher, Hasher},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -20,8 +20,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::{
-    fact::Fact,
-    question::{Id, LookupId},
+    fact::{Fact, hash_key},
+    question::{Id, LookupId, Subject},
 };
 
 /// The number of shards: enough that two threads rarely want the same one.
@@ -46,12 +46,14 @@ impl Memory {
         Self { shards, hasher: RandomState::default(), shard_bytes_max: bytes_max / SHARDS }
     }
 
-    /// The fact of a key, if it is cached. Allocates nothing.
+    /// The fact of a key, whole or filtered to a subject, if it is cached. Allocates nothing.
     #[must_use]
-    pub fn get(&self, lookup: LookupId, id: &Id) -> Option<Fact> {
-        let hash = hash(&self.hasher, lookup, id);
+    pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<Fact> {
+        let mut state = self.hasher.build_hasher();
+        hash_key(lookup, id, subject, &mut state);
+        let hash = state.finish();
         let shard = read(self.shard(hash)?);
-        let fact = shard.facts.find(hash, |fact| is_of(fact, lookup, id))?;
+        let fact = shard.facts.find(hash, |fact| fact.is_of(lookup, id, subject))?;
         fact.set_used();
         Some(fact.clone())
     }
@@ -59,7 +61,7 @@ impl Memory {
     /// Caches a fact, unless a newer one is cached already or `is_current` returns false, which means that the fact's
     /// epoch is over. `is_current` is called under the shard's lock.
     pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
-        let hash = hash(&self.hasher, fact.lookup(), fact.id());
+        let hash = hash(&self.hasher, fact);
         let Some(shard) = self.shard(hash) else { return };
         let mut shard = write(shard);
         if is_current() {
@@ -127,15 +129,10 @@ fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
     shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn hash(hasher: &RandomState, lookup: LookupId, id: &Id) -> u64 {
+fn hash(hasher: &RandomState, fact: &Fact) -> u64 {
     let mut state = hasher.build_hasher();
-    lookup.hash(&mut state);
-    id.hash(&mut state);
+    fact.hash_key(&mut state);
     state.finish()
-}
-
-fn is_of(fact: &Fact, lookup: LookupId, id: &Id) -> bool {
-    fact.lookup() == lookup && fact.id() == id
 }
 
 /// A part of the facts. The hash of a key chooses the shard.
@@ -156,7 +153,7 @@ impl Shard {
     }
 
     fn insert(&mut self, hash: u64, fact: &Fact, bytes_max: usize, hasher: &RandomState) {
-        if let Ok(old) = self.facts.find_entry(hash, |old| is_of(old, fact.lookup(), fact.id())) {
+        if let Ok(old) = self.facts.find_entry(hash, |old| old.has_same_key(fact)) {
             if old.get().stamp() > fact.stamp() {
                 return;
             }
@@ -166,7 +163,7 @@ impl Shard {
         let bytes = fact.memory();
         if self.evict_for(bytes, bytes_max) {
             self.facts_bytes += bytes;
-            self.facts.insert_unique(hash, fact.clone(), |fact| self::hash(hasher, fact.lookup(), fact.id()));
+            self.facts.insert_unique(hash, fact.clone(), |fact| self::hash(hasher, fact));
         }
     }
 
@@ -226,9 +223,9 @@ mod tests {
         for bytes_max in [2_000, 10_000, 33_333, 150_000] {
             let mut shard = Shard::default();
             for number in 0..5_000 {
-                let fact = Fact::absent(FactKey { lookup: LookupId(0), id: Id::Integer(number) }, Moment::default());
+                let fact = Fact::absent(FactKey::whole(LookupId(0), Id::Integer(number)), Moment::default());
                 let before = shard.facts.allocation_size();
-                shard.insert(hash(&hasher, fact.lookup(), fact.id()), &fact, bytes_max, &hasher);
+                shard.insert(hash(&hasher, &fact), &fact, bytes_max, &hasher);
                 let after = shard.facts.allocation_size();
                 let copied = if after > before { before } else { 0 };
                 assert!(shard.facts_bytes + after + copied <= bytes_max, "{bytes_max}: {before}, {after}");

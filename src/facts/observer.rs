@@ -48,7 +48,11 @@ impl Facts {
         // Taken before the facts are looked up: if a new epoch begins in between, the facts are rejected.
         let epoch = self.freshness.epoch();
         let Some(cached) = self.memory.random() else { return };
-        let key = FactKey { lookup: cached.lookup(), id: cached.id().clone() };
+        // That a whole fact is over its limit only leads to the filtered one, so it may be outdated.
+        if cached.is_over_limit() && !cached.is_filtered() {
+            return;
+        }
+        let key = cached.key();
         // The source is read as of this moment, which is no earlier than the stamps of the facts that it is compared with.
         let at = self.freshness.newest_moment().max(cached.stamp());
         let mut found = vec![(Tier::Memory, cached)];

@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_load_is_joined_only_if_it_meets_the_condition() {
         let in_flight = Arc::new(InFlightLoads::default());
-        let key = FactKey { lookup: LookupId(0), id: Id::Integer(1) };
+        let key = FactKey::whole(LookupId(0), Id::Integer(1));
         let (soon, late) = (Deadline::after(Duration::from_secs(1)), Deadline::after(Duration::from_secs(9)));
         let requirement = |as_of, stamp| FreshnessRequirement { as_of: at(as_of), stamp: at(stamp) };
         let load = LoadParameters { at: at(10), epoch: Epoch(0), deadline: soon, requirement: requirement(7, 3) };

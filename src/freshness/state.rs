@@ -130,6 +130,11 @@ impl Freshness {
         let key = self.key_mark(lookup, id);
         // A fact that is found by `_id` is of one document, whose mark is that of the key.
         let Some((collection, false)) = self.lookups.get(lookup.index()).copied() else { return key };
+        // That a whole fact is over its limit only leads to the fact that is filtered to the subject. That one decides the same
+        // if no more than a fact may contain is left.
+        if fact.is_over_limit() && !fact.is_filtered() {
+            return key;
+        }
         let documents = fact.documents_beside_key();
         if fact.is_over_limit() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
             return key.max(self.marks.get(Target::Collection(collection)));

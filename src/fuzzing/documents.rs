@@ -39,11 +39,11 @@ pub fn documents(data: &[u8]) {
         if found.is_by_id() {
             for document in &all {
                 if let DocumentId::Id(id) = DocumentId::of(document) {
-                    fact(&schema, &FactKey { lookup, id }, &[document]);
+                    fact(&schema, &FactKey::whole(lookup, id), &[document]);
                 }
             }
         } else {
-            let key = FactKey { lookup, id: Id::ObjectId([7; 12]) };
+            let key = FactKey::whole(lookup, Id::ObjectId([7; 12]));
             fact(&schema, &key, &all.iter().collect::<Vec<_>>());
         }
     }
@@ -133,8 +133,8 @@ fn contains(bytes: &[u8], id: &Id) -> bool {
 struct Only<'a>(&'a Fact);
 
 impl AvailableFacts for Only<'_> {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        (self.0.lookup() == lookup && self.0.id() == id).then_some(self.0)
+    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
+        self.0.is_of(lookup, id, subject).then_some(self.0)
     }
 }
 

@@ -7,10 +7,14 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::{fact::FactKey, question::Id, source::Identity};
+use crate::{
+    fact::FactKey,
+    question::{Id, Subject},
+    source::Identity,
+};
 
 /// The version of the encoding of facts and change batches, codes included. It goes up with every change to that.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The version of how hints are encoded and signed. Instances with different ones do not receive each other's hints, so it
 /// goes up only if they could not understand them.
@@ -56,28 +60,62 @@ impl Names {
     #[must_use]
     pub fn fact(&self, key: &FactKey) -> Vec<u8> {
         let mut name = self.facts.clone();
-        let FactKey { lookup, id } = key;
-        // The form and the lookup, in as few bytes as possible; then the id. Its form gives its length, or the id ends the key.
-        let form: u32 = match id {
-            Id::ObjectId(_) => 0,
-            Id::Integer(_) => 1,
-            Id::Uuid(_) => 2,
-            Id::String(_) => 3,
-            Id::Digest(_) => 4,
-        };
-        let mut head = u32::from(lookup.0) << 3 | form;
-        while head >= 0x80 {
-            name.push(u8::try_from(head & 0x7f).unwrap_or(0) | 0x80);
-            head >>= 7;
+        let FactKey { lookup, id, subject } = key;
+        // The lookup and what follows, in as few bytes as possible: the form of the id, or a subject.
+        let lookup = u32::from(lookup.0) << 3;
+        match subject.as_deref() {
+            None => push_number(&mut name, lookup | form(id)),
+            Some(Subject::Anonymous) => {
+                push_number(&mut name, lookup | ANONYMOUS);
+                push_number(&mut name, form(id));
+            }
+            Some(Subject::Known { kind, id: asker }) => {
+                push_number(&mut name, lookup | FILTERED);
+                push_number(&mut name, u32::from(kind.0) << 3 | form(asker));
+                // The length of a text separates it from the id that follows.
+                if let Some(text) = asker.text() {
+                    push_number(&mut name, u32::try_from(text.len()).unwrap_or(u32::MAX));
+                }
+                push_id(&mut name, asker);
+                push_number(&mut name, form(id));
+            }
         }
-        name.push(u8::try_from(head).unwrap_or(0));
-        match id {
-            Id::ObjectId(bytes) => name.extend(bytes),
-            Id::Integer(number) => name.extend(number.to_be_bytes()),
-            Id::Uuid(bytes) | Id::Digest(bytes) => name.extend(bytes),
-            Id::String(text) => name.extend(text.as_bytes()),
-        }
+        // Its form gives its length, or the id ends the key.
+        push_id(&mut name, id);
         name
+    }
+}
+
+/// In place of the form of an id: the fact is filtered to a subject, which follows.
+const FILTERED: u32 = 5;
+
+/// In place of the form of an id: the fact is filtered to an anonymous subject.
+const ANONYMOUS: u32 = 6;
+
+fn form(id: &Id) -> u32 {
+    match id {
+        Id::ObjectId(_) => 0,
+        Id::Integer(_) => 1,
+        Id::Uuid(_) => 2,
+        Id::String(_) => 3,
+        Id::Digest(_) => 4,
+    }
+}
+
+fn push_number(name: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        name.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
+        number >>= 7;
+    }
+    name.push(u8::try_from(number).unwrap_or(0));
+}
+
+fn push_id(name: &mut Vec<u8>, id: &Id) {
+    match id {
+        Id::ObjectId(bytes) => name.extend(bytes),
+        Id::Integer(number) => name.extend(number.to_be_bytes()),
+        Id::Uuid(bytes) | Id::Digest(bytes) => name.extend(bytes),
+        Id::String(text) => name.extend(text.as_bytes()),
     }
 }
 
@@ -105,7 +143,7 @@ fn hex(hash: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::question::LookupId;
+    use crate::question::{LookupId, SubjectTypeId};
 
     fn names(database: &str, uuid: Option<[u8; 16]>, fingerprint: u8, format: u32) -> Names {
         let collections = vec![("files".to_owned(), uuid)];
@@ -142,12 +180,19 @@ mod tests {
         ];
         let mut keys: Vec<Vec<u8>> = Vec::new();
         for lookup in [0, 1, 15, 16, 2_000] {
-            keys.extend(ids.iter().map(|id| names.fact(&FactKey { lookup: LookupId(lookup), id: id.clone() })));
+            let lookup = LookupId(lookup);
+            keys.extend(ids.iter().map(|id| names.fact(&FactKey::whole(lookup, id.clone()))));
+            for id in &ids {
+                let filtered = |subject| names.fact(&FactKey::filtered(lookup, id.clone(), subject));
+                keys.push(filtered(Subject::Anonymous));
+                let subjects = ids.iter().flat_map(|id| [0, 1, 300].map(|kind| (SubjectTypeId(kind), id.clone())));
+                keys.extend(subjects.map(|(kind, id)| filtered(Subject::Known { kind, id })));
+            }
         }
         let count = keys.len();
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), count);
-        assert_eq!(names.fact(&FactKey { lookup: LookupId(15), id: Id::ObjectId([7; 12]) }).len(), 22);
+        assert_eq!(names.fact(&FactKey::whole(LookupId(15), Id::ObjectId([7; 12]))).len(), 22);
     }
 }

@@ -52,10 +52,41 @@ pub struct Documents {
 /// The facts of one revision.
 #[derive(Debug)]
 struct Snapshot {
-    facts: Vec<HashMap<Id, Fact>>,
+    facts: Vec<HashMap<Id, Found>>,
     revision: Moment,
     /// How many documents each collection of the schema has; `None` if its file is missing.
     counts: BTreeMap<String, Option<usize>>,
+}
+
+/// What a lookup finds for one key.
+#[derive(Debug)]
+struct Found {
+    /// The whole fact.
+    fact: Fact,
+    /// The documents, if they are more than a fact may contain: filtered facts are made of them.
+    documents: Vec<Document>,
+}
+
+impl Found {
+    /// The fact of a key, whole or filtered to a subject.
+    fn fact(&self, schema: &Schema, key: FactKey) -> Fact {
+        match key.subject() {
+            None => self.fact.clone(),
+            Some(subject) if !self.fact.is_over_limit() => self.fact.filtered_to(schema, subject),
+            Some(_) => Fact::read(schema, key, self.fact.stamp(), &self.documents.iter().collect::<Vec<_>>()),
+        }
+    }
+
+    /// Whether one of these documents is among those that were found.
+    fn is_made_of(&self, ids: &HashSet<DocumentId>) -> bool {
+        self.fact.documents().iter().any(|id| ids.contains(id))
+            || self.documents.iter().any(|document| ids.contains(&DocumentId::of(document)))
+    }
+
+    /// Whether facts of this key may be others than before.
+    fn may_differ(&self, before: &Self) -> bool {
+        self.fact.is_over_limit() || before.fact.is_over_limit() || !self.fact.has_same_content(&before.fact)
+    }
 }
 
 /// What is wrong with a directory of documents.
@@ -195,8 +226,10 @@ impl Snapshot {
                 }
             }
             let read = |(key, documents): (Id, Vec<&Document>)| {
-                let name = FactKey { lookup: id, id: key.clone() };
-                (key, Fact::read(schema, name, revision, &documents))
+                let name = FactKey::whole(id, key.clone());
+                let fact = Fact::read(schema, name, revision, &documents);
+                let kept = documents.into_iter().filter(|_| fact.is_over_limit()).cloned().collect();
+                (key, Found { fact, documents: kept })
             };
             facts.push(found.into_iter().map(read).collect());
         }
@@ -209,10 +242,10 @@ impl Snapshot {
         let mut changes = Vec::new();
         for (lookup, (before, now)) in (0..).map(LookupId).zip(self.facts.iter().zip(&after.facts)) {
             let gone = before.keys().filter(|id| !now.contains_key(id));
-            let is_new = |id, fact: &Fact| before.get(id).is_none_or(|before| !fact.has_same_content(before));
-            let changed = now.iter().filter(|(id, fact)| is_new(*id, fact)).map(|(id, _)| id);
+            let is_new = |id, found: &Found| before.get(id).is_none_or(|before| found.may_differ(before));
+            let changed = now.iter().filter(|(id, found)| is_new(*id, found)).map(|(id, _)| id);
             changes.extend(gone.chain(changed).map(|id| {
-                let key = FactKey { lookup, id: id.clone() };
+                let key = FactKey::whole(lookup, id.clone());
                 Change { at: after.revision, what: Changed::Key(key) }
             }));
         }
@@ -237,8 +270,11 @@ impl Source for Documents {
         let snapshot = self.current();
         let load = |key: FactKey| {
             let found = snapshot.facts.get(key.lookup.index()).and_then(|facts| facts.get(&key.id));
-            let absent = || Fact::absent(key.clone(), snapshot.revision);
-            (key.clone(), Ok(found.cloned().unwrap_or_else(absent)))
+            let fact = match found {
+                Some(found) => found.fact(&self.schema, key.clone()),
+                None => Fact::absent(key.clone(), snapshot.revision),
+            };
+            (key, Ok(fact))
         };
         keys.into_iter().map(load).collect()
     }
@@ -255,8 +291,8 @@ impl Source for Documents {
         let mut keys = Vec::new();
         for (lookup, _) in self.schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection) {
             let facts = snapshot.facts.get(lookup.index()).into_iter().flatten();
-            let made_of = facts.filter(|(_, fact)| fact.documents().iter().any(|id| ids.contains(id)));
-            keys.extend(made_of.map(|(id, _)| FactKey { lookup, id: id.clone() }));
+            let made_of = facts.filter(|(_, found)| found.is_made_of(&ids));
+            keys.extend(made_of.map(|(id, _)| FactKey::whole(lookup, id.clone())));
         }
         Ok(keys)
     }

@@ -11,6 +11,7 @@ mod decode;
 mod error;
 mod event;
 mod examine;
+mod filtered;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod find;
@@ -54,6 +55,9 @@ const COMMANDS_MAX: u32 = 64;
 
 /// How many keys one `find` asks for.
 const KEYS_MAX: usize = 20_000;
+
+/// How many filtered facts one `find` reads. Each of its documents is looked at once for each of them.
+const FILTERED_KEYS_MAX: usize = 100;
 
 /// How many bytes of keys one `find` asks for: well below the 48 MB that a message may have.
 const KEY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
@@ -226,22 +230,25 @@ impl Source for MongoDb {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let mut by_lookup: HashMap<LookupId, Vec<Vec<Id>>> = HashMap::new();
-        let mut sizes: HashMap<LookupId, usize> = HashMap::new();
-        for FactKey { lookup, id } in keys {
-            let size = sizes.entry(lookup).or_default();
-            *size += id.size() + 16;
-            let chunks = by_lookup.entry(lookup).or_default();
+        // Whole facts and filtered ones are read by different queries.
+        let mut by_query: HashMap<(LookupId, bool), Vec<Vec<FactKey>>> = HashMap::new();
+        let mut sizes: HashMap<(LookupId, bool), usize> = HashMap::new();
+        for key in keys {
+            let query = (key.lookup, key.subject.is_some());
+            let keys_max = if key.subject.is_some() { FILTERED_KEYS_MAX } else { KEYS_MAX };
+            let size = sizes.entry(query).or_default();
+            *size += key.id.size() + 16;
+            let chunks = by_query.entry(query).or_default();
             match chunks.last_mut() {
-                Some(chunk) if chunk.len() < KEYS_MAX && *size <= KEY_BYTES_MAX => chunk.push(id),
+                Some(chunk) if chunk.len() < keys_max && *size <= KEY_BYTES_MAX => chunk.push(key),
                 _ => {
-                    *size = id.size();
-                    chunks.push(vec![id]);
+                    *size = key.id.size();
+                    chunks.push(vec![key]);
                 }
             }
         }
         let byte_budget = &AtomicUsize::new(LOAD_BYTES_MAX);
-        let finds = by_lookup.into_iter().flat_map(|(lookup, chunks)| {
+        let finds = by_query.into_iter().flat_map(|((lookup, _), chunks)| {
             chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, byte_budget))
         });
         futures::future::join_all(finds).await.into_iter().flatten().collect()
@@ -264,12 +271,12 @@ impl Source for MongoDb {
             let found = self.find_once(&lookup, chunk, at, deadline).await?.ok_or(SourceError::TooMuch)?;
             for decoded in &found.documents {
                 for (lookup, by) in lookups().map(|(id, lookup)| (id, &lookup.by)) {
-                    document_keys(by, decoded.as_matched(), &mut |id| keys.push(FactKey { lookup, id }));
+                    document_keys(by, decoded.as_matched(), &mut |id| keys.push(FactKey::whole(lookup, id)));
                 }
             }
         }
         keys.extend(
-            by_id.into_iter().flat_map(|(lookup, _)| ids.iter().map(move |id| FactKey { lookup, id: id.clone() })),
+            by_id.into_iter().flat_map(|(lookup, _)| ids.iter().map(move |id| FactKey::whole(lookup, id.clone()))),
         );
         Ok(keys)
     }

@@ -177,7 +177,11 @@ impl Writer<'_> {
     }
 
     fn fact(&self, lookup: LookupId, id: &Id) -> proto::explanation::Fact {
-        let found = self.facts.get(lookup, id);
+        let whole = self.facts.get(lookup, id, None);
+        let is_over_limit = whole.is_some_and(|cached| cached.fact.is_over_limit());
+        // Then the evaluation has used the fact that is filtered to the subject.
+        let subject = Some(&self.question.subject).filter(|_| is_over_limit);
+        let found = subject.map_or(whole, |subject| self.facts.get(lookup, id, Some(subject)));
         let lookup = self.schema.lookup(lookup);
         let documents = found.map(|cached| cached.fact.documents()).unwrap_or_default();
         proto::explanation::Fact {

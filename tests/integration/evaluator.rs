@@ -18,7 +18,7 @@ use permcached::{
     evaluate::{AvailableFacts, Outcome, Verdict, evaluate, explain},
     fact::{Fact, FactKey},
     freshness::Moment,
-    question::{Answer, Id, LookupId, Millis, Question, Reason},
+    question::{Answer, Id, LookupId, Millis, Question, Reason, Subject},
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents},
     telemetry::Metrics,
@@ -128,8 +128,8 @@ fn deadline() -> Deadline {
 struct TestFacts(BTreeMap<FactKey, Fact>);
 
 impl AvailableFacts for TestFacts {
-    fn get(&self, lookup: LookupId, id: &Id) -> Option<&Fact> {
-        self.0.get(&FactKey { lookup, id: id.clone() })
+    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
+        self.0.get(&FactKey { lookup, id: id.clone(), subject: subject.cloned().map(Box::new) })
     }
 }
 

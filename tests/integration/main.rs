@@ -33,6 +33,7 @@ mod evaluator;
 mod fleet;
 mod freshness;
 mod history;
+mod large_relations;
 mod lifecycle;
 mod memory;
 mod model;

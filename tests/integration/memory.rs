@@ -55,7 +55,7 @@ impl Files {
     }
 
     fn key(&self, number: u32) -> FactKey {
-        FactKey { lookup: self.by_id, id: Id::ObjectId(id(2, number).bytes()) }
+        FactKey::whole(self.by_id, Id::ObjectId(id(2, number).bytes()))
     }
 
     fn file(&self, number: u32, stamp: u64) -> Fact {
@@ -79,13 +79,13 @@ impl Files {
             document
         };
         let documents: Vec<Document> = (0..count).map(share).collect();
-        let key = FactKey { lookup: self.shares, id: self.key(number).id };
+        let key = FactKey::whole(self.shares, self.key(number).id);
         Fact::read(&self.schema, key, Moment::from_count(stamp), &documents.iter().collect::<Vec<_>>())
     }
 }
 
 fn is_cached(memory: &Memory, key: &FactKey) -> bool {
-    memory.get(key.lookup, &key.id).is_some()
+    memory.get(key.lookup, &key.id, None).is_some()
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn facts_in_use_stay_while_ten_times_the_budget_is_inserted() {
                         memory.insert(&files.shares(number, number % 7, 1), || true);
                         memory.insert(&files.shares(number, (number + 3) % 7, 2), || true);
                     }
-                    let _used = memory.get(files.by_id, &files.key(number % HOT).id);
+                    let _used = memory.get(files.by_id, &files.key(number % HOT).id, None);
                     assert!(number % 8 != 0 || memory.bytes() <= BUDGET);
                 }
             }
@@ -210,7 +210,7 @@ fn a_fact_larger_than_the_share_of_a_shard_is_not_cached() {
 fn a_newer_fact_is_kept_and_a_fact_of_an_ended_epoch_is_rejected() {
     let files = Files::new();
     let memory = Memory::new(BUDGET);
-    let stamp = || memory.get(files.by_id, &files.key(7).id).map(|fact| fact.stamp().as_u64());
+    let stamp = || memory.get(files.by_id, &files.key(7).id, None).map(|fact| fact.stamp().as_u64());
     memory.insert(&files.file(7, 5), || false);
     assert_eq!(stamp(), None);
     for (inserted, kept) in [(5, 5), (4, 5), (6, 6), (5, 6)] {
@@ -242,12 +242,12 @@ async fn a_hit_allocates_nothing() {
     let by_id = lookup(&schema, "files", "_id");
     let mut cached = None;
     let hit = allocation_counter::measure(|| {
-        cached = facts.cached(by_id, &asked.resource.id, FreshnessRequirement::default());
+        cached = facts.cached(by_id, &asked.resource.id, None, FreshnessRequirement::default());
     });
     assert_eq!(cached.expect("it is cached").fact.id(), &asked.resource.id);
     assert_eq!(hit.count_total, 0, "{hit:?}");
     let miss = allocation_counter::measure(|| {
-        assert!(facts.cached(by_id, &Id::ObjectId([9; 12]), FreshnessRequirement::default()).is_none());
+        assert!(facts.cached(by_id, &Id::ObjectId([9; 12]), None, FreshnessRequirement::default()).is_none());
     });
     assert_eq!(miss.count_total, 0, "{miss:?}");
     let whole = allocation_counter::measure(|| {

@@ -121,7 +121,7 @@ impl World {
 
     /// The key of a fact of a file: of the file itself or of its shares.
     fn key(&self, collection: &str, file: u8) -> FactKey {
-        FactKey { lookup: self.lookup(collection), id: Id::ObjectId([file; 12]) }
+        FactKey::whole(self.lookup(collection), Id::ObjectId([file; 12]))
     }
 
     /// The encoded fact that the file has no shares, without a code.

@@ -61,7 +61,7 @@ fn at() -> Moment {
 
 fn key(schema: &Schema, collection: &str) -> FactKey {
     let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == collection).unwrap().0;
-    FactKey { lookup, id: Id::ObjectId([7; 12]) }
+    FactKey::whole(lookup, Id::ObjectId([7; 12]))
 }
 
 /// A value of a document: of any type that some relation reads, or of another type.
@@ -117,7 +117,7 @@ fn fact() -> impl Strategy<Value = Fact> {
 }
 
 fn key_of(fact: &Fact) -> FactKey {
-    FactKey { lookup: fact.lookup(), id: fact.id().clone() }
+    FactKey::whole(fact.lookup(), fact.id().clone())
 }
 
 /// Asserts what is true of every fact that was read from documents, independently of the validation in `fact`.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     diagnosis::error_chain,
-    fact::{Fact, FactKey},
+    fact::Fact,
     facts::codec,
     link::{Link, LinkError, Namespace},
     schema::Schema,
@@ -104,7 +104,7 @@ impl RedisWriter {
     /// The command that writes a fact; none if the fact takes too many bytes.
     fn prepare(&self, fact: &Fact) -> Option<Write> {
         let Namespace { names, codes } = &self.namespace;
-        let key = names.fact(&FactKey { lookup: fact.lookup(), id: fact.id().clone() });
+        let key = names.fact(&fact.key());
         let value = codes.facts.sign(&key, &codec::encode(&self.schema, fact)?);
         let bytes = u64::try_from(key.len() + value.len()).ok()? + OVERHEAD_BYTES;
         let life = if fact.is_absent() { ABSENT_LIFE_SECONDS } else { LIFE_SECONDS };

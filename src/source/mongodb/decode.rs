@@ -16,6 +16,9 @@ pub(super) const DEPTH_MAX: usize = 256;
 /// A field that every projection names, and that no document has.
 pub(super) const NO_FIELD: &str = "no document has this field";
 
+/// A field that queries for filtered facts add to each document: whether a name occurs twice in it.
+pub(super) const REPEATED: &str = "a name occurs twice";
+
 /// The field of a document's id.
 const ID: &str = "_id";
 
@@ -66,6 +69,20 @@ impl Decoded {
                 decoded.document.insert(&**field, unreadable());
             }
             decoded.unreadable_field.get_or_insert_with(|| NO_FIELD.to_owned());
+        }
+        decoded
+    }
+
+    /// Decodes a document that a query for filtered facts has returned, which has the field [`REPEATED`]. Of a name that
+    /// occurs twice, mongod returns one value only. So if there is such a name, no field can be relied on.
+    pub(super) fn filtered(raw: &RawDocument, fields: &[Box<str>]) -> Self {
+        let mut decoded = Self::of(raw);
+        let is_repeated = decoded.document.remove(REPEATED) != Some(Bson::Boolean(false));
+        if is_repeated || decoded.firsts.is_some() {
+            for field in fields.iter().filter(|field| ***field != *ID) {
+                decoded.document.insert(&**field, unreadable());
+            }
+            decoded.unreadable_field.get_or_insert_with(|| REPEATED.to_owned());
         }
         decoded
     }

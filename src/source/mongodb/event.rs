@@ -102,7 +102,7 @@ fn document_changes(schema: &Schema, event: &Document, is_update: bool) -> Optio
     // The document may be gone by now, or newer than the event. Later events then mark the rest.
     if let Ok(document) = event.get_document("fullDocument") {
         for (lookup, by) in lookups.iter().filter(|(_, lookup)| !lookup.is_by_id()).map(|(id, at)| (*id, &at.by)) {
-            document_keys(by, document, &mut |id| changed.push(Changed::Key(FactKey { lookup, id })));
+            document_keys(by, document, &mut |id| changed.push(Changed::Key(FactKey::whole(lookup, id))));
         }
     }
     Some(changed)

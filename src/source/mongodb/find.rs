@@ -14,6 +14,7 @@ use super::{
     Mode, MongoDb,
     command::CommandError,
     decode::{Decoded, NO_FIELD},
+    filtered::FilteredQuery,
     moment_of, timestamp_of,
 };
 use crate::{
@@ -28,6 +29,12 @@ use crate::{
 /// How many documents one `find` for several keys returns at most. If there are more, the keys are asked for in halves.
 pub(super) const BATCH_DOCUMENTS_MAX: usize = 40_000;
 
+/// How many documents one `find` for several filtered facts returns at most.
+const FILTERED_DOCUMENTS_MAX: usize = 4_000;
+
+/// Limits log lines about facts over their limit, as whoever may write documents can cause them.
+static OVER_LIMIT: RateLimitedLog = RateLimitedLog::per_second(1);
+
 /// Limits log lines about documents that cannot be read, as whoever may write documents can cause them.
 static UNREADABLE: RateLimitedLog = RateLimitedLog::per_second(1);
 
@@ -38,12 +45,12 @@ pub(super) struct Found {
 }
 
 impl MongoDb {
-    /// Reads the facts of these keys, in as few commands as possible. `byte_budget` is how many bytes of facts the whole load
-    /// may still return.
+    /// Reads the facts of these keys, which are all whole or all filtered, in as few commands as possible. `byte_budget` is how
+    /// many bytes of facts the whole load may still return.
     pub(super) async fn find(
         &self,
         lookup: LookupId,
-        keys: Vec<Id>,
+        keys: Vec<FactKey>,
         at: Moment,
         deadline: Deadline,
         byte_budget: &AtomicUsize,
@@ -56,7 +63,7 @@ impl MongoDb {
                 _ => {
                     let found = self.schema.lookup(lookup);
                     let span = find_span(found, keys.len());
-                    self.find_once(found, &keys, at, deadline).instrument(span).await
+                    self.find_facts(found, &keys, at, deadline).instrument(span).await
                 }
             };
             match found {
@@ -67,24 +74,62 @@ impl MongoDb {
                 }
                 Ok(Some(found)) => {
                     let facts = self.facts(lookup, keys, &found);
-                    let bytes = facts.iter().filter_map(|(_, result)| result.as_ref().ok()).map(Fact::memory).sum();
+                    let bytes = facts.iter().map(|(_, fact)| fact.memory()).sum();
                     byte_budget.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
-                    results.extend(facts);
+                    results.extend(facts.into_iter().map(|(key, fact)| (key, Ok(fact))));
                 }
                 Ok(None) if keys.len() > 1 => {
                     remaining.push(keys.split_off(keys.len() / 2));
                     remaining.push(keys);
                 }
                 Ok(None) => {
-                    let keys = keys.into_iter().map(|id| FactKey { lookup, id });
-                    results.extend(keys.map(|key| (key.clone(), Ok(Fact::over_limit(key, at)))));
+                    results.extend(keys.into_iter().map(|key| (key.clone(), Ok(Fact::over_limit(key, at)))));
                 }
                 Err(error) => {
-                    results.extend(keys.into_iter().map(|id| (FactKey { lookup, id }, Err(error.clone()))));
+                    results.extend(keys.into_iter().map(|key| (key, Err(error.clone()))));
                 }
             }
         }
+        let beyond = results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?)));
+        for (key, _) in beyond.filter(|(key, fact)| key.subject.is_some() && fact.is_over_limit()) {
+            self.warn_of_limit(key);
+        }
         results
+    }
+
+    /// Logs that a filtered fact is over its limit.
+    fn warn_of_limit(&self, key: &FactKey) {
+        if let Some(suppressed) = OVER_LIMIT.admit() {
+            let lookup = self.schema.lookup(key.lookup);
+            tracing::warn!(
+                collection = &*lookup.collection,
+                field = lookup.by.as_str(),
+                key = %key.id,
+                suppressed,
+                "more documents or ids than a fact may contain, even for one subject: the relations that are read from them are LIMIT"
+            );
+        }
+    }
+
+    /// Runs one `find` for facts that are all whole or all filtered. Returns `None` if there are more documents than one reply
+    /// holds.
+    async fn find_facts(
+        &self,
+        lookup: &Lookup,
+        keys: &[FactKey],
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Option<Found>, SourceError> {
+        if keys.iter().all(|key| key.subject.is_none()) {
+            let ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
+            return self.find_once(lookup, &ids, at, deadline).await;
+        }
+        let query = FilteredQuery::new(&self.schema, lookup, keys);
+        // More than a fact may contain, as the query may return documents that turn out not to matter.
+        let documents_max = if keys.len() == 1 { BATCH_DOCUMENTS_MAX } else { FILTERED_DOCUMENTS_MAX };
+        let command = find_command(lookup, query.filter(), query.projection(), documents_max);
+        let decode = |document: &RawDocument| self.report(lookup, Decoded::filtered(document, &lookup.projection));
+        self.run_find(lookup, command, documents_max, at, deadline, decode).await
     }
 
     /// Runs one `find`. Returns `None` if there are more documents than one reply holds.
@@ -96,7 +141,27 @@ impl MongoDb {
         deadline: Deadline,
     ) -> Result<Option<Found>, SourceError> {
         let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
-        let mut command = find_command(lookup, keys, documents_max);
+        let keys: Vec<Bson> = keys.iter().map(id_to_bson).collect();
+        let mut filter = doc! { lookup.by.as_str(): { "$in": keys } };
+        if let Some(pushed) = &lookup.pushed {
+            filter = doc! { "$and": [filter, pushed.to_query()] };
+        }
+        let fields = lookup.projection.iter().map(|field| &**field).chain([NO_FIELD]);
+        let projection: Document = fields.map(|field| (field.to_owned(), Bson::Int32(1))).collect();
+        let command = find_command(lookup, filter, projection, documents_max);
+        self.run_find(lookup, command, documents_max, at, deadline, |document| self.decode(lookup, document)).await
+    }
+
+    /// Sends a `find`, and decodes the documents that it returns.
+    async fn run_find(
+        &self,
+        lookup: &Lookup,
+        mut command: Document,
+        documents_max: usize,
+        at: Moment,
+        deadline: Deadline,
+        decode: impl Fn(&RawDocument) -> Decoded,
+    ) -> Result<Option<Found>, SourceError> {
         if self.mode == Mode::ReplicaSet {
             command.insert("readConcern", doc! { "level": "snapshot", "afterClusterTime": timestamp_of(at) });
         } else {
@@ -127,17 +192,23 @@ impl MongoDb {
         if cursor.get_i64("id").is_ok_and(|id| id != 0) {
             return Ok(None);
         }
+        if batch.into_iter().count() > documents_max {
+            return Ok(None);
+        }
         let mut documents = Vec::new();
         for item in batch {
             let Ok(RawBsonRef::Document(document)) = item else { return Err(nonsense("an item is no document")) };
-            documents.push(self.decode(lookup, document));
+            documents.push(decode(document));
         }
-        Ok((documents.len() <= documents_max).then_some(Found { documents, stamp }))
+        Ok(Some(Found { documents, stamp }))
     }
 
     /// Decodes a document. Logs and counts it if something in it cannot be read.
     pub(super) fn decode(&self, lookup: &Lookup, document: &RawDocument) -> Decoded {
-        let decoded = Decoded::projected(document, &lookup.projection);
+        self.report(lookup, Decoded::projected(document, &lookup.projection))
+    }
+
+    fn report(&self, lookup: &Lookup, decoded: Decoded) -> Decoded {
         if let Some(field) = &decoded.unreadable_field {
             self.commands.found_unreadable(&lookup.collection);
             if let Some(suppressed) = UNREADABLE.admit() {
@@ -154,12 +225,12 @@ impl MongoDb {
     }
 
     /// Whether a document has none of the keys that it was found by, as far as its keys can be read.
-    fn is_unmatched(&self, lookup: LookupId, keys: &[Id], found: &Found) -> bool {
+    fn is_unmatched(&self, lookup: LookupId, keys: &[FactKey], found: &Found) -> bool {
         let mut unreadable = found.documents.iter().filter(|decoded| decoded.has_unreadable()).peekable();
         if unreadable.peek().is_none() {
             return false;
         }
-        let keys: HashSet<&Id> = keys.iter().collect();
+        let keys: HashSet<&Id> = keys.iter().map(|key| &key.id).collect();
         unreadable.any(|decoded| {
             let mut is_matched = false;
             document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
@@ -170,9 +241,9 @@ impl MongoDb {
     }
 
     /// Sorts documents by key and makes a fact for each key. A key that no document has gets a fact, too.
-    fn facts(&self, lookup: LookupId, keys: Vec<Id>, found: &Found) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let mut by_key: HashMap<Id, Vec<&Document>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
-        let is_only_key = by_key.len() == 1;
+    fn facts(&self, lookup: LookupId, keys: Vec<FactKey>, found: &Found) -> Vec<(FactKey, Fact)> {
+        let mut by_key: HashMap<Id, Vec<&Document>> = keys.iter().map(|key| (key.id.clone(), Vec::new())).collect();
+        let is_only_key = keys.len() == 1;
         for decoded in &found.documents {
             let document = &decoded.document;
             if is_only_key && decoded.has_unreadable() {
@@ -190,11 +261,11 @@ impl MongoDb {
                 }
             });
         }
-        let fact = |(id, documents): (Id, Vec<&Document>)| {
-            let key = FactKey { lookup, id };
-            (key.clone(), Ok(Fact::read(&self.schema, key, found.stamp, &documents)))
+        let fact = |key: FactKey| {
+            let documents = by_key.get(&key.id).map(Vec::as_slice).unwrap_or_default();
+            (key.clone(), Fact::read(&self.schema, key, found.stamp, documents))
         };
-        by_key.into_iter().map(fact).collect()
+        keys.into_iter().map(fact).collect()
     }
 }
 
@@ -211,14 +282,7 @@ fn find_span(lookup: &Lookup, keys: usize) -> Span {
     )
 }
 
-fn find_command(lookup: &Lookup, keys: &[Id], documents_max: usize) -> Document {
-    let keys: Vec<Bson> = keys.iter().map(id_to_bson).collect();
-    let mut filter = doc! { lookup.by.as_str(): { "$in": keys } };
-    if let Some(pushed) = &lookup.pushed {
-        filter = doc! { "$and": [filter, pushed.to_query()] };
-    }
-    let fields = lookup.projection.iter().map(|field| &**field).chain([NO_FIELD]);
-    let projection: Document = fields.map(|field| (field.to_owned(), Bson::Int32(1))).collect();
+fn find_command(lookup: &Lookup, filter: Document, projection: Document, documents_max: usize) -> Document {
     // One document more than wanted shows that there are more. All come in one batch if they fit in one reply.
     let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
     doc! {

@@ -148,26 +148,51 @@ fn a_cycle_exceeds_no_limit() {
 }
 
 #[test]
-fn a_fact_with_too_many_documents_is_over_the_limit() {
+fn documents_that_name_others_exceed_no_limit() {
     let bans = |count: usize| (0..count).map(|at| doc! { "_id": number(at), "group": 0, "user": format!("u{at}") });
-    for (count, expected) in [(DOCUMENTS_MAX, Ok(())), (DOCUMENTS_MAX + 1, Err(Reason::Limit))] {
+    for count in [DOCUMENTS_MAX, DOCUMENTS_MAX + 1, 5 * DOCUMENTS_MAX] {
         let world = World::new(chain(0), 0, bans(count).collect());
-        assert_eq!(world.ask("anna", "outsider", 0), expected);
-        assert_eq!(world.ask("anna", "guest", 0), expected);
+        for permission in ["outsider", "guest", "either"] {
+            assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}, {count}");
+        }
+        assert_eq!(world.ask("anna", "insider", 0), Err(Reason::Excluded), "{count}");
+        assert_eq!(world.ask("bert", "guest", 0), Err(Reason::NoGrant), "{count}");
+        assert_eq!(world.ask("u7", "outsider", 0), Err(Reason::Excluded), "{count}");
+        assert_eq!(world.ask("u7", "insider", 0), Ok(()), "{count}");
+    }
+}
+
+#[test]
+fn a_fact_with_too_many_documents_is_over_the_limit() {
+    // A value that is no id could mean any user, so these documents concern everybody.
+    let bans = |count: usize| (0..count).map(|at| doc! { "_id": number(at), "group": 0, "user": number(at) });
+    for (count, expected) in [(DOCUMENTS_MAX, Reason::Malformed), (DOCUMENTS_MAX + 1, Reason::Limit)] {
+        let world = World::new(chain(0), 0, bans(count).collect());
+        assert_eq!(world.ask("anna", "outsider", 0), Err(expected));
+        assert_eq!(world.ask("anna", "guest", 0), Err(expected));
         assert_eq!(world.ask("anna", "either", 0), Ok(()), "a grant elsewhere allows");
         assert_eq!(world.ask("bert", "guest", 0), Err(Reason::NoGrant), "what is missing elsewhere denies");
+        assert_eq!(world.ask("anna", "insider", 0), Err(expected));
+        assert_eq!(world.ask("bert", "either", 0), Err(expected));
     }
-    let world = World::new(chain(0), 0, bans(DOCUMENTS_MAX + 1).collect());
-    assert_eq!(world.ask("anna", "insider", 0), Err(Reason::Limit));
-    assert_eq!(world.ask("bert", "either", 0), Err(Reason::Limit));
+}
+
+#[test]
+fn ids_of_others_exceed_no_limit() {
+    let ids = |count: usize| Bson::Array((0..count).map(|at| format!("{at:0100}").into()).collect());
+    for count in [2_000, 4_000, 25_000] {
+        let world = World::new(chain(0), 0, vec![doc! { "_id": 1, "group": 0, "user": ids(count) }]);
+        assert_eq!(world.ask("anna", "outsider", 0), Ok(()), "{count}");
+        assert_eq!(world.ask(&format!("{:0100}", 7), "outsider", 0), Err(Reason::Excluded), "{count}");
+    }
 }
 
 #[test]
 fn a_fact_that_is_too_large_is_over_the_limit() {
-    let ids = |count: usize| Bson::Array((0..count).map(|at| format!("{at:0100}").into()).collect());
-    for (count, expected) in [(2_000, Ok(())), (4_000, Err(Reason::Limit))] {
-        let world = World::new(chain(0), 0, vec![doc! { "_id": 1, "group": 0, "user": ids(count) }]);
-        assert_eq!(world.ask("anna", "outsider", 0), expected);
+    let bans = |bytes: usize| (0..900).map(move |at| doc! { "_id": format!("{at:0bytes$}"), "group": 0, "user": 7 });
+    for (bytes, expected) in [(200, Reason::Malformed), (400, Reason::Limit)] {
+        let world = World::new(chain(0), 0, bans(bytes).collect());
+        assert_eq!(world.ask("anna", "outsider", 0), Err(expected));
     }
 }
 

@@ -117,7 +117,7 @@ pub fn lossy(namespace: &Namespace) -> Namespace {
 }
 
 pub fn key(number: u8) -> FactKey {
-    FactKey { lookup: LookupId(0), id: Id::ObjectId([number; 12]) }
+    FactKey::whole(LookupId(0), Id::ObjectId([number; 12]))
 }
 
 /// The moment `count` after another one.
@@ -249,13 +249,13 @@ async fn a_change_batch_of_any_size_is_received_whole_and_the_log_stays_small() 
     let start = receiver.freshness.watermark();
     let id = |count: u64| Id::String(format!("{count:0>200}").into());
     let many = (1..=2_000).map(|count| {
-        let key = FactKey { lookup: LookupId(0), id: id(count) };
+        let key = FactKey::whole(LookupId(0), id(count));
         Change { at: after(start, count), what: Changed::Key(key) }
     });
     leader.publish(start, after(start, 2_000), many.collect()).await;
     receiver.until_applied(after(start, 2_000)).await;
     for count in [1, 2, 999, 2_000] {
-        let key = FactKey { lookup: LookupId(0), id: id(count) };
+        let key = FactKey::whole(LookupId(0), id(count));
         assert!(!receiver.counts(&key, after(start, count - 1)), "{count}");
         assert!(receiver.counts(&key, after(start, count)), "{count}");
     }

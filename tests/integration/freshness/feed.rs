@@ -302,7 +302,7 @@ async fn a_resume_token_between_events_of_one_moment_does_not_cover_that_moment(
     let live = Live::new(SCHEMA, &[users(), ("shares", shares.collect())]).await;
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let facts = live.app.facts.clone();
-    let key = |number| FactKey { lookup, id: Id::ObjectId(numbered(number).bytes()) };
+    let key = |number| FactKey::whole(lookup, Id::ObjectId(numbered(number).bytes()));
     let loaded =
         facts.load((0..COUNT).map(key).collect(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await;
     assert!(loaded.iter().all(|(_, cached)| cached.is_ok()));
@@ -312,7 +312,7 @@ async fn a_resume_token_between_events_of_one_moment_does_not_cover_that_moment(
     let checking = tokio::task::spawn_blocking(move || {
         let (started, mut as_of) = (Instant::now(), Moment::default());
         loop {
-            let count = |key: &FactKey| facts.cached(key.lookup, &key.id, FreshnessRequirement::default());
+            let count = |key: &FactKey| facts.cached(key.lookup, &key.id, None, FreshnessRequirement::default());
             match some.iter().filter_map(count).map(|cached| cached.as_of).max() {
                 Some(newest) => as_of = as_of.max(newest),
                 None => return as_of,

@@ -33,12 +33,12 @@ fn shares(schema: &Schema) -> LookupId {
 
 /// "In (from, to] only this key has changed, at `to`."
 fn change_batch(from: u64, to: u64, lookup: LookupId, id: &Id) -> ChangeBatch {
-    let what = Changed::Key(FactKey { lookup, id: id.clone() });
+    let what = Changed::Key(FactKey::whole(lookup, id.clone()));
     ChangeBatch { from: at(from), to: at(to), changes: vec![Change { at: at(to), what }] }
 }
 
 fn absent(lookup: LookupId, id: &Id, stamp: Moment) -> Fact {
-    Fact::absent(FactKey { lookup, id: id.clone() }, stamp)
+    Fact::absent(FactKey::whole(lookup, id.clone()), stamp)
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn all_marks_of_a_change_batch_are_set_before_the_watermark() {
     let (lookup, freshness) = (shares(&schema), Freshness::new(&schema));
     freshness.begin_at(at(1));
     let changes = (0..CHANGES).map(|id| {
-        let what = Changed::Key(FactKey { lookup, id: Id::Integer(id) });
+        let what = Changed::Key(FactKey::whole(lookup, Id::Integer(id)));
         Change { at: at(2), what }
     });
     let change_batch = ChangeBatch { from: at(1), to: at(2), changes: changes.collect() };

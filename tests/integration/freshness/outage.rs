@@ -205,7 +205,7 @@ async fn a_probe_does_not_wait_for_loads() {
     let loads: Vec<_> = (0..LOADS)
         .map(|number| {
             let facts = app.facts.clone();
-            let keys = vec![FactKey { lookup, id: Id::ObjectId([number; 12]) }];
+            let keys = vec![FactKey::whole(lookup, Id::ObjectId([number; 12]))];
             tokio::spawn(
                 async move { facts.load(keys, FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await },
             )

@@ -80,7 +80,7 @@ impl Followed {
                 collection: shares_by_file.collection_id,
                 id: DocumentId::Id(Id::ObjectId(id(50).bytes())),
             },
-            Changed::Key(FactKey { lookup, id: Id::ObjectId(id(1).bytes()) }),
+            Changed::Key(FactKey::whole(lookup, Id::ObjectId(id(1).bytes()))),
         ];
         self.source.write("shares", shares, changed)
     }

@@ -31,7 +31,7 @@ async fn a_quarter_of_the_memory_stays_free() {
     }
     let lookup = world.lookup("files");
     for number in 0..80_000_i64 {
-        let key = FactKey { lookup, id: Id::Integer(number) };
+        let key = FactKey::whole(lookup, Id::Integer(number));
         instance.shared.put(&Fact::over_limit(key, Moment::new(1_790_000_000, 1)));
         if number % 500 == 0 {
             // Waits for the writer, as the queue is bounded too.

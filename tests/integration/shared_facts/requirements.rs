@@ -46,7 +46,7 @@ impl OneFact {
         let redis = Redis::start(&[]);
         let schema: Arc<Schema> = Arc::new(schema("shared.toml", SCHEMA));
         let lookup = schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("there is one").0;
-        let key = FactKey { lookup, id: Id::ObjectId([1; 12]) };
+        let key = FactKey::whole(lookup, Id::ObjectId([1; 12]));
         let freshness = Arc::new(Freshness::new(&schema));
         freshness.begin_at(at(10));
         let probe = Probe { sent: LocalTime::now(), moment: at(20) };

@@ -154,7 +154,7 @@ impl Source for MemorySource {
         let lookups = || self.0.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
         let is_named = |document: &&Document| id_in(document, "_id").is_some_and(|id| ids.contains(&id));
         let keys = documents.filter(is_named).flat_map(|document| {
-            lookups().filter_map(|(lookup, at)| Some(FactKey { lookup, id: id_in(document, at.by.as_str())? }))
+            lookups().filter_map(|(lookup, at)| Some(FactKey::whole(lookup, id_in(document, at.by.as_str())?)))
         });
         Ok(keys.collect())
     }

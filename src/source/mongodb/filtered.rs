@@ -1,0 +1,392 @@
+//! Queries for facts that are filtered to subjects: the documents and the array elements that can concern one of them
+//! (docs/schema.md, "Large relations").
+//!
+//! A query may return more than that, never less: `fact` filters again. Each part of a filter can use an index on the field of
+//! the lookup and the field of the ids. Runs no command.
+
+use std::collections::BTreeMap;
+
+use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
+
+use super::decode::REPEATED;
+use crate::{
+    fact::{FactKey, id_to_bson},
+    question::{Id, IdForm, Subject, SubjectTypeId},
+    schema::{Ids, Lookup, Path, Relation, Schema, Target},
+};
+
+/// The types that are neither arrays nor nothing.
+const TYPES: [&str; 18] = [
+    "double",
+    "string",
+    "object",
+    "binData",
+    "objectId",
+    "bool",
+    "date",
+    "regex",
+    "dbPointer",
+    "javascript",
+    "symbol",
+    "javascriptWithScope",
+    "int",
+    "timestamp",
+    "long",
+    "decimal",
+    "minKey",
+    "maxKey",
+];
+
+/// The types of no value.
+const NOTHING: [&str; 3] = ["missing", "null", "undefined"];
+
+/// The query for some filtered facts of one lookup.
+pub(super) struct FilteredQuery<'a> {
+    schema: &'a Schema,
+    lookup: &'a Lookup,
+    subjects: Vec<&'a Subject>,
+    /// The documents that have one of the keys.
+    has_key: Document,
+}
+
+impl<'a> FilteredQuery<'a> {
+    pub(super) fn new(schema: &'a Schema, lookup: &'a Lookup, keys: &'a [FactKey]) -> Self {
+        let mut subjects: Vec<&Subject> = keys.iter().filter_map(FactKey::subject).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        let mut ids: Vec<&Id> = keys.iter().map(|key| &key.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let ids: Vec<Bson> = ids.into_iter().map(id_to_bson).collect();
+        Self { schema, lookup, subjects, has_key: doc! { lookup.by.as_str(): { "$in": ids } } }
+    }
+
+    /// The documents to read: for each relation, those of the keys that match its condition and can concern a subject.
+    pub(super) fn filter(&self) -> Document {
+        if self.lookup.is_by_id() {
+            return self.has_key.clone();
+        }
+        let mut any: Vec<Bson> = Vec::new();
+        for relation in self.relations() {
+            // Under a `!`, documents that do not match count too.
+            let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
+            let condition = condition.as_ref().filter(|_| !relation.negated);
+            let mut all = vec![self.has_key.clone()];
+            all.extend(condition.map(crate::schema::Condition::to_query));
+            match self.selectors(relation) {
+                None if condition.is_none() => return self.has_key.clone(),
+                None => any.push(doc! { "$and": all }.into()),
+                Some(selectors) => any.extend(selectors.into_iter().map(|selector| {
+                    let all: Vec<Document> = all.iter().cloned().chain([selector]).collect();
+                    doc! { "$and": all }.into()
+                })),
+            }
+        }
+        let mut distinct: Vec<Bson> = Vec::new();
+        for branch in any {
+            if !distinct.contains(&branch) {
+                distinct.push(branch);
+            }
+        }
+        match distinct.is_empty() {
+            // No relation can lead to a subject.
+            true => doc! { "_id": { "$in": [] } },
+            false => doc! { "$or": distinct },
+        }
+    }
+
+    /// The relations that can lead to a subject.
+    fn relations(&self) -> impl Iterator<Item = &'a Relation> {
+        let can_lead = |id| self.subjects.iter().any(|subject| self.schema.can_lead_to(id, subject));
+        let ids: Vec<_> = self.lookup.relations.iter().copied().filter(|id| can_lead(*id)).collect();
+        ids.into_iter().map(|id| self.schema.relation(id))
+    }
+
+    /// Conditions, each of which selects documents that can concern a subject; none if every document can.
+    fn selectors(&self, relation: &Relation) -> Option<Vec<Document>> {
+        let ids = relation.ids.as_ref().filter(|_| relation.each.is_none())?;
+        let field = ids.field.as_str();
+        let mut selectors = Vec::new();
+        // What blocks the path.
+        for (end, _) in field.match_indices('.') {
+            let (part, _) = field.split_at(end);
+            selectors.push(doc! { part: { "$type": other_types(&["object"]) } });
+            selectors.push(doc! { part: { "$elemMatch": { "$not": { "$gte": {} } } } });
+        }
+        let Some(names) = self.names(ids)? else {
+            let kind = only_kind(ids)?;
+            selectors.extend(self.values(field, kind)?);
+            return Some(selectors);
+        };
+        let (type_field, relation_field) = (ids.subject_type.as_ref()?, ids.subject_relation.as_ref());
+        for (name, kind) in &names {
+            let values = self.values(field, *kind)?;
+            selectors.extend(values.into_iter().map(|value| doc! { "$and": [{ type_field.as_str(): *name }, value] }));
+        }
+        let types: Vec<Bson> = names.iter().map(|(name, _)| (*name).into()).chain([Bson::Null, "".into()]).collect();
+        selectors.push(doc! { type_field.as_str(): { "$nin": types } });
+        selectors.push(doc! { type_field.as_str(): { "$type": "array" } });
+        if let Some(field) = relation_field {
+            selectors.push(doc! { field.as_str(): { "$gt": "" } });
+            selectors.push(doc! { field.as_str(): { "$type": other_types(&["string"]) } });
+            selectors.push(doc! { field.as_str(): { "$type": "array" } });
+        }
+        Some(selectors)
+    }
+
+    /// The names of the subject types that a document may give its ids; `Some(None)` if documents name no type. None if every
+    /// document has to be read, because all ids have to be followed.
+    fn names(&self, ids: &Ids) -> Option<Option<Vec<(&'a str, SubjectTypeId)>>> {
+        let Some(type_field) = &ids.subject_type else { return Some(None) };
+        let is_nested = |path: &Path| path.as_str().contains('.');
+        if is_nested(type_field) || ids.subject_relation.as_ref().is_some_and(is_nested) {
+            return None;
+        }
+        let kinds = ids.targets.iter().filter_map(|target| match target {
+            Target::Subject(kind) => Some((&*self.schema.subject(*kind).name, *kind)),
+            Target::Set(..) | Target::Resource(_) => None,
+        });
+        let kinds: Vec<_> = kinds.collect();
+        (!kinds.is_empty()).then_some(Some(kinds))
+    }
+
+    /// Conditions, each of which selects values at a path: those that mean a subject of the type, and those that are no id.
+    /// None if no condition can, because the type is secret.
+    fn values(&self, field: &str, kind: SubjectTypeId) -> Option<Vec<Document>> {
+        let subject_type = self.schema.subject(kind);
+        if subject_type.secret {
+            return None;
+        }
+        let (least, greatest) = range(subject_type.id);
+        // An element of an array that has another type, an array among them.
+        let mut within = doc! { "$gte": &least };
+        let mut values = vec![
+            doc! { field: { "$in": self.ids_of(kind) } },
+            doc! { field: { "$type": other_types(types_of(subject_type.id)) } },
+        ];
+        match subject_type.id {
+            IdForm::ObjectId | IdForm::String => {}
+            IdForm::Uuid => {
+                within.insert("$lte", &greatest);
+                values.push(doc! { field: { "$lt": &least } });
+                values.push(doc! { field: { "$gt": &greatest } });
+            }
+            IdForm::Integer => {
+                // Bitwise operators match whole numbers of 64 bits only. No index helps to find the others.
+                let other = doc! { "$type": "number", "$not": { "$bitsAllClear": 0 } };
+                values.push(doc! { field: other.clone() });
+                values.push(doc! { field: { "$elemMatch": other } });
+                values.push(doc! { field: { "$gt": i64::MAX } });
+                values.push(doc! { field: { "$lt": i64::MIN } });
+            }
+        }
+        values.push(doc! { field: { "$elemMatch": { "$not": within } } });
+        Some(values)
+    }
+
+    /// The ids of the subjects of a type, and `*`.
+    fn ids_of(&self, kind: SubjectTypeId) -> Vec<Bson> {
+        let ids = self.subjects.iter().filter_map(|subject| match subject {
+            Subject::Known { kind: asker, id } if *asker == kind => Some(id_to_bson(id)),
+            Subject::Known { .. } | Subject::Anonymous => None,
+        });
+        ids.chain(["*".into()]).collect()
+    }
+
+    /// The fields to return. Of an array of ids, or of documents with ids, only the elements that can concern a subject.
+    pub(super) fn projection(&self) -> Document {
+        let arrays = self.arrays();
+        let mut projection = Document::new();
+        for field in &self.lookup.projection {
+            let mut within = arrays.iter().filter(|(path, _)| path.top() == &**field);
+            match (within.next(), within.next()) {
+                (Some((path, Some(any))), None) => {
+                    let parts: Vec<&str> = path.as_str().split('.').skip(1).collect();
+                    let selected = select(&format!("${field}"), &parts, any);
+                    projection.insert(&**field, selected);
+                }
+                _ => {
+                    projection.insert(&**field, 1);
+                }
+            }
+        }
+        let objects = arrays.keys().flat_map(|path| {
+            let path = path.as_str();
+            path.match_indices('.').filter_map(|(end, _)| path.get(..end)).map(|part| format!("${part}"))
+        });
+        let repeated: Vec<Bson> =
+            ["$$ROOT".to_owned()].into_iter().chain(objects).map(|object| repeats(&object)).collect();
+        projection.insert(REPEATED, doc! { "$or": repeated });
+        projection
+    }
+
+    /// The arrays of which not every element has to be returned, each with conditions on an element (`$$this`), one of which
+    /// has to hold. None in their place if the whole array has to be returned.
+    fn arrays(&self) -> BTreeMap<Path, Option<Vec<Bson>>> {
+        let mut arrays: BTreeMap<Path, Option<Vec<Bson>>> = BTreeMap::new();
+        let mut others: Vec<Path> = vec![self.lookup.by.clone()];
+        for id in &self.lookup.relations {
+            let relation = self.schema.relation(*id);
+            let can_lead = self.subjects.iter().any(|subject| self.schema.can_lead_to(*id, subject));
+            let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
+            condition.iter().for_each(|condition| condition.paths(&mut |path| others.push(path.clone())));
+            let array = match (&relation.each, &relation.ids) {
+                (Some(each), _) => Some(each),
+                (None, Some(ids)) => {
+                    others.extend([&ids.subject_type, &ids.subject_relation].into_iter().flatten().cloned());
+                    Some(&ids.field)
+                }
+                (None, None) => None,
+            };
+            if relation.each.is_none() {
+                others.extend([&relation.since, &relation.until].into_iter().flatten().cloned());
+            }
+            let Some(array) = array else { continue };
+            let wanted = if can_lead { self.elements(relation) } else { Some(Vec::new()) };
+            let all = arrays.entry(array.clone()).or_insert_with(|| Some(Vec::new()));
+            match (all.as_mut(), wanted) {
+                (Some(all), Some(wanted)) => all.extend(wanted),
+                _ => *all = None,
+            }
+        }
+        let paths: Vec<Path> = arrays.keys().cloned().collect();
+        for (path, elements) in &mut arrays {
+            let overlaps = |other: &&Path| other.overlaps(path.as_str());
+            if others.iter().any(|other| overlaps(&other)) || paths.iter().filter(overlaps).count() > 1 {
+                *elements = None;
+            }
+        }
+        arrays
+    }
+
+    /// Conditions on the element of an array (`$$this`), one of which holds if it can concern a subject; none if every element
+    /// can.
+    fn elements(&self, relation: &Relation) -> Option<Vec<Bson>> {
+        let ids = relation.ids.as_ref()?;
+        let Some(_) = &relation.each else {
+            // The type is that of the document.
+            let kinds = ids.targets.iter().map(|target| match target {
+                Target::Subject(kind) => Some(*kind),
+                Target::Set(..) | Target::Resource(_) => None,
+            });
+            let kinds: Vec<SubjectTypeId> = kinds.collect::<Option<_>>()?;
+            return kinds.into_iter().map(|kind| self.element("$$this", kind)).collect();
+        };
+        let field = ids.field.as_str();
+        let value = format!("$$this.{field}");
+        let mut any = vec![is_not_of("$$this", &["object", "missing", "null", "undefined"])];
+        for (end, _) in field.match_indices('.') {
+            let (part, _) = field.split_at(end);
+            any.push(is_not_of(&format!("$$this.{part}"), &["object", "missing", "null", "undefined"]));
+        }
+        let Some(names) = self.names(ids)? else {
+            any.push(self.element(&value, only_kind(ids)?)?);
+            return Some(any);
+        };
+        let type_value = format!("$$this.{}", ids.subject_type.as_ref()?);
+        for (name, kind) in &names {
+            any.push(doc! { "$and": [{ "$eq": [&type_value, literal(*name)] }, self.element(&value, *kind)?] }.into());
+        }
+        let known: Vec<Bson> = names.iter().map(|(name, _)| literal(*name)).chain([literal("")]).collect();
+        let other = doc! { "$not": [{ "$in": [&type_value, known] }] };
+        any.push(doc! { "$and": [is_not_of(&type_value, &NOTHING), other] }.into());
+        if let Some(relation_field) = &ids.subject_relation {
+            let relation_value = format!("$$this.{relation_field}");
+            let other = doc! { "$ne": [&relation_value, ""] };
+            any.push(doc! { "$and": [is_not_of(&relation_value, &NOTHING), other] }.into());
+        }
+        Some(any)
+    }
+
+    /// Whether the value of an expression means a subject of the type, or is no id. None if no expression can tell, because the
+    /// type is secret.
+    fn element(&self, value: &str, kind: SubjectTypeId) -> Option<Bson> {
+        let subject_type = self.schema.subject(kind);
+        if subject_type.secret {
+            return None;
+        }
+        let ids: Vec<Bson> = self.ids_of(kind).into_iter().map(literal).collect();
+        let types: Vec<&str> = types_of(subject_type.id).iter().copied().chain(NOTHING).collect();
+        let mut any = vec![doc! { "$in": [value, ids] }.into(), is_not_of(value, &types)];
+        let (least, greatest) = range(subject_type.id);
+        let outside = doc! { "$or": [{ "$lt": [value, &least] }, { "$gt": [value, &greatest] }] };
+        match subject_type.id {
+            IdForm::ObjectId | IdForm::String => {}
+            IdForm::Uuid => any.push(doc! { "$and": [{ "$eq": [{ "$type": value }, "binData"] }, outside] }.into()),
+            IdForm::Integer => {
+                let is_broken = doc! { "$or": [outside, { "$ne": [value, { "$trunc": value }] }] };
+                let may_be = doc! { "$in": [{ "$type": value }, ["double", "decimal"]] };
+                any.push(doc! { "$cond": [may_be, is_broken, false] }.into());
+            }
+        }
+        Some(doc! { "$or": any }.into())
+    }
+}
+
+/// The type of a relation whose documents name none; none if its ids have to be followed.
+fn only_kind(ids: &Ids) -> Option<SubjectTypeId> {
+    match *ids.targets {
+        [Target::Subject(kind)] => Some(kind),
+        _ => None,
+    }
+}
+
+/// The names of the types of an id's values.
+fn types_of(form: IdForm) -> &'static [&'static str] {
+    match form {
+        IdForm::ObjectId => &["objectId"],
+        IdForm::String => &["string"],
+        IdForm::Integer => &["int", "long", "double", "decimal"],
+        IdForm::Uuid => &["binData"],
+    }
+}
+
+/// The types of values that are something else.
+fn other_types(types: &[&str]) -> Vec<&'static str> {
+    TYPES.into_iter().filter(|name| !types.contains(name)).collect()
+}
+
+/// The least and the greatest value of an id's form. For texts there is no greatest one.
+fn range(form: IdForm) -> (Bson, Bson) {
+    let uuid = |byte| Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: vec![byte; 16] });
+    match form {
+        IdForm::ObjectId => (ObjectId::from_bytes([0; 12]).into(), ObjectId::from_bytes([0xff; 12]).into()),
+        IdForm::String => ("".into(), Bson::MaxKey),
+        IdForm::Integer => (i64::MIN.into(), i64::MAX.into()),
+        IdForm::Uuid => (uuid(0), uuid(0xff)),
+    }
+}
+
+/// A value that no expression takes for a field or an operator.
+fn literal(value: impl Into<Bson>) -> Bson {
+    doc! { "$literal": value.into() }.into()
+}
+
+/// Whether the type of an expression's value is none of these.
+fn is_not_of(value: &str, types: &[&str]) -> Bson {
+    doc! { "$not": [{ "$in": [{ "$type": value }, types] }] }.into()
+}
+
+/// The value of an expression, with the array at a path in it reduced to the elements for which one of the conditions holds.
+/// Anything else on the way, an array among it, stays whole.
+fn select(value: &str, path: &[&str], any: &[Bson]) -> Bson {
+    match path.split_first() {
+        None => {
+            let elements = doc! { "$filter": { "input": value, "cond": { "$or": any } } };
+            doc! { "$cond": [{ "$isArray": value }, elements, value] }.into()
+        }
+        Some((first, rest)) => {
+            let inner = Document::from_iter([((*first).to_owned(), select(&format!("{value}.{first}"), rest, any))]);
+            let merged = doc! { "$mergeObjects": [value, inner] };
+            doc! { "$cond": [{ "$eq": [{ "$type": value }, "object"] }, merged, value] }.into()
+        }
+    }
+}
+
+/// Whether an object has a name twice.
+fn repeats(object: &str) -> Bson {
+    let fields = doc! { "$objectToArray": object };
+    let names = doc! { "$setUnion": [{ "$map": { "input": fields.clone(), "in": "$$this.k" } }, []] };
+    let repeats = doc! { "$ne": [{ "$size": fields }, { "$size": names }] };
+    doc! { "$cond": [{ "$eq": [{ "$type": object }, "object"] }, repeats, false] }.into()
+}

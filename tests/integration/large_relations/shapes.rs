@@ -1,0 +1,217 @@
+//! Every shape of a relation, with documents of every kind.
+
+use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
+
+use super::{Shape, no_ids};
+
+const ME: &str = "a11ce0000000000000000001";
+
+const TYPES: &str = r#"
+    [subject.robot]
+    id = "string"
+    [resource.team]
+    id = "string"
+    [resource.team.relations]
+    member = { collection = "members", by = "team", field = "user" }
+"#;
+
+fn me() -> Bson {
+    ObjectId::parse_str(ME).unwrap().into()
+}
+
+fn someone(number: i32) -> Bson {
+    let mut bytes = [9; 12];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    ObjectId::from_bytes(bytes).into()
+}
+
+/// Each value alone, and with someone else in an array.
+fn alone_and_in_arrays(values: impl IntoIterator<Item = Bson>, other: &Bson) -> Vec<Bson> {
+    let values = values.into_iter();
+    values.flat_map(|value| [value.clone(), Bson::Array(vec![other.clone(), value])]).collect()
+}
+
+fn at(path: &str, value: Bson) -> Document {
+    match path.split_once('.') {
+        Some((first, rest)) => doc! { first: at(rest, value) },
+        None => doc! { path: value },
+    }
+}
+
+fn object_ids() -> Vec<Bson> {
+    alone_and_in_arrays([vec![me(), ME.into(), "*".into(), 5.into(), someone(-1)], no_ids()].concat(), &someone(-2))
+}
+
+#[tokio::test]
+async fn object_ids_in_documents() {
+    let documents = object_ids().into_iter().map(|value| doc! { "user": value }).chain([doc! {}]).collect();
+    let relation = r#"field = "user""#;
+    let subjects = &[&*format!("user:{ME}"), "user:0ddba1100000000000000009"];
+    Shape { types: "", id: "objectid", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn ids_behind_a_path() {
+    let mut documents: Vec<Document> = object_ids().into_iter().map(|value| at("to.user", value)).collect();
+    for value in
+        [vec![5.into(), "x".into(), doc! { "user": me() }.into(), doc! { "user": "x" }.into()], no_ids()].concat()
+    {
+        documents.push(doc! { "to": value.clone() });
+        documents.push(doc! { "to": [{ "user": someone(-1) }, value.clone()] });
+        documents.push(doc! { "to": [[value]] });
+    }
+    let relation = r#"field = "to.user""#;
+    let subjects = &[&*format!("user:{ME}"), "user:0ddba1100000000000000009"];
+    Shape { types: "", id: "objectid", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn texts_and_everybody() {
+    for relation in [r#"field = "user""#, r#"field = "user", wildcard = true"#] {
+        let values =
+            [vec!["me".into(), "*".into(), "other".into(), "x".repeat(2_000).into(), 5.into(), me()], no_ids()];
+        let values = alone_and_in_arrays(values.concat(), &"someone".into());
+        let documents = values.into_iter().map(|value| doc! { "user": value }).collect();
+        let subjects = &["user:me", "user:you"];
+        Shape { types: "", id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+    }
+}
+
+#[tokio::test]
+async fn whole_numbers() {
+    let mut values = vec![7.into(), 7_i64.into(), 7.0.into(), Bson::Decimal128("7.0".parse().unwrap()), 8.into()];
+    values.extend([f64::INFINITY.into(), (-9.3e18).into(), 9.3e18.into(), Bson::Decimal128("1E+19".parse().unwrap())]);
+    let values = alone_and_in_arrays([values, vec!["7".into(), "*".into()], no_ids()].concat(), &(-4).into());
+    let documents = values.into_iter().map(|value| doc! { "user": value }).collect();
+    let subjects = &["user:7", "user:9"];
+    let relation = r#"field = "user""#;
+    Shape { types: "", id: "integer", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn uuids() {
+    let binary = |subtype, byte, length| Bson::Binary(Binary { subtype, bytes: vec![byte; length] });
+    let mut values = vec![binary(BinarySubtype::Uuid, 7, 16), binary(BinarySubtype::Uuid, 8, 16)];
+    values.extend([binary(BinarySubtype::Uuid, 7, 15), binary(BinarySubtype::Md5, 7, 16), "*".into()]);
+    values.extend([binary(BinarySubtype::Uuid, 0, 16), binary(BinarySubtype::Uuid, 0xff, 16)]);
+    let values = alone_and_in_arrays([values, no_ids()].concat(), &binary(BinarySubtype::Uuid, 9, 16));
+    let documents = values.into_iter().map(|value| doc! { "user": value }).collect();
+    let subjects = &["user:07070707-0707-0707-0707-070707070707", "user:00000000-0000-0000-0000-00000000000a"];
+    let relation = r#"field = "user""#;
+    Shape { types: "", id: "uuid", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn secrets_are_compared_by_their_hashes() {
+    let values = [vec!["token".into(), "*".into(), 5.into()], no_ids()].concat();
+    let documents =
+        alone_and_in_arrays(values, &"none".into()).into_iter().map(|value| doc! { "token": value }).collect();
+    let types = "[subject.link]\nid = \"string\"\nsecret = true";
+    let relation = r#"field = "token", subject = "link""#;
+    let subjects = &["link:token", "link:guess", "user:me"];
+    Shape { types, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn conditions_and_dates() {
+    let mut documents = Vec::new();
+    let date = |millis| Bson::DateTime(bson::DateTime::from_millis(millis));
+    for state in ["open".into(), "shut".into(), 5.into(), Bson::Null] {
+        for user in [me(), "x".into(), someone(-1)] {
+            for until in [Bson::Null, date(super::NOW + 1), date(super::NOW), "never".into()] {
+                documents.push(doc! { "user": user.clone(), "state": state.clone(), "until": until });
+            }
+        }
+    }
+    let relation = r#"field = "user", where = { state = "open" }, until = "until""#;
+    let subjects = &[&*format!("user:{ME}"), "user:0ddba1100000000000000009"];
+    Shape { types: "", id: "objectid", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn several_types_in_one_field() {
+    let mut documents = Vec::new();
+    let kinds = [
+        "user".into(),
+        "robot".into(),
+        "team".into(),
+        "none".into(),
+        "".into(),
+        Bson::Null,
+        5.into(),
+        vec!["user"].into(),
+    ];
+    for kind in kinds {
+        for id in ["me".into(), "r2".into(), "t1".into(), "*".into(), 7.into(), Bson::Null] {
+            for relation in
+                [Bson::Null, "".into(), "member".into(), "x".into(), 5.into(), Bson::Array(vec![Bson::Null])]
+            {
+                documents.push(doc! { "kind": kind.clone(), "id": id.clone(), "relation": relation });
+            }
+        }
+    }
+    let relation = r#"field = "id", subject = ["user", "robot", "team.member"], subject_type = "kind", subject_relation = "relation""#;
+    let subjects = &["user:me", "user:you", "robot:r2"];
+    Shape { types: TYPES, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn flags_are_decided_by_a_document() {
+    let date = |millis| Bson::DateTime(bson::DateTime::from_millis(millis));
+    let documents = vec![
+        doc! { "held": true },
+        doc! { "held": "yes" },
+        doc! { "held": true, "until": "never" },
+        doc! { "held": true, "until": date(super::NOW) },
+        doc! { "held": false },
+        doc! {},
+    ];
+    let relation = r#"where = { held = true }, until = "until""#;
+    let subjects = &["user:me"];
+    Shape { types: "", id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn arrays_of_documents() {
+    let mut documents = Vec::new();
+    for value in object_ids() {
+        documents.push(doc! { "all": [{ "user": someone(-1), "role": "a" }, { "user": value, "role": "a" }] });
+    }
+    for value in
+        [vec![me(), doc! { "user": me(), "role": "a" }.into(), doc! { "user": me(), "role": 5 }.into()], no_ids()]
+            .concat()
+    {
+        documents.push(doc! { "all": value.clone() });
+        documents.push(
+            doc! { "all": [value.clone(), { "user": someone(-1), "role": "a" }, { "user": someone(-2), "role": 5 }] },
+        );
+        documents.push(doc! { "all": [[value]] });
+    }
+    let relation = r#"each = "all", field = "user", where = { role = "a" }"#;
+    let subjects = &[&*format!("user:{ME}"), "user:0ddba1100000000000000009"];
+    Shape { types: "", id: "objectid", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+#[tokio::test]
+async fn arrays_of_documents_with_paths_and_types() {
+    let mut documents = Vec::new();
+    for kind in ["user".into(), "robot".into(), "team".into(), "$x".into(), "".into(), Bson::Null, 5.into()] {
+        for id in
+            ["me".into(), "r2".into(), "t1".into(), "*".into(), "$all".into(), 7.into(), vec!["me"].into(), Bson::Null]
+        {
+            for to in
+                [doc! { "id": id.clone() }.into(), Bson::Array(vec![doc! { "id": id.clone() }.into()]), id.clone()]
+            {
+                let element = doc! { "kind": kind.clone(), "to": to };
+                documents
+                    .push(doc! { "in": { "all": [element.clone(), { "kind": "user", "to": { "id": "someone" } }] } });
+                documents.push(doc! { "in": [{ "all": [element] }] });
+            }
+        }
+    }
+    documents.extend([doc! { "in": 5 }, doc! { "in": { "all": 5 } }, doc! {}, doc! { "in": [5] }]);
+    let relation =
+        r#"each = "in.all", field = "to.id", subject = ["user", "robot", "team.member"], subject_type = "kind""#;
+    let subjects = &["user:me", "user:you", "robot:r2"];
+    Shape { types: TYPES, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
