@@ -205,7 +205,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     /// records no step: the resource has been asked for before.
     fn may_be_absent(&self, kind: ResourceTypeId, id: &Id) -> bool {
         let resource = self.schema.resource(kind);
-        let Some(fact) = resource.document.and_then(|lookup| self.facts.get(lookup, id)) else { return false };
+        let Some(fact) = resource.document.and_then(|lookup| self.available(lookup, id).ok()) else { return false };
         let is_sure = |gate| fact.grants(gate).any(|grant| grant.certainty == Certainty::Sure);
         fact.is_absent() || resource.gate.is_some_and(|gate| !is_sure(gate))
     }
@@ -221,21 +221,20 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The fact, if it is available. If the whole fact is over its limit, this is the fact that is filtered to the subject.
-    /// If a fact is not available, its key is added to `missing`.
+    /// The fact, if it is available. Otherwise its key is added to `missing`.
     fn fact(&mut self, lookup: LookupId, id: &Id) -> Option<&'a Fact> {
-        let Some(whole) = self.facts.get(lookup, id, None) else {
-            self.missing.push(FactKey::whole(lookup, id.clone()));
-            return None;
-        };
+        self.available(lookup, id).map_err(|key| self.missing.push(key)).ok()
+    }
+
+    /// The fact, or the key of the missing one. If the whole fact is over its limit, this is the fact that is filtered to the
+    /// subject.
+    fn available(&self, lookup: LookupId, id: &Id) -> Result<&'a Fact, FactKey> {
+        let whole = self.facts.get(lookup, id, None).ok_or_else(|| FactKey::whole(lookup, id.clone()))?;
         if !whole.is_over_limit() {
-            return Some(whole);
+            return Ok(whole);
         }
         let filtered = self.facts.get(lookup, id, Some(self.subject));
-        if filtered.is_none() {
-            self.missing.push(FactKey::filtered(lookup, id.clone(), self.subject.clone()));
-        }
-        filtered
+        filtered.ok_or_else(|| FactKey::filtered(lookup, id.clone(), self.subject.clone()))
     }
 
     /// Counts a node, and returns whether there are more than [`NODES_MAX`]. Then its value is indeterminate.

@@ -16,7 +16,6 @@ mod value;
 
 use std::{
     fmt,
-    hash::{Hash, Hasher},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -26,7 +25,7 @@ pub(crate) use value::{document_keys, id_to_bson};
 
 use crate::{
     moment::Moment,
-    question::{Id, LookupId, Millis, RelationId, Subject, SubjectTypeId},
+    question::{Id, LookupId, Millis, RelationId, Subject},
     schema::Schema,
 };
 
@@ -93,14 +92,8 @@ pub(crate) enum Part {
     Window(Window),
     /// A grant that a document contains.
     Grant(Grant),
-    /// The subject that the fact is filtered to. It comes last, and is not part of the content. A fact that is filtered to an
-    /// anonymous subject has none.
-    FilteredTo {
-        /// The subject's type.
-        kind: SubjectTypeId,
-        /// Its id.
-        id: Id,
-    },
+    /// The subject that the fact is filtered to. It comes last, and is not part of the content.
+    FilteredTo(Box<Subject>),
 }
 
 /// The `_id` of a document.
@@ -210,13 +203,12 @@ impl Fact {
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {
         let is_filtered = key.subject.is_some();
         let head = Head { id: key.id, stamp, lookup: key.lookup, is_filtered, is_used: AtomicBool::new(true) };
-        let subject = match key.subject.map(|subject| *subject) {
-            Some(Subject::Known { kind, id }) => Some(Part::FilteredTo { kind, id }),
-            Some(Subject::Anonymous) | None => None,
-        };
-        match subject {
+        match key.subject {
             None => Self(ThinArc::from_header_and_iter(head, parts.iter().cloned())),
-            Some(subject) => Self(ThinArc::from_header_and_iter(head, [parts, &[subject]].concat().into_iter())),
+            Some(subject) => {
+                let parts = [parts, &[Part::FilteredTo(subject)]].concat();
+                Self(ThinArc::from_header_and_iter(head, parts.into_iter()))
+            }
         }
     }
 
@@ -227,7 +219,7 @@ impl Fact {
     /// The content of the fact.
     pub(crate) fn parts(&self) -> &[Part] {
         match &self.0.slice {
-            [content @ .., Part::FilteredTo { .. }] => content,
+            [content @ .., Part::FilteredTo(_)] => content,
             content => content,
         }
     }
@@ -244,64 +236,26 @@ impl Fact {
         &self.head().id
     }
 
-    /// Whether the fact is filtered to a subject.
+    /// The subject that the fact is filtered to; none for a whole fact.
     #[must_use]
-    pub fn is_filtered(&self) -> bool {
-        self.head().is_filtered
+    pub fn subject(&self) -> Option<&Subject> {
+        match (self.head().is_filtered, &self.0.slice) {
+            (true, [.., Part::FilteredTo(subject)]) => Some(subject),
+            (_, _) => None,
+        }
     }
 
     /// The key of the fact.
     #[must_use]
     pub fn key(&self) -> FactKey {
-        let subject = match (&self.0.slice, self.is_filtered()) {
-            (_, false) => None,
-            ([.., Part::FilteredTo { kind, id }], true) => Some(Subject::Known { kind: *kind, id: id.clone() }),
-            (_, true) => Some(Subject::Anonymous),
-        };
-        FactKey { lookup: self.lookup(), id: self.id().clone(), subject: subject.map(Box::new) }
+        let subject = self.subject().cloned().map(Box::new);
+        FactKey { lookup: self.lookup(), id: self.id().clone(), subject }
     }
 
     /// Whether this is the key of the fact.
     #[must_use]
     pub fn is_of(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> bool {
-        self.lookup() == lookup && self.id() == id && self.is_for(subject)
-    }
-
-    /// Whether both facts have the same key.
-    #[must_use]
-    pub fn has_same_key(&self, other: &Self) -> bool {
-        let subject = |fact: &Self| match &fact.0.slice {
-            [.., Part::FilteredTo { kind, id }] => Some((*kind, id.clone())),
-            _ => None,
-        };
-        (self.lookup(), self.id(), self.is_filtered()) == (other.lookup(), other.id(), other.is_filtered())
-            && subject(self) == subject(other)
-    }
-
-    /// Whether the fact is filtered to this subject, or whole if there is none.
-    fn is_for(&self, subject: Option<&Subject>) -> bool {
-        match (subject, self.is_filtered()) {
-            (None, is_filtered) => !is_filtered,
-            (Some(_), false) => false,
-            (Some(subject), true) => match (&self.0.slice, subject) {
-                ([.., Part::FilteredTo { kind, id }], Subject::Known { kind: asker, id: asker_id }) => {
-                    kind == asker && id == asker_id
-                }
-                ([.., Part::FilteredTo { .. }], Subject::Anonymous) => false,
-                (_, subject) => *subject == Subject::Anonymous,
-            },
-        }
-    }
-
-    /// Hashes the key of the fact, as [`hash_key`] does.
-    pub(crate) fn hash_key(&self, state: &mut impl Hasher) {
-        self.lookup().hash(state);
-        self.id().hash(state);
-        match (&self.0.slice, self.is_filtered()) {
-            (_, false) => {}
-            ([.., Part::FilteredTo { kind, id }], true) => hash_subject(Some((*kind, id)), state),
-            (_, true) => hash_subject(None, state),
-        }
+        self.lookup() == lookup && self.id() == id && self.subject() == subject
     }
 
     /// The moment at which the source was read. The fact is exactly the state at that moment.
@@ -314,7 +268,6 @@ impl Fact {
     #[must_use]
     pub fn has_same_content(&self, other: &Self) -> bool {
         (self.lookup(), self.id(), &self.0.slice) == (other.lookup(), other.id(), &other.0.slice)
-            && self.is_filtered() == other.is_filtered()
     }
 
     /// The grants of one relation.
@@ -323,7 +276,7 @@ impl Fact {
         let from = parts.partition_point(|part| match part {
             Part::Grant(grant) => grant.relation < relation,
             Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) => true,
-            Part::FilteredTo { .. } => false,
+            Part::FilteredTo(_) => false,
         });
         parts.get(from..).unwrap_or_default().iter().map_while(move |part| match part {
             Part::Grant(grant) if grant.relation == relation => Some(grant),
@@ -332,7 +285,7 @@ impl Fact {
             | Part::Silent
             | Part::Document(_)
             | Part::Window(_)
-            | Part::FilteredTo { .. } => None,
+            | Part::FilteredTo(_) => None,
         })
     }
 
@@ -344,8 +297,9 @@ impl Fact {
         }
         match self.parts().get(usize::from(grant.window)) {
             Some(Part::Window(window)) => *window,
-            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo { .. })
-            | None => Window::default(),
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo(_)) | None => {
+                Window::default()
+            }
         }
     }
 
@@ -374,7 +328,7 @@ impl Fact {
         match self.parts() {
             [] | [Part::OverLimit] => Vec::new(),
             [Part::Document(_), ..] => self.documents_beside_key().cloned().collect(),
-            [Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo { .. }, ..] => {
+            [Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo(_), ..] => {
                 vec![DocumentId::Id(self.id().clone())]
             }
         }
@@ -385,8 +339,9 @@ impl Fact {
     pub fn document_of(&self, grant: &Grant) -> DocumentId {
         match self.parts().get(usize::from(grant.document)) {
             Some(Part::Document(id)) => id.clone(),
-            Some(Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo { .. })
-            | None => DocumentId::Id(self.id().clone()),
+            Some(Part::OverLimit | Part::Silent | Part::Window(_) | Part::Grant(_) | Part::FilteredTo(_)) | None => {
+                DocumentId::Id(self.id().clone())
+            }
         }
     }
 
@@ -396,7 +351,8 @@ impl Fact {
         // Besides the head and the parts, the allocation contains a reference count and the number of parts.
         let own = 2 * size_of::<usize>() + size_of::<Head>() + size_of_val(&self.0.slice);
         let texts = self.0.slice.iter().filter_map(Part::text).chain(self.id().text());
-        allocated(own) + texts.map(|text| allocated(text.len())).sum::<usize>()
+        let subject = self.subject().map_or(0, |subject| allocated(size_of_val(subject)));
+        allocated(own) + subject + texts.map(|text| allocated(text.len())).sum::<usize>()
     }
 
     /// Sets the flag that the fact was used.
@@ -413,21 +369,6 @@ impl Fact {
     }
 }
 
-/// Hashes the key of a fact.
-pub(crate) fn hash_key(lookup: LookupId, id: &Id, subject: Option<&Subject>, state: &mut impl Hasher) {
-    lookup.hash(state);
-    id.hash(state);
-    match subject {
-        None => {}
-        Some(Subject::Known { kind, id }) => hash_subject(Some((*kind, id)), state),
-        Some(Subject::Anonymous) => hash_subject(None, state),
-    }
-}
-
-fn hash_subject(subject: Option<(SubjectTypeId, &Id)>, state: &mut impl Hasher) {
-    subject.hash(state);
-}
-
 /// The memory that the allocator uses for an allocation of this many bytes: one word more, rounded up to a multiple of two
 /// words, and at least four words.
 fn allocated(bytes: usize) -> usize {
@@ -441,7 +382,11 @@ impl Part {
         match self {
             Self::Document(DocumentId::Id(id)) => id.text(),
             Self::Document(DocumentId::Other(text)) => Some(text),
-            Self::Grant(Grant { grantee: Grantee::Id(id), .. }) | Self::FilteredTo { kind: _, id } => id.text(),
+            Self::Grant(Grant { grantee: Grantee::Id(id), .. }) => id.text(),
+            Self::FilteredTo(subject) => match &**subject {
+                Subject::Known { kind: _, id } => id.text(),
+                Subject::Anonymous => None,
+            },
             Self::Grant(_) | Self::OverLimit | Self::Silent | Self::Window(_) => None,
         }
     }

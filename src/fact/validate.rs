@@ -21,12 +21,7 @@ pub(super) fn are_valid(schema: &Schema, key: &FactKey, parts: &[Part]) -> bool 
         [] | [Part::OverLimit] => return true,
         [Part::Silent] => return lookup.is_by_id(),
         [
-            Part::OverLimit
-            | Part::Silent
-            | Part::Document(_)
-            | Part::Window(_)
-            | Part::Grant(_)
-            | Part::FilteredTo { .. },
+            Part::OverLimit | Part::Silent | Part::Document(_) | Part::Window(_) | Part::Grant(_) | Part::FilteredTo(_),
             ..,
         ] => {}
     }
@@ -92,8 +87,9 @@ impl Validation<'_> {
         }
         let window_at = |place: usize| match self.parts.get(place) {
             Some(Part::Window(window)) => Some(*window),
-            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo { .. })
-            | None => None,
+            Some(Part::OverLimit | Part::Silent | Part::Document(_) | Part::Grant(_) | Part::FilteredTo(_)) | None => {
+                None
+            }
         };
         let window = window_at(place).filter(|window| *window != Window::default())?;
         if place == *next {
@@ -156,7 +152,7 @@ impl Validation<'_> {
         let sizes = self.parts.iter().map(|part| match part {
             Part::Document(id) => id.size(),
             Part::Grant(grant) => grant.size(),
-            Part::Window(_) | Part::Silent | Part::OverLimit | Part::FilteredTo { .. } => 0,
+            Part::Window(_) | Part::Silent | Part::OverLimit | Part::FilteredTo(_) => 0,
         });
         sizes.sum::<usize>() + if self.documents == 0 { key.size() + 4 } else { 0 }
     }

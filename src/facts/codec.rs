@@ -120,7 +120,7 @@ impl<'a> EncodedPart<'a> {
         Some(match part {
             Part::OverLimit => Self::OverLimit,
             // The subject is part of the key.
-            Part::FilteredTo { .. } => return None,
+            Part::FilteredTo(_) => return None,
             Part::Silent => Self::Silent,
             Part::Document(DocumentId::Id(id)) => Self::Document(EncodedId::of(id)),
             Part::Document(DocumentId::Other(text)) => Self::OtherDocument(text),

@@ -12,7 +12,7 @@
 //! It knows nothing of freshness: it returns whatever fact it has.
 
 use std::{
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -20,7 +20,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::{
-    fact::{Fact, hash_key},
+    fact::Fact,
     question::{Id, LookupId, Subject},
 };
 
@@ -49,9 +49,7 @@ impl Memory {
     /// The fact of a key, whole or filtered to a subject, if it is cached. Allocates nothing.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<Fact> {
-        let mut state = self.hasher.build_hasher();
-        hash_key(lookup, id, subject, &mut state);
-        let hash = state.finish();
+        let hash = hash(&self.hasher, lookup, id, subject);
         let shard = read(self.shard(hash)?);
         let fact = shard.facts.find(hash, |fact| fact.is_of(lookup, id, subject))?;
         fact.set_used();
@@ -61,7 +59,7 @@ impl Memory {
     /// Caches a fact, unless a newer one is cached already or `is_current` returns false, which means that the fact's
     /// epoch is over. `is_current` is called under the shard's lock.
     pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
-        let hash = hash(&self.hasher, fact);
+        let hash = hash_of(&self.hasher, fact);
         let Some(shard) = self.shard(hash) else { return };
         let mut shard = write(shard);
         if is_current() {
@@ -129,10 +127,19 @@ fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
     shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn hash(hasher: &RandomState, fact: &Fact) -> u64 {
+fn hash(hasher: &RandomState, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> u64 {
     let mut state = hasher.build_hasher();
-    fact.hash_key(&mut state);
+    lookup.hash(&mut state);
+    id.hash(&mut state);
+    // Most facts are whole: their hash costs no more.
+    if let Some(subject) = subject {
+        subject.hash(&mut state);
+    }
     state.finish()
+}
+
+fn hash_of(hasher: &RandomState, fact: &Fact) -> u64 {
+    hash(hasher, fact.lookup(), fact.id(), fact.subject())
 }
 
 /// A part of the facts. The hash of a key chooses the shard.
@@ -153,7 +160,7 @@ impl Shard {
     }
 
     fn insert(&mut self, hash: u64, fact: &Fact, bytes_max: usize, hasher: &RandomState) {
-        if let Ok(old) = self.facts.find_entry(hash, |old| old.has_same_key(fact)) {
+        if let Ok(old) = self.facts.find_entry(hash, |old| old.is_of(fact.lookup(), fact.id(), fact.subject())) {
             if old.get().stamp() > fact.stamp() {
                 return;
             }
@@ -163,7 +170,7 @@ impl Shard {
         let bytes = fact.memory();
         if self.evict_for(bytes, bytes_max) {
             self.facts_bytes += bytes;
-            self.facts.insert_unique(hash, fact.clone(), |fact| self::hash(hasher, fact));
+            self.facts.insert_unique(hash, fact.clone(), |fact| hash_of(hasher, fact));
         }
     }
 
@@ -225,7 +232,7 @@ mod tests {
             for number in 0..5_000 {
                 let fact = Fact::absent(FactKey::whole(LookupId(0), Id::Integer(number)), Moment::default());
                 let before = shard.facts.allocation_size();
-                shard.insert(hash(&hasher, &fact), &fact, bytes_max, &hasher);
+                shard.insert(hash_of(&hasher, &fact), &fact, bytes_max, &hasher);
                 let after = shard.facts.allocation_size();
                 let copied = if after > before { before } else { 0 };
                 assert!(shard.facts_bytes + after + copied <= bytes_max, "{bytes_max}: {before}, {after}");

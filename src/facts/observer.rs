@@ -49,7 +49,7 @@ impl Facts {
         let epoch = self.freshness.epoch();
         let Some(cached) = self.memory.random() else { return };
         // That a whole fact is over its limit only leads to the filtered one, so it may be outdated.
-        if cached.is_over_limit() && !cached.is_filtered() {
+        if cached.is_over_limit() && cached.subject().is_none() {
             return;
         }
         let key = cached.key();

@@ -132,7 +132,7 @@ impl Freshness {
         let Some((collection, false)) = self.lookups.get(lookup.index()).copied() else { return key };
         // That a whole fact is over its limit only leads to the fact that is filtered to the subject. That one decides the same
         // if no more than a fact may contain is left.
-        if fact.is_over_limit() && !fact.is_filtered() {
+        if fact.is_over_limit() && fact.subject().is_none() {
             return key;
         }
         let documents = fact.documents_beside_key();

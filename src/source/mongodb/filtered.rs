@@ -172,12 +172,12 @@ impl<'a> FilteredQuery<'a> {
                 values.push(doc! { field: { "$gt": &greatest } });
             }
             IdForm::Integer => {
-                // Bitwise operators match whole numbers of 64 bits only. No index helps to find the others.
+                // Among doubles, bitwise operators match whole numbers of 64 bits only. No index helps to find the others. Of
+                // decimals they match fractions too, so all decimals are read.
                 let other = doc! { "$type": "number", "$not": { "$bitsAllClear": 0 } };
                 values.push(doc! { field: other.clone() });
                 values.push(doc! { field: { "$elemMatch": other } });
-                values.push(doc! { field: { "$gt": i64::MAX } });
-                values.push(doc! { field: { "$lt": i64::MIN } });
+                values.push(doc! { field: { "$type": "decimal" } });
             }
         }
         values.push(doc! { field: { "$elemMatch": { "$not": within } } });

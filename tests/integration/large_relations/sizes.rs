@@ -14,19 +14,19 @@ const SCHEMA: &str = r#"
     [resource.org.relations]
     admin = { field = "admins" }
     staff = { field = "staff.ids" }
-    [resource.room]
+    [resource.hall]
     id = "integer"
-    collection = "rooms"
-    [resource.room.relations]
+    collection = "halls"
+    [resource.hall.relations]
     owner   = { field = "owner" }
     org     = { field = "org", resource = "org" }
-    member  = { collection = "memberships", by = "room", field = "user" }
+    member  = { collection = "memberships", by = "hall", field = "user" }
     listed  = { field = "users" }
     writer  = { each = "people", field = "user", where = { role = "writer" } }
-    banned  = { collection = "bans", by = "room", field = "user" }
+    banned  = { collection = "bans", by = "hall", field = "user" }
     barred  = { field = "barred" }
-    locked  = { collection = "locks", by = "room" }
-    [resource.room.permissions]
+    locked  = { collection = "locks", by = "hall" }
+    [resource.hall.permissions]
     read  = "!banned & !barred & (owner | org.admin | member | listed)"
     write = "writer"
     staff = "org.staff"
@@ -47,19 +47,19 @@ fn collections(count: i32, listed: i32) -> Collections {
     };
     let related = |extra: i32| -> Vec<Document> {
         let users = others(2_000_000, count).chain([user(extra)]);
-        (0_i32..).zip(users).map(|(id, user)| doc! { "_id": id, "room": 1, "user": user }).collect()
+        (0_i32..).zip(users).map(|(id, user)| doc! { "_id": id, "hall": 1, "user": user }).collect()
     };
     let people = others(1_000_000, listed).map(|user| doc! { "user": user, "role": "writer" });
     let people = people.chain([doc! { "user": user(6), "role": "writer" }, doc! { "user": user(7), "role": "reader" }]);
-    let room = doc! {
+    let hall = doc! {
         "_id": 1, "owner": user(1), "org": 1, "users": array(4, listed), "barred": array(8, listed),
         "people": people.collect::<Vec<_>>(),
     };
     let org = doc! { "_id": 1, "admins": array(2, listed), "staff": { "ids": array(9, listed) } };
-    let locks: Vec<Document> = (0..count).map(|id| doc! { "_id": id, "room": 1 }).collect();
+    let locks: Vec<Document> = (0..count).map(|id| doc! { "_id": id, "hall": 1 }).collect();
     Collections::from([
         ("orgs".to_owned(), vec![org]),
-        ("rooms".to_owned(), vec![room]),
+        ("halls".to_owned(), vec![hall]),
         ("memberships".to_owned(), related(3)),
         ("bans".to_owned(), related(5)),
         ("locks".to_owned(), locks),
@@ -67,25 +67,25 @@ fn collections(count: i32, listed: i32) -> Collections {
 }
 
 const CASES: [(i32, &str, &str); 14] = [
-    (1, "read", "allowed by room#owner"),
+    (1, "read", "allowed by hall#owner"),
     (2, "read", "allowed by org#admin"),
-    (3, "read", "allowed by room#member"),
-    (4, "read", "allowed by room#listed"),
+    (3, "read", "allowed by hall#member"),
+    (4, "read", "allowed by hall#listed"),
     (5, "read", "denied EXCLUDED"),
     (8, "read", "denied EXCLUDED"),
     (10, "read", "denied NO_GRANT"),
-    (6, "write", "allowed by room#writer"),
+    (6, "write", "allowed by hall#writer"),
     (7, "write", "denied NO_GRANT"),
     (1, "write", "denied NO_GRANT"),
     (9, "staff", "allowed by org#staff"),
     (2, "staff", "denied NO_GRANT"),
-    (1, "lock", "allowed by room#locked"),
-    (10, "lock", "allowed by room#locked"),
+    (1, "lock", "allowed by hall#locked"),
+    (10, "lock", "allowed by hall#locked"),
 ];
 
 async fn assert_answers(both: &Both, what: &str) {
     for (number, permission, expected) in CASES {
-        let asked = question(&both.schema, &format!("user:{}", user(number)), permission, "room:1");
+        let asked = question(&both.schema, &format!("user:{}", user(number)), permission, "hall:1");
         let answers = both.ask(&[asked], super::NOW).await;
         let texts = answers[0].map(|answer| shown(&both.schema, answer));
         assert_eq!(texts, [expected, expected], "{what}: user {number} {permission}");
@@ -95,7 +95,7 @@ async fn assert_answers(both: &Both, what: &str) {
 #[tokio::test]
 async fn others_lock_nobody_out_and_let_nobody_in_however_many_they_are() {
     for (count, listed) in [(10, 10), (MANY, 10), (5_000, 10), (10, 25_000)] {
-        let both = Both::new(schema("rooms.toml", SCHEMA), &collections(count, listed)).await;
+        let both = Both::new(schema("halls.toml", SCHEMA), &collections(count, listed)).await;
         assert_answers(&both, &format!("{count} documents and {listed} ids")).await;
     }
 }
