@@ -54,7 +54,9 @@ const PIECES: [&str; 32] = [
 fn schemas() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();
-    for directory in ["schemas", "tests/integration/tuple_models", "tests/integration/broken_schemas"] {
+    for directory in
+        ["schemas", "schemas/recipes", "tests/integration/tuple_models", "tests/integration/broken_schemas"]
+    {
         let Ok(entries) = fs::read_dir(root.join(directory)) else {
             continue;
         };

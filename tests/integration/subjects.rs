@@ -5,6 +5,7 @@
 
 mod changes;
 mod shapes;
+mod wrong_types;
 
 use bson::{Bson, DateTime, Document};
 use permcached::question::Millis;

@@ -4,7 +4,7 @@
 //!
 //! Out of scope are strings that are not UTF-8, and BSON's `undefined`, which servers interpret in two ways.
 
-mod expected;
+pub mod expected;
 mod fields;
 
 use expected::{expected, values};

@@ -1,6 +1,9 @@
 //! Every shape of a relation of the subject, and every place in which it can be used.
 
-use super::assert_answers;
+use bson::doc;
+
+use super::{assert_answers, now};
+use crate::support::both::{Both, Collections, found_in, question, schema};
 
 /// The schema of docs/schema.md, with ids that are text, so that documents are short.
 const SCHEMA: &str = r#"
@@ -268,4 +271,29 @@ async fn an_anonymous_subject_and_other_types_have_no_flags_and_lead_nowhere() {
         ("service:cron manage tenant:acme", "denied NO_GRANT"),
     ])
     .await;
+}
+
+/// The user's own document is the fact that the gate reads, however many teams it lists and whatever is asked.
+#[tokio::test]
+async fn a_user_with_many_teams_is_one_fact_for_all_projects() {
+    let teams: Vec<String> = (0..50).map(|number| format!("t{number}")).collect();
+    let user = doc! { "_id": "ann", "team_ids": teams.clone() };
+    let projects = teams.iter().map(|team| doc! { "_id": format!("p-{team}"), "team_id": team }).collect();
+    let documents = teams.iter().map(|team| doc! { "_id": team }).collect();
+    let rest = ["services", "memberships", "badges"].map(|name| (name.to_owned(), Vec::new()));
+    let mut collections = Collections::from(rest);
+    collections.extend([
+        ("users".to_owned(), vec![user]),
+        ("projects".to_owned(), projects),
+        ("teams".to_owned(), documents),
+    ]);
+    let both = Both::new(schema("subjects.toml", SCHEMA), &collections).await;
+    let of_team = |team: &String| question(&both.schema, "user:ann", "read", &format!("project:p-{team}"));
+    let questions: Vec<_> = teams.iter().map(of_team).collect();
+    for answers in both.ask(&questions, now()).await {
+        assert_eq!(both.objection(answers, |text| text == "allowed by team#member"), None);
+    }
+    for asked in [&both.documents, &both.mongodb] {
+        assert_eq!(found_in(&asked.metrics, "source"), 1 + 50 + 50, "the user, the projects and their teams");
+    }
 }
