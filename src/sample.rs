@@ -5,7 +5,7 @@
 //! Answers no question, and knows no file format. Subjects of secret types are left out, as the questions end up in a file.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     time::Duration,
 };
 
@@ -47,8 +47,14 @@ pub struct Sample {
     pub missing: Vec<ResourceTypeId>,
 }
 
+/// How many resources that subjects lead to by relations of their own are kept at most.
+const MEMBERS_MAX: usize = 100_000;
+
 /// A subject that is not anonymous.
 type Known = (SubjectTypeId, Id);
+
+/// For each resource, the subjects that lead to it by a relation of their own.
+type Members = HashMap<(ResourceTypeId, Id), BTreeSet<Known>>;
 
 /// A permission and the resources that a question about it can name.
 struct Turns<'a> {
@@ -77,6 +83,7 @@ pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) ->
         }
     }
     let others = others(schema, source, count, &mut random).await?;
+    let members = members(schema, source, &others).await?;
 
     let turns = drawn.iter().flat_map(|(kind, resources)| {
         schema.public_permissions(*kind).map(move |permission| Turns { permission, resources })
@@ -85,7 +92,7 @@ pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) ->
     let mut questions = Vec::with_capacity(asked.len());
     for chunk in asked.chunks(CHUNK) {
         let resources: Vec<&Resource> = chunk.iter().map(|(_, resource)| *resource).collect();
-        let named = named(schema, source, &resources).await?;
+        let named = named(schema, source, &resources, &members).await?;
         for ((permission, resource), named) in chunk.iter().zip(&named) {
             let is_anonymous = questions.len() % ANONYMOUS_EVERY == ANONYMOUS_EVERY - 1;
             let subject = if is_anonymous { Subject::Anonymous } else { choose(named, &others, &mut random) };
@@ -120,6 +127,57 @@ async fn others(schema: &Schema, source: &MongoDb, count: usize, random: &mut Rn
     Ok(others)
 }
 
+/// The resources to which subjects lead by relations of their own: at most [`MEMBERS_MAX`] of them, and at most
+/// [`NAMED_MAX`] subjects of each.
+async fn members(schema: &Schema, source: &MongoDb, subjects: &[Known]) -> Result<Members, SourceError> {
+    let at = source.probe(Deadline::after(LOAD_TIME)).await?;
+    let mut members = Members::new();
+    for chunk in subjects.chunks(CHUNK) {
+        let keys: BTreeSet<FactKey> = chunk.iter().flat_map(|(kind, id)| keys_of_subject(schema, *kind, id)).collect();
+        let loaded = source.load(keys.into_iter().collect(), at, Deadline::after(LOAD_TIME)).await;
+        let loaded = loaded.into_iter().map(|(key, fact)| fact.map(|fact| (key, fact)));
+        let facts = loaded.collect::<Result<HashMap<FactKey, Fact>, _>>()?;
+        for (kind, id) in chunk {
+            for relation in schema.subject(*kind).relations.values() {
+                let lookup = schema.relation(*relation).lookup();
+                let fact = lookup.and_then(|lookup| facts.get(&FactKey { lookup, id: id.clone() }));
+                let leads = fact.into_iter().flat_map(|fact| fact.grants(*relation));
+                for (target, resource) in leads.filter_map(|grant| lead(schema, grant)) {
+                    let Target::Resource(end) = target else { continue };
+                    let is_full = members.len() >= MEMBERS_MAX;
+                    match members.entry((end, resource)) {
+                        Entry::Occupied(mut known) if known.get().len() < NAMED_MAX => {
+                            known.get_mut().insert((*kind, id.clone()));
+                        }
+                        Entry::Vacant(place) if !is_full => {
+                            place.insert(BTreeSet::from([(*kind, id.clone())]));
+                        }
+                        Entry::Occupied(_) | Entry::Vacant(_) => {}
+                    }
+                }
+            }
+        }
+    }
+    Ok(members)
+}
+
+/// The keys of the facts that the relations of a subject are read from.
+fn keys_of_subject(schema: &Schema, kind: SubjectTypeId, id: &Id) -> impl Iterator<Item = FactKey> {
+    let lookups = schema.subject(kind).relations.values().filter_map(|relation| schema.relation(*relation).lookup());
+    lookups.map(|lookup| FactKey { lookup, id: id.clone() })
+}
+
+/// What a grant leads to; none if that is no id.
+fn lead(schema: &Schema, grant: &Grant) -> Option<(Target, Id)> {
+    match &grant.grantee {
+        Grantee::Id(id) => {
+            let ids = schema.relation(grant.relation).ids.as_ref()?;
+            Some((*ids.targets.get(usize::from(grant.target))?, id.clone()))
+        }
+        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable => None,
+    }
+}
+
 /// Chooses the subject of a question: one that the resource names, or any other, with the same chance.
 fn choose(named: &BTreeSet<Known>, others: &[Known], random: &mut Rng) -> Subject {
     let is_named = others.is_empty() || !named.is_empty() && random.bool();
@@ -127,11 +185,12 @@ fn choose(named: &BTreeSet<Known>, others: &[Known], random: &mut Rng) -> Subjec
     chosen.map_or(Subject::Anonymous, |(kind, id)| Subject::Known { kind: *kind, id: id.clone() })
 }
 
-/// For each resource, the subjects that its facts name, and those that the facts of the resources and sets it leads to name.
+/// For each resource, the subjects that its facts name or that lead to it, and those of the resources and sets it leads to.
 async fn named(
     schema: &Schema,
     source: &MongoDb,
     resources: &[&Resource],
+    members: &Members,
 ) -> Result<Vec<BTreeSet<Known>>, SourceError> {
     let at = source.probe(Deadline::after(LOAD_TIME)).await?;
     let mut named = vec![BTreeSet::new(); resources.len()];
@@ -139,6 +198,10 @@ async fn named(
     let start = (0..).zip(resources).map(|(place, resource): (usize, _)| (place, (*resource).clone()));
     let mut reached: Vec<(usize, Resource)> = start.collect();
     for _ in 0..STEPS_MAX {
+        for (place, resource) in &reached {
+            let own = members.get(&(resource.kind, resource.id.clone())).into_iter().flatten();
+            named.get_mut(*place).into_iter().for_each(|named| named.extend(own.clone().cloned()));
+        }
         let keys: BTreeSet<FactKey> = reached.iter().flat_map(|(_, resource)| keys_of(schema, resource)).collect();
         if keys.is_empty() {
             break;
@@ -173,20 +236,13 @@ fn keys_of(schema: &Schema, resource: &Resource) -> impl Iterator<Item = FactKey
 
 /// The subjects, sets and resources that the facts of a resource lead to.
 fn leads_of(schema: &Schema, resource: &Resource, facts: &HashMap<FactKey, Fact>) -> Vec<(Target, Id)> {
-    let lead = |grant: &Grant| match &grant.grantee {
-        Grantee::Id(id) => {
-            let ids = schema.relation(grant.relation).ids.as_ref()?;
-            Some((*ids.targets.get(usize::from(grant.target))?, id.clone()))
-        }
-        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable => None,
-    };
     let keys: BTreeSet<FactKey> = keys_of(schema, resource).collect();
     let mut leads = Vec::new();
     for (key, fact) in keys.iter().filter_map(|key| Some((key, facts.get(key)?))) {
         let relations = schema.lookup(key.lookup).relations.iter();
         for relation in relations.filter(|relation| schema.relation(**relation).owner == Owner::Resource(resource.kind))
         {
-            leads.extend(fact.grants(*relation).filter_map(lead));
+            leads.extend(fact.grants(*relation).filter_map(|grant| lead(schema, grant)));
         }
     }
     leads

@@ -4,6 +4,7 @@
 //! Errors in such schemas are tested in `broken_schemas`, and random ones in `evaluator`.
 
 mod changes;
+mod questions;
 mod shapes;
 mod wrong_types;
 
