@@ -140,7 +140,7 @@ async fn members(schema: &Schema, source: &MongoDb, subjects: &[Known]) -> Resul
         for (kind, id) in chunk {
             for relation in schema.subject(*kind).relations.values() {
                 let lookup = schema.relation(*relation).lookup();
-                let fact = lookup.and_then(|lookup| facts.get(&FactKey { lookup, id: id.clone() }));
+                let fact = lookup.and_then(|lookup| facts.get(&FactKey::whole(lookup, id.clone())));
                 let leads = fact.into_iter().flat_map(|fact| fact.grants(*relation));
                 for (target, resource) in leads.filter_map(|grant| lead(schema, grant)) {
                     let Target::Resource(end) = target else { continue };
@@ -164,7 +164,7 @@ async fn members(schema: &Schema, source: &MongoDb, subjects: &[Known]) -> Resul
 /// The keys of the facts that the relations of a subject are read from.
 fn keys_of_subject(schema: &Schema, kind: SubjectTypeId, id: &Id) -> impl Iterator<Item = FactKey> {
     let lookups = schema.subject(kind).relations.values().filter_map(|relation| schema.relation(*relation).lookup());
-    lookups.map(|lookup| FactKey { lookup, id: id.clone() })
+    lookups.map(|lookup| FactKey::whole(lookup, id.clone()))
 }
 
 /// What a grant leads to; none if that is no id.
