@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Ended, Failure, Outcome, schema_test, text};
 use crate::{
     app::{AppError, read_schema},
-    schema::{Schema, SchemaErrors},
+    schema::{Lookup, Schema, SchemaErrors},
 };
 
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ fn check(file: &Path, json: bool) -> Ended {
             let (types, lookups) = (schema.resources().count(), schema.lookup_count());
             print_line!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
             for (_, lookup) in schema.lookups() {
-                print_line!("  {} by {}", lookup.collection, lookup.by);
+                print_line!("  {} by {}: {}", lookup.collection, lookup.by, relations(schema, lookup).join(", "));
             }
         }
         (_, Some(errors)) => text::print_error_line(&errors.render(true)),
@@ -61,11 +61,19 @@ fn check(file: &Path, json: bool) -> Ended {
     Ok(if schema.is_some() { Outcome::Yes } else { Outcome::No })
 }
 
+/// The names of the relations that a lookup's documents are read for. A gate is `type#active` or `type#exists`.
+fn relations(schema: &Schema, lookup: &Lookup) -> Vec<String> {
+    lookup.relations.iter().map(|relation| schema.relation_name(*relation)).collect()
+}
+
 fn as_json(schema: Option<&Schema>, errors: Option<&SchemaErrors>) -> Value {
     let lookups: Vec<Value> = schema
         .iter()
-        .flat_map(|schema| schema.lookups())
-        .map(|(_, lookup)| json!({ "collection": lookup.collection, "by": lookup.by.as_str() }))
+        .flat_map(|schema| schema.lookups().map(move |(_, lookup)| (schema, lookup)))
+        .map(|(schema, lookup)| {
+            let relations = relations(schema, lookup);
+            json!({ "collection": lookup.collection, "by": lookup.by.as_str(), "relations": relations })
+        })
         .collect();
     let errors: Vec<Value> = errors
         .iter()

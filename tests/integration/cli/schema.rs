@@ -38,6 +38,18 @@ fn a_valid_schema_is_summarized() {
 }
 
 #[test]
+fn each_lookup_is_shown_with_the_relations_that_are_read_from_it() {
+    let ended = run(&["schema", "check", "schemas/recipes/custom-roles.toml"]);
+    for line in ["memberships by user_id: user#workspaces, user#roles", "roles by workspace_id: workspace#readers, "] {
+        assert!(ended.stdout.contains(line), "{ended:?}");
+    }
+    let ended = run(&["schema", "check", "--json", "schemas/recipes/suspended-until.toml"]);
+    let shown: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let users = shown["lookups"].as_array().unwrap().iter().find(|lookup| lookup["collection"] == "users").unwrap();
+    assert_eq!(users["relations"], serde_json::json!(["user#known", "user#active"]), "{shown}");
+}
+
+#[test]
 fn every_error_of_a_schema_is_shown_at_its_place_with_a_remedy() {
     let good = fs::read_to_string("schemas/fylora.toml").unwrap();
     let bad = good.replace("(owner | link)", "(owner | lnik)").replacen("\"$ne\" = false", "\"$nee\" = false", 1);

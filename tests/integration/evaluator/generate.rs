@@ -263,7 +263,7 @@ fn add_relation_of_subject(model: &mut Model, tape: &mut Tape<'_>) {
     }
     relation.name = format!("{}{number}", if relation.field.is_some() { "leads" } else { "flag" });
     let has_to = relation.field.is_none() && relation.each.is_none() && relation.lookup.is_none();
-    if has_to || tape.rarely(40) {
+    if has_to || tape.rarely(70) {
         relation.condition = Some(condition(tape));
     }
     relation.until = tape.rarely(30).then(|| "until".to_owned());
