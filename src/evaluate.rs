@@ -32,6 +32,9 @@ const GRANTS_A_NODE: usize = 64;
 /// smaller checks a memo costs more than it saves.
 const MEMO_AFTER: usize = 64;
 
+/// The id by which the facts of structures are looked up.
+static STRUCTURES: Id = FactKey::id_of_structures();
+
 /// The facts that an evaluation can use.
 pub trait AvailableFacts {
     /// The fact, whole or filtered to a subject, if it is available.
@@ -311,15 +314,40 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return Value::FALSE;
         }
         let schema = self.schema;
+        let ask = |this: &mut Self, grant: &Grant| this.grantee(grant, frame, negated);
         let value = match &schema.relation(id).origin {
             Origin::Subject(of) => self.of_subject(id, of, frame, negated),
-            Origin::Documents(lookup) => match self.fact_in(*lookup, frame) {
-                None => Value::MISSING,
-                Some(fact) => self.any_grant(id, fact, |this, grant| this.grantee(grant, frame, negated), negated),
-            },
+            Origin::Documents(lookup) => {
+                let value = match self.fact_in(*lookup, frame) {
+                    None => Value::MISSING,
+                    Some(fact) => self.any_grant(id, fact, ask, negated),
+                };
+                self.or_in_structures(id, value, ask, negated)
+            }
         };
         self.trace.leave(value);
         value
+    }
+
+    /// The disjunction of the value that a relation has from the documents of its resource, and of the grants in documents
+    /// that may name the resource inside a document or a nested array.
+    fn or_in_structures(
+        &mut self,
+        relation: RelationId,
+        value: Value,
+        ask: impl Fn(&mut Self, &Grant) -> Value,
+        negated: bool,
+    ) -> Value {
+        let Some(lookup) = self.schema.structures(self.schema.relation(relation)) else { return value };
+        let mut any = Any::default();
+        any.add(value);
+        if !any.is_settled() || T::WHOLE {
+            any.add(match self.fact(lookup, &STRUCTURES) {
+                None => Value::MISSING,
+                Some(fact) => self.any_grant(relation, fact, ask, negated),
+            });
+        }
+        any.value()
     }
 
     /// Whether `member` holds for a resource at the end of the edge.
@@ -330,22 +358,20 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.trace.enter(|| Step::Walk { edge, member, id: frame.id.clone() });
         let relation = self.schema.relation(edge);
         let must_exist = relation.ids.as_ref().is_some_and(|ids| ids.must_exist);
+        let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
+            (Grantee::Id(id), Some(Target::Resource(kind))) => {
+                let value = this.elsewhere(kind, id, member, frame, negated);
+                let is_dangling = must_exist && matches!(value.truth, Truth::False(_)) && this.may_be_absent(kind, id);
+                if is_dangling { Value::MALFORMED } else { value }
+            }
+            (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
+            | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable, _) => Value::FALSE,
+        };
         let value = match relation.lookup().and_then(|lookup| self.fact_in(lookup, frame)) {
             None => Value::MISSING,
-            Some(fact) => {
-                let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
-                    (Grantee::Id(id), Some(Target::Resource(kind))) => {
-                        let value = this.elsewhere(kind, id, member, frame, negated);
-                        let is_dangling =
-                            must_exist && matches!(value.truth, Truth::False(_)) && this.may_be_absent(kind, id);
-                        if is_dangling { Value::MALFORMED } else { value }
-                    }
-                    (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
-                    | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable, _) => Value::FALSE,
-                };
-                self.any_grant(edge, fact, follow, negated)
-            }
+            Some(fact) => self.any_grant(edge, fact, follow, negated),
         };
+        let value = self.or_in_structures(edge, value, follow, negated);
         self.trace.leave(value);
         value
     }

@@ -9,7 +9,9 @@
 //!
 //! This module is pure: it turns documents into facts. It does not know where documents are stored, or what time it is.
 
+mod forms;
 mod grants;
+mod keys;
 mod read;
 mod validate;
 mod value;
@@ -20,13 +22,15 @@ use std::{
 };
 
 use bson::Document;
+pub(crate) use forms::other_forms;
+pub(crate) use keys::document_keys;
 use triomphe::ThinArc;
-pub(crate) use value::{document_keys, id_to_bson};
+pub(crate) use value::id_to_bson;
 
 use crate::{
     moment::Moment,
-    question::{Id, LookupId, Millis, RelationId, Subject},
-    schema::Schema,
+    question::{Id, LookupId, Millis, RelationId, Resource, Subject},
+    schema::{Finds, Schema},
 };
 
 /// The maximal number of documents of a fact.
@@ -63,6 +67,25 @@ impl FactKey {
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
         self.subject.as_deref()
+    }
+
+    /// The only key of a lookup that finds [`Finds::Structures`](Finds::Structures).
+    #[must_use]
+    pub fn structures(lookup: LookupId) -> Self {
+        Self::whole(lookup, Self::id_of_structures())
+    }
+
+    /// The keys of every fact from which a resource or one of its relations is read. A key may occur more than once.
+    pub fn of_resource(schema: &Schema, resource: &Resource) -> impl Iterator<Item = Self> {
+        schema.lookups_of(resource.kind).map(|lookup| match schema.lookup(lookup).finds {
+            Finds::Structures => Self::structures(lookup),
+            Finds::DeclaredForm | Finds::EveryForm => Self::whole(lookup, resource.id.clone()),
+        })
+    }
+
+    /// The id in that key. It is not the id of anything.
+    pub(crate) const fn id_of_structures() -> Id {
+        Id::Integer(0)
     }
 }
 
@@ -169,7 +192,7 @@ impl Fact {
     /// not matter.
     #[must_use]
     pub fn read(schema: &Schema, key: FactKey, stamp: Moment, documents: &[&Document]) -> Self {
-        let parts = read::parts(schema, key.lookup, key.subject(), documents);
+        let parts = read::parts(schema, &key, documents);
         Self::new(key, stamp, parts.as_deref().unwrap_or(&[Part::OverLimit]))
     }
 

@@ -116,11 +116,7 @@ impl Invalidator {
 
     /// Every key by which the resources' relations are looked up.
     fn keys_of_resources(&self, resources: &[Resource]) -> BTreeSet<FactKey> {
-        let keys = resources.iter().flat_map(|resource| {
-            let lookups = self.schema.lookups_of(resource.kind);
-            lookups.map(|lookup| FactKey::whole(lookup, resource.id.clone()))
-        });
-        keys.collect()
+        resources.iter().flat_map(|resource| FactKey::of_resource(&self.schema, resource)).collect()
     }
 
     /// The documents and the keys under which they are found now. Adds both to the hint.

@@ -231,7 +231,7 @@ async fn named(
 
 /// The keys of a resource's facts.
 fn keys_of(schema: &Schema, resource: &Resource) -> impl Iterator<Item = FactKey> {
-    schema.lookups_of(resource.kind).map(|lookup| FactKey::whole(lookup, resource.id.clone()))
+    FactKey::of_resource(schema, resource)
 }
 
 /// The subjects, sets and resources that the facts of a resource lead to.

@@ -4,6 +4,7 @@
 //! It is pure: it opens no file and calls no database. BSON's types are the only vendor types here.
 
 mod plan;
+mod advice;
 mod compile;
 mod condition;
 mod declaration;
@@ -44,6 +45,7 @@ pub struct Schema {
     permissions: Box<[Permission]>,
     lookups: Box<[Lookup]>,
     collections: Box<[Box<str>]>,
+    warnings: Option<Box<SchemaErrors>>,
 }
 
 /// A subject type: a `[subject.…]`.
@@ -130,6 +132,9 @@ pub struct Relation {
     pub required: bool,
     /// Whether some permission uses it under a `!`, directly or through a permission or a set.
     pub negated: bool,
+    /// What both the field of the lookup and another path of the relation lead through. Where that is an array, different
+    /// elements may meet them, and the relation is indeterminate.
+    pub shared: Option<Path>,
 }
 
 /// The ids of a relation: where they are read, and what they can lead to.
@@ -201,6 +206,19 @@ pub enum Expression {
     Or(Box<[Expression]>),
 }
 
+/// Which documents a lookup finds for an id (docs/schema.md, "Ids in another form").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finds {
+    /// Those whose field holds the id in its declared form.
+    DeclaredForm,
+    /// Those whose field holds the id in its declared form or in one of the closed list of other forms. The lookup serves a
+    /// relation under a `!`.
+    EveryForm,
+    /// Those whose field holds a document or an array in an array, which may contain any id. So there is a single key:
+    /// [`FactKey::structures`](crate::fact::FactKey::structures).
+    Structures,
+}
+
 /// A lookup: a collection, and the field by which documents are found.
 #[derive(Debug)]
 pub struct Lookup {
@@ -210,6 +228,13 @@ pub struct Lookup {
     pub collection_id: CollectionId,
     /// The field by which documents are found.
     pub by: Path,
+    /// Which values of that field it searches for.
+    pub finds: Finds,
+    /// The declared forms of the ids that are looked up.
+    pub forms: Box<[IdForm]>,
+    /// The lookup of the documents in which the field holds documents or nested arrays, if this lookup finds
+    /// [`Finds::EveryForm`]. It has the same collection and field.
+    pub structures: Option<LookupId>,
     /// The relations that are read from the documents.
     pub relations: Box<[RelationId]>,
     /// The top-level fields that the relations require, including `_id` and the field of the lookup.
@@ -245,6 +270,7 @@ impl Relation {
             until: None,
             required: false,
             negated: false,
+            shared: None,
         }
     }
 }
@@ -255,12 +281,21 @@ impl Lookup {
         Self { collection_id, ..Self::new(collection, Path::id()) }
     }
 
+    /// A lookup that only tests use.
+    #[cfg(test)]
+    pub(crate) fn by(collection: &str, by: Path) -> Self {
+        Self::new(collection, by)
+    }
+
     /// A lookup of which only the collection and the field are known.
     fn new(collection: &str, by: Path) -> Self {
         Self {
             collection: collection.into(),
             collection_id: CollectionId(0),
             by,
+            finds: Finds::DeclaredForm,
+            forms: Box::default(),
+            structures: None,
             relations: Box::default(),
             projection: Box::default(),
             fields: Box::default(),
@@ -275,10 +310,10 @@ impl Lookup {
         self.fields.iter().any(|field| field.overlaps(changed))
     }
 
-    /// Whether the lookup is by `_id`, so that it finds at most one document.
+    /// Whether the lookup is by `_id` and finds at most one document.
     #[must_use]
     pub fn is_by_id(&self) -> bool {
-        self.by.as_str() == "_id"
+        self.by.as_str() == "_id" && self.finds == Finds::DeclaredForm
     }
 }
 
@@ -307,9 +342,20 @@ impl Schema {
         let declarations = declaration::read(text, &mut errors);
         let schema = compile::compile(&declarations, &mut errors);
         match schema {
-            Some(schema) if errors.is_empty() => Ok(schema),
+            Some(schema) if errors.is_empty() => {
+                let warnings = advice::warnings(&schema, &declarations);
+                let shown = || Box::new(SchemaErrors::warnings(name, text, warnings.clone()));
+                let warnings = (!warnings.is_empty()).then(shown);
+                Ok(Self { warnings, ..schema })
+            }
             Some(_) | None => Err(SchemaErrors::new(name, text, errors)),
         }
+    }
+
+    /// What the schema says and probably does not mean; none if there is no such thing.
+    #[must_use]
+    pub fn warnings(&self) -> Option<&SchemaErrors> {
+        self.warnings.as_deref()
     }
 
     /// The subject type of a request that names no type.
@@ -358,13 +404,42 @@ impl Schema {
         (0..).map(LookupId).zip(&self.lookups)
     }
 
+    /// Every lookup that the schema's text declares: without those of structures.
+    pub fn declared_lookups(&self) -> impl Iterator<Item = &Lookup> {
+        self.lookups.iter().filter(|lookup| lookup.finds != Finds::Structures)
+    }
+
     /// Every lookup from which a resource type or one of its relations is read. A lookup may occur more than once.
     pub fn lookups_of(&self, kind: ResourceTypeId) -> impl Iterator<Item = LookupId> {
         let relations = self.resource(kind).members.values().filter_map(|member| match member {
             Member::Relation(id) => self.relation(*id).lookup(),
             Member::Permission(_) => None,
         });
+        let relations = relations.flat_map(|id| [Some(id), self.lookup(id).structures]).flatten();
         self.resource(kind).document.into_iter().chain(relations)
+    }
+
+    /// The lookup of documents that may name a relation's resource inside a document or a nested array; only for relations
+    /// under a `!`.
+    #[must_use]
+    pub fn structures(&self, relation: &Relation) -> Option<LookupId> {
+        self.lookup(relation.lookup()?).structures.filter(|_| relation.negated)
+    }
+
+    /// The lookup of the own documents of a type.
+    fn own_lookup(&self, owner: Owner) -> Option<LookupId> {
+        match owner {
+            Owner::Resource(kind) => self.resource(kind).document,
+            Owner::Subject(kind) => self.relation(self.subject(kind).gate?).lookup(),
+        }
+    }
+
+    /// The form of the ids of a type.
+    fn form(&self, owner: Owner) -> IdForm {
+        match owner {
+            Owner::Resource(kind) => self.resource(kind).id,
+            Owner::Subject(kind) => self.subject(kind).id,
+        }
     }
 
     /// The number of lookups.

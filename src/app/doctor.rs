@@ -9,15 +9,16 @@ use crate::{
     config::{Config, RedisConfig, SourceConfig},
     diagnosis::{Diagnosis, Subject, error_chain},
     link,
-    schema::Schema,
+    schema::{Schema, SchemaErrors},
     source::{documents::Documents, mongodb},
     transport::{Callers, Scope},
 };
 
 /// Examines everything that is configured, in the order in which a person would. Calls `report` after each part.
 pub async fn examine(config: &Config, report: impl Fn(Vec<Diagnosis>)) {
-    let (schema, diagnosis) = schema(&config.schema);
-    report(vec![diagnosis, callers(config)]);
+    let (schema, mut diagnoses) = schema(&config.schema);
+    diagnoses.push(callers(config));
+    report(diagnoses);
     if config.tls.is_some() {
         report(vec![Diagnosis::fine(Subject::Tls, "the port's certificate and key can be read, and belong together")]);
     }
@@ -47,21 +48,26 @@ pub async fn examine(config: &Config, report: impl Fn(Vec<Diagnosis>)) {
     }
 }
 
-fn schema(path: &Path) -> (Option<Arc<Schema>>, Diagnosis) {
+fn schema(path: &Path) -> (Option<Arc<Schema>>, Vec<Diagnosis>) {
     match read_schema(path) {
         Ok(schema) => {
             let types = schema.resources().count();
-            let (lookups, collections) = (schema.lookup_count(), schema.collections().count());
+            let (lookups, collections) = (schema.declared_lookups().count(), schema.collections().count());
             let message = format!(
                 "`{}`: {types} types of resources, {lookups} lookups in {collections} collections",
                 path.display()
             );
-            (Some(Arc::new(schema)), Diagnosis::fine(Subject::Schema, message))
+            let mut diagnoses = vec![Diagnosis::fine(Subject::Schema, message)];
+            diagnoses.extend(schema.warnings().into_iter().flat_map(SchemaErrors::iter).map(|warning| {
+                let remedy = warning.help.clone().unwrap_or_default();
+                Diagnosis::warning(Subject::Schema, warning.message.clone(), remedy)
+            }));
+            (Some(Arc::new(schema)), diagnoses)
         }
         Err(error) => {
             let message = error_chain(&error).to_string();
             let remedy = format!("permcached schema check {}", path.display());
-            (None, Diagnosis::wrong(Subject::Schema, message.trim_end(), remedy))
+            (None, vec![Diagnosis::wrong(Subject::Schema, message.trim_end(), remedy)])
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     AppError, ChangesFrom, Parts, Sharing,
-    reports::{report_database, report_documents, report_no_secret},
+    reports::{report_database, report_documents, report_no_secret, report_schema},
 };
 use crate::{
     check::Settings,
@@ -35,6 +35,7 @@ pub async fn open(
     redis: Option<&RedisConfig>,
     settings: Settings,
 ) -> Result<Parts, AppError> {
+    report_schema(&schema);
     let schema = Arc::new(schema);
     match source {
         SourceConfig::Documents(directory) => {

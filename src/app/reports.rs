@@ -7,6 +7,7 @@ use crate::{
     check::Settings,
     diagnosis::error_chain,
     link::LinkError,
+    schema::{Schema, SchemaErrors},
     source::{
         documents::Documents,
         mongodb::{Finding, Mode, MongoDb},
@@ -23,6 +24,13 @@ pub(super) fn report_callers(callers: &Callers, address: SocketAddr) {
             remedy = "set AUTH_TOKENS",
             "CALLERS ARE NOT AUTHENTICATED: anyone who can reach this port may ask about any subject"
         ),
+    }
+}
+
+/// Logs what the schema says and probably does not mean.
+pub(super) fn report_schema(schema: &Schema) {
+    for warning in schema.warnings().into_iter().flat_map(SchemaErrors::iter) {
+        tracing::warn!(remedy = warning.help, "{}", warning.message);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     fact::{DocumentId, FactKey},
     freshness::{Changed, Moment},
     question::{CollectionId, Id, IdForm, Resource, Subject},
-    schema::Schema,
+    schema::{Finds, Lookup, Schema},
 };
 
 /// How many bytes a hint has at most. A larger one becomes a hint that everything is outdated.
@@ -115,13 +115,12 @@ impl Hint {
     /// Adds documents of a collection, and the keys under which they are found now.
     pub fn add_documents(&mut self, schema: &Schema, collection: CollectionId, ids: &[Id], keys: &[FactKey]) {
         let lookups = schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
-        let keys = keys
-            .iter()
-            .map(|FactKey { lookup, id, subject: _ }| (schema.lookup(*lookup).by.to_string(), IdText::new(id)));
+        let keys =
+            keys.iter().map(|FactKey { lookup, id, subject: _ }| (field_name(schema.lookup(*lookup)), IdText::new(id)));
         self.documents.push(Documents {
             collection: schema.collection_name(collection).to_owned(),
             ids: ids.iter().map(IdText::new).collect(),
-            fields: lookups.map(|(_, lookup)| lookup.by.to_string()).collect(),
+            fields: lookups.map(|(_, lookup)| field_name(lookup)).collect(),
             keys: keys.collect(),
         });
     }
@@ -144,8 +143,7 @@ impl Hint {
             // A type that this schema lacks has no lookups here.
             if schema.resources().any(|(_, known)| *known.name == **kind) {
                 match schema.read_resource(kind, &id.1) {
-                    Ok(Resource { kind, id }) => changed
-                        .extend(schema.lookups_of(kind).map(|lookup| Changed::Key(FactKey::whole(lookup, id.clone())))),
+                    Ok(resource) => changed.extend(FactKey::of_resource(schema, &resource).map(Changed::Key)),
                     Err(_) => return vec![Changed::Everything],
                 }
             }
@@ -187,12 +185,23 @@ impl Hint {
     }
 }
 
+/// The name of the field of a lookup in a hint. A sender that does not search for other forms of ids, as its schema does not
+/// need them or its version does not know them, has not determined the keys of such lookups.
+fn field_name(lookup: &Lookup) -> String {
+    let by = &lookup.by;
+    match lookup.finds {
+        Finds::DeclaredForm => by.to_string(),
+        Finds::EveryForm => format!("{by} (every form)"),
+        Finds::Structures => format!("{by} (structures)"),
+    }
+}
+
 impl Documents {
     fn changed(&self, schema: &Schema) -> Option<Vec<Changed>> {
         let Some(collection) = schema.collection_id(&self.collection) else { return Some(Vec::new()) };
         let lookups = || schema.lookups().filter(|(_, lookup)| lookup.collection_id == collection);
         // For lookups by other fields, the sender did not determine the documents' keys.
-        if lookups().any(|(_, lookup)| !self.fields.iter().any(|field| *field == lookup.by.as_str())) {
+        if lookups().any(|(_, lookup)| !self.fields.contains(&field_name(lookup))) {
             return None;
         }
         let mut changed = Vec::new();
@@ -201,7 +210,7 @@ impl Documents {
         }
         for (field, id) in &self.keys {
             let id = id.parse()?;
-            let found = lookups().filter(|(_, lookup)| lookup.by.as_str() == field);
+            let found = lookups().filter(|(_, lookup)| field_name(lookup) == *field);
             changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey::whole(lookup, id.clone()))));
         }
         Some(changed)
@@ -303,6 +312,25 @@ read = "owner | guest | link"
         // A receiver ignores resources and documents that its schema lacks.
         let other = schema(&SCHEMA.replace("file", "paper").replace("files", "papers").replace("shares", "grants"));
         assert!(received(&bytes, &other).iter().all(|changed| matches!(changed, Changed::Subject(_))));
+    }
+
+    #[test]
+    fn a_receiver_that_searches_for_other_forms_marks_their_keys_or_everything() {
+        let own = schema(SCHEMA);
+        let searching = schema(&SCHEMA.replace("owner | guest", "owner & !guest"));
+        // The sender does not search, so it has not determined these keys.
+        assert_eq!(received(&hint(&own).encode(), &searching), [Changed::Everything]);
+        let shares = searching.collection_id("shares").unwrap();
+        let structures = searching.lookups().find_map(|(_, lookup)| lookup.structures).unwrap();
+        let mut hint = Hint::empty(Moment::new(1_763_900_000, 7));
+        hint.add_documents(&searching, shares, &[Id::Integer(5)], &[FactKey::structures(structures)]);
+        let changed = received(&hint.encode(), &searching);
+        assert!(changed.contains(&Changed::Key(FactKey::structures(structures))), "{changed:?}");
+        let mut hint = Hint::empty(Moment::new(1_763_900_000, 7));
+        let id = Id::ObjectId([7; 12]);
+        hint.add_resource(&own, &own.read_resource("file", &id.to_string()).unwrap());
+        let changed = received(&hint.encode(), &searching);
+        assert!(changed.contains(&Changed::Key(FactKey::structures(structures))), "{changed:?}");
     }
 
     #[test]

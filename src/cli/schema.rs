@@ -49,14 +49,17 @@ fn check(file: &Path, json: bool) -> Ended {
     match (&schema, &errors) {
         _ if json => print_line!("{:#}", as_json(schema.as_ref(), errors.as_ref())),
         (Some(schema), _) => {
-            let (types, lookups) = (schema.resources().count(), schema.lookup_count());
+            let (types, lookups) = (schema.resources().count(), schema.declared_lookups().count());
             print_line!("{}: well formed: {types} resource types, {lookups} lookups", file.display());
-            for (_, lookup) in schema.lookups() {
+            for lookup in schema.declared_lookups() {
                 print_line!("  {} by {}: {}", lookup.collection, lookup.by, relations(schema, lookup).join(", "));
             }
         }
         (_, Some(errors)) => text::print_error_line(&errors.render(true)),
         (None, None) => {}
+    }
+    if let Some(warnings) = schema.as_ref().and_then(Schema::warnings).filter(|_| !json) {
+        text::print_error_line(&warnings.render(true));
     }
     Ok(if schema.is_some() { Outcome::Yes } else { Outcome::No })
 }
@@ -69,19 +72,21 @@ fn relations(schema: &Schema, lookup: &Lookup) -> Vec<String> {
 fn as_json(schema: Option<&Schema>, errors: Option<&SchemaErrors>) -> Value {
     let lookups: Vec<Value> = schema
         .iter()
-        .flat_map(|schema| schema.lookups().map(move |(_, lookup)| (schema, lookup)))
+        .flat_map(|schema| schema.declared_lookups().map(move |lookup| (schema, lookup)))
         .map(|(schema, lookup)| {
             let relations = relations(schema, lookup);
             json!({ "collection": lookup.collection, "by": lookup.by.as_str(), "relations": relations })
         })
         .collect();
-    let errors: Vec<Value> = errors
-        .iter()
-        .flat_map(|errors| errors.iter().map(|error| (errors.place(error), error)))
-        .map(|(place, error)| {
-            let (line, column) = place.unzip();
-            json!({ "line": line, "column": column, "message": error.message, "help": error.help })
-        })
-        .collect();
-    json!({ "wellFormed": schema.is_some(), "lookups": lookups, "errors": errors })
+    let warnings = schema.and_then(Schema::warnings);
+    json!({ "wellFormed": schema.is_some(), "lookups": lookups, "errors": each(errors), "warnings": each(warnings) })
+}
+
+fn each(errors: Option<&SchemaErrors>) -> Vec<Value> {
+    let errors = errors.iter().flat_map(|errors| errors.iter().map(|error| (errors.place(error), error)));
+    let as_json = errors.map(|(place, error)| {
+        let (line, column) = place.unzip();
+        json!({ "line": line, "column": column, "message": error.message, "help": error.help })
+    });
+    as_json.collect()
 }

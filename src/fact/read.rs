@@ -5,35 +5,45 @@
 use bson::{Bson, Document};
 
 use super::{
-    Certainty, DOCUMENTS_MAX, DocumentId, Grant, Grantee, Part, UNBOUNDED, Window, grants::Grants, value::id_from_bson,
+    Certainty, DOCUMENTS_MAX, DocumentId, FactKey, Grant, Grantee, Part, UNBOUNDED, Window, grants::Grants,
+    keys::has_declared_key, value::id_from_bson,
 };
 use crate::{
-    question::{ID_BYTES_MAX, IdForm, LookupId, Millis, RelationId, Subject},
-    schema::{Condition, End, Ids, Path, Relation, Schema, Target},
+    question::{ID_BYTES_MAX, IdForm, Millis, RelationId},
+    schema::{Condition, End, Finds, Ids, Path, Relation, Schema, Target},
 };
 
 /// The parts of a fact, whole or filtered to a subject; none if there is more than a fact may contain.
-pub(super) fn parts(
-    schema: &Schema,
-    lookup: LookupId,
-    subject: Option<&Subject>,
-    documents: &[&Document],
-) -> Option<Vec<Part>> {
+pub(super) fn parts(schema: &Schema, key: &FactKey, documents: &[&Document]) -> Option<Vec<Part>> {
+    let subject = key.subject();
     if subject.is_none() && documents.len() > DOCUMENTS_MAX {
         return None;
     }
-    let lookup = schema.lookup(lookup);
+    let lookup = schema.lookup(key.lookup);
     let mut sorted: Vec<(DocumentId, &Document)> =
         documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
     let mut grants = Grants::new(schema, lookup, subject);
     for (place, (_, document)) in sorted.iter().enumerate() {
         // A document whose key cannot be read may have been found by a key that it does not have.
-        let found = if lookup.by.meets_unreadable(document) { Certainty::Doubtful } else { Certainty::Sure };
+        let is_unreadable = lookup.by.meets_unreadable(document);
+        let has_other_form = match lookup.finds {
+            Finds::DeclaredForm => false,
+            Finds::EveryForm => !is_unreadable && !has_declared_key(lookup, document, &key.id),
+            Finds::Structures => true,
+        };
+        let found = if is_unreadable || has_other_form { Certainty::Doubtful } else { Certainty::Sure };
         for id in lookup.relations.iter().filter(|id| subject.is_none_or(|subject| schema.can_lead_to(**id, subject))) {
             let relation = schema.relation(*id);
+            // For a relation that only grants, such a document is as if it were not found.
+            if has_other_form && !relation.negated {
+                continue;
+            }
             let before = grants.count();
-            Reader { schema, relation, id: *id, place, found, grants: &mut grants }.document(document);
+            // The key and what the relation reads may be in different elements of one array.
+            let is_ambiguous = relation.shared.as_ref().is_some_and(|shared| shared.meets_array(document));
+            let found = if is_ambiguous { found.max(Certainty::Doubtful) } else { found };
+            Reader { schema, relation, id: *id, place, found, is_ambiguous, grants: &mut grants }.document(document);
             grants.deduplicate(before);
             if grants.are_too_many() {
                 return None;
@@ -51,6 +61,8 @@ struct Reader<'a, 'b> {
     place: usize,
     /// The certainty that the document has the key.
     found: Certainty,
+    /// Whether what the relation reads may belong to another resource in the same array.
+    is_ambiguous: bool,
     grants: &'a mut Grants<'b>,
 }
 
@@ -90,7 +102,7 @@ impl Reader<'_, '_> {
         if condition.meets_unreadable(document) {
             return Some(Certainty::Doubtful);
         }
-        match (condition.matches(document), condition.is_typed(document)) {
+        match (condition.matches(document), condition.is_typed(document) && !self.is_ambiguous) {
             (true, true) => Some(Certainty::Sure),
             (true, false) => Some(Certainty::Doubtful),
             (false, false) if self.relation.negated => Some(Certainty::Suspect),

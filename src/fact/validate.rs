@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm, RelationId},
-    schema::{Lookup, Relation, Schema, Target},
+    schema::{Finds, Lookup, Relation, Schema, Target},
 };
 
 /// Whether a fact of the key can have these parts.
@@ -109,6 +109,7 @@ impl Validation<'_> {
         let relation = self.schema.relation(grant.relation);
         usize::from(grant.document) < self.documents.max(1)
             && (relation.negated || grant.certainty != Certainty::Suspect)
+            && (self.lookup.finds != Finds::Structures || grant.certainty != Certainty::Sure)
             && (relation.since.is_some() || window.since == Window::default().since)
             && (relation.until.is_some() || window.until == Window::default().until)
             && self.leads_somewhere(relation, grant)

@@ -9,10 +9,7 @@ use bigdecimal::BigDecimal;
 use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
 
 use super::DocumentId;
-use crate::{
-    question::{ID_BYTES_MAX, Id, IdForm},
-    schema::{End, Path},
-};
+use crate::question::{ID_BYTES_MAX, Id, IdForm};
 
 /// The value as an id of the given form; none if the value has another type.
 pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Option<Id> {
@@ -26,7 +23,7 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
 }
 
 /// The value as an id of any form. In MongoDB a symbol equals a string, so a lookup by that string finds it.
-fn id_of_any_form(value: &Bson) -> Option<Id> {
+pub(super) fn id_of_any_form(value: &Bson) -> Option<Id> {
     match value {
         Bson::Symbol(text) => Some(Id::String(text.as_str().into())),
         value => IdForm::ALL.into_iter().find_map(|form| id_from_bson(value, form, false)),
@@ -42,15 +39,6 @@ pub(crate) fn id_to_bson(id: &Id) -> Bson {
         Id::String(text) => Bson::String(text.to_string()),
         Id::Digest(_) => Bson::Undefined,
     }
-}
-
-/// Visits every key by which a lookup on the field `by` finds a document. An array is found by each of its elements.
-pub(crate) fn document_keys(by: &Path, document: &Document, visit: &mut impl FnMut(Id)) {
-    by.ends(document, &mut |end| match end {
-        End::Value(Bson::Array(items)) => items.iter().filter_map(id_of_any_form).for_each(&mut *visit),
-        End::Value(value) => id_of_any_form(value).into_iter().for_each(&mut *visit),
-        End::Missing | End::Blocked => {}
-    });
 }
 
 impl DocumentId {
@@ -101,8 +89,6 @@ fn uuid(value: &Bson) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use bson::doc;
-
     use super::*;
 
     #[test]
@@ -137,13 +123,5 @@ mod tests {
             let decimal = Bson::Decimal128(text.parse().unwrap());
             assert_eq!(id_from_bson(&decimal, IdForm::Integer, false), number.map(Id::Integer), "{text}");
         }
-    }
-
-    #[test]
-    fn a_document_is_found_by_each_element_of_an_array() {
-        let mut keys = Vec::new();
-        let document = doc! { "owners": [{ "id": 1 }, { "id": [2, "x"] }, 3] };
-        document_keys(&Path::parse("owners.id").unwrap(), &document, &mut |id| keys.push(id.to_string()));
-        assert_eq!(keys, ["1", "2", "x"]);
     }
 }

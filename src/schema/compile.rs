@@ -27,7 +27,7 @@ const TARGETS_MAX: usize = 200;
 pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>) -> Option<Schema> {
     if !fits(declarations) {
         errors.push(SchemaError::without_place(
-            "the schema has 60,000 or more permissions, or types and relations together",
+            "the schema has 60,000 or more permissions, or types and relations together, where a relation that names a collection counts three times",
         ));
         return None;
     }
@@ -98,6 +98,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
         permissions: permissions.into(),
         lookups: compiler.lookups.into(),
         collections: Box::default(),
+        warnings: None,
     };
     validate::check(&schema, declarations, errors);
     if !errors.is_empty() {
@@ -115,9 +116,12 @@ fn fits(declarations: &Declarations) -> bool {
     let relations = of_resources + of_subjects;
     let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
     let types = declarations.resources.len() + declarations.subjects.len();
-    // Each type may add a relation, the gate of a subject type, and a lookup by `_id`. So the same sum bounds the
-    // relations and the lookups.
-    let (relations, lookups) = (relations + types, relations + types);
+    let elsewhere = declarations.resources.iter().flat_map(|resource| &resource.relations);
+    let elsewhere = elsewhere.chain(declarations.subjects.iter().flat_map(|subject| &subject.relations));
+    let elsewhere = elsewhere.filter(|relation| relation.collection.is_some()).count();
+    // Each type may add a relation, the gate of a subject type, and a lookup by `_id`. Each relation that names a collection
+    // may have a lookup of its own, one that searches for every form of an id, and one of structures.
+    let (relations, lookups) = (relations + types, 3 * elsewhere + types);
     [types, relations, permissions, lookups].into_iter().all(|count| count < MAX)
 }
 
@@ -263,6 +267,7 @@ impl<'a> Compiler<'a> {
             until: declaration.until.clone(),
             required: declaration.required,
             negated: false,
+            shared: None,
         })
     }
 

@@ -99,19 +99,25 @@ pub(crate) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// All errors of one schema, in the order of the text. They are shown with line, column, and carets under each place.
+/// All errors of one schema, or all warnings about it, in the order of the text. They are shown with line, column, and carets
+/// under each place.
 #[derive(Clone, Debug)]
 pub struct SchemaErrors {
     name: String,
     text: String,
     all: Vec<SchemaError>,
+    are_warnings: bool,
 }
 
 impl SchemaErrors {
     pub(crate) fn new(name: &str, text: &str, mut all: Vec<SchemaError>) -> Self {
         all.sort_by_key(|error| error.span.as_ref().map(|span| (span.start, span.end)));
         all.dedup();
-        Self { name: name.to_owned(), text: text.to_owned(), all }
+        Self { name: name.to_owned(), text: text.to_owned(), all, are_warnings: false }
+    }
+
+    pub(crate) fn warnings(name: &str, text: &str, all: Vec<SchemaError>) -> Self {
+        Self { are_warnings: true, ..Self::new(name, text, all) }
     }
 
     /// The errors, in the order of the text.
@@ -134,13 +140,19 @@ impl SchemaErrors {
         let shown = self.all.iter().take(SHOWN_MAX);
         let text: String = shown.map(|error| self.render_one(error, &renderer) + "\n\n").collect();
         let count = self.all.len();
-        let noun = if count == 1 { "error" } else { "errors" };
+        let noun = match (self.are_warnings, count) {
+            (false, 1) => "error",
+            (false, _) => "errors",
+            (true, 1) => "warning",
+            (true, _) => "warnings",
+        };
         let first = if count > SHOWN_MAX { format!("; these are the first {SHOWN_MAX}") } else { String::new() };
         text + &format!("{}: {count} {noun}{first}", self.name)
     }
 
     fn render_one(&self, error: &SchemaError, renderer: &Renderer) -> String {
-        let title = Level::ERROR.primary_title(error.message.as_str());
+        let level = if self.are_warnings { Level::WARNING } else { Level::ERROR };
+        let title = level.primary_title(error.message.as_str());
         let mut group: Group<'_> = match &error.span {
             None => title.element(Origin::path(self.name.as_str())),
             Some(span) if self.lines(span).0.len() > SOURCE_BYTES_MAX => {

@@ -9,14 +9,23 @@ use super::Schema;
 /// The version of the code that reads facts, and the keys that a change concerns, from documents. Increase it with every
 /// change after which the same documents yield other facts: then instances with the old code and instances with the new
 /// code do not use each other's facts.
-const READER_VERSION: u32 = 1;
+const READER_VERSION: u32 = 2;
 
 impl Schema {
     /// A hash of everything that facts depend on: the lookups, how relations are read, and the numbers that stand for both.
     /// Permissions are not included, because they are computed from facts.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        let Self { default_subject: _, subjects, resources, relations, permissions: _, lookups, collections } = self;
+        let Self {
+            default_subject: _,
+            subjects,
+            resources,
+            relations,
+            permissions: _,
+            lookups,
+            collections,
+            warnings: _,
+        } = self;
         let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document, kind.gate)).collect();
         let text = format!("{:?}", (READER_VERSION, subjects, resources, relations, lookups, collections));
         Sha256::digest(text).into()

@@ -81,6 +81,33 @@ impl Path {
         self.0.split('.').zip(others).all(|(one, other)| one == other)
     }
 
+    /// The longest path to a document or an array that both paths lead through. `self` ends inside it, `other` may be it.
+    pub(crate) fn shared(&self, other: &Self) -> Option<Self> {
+        let parts: Vec<&str> = self.0.split('.').collect();
+        let same = parts.iter().zip(other.0.split('.')).take_while(|(one, other)| **one == *other).count();
+        let shared = parts.get(..same.min(parts.len().saturating_sub(1)))?;
+        (!shared.is_empty()).then(|| Self(shared.join(".").into()))
+    }
+
+    /// The path relative to `outer`; none if it does not lead into `outer`.
+    pub(crate) fn inside(&self, outer: &Self) -> Option<Self> {
+        let rest = self.0.strip_prefix(&*outer.0)?.strip_prefix('.')?;
+        Some(Self(rest.into()))
+    }
+
+    /// Whether there is an array at the path or on the way to it.
+    pub(crate) fn meets_array(&self, document: &Document) -> bool {
+        let mut document = document;
+        for part in self.0.split('.') {
+            match document.get(part) {
+                Some(Bson::Array(_)) => return true,
+                Some(Bson::Document(inner)) => document = inner,
+                Some(_) | None => return false,
+            }
+        }
+        false
+    }
+
     /// The path in MongoDB's notation.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -3,14 +3,18 @@
 //!
 //! Finds no errors, and the order that it chooses changes no answer.
 
+mod search;
+
 use std::collections::HashSet;
 
-use super::{Condition, Expression, Member, Origin, Path, Relation, Schema, Target};
+use super::{Condition, Expression, Lookup, Member, Origin, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, LookupId, RelationId};
 
 /// Plans the whole schema. Each step uses the results of the previous ones.
 pub(crate) fn plan(schema: &mut Schema) {
     mark_negated(schema);
+    find_shared(schema);
+    search::search_every_form(schema);
     order_sides(schema);
     fill_lookups(schema);
     number_collections(schema);
@@ -69,6 +73,27 @@ fn members(expression: &Expression, is_excluded: bool, visit: &mut impl FnMut(Me
         Expression::And(sides) | Expression::Or(sides) => {
             sides.iter().for_each(|side| members(side, is_excluded, visit));
         }
+    }
+}
+
+/// Finds the relations of which another path leads through the same document or array as the field of the lookup.
+fn find_shared(schema: &mut Schema) {
+    let (lookups, relations) = (&schema.lookups, &mut schema.relations);
+    for relation in relations {
+        let lookup = relation.lookup().and_then(|lookup| lookups.get(lookup.index()));
+        let Some(Lookup { by, .. }) = lookup else { continue };
+        // If the ids are in the very field of the lookup, all elements are meant.
+        let is_field = |path: &Path| relation.ids.as_ref().is_some_and(|ids| ids.field == *path) && path == by;
+        let mut longest: Option<Path> = None;
+        relation.fields(&mut |path| {
+            let length = |shared: &Path| shared.as_str().len();
+            if let Some(shared) = by.shared(path).filter(|_| !is_field(path))
+                && longest.as_ref().is_none_or(|longest| length(longest) < length(&shared))
+            {
+                longest = Some(shared);
+            }
+        });
+        relation.shared = longest;
     }
 }
 
@@ -162,11 +187,15 @@ fn order_sides(schema: &mut Schema) {
 fn fill_lookups(schema: &mut Schema) {
     let mut of_lookups: Vec<Vec<(RelationId, &Relation)>> = vec![Vec::new(); schema.lookups.len()];
     for (id, relation) in (0..).map(RelationId).zip(&schema.relations) {
-        if let Some(relations) = relation.lookup().and_then(|lookup| of_lookups.get_mut(lookup.index())) {
-            relations.push((id, relation));
+        for lookup in [relation.lookup(), schema.structures(relation)].into_iter().flatten() {
+            if let Some(relations) = of_lookups.get_mut(lookup.index()) {
+                relations.push((id, relation));
+            }
         }
     }
-    for (lookup, relations) in schema.lookups.iter_mut().zip(of_lookups) {
+    let forms = search::forms(schema);
+    for ((lookup, relations), forms) in schema.lookups.iter_mut().zip(of_lookups).zip(forms) {
+        lookup.forms = forms.into();
         let mut fields = vec![lookup.by.clone()];
         for (_, relation) in &relations {
             relation.fields(&mut |path| fields.push(path.clone()));

@@ -217,7 +217,7 @@ impl Snapshot {
             for document in collections.get(&*lookup.collection).into_iter().flatten() {
                 if lookup.pushed.as_ref().is_none_or(|condition| condition.matches(document)) {
                     let mut keys = HashSet::new();
-                    document_keys(&lookup.by, document, &mut |key| {
+                    document_keys(lookup, document, &mut |key| {
                         keys.insert(key);
                     });
                     for key in keys {

@@ -16,6 +16,7 @@ mod filtered;
 pub(crate) mod fuzzing;
 mod find;
 mod inspect;
+mod keys;
 mod sample;
 
 use std::{
@@ -270,8 +271,8 @@ impl Source for MongoDb {
         for chunk in ids.chunks(BATCH_DOCUMENTS_MAX) {
             let found = self.find_once(&lookup, chunk, at, deadline).await?.ok_or(SourceError::TooMuch)?;
             for decoded in &found.documents {
-                for (lookup, by) in lookups().map(|(id, lookup)| (id, &lookup.by)) {
-                    document_keys(by, decoded.as_matched(), &mut |id| keys.push(FactKey::whole(lookup, id)));
+                for (lookup, found) in lookups() {
+                    document_keys(found, decoded.as_matched(), &mut |id| keys.push(FactKey::whole(lookup, id)));
                 }
             }
         }

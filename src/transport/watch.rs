@@ -22,7 +22,7 @@ use crate::{
     check::Checker,
     freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
     question::Subject,
-    schema::Schema,
+    schema::{Finds, Schema},
     telemetry::{Metrics, Present},
 };
 
@@ -160,6 +160,8 @@ impl WatchStream {
                 let collection = schema.collection_name(*collection).to_owned();
                 What::Document(Document { collection, id: id.to_string() })
             }
+            // The document may name any resource.
+            Changed::Key(key) if schema.lookup(key.lookup).finds == Finds::Structures => What::Everything(true),
             Changed::Key(key) => {
                 let lookup = schema.lookup(key.lookup);
                 let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());

@@ -9,6 +9,7 @@ mod generate;
 mod limits;
 mod model;
 mod naive;
+mod negation;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -13,6 +13,7 @@ mod instance;
 mod invalidation;
 mod moments;
 mod odd;
+mod other_forms;
 mod outage;
 mod single;
 mod singleflight;

@@ -6,6 +6,8 @@
 
 pub mod expected;
 mod fields;
+mod keys;
+mod shared_array;
 
 use expected::{expected, values};
 use fields::{Field, fields};

@@ -101,8 +101,8 @@ fn document_changes(schema: &Schema, event: &Document, is_update: bool) -> Optio
     let mut changed = vec![Changed::Document { collection, id: DocumentId::of(key) }];
     // The document may be gone by now, or newer than the event. Later events then mark the rest.
     if let Ok(document) = event.get_document("fullDocument") {
-        for (lookup, by) in lookups.iter().filter(|(_, lookup)| !lookup.is_by_id()).map(|(id, at)| (*id, &at.by)) {
-            document_keys(by, document, &mut |id| changed.push(Changed::Key(FactKey::whole(lookup, id))));
+        for (lookup, found) in lookups.iter().filter(|(_, lookup)| !lookup.is_by_id()).copied() {
+            document_keys(found, document, &mut |id| changed.push(Changed::Key(FactKey::whole(lookup, id))));
         }
     }
     Some(changed)

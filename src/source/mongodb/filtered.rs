@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
 
-use super::decode::REPEATED;
+use super::{decode::REPEATED, keys::has_key};
 use crate::{
     fact::{FactKey, id_to_bson},
     question::{Id, IdForm, Subject, SubjectTypeId},
@@ -54,11 +54,10 @@ impl<'a> FilteredQuery<'a> {
         let mut subjects: Vec<&Subject> = keys.iter().filter_map(FactKey::subject).collect();
         subjects.sort_unstable();
         subjects.dedup();
-        let mut ids: Vec<&Id> = keys.iter().map(|key| &key.id).collect();
+        let mut ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let ids: Vec<Bson> = ids.into_iter().map(id_to_bson).collect();
-        Self { schema, lookup, subjects, has_key: doc! { lookup.by.as_str(): { "$in": ids } } }
+        Self { schema, lookup, subjects, has_key: has_key(lookup, &ids) }
     }
 
     /// The documents to read: for each relation, those of the keys that match its condition and can concern a subject.

@@ -15,10 +15,11 @@ use super::{
     command::CommandError,
     decode::{Decoded, NO_FIELD},
     filtered::FilteredQuery,
+    keys::has_key,
     moment_of, timestamp_of,
 };
 use crate::{
-    fact::{DOCUMENTS_MAX, DocumentId, Fact, FactKey, document_keys, id_to_bson},
+    fact::{DOCUMENTS_MAX, DocumentId, Fact, FactKey, document_keys},
     moment::Moment,
     question::{Id, LookupId},
     schema::Lookup,
@@ -141,8 +142,7 @@ impl MongoDb {
         deadline: Deadline,
     ) -> Result<Option<Found>, SourceError> {
         let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
-        let keys: Vec<Bson> = keys.iter().map(id_to_bson).collect();
-        let mut filter = doc! { lookup.by.as_str(): { "$in": keys } };
+        let mut filter = has_key(lookup, keys);
         if let Some(pushed) = &lookup.pushed {
             filter = doc! { "$and": [filter, pushed.to_query()] };
         }
@@ -233,7 +233,7 @@ impl MongoDb {
         let keys: HashSet<&Id> = keys.iter().map(|key| &key.id).collect();
         unreadable.any(|decoded| {
             let mut is_matched = false;
-            document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
+            document_keys(self.schema.lookup(lookup), decoded.as_matched(), &mut |key| {
                 is_matched |= keys.contains(&key);
             });
             !is_matched
@@ -253,7 +253,7 @@ impl MongoDb {
                 }
                 continue;
             }
-            document_keys(&self.schema.lookup(lookup).by, decoded.as_matched(), &mut |key| {
+            document_keys(self.schema.lookup(lookup), decoded.as_matched(), &mut |key| {
                 if let Some(documents) = by_key.get_mut(&key)
                     && documents.last().is_none_or(|last| !std::ptr::eq(*last, document))
                 {

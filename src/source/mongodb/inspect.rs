@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use mongodb::{Database, results::CollectionSpecification};
 
 use super::{DriverError, MongoDb, primary};
-use crate::schema::Schema;
+use crate::schema::{Finds, Lookup, Schema};
 
 /// Something that the operator should know about the database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +113,7 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
     }
     for (_, lookup) in schema.lookups() {
         let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
-        if !lookup.is_by_id() && exists && !has_index(database, &lookup.collection, lookup.by.as_str()).await? {
+        if !lookup.is_by_id() && exists && !has_index(database, lookup).await? {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
             findings.insert(Finding::NoIndex { collection, field });
         }
@@ -138,17 +138,18 @@ async fn is_empty(database: &Database, collection: &str) -> Result<bool, DriverE
     Ok(found.is_none())
 }
 
-/// Whether an index serves an equality on the field: the field comes first, and the index has every document.
-async fn has_index(database: &Database, collection: &str, field: &str) -> Result<bool, DriverError> {
-    let mut indexes = database.collection::<Document>(collection).list_indexes().await?;
+/// Whether an index serves the lookup: the field comes first, and the index has every document. An index of hashes serves
+/// equalities only, and no search for structures.
+async fn has_index(database: &Database, lookup: &Lookup) -> Result<bool, DriverError> {
+    let mut indexes = database.collection::<Document>(&lookup.collection).list_indexes().await?;
     while let Some(index) = indexes.try_next().await? {
         let options = index.options.unwrap_or_default();
         let serves_all = options.partial_filter_expression.is_none() && !options.hidden.unwrap_or(false);
         let is_simple = options.collation.is_none_or(|collation| collation.locale == "simple");
         let is_first = index.keys.iter().next().is_some_and(|(name, kind)| {
-            name == field
+            name == lookup.by.as_str()
                 && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_))
-                    || kind.as_str() == Some("hashed"))
+                    || kind.as_str() == Some("hashed") && lookup.finds != Finds::Structures)
         });
         if is_first && serves_all && is_simple {
             return Ok(true);

@@ -50,7 +50,7 @@ impl MongoDb {
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());
         while let Some(document) = documents.try_next().await.map_err(|error| failed(error.into()))? {
             let mut keys = Vec::new();
-            document_keys(&lookup.by, Decoded::of(&document).as_matched(), &mut |key| keys.push(key));
+            document_keys(lookup, Decoded::of(&document).as_matched(), &mut |key| keys.push(key));
             for key in keys {
                 if !known.insert(key.clone()) {
                     continue;

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use bson::{Binary, Bson, Document, spec::BinarySubtype};
@@ -14,7 +14,10 @@ use permcached::{
     schema::Condition,
 };
 
-use super::model::{Expression, Model, Relation, Target};
+use super::{
+    model::{Expression, Model, Relation, Target},
+    negation::{names_otherwise, negated, of_subject},
+};
 
 /// The maximal number of steps before it gives up a question. With that bound an explanation, which has no memo either,
 /// stays below the crate's 10,000 nodes.
@@ -73,6 +76,8 @@ pub struct Naive<'a> {
     pub now: i64,
     open: RefCell<Vec<Asked>>,
     steps: Cell<usize>,
+    /// The relations under a `!`.
+    negated: BTreeSet<(String, String)>,
 }
 
 impl<'a> Naive<'a> {
@@ -82,7 +87,15 @@ impl<'a> Naive<'a> {
         subject: Option<(&'a str, Bson)>,
         now: i64,
     ) -> Self {
-        Self { model, collections, subject, now, open: RefCell::default(), steps: Cell::new(0) }
+        Self {
+            model,
+            collections,
+            subject,
+            now,
+            open: RefCell::default(),
+            steps: Cell::new(0),
+            negated: negated(model),
+        }
     }
 
     /// Whether the permission is allowed, or the reason of the denial. None if it is too much work.
@@ -143,6 +156,11 @@ impl<'a> Naive<'a> {
         for document in documents {
             self.grants(relation, document, under, &mut grants);
         }
+        let sure = grants.len();
+        for document in self.by_other_forms(relation, of_subject(name), kind.collection, id) {
+            self.grants(relation, document, under, &mut grants);
+        }
+        grants.iter_mut().skip(sure).for_each(|grant| grant.is_sure = false);
         grants
     }
 
@@ -275,7 +293,24 @@ impl<'a> Naive<'a> {
         for document in documents {
             self.grants(relation, document, under, &mut grants);
         }
+        let sure = grants.len();
+        for document in self.by_other_forms(relation, resource.name.to_owned(), resource.collection, id) {
+            self.grants(relation, document, under, &mut grants);
+        }
+        grants.iter_mut().skip(sure).for_each(|grant| grant.is_sure = false);
         grants.iter().map(|grant| self.value(grant, member, under)).collect()
+    }
+
+    /// The documents of another collection that may name the resource, or the subject, in another form of its id. Only a relation under a `!`
+    /// takes notice of them.
+    fn by_other_forms(&self, relation: &Relation, kind: String, own: Option<&str>, id: &Bson) -> Vec<&'a Document> {
+        let Some((collection, by)) = &relation.lookup else { return Vec::new() };
+        let is_own = own == Some(collection) && by == "_id";
+        if is_own || !self.negated.contains(&(kind, relation.name.clone())) {
+            return Vec::new();
+        }
+        let documents = self.collections.get(*collection).into_iter().flatten();
+        documents.filter(|document| names_otherwise(document, by, id)).collect()
     }
 
     /// Whether the relation can lead to the type of the subject. If not, its documents do not matter.
@@ -500,14 +535,14 @@ fn read_id(value: &Bson, form: IdForm) -> Option<Bson> {
     }
 }
 
-enum End<'a> {
+pub enum End<'a> {
     Value(&'a Bson),
     Missing,
     Blocked,
 }
 
 /// All ends of a path. Arrays of documents on the way are followed into their elements.
-fn ends<'a>(document: &'a Document, path: &str) -> Vec<End<'a>> {
+pub fn ends<'a>(document: &'a Document, path: &str) -> Vec<End<'a>> {
     let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
     match (document.get(first), rest) {
         (None | Some(Bson::Null), _) => vec![End::Missing],

@@ -3,11 +3,11 @@
 //!
 //! What the command `doctor` makes of the findings is tested in `doctor`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mongodb::{
     Client, Database,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
 };
 use permcached::{
     check::{CheckError, Consistency},
@@ -18,10 +18,14 @@ use permcached::{
     },
 };
 
-use super::{read, small_fylora};
-use crate::support::{
-    both::{Asked, TIME_MAX, fill, shipped_schema, shown},
-    servers::{Mongo, mongo, secured_mongo},
+use super::{oid, read, small_fylora};
+use crate::{
+    rules::rule::NOW,
+    support::{
+        both::{Asked, TIME_MAX, fill, schema, shipped_schema, shown},
+        monitored::{Monitor, commands, level},
+        servers::{Mongo, mongo, secured_mongo},
+    },
 };
 
 /// A document in each collection that the schema reads, and every index.
@@ -189,4 +193,70 @@ async fn without_a_role_every_question_is_unavailable_and_none_is_denied() {
     for checked in asked.checker.check(&questions, Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await {
         assert!(matches!(checked, Err(CheckError::Unavailable(_))), "{checked:?}");
     }
+}
+
+const BANS: &str = r#"
+default_subject = "user"
+
+[subject.user]
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner_id" }
+banned = { collection = "bans", by = "ref.file", field = "user_id" }
+
+[resource.file.permissions]
+read = "!banned & owner"
+"#;
+
+/// The commands of an evaluation, explained: the number of index keys and of documents that mongod reads for each.
+#[tokio::test]
+async fn the_search_for_ids_in_other_forms_reads_only_what_it_finds() {
+    let (database, schema) = (mongo().database().await, Arc::new(schema("bans.toml", BANS)));
+    let other = |number: i32| doc! { "_id": number, "ref": { "file": oid(9) }, "user_id": oid(1) };
+    let mut bans: Vec<Document> = (0..500).map(other).collect();
+    for (number, value) in (500..).zip([doc! { "$id": oid(3) }.into(), Bson::Array(vec![Bson::Array(vec![])])]) {
+        bans.push(doc! { "_id": number, "ref": { "file": value }, "user_id": oid(1) });
+    }
+    bans.push(doc! { "_id": 600, "ref": { "file": oid(3).to_hex() }, "user_id": oid(1) });
+    let files = vec![doc! { "_id": oid(3), "owner_id": oid(1) }];
+    fill(&database, &schema, &BTreeMap::from([("bans".to_owned(), bans), ("files".to_owned(), files)])).await;
+    let monitor = Monitor::default();
+    let client = monitor.client(mongo(), "mongodb-search").await;
+    let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.unwrap();
+    let asked = Asked::new(&schema, Arc::new(source));
+    let checked = asked.check(&[read(&schema, 1)], NOW).await.remove(0).unwrap();
+    assert_eq!(shown(&schema, checked.answer), "denied MALFORMED");
+    let finds = commands(&monitor.take(), "find");
+    let of_bans: Vec<_> = finds
+        .into_iter()
+        .filter(|find| find.get_str("find").is_ok_and(|name| name == "bans") && level(find) == "snapshot")
+        .collect();
+    assert_eq!(of_bans.len(), 2, "one for the file, one for structures");
+    for find in of_bans {
+        let find = doc! { "find": "bans", "filter": find.get_document("filter").unwrap().clone() };
+        let explained = database.run_command(doc! { "explain": find, "verbosity": "executionStats" }).await.unwrap();
+        let stats = explained.get_document("executionStats").unwrap();
+        let [keys, documents, found] =
+            ["totalKeysExamined", "totalDocsExamined", "nReturned"].map(|name| stats.get_i32(name).unwrap());
+        assert!(
+            keys <= 20 && documents <= 4 && (1..=2).contains(&found),
+            "{keys} keys, {documents} documents: {explained}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_hashes_does_not_serve_a_relation_under_an_exclusion() {
+    let (database, schema) = (mongo().database().await, Arc::new(schema("bans.toml", BANS)));
+    for (collection, document) in [("files", doc! { "_id": oid(3) }), ("bans", doc! { "ref": { "file": oid(3) } })] {
+        database.collection::<Document>(collection).insert_one(document).await.unwrap();
+    }
+    let index = |kind: Bson| doc! { "createIndexes": "bans", "indexes": [{ "key": { "ref.file": kind.clone() }, "name": kind.to_string() }] };
+    database.run_command(index("hashed".into())).await.unwrap();
+    assert_eq!(findings(&database, &schema).await, [no_index("bans", "ref.file")]);
+    database.run_command(index(1.into())).await.unwrap();
+    assert_eq!(findings(&database, &schema).await, []);
 }

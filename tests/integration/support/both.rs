@@ -3,7 +3,12 @@
 //!
 //! It asks both sources and returns both answers. It does not compare them unless a test calls [`Both::objection`].
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use mongodb::{
     Database,
@@ -68,10 +73,11 @@ pub async fn fill(database: &Database, schema: &Schema, collections: &Collection
         let inserted = database.collection::<Document>(name).insert_many(documents).await;
         inserted.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    for (_, lookup) in schema.lookups().filter(|(_, lookup)| !lookup.is_by_id()) {
-        let field = lookup.by.as_str();
+    // Lookups of one field share its index.
+    let lookups: BTreeSet<_> = schema.lookups().map(|(_, lookup)| (&*lookup.collection, lookup.by.as_str())).collect();
+    for (collection, field) in lookups.into_iter().filter(|(_, field)| *field != "_id") {
         let index = doc! { "key": { field: 1 }, "name": field };
-        let command = doc! { "createIndexes": &*lookup.collection, "indexes": [index] };
+        let command = doc! { "createIndexes": collection, "indexes": [index] };
         database.run_command(command).await.expect("an index");
     }
 }

@@ -106,7 +106,12 @@ impl Writer<'_, '_> {
             let subject = self.model.subject(kind).map(|kind| kind.form);
             let form = resource.or(subject).expect("a type of the model");
             let id = id_value(form, self.tape.id());
-            let id = if self.tape.rarely(10) { Bson::Array(vec![id, id_value(form, self.tape.id())]) } else { id };
+            let id = match self.tape.below(20) {
+                0..=15 => id,
+                16 | 17 => Bson::Array(vec![id, id_value(form, self.tape.id())]),
+                18 => id_text(form, self.tape.id()).into(),
+                _ => doc! { "_id": id }.into(),
+            };
             self.set(document, by, id);
         }
         let Some(each) = &relation.each else {

@@ -1,0 +1,133 @@
+//! Warnings about a well-formed schema: what it says is allowed, and probably not meant. Each says how to write what is
+//! meant.
+//!
+//! Refuses nothing, and changes nothing.
+
+use bson::{Bson, Document, doc};
+
+use super::{Condition, Ids, Owner, Path, Relation, Schema, Target, declaration::Declarations, error::SchemaError};
+use crate::question::SubjectTypeId;
+
+/// The warnings about a compiled schema. The declarations have the places.
+pub(super) fn warnings(schema: &Schema, declarations: &Declarations) -> Vec<SchemaError> {
+    // The compiler numbers relations in this order, and gates after them.
+    let of_resources = declarations.resources.iter().flat_map(|resource| &resource.relations);
+    let declared = of_resources.chain(declarations.subjects.iter().flat_map(|subject| &subject.relations));
+    let mut warnings = Vec::new();
+    for (relation, declaration) in schema.relations.iter().zip(declared) {
+        if let (Some(shared), Some(lookup)) = (&relation.shared, relation.lookup()) {
+            let by = &schema.lookup(lookup).by;
+            let message = format!(
+                "relation `{}` finds documents by `{by}`, and reads more of `{shared}`: where `{shared}` is an array, the id may \
+                 be in one element and the rest in another, so the relation is then indeterminate",
+                relation.name
+            );
+            let error = SchemaError::new(&declaration.name.span, message);
+            let help = as_subject_relation(schema, relation, shared).unwrap_or_else(|| {
+                format!(
+                    "write a document for each element of `{shared}`; or store the elements in the resource's own document, and \
+                     read them with `each`"
+                )
+            });
+            warnings.push(error.help(help));
+        }
+    }
+    warnings
+}
+
+/// The same as a relation of the subject, which reads each element of the array by itself. None if it cannot be written so.
+fn as_subject_relation(schema: &Schema, relation: &Relation, shared: &Path) -> Option<String> {
+    let (kind, ids) = only_subject(relation)?;
+    let (subject, lookup) = (schema.subject(kind), schema.lookup(relation.lookup()?));
+    let gate = schema.lookup(schema.relation(subject.gate?).lookup()?);
+    let Owner::Resource(resource) = relation.owner else { return None };
+    if gate.collection != lookup.collection || ids.field.as_str() != "_id" || relation.each.is_some() {
+        return None;
+    }
+    let resource = &schema.resource(resource).name;
+    let mut keys = vec![format!("each = \"{shared}\""), format!("field = \"{}\"", lookup.by.inside(shared)?)];
+    keys.push(format!("resource = \"{resource}\""));
+    if let Some(condition) = &relation.condition {
+        let (element, document) = split(condition, shared)?;
+        let written = [("where", element), ("document_where", document)];
+        for (key, query) in written.into_iter().filter(|(_, query)| !query.is_empty()) {
+            keys.push(format!("{key} = '{}'", as_json(query)?));
+        }
+    }
+    for (key, date) in [("since", &relation.since), ("until", &relation.until)] {
+        if let Some(date) = date {
+            keys.push(format!("{key} = \"{}\"", date.inside(shared)?));
+        }
+    }
+    if relation.required {
+        keys.push("required = true".to_owned());
+    }
+    let (subject, name) = (&subject.name, &relation.name);
+    Some(format!(
+        "a relation of the subject reads each element by itself. In `[subject.{subject}.relations]`:\n{name} = {{ {} }}\nand \
+         in `[resource.{resource}.relations]`, in place of this one:\n{name} = {{ of = \"{subject}.{name}\" }}",
+        keys.join(", ")
+    ))
+}
+
+/// The only target of a relation, if it is a subject type.
+fn only_subject(relation: &Relation) -> Option<(SubjectTypeId, &Ids)> {
+    let ids = relation.ids.as_ref().filter(|ids| ids.subject_type.is_none())?;
+    match *ids.targets {
+        [Target::Subject(kind)] => Some((kind, ids)),
+        _ => None,
+    }
+}
+
+/// The parts of a condition about an element of the array, with paths relative to it, and about the rest of the document.
+/// None if they cannot be told apart.
+fn split(condition: &Condition, shared: &Path) -> Option<(Document, Document)> {
+    let all = match condition {
+        Condition::And(all) => all.as_slice(),
+        condition => std::slice::from_ref(condition),
+    };
+    let (mut element, mut document) = (Vec::new(), Vec::new());
+    for one in all {
+        let (mut is_inside, mut is_outside) = (false, false);
+        one.paths(&mut |path| match path.inside(shared) {
+            Some(_) => is_inside = true,
+            None => is_outside |= shared.shared(path).is_none() && path != shared,
+        });
+        match (is_inside, is_outside) {
+            (true, false) => element.push(Bson::Document(relative(&one.to_query(), shared)?)),
+            (false, true) => document.push(Bson::Document(one.to_query())),
+            _ => return None,
+        }
+    }
+    let joined = |mut all: Vec<Bson>| match (all.len(), all.pop()) {
+        (0 | 1, Some(Bson::Document(only))) => only,
+        (_, Some(last)) => {
+            all.push(last);
+            doc! { "$and": all }
+        }
+        (_, None) => Document::new(),
+    };
+    Some((joined(element), joined(document)))
+}
+
+/// A query about an element of the array; none if it compares fields with each other.
+fn relative(query: &Document, shared: &Path) -> Option<Document> {
+    let mut relative_to_element = Document::new();
+    for (key, value) in query {
+        let (key, value) = match (key.as_str(), value) {
+            ("$and" | "$or", Bson::Array(all)) => {
+                let all = all.iter().map(|one| Some(Bson::Document(relative(one.as_document()?, shared)?)));
+                (key.clone(), Bson::Array(all.collect::<Option<_>>()?))
+            }
+            (path, value) => (Path::parse(path).ok()?.inside(shared)?.to_string(), value.clone()),
+        };
+        relative_to_element.insert(key, value);
+    }
+    Some(relative_to_element)
+}
+
+/// The query as Extended JSON for a TOML string in single quotes; none if it contains one.
+fn as_json(query: Document) -> Option<String> {
+    let text = Bson::Document(query).into_relaxed_extjson().to_string();
+    (!text.contains('\'')).then_some(text)
+}
