@@ -226,7 +226,14 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
 
     /// The fact, if it is available. Otherwise its key is added to `missing`.
     fn fact(&mut self, lookup: LookupId, id: &Id) -> Option<&'a Fact> {
-        self.available(lookup, id).map_err(|key| self.missing.push(key)).ok()
+        let fact = self.available(lookup, id);
+        // Both will be needed, and can be loaded at once.
+        if fact.is_err()
+            && let Some(structures) = self.schema.lookup(lookup).structures
+        {
+            self.missing.extend(self.available(structures, &STRUCTURES).err());
+        }
+        fact.map_err(|key| self.missing.push(key)).ok()
     }
 
     /// The fact, or the key of the missing one. If the whole fact is over its limit, this is the fact that is filtered to the
@@ -317,37 +324,13 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         let ask = |this: &mut Self, grant: &Grant| this.grantee(grant, frame, negated);
         let value = match &schema.relation(id).origin {
             Origin::Subject(of) => self.of_subject(id, of, frame, negated),
-            Origin::Documents(lookup) => {
-                let value = match self.fact_in(*lookup, frame) {
-                    None => Value::MISSING,
-                    Some(fact) => self.any_grant(id, fact, ask, negated),
-                };
-                self.or_in_structures(id, value, ask, negated)
-            }
+            Origin::Documents(lookup) => match self.fact_in(*lookup, frame) {
+                None => Value::MISSING,
+                Some(fact) => self.any_grant(id, fact, ask, negated),
+            },
         };
         self.trace.leave(value);
         value
-    }
-
-    /// The disjunction of the value that a relation has from the documents of its resource, and of the grants in documents
-    /// that may name the resource inside a document or a nested array.
-    fn or_in_structures(
-        &mut self,
-        relation: RelationId,
-        value: Value,
-        ask: impl Fn(&mut Self, &Grant) -> Value,
-        negated: bool,
-    ) -> Value {
-        let Some(lookup) = self.schema.structures(self.schema.relation(relation)) else { return value };
-        let mut any = Any::default();
-        any.add(value);
-        if !any.is_settled() || T::WHOLE {
-            any.add(match self.fact(lookup, &STRUCTURES) {
-                None => Value::MISSING,
-                Some(fact) => self.any_grant(relation, fact, ask, negated),
-            });
-        }
-        any.value()
     }
 
     /// Whether `member` holds for a resource at the end of the edge.
@@ -371,7 +354,6 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             None => Value::MISSING,
             Some(fact) => self.any_grant(edge, fact, follow, negated),
         };
-        let value = self.or_in_structures(edge, value, follow, negated);
         self.trace.leave(value);
         value
     }
@@ -380,9 +362,33 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.schema.relation(grant.relation).ids.as_ref()?.targets.get(usize::from(grant.target)).copied()
     }
 
-    /// The disjunction of all grants that a fact has for a relation. `ask` computes the value of a grant to an id or to
-    /// everyone.
+    /// The disjunction of all grants that a fact has for a relation and, under a `!`, of the grants in documents that may name
+    /// the same id inside a document or a nested array. `ask` computes the value of a grant to an id or to everyone.
     fn any_grant<'f>(
+        &mut self,
+        relation: RelationId,
+        fact: &'f Fact,
+        ask: impl Fn(&mut Self, &'f Grant) -> Value,
+        negated: bool,
+    ) -> Value
+    where
+        'a: 'f,
+    {
+        let value = self.any_grant_of(relation, fact, &ask, negated);
+        let Some(lookup) = self.schema.structures(self.schema.relation(relation)) else { return value };
+        let mut any = Any::default();
+        any.add(value);
+        if !any.is_settled() || T::WHOLE {
+            any.add(match self.fact(lookup, &STRUCTURES) {
+                None => Value::MISSING,
+                Some(fact) => self.any_grant_of(relation, fact, ask, negated),
+            });
+        }
+        any.value()
+    }
+
+    /// The disjunction of all grants that one fact has for a relation.
+    fn any_grant_of<'f>(
         &mut self,
         relation: RelationId,
         fact: &'f Fact,

@@ -12,7 +12,7 @@ use crate::{
     question::{Id, Reason, RelationId, Subject},
 };
 
-impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
+impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     /// Whether the subject's own document exists, and fulfils the condition and the times of its type.
     pub(super) fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
         self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });
@@ -94,7 +94,6 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
         negated: bool,
     ) -> Value {
         let fact = self.schema.relation(relation).lookup().and_then(|lookup| self.fact(lookup, id));
-        let value = fact.map_or(Value::MISSING, |fact| self.any_grant(relation, fact, &ask, negated));
-        self.or_in_structures(relation, value, ask, negated)
+        fact.map_or(Value::MISSING, |fact| self.any_grant(relation, fact, ask, negated))
     }
 }
