@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let directory = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(directory.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().extern_path(".google.rpc", "::tonic_types::pb").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .codec_path("crate::transport::codec::SmallBuffers")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod byte_budget;
 mod callers;
 mod capacity;
+mod codec;
 mod connection_table;
 mod connections;
 mod convert;
@@ -20,6 +21,7 @@ mod http;
 mod intake;
 mod invalidation;
 mod limits;
+mod low_priority;
 mod observed;
 mod open_calls;
 mod open_connection;

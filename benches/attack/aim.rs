@@ -6,19 +6,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// The ports of a server, and a count of its answers. Clones share the count.
+/// The port of a server, and a count of its answers. Clones share the count.
 #[derive(Clone)]
 pub(crate) struct Aim {
-    /// The port.
     pub(crate) address: SocketAddr,
-    /// The probe port.
-    pub(crate) probes: SocketAddr,
     answers: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Aim {
-    pub(crate) fn new(address: SocketAddr, probes: SocketAddr) -> Self {
-        Self { address, probes, answers: Arc::default() }
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, answers: Arc::default() }
     }
 
     /// Counts an answer: a gRPC code, or what went wrong instead.

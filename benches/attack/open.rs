@@ -11,7 +11,7 @@ use h2::client::SendRequest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use super::{aim::Aim, client::connect};
@@ -39,7 +39,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens calls, reads none of the responses, and opens new ones as soon as some have ended; all the while probes ask.
+    /// Opens calls, reads none of the responses, and opens new ones as soon as some have ended.
     pub(crate) async fn run(self, aim: Aim) {
         let connections = (0..self.connections).map(|_| async {
             loop {
@@ -52,7 +52,7 @@ impl Opened {
                 sleep(Duration::from_millis(1)).await;
             }
         });
-        tokio::join!(join_all(connections), probe(&aim));
+        join_all(connections).await;
     }
 
     /// Opens one call after the other, each until it has ended.
@@ -105,7 +105,7 @@ pub(crate) async fn headers(aim: Aim, path: &'static str, count: usize, connecti
             .await;
         }
     });
-    tokio::join!(join_all(connections), probe(&aim));
+    join_all(connections).await;
 }
 
 /// Requests for a page, again and again.
@@ -115,7 +115,7 @@ pub(crate) async fn page(aim: Aim, path: &'static str, connections: usize) {
             aim.count(if get(aim.address, path).await { "200" } else { "failed" });
         }
     });
-    tokio::join!(join_all(connections), probe(&aim));
+    join_all(connections).await;
 }
 
 /// Connections that send nothing, and new ones for those that are closed.
@@ -132,24 +132,11 @@ pub(crate) async fn idle(aim: Aim, connections: usize) {
             sleep(Duration::from_millis(10)).await;
         }
     });
-    tokio::join!(join_all(idle), probe(&aim));
-}
-
-/// Asks both ports for a page ten times a second, and counts what fails.
-async fn probe(aim: &Aim) {
-    loop {
-        for address in [aim.address, aim.probes] {
-            for path in ["/healthz", "/readyz", "/metrics"] {
-                let is_answered = timeout(Duration::from_secs(1), get(address, path)).await == Ok(true);
-                aim.count(if is_answered { "probes answered" } else { "a probe failed" });
-            }
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
+    join_all(idle).await;
 }
 
 /// Whether a page is answered with 200.
-async fn get(address: SocketAddr, path: &str) -> bool {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

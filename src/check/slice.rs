@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long a slice takes.
-const SLICE_MAX: Duration = Duration::from_micros(500);
+const SLICE_MAX: Duration = Duration::from_micros(200);
 
 /// A slice of work that has begun.
 #[derive(Debug)]

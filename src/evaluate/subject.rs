@@ -12,7 +12,7 @@ use crate::{
     question::{Id, Reason, RelationId, Subject},
 };
 
-impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
+impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
     /// Whether the subject's own document exists, and fulfils the condition and the times of its type.
     pub(super) fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
         self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });

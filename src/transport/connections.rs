@@ -1,5 +1,6 @@
 //! Connections of the port: how many, how old they get, with TLS or without, HTTP/2 or HTTP/1.1, and how they end when the
-//! service stops.
+//! service stops. Until the client of a connection is known, the connection and its requests run on a thread of lower priority,
+//! so that clients that may not call do not delay those that may.
 //!
 //! Does not look at the requests on them, and does not choose which connection gives way to a new one (`connection_table`
 //! does).
@@ -11,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use hyper::service::service_fn;
+use hyper::{rt::Executor, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use tokio::{
@@ -29,6 +30,7 @@ use super::{
     entrance::Entrance,
     http::HEADERS_MAX,
     limits::Limits,
+    low_priority::LowPriority,
     open_connection::OpenConnection,
     paced_io::PacedIo,
     tls::Tls,
@@ -68,6 +70,8 @@ pub(super) struct Port {
     /// How many connections are open at once.
     pub(super) connections_max: usize,
     pub(super) entrance: Arc<Entrance>,
+    /// Runs the connections whose client is unknown; none if the runtime's own threads do.
+    pub(super) unknown: Option<Arc<LowPriority>>,
     /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
 }
@@ -107,11 +111,12 @@ impl Port {
             let connection = Connection {
                 limits: self.limits,
                 entrance: Arc::clone(&self.entrance),
+                unknown: self.unknown.clone(),
                 entry,
                 is_draining: self.is_draining.clone(),
             };
             let tls = self.tls.clone();
-            connections.spawn(connection.accept(stream, tls));
+            connections.spawn(connection.run(stream, tls));
         }
         drop(self.listener);
         while connections.join_next().await.is_some() {}
@@ -122,12 +127,30 @@ impl Port {
 struct Connection {
     limits: Limits,
     entrance: Arc<Entrance>,
+    /// Runs it until its client is known.
+    unknown: Option<Arc<LowPriority>>,
     /// Its place on the port.
     entry: Entry,
     is_draining: watch::Receiver<bool>,
 }
 
 impl Connection {
+    /// Accepts and serves the connection until it ends.
+    async fn run(self, stream: TcpStream, tls: Option<Tls>) {
+        let Some(unknown) = self.unknown.clone() else { return self.accept(stream, tls).await };
+        let open = Arc::clone(&self.entry.connection);
+        let mut connection = Box::pin(self.accept(stream, tls));
+        let until_known = async move {
+            tokio::select! {
+                () = &mut connection => None,
+                () = open.known() => Some(connection),
+            }
+        };
+        if let Ok(Some(connection)) = unknown.run(until_known).await {
+            connection.await;
+        }
+    }
+
     /// Completes the TLS handshake where the port has TLS, then serves the connection.
     async fn accept(self, stream: TcpStream, tls: Option<Tls>) {
         let _slower_at_worst = stream.set_nodelay(true);
@@ -223,8 +246,9 @@ impl Connection {
         }
     }
 
-    fn builder(&self) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
+    fn builder(&self) -> Builder<RequestExecutor> {
+        let open = Arc::clone(&self.entry.connection);
+        let mut builder = Builder::new(RequestExecutor { open, unknown: self.unknown.clone() });
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -242,6 +266,23 @@ impl Connection {
             .max_send_buf_size(SEND_BYTES)
             .keep_alive_interval(PING_INTERVAL);
         builder
+    }
+}
+
+/// Runs the requests of a connection.
+#[derive(Clone)]
+struct RequestExecutor {
+    open: Arc<OpenConnection>,
+    /// Runs them until the client is known.
+    unknown: Option<Arc<LowPriority>>,
+}
+
+impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
+    fn execute(&self, request: F) {
+        match &self.unknown {
+            Some(unknown) if !self.open.is_known() => drop(unknown.spawn(request)),
+            _ => drop(tokio::spawn(request)),
+        }
     }
 }
 

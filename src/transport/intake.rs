@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     future::poll_fn,
     pin::pin,
     sync::{
@@ -21,9 +20,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use futures::stream::iter;
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::BodyExt as _;
 use tokio::time::timeout_at;
 use tonic::Status;
 use tracing::Instrument as _;
@@ -34,6 +31,7 @@ use super::{
     deadline::{Arrived, deadline},
     fields::{Counted, Messages, Refused},
     limits::Limits,
+    response_body::complete_body,
     status,
     workers::Workers,
 };
@@ -249,13 +247,8 @@ async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response,
     let trailers = collected.trailers().cloned();
     let bytes = collected.to_bytes();
     taken.replace(bytes.len());
-    let data = (!bytes.is_empty()).then(|| Frame::data(Bytes::from_owner(Unsent { bytes, _taken: taken })));
-    let mut frames = data.into_iter().chain(trailers.map(Frame::trailers)).peekable();
-    let body = match frames.peek() {
-        Some(_) => Body::new(StreamBody::new(iter(frames.map(Ok::<_, Infallible>)))),
-        None => Body::empty(),
-    };
-    Ok(Response::from_parts(head, body))
+    let bytes = Bytes::from_owner(Unsent { bytes, _taken: taken });
+    Ok(Response::from_parts(head, complete_body(bytes, trailers)))
 }
 
 /// Bytes that are not yet sent, and that count.

@@ -19,6 +19,7 @@ use axum::{
 };
 use futures::future::poll_immediate;
 use http_body::Frame;
+use http_body_util::BodyExt as _;
 use tokio::time::sleep;
 use tonic::Status;
 
@@ -26,6 +27,7 @@ use super::{
     capacity::{Capacity, Place},
     intake::PREFIX_BYTES,
     open_connection::OpenConnection,
+    response_body::complete_body,
     status,
 };
 
@@ -119,8 +121,19 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
     let response = next.run(Request::from_parts(parts, Body::from(whole))).await;
     match place {
         Some(place) => with_place(response, place, None),
-        None => response,
+        None => compact(response).await,
     }
+}
+
+/// A response that keeps no more memory than its message needs while its client does not take it: tonic's buffers have 8 KiB.
+async fn compact(response: Response) -> Response {
+    let (head, body) = response.into_parts();
+    let Ok(collected) = body.collect().await else {
+        return Status::internal("the response cannot be encoded").into_http();
+    };
+    let trailers = collected.trailers().cloned();
+    let data = Bytes::copy_from_slice(&collected.to_bytes());
+    Response::from_parts(head, complete_body(data, trailers))
 }
 
 /// The response, which holds the place as long as it lasts, and ends when it has to give way.

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How many periods are distinguished: the present one, the one before it, and one to spare.
@@ -23,6 +24,7 @@ pub(super) struct OpenConnection {
     opened: Instant,
     /// Whether a call on it was answered: then its client has a valid token, where one is required.
     is_known: AtomicBool,
+    has_become_known: Notify,
     /// How many requests are open.
     requests: AtomicU32,
     /// When the last request ended, in milliseconds since `opened`.
@@ -46,6 +48,7 @@ impl OpenConnection {
             id,
             opened: Instant::now(),
             is_known: AtomicBool::new(false),
+            has_become_known: Notify::new(),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
             bytes_read: AtomicUsize::new(0),
@@ -63,7 +66,16 @@ impl OpenConnection {
 
     /// Notes that a call on it was answered. Returns whether that is new.
     pub(super) fn set_known(&self) -> bool {
-        !self.is_known() && !self.is_known.swap(true, Ordering::Relaxed)
+        let is_new = !self.is_known() && !self.is_known.swap(true, Ordering::Relaxed);
+        if is_new {
+            self.has_become_known.notify_one();
+        }
+        is_new
+    }
+
+    /// Completes, for one who waits, when a call on it has been answered.
+    pub(super) async fn known(&self) {
+        self.has_become_known.notified().await;
     }
 
     pub(super) fn is_idle(&self) -> bool {

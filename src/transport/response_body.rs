@@ -4,12 +4,18 @@
 //! Closes nothing.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::HeaderMap,
+};
+use futures::stream::iter;
 use http_body::{Frame, SizeHint};
+use http_body_util::StreamBody;
 
 use super::open_connection::{OpenRequest, Untaken};
 
@@ -20,6 +26,16 @@ const PIECE_BYTES: usize = 16 * 1_024;
 /// the last piece nobody knows whether the client has taken it. It is copied, so that what a client leaves untaken keeps no
 /// more than this in memory.
 const LAST_BYTES: usize = 1_024;
+
+/// A body of which everything is there.
+pub(super) fn complete_body(data: Bytes, trailers: Option<HeaderMap>) -> Body {
+    let data = (!data.is_empty()).then(|| Frame::data(data));
+    let mut frames = data.into_iter().chain(trailers.map(Frame::trailers)).peekable();
+    match frames.peek() {
+        Some(_) => Body::new(StreamBody::new(iter(frames.map(Ok::<_, Infallible>)))),
+        None => Body::empty(),
+    }
+}
 
 /// Whether a response may wait for its client without a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

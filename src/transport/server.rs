@@ -26,6 +26,7 @@ use super::{
     intake::{Intake, take_in},
     invalidation::InvalidationApi,
     limits::Limits,
+    low_priority::LowPriority,
     observed::{methods, observe},
     open_calls::{OPEN_BYTES_MAX, OpenCalls, admit_open},
     permission::PermissionApi,
@@ -86,7 +87,7 @@ pub enum ServeError {
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
     /// The system starts no more threads.
-    #[error("the threads for large requests cannot be started")]
+    #[error("the threads of lower priority cannot be started")]
     Threads(#[from] std::io::Error),
 }
 
@@ -149,11 +150,22 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         let no_calls = gate.in_front_of_calls(complete(Routes::default()));
         let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()));
         let connections_max = limits.probe_connections_max;
-        Port { listener, tls: None, limits, connections_max, entrance, is_draining: is_draining.clone() }.serve()
+        // Its clients are never known, and nobody's calls wait for them.
+        let (tls, unknown) = (None, None);
+        Port { listener, tls, limits, connections_max, entrance, unknown, is_draining: is_draining.clone() }.serve()
     });
     let entrance = entrance(&listener, described, router);
     let connections_max = limits.connections_max;
-    let main = Port { listener, tls: tls.clone(), limits, connections_max, entrance, is_draining: is_draining.clone() };
+    let unknown = Some(Arc::new(LowPriority::start("permcached-unknown", 1)?));
+    let main = Port {
+        listener,
+        tls: tls.clone(),
+        limits,
+        connections_max,
+        entrance,
+        unknown,
+        is_draining: is_draining.clone(),
+    };
     let main = main.serve();
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
     let mut report = pin!(current.report(reporter, &SERVICES));

@@ -1,28 +1,17 @@
-//! Threads of lower priority that answer large requests, so that the runtime's own threads are free for small ones. Large requests
-//! take turns: whenever one yields, the next goes on.
+//! Workers answer large requests on threads of lower priority, so that the runtime's own threads are free for small ones. Large
+//! requests take turns: whenever one yields, the next goes on.
 //!
 //! How many are worked at is bounded for each caller, so that one caller's requests do not delay those of others by more
 //! than their number of turns.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    thread::available_parallelism,
-};
+use std::{collections::HashMap, future::Future, sync::Arc, thread::available_parallelism};
 
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinError,
 };
-use tokio_util::task::AbortOnDropHandle;
 
-/// How much the threads lower their priority. With it they have about a quarter of a processor that others keep busy.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
+use super::low_priority::LowPriority;
 
 /// How many requests of one caller are worked at, for each thread. Most of them may wait for facts at the same time; those
 /// that do not take turns, because work yields.
@@ -31,11 +20,10 @@ const CALLER_REQUESTS_PER_THREAD: usize = 16;
 /// How many requests are worked at, for each thread.
 const REQUESTS_PER_THREAD: usize = 64;
 
-/// The threads. They end when this is dropped.
+/// The workers. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// None only while this is dropped.
-    runtime: Option<Runtime>,
+    threads: LowPriority,
     /// Free turns of all callers.
     turns: Arc<Semaphore>,
     /// Free turns of each caller, by name.
@@ -49,15 +37,10 @@ impl Workers {
     /// If the threads cannot be started.
     pub(super) fn start<'a>(callers: impl IntoIterator<Item = &'a Arc<str>>) -> std::io::Result<Self> {
         let threads = available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1)).max(1);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("permcached-large")
-            .on_thread_start(lower_priority)
-            .build()?;
         let turns = || Arc::new(Semaphore::new(threads * CALLER_REQUESTS_PER_THREAD));
         let caller_turns = callers.into_iter().map(|name| (Arc::clone(name), turns())).collect();
         let turns = Arc::new(Semaphore::new(threads * REQUESTS_PER_THREAD));
-        Ok(Self { runtime: Some(runtime), turns, caller_turns })
+        Ok(Self { threads: LowPriority::start("permcached-large", threads)?, turns, caller_turns })
     }
 
     /// Waits until a request of this caller, if it is known, may be worked at. Requests of a caller are served in their order.
@@ -70,27 +53,15 @@ impl Workers {
         Turn { _own: own, _all: Arc::clone(&self.turns).acquire_owned().await.ok() }
     }
 
-    /// Runs a future on the threads. What it starts and the timers that it waits for belong to the runtime of this call. The
-    /// future ends, at its next pause, when the one that waits for it is dropped.
+    /// As [`LowPriority::run`].
     ///
     /// # Errors
-    /// If the future panics, or the threads end.
+    /// If the future panics, or the workers end.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, JoinError> {
-        let Some(runtime) = &self.runtime else { std::future::pending().await };
-        let work = OnRuntime { runtime: Handle::current(), work: Box::pin(work) };
-        AbortOnDropHandle::new(runtime.spawn(work)).await
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        // Dropping a runtime waits for its threads, which is forbidden in asynchronous code.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.threads.run(work).await
     }
 }
 
@@ -100,39 +71,15 @@ pub(super) struct Turn {
     _all: Option<OwnedSemaphorePermit>,
 }
 
-/// A future that is polled on one runtime and uses another for what it starts: a load that is shared with small requests
-/// must not have the low priority of the large request that started it.
-struct OnRuntime<F> {
-    runtime: Handle,
-    work: Pin<Box<F>>,
-}
-
-impl<F: Future> Future for OnRuntime<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        let _entered = this.runtime.enter();
-        this.work.as_mut().poll(context)
-    }
-}
-
-/// Lowers the priority of this thread. Elsewhere than on Linux, a process has only one priority for all of its threads.
-fn lower_priority() {
-    #[cfg(target_os = "linux")]
-    let _only_slower = rustix::process::nice(NICENESS);
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
         sync::atomic::{AtomicBool, Ordering},
-        thread,
         time::Duration,
     };
 
     use futures::FutureExt as _;
-    use tokio::{sync::oneshot, time::timeout};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -177,27 +124,5 @@ mod tests {
         };
         let all = timeout(PATIENCE, async { tokio::join!(endless, last) }).await;
         assert!(all.is_ok(), "the last one has its turn");
-    }
-
-    #[tokio::test]
-    async fn only_the_work_itself_runs_on_the_threads() {
-        let name = || thread::current().name().map(str::to_owned);
-        let run =
-            workers().run(async move { (name(), tokio::spawn(async move { name() }).await.ok().flatten()) }).await;
-        let (own, spawned) = run.expect("no panic");
-        assert_eq!(own.as_deref(), Some("permcached-large"));
-        assert_ne!(spawned.as_deref(), Some("permcached-large"));
-    }
-
-    #[tokio::test]
-    async fn work_that_nobody_waits_for_ends() {
-        let workers = workers();
-        let (alive, ended) = oneshot::channel::<()>();
-        let waiting = workers.run(async move {
-            std::future::pending::<()>().await;
-            drop(alive);
-        });
-        assert!(timeout(Duration::ZERO, waiting).await.is_err());
-        assert!(timeout(PATIENCE, ended).await.expect("it ends").is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Values as applications write them: several types in one collection, edges to what is gone, ids as text, names of types,
-//! dates in other units, DBRefs. Over documents in memory, over a real mongod, and over its change stream.
+//! dates in other units, `DBRef`s. Over documents in memory, over a real mongod, and over its change stream.
 //!
 //! Random schemas are tested in `evaluator`.
 
