@@ -58,7 +58,7 @@ fuzz: ## fuzz requests, schemas, documents, Redis and change events, FUZZ_SECOND
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
-		--bench evaluate --bench memory --bench redis --bench revocation --bench served
+		--bench evaluate --bench large_relations --bench memory --bench redis --bench revocation --bench served
 
 # Use a quiet machine. ATTACK chooses the attacks whose names contain it: make attack ATTACK=unread
 attack: ## measure what one client can do to another: latency and peak memory (docs/performance.md)

@@ -40,6 +40,16 @@ const TYPES: [&str; 18] = [
 /// The types of no value.
 const NOTHING: [&str; 3] = ["missing", "null", "undefined"];
 
+/// How documents say which type the ids of a relation are of.
+enum Naming<'a> {
+    /// They do not: all ids are of one type of subjects.
+    Only(SubjectTypeId),
+    /// By name. These are the names of types of subjects; other names mean sets, or nothing.
+    Types(Vec<(&'a str, SubjectTypeId)>),
+    /// It does not matter: every id has to be followed.
+    Followed,
+}
+
 /// The query for some filtered facts of one lookup.
 pub(super) struct FilteredQuery<'a> {
     schema: &'a Schema,
@@ -87,11 +97,11 @@ impl<'a> FilteredQuery<'a> {
                 distinct.push(branch);
             }
         }
-        match distinct.is_empty() {
+        if distinct.is_empty() {
             // No relation can lead to a subject.
-            true => doc! { "_id": { "$in": [] } },
-            false => doc! { "$or": distinct },
+            return doc! { "_id": { "$in": [] } };
         }
+        doc! { "$or": distinct }
     }
 
     /// The relations that can lead to a subject.
@@ -112,10 +122,13 @@ impl<'a> FilteredQuery<'a> {
             selectors.push(doc! { part: { "$type": other_types(&["object"]) } });
             selectors.push(doc! { part: { "$elemMatch": { "$not": { "$gte": {} } } } });
         }
-        let Some(names) = self.names(ids)? else {
-            let kind = only_kind(ids)?;
-            selectors.extend(self.values(field, kind)?);
-            return Some(selectors);
+        let names = match self.names(ids) {
+            Naming::Types(names) => names,
+            Naming::Only(kind) => {
+                selectors.extend(self.values(field, kind)?);
+                return Some(selectors);
+            }
+            Naming::Followed => return None,
         };
         let (type_field, relation_field) = (ids.subject_type.as_ref()?, ids.subject_relation.as_ref());
         for (name, kind) in &names {
@@ -133,20 +146,24 @@ impl<'a> FilteredQuery<'a> {
         Some(selectors)
     }
 
-    /// The names of the subject types that a document may give its ids; `Some(None)` if documents name no type. None if every
-    /// document has to be read, because all ids have to be followed.
-    fn names(&self, ids: &Ids) -> Option<Option<Vec<(&'a str, SubjectTypeId)>>> {
-        let Some(type_field) = &ids.subject_type else { return Some(None) };
+    /// How documents say which type their ids are of.
+    fn names(&self, ids: &Ids) -> Naming<'a> {
+        let Some(type_field) = &ids.subject_type else {
+            return match *ids.targets {
+                [Target::Subject(kind)] => Naming::Only(kind),
+                _ => Naming::Followed,
+            };
+        };
         let is_nested = |path: &Path| path.as_str().contains('.');
         if is_nested(type_field) || ids.subject_relation.as_ref().is_some_and(is_nested) {
-            return None;
+            return Naming::Followed;
         }
         let kinds = ids.targets.iter().filter_map(|target| match target {
             Target::Subject(kind) => Some((&*self.schema.subject(*kind).name, *kind)),
             Target::Set(..) | Target::Resource(_) => None,
         });
         let kinds: Vec<_> = kinds.collect();
-        (!kinds.is_empty()).then_some(Some(kinds))
+        if kinds.is_empty() { Naming::Followed } else { Naming::Types(kinds) }
     }
 
     /// Conditions, each of which selects values at a path: those that mean a subject of the type, and those that are no id.
@@ -228,7 +245,9 @@ impl<'a> FilteredQuery<'a> {
             let relation = self.schema.relation(*id);
             let can_lead = self.subjects.iter().any(|subject| self.schema.can_lead_to(*id, subject));
             let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-            condition.iter().for_each(|condition| condition.paths(&mut |path| others.push(path.clone())));
+            if let Some(condition) = condition {
+                condition.paths(&mut |path| others.push(path.clone()));
+            }
             let array = match (&relation.each, &relation.ids) {
                 (Some(each), _) => Some(each),
                 (None, Some(ids)) => {
@@ -278,9 +297,13 @@ impl<'a> FilteredQuery<'a> {
             let (part, _) = field.split_at(end);
             any.push(is_not_of(&format!("$$this.{part}"), &["object", "missing", "null", "undefined"]));
         }
-        let Some(names) = self.names(ids)? else {
-            any.push(self.element(&value, only_kind(ids)?)?);
-            return Some(any);
+        let names = match self.names(ids) {
+            Naming::Types(names) => names,
+            Naming::Only(kind) => {
+                any.push(self.element(&value, kind)?);
+                return Some(any);
+            }
+            Naming::Followed => return None,
         };
         let type_value = format!("$$this.{}", ids.subject_type.as_ref()?);
         for (name, kind) in &names {
@@ -319,14 +342,6 @@ impl<'a> FilteredQuery<'a> {
             }
         }
         Some(doc! { "$or": any }.into())
-    }
-}
-
-/// The type of a relation whose documents name none; none if its ids have to be followed.
-fn only_kind(ids: &Ids) -> Option<SubjectTypeId> {
-    match *ids.targets {
-        [Target::Subject(kind)] => Some(kind),
-        _ => None,
     }
 }
 

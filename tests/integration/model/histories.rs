@@ -12,7 +12,8 @@ pub enum Place {
     Deleted,
 }
 
-/// One change of one document: where it is found afterwards, and its version.
+/// One change of one document: where it is found afterwards, and its version. A document of version 0 does not name the subject
+/// that the facts are filtered to: it has the key, and no fact contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     pub document: usize,
@@ -61,6 +62,12 @@ pub const AWAY_AND_BACK: History = History {
 pub const VISIT: History = History {
     before: [(Place::B, 1), (Place::A, 1)],
     moments: &[&[event(D1, Place::A, 1)], &[event(D2, Place::A, 2)], &[event(D1, Place::B, 1)], &[]],
+};
+
+/// Facts that are filtered to a subject: d1 ceases to name it, d2 begins to, and leaves.
+pub const NAMES: History = History {
+    before: [(Place::A, 1), (Place::A, 0)],
+    moments: &[&[event(D1, Place::A, 0)], &[event(D2, Place::A, 1)], &[event(D2, Place::B, 1)], &[]],
 };
 
 /// The same transaction, a write elsewhere, then d2's change: for streams, whose batches may end within the transaction.

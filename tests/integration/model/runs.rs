@@ -4,7 +4,7 @@
 
 use super::{
     check::holds,
-    histories::{AWAY_AND_BACK, EXCHANGE, EXCHANGE_AND_CHANGE, TRANSACTION, VISIT},
+    histories::{AWAY_AND_BACK, EXCHANGE, EXCHANGE_AND_CHANGE, NAMES, TRANSACTION, VISIT},
     promises::{FROM_TIER, GAP, JOINED, REVOKED, WATERMARK_SERVES},
     run::{Bus, L2, L2_IN_LOADS, May, PLAIN, Run, Tier},
 };
@@ -56,6 +56,12 @@ fn ages() {
 #[test]
 fn moves() {
     holds(Run { name: "moves", history: AWAY_AND_BACK.first(3), reaches: &[REVOKED, GAP], ..PLAIN });
+}
+
+/// Facts that are filtered to a subject: documents begin and cease to name it, and keep their key.
+#[test]
+fn filtered() {
+    holds(Run { name: "filtered", history: NAMES.first(3), reaches: &[REVOKED, GAP], ..PLAIN });
 }
 
 /// A document that arrives.
