@@ -334,8 +334,10 @@ impl<'a> Compiler<'a> {
                 match resource.filter(|_| !self.names.subjects.contains_key(name.text.as_str())) {
                     None => self.subject_type(name).map(Target::Subject),
                     Some(kind) => {
-                        let example = self.names.members(*kind).and_then(|members| members.example("member"));
-                        let help = format!("name a set of subjects: `{}.{}`", name.text, example.unwrap_or("member"));
+                        let has_member =
+                            self.names.members(*kind).is_some_and(|members| members.has_condition("member"));
+                        let member = if has_member { "member" } else { "NAME" };
+                        let help = format!("name a set of subjects: `{}.{member}`", name.text);
                         let message = format!("`{}` is a resource type, not a subject type", name.text);
                         self.wrong(SchemaError::new(&name.span, message).help(help))
                     }
@@ -425,8 +427,10 @@ impl<'a> Compiler<'a> {
             Some(Symbol::Edge(_, target)) => {
                 let help = match place {
                     Place::Here => {
-                        let there = target.and_then(|target| self.names.members(target)?.example(self.permission));
-                        format!("name what to check there, for example `{}.{}`", name.text, there.unwrap_or("read"))
+                        let there = target.and_then(|target| self.names.members(target));
+                        let has_same = there.is_some_and(|members| members.has_condition(self.permission));
+                        let member = if has_same { self.permission } else { "NAME" };
+                        format!("name what to check there: `{}.{member}`", name.text)
                     }
                     Place::BehindEdge => {
                         format!("give `{}` a permission that follows the edge, and name it here", members.of)

@@ -85,6 +85,17 @@ impl Comparison {
         Self::ALL.into_iter().find(|comparison| comparison.as_str() == name)
     }
 
+    /// The comparison that holds for `b` and `a` if this one holds for `a` and `b`.
+    fn flipped(self) -> Self {
+        match self {
+            Self::Eq | Self::Ne => self,
+            Self::Gt => Self::Lt,
+            Self::Gte => Self::Lte,
+            Self::Lt => Self::Gt,
+            Self::Lte => Self::Gte,
+        }
+    }
+
     fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Eq => order.is_eq(),

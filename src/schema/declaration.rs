@@ -15,7 +15,7 @@ use super::{
     error::SchemaError,
     expression::{Name, Syntax},
     node::{self, Entry, Node, Value, text_start},
-    path::Path,
+    path::{Path, is_field},
 };
 use crate::question::IdForm;
 
@@ -222,8 +222,8 @@ impl Reader<'_> {
         };
         let what = format!("relation `{}`", relation.name.text);
         let example = |node: &Node| {
-            let field = node.as_text().filter(|text| Path::parse(text).is_ok()).unwrap_or("user_id");
-            format!("{{ field = \"{field}\" }}")
+            let field = node.as_text().filter(|text| is_field(text)).unwrap_or("user_id");
+            format!("{{ field = \"{field}\" }}; an expression belongs into `permissions`")
         };
         self.table(node, &what, example, |reader, fields| {
             relation.of = fields.take("of").map(|entry| reader.of(entry));
@@ -255,7 +255,7 @@ impl Reader<'_> {
         if items.is_empty() {
             self.wrong(
                 SchemaError::new(&entry.node.span, "`subject` lists nothing")
-                    .help("omit `subject` to use the default type"),
+                    .help("list the types of the ids in the field, for example: [\"user\", \"team.member\"]"),
             );
         }
         let mut names = Vec::new();

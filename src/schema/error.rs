@@ -59,28 +59,57 @@ impl SchemaError {
 /// The valid name that the wrong one was probably meant to be. Of equally near names, the one with the longest common
 /// prefix.
 pub(crate) fn nearest<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    near(wrong, valid).into_iter().map(|(_, name)| name).next()
+}
+
+/// The valid names that are nearest to the wrong one, all at the same distance. The one with the longest common prefix comes
+/// first.
+fn near<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<(Reverse<usize>, &'a str)> {
     let length = wrong.chars().count();
     if length > NAME_CHARS_MAX {
-        return None;
+        return Vec::new();
     }
     let (wrong, far) = (wrong.to_lowercase(), (length / 3).max(2) + 1);
     let near = valid.into_iter().filter(|name| name.chars().count().abs_diff(length) < far);
-    let near = near.map(|name| {
+    let near = near.filter_map(|name| {
         let valid = name.to_lowercase();
         let same = wrong.chars().zip(valid.chars()).take_while(|(wrong, valid)| wrong == valid).count();
-        (strsim::damerau_levenshtein(&wrong, &valid), Reverse(same), name)
+        let distance = strsim::damerau_levenshtein(&wrong, &valid);
+        (distance < far.min(length) && !are_opposites(&wrong, &valid, distance))
+            .then_some((distance, (Reverse(same), name)))
     });
-    near.filter(|(distance, ..)| *distance < far.min(length)).min().map(|(.., name)| name)
+    let near: Vec<_> = near.collect();
+    let least = near.iter().map(|(distance, _)| *distance).min();
+    let mut near: Vec<_> =
+        near.into_iter().filter(|(distance, _)| Some(*distance) == least).map(|(_, name)| name).collect();
+    near.sort_unstable();
+    near
 }
 
-/// "did you mean `x`?" for the nearest valid name, else the list of valid names. None if there are no valid names.
+/// Whether one of two names says the opposite of the other: without a prefix such as `un` or `not_`, it is nearer to it.
+/// Nobody who writes `inactive` means `active`.
+fn are_opposites(one: &str, other: &str, distance: usize) -> bool {
+    const PREFIXES: [&str; 9] = ["un", "in", "im", "not", "non", "no", "dis", "de", "anti"];
+    let is_opposite = |long: &str, short: &str| {
+        PREFIXES.into_iter().any(|prefix| {
+            let rest = long.strip_prefix(prefix).map(|rest| rest.trim_start_matches('_'));
+            rest.is_some_and(|rest| strsim::damerau_levenshtein(rest, short) < distance)
+        })
+    };
+    is_opposite(one, other) || is_opposite(other, one)
+}
+
+/// "did you mean `x`?" for the nearest valid name, with two that are equally near "`x` or `y`?", else the list of valid
+/// names. None if there are no valid names.
 #[must_use]
 pub fn suggestion<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let mut names: Vec<&str> = valid.into_iter().collect();
     names.sort_unstable();
     names.dedup();
-    if let Some(near) = nearest(wrong, names.iter().copied()) {
-        return Some(format!("did you mean `{near}`?"));
+    match near(wrong, names.iter().copied()).as_slice() {
+        [(_, near)] => return Some(format!("did you mean `{near}`?")),
+        [(_, one), (_, other)] => return Some(format!("did you mean `{one}` or `{other}`?")),
+        _ => {}
     }
     match names.as_slice() {
         [] => None,

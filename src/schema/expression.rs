@@ -11,6 +11,12 @@ const DEPTH_MAX: usize = 32;
 /// What a permission writes in place of an edge to name a flag of the asking subject: `subject.admin`.
 pub(crate) const OF_SUBJECT: &str = "subject";
 
+/// The maximal length of an expression that a help repeats, in bytes.
+const SHOWN_BYTES_MAX: usize = 60;
+
+/// The help where another operator, or none, joins two operands. Other languages evaluate from left to right.
+const OPERATORS_HELP: &str = "`|` means or, `&` means and, and `&` binds tighter: use parentheses";
+
 /// A name and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -93,6 +99,14 @@ impl Parser<'_> {
         self.text.get(..self.position).unwrap_or_default().trim_end()
     }
 
+    /// The text before the position if it is short, one line, and complete, else `instead`.
+    fn before_or<'b>(&'b self, instead: &'b str) -> &'b str {
+        let before = self.before().trim_start();
+        let count = |wanted: char| before.matches(wanted).count();
+        let is_shown = before.len() <= SHOWN_BYTES_MAX && !before.contains('\n') && count('(') == count(')');
+        if is_shown { before } else { instead }
+    }
+
     /// The word at the position; empty if there is none.
     fn word(&self) -> &str {
         let rest = self.rest();
@@ -131,10 +145,10 @@ impl Parser<'_> {
 
     fn unexpected(&self, c: char) -> SchemaError {
         let help = match c {
-            '+' | ',' => "`|` means or, `&` means and",
-            '-' if self.rest().starts_with("->") => "write a dot to follow an edge: `edge.name`",
-            '-' => "to exclude something, write `& !`",
-            _ => "a permission consists of names, `!`, `&`, `|`, parentheses and `edge.name`",
+            '+' | ',' => OPERATORS_HELP.to_owned(),
+            '-' if self.rest().starts_with("->") => "write a dot to follow an edge: `edge.name`".to_owned(),
+            '-' => format!("to exclude something from all before it: `!name & ({})`", self.before_or("…")),
+            _ => "a permission consists of names, `!`, `&`, `|`, parentheses and `edge.name`".to_owned(),
         };
         self.wrong_here(format!("`{c}` has no meaning in a permission")).help(help)
     }
@@ -147,7 +161,7 @@ impl Parser<'_> {
             ("and", _) => self.wrong_here("`and` is written `&`"),
             ("or", _) => self.wrong_here("`or` is written `|`"),
             (_, Some("not")) => SchemaError::new(&self.place(last, before.len()), "`not` is written `!`"),
-            _ => self.wrong_here("an operator is missing here").help("`|` means or, `&` means and"),
+            _ => self.wrong_here("an operator is missing here").help(OPERATORS_HELP),
         }
     }
 
@@ -193,12 +207,9 @@ impl Parser<'_> {
         }
         if let Some('!' | '(') = self.peek() {
             let error = self.wrong_here("a dot must be followed by a single name");
-            let is_negated = self.take('!');
-            self.peek();
-            return Err(error.help(match self.word() {
-                name if is_negated && is_name(name) => format!("write the `!` first: `!{}.{name}`", edge.text),
-                _ => format!("write the edge before each name, for example `({0}.owner | {0}.reader)`", edge.text),
-            }));
+            let help =
+                format!("give the type that `{}` leads to a permission for the rest, and name it here", edge.text);
+            return Err(error.help(help));
         }
         let member = self.name()?;
         if self.peek() == Some('.') {

@@ -2,6 +2,7 @@
 //!
 //! Does not know what a value means: its user does.
 
+mod bare;
 mod places;
 
 use bson::Bson;
@@ -38,9 +39,6 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
-/// The help for invalid JSON: the usual cause.
-const JSON_HELP: &str = "write keys and strings in double quotes: '{\"kind\": \"note\", \"is_deleted\": true}'";
-
 /// Parses a TOML file. Returns none if it is not TOML. A value that cannot be read is reported and becomes undefined.
 pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Node> {
     let (table, toml_errors) = DeTable::parse_recoverable(text);
@@ -54,11 +52,11 @@ pub(crate) fn from_toml(text: &str, errors: &mut Vec<SchemaError>) -> Option<Nod
             continue;
         };
         let error = SchemaError::new(&span, message);
-        let word = text.get(span.clone()).unwrap_or_default();
-        let is_shown = errors.len() < SHOWN_MAX;
-        let is_value = is_shown && text.get(..span.start).is_some_and(|before| before.trim_end().ends_with('='));
-        let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
-        errors.push(if is_value && is_word { error.help(format!("write it in quotes: \"{word}\"")) } else { error });
+        let help = if errors.len() < SHOWN_MAX { bare::help(text, &span) } else { None };
+        errors.push(match help {
+            Some(help) => error.help(help),
+            None => error,
+        });
     }
     None
 }
@@ -84,7 +82,7 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         let place = if text.is_char_boundary(at) { located(at..at + width) } else { span.clone() };
-        SchemaError::new(&place, format!("not Extended JSON: {message}")).help(JSON_HELP)
+        SchemaError::new(&place, format!("not Extended JSON: {message}")).help(bare::json_help(text, at))
     })?;
     let places = Places::of(text);
     if let Ok(bson) = Bson::try_from(json.clone()) {
@@ -116,9 +114,8 @@ fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -
         Bson::Document(document) => {
             if document.len() < places.keys.len() {
                 let place = places.repeated_key(text).map_or(span, located);
-                return Err(
-                    SchemaError::new(&place, "this key is repeated").help("combine two tests of a field with `$and`")
-                );
+                return Err(SchemaError::new(&place, "this key is repeated")
+                    .help("to require both tests, list them in `$and`; to accept either, in `$or`"));
             }
             let places = places.keys.iter().zip(&places.parts);
             let entries = document.into_iter().zip(places).map(|((name, value), (key, places))| {

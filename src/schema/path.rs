@@ -11,6 +11,10 @@ use super::{
     unreadable::has_unreadable,
 };
 
+/// The help where somebody writes a variable of MongoDB.
+pub(crate) const VARIABLES_HELP: &str =
+    "there are no variables: for the clock, use `since` or `until`; for two fields, `$expr`";
+
 /// A validated dotted path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Box<str>);
@@ -57,20 +61,25 @@ impl Path {
         Self("_id".into())
     }
 
-    /// Parses the path at `span` of a schema. The error suggests a similar path.
+    /// Parses the path at `span` of a schema. The help never names another path that could mean more: nobody but the author
+    /// knows which field is meant.
     pub(crate) fn read(text: &str, span: &Span) -> Result<Self, SchemaError> {
         Self::parse(text).map_err(|why| {
-            let parts = text.split('.').map(|part| part.trim_start_matches('$'));
-            let valid: Vec<&str> = parts.filter(|part| !part.is_empty() && !is_position(part)).collect();
-            let valid = valid.join(".");
             if text.is_empty() {
                 return SchemaError::new(span, "the name of a field is empty").help("for example: \"owner_id\"");
             }
             let error = SchemaError::new(span, format!("the field `{text}` {why}"));
-            match text.split('.').any(is_position) {
-                _ if valid.is_empty() => error,
-                true => error.help(format!("`{valid}` looks at every element of the array")),
-                false => error.help(format!("did you mean `{valid}`?")),
+            let plain = text.strip_prefix('$').filter(|rest| Self::parse(rest).is_ok());
+            match plain {
+                Some(plain) => error.help(format!("a path is written without `$` in front: `{plain}`")),
+                None if text.split('.').any(is_position) => {
+                    error.help("a path looks at every element: use `each`, and select one in `where` by another field")
+                }
+                None if text.starts_with("$$") => error.help(VARIABLES_HELP),
+                None if text.contains('$') => {
+                    error.help("the paths of updates and of variables mean nothing here: a path names fields only")
+                }
+                None => error.help("write one dot between two names, and none at the ends"),
             }
         })
     }
@@ -141,6 +150,12 @@ impl Path {
     pub(crate) fn project(&self, document: &Document) -> Option<Bson> {
         project(document, &self.0)
     }
+}
+
+/// Whether the text is the name of a field that stands for nothing else: no path, no expression.
+pub(crate) fn is_field(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn is_position(part: &str) -> bool {

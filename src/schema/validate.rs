@@ -205,20 +205,7 @@ impl Checker<'_> {
             let path = self.path(&graph, node, node);
             let message = format!("only leads back to itself: nothing ever grants it{}", self.shown(path.as_deref()));
             let next = path.and_then(|path| path.get(1).copied()).map_or(node, |next| next);
-            let help = self.permissions.get(node).map_or_else(String::new, |one| {
-                let members = &self.schema.resource(one.kind).members;
-                let is_ground = |member: &Member| {
-                    let Member::Relation(id) = member else { return false };
-                    if matches!(self.schema.relation(*id).origin, Origin::Subject(_)) {
-                        return true;
-                    }
-                    let targets = self.schema.relation(*id).ids.iter().flat_map(|ids| &ids.targets);
-                    targets.clone().next().is_some()
-                        && !targets.clone().any(|target| matches!(target, Target::Resource(_)))
-                };
-                let ground = members.iter().find(|(_, member)| is_ground(member)).map_or("owner", |(name, _)| name);
-                format!("add with `|` what grants it in the first place, for example `{ground}`")
-            });
+            let help = "add with `|` the relation that grants it in the first place".to_owned();
             self.report(
                 node,
                 |reference| matches!(reference.member, Member::Permission(id) if id.index() == next),

@@ -4,6 +4,8 @@
 //! `UPDATE_EXPECTED=1 cargo test broken_schemas` rewrites the texts. Read the resulting `git diff` as a newcomer would.
 //! Valid schemas are not tested here.
 
+mod following;
+
 use std::{
     collections::BTreeSet,
     env, fs,

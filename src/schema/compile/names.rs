@@ -64,13 +64,9 @@ impl Members<'_> {
         self.symbols.iter().filter(|(_, symbol)| matches!(symbol, Symbol::Condition(_))).map(|(name, _)| *name)
     }
 
-    /// A name to use in an example: the preferred name, else a permission, else a relation.
-    pub(super) fn example(&self, preferred: &str) -> Option<&str> {
-        let rank = |name: &&str| {
-            let is_relation = matches!(self.symbols.get(name), Some(Symbol::Condition(Member::Relation(_))));
-            (*name != preferred, is_relation)
-        };
-        self.conditions().min_by_key(rank)
+    /// Whether this is the name of a member that is not an edge.
+    pub(super) fn has_condition(&self, name: &str) -> bool {
+        matches!(self.symbols.get(name), Some(Symbol::Condition(_)))
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Evaluates nothing.
 
-use bson::{Bson, spec::BinarySubtype};
+mod operand;
+
+use bson::{Bson, doc};
 
 use super::{Comparison, Condition, Test};
 use crate::schema::{
     error::{SchemaError, Span, listed},
     node::{self, Entry, Node, Value},
-    order::Class,
-    path::Path,
+    path::{Path, is_field},
 };
 
 /// The maximal depth of nested conditions.
@@ -61,7 +62,7 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaEr
     if text.trim_start().starts_with(['{', '[']) {
         return node::from_extended_json(source, span, text);
     }
-    let field = if Path::parse(text).is_ok() { text } else { "is_deleted" };
+    let field = if is_field(text) { text } else { "is_deleted" };
     let json = format!("{{\"{field}\": true}}");
     let help = format!("for example: {}, or '{json}'", as_toml(&format!("{{ \"{field}\": true }}")));
     Err(SchemaError::new(span, "a condition must be a table or a string of Extended JSON").help(help))
@@ -128,6 +129,7 @@ impl Parser<'_> {
             return self.wrong(error.suggesting(name, valid.iter().copied()));
         }
         let help = match name {
+            "$nor" => "`$and` of the opposites: `$ne` for `$eq`, `$nin` for `$in`, `$not` for all others".to_owned(),
             "$elemMatch" => "use a relation with `each`: it tests the elements of an array one by one".to_owned(),
             _ => format!("the choices are {}", listed(valid)),
         };
@@ -168,7 +170,14 @@ impl Parser<'_> {
         let [left, right] = sides.as_slice() else {
             return self.not_a_comparison(&operator.node);
         };
-        match (self.field_reference(left), self.field_reference(right)) {
+        let plain = match (&left.value, &right.value) {
+            (Value::Scalar(Bson::String(field)), Value::Scalar(value)) => self.plain(field, comparison, value),
+            (Value::Scalar(value), Value::Scalar(Bson::String(field))) => {
+                self.plain(field, comparison.flipped(), value)
+            }
+            _ => None,
+        };
+        match (self.field_reference(left, plain.as_deref()), self.field_reference(right, plain.as_deref())) {
             (Some(left), Some(right)) => Some(Condition::Expr(comparison, left, right)),
             _ => None,
         }
@@ -180,17 +189,41 @@ impl Parser<'_> {
         self.wrong(error.help(format!("for example: {example}")))
     }
 
-    fn field_reference(&mut self, node: &Node) -> Option<Path> {
+    /// A comparison of a field with a value, written without `$expr`. It means the same: in `$expr` a missing field is less
+    /// than every value.
+    fn plain(&self, field: &str, comparison: Comparison, value: &Bson) -> Option<String> {
+        let field = field.strip_prefix('$').filter(|field| Path::parse(field).is_ok() && *value != Bson::Null)?;
+        if value.as_str().is_some_and(|text| text.starts_with('$')) {
+            return None;
+        }
+        let operator = comparison.as_str();
+        if matches!(comparison, Comparison::Lt | Comparison::Lte) {
+            let json = doc! { "$or": [{ field: { operator: value } }, { field: null }] };
+            let json = Bson::from(json).into_relaxed_extjson();
+            return Some(if self.is_json { json.to_string() } else { format!("'{json}'") });
+        }
+        let value = self.literal(value)?;
+        Some(match comparison {
+            Comparison::Eq => self.example(&format!("{{ \"{field}\": {value} }}")),
+            Comparison::Ne | Comparison::Gt | Comparison::Gte | Comparison::Lt | Comparison::Lte => {
+                self.example(&format!("{{ \"{field}\": {{ \"{operator}\": {value} }} }}"))
+            }
+        })
+    }
+
+    /// Reads a side of a comparison of two fields. `plain` is the comparison without `$expr`, if one side is a value.
+    fn field_reference(&mut self, node: &Node, plain: Option<&str>) -> Option<Path> {
+        let without = || match plain {
+            Some(plain) => format!("to compare a field with a value, omit `$expr`: {plain}"),
+            None => "to compare a field with a value, omit `$expr`".to_owned(),
+        };
         let Some(text) = node.as_text() else {
-            let example = self.example("{ \"use_count\": { \"$lt\": 5 } }");
             let message = format!("`$expr` compares two fields, not {}", node.describe());
-            let help = format!("to compare a field with a value, omit `$expr`: {example}");
-            return self.wrong(SchemaError::new(&node.span, message).help(help));
+            return self.wrong(SchemaError::new(&node.span, message).help(without()));
         };
         let Some(name) = text.strip_prefix('$') else {
-            let message = format!("`$expr` compares two fields, but `{text}` is a string");
-            return self
-                .wrong(SchemaError::new(&node.span, message).help(format!("write `$` before a field: \"${text}\"")));
+            let message = format!("`$expr` compares two fields, which begin with `$`, but `{text}` is a text");
+            return self.wrong(SchemaError::new(&node.span, message).help(without()));
         };
         if name.starts_with('$') {
             let help = "to compare a date with the clock, use `since` or `until` of the relation";
@@ -225,7 +258,7 @@ impl Parser<'_> {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
             return self.wrong(
                 SchemaError::new(&inner.span, message)
-                    .help(format!("name the inner field by its path, in quotes: \"{field}.{}\"", inner.name)),
+                    .help(format!("to test an inner field, write its path in quotes: \"{field}.{}\"", inner.name)),
             );
         }
         Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
@@ -249,70 +282,23 @@ impl Parser<'_> {
                 Value::Table(operators) => Some(Test::Not(self.tests(field, &node.span, operators, depth + 1)?)),
                 Value::List(_) | Value::Scalar(_) => {
                     let message = format!("`$not` expects a table of operators, not {}", node.describe());
-                    self.wrong(SchemaError::new(&node.span, message).help("for a plain value use `$ne`"))
+                    self.wrong(SchemaError::new(&node.span, message).help("for a value use `$ne`, for a list `$nin`"))
                 }
             },
             name if TOP_OPERATORS.contains(&name) => {
-                let example = self.example(&format!("{{ \"$or\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
                 let message = format!("`{name}` belongs outside of a field");
-                self.wrong(SchemaError::new(&operator.span, message).help(format!("for example: {example}")))
+                let error = SchemaError::new(&operator.span, message);
+                if name == "$expr" {
+                    return self.wrong(error.help("write it beside the fields: it names its own two"));
+                }
+                let example = self.example(&format!("{{ \"{name}\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
+                self.wrong(error.help(format!("for example: {example}")))
             }
             name => match Comparison::named(name) {
                 Some(comparison) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
                 None => self.unknown(operator, "for a field", &FIELD_OPERATORS),
             },
         }
-    }
-
-    fn operands(&mut self, operator: &str, node: &Node) -> Option<Vec<Bson>> {
-        let Value::List(items) = &node.value else {
-            let message = format!("`{operator}` expects a list, not {}", node.describe());
-            let example = node.as_text().map_or_else(|| "1".to_owned(), |text| format!("\"{text}\""));
-            return self.wrong(
-                SchemaError::new(&node.span, message).help(format!("write a list even for one value: [{example}]")),
-            );
-        };
-        Some(items.iter().filter_map(|item| self.operand(Some(operator), item)).collect())
-    }
-
-    /// Reads a plain value to compare with.
-    fn operand(&mut self, operator: Option<&str>, node: &Node) -> Option<Bson> {
-        let is_plain = |value: &Bson| match value {
-            Bson::Double(double) => !double.is_nan(),
-            Bson::Binary(binary) => binary.subtype == BinarySubtype::Uuid,
-            Bson::Decimal128(_) | Bson::Symbol(_) => false,
-            value => matches!(
-                Class::of(value),
-                Class::Null | Class::Bool | Class::String | Class::ObjectId | Class::Date | Class::Number
-            ),
-        };
-        let help = match &node.value {
-            Value::Scalar(value) if is_plain(value) => return Some(value.clone()),
-            Value::List(_) if !matches!(operator, Some("$in" | "$nin")) => {
-                format!("for one of several values: {}", self.example("{ \"$in\": [1, 2] }"))
-            }
-            Value::Scalar(_) | Value::List(_) | Value::Table(_) => {
-                "use a string, a whole or floating-point number, a boolean, a date, null, an ObjectId or a UUID"
-                    .to_owned()
-            }
-        };
-        let message = match operator {
-            Some(operator) => format!("`{operator}` cannot compare with {}", node.describe()),
-            None => format!("a field cannot be compared with {}", node.describe()),
-        };
-        self.wrong(SchemaError::new(&node.span, message).help(help))
-    }
-
-    /// Reads a value of a type that has an order.
-    fn ordered(&mut self, operator: &str, node: &Node) -> Option<Bson> {
-        let operand = self.operand(Some(operator), node)?;
-        if matches!(Class::of(&operand), Class::Number | Class::String | Class::Date | Class::ObjectId) {
-            return Some(operand);
-        }
-        self.wrong(
-            SchemaError::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
-                .help("numbers, strings, dates and ObjectIds have an order"),
-        )
     }
 }
 

@@ -25,7 +25,7 @@ const REQUIREMENTS: [Requirement; 10] = [
     ),
     ("wildcard", &["field"], "name the field that may hold `*`, for example: field = \"user_id\""),
     ("must_exist", &["resource"], "name the type that the edge leads to, for example: resource = \"folder\""),
-    ("document_where", &["each"], "without `each`, write the condition on the document as `where`"),
+    ("document_where", &["each"], "without `each`, `where` is the condition on the document: write all of it there"),
     ("required", &["since", "until"], "name the field that must hold a date, for example: until = \"expires_at\""),
 ];
 
