@@ -6,12 +6,14 @@
 
 mod subject;
 mod truth;
+mod graph;
 mod tree;
 
 use std::collections::HashMap;
 
+use graph::{Asked, Graph};
 pub use tree::{GRANTS_SHOWN, GrantSeen, Outcome, STEPS_MAX, Step, Tree, explain};
-use truth::{All, Any, NEVER_CUT, Truth, Value};
+use truth::{All, Any, Truth, Value};
 
 use crate::{
     fact::{Certainty, Fact, FactKey, Grant, Grantee},
@@ -59,9 +61,7 @@ pub fn evaluate(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Verdict {
-    let (subject, memo) = (&question.subject, HashMap::default());
-    let mut evaluation = Evaluation { schema, facts, subject, now, missing, nodes: 0, memo, trace: tree::Untraced };
-    evaluation.question(question).verdict()
+    Evaluation::new(schema, &question.subject, facts, now, missing, tree::Untraced).question(question).verdict()
 }
 
 /// Receives the steps of an evaluation. [`tree::Untraced`] ignores them and costs nothing.
@@ -71,6 +71,21 @@ trait Trace {
     fn enter(&mut self, step: impl FnOnce() -> Step);
     fn grant(&mut self, grant: &Grant, fact: &Fact, value: Value);
     fn leave(&mut self, value: Value);
+}
+
+/// How an expression is negated.
+#[derive(Clone, Copy)]
+struct Under {
+    /// Whether it stands under a `!`, here or further out. Then malformed documents that do not match count.
+    negated: bool,
+    /// The number of `!` between the outermost frame and the expression.
+    crossings: usize,
+}
+
+impl Under {
+    fn not(self) -> Self {
+        Self { negated: true, crossings: self.crossings + 1 }
+    }
 }
 
 /// One resource on the path from the question to the resource being evaluated. The frames form a list, innermost first.
@@ -83,16 +98,27 @@ struct Frame<'f> {
     kind: ResourceTypeId,
     id: &'f Id,
     member: Member,
-    negated: bool,
+    under: Under,
 }
 
-impl Frame<'_> {
-    /// The depth of the frame that is already evaluating the same member of the same resource, if there is one.
-    fn depth_of(&self, kind: ResourceTypeId, id: &Id, member: Member, negated: bool) -> Option<usize> {
+impl<'f> Frame<'f> {
+    /// The outermost frame.
+    fn first(
+        kind: ResourceTypeId,
+        id: &'f Id,
+        member: Member,
+        own: Option<(LookupId, &'f Fact)>,
+        negated: bool,
+    ) -> Self {
+        Self { outer: None, own, depth: 1, kind, id, member, under: Under { negated, crossings: 0 } }
+    }
+
+    /// The frame that is already evaluating the same member of the same resource, under a `!` or not, if there is one.
+    fn open(&self, kind: ResourceTypeId, id: &Id, member: Member) -> Option<&Self> {
         let mut frame = Some(self);
         while let Some(at) = frame {
-            if at.kind == kind && at.member == member && at.negated == negated && at.id == id {
-                return Some(at.depth);
+            if at.kind == kind && at.member == member && at.id == id {
+                return Some(at);
             }
             frame = at.outer;
         }
@@ -142,10 +168,26 @@ struct Evaluation<'a, F, T> {
     nodes: usize,
     /// The values of members of resources, after [`MEMO_AFTER`] nodes. A key includes whether the member is under a `!`.
     memo: HashMap<MemoKey, Value, foldhash::fast::RandomState>,
+    /// Whether recursion has met a cycle or the maximal depth. Then its values are of no use.
+    is_abandoned: bool,
+    /// The values of questions that depend on each other. If there are none, the evaluation recurses.
+    graph: Option<Graph>,
     trace: T,
 }
 
 impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
+    fn new(
+        schema: &'a Schema,
+        subject: &'a Subject,
+        facts: &'a F,
+        now: Millis,
+        missing: &'a mut Vec<FactKey>,
+        trace: T,
+    ) -> Self {
+        let memo = HashMap::default();
+        Self { schema, facts, subject, now, missing, nodes: 0, memo, is_abandoned: false, graph: None, trace }
+    }
+
     /// The conjunction of three values: the subject passes its gate, the resource exists, and the permission holds.
     fn question(&mut self, question: &Question) -> Value {
         let resource = &question.resource;
@@ -168,8 +210,14 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         if !all.is_settled() || T::WHOLE {
             let member = Member::Permission(question.permission);
             let (kind, id) = (resource.kind, &resource.id);
-            let frame = Frame { outer: None, own: own.fact(), depth: 1, kind, id, member, negated: false };
-            all.add(self.permission(question.permission, &frame, false));
+            let frame = Frame::first(kind, id, member, own.fact(), false);
+            let missing = self.missing.len();
+            let mut value = self.permission(question.permission, &frame, frame.under);
+            if self.is_abandoned && !T::WHOLE {
+                self.missing.truncate(missing);
+                value = self.solve(Asked { kind, id, member, negated: false });
+            }
+            all.add(value);
         }
         all.value()
     }
@@ -253,33 +301,33 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         self.nodes > NODES_MAX
     }
 
-    fn member(&mut self, member: Member, frame: &Frame<'_>, negated: bool) -> Value {
+    fn member(&mut self, member: Member, frame: &Frame<'_>, under: Under) -> Value {
         match member {
-            Member::Relation(id) => self.relation(id, frame, negated),
-            Member::Permission(id) => self.permission(id, frame, negated),
+            Member::Relation(id) => self.relation(id, frame, under),
+            Member::Permission(id) => self.permission(id, frame, under),
         }
     }
 
-    fn permission(&mut self, id: PermissionId, frame: &Frame<'_>, negated: bool) -> Value {
+    fn permission(&mut self, id: PermissionId, frame: &Frame<'_>, under: Under) -> Value {
         if self.is_exhausted() {
             return Value::LIMIT;
         }
         self.trace.enter(|| Step::Permission { permission: id, id: frame.id.clone() });
         let schema = self.schema;
-        let value = self.expression(&schema.permission(id).expression, frame, negated);
+        let value = self.expression(&schema.permission(id).expression, frame, under);
         self.trace.leave(value);
         value
     }
 
-    fn expression(&mut self, expression: &Expression, frame: &Frame<'_>, negated: bool) -> Value {
+    fn expression(&mut self, expression: &Expression, frame: &Frame<'_>, under: Under) -> Value {
         match expression {
-            Expression::Relation(id) => self.relation(*id, frame, negated),
-            Expression::Permission(id) => self.permission(*id, frame, negated),
-            Expression::Walk { edge, member } => self.walk(*edge, *member, frame, negated),
-            Expression::SubjectFlag(flags) => self.subject_flag(flags, negated),
+            Expression::Relation(id) => self.relation(*id, frame, under),
+            Expression::Permission(id) => self.permission(*id, frame, under),
+            Expression::Walk { edge, member } => self.walk(*edge, *member, frame, under),
+            Expression::SubjectFlag(flags) => self.subject_flag(flags, under.negated),
             Expression::Not(inner) => {
                 self.trace.enter(|| Step::Not);
-                let value = self.expression(inner, frame, true).negated();
+                let value = self.expression(inner, frame, under.not()).negated();
                 self.trace.leave(value);
                 value
             }
@@ -290,7 +338,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
                     if all.is_settled() && !T::WHOLE {
                         break;
                     }
-                    all.add(self.expression(side, frame, negated));
+                    all.add(self.expression(side, frame, under));
                 }
                 self.trace.leave(all.value());
                 all.value()
@@ -302,7 +350,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
                     if any.is_settled() && !T::WHOLE {
                         break;
                     }
-                    any.add(self.expression(side, frame, negated));
+                    any.add(self.expression(side, frame, under));
                 }
                 self.trace.leave(any.value());
                 any.value()
@@ -311,7 +359,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Whether the subject is in the relation or, for a flag, whether it is set.
-    fn relation(&mut self, id: RelationId, frame: &Frame<'_>, negated: bool) -> Value {
+    fn relation(&mut self, id: RelationId, frame: &Frame<'_>, under: Under) -> Value {
         if self.is_exhausted() {
             return Value::LIMIT;
         }
@@ -321,12 +369,12 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return Value::FALSE;
         }
         let schema = self.schema;
-        let ask = |this: &mut Self, grant: &Grant| this.grantee(grant, frame, negated);
+        let ask = |this: &mut Self, grant: &Grant| this.grantee(grant, frame, under);
         let value = match &schema.relation(id).origin {
-            Origin::Subject(of) => self.of_subject(id, of, frame, negated),
+            Origin::Subject(of) => self.of_subject(id, of, frame, under.negated),
             Origin::Documents(lookup) => match self.fact_in(*lookup, frame) {
                 None => Value::MISSING,
-                Some(fact) => self.any_grant(id, fact, ask, negated),
+                Some(fact) => self.any_grant(id, fact, ask, under.negated),
             },
         };
         self.trace.leave(value);
@@ -334,7 +382,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Whether `member` holds for a resource at the end of the edge.
-    fn walk(&mut self, edge: RelationId, member: Member, frame: &Frame<'_>, negated: bool) -> Value {
+    fn walk(&mut self, edge: RelationId, member: Member, frame: &Frame<'_>, under: Under) -> Value {
         if self.is_exhausted() {
             return Value::LIMIT;
         }
@@ -343,7 +391,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         let must_exist = relation.ids.as_ref().is_some_and(|ids| ids.must_exist);
         let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
             (Grantee::Id(id), Some(Target::Resource(kind))) => {
-                let value = this.elsewhere(kind, id, member, frame, negated);
+                let value = this.elsewhere(kind, id, member, frame, under);
                 let is_dangling = must_exist && matches!(value.truth, Truth::False(_)) && this.may_be_absent(kind, id);
                 if is_dangling { Value::MALFORMED } else { value }
             }
@@ -352,7 +400,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         };
         let value = match relation.lookup().and_then(|lookup| self.fact_in(lookup, frame)) {
             None => Value::MISSING,
-            Some(fact) => self.any_grant(edge, fact, follow, negated),
+            Some(fact) => self.any_grant(edge, fact, follow, under.negated),
         };
         self.trace.leave(value);
         value
@@ -396,7 +444,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         negated: bool,
     ) -> Value {
         if fact.is_over_limit() {
-            return Value::LIMIT_OF_FACT;
+            return Value::LIMIT;
         }
         let grants = fact.grants(relation);
         // A long list of grants is work too, so it counts against the bound on nodes.
@@ -422,7 +470,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     }
 
     /// Whether a grant's grantee is the subject of the question, or a set that contains it.
-    fn grantee(&mut self, grant: &Grant, frame: &Frame<'_>, negated: bool) -> Value {
+    fn grantee(&mut self, grant: &Grant, frame: &Frame<'_>, under: Under) -> Value {
         let granted = Value::granted(grant.relation);
         match (&grant.grantee, self.target(grant)) {
             (Grantee::Everyone, Some(Target::Subject(kind))) => match self.subject {
@@ -434,7 +482,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
                 Subject::Known { .. } | Subject::Anonymous => Value::FALSE,
             },
             (Grantee::Id(id), Some(Target::Set(kind, member))) => {
-                self.elsewhere(kind, id, member, frame, negated).named(grant.relation)
+                self.elsewhere(kind, id, member, frame, under).named(grant.relation)
             }
             (Grantee::Everyone, Some(Target::Set(..) | Target::Resource(_)) | None)
             | (Grantee::Id(_), Some(Target::Resource(_)) | None)
@@ -442,30 +490,44 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
     }
 
-    /// The value of a member of another resource. A resource that does not exist grants nothing. If a frame further out is already
-    /// evaluating the same member of the same resource, that is a cycle: it is cut off and grants nothing here.
-    fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, negated: bool) -> Value {
-        if self.is_exhausted() || outer.depth > DEPTH_MAX {
+    /// The value of a member of another resource. A resource that does not exist grants nothing. If the data is no tree, an
+    /// untraced evaluation is abandoned, and starts anew as a graph. A traced one cuts the cycle off: the question that comes
+    /// back is false, or indeterminate if a `!` is in between.
+    fn elsewhere(&mut self, kind: ResourceTypeId, id: &Id, member: Member, outer: &Frame<'_>, under: Under) -> Value {
+        if let Some(graph) = &mut self.graph {
+            return graph.value(Asked { kind, id, member, negated: under.negated }, under.crossings > 0);
+        }
+        if self.is_abandoned && !T::WHOLE {
+            return Value::MISSING;
+        }
+        if self.is_exhausted() {
             return Value::LIMIT;
         }
-        if let Some(depth) = outer.depth_of(kind, id, member, negated) {
-            return Value::cut(depth);
+        let open = outer.open(kind, id, member);
+        if open.is_some() || outer.depth > DEPTH_MAX {
+            self.is_abandoned = true;
+            return match open {
+                _ if !T::WHOLE => Value::MISSING,
+                None => Value::LIMIT,
+                Some(open) if open.under.crossings == under.crossings => Value::FALSE,
+                Some(_) => Value::CYCLE,
+            };
         }
+        let negated = under.negated;
         let is_memoizing = self.nodes > MEMO_AFTER && !T::WHOLE;
         if is_memoizing && let Some(value) = self.memo.get(&(kind, id.clone(), member, negated)) {
             return *value;
         }
         let own = self.own(kind, id);
-        let frame = Frame { outer: Some(outer), own: own.fact(), depth: outer.depth + 1, kind, id, member, negated };
+        let frame = Frame { outer: Some(outer), own: own.fact(), depth: outer.depth + 1, kind, id, member, under };
         let mut all = All::default();
         all.add(self.existence(kind, id, own, Existence { reason: Reason::NoGrant, negated }));
         if !all.is_settled() {
-            all.add(self.member(member, &frame, negated));
+            all.add(self.member(member, &frame, under));
         }
-        let value = all.value().after_leaving(frame.depth);
-        if is_memoizing && value.cut == NEVER_CUT {
-            self.memo.insert((kind, id.clone(), member, negated), value);
+        if is_memoizing && !self.is_abandoned {
+            self.memo.insert((kind, id.clone(), member, negated), all.value());
         }
-        value
+        all.value()
     }
 }

@@ -316,6 +316,8 @@ pub enum Reason {
     Malformed,
     /// The answer depends on a fact, a tree or a check that exceeds its limit.
     Limit,
+    /// The answer depends on itself through a `!`.
+    Cycle,
     /// An expression under a `!` holds.
     Excluded,
     /// There is a grant for this subject, but it has not begun yet or is over.
@@ -326,11 +328,12 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in order of precedence.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SubjectInactive,
         Self::NotFound,
         Self::Malformed,
         Self::Limit,
+        Self::Cycle,
         Self::Excluded,
         Self::Expired,
         Self::NoGrant,
@@ -344,6 +347,7 @@ impl Reason {
             Self::NotFound => "NOT_FOUND",
             Self::Malformed => "MALFORMED",
             Self::Limit => "LIMIT",
+            Self::Cycle => "CYCLE",
             Self::Excluded => "EXCLUDED",
             Self::Expired => "EXPIRED",
             Self::NoGrant => "NO_GRANT",

@@ -3,10 +3,8 @@
 //!
 //! The tree is data. The transport and the command line decide how to show it.
 
-use std::collections::HashMap;
-
 use super::{
-    AvailableFacts, Evaluation, Trace,
+    AvailableFacts, Evaluation, NODES_MAX, Trace,
     truth::{Truth, Value},
 };
 use crate::{
@@ -149,11 +147,15 @@ pub fn explain(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Tree {
-    let (subject, memo) = (&question.subject, HashMap::default());
     let trace = Traced { open: vec![Tree::new(Step::Question)], steps: 1, hidden: 0 };
-    let mut evaluation = Evaluation { schema, facts, subject, now, missing, nodes: 0, memo, trace };
-    let value = evaluation.question(question);
-    evaluation.trace.close(value)
+    let mut evaluation = Evaluation::new(schema, &question.subject, facts, now, missing, trace);
+    let mut value = evaluation.question(question);
+    let trace = evaluation.trace;
+    // The tree of a large graph is incomplete, but its result is the answer's.
+    if evaluation.is_abandoned || evaluation.nodes > NODES_MAX {
+        value = Evaluation::new(schema, &question.subject, facts, now, missing, Untraced).question(question);
+    }
+    trace.close(value)
 }
 
 /// Records nothing.

@@ -1,12 +1,9 @@
 //! The values of an evaluation: Kleene's three truth values and a fourth for a missing fact. Defines how `!`, `&` and `|`
 //! combine them, and which reason a denial has (docs/schema.md, "Indeterminate values" and "Reasons").
 //!
-//! Values also record cycles. A *frame* is one member of one resource that is being evaluated. The frame of the question has
-//! depth 1, and each edge or set leads to a frame one deeper. If an edge or set leads back to a frame that is still open, the
-//! cycle is *cut off*: it grants nothing. A value that depends on this is valid only until that frame is left; its `cut` is
-//! the depth of the frame.
-//!
 //! Reads no fact and no schema.
+
+use std::mem::discriminant;
 
 use super::Verdict;
 use crate::{
@@ -17,19 +14,13 @@ use crate::{
 /// The `until` of a value that the clock never changes.
 pub(super) const NEVER: Millis = Millis::MAX;
 
-/// The `cut` of a value that depends on no cycle that is still open.
-pub(super) const NEVER_CUT: usize = usize::MAX;
-
-/// The `cut` of a value that depends on where in the tree it was computed.
-const HERE_ONLY: usize = 0;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
     /// It holds, with a relation that grants it, if one does.
     True(Option<RelationId>),
     /// It does not hold: nothing grants it, it is excluded or expired, the resource is not found or the subject is inactive.
     False(Reason),
-    /// It is indeterminate: a value is malformed, or a limit is exceeded.
+    /// It is indeterminate: a value is malformed, a limit is exceeded, or it depends on itself through a `!`.
     Unsure(Reason),
     /// A fact is missing.
     Missing,
@@ -40,8 +31,6 @@ pub(super) struct Value {
     pub(super) truth: Truth,
     /// The time at which the clock alone may change the value, or [`NEVER`].
     pub(super) until: Millis,
-    /// The depth of the outermost frame at which a cycle was cut off: the value is valid only beneath that frame.
-    pub(super) cut: usize,
 }
 
 impl Value {
@@ -49,12 +38,12 @@ impl Value {
     pub(super) const FALSE: Self = Self::of(Truth::False(Reason::NoGrant));
     pub(super) const MISSING: Self = Self::of(Truth::Missing);
     pub(super) const MALFORMED: Self = Self::of(Truth::Unsure(Reason::Malformed));
-    pub(super) const LIMIT_OF_FACT: Self = Self::of(Truth::Unsure(Reason::Limit));
-    /// Over the limit of a tree or a check. At another place in the tree the value may be known.
-    pub(super) const LIMIT: Self = Self { truth: Truth::Unsure(Reason::Limit), until: NEVER, cut: HERE_ONLY };
+    pub(super) const LIMIT: Self = Self::of(Truth::Unsure(Reason::Limit));
+    /// It depends on itself through a `!`.
+    pub(super) const CYCLE: Self = Self::of(Truth::Unsure(Reason::Cycle));
 
     const fn of(truth: Truth) -> Self {
-        Self { truth, until: NEVER, cut: NEVER_CUT }
+        Self { truth, until: NEVER }
     }
 
     pub(super) const fn granted(by: RelationId) -> Self {
@@ -65,16 +54,19 @@ impl Value {
         Self::of(Truth::False(reason))
     }
 
-    /// False, as long as the frame at this depth is open.
-    pub(super) const fn cut(depth: usize) -> Self {
-        Self { truth: Truth::False(Reason::NoGrant), until: NEVER, cut: depth }
+    /// Whether both values are true, both false, both indeterminate, or both missing.
+    pub(super) fn is_alike(self, other: Self) -> bool {
+        discriminant(&self.truth) == discriminant(&other.truth)
     }
 
-    /// The value after the evaluator leaves the frame at this depth: a cycle that was cut off there is closed.
-    pub(super) fn after_leaving(self, depth: usize) -> Self {
-        // A value that is true although a cycle was cut off is true in any case, as no cycle runs through a `!`.
-        let is_free = self.cut == depth || matches!(self.truth, Truth::True(_));
-        Self { cut: if is_free { NEVER_CUT } else { self.cut }, ..self }
+    /// The same value for both reasons, of which the first counts, and until the earlier time.
+    pub(super) fn joined(self, other: Self) -> Self {
+        let truth = match (self.truth, other.truth) {
+            (Truth::False(l), Truth::False(r)) => Truth::False(l.min(r)),
+            (Truth::Unsure(l), Truth::Unsure(r)) => Truth::Unsure(l.min(r)),
+            (truth, _) => truth,
+        };
+        join(truth, self, other)
     }
 
     /// The same, granted by this relation.
@@ -108,7 +100,7 @@ impl Value {
         match self.truth {
             Truth::True(_) | Truth::Unsure(_) if is_early || is_late => {
                 let until = if is_early && !is_late { window.since } else { NEVER };
-                Self { truth: Truth::False(Reason::Expired), until: until.min(self.until), ..self }
+                Self { truth: Truth::False(Reason::Expired), until: until.min(self.until) }
             }
             Truth::True(_) if certainty != Certainty::Sure => Self::MALFORMED,
             Truth::True(_) => Self { until: self.until.min(window.until), ..self },
@@ -204,5 +196,5 @@ impl All {
 }
 
 fn join(truth: Truth, left: Value, right: Value) -> Value {
-    Value { truth, until: left.until.min(right.until), cut: left.cut.min(right.cut) }
+    Value { truth, until: left.until.min(right.until) }
 }

@@ -78,7 +78,7 @@ pub(crate) fn from_extended_json(source: &str, span: &Span, text: &str) -> Resul
     let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
         let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
         let at = (lines + error.column().saturating_sub(1)).min(text.trim_end().len());
-        let width = text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+        let width = text.get(at..).map_or(0, bare::width);
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
         let place = if text.is_char_boundary(at) { located(at..at + width) } else { span.clone() };

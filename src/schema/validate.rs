@@ -1,5 +1,5 @@
-//! Validates a schema as a whole: no permission refers to itself on the same resource, leads only back to itself, nests too
-//! deep or reaches itself through a `!`, and no secret is the `_id` of a document.
+//! Validates a schema as a whole: no permission refers to itself on the same resource, leads only back to itself or nests too
+//! deep, and no secret is the `_id` of a document.
 //!
 //! Works on the compiled tables. It uses the declarations only for the places of errors.
 
@@ -32,14 +32,13 @@ pub(crate) fn check(schema: &Schema, declarations: &Declarations, errors: &mut V
     let permissions = permissions.zip(&schema.permissions).map(|((kind, declaration), permission)| {
         let mut references = Vec::new();
         if let Some(syntax) = &declaration.syntax {
-            collect_references(&permission.expression, syntax, false, &mut references);
+            collect_references(&permission.expression, syntax, &mut references);
         }
         Declared { kind, name: &declaration.name, references }
     });
     let mut checker = Checker { schema, permissions: permissions.collect(), errors };
     if checker.check_cycles() && checker.check_nesting() {
         checker.check_grounding();
-        checker.check_exclusion();
     }
 }
 
@@ -72,28 +71,27 @@ struct Declared<'a> {
 struct Reference {
     edge: Option<Member>,
     member: Member,
-    is_excluded: bool,
     span: Span,
 }
 
 /// Collects the references of an expression with their places. `expression` and `syntax` have the same shape.
-fn collect_references(expression: &Expression, syntax: &Syntax, is_excluded: bool, found: &mut Vec<Reference>) {
+fn collect_references(expression: &Expression, syntax: &Syntax, found: &mut Vec<Reference>) {
     match (expression, syntax) {
         (Expression::Relation(id), Syntax::Name(name)) => {
             let span = name.span.clone();
-            found.push(Reference { edge: None, member: Member::Relation(*id), is_excluded, span });
+            found.push(Reference { edge: None, member: Member::Relation(*id), span });
         }
         (Expression::Permission(id), Syntax::Name(name)) => {
             let span = name.span.clone();
-            found.push(Reference { edge: None, member: Member::Permission(*id), is_excluded, span });
+            found.push(Reference { edge: None, member: Member::Permission(*id), span });
         }
         (Expression::Walk { edge, member }, Syntax::Walk { edge: from, member: to }) => {
             let (edge, span) = (Some(Member::Relation(*edge)), from.span.start..to.span.end);
-            found.push(Reference { edge, member: *member, is_excluded, span });
+            found.push(Reference { edge, member: *member, span });
         }
-        (Expression::Not(inner), Syntax::Not(written)) => collect_references(inner, written, true, found),
+        (Expression::Not(inner), Syntax::Not(written)) => collect_references(inner, written, found),
         (Expression::And(sides), Syntax::And(written)) | (Expression::Or(sides), Syntax::Or(written)) => {
-            sides.iter().zip(written).for_each(|(side, written)| collect_references(side, written, is_excluded, found));
+            sides.iter().zip(written).for_each(|(side, written)| collect_references(side, written, found));
         }
         // A flag of the subject refers to no permission.
         (Expression::SubjectFlag(_), Syntax::Walk { .. }) => {}
@@ -211,46 +209,6 @@ impl Checker<'_> {
                 |reference| matches!(reference.member, Member::Permission(id) if id.index() == next),
                 &message,
                 help,
-            );
-        }
-    }
-
-    /// Reports permissions that exclude something that depends on the permission itself.
-    fn check_exclusion(&mut self) {
-        let relations = self.schema.relations.iter().map(|relation| {
-            let targets = relation.ids.iter().flat_map(|ids| &ids.targets);
-            let sets = targets.filter_map(|target| match target {
-                Target::Set(_, member) => Some(self.node(*member)),
-                Target::Subject(_) | Target::Resource(_) => None,
-            });
-            sets.collect()
-        });
-        let permissions = self.permissions.iter().map(|one| {
-            one.references
-                .iter()
-                .flat_map(|one| one.edge.into_iter().chain([one.member]))
-                .map(|one| self.node(one))
-                .collect()
-        });
-        let graph = Graph(permissions.chain(relations).collect());
-        let components = graph.components();
-        let mut found = Vec::new();
-        for (node, one) in self.permissions.iter().enumerate() {
-            let leads_back =
-                |reference: &&Reference| reference.is_excluded && components.are_one(node, self.node(reference.member));
-            if let Some(reference) = one.references.iter().find(leads_back) {
-                found.push((node, self.node(reference.member), reference.span.clone()));
-            }
-        }
-        for (node, excluded, span) in found {
-            let rest = if node == excluded { Some(vec![node]) } else { self.path(&graph, excluded, node) };
-            let path = rest.map(|rest| [vec![node], rest].concat());
-            let message = format!("reaches itself through a `!`{}", self.shown(path.as_deref()));
-            self.report(
-                node,
-                |reference| reference.span == span,
-                &message,
-                "what a `!` excludes must not depend on the permission itself: exclude by a relation".to_owned(),
             );
         }
     }

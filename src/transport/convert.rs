@@ -169,6 +169,7 @@ pub(super) fn reason(reason: Reason) -> proto::Reason {
         Reason::NotFound => proto::Reason::NotFound,
         Reason::Malformed => proto::Reason::Malformed,
         Reason::Limit => proto::Reason::Limit,
+        Reason::Cycle => proto::Reason::Cycle,
         Reason::Excluded => proto::Reason::Excluded,
         Reason::Expired => proto::Reason::Expired,
         Reason::NoGrant => proto::Reason::NoGrant,

@@ -86,6 +86,12 @@ pub(super) fn help(text: &str, span: &Span) -> Option<String> {
     })
 }
 
+/// The length of the word, or else of the character, with which a JSON text goes on.
+pub(super) fn width(rest: &str) -> usize {
+    let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+    word.max(rest.chars().next().map_or(0, char::len_utf8))
+}
+
 /// The help for the position in a JSON text at which a value cannot be read.
 pub(super) fn json_help(text: &str, at: usize) -> String {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

@@ -1,8 +1,8 @@
 //! Follows the help of schema errors mechanically, and asks a question that the author meant to be denied. No help may lead
 //! to a well-formed schema that allows it.
 //!
-//! Follows more than a person would: every piece of code in a help is put in the place of the error, with and without
-//! quotes, in the place of the whole condition, and of the whole key.
+//! Follows more than a person would: every piece of code in a help is put in the place of the error, in the place of the
+//! whole condition, and of the whole key.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -175,8 +175,10 @@ impl Case {
 /// The pieces of code in a help: what stands between backticks, and what follows a colon. An example counts only if it
 /// repeats what the author wrote.
 fn codes(help: &str, written: &str) -> Vec<String> {
+    let written = written.trim_matches(['"', '\'']);
+    let is_repeated = |example: &str| written.len() > 2 && written != "true" && example.contains(written);
     let help = match help.split_once("for example") {
-        Some((before, example)) if !example.contains(written.trim_matches(['"', '\''])) => before,
+        Some((before, example)) if !is_repeated(example) => before,
         _ => help,
     };
     let quoted = help.split('`').skip(1).step_by(2).map(str::to_owned);
@@ -190,7 +192,9 @@ fn followed(text: &str, errors: &SchemaErrors) -> BTreeSet<String> {
     for error in errors.iter() {
         let (Some(help), Some(span)) = (&error.help, &error.span) else { continue };
         for code in codes(help, &text[span.clone()]) {
-            for instead in [code.clone(), format!("\"{code}\"")] {
+            // What was written in quotes is replaced in quotes.
+            let quote = if text[span.clone()].starts_with('"') { "\"" } else { "" };
+            for instead in [code.clone(), [quote, &code, quote].concat()] {
                 all.insert([&text[..span.start], &instead, &text[span.end..]].concat());
             }
             let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);

@@ -2,6 +2,10 @@
 //!
 //! It has no facts, no rounds and no memo, and shares no code with the crate's evaluator except the matching of conditions,
 //! which `conditions` compares with mongod. It has no limits either: it gives up a question that becomes too much work.
+//!
+//! A member that comes back to itself is cut off: it is false, or unclear if a `!` is in between. So a value depends on where
+//! the evaluation started. The value of the question is right, but the reason of a denial is not: it follows from the values
+//! that all members have by themselves, in a second evaluation.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,13 +32,15 @@ const DEPTH_MAX: usize = 24;
 /// The reasons of a false value. Of the reasons in an `|`, the first one here is taken.
 const REASONS: [Reason; 3] = [Reason::Excluded, Reason::Expired, Reason::NoGrant];
 
-/// One of Kleene's three truth values. A false value has a reason.
+/// One of Kleene's three truth values. An unclear or false value has a reason.
 #[derive(Clone, Copy)]
 enum Value {
     True,
-    Unclear,
+    Unclear(Reason),
     False(Reason),
 }
+
+const MALFORMED: Value = Value::Unclear(Reason::Malformed);
 
 const NOTHING: Value = Value::False(Reason::NoGrant);
 
@@ -74,7 +80,11 @@ pub struct Naive<'a> {
     /// The type and id of the subject; none is the anonymous subject.
     pub subject: Option<(&'a str, Bson)>,
     pub now: i64,
-    open: RefCell<Vec<Asked>>,
+    /// What is being evaluated, each with the number of `!` around it.
+    open: RefCell<Vec<(Asked, usize)>>,
+    /// The values of members that were asked for by themselves, each with whether it stands under a `!`. If there are none,
+    /// the evaluation recurses and cuts off cycles.
+    alone: Option<RefCell<Vec<(Asked, bool, Value)>>>,
     steps: Cell<usize>,
     /// The relations under a `!`.
     negated: BTreeSet<(String, String)>,
@@ -93,6 +103,7 @@ impl<'a> Naive<'a> {
             subject,
             now,
             open: RefCell::default(),
+            alone: None,
             steps: Cell::new(0),
             negated: negated(model),
         }
@@ -100,19 +111,47 @@ impl<'a> Naive<'a> {
 
     /// Whether the permission is allowed, or the reason of the denial. None if it is too much work.
     pub fn answer(&self, permission: &str, kind: &str, id: &Bson) -> Option<Result<(), Reason>> {
-        let exists = match self.exists(kind, id, false) {
+        let value = self.question(permission, kind, id)?;
+        if matches!(value, Value::True) {
+            return Some(Ok(()));
+        }
+        // The value is known, and its reason follows from the values that the members have by themselves.
+        let subject = self.subject.clone();
+        let again =
+            Self { alone: Some(RefCell::default()), ..Self::new(self.model, self.collections, subject, self.now) };
+        match again.question(permission, kind, id)? {
+            Value::True => panic!("denied, but allowed if every member is evaluated by itself"),
+            Value::Unclear(reason) | Value::False(reason) => Some(Err(reason)),
+        }
+    }
+
+    fn question(&self, permission: &str, kind: &str, id: &Bson) -> Option<Value> {
+        let exists = match self.exists(kind, id, 0) {
             Value::False(_) => Value::False(Reason::NotFound),
             value => value,
         };
-        let value = all(&[self.gate(), exists, self.ask(kind, id, permission, false)]);
-        if self.steps.get() > STEPS_MAX {
-            return None;
+        let value = all(&[self.gate(), exists, self.ask(kind, id, permission, 0)]);
+        (self.steps.get() <= STEPS_MAX).then_some(value)
+    }
+
+    /// The value of a member by itself, with no reason. Too much work counts as too many steps.
+    fn value_alone(&self, asked: &Asked, is_under: usize) -> Option<Value> {
+        let known = self.alone.as_ref()?;
+        let found = known.borrow().iter().find(|(other, under, _)| (other, *under) == (asked, is_under)).map(|it| it.2);
+        if let Some(value) = found {
+            return Some(value);
         }
-        Some(match value {
-            Value::True => Ok(()),
-            Value::Unclear => Err(Reason::Malformed),
-            Value::False(reason) => Err(reason),
-        })
+        let other = Self::new(self.model, self.collections, self.subject.clone(), self.now);
+        let value = match other.ask(&asked.kind, &asked.id, &asked.member, is_under.into()) {
+            Value::True => Value::True,
+            Value::Unclear(_) => Value::Unclear(Reason::Cycle),
+            Value::False(_) => NOTHING,
+        };
+        if other.steps.get() > STEPS_MAX {
+            self.steps.set(STEPS_MAX + 1);
+        }
+        known.borrow_mut().push((asked.clone(), is_under, value));
+        Some(value)
     }
 
     /// Whether the subject has a document that fulfils the condition of its type.
@@ -134,15 +173,15 @@ impl<'a> Naive<'a> {
             ..Relation::default()
         };
         let mut grants = Vec::new();
-        self.grants(&gate, document, false, &mut grants);
-        match any(&grants.iter().map(|grant| self.value(grant, None, false)).collect::<Vec<_>>()) {
+        self.grants(&gate, document, 0, &mut grants);
+        match any(&grants.iter().map(|grant| self.value(grant, None, 0)).collect::<Vec<_>>()) {
             Value::False(_) => Value::False(Reason::SubjectInactive),
             value => value,
         }
     }
 
     /// The grants of a relation of the subject.
-    fn grants_of_subject<'b>(&self, relation: &'b Relation, under: bool) -> Vec<Grant<'b>> {
+    fn grants_of_subject<'b>(&self, relation: &'b Relation, under: usize) -> Vec<Grant<'b>> {
         let Some((name, id)) = &self.subject else {
             return Vec::new();
         };
@@ -165,7 +204,7 @@ impl<'a> Naive<'a> {
     }
 
     /// The values of the relations of the subject that `of` names, for a resource of the type `kind`.
-    fn of_subject(&self, of: &[(&'static str, String)], id: &Bson, under: bool) -> Vec<Value> {
+    fn of_subject(&self, of: &[(&'static str, String)], id: &Bson, under: usize) -> Vec<Value> {
         let mut values = Vec::new();
         for (name, relation) in of.iter().filter(|(name, _)| self.subject.as_ref().is_some_and(|who| who.0 == *name)) {
             let kind = self.model.subject(name).expect("a subject type of the model");
@@ -179,7 +218,7 @@ impl<'a> Naive<'a> {
                             NOTHING
                         }
                     }
-                    _ => Value::Unclear,
+                    _ => MALFORMED,
                 };
                 values.push(self.within(&grant, value));
             }
@@ -188,7 +227,7 @@ impl<'a> Naive<'a> {
     }
 
     /// The value of a flag of the subject. A subject of a type without it does not have it.
-    fn flag_of_subject(&self, name: &str, under: bool) -> Value {
+    fn flag_of_subject(&self, name: &str, under: usize) -> Value {
         let kind = self.subject.as_ref().and_then(|(kind, _)| self.model.subject(kind));
         let Some(flag) = kind.and_then(|kind| kind.relation(name)).filter(|relation| relation.field.is_none()) else {
             return NOTHING;
@@ -199,7 +238,7 @@ impl<'a> Naive<'a> {
 
     /// Whether the resource exists: whether its document fulfils the condition of its type. A resource of a type without
     /// documents always does.
-    fn exists(&self, kind: &str, id: &Bson, under: bool) -> Value {
+    fn exists(&self, kind: &str, id: &Bson, under: usize) -> Value {
         let kind = self.model.resource(kind).expect("a resource type of the model");
         let Some(collection) = kind.collection else {
             return Value::True;
@@ -210,7 +249,7 @@ impl<'a> Naive<'a> {
         match certainty(kind.condition.as_ref(), document, under) {
             None => NOTHING,
             Some(true) => Value::True,
-            Some(false) => Value::Unclear,
+            Some(false) => MALFORMED,
         }
     }
 
@@ -228,19 +267,28 @@ impl<'a> Naive<'a> {
         found.collect()
     }
 
-    /// The value of a relation or permission of a resource. `under` is whether it stands under a `!`.
-    fn ask(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
+    /// The value of a relation or permission of a resource. `under` is the number of `!` around it.
+    fn ask(&self, kind: &str, id: &Bson, member: &str, under: usize) -> Value {
         let asked = Asked { kind: kind.to_owned(), id: id.clone(), member: member.to_owned() };
-        let is_elsewhere = |other: &&Asked| (&other.kind, &other.id) != (&asked.kind, id);
+        let is_elsewhere = |(other, _): &&(Asked, usize)| (&other.kind, &other.id) != (&asked.kind, id);
         let depth = self.open.borrow().iter().filter(is_elsewhere).count();
         self.steps.set(self.steps.get() + if depth > DEPTH_MAX { STEPS_MAX } else { 1 });
         if self.steps.get() > STEPS_MAX {
-            return Value::Unclear;
+            return MALFORMED;
         }
-        if self.open.borrow().contains(&asked) {
-            return NOTHING;
+        // By themselves, a member under a `!` and the same one elsewhere have values of their own.
+        let is_same = |around: usize| self.alone.is_none() || (around > 0) == (under > 0);
+        let open = self.open.borrow().iter().find(|(other, at)| *other == asked && is_same(*at)).map(|(_, at)| *at);
+        match (self.value_alone(&asked, under > 0), open) {
+            (Some(value), Some(_)) | (Some(value @ Value::True), None) => return value,
+            (Some(_), None) | (None, _) => {}
         }
-        self.open.borrow_mut().push(asked);
+        match open.filter(|_| self.alone.is_none()) {
+            Some(around) if around == under => return NOTHING,
+            Some(_) => return Value::Unclear(Reason::Cycle),
+            None => {}
+        }
+        self.open.borrow_mut().push((asked, under));
         let resource = self.model.resource(kind).expect("a resource type of the model");
         let value = match (resource.permission(member), resource.relation(member)) {
             (Some(permission), _) => self.expression(&permission.meaning, kind, id, under),
@@ -253,7 +301,7 @@ impl<'a> Naive<'a> {
         value
     }
 
-    fn expression(&self, expression: &Expression, kind: &str, id: &Bson, under: bool) -> Value {
+    fn expression(&self, expression: &Expression, kind: &str, id: &Bson, under: usize) -> Value {
         let each = |sides: &[Expression]| -> Vec<Value> {
             sides.iter().map(|side| self.expression(side, kind, id, under)).collect()
         };
@@ -265,9 +313,9 @@ impl<'a> Naive<'a> {
                 any(&self.values(edge, kind, id, Some(member), under))
             }
             Expression::SubjectFlag(name) => self.flag_of_subject(name, under),
-            Expression::Not(inner) => match self.expression(inner, kind, id, true) {
+            Expression::Not(inner) => match self.expression(inner, kind, id, under + 1) {
                 Value::True => Value::False(Reason::Excluded),
-                Value::Unclear => Value::Unclear,
+                unclear @ Value::Unclear(_) => unclear,
                 Value::False(_) => Value::True,
             },
             Expression::And(sides) => all(&each(sides)),
@@ -276,7 +324,7 @@ impl<'a> Naive<'a> {
     }
 
     /// The value of each grant of a relation for the subject. For an edge, `member` is evaluated at its end.
-    fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: bool) -> Vec<Value> {
+    fn values(&self, relation: &Relation, kind: &str, id: &Bson, member: Option<&str>, under: usize) -> Vec<Value> {
         if !relation.of.is_empty() {
             return self.of_subject(&relation.of, id, under);
         }
@@ -322,16 +370,16 @@ impl<'a> Naive<'a> {
         relation.targets.is_empty() || !relation.targets.iter().all(is_other)
     }
 
-    fn value(&self, grant: &Grant<'_>, member: Option<&str>, under: bool) -> Value {
+    fn value(&self, grant: &Grant<'_>, member: Option<&str>, under: usize) -> Value {
         let holds = |it: bool| if it { Value::True } else { NOTHING };
         let value = match &grant.whom {
             Whom::All => Value::True,
-            Whom::Unreadable => Value::Unclear,
+            Whom::Unreadable => MALFORMED,
             Whom::Subject(kind, id) => holds(self.subject.as_ref().is_some_and(|who| (who.0, &who.1) == (*kind, id))),
             Whom::EverySubject(kind) => holds(self.subject.as_ref().is_some_and(|(name, _)| name == kind)),
             Whom::Set(kind, member, id) => self.ask_elsewhere(kind, id, member, under),
             Whom::Resource(kind, id, must_exist) => match self.exists(kind, id, under) {
-                Value::False(_) | Value::Unclear if *must_exist => Value::Unclear,
+                Value::False(_) | Value::Unclear(_) if *must_exist => MALFORMED,
                 _ => self.ask_elsewhere(kind, id, member.expect("an edge is followed"), under),
             },
         };
@@ -346,12 +394,13 @@ impl<'a> Naive<'a> {
             Value::False(reason) => Value::False(reason),
             _ if !is_on => Value::False(Reason::Expired),
             Value::True if grant.is_sure => Value::True,
-            _ => Value::Unclear,
+            Value::True => MALFORMED,
+            unclear @ Value::Unclear(_) => unclear,
         }
     }
 
     /// The value of a member of another resource, which grants nothing if it does not exist.
-    fn ask_elsewhere(&self, kind: &str, id: &Bson, member: &str, under: bool) -> Value {
+    fn ask_elsewhere(&self, kind: &str, id: &Bson, member: &str, under: usize) -> Value {
         match self.exists(kind, id, under) {
             Value::False(_) => NOTHING,
             exists => all(&[exists, self.ask(kind, id, member, under)]),
@@ -359,7 +408,7 @@ impl<'a> Naive<'a> {
     }
 
     /// Collects the grants of a relation in a document.
-    fn grants<'b>(&self, relation: &'b Relation, document: &Document, under: bool, grants: &mut Vec<Grant<'b>>) {
+    fn grants<'b>(&self, relation: &'b Relation, document: &Document, under: usize, grants: &mut Vec<Grant<'b>>) {
         let certainty =
             |condition: &Option<Condition>, document: &Document| self::certainty(condition.as_ref(), document, under);
         let Some(each) = &relation.each else {
@@ -454,13 +503,13 @@ impl<'a> Naive<'a> {
 }
 
 /// Whether a document can be relied on; none if it does not count.
-fn certainty(condition: Option<&Condition>, document: &Document, under: bool) -> Option<bool> {
+fn certainty(condition: Option<&Condition>, document: &Document, under: usize) -> Option<bool> {
     let Some(condition) = condition else {
         return Some(true);
     };
     match (condition.matches(document), condition.is_typed(document)) {
         (true, is_typed) => Some(is_typed),
-        (false, false) if under => Some(false),
+        (false, false) if under > 0 => Some(false),
         (false, _) => None,
     }
 }
@@ -500,17 +549,22 @@ fn any(values: &[Value]) -> Value {
     if values.iter().any(|value| matches!(value, Value::True)) {
         return Value::True;
     }
-    if values.iter().any(|value| matches!(value, Value::Unclear)) {
-        return Value::Unclear;
-    }
     let is_there = |reason: &Reason| values.iter().any(|value| matches!(value, Value::False(it) if it == reason));
-    Value::False(REASONS.into_iter().find(is_there).unwrap_or(Reason::NoGrant))
+    unclear(values).unwrap_or(Value::False(REASONS.into_iter().find(is_there).unwrap_or(Reason::NoGrant)))
 }
 
 fn all(values: &[Value]) -> Value {
-    let false_one = values.iter().find(|value| matches!(value, Value::False(_)));
-    let unclear = values.iter().find(|value| matches!(value, Value::Unclear));
-    *false_one.or(unclear).unwrap_or(&Value::True)
+    let false_one = values.iter().find(|value| matches!(value, Value::False(_))).copied();
+    false_one.or_else(|| unclear(values)).unwrap_or(Value::True)
+}
+
+/// The unclear value with the reason that comes first.
+fn unclear(values: &[Value]) -> Option<Value> {
+    let reason = |value: &Value| match value {
+        Value::Unclear(reason) => Some(*reason),
+        Value::True | Value::False(_) => None,
+    };
+    values.iter().filter_map(reason).min().map(Value::Unclear)
 }
 
 /// Whether two values are the same id in some form.

@@ -83,6 +83,8 @@ fn model() -> Model {
         relation("other", "other", Target::Resource("group")),
         relation("member", "next", Target::Set("group", "joined".to_owned())),
         relation("guest", "other", Target::Set("group", "open".to_owned())),
+        relation("let_in", "next", Target::Set("group", "let".to_owned())),
+        relation("let_out", "other", Target::Set("group", "let".to_owned())),
         Relation { name: "gone".to_owned(), condition: Some(gone), ..Relation::default() },
     ];
     let permissions = [
@@ -95,6 +97,13 @@ fn model() -> Model {
         ("apart", all([walk("other", "open"), not(walk("next", "joined"))])),
         ("dead", any([walk("next", "gone"), not(walk("other", "gone"))])),
         ("sure", all([not(not(walk("next", "open"))), walk("other", "open"), name("reach")])),
+        // These reach themselves through a `!`.
+        ("let", any([name("owner"), all([name("let_in"), not(name("let_out"))])])),
+        ("even", not(walk("next", "odd"))),
+        ("odd", any([not(walk("other", "even")), walk("next", "odd")])),
+        ("alone", all([not(walk("next", "alone")), any([name("owner"), walk("other", "reach")])])),
+        ("barred", any([name("gone"), all([walk("next", "barred"), not(walk("other", "spared"))])])),
+        ("spared", any([all([name("owner"), not(walk("next", "barred"))]), walk("other", "spared")])),
         (
             "mixed",
             any([
