@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use graph::{Components, Graph};
 
 use super::{
-    Expression, Member, Origin, Owner, Schema, Target,
+    Expression, Member, Owner, Schema, Target,
     declaration::Declarations,
     error::{SHOWN_MAX, SchemaError, Span},
     expression::{Name, Syntax},

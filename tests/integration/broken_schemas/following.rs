@@ -183,7 +183,9 @@ fn codes(help: &str, written: &str) -> Vec<String> {
     };
     let quoted = help.split('`').skip(1).step_by(2).map(str::to_owned);
     let after = help.match_indices(": ").map(|(at, colon)| help[at + colon.len()..].to_owned());
-    quoted.chain(after).flat_map(|code| [code.trim_matches('"').to_owned(), code]).collect()
+    let codes = quoted.chain(after).flat_map(|code| [code.trim_matches('"').to_owned(), code]);
+    // An operator takes the place of an operator only.
+    codes.filter(|code| !code.starts_with('$') || written.starts_with('$')).collect()
 }
 
 /// Every schema that follows one of the errors' helps.
@@ -199,8 +201,13 @@ fn followed(text: &str, errors: &SchemaErrors) -> BTreeSet<String> {
             }
             let line = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
             let end = span.end + text[span.end..].find('\n').unwrap_or(0);
-            for (key, without) in [("where = ", 0), ("where = ", "where = ".len()), ("= ", "= ".len())] {
-                if let Some(at) = text[line..span.end].find(key) {
+            let starts = |with: &[char]| code.starts_with(with);
+            for (key, without, is_meant) in [
+                ("where = ", 0, code.starts_with("where")),
+                ("where = ", "where = ".len(), starts(&['{', '\''])),
+                ("= ", "= ".len(), starts(&['{'])),
+            ] {
+                if let Some(at) = text[line..span.end].find(key).filter(|_| is_meant) {
                     all.insert([&text[..line + at + without], &code, " }", &text[end..]].concat());
                     all.insert([&text[..line + at + without], &code, &text[end..]].concat());
                 }

@@ -25,7 +25,7 @@ use super::{
 
 /// The maximal number of steps before it gives up a question. With that bound an explanation, which has no memo either,
 /// stays below the crate's 10,000 nodes.
-const STEPS_MAX: usize = 1_500;
+const STEPS_MAX: usize = 2_500;
 /// The maximal depth in resources before it gives up a question. The crate's limit is 32.
 const DEPTH_MAX: usize = 24;
 
@@ -135,7 +135,7 @@ impl<'a> Naive<'a> {
     }
 
     /// The value of a member by itself, with no reason. Too much work counts as too many steps.
-    fn value_alone(&self, asked: &Asked, is_under: usize) -> Option<Value> {
+    fn value_alone(&self, asked: &Asked, is_under: bool) -> Option<Value> {
         let known = self.alone.as_ref()?;
         let found = known.borrow().iter().find(|(other, under, _)| (other, *under) == (asked, is_under)).map(|it| it.2);
         if let Some(value) = found {
