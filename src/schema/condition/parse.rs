@@ -129,7 +129,9 @@ impl Parser<'_> {
             return self.wrong(error.suggesting(name, valid.iter().copied()));
         }
         let help = match name {
-            "$nor" => "`$and` of the opposites: `$ne` for `$eq`, `$nin` for `$in`, `$not` for all others".to_owned(),
+            "$nor" => {
+                "use `$and` with the opposites, `$ne` for `$eq`, `$nin` for `$in`, `$not` for all others".to_owned()
+            }
             "$elemMatch" => "use a relation with `each`: it tests the elements of an array one by one".to_owned(),
             _ => format!("the choices are {}", listed(valid)),
         };

@@ -172,18 +172,28 @@ impl Case {
     }
 }
 
-/// The pieces of code in a help: what stands between backticks, and what follows a colon. An example counts only if it
+/// The pieces of code that a help offers: the names that it guesses, and what follows a colon. An example counts only if it
 /// repeats what the author wrote.
 fn codes(help: &str, written: &str) -> Vec<String> {
     let written = written.trim_matches(['"', '\'']);
-    let is_repeated = |example: &str| written.len() > 2 && written != "true" && example.contains(written);
+    let is_repeated = |example: &str| {
+        written.len() > 2 && written != "true" && !written.starts_with('$') && example.contains(written)
+    };
     let help = match help.split_once("for example") {
         Some((before, example)) if !is_repeated(example) => before,
         _ => help,
     };
-    let quoted = help.split('`').skip(1).step_by(2).map(str::to_owned);
+    let is_guess = help.starts_with("did you mean");
+    let quoted = help.split('`').skip(1).step_by(2).filter(|_| is_guess).map(str::to_owned);
     let after = help.match_indices(": ").map(|(at, colon)| help[at + colon.len()..].to_owned());
-    let codes = quoted.chain(after).flat_map(|code| [code.trim_matches('"').to_owned(), code]);
+    let is_code = |text: &String| {
+        text.starts_with(['`', '"', '{', '\'', '['])
+            || ["where", "true", "false", "null"].iter().any(|it| text.starts_with(it))
+    };
+    let codes = quoted.chain(after.filter(is_code)).flat_map(|code| {
+        let code = code.trim_matches('`').to_owned();
+        [code.trim_matches('"').to_owned(), code]
+    });
     // An operator takes the place of an operator only.
     codes.filter(|code| !code.starts_with('$') || written.starts_with('$')).collect()
 }
@@ -205,7 +215,7 @@ fn followed(text: &str, errors: &SchemaErrors) -> BTreeSet<String> {
             for (key, without, is_meant) in [
                 ("where = ", 0, code.starts_with("where")),
                 ("where = ", "where = ".len(), starts(&['{', '\''])),
-                ("= ", "= ".len(), starts(&['{'])),
+                ("= ", "= ".len(), code.starts_with("{ field")),
             ] {
                 if let Some(at) = text[line..span.end].find(key).filter(|_| is_meant) {
                     all.insert([&text[..line + at + without], &code, " }", &text[end..]].concat());

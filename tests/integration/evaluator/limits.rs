@@ -34,6 +34,8 @@ const GROUPS: &str = r#"
     member = { field = "parents", subject = "group.joined" }
     banned = { collection = "bans", by = "group", field = "user" }
     hidden = { where = { hidden = true } }
+    listed  = { field = "members", subject = "group.let_in" }
+    blocked = { field = "blocks", subject = "group.let_in" }
 
     [resource.group.permissions]
     read     = "owner | parent.read"
@@ -44,6 +46,7 @@ const GROUPS: &str = r#"
     either   = "owner | !banned"
     unrelated = "!parent.read"
     shown    = "!hidden"
+    let_in   = "owner | (listed & !blocked)"
 "#;
 
 struct World {
@@ -160,6 +163,77 @@ fn documents_that_name_others_exceed_no_limit() {
         assert_eq!(world.ask("u7", "outsider", 0), Err(Reason::Excluded), "{count}");
         assert_eq!(world.ask("u7", "insider", 0), Ok(()), "{count}");
     }
+}
+
+/// Groups that all contain each other.
+fn clique(count: i64) -> Vec<(i64, Vec<i64>)> {
+    (0..count).map(|id| (id, (0..count).filter(|other| *other != id).collect())).collect()
+}
+
+#[test]
+fn a_hundred_groups_that_all_contain_each_other_are_answered_exactly() {
+    for owned in [0, 50, 99] {
+        let world = World::new(clique(100), owned, Vec::new());
+        for permission in ["read", "joined"] {
+            assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}");
+            assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}");
+        }
+        assert_eq!(world.ask("anna", "unrelated", 1), Err(Reason::Excluded));
+        assert_eq!(world.ask("bert", "unrelated", 1), Ok(()));
+    }
+}
+
+#[test]
+fn a_ring_of_groups_within_the_maximal_depth_is_answered_exactly() {
+    let ring = |length: i64| (0..length).map(move |id| (id, vec![(id + 1) % length]));
+    for length in [1, 2, 30, 33] {
+        let world = World::new(ring(length), length - 1, Vec::new());
+        for permission in ["read", "joined"] {
+            assert_eq!(world.ask("anna", permission, 0), Ok(()), "{permission}, {length}");
+            assert_eq!(world.ask("bert", permission, 0), Err(Reason::NoGrant), "{permission}, {length}");
+        }
+        assert_eq!(world.ask("bert", "unrelated", 0), Ok(()), "{length}");
+    }
+    let world = World::new(ring(40), 39, Vec::new());
+    assert_eq!(world.ask("anna", "read", 0), Err(Reason::Limit), "the owner is 39 edges away");
+    assert_eq!(world.ask("anna", "read", 20), Ok(()), "the owner is 19 edges away");
+    assert_eq!(world.ask("bert", "unrelated", 0), Err(Reason::Limit));
+}
+
+/// A group with an owner, the groups that it lists, and those that it blocks.
+fn blocking(id: i64, owner: &str, members: &[i64], blocks: &[i64]) -> Document {
+    doc! { "_id": id, "owner": owner, "members": members.to_vec(), "blocks": blocks.to_vec() }
+}
+
+#[test]
+fn what_depends_on_itself_through_an_exclusion_is_a_cycle() {
+    let world = |groups: Vec<Document>| World::of([("groups".to_owned(), groups)]);
+    // Both list the group 3, which anna owns, and block the members of each other.
+    let owned = || blocking(3, "anna", &[], &[]);
+    let mutual = world(vec![blocking(1, "", &[3], &[2]), blocking(2, "", &[3], &[1]), owned()]);
+    assert_eq!(mutual.ask("anna", "let_in", 1), Err(Reason::Cycle));
+    assert_eq!(mutual.ask("anna", "let_in", 2), Err(Reason::Cycle));
+    assert_eq!(mutual.ask("bert", "let_in", 1), Err(Reason::NoGrant), "nothing lists bert");
+    let own = world(vec![blocking(1, "", &[3], &[1]), owned()]);
+    assert_eq!(own.ask("anna", "let_in", 1), Err(Reason::Cycle), "a group that blocks itself");
+    let decided = world(vec![blocking(1, "anna", &[3], &[2]), blocking(2, "", &[3], &[1]), owned()]);
+    assert_eq!(decided.ask("anna", "let_in", 1), Ok(()), "the owner is let in whatever is blocked");
+    assert_eq!(decided.ask("anna", "let_in", 2), Err(Reason::Excluded), "so the other group blocks her");
+    let once = world(vec![blocking(1, "", &[3, 1], &[2]), blocking(2, "", &[2], &[]), owned()]);
+    assert_eq!(once.ask("anna", "let_in", 1), Ok(()), "a group that only lists itself lets nobody in");
+    let odd =
+        world(vec![blocking(1, "", &[3], &[2]), blocking(2, "", &[3], &[4]), blocking(4, "", &[3], &[1]), owned()]);
+    assert_eq!(odd.ask("anna", "let_in", 1), Err(Reason::Cycle), "three groups in a row that block each other");
+}
+
+#[test]
+fn a_hundred_groups_that_list_and_block_each_other_are_decided() {
+    let all = |but: i64| (0..100).filter(|id| *id != but).collect::<Vec<_>>();
+    let groups = (0..100).map(|id| blocking(id, if id == 99 { "anna" } else { "" }, &all(id), &all(id)));
+    let world = World::of([("groups".to_owned(), groups.collect())]);
+    assert_eq!(world.ask("anna", "let_in", 99), Ok(()));
+    assert_eq!(world.ask("anna", "let_in", 0), Err(Reason::Excluded), "the group that she owns is blocked");
+    assert_eq!(world.ask("bert", "let_in", 0), Err(Reason::NoGrant));
 }
 
 #[test]

@@ -50,11 +50,11 @@ impl Parser<'_> {
                 return self.not_literal(text, &node.span);
             }
             (Value::Scalar(value), _) if is_plain(value) => return Some(value.clone()),
-            (Value::List(_), None | Some("$eq")) => {
-                format!("for one of several values: {}", self.example("{ \"$in\": [1, 2] }"))
+            (Value::List(items), None | Some("$eq")) => {
+                format!("for one of several values: {}", self.with_list("$in", items))
             }
-            (Value::List(_), Some("$ne")) => {
-                format!("for none of several values: {}", self.example("{ \"$nin\": [1, 2] }"))
+            (Value::List(items), Some("$ne")) => {
+                format!("for none of several values: {}", self.with_list("$nin", items))
             }
             (Value::Scalar(_) | Value::List(_) | Value::Table(_), _) => {
                 "use a string, a number, a boolean, a date, null, an ObjectId or a UUID".to_owned()
@@ -90,6 +90,17 @@ impl Parser<'_> {
             SchemaError::new(&node.span, format!("`{operator}` cannot order {}", node.describe()))
                 .help("numbers, strings, dates and ObjectIds have an order"),
         )
+    }
+
+    /// A test with an operator and these values, or with others if they cannot be written.
+    fn with_list(&self, operator: &str, items: &[Node]) -> String {
+        let literal = |item: &Node| match &item.value {
+            Value::Scalar(value) => self.literal(value),
+            Value::List(_) | Value::Table(_) => None,
+        };
+        let values: Option<Vec<_>> = items.iter().map(literal).collect();
+        let values = values.filter(|values| !values.is_empty()).map_or_else(|| "…".to_owned(), |all| all.join(", "));
+        self.example(&format!("{{ \"{operator}\": [{values}] }}"))
     }
 
     /// The value as it is written in the language of the condition. None if that language cannot write it.
