@@ -17,6 +17,7 @@ pub use assemble::{ChangesFrom, Parts, Sharing, assemble};
 use health_monitor::HealthMonitor;
 pub use open::{open, read_schema};
 use reports::report_redis;
+pub use reports::report_survey;
 pub use run::run;
 use tokio::{sync::mpsc::Receiver, task::JoinSet};
 

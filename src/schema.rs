@@ -21,8 +21,8 @@ mod validate;
 use std::{collections::BTreeMap, time::Duration};
 
 pub use condition::{Comparison, Condition, Test};
-pub(crate) use error::nearest;
 pub use error::{SchemaError, SchemaErrors, suggestion};
+pub(crate) use error::{listed, nearest};
 pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 pub use prober::{PROBE_INTERVAL, Prober};
 
 use crate::{
+    diagnosis::Diagnosis,
     fact::{Fact, FactKey},
     freshness::{Change, Clock, Moment},
     question::{CollectionId, Id},
@@ -44,6 +45,12 @@ pub trait Source: Send + Sync {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
+
+    /// Looks at some documents, and returns what is wrong with them or with what the schema expects of them: nothing for a
+    /// source that does not do that. Takes no longer than a bounded time.
+    async fn survey(&self) -> Vec<Diagnosis> {
+        Vec::new()
+    }
 
     /// Returns every key of a fact that the documents with these `_id`s are part of, as of `at` or later.
     ///

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::AppError;
 use crate::{
     check::Settings,
-    diagnosis::error_chain,
+    diagnosis::{Diagnosis, Verdict, error_chain},
     link::LinkError,
     schema::{Schema, SchemaErrors},
     source::{
@@ -31,6 +31,16 @@ pub(super) fn report_callers(callers: &Callers, address: SocketAddr) {
 pub(super) fn report_schema(schema: &Schema) {
     for warning in schema.warnings().into_iter().flat_map(SchemaErrors::iter) {
         tracing::warn!(remedy = warning.help, "{}", warning.message);
+    }
+}
+
+/// Logs what a look at some documents has found.
+pub fn report_survey(diagnoses: &[Diagnosis]) {
+    for Diagnosis { verdict, message, remedy, .. } in diagnoses {
+        match verdict {
+            Verdict::Wrong | Verdict::Warning => tracing::warn!(remedy, "{message}"),
+            Verdict::Fine | Verdict::Skipped => tracing::info!("{message}"),
+        }
     }
 }
 

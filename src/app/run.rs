@@ -18,7 +18,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{App, AppError, Parts, assemble, open, ports::Port, read_schema, reports::report_callers};
+use super::{
+    App, AppError, Parts, assemble, open,
+    ports::Port,
+    read_schema,
+    reports::{report_callers, report_survey},
+};
 use crate::{
     config::{
         Config,
@@ -144,8 +149,14 @@ async fn start_patiently(
             let parts = open(schema, source, redis.as_ref(), *settings).await?;
             let (requests_max, logged_decisions) = (config.limits.requests_max, config.logged_decisions);
             let metrics = Arc::clone(metrics);
+            let surveyed = Arc::clone(&parts.source);
             let mut app = assemble(Parts { requests_max, logged_decisions, metrics, ..parts });
-            let tasks = app.start().await?;
+            let mut tasks = app.start().await?;
+            tasks.spawn(async move {
+                report_survey(&surveyed.survey().await);
+                // The tasks of an instance never end by themselves.
+                std::future::pending().await
+            });
             Ok::<_, AppError>((app, tasks))
         };
         match started.await {

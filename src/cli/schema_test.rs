@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, Failure, Outcome, text};
 use crate::{
-    app::{assemble, open, read_schema},
+    app::{assemble, open, read_schema, report_survey},
     check::{Checked, Consistency, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::{Answer, Millis, Question, Reason},
@@ -99,7 +99,9 @@ impl SchemaTest {
         let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
-        let app = assemble(open(schema, &source, None, Settings::default()).await?);
+        let parts = open(schema, &source, None, Settings::default()).await?;
+        report_survey(&parts.source.survey().await);
+        let app = assemble(parts);
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());

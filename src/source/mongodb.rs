@@ -18,6 +18,7 @@ mod find;
 mod inspect;
 mod keys;
 mod sample;
+mod survey;
 
 use std::{
     collections::HashMap,
@@ -44,6 +45,7 @@ use tracing::{Instrument as _, trace_span};
 
 use super::{Deadline, Identity, Source, SourceError};
 use crate::{
+    diagnosis::Diagnosis,
     fact::{Fact, FactKey, document_keys},
     moment::{Clock, Moment},
     question::{CollectionId, Id, LookupId},
@@ -253,6 +255,10 @@ impl Source for MongoDb {
             chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, byte_budget))
         });
         futures::future::join_all(finds).await.into_iter().flatten().collect()
+    }
+
+    async fn survey(&self) -> Vec<Diagnosis> {
+        self.survey_documents().await
     }
 
     async fn keys_of(

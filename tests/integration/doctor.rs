@@ -3,6 +3,7 @@
 
 mod mongodb;
 mod redis;
+mod survey;
 
 use std::{fs, net::TcpListener};
 

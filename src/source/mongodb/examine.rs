@@ -108,6 +108,9 @@ async fn examine_database(schema: Option<&Arc<Schema>>, database: Database, addr
             let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
             let source = MongoDb::with_hello(Arc::clone(schema), ReplacedClient::new(database, None), hello);
             rights::examine(&source, schema, &unsuitable, address, &mut diagnoses).await;
+            if is_there {
+                diagnoses.extend(source.survey_documents().await);
+            }
         }
     }
     diagnoses
