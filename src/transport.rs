@@ -28,6 +28,7 @@ mod open_connection;
 mod paced_io;
 mod permission;
 mod record;
+mod request_body;
 mod response_body;
 mod secret;
 mod server;

@@ -24,3 +24,23 @@ impl Slice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn work_lets_others_run_after_each_slice_and_not_before() {
+        let mut slice = Slice(Instant::now() + Duration::from_secs(60));
+        assert!(slice.pause_if_over().now_or_never().is_some(), "it has just begun");
+        for _ in 0..3 {
+            let Some(earlier) = Instant::now().checked_sub(2 * SLICE_MAX) else { return };
+            slice = Slice(earlier);
+            let mut pause = Box::pin(slice.pause_if_over());
+            assert!(pause.as_mut().now_or_never().is_none(), "others run");
+            assert!(pause.now_or_never().is_some(), "and it goes on");
+        }
+    }
+}

@@ -9,9 +9,19 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::{log_queue::LogQueue, traces::Spans};
+
+/// What the targets of permcached's own lines and spans begin with.
+const OWN: &str = "permcached";
 
 /// Logging and tracing that have started.
 #[derive(Debug)]
@@ -70,6 +80,9 @@ where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    // At that level h2 shows whole headers, and so tokens.
+    let libraries = filter_fn(|metadata| *metadata.level() != Level::TRACE || metadata.target().starts_with(OWN));
+    let filter = filter.and(libraries);
     let log = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(if std::io::stderr().is_terminal() {
         // As for the command line: no colours with `NO_COLOR` or `TERM=dumb`.

@@ -14,6 +14,7 @@ use super::{
     http::{Kind, Pages, Rules},
     open_calls::is_open,
     open_connection::OpenConnection,
+    request_body::RequestBody,
     response_body::{Patience, ResponseBody},
     status,
 };
@@ -46,16 +47,20 @@ impl Entrance {
         let open = connection.begin_request();
         let path = request.uri().path();
         let patience = if path.starts_with(PATIENT) { Patience::Unlimited } else { Patience::Limited };
-        let response = match self.rules.kind(&request) {
+        let kind = self.rules.kind(&request);
+        let is_open = is_open(path);
+        let request = request.map(RequestBody::new);
+        let response = match kind {
             Kind::Page(page) => self.pages.answer(page, request.method(), request.headers()),
             Kind::Wrong(response) => response,
-            Kind::Call if is_open(path) => {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(connection);
-                self.open_calls.clone().call(request).await?
-            }
             Kind::Call => {
-                let response = (self.calls)().call(request.map(Body::new)).await?;
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(Arc::clone(&connection));
+                if is_open {
+                    let response = self.open_calls.clone().call(request).await?;
+                    return Ok(response.map(|body| ResponseBody::new(body, patience, open)));
+                }
+                let response = (self.calls)().call(request).await?;
                 // It is noted once for each connection.
                 if status::is_of_a_caller(&response) && connection.set_known() && !table.promote(&connection) {
                     connection.retire();

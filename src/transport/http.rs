@@ -150,9 +150,10 @@ impl Pages {
 /// What a port requires of its requests before it looks at what they ask.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// Whether the port listens on this machine only. Then a request for a page must name this machine: a web page whose own
-    /// name was made to point here (DNS rebinding) cannot do that. On other addresses, every name may be right: Kubernetes
-    /// sends the address of the pod, and Prometheus what it was configured with.
+    /// Whether the port listens on this machine only. Then a request for the metrics must name this machine: a web page whose
+    /// own name was made to point here (DNS rebinding) cannot do that. On other addresses, every name may be right: Kubernetes
+    /// sends the address of the pod, and Prometheus what it was configured with. So it may for a probe, which a proxy on this
+    /// machine may pass on with the name that it was sent.
     pub(super) is_local: bool,
 }
 
@@ -170,7 +171,7 @@ impl Rules {
             });
         }
         if let Some(page) = Page::at(request.uri().path()) {
-            return self.refusal(request).map_or(Kind::Page(page), Kind::Wrong);
+            return self.refusal(page, request).map_or(Kind::Page(page), Kind::Wrong);
         }
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         if is_read && !is_grpc {
@@ -185,7 +186,7 @@ impl Rules {
     }
 
     /// Why a request for a page is refused.
-    fn refusal<B>(self, request: &Request<B>) -> Option<Response> {
+    fn refusal<B>(self, page: Page, request: &Request<B>) -> Option<Response> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Some((StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response());
         }
@@ -193,7 +194,11 @@ impl Rules {
         let in_header = headers.get_all(HOST).iter().map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
         let hosts: Vec<Option<Authority>> =
             request.uri().authority().cloned().map(Some).into_iter().chain(in_header).collect();
-        if self.is_local && !hosts.iter().all(|host| host.as_ref().is_some_and(is_this_machine)) {
+        let must_name_machine = match page {
+            Page::Alive | Page::Ready => false,
+            Page::Metrics => self.is_local,
+        };
+        if must_name_machine && !hosts.iter().all(|host| host.as_ref().is_some_and(is_this_machine)) {
             let message =
                 "the header `host` must name this machine, as 127.0.0.1 or localhost: the port listens on it only";
             return Some((StatusCode::FORBIDDEN, message).into_response());
@@ -268,6 +273,37 @@ mod tests {
         );
         for host in ["10.0.0.1:50051", "permcached.internal", "localhost"] {
             assert_eq!(status(false, get(host)), None, "{host}");
+        }
+    }
+
+    /// As a proxy on the same machine passes it on.
+    #[test]
+    fn on_a_local_port_a_probe_may_name_any_host_and_still_no_web_page_of_another_origin_may_send_it() {
+        for path in ["/healthz", "/readyz"] {
+            for host in ["permcached.example", "10.0.0.7:50051", "", "localhost"] {
+                assert_eq!(status(true, Request::get(path).header(HOST, host)), None, "{path} {host}");
+            }
+            let foreign = Request::get(path).header(HOST, "10.0.0.7").header(ORIGIN, "http://evil.example");
+            assert_eq!(status(true, foreign), Some(403), "{path}");
+        }
+        let call = Request::post("/permcached.v1.InvalidationService/Invalidate").header(HOST, "evil.example");
+        assert_eq!(status(true, call.header(CONTENT_TYPE, "text/plain")), Some(415), "a page cannot reach calls");
+    }
+
+    #[test]
+    fn pages_are_pages_without_authorization_on_every_port_and_version() {
+        for (path, expected) in [("/healthz", Page::Alive), ("/readyz", Page::Ready), ("/metrics", Page::Metrics)] {
+            for (is_local, version) in [(true, Version::HTTP_11), (false, Version::HTTP_11), (true, Version::HTTP_2)] {
+                for authorization in [None, Some("Bearer unknown")] {
+                    let request = Request::get(format!("http://localhost{path}")).version(version);
+                    let request =
+                        authorization.into_iter().fold(request, |request, value| request.header(AUTHORIZATION, value));
+                    match (Rules { is_local }).kind(&request.body(()).unwrap()) {
+                        Kind::Page(page) => assert_eq!(page, expected),
+                        kind => panic!("{path}: {kind:?}"),
+                    }
+                }
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The innermost layer of the port: receives a call's request message, and decides where it is answered. Small requests are
 //! answered at once. Large ones are counted before they are decoded, and are answered by the workers. Their bytes are limited
-//! from the prefix of the message on until the response is sent.
+//! from their arrival on until the response is sent.
 //!
 //! Decodes no message, and answers no question.
 
@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -21,7 +22,7 @@ use axum::{
     response::Response,
 };
 use http_body_util::BodyExt as _;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 use tracing::Instrument as _;
 
@@ -31,6 +32,7 @@ use super::{
     deadline::{Arrived, deadline},
     fields::{Counted, Messages, Refused},
     limits::Limits,
+    open_connection::OpenConnection,
     response_body::complete_body,
     status,
     workers::Workers,
@@ -55,10 +57,13 @@ const SMALL_ITEMS_AT_ONCE_MAX: usize = 256;
 const FIELDS_PER_ITEM: usize = 16;
 
 /// The most bytes of large requests and of their unread responses, in all.
-const BYTES_MAX: usize = 16 * 1_024 * 1_024;
+const BYTES_MAX: usize = 24 * 1_024 * 1_024;
 
 /// The most of them that belong to one caller.
-const CALLER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+const CALLER_BYTES_MAX: usize = 13 * 1_024 * 1_024;
+
+/// How long a message that others wait for may take to arrive further.
+const STALLED_TIME_MAX: Duration = Duration::from_millis(250);
 
 /// The methods whose work does not show in the size of the request: `Explain` has up to 2,000 steps.
 const LARGE: [&str; 1] = ["/permcached.v1.PermissionService/Explain"];
@@ -88,7 +93,7 @@ impl Intake {
     /// If the workers cannot be started.
     pub(super) fn start(callers: &Callers, limits: Limits) -> std::io::Result<Self> {
         let names: Vec<Arc<str>> = callers.names().cloned().collect();
-        let budget = ByteBudget::new(BYTES_MAX);
+        let budget = ByteBudget::new(BYTES_MAX, limits.message_bytes_max);
         let caller_budgets = names.iter().map(|name| (Arc::clone(name), budget.part(CALLER_BYTES_MAX))).collect();
         let workers = Workers::start(&names)?;
         let (messages, small_items) = (Messages::of_api(), AtomicUsize::new(0));
@@ -123,11 +128,11 @@ impl Shared {
     async fn answer(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Status> {
         let (head, body) = request.into_parts();
         let deadline = deadline(&head.headers, &head.extensions);
-        let late = |_| Status::deadline_exceeded("the request could not be answered in time");
         let caller = head.extensions.get::<Caller>().map(|caller| Arc::clone(&caller.name));
         let budget = caller.as_ref().and_then(|caller| self.caller_budgets.get(caller)).unwrap_or(&self.budget);
-        let received = receive(body, budget, self.message_bytes_max);
-        let Received { bytes, taken } = timeout_at(deadline.instant(), received).await.map_err(late)??;
+        let connection = head.extensions.get::<Arc<OpenConnection>>();
+        let arriving = Arriving { budget, connection, bytes_max: self.message_bytes_max, deadline: deadline.instant() };
+        let Received { bytes, taken } = arriving.receive(body).await?;
         let path = head.uri.path();
         // The workers count what is in a large message.
         let is_counted = bytes.len() <= SMALL_BYTES_MAX;
@@ -140,12 +145,9 @@ impl Shared {
             }
             return Ok(next.run(Request::from_parts(head, Body::from(bytes))).await);
         }
-        let taken = match taken {
-            Some(taken) => taken,
-            None => budget.take(0).ok_or_else(status::over_budget)?,
-        };
+        let taken = taken.unwrap_or_else(|| budget.take());
         let turn = self.workers.turn(caller.as_deref());
-        let turn = timeout_at(deadline.instant(), turn).await.map_err(late)?;
+        let turn = timeout_at(deadline.instant(), turn).await.map_err(|_| late())?;
         let shared = Arc::clone(&self);
         let work = async move {
             let _turn = turn;
@@ -187,41 +189,81 @@ impl Drop for SmallItems {
     }
 }
 
-/// Receives a message. Its length is known from its prefix, so it counts, or is refused, before it has arrived.
-async fn receive(body: Body, budget: &ByteBudget, bytes_max: usize) -> Result<Received, Status> {
-    let mut body = pin!(body);
-    // A message that arrives in one piece is not copied.
-    let mut only = Bytes::new();
-    let mut joined = Vec::new();
-    let mut whole = None;
-    let mut taken = None;
-    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| Status::cancelled("the request was broken off"))?;
-        let Ok(data) = frame.into_data() else { break };
-        if joined.is_empty() && body.is_end_stream() {
-            only = data;
-        } else {
-            joined.extend_from_slice(&data);
-        }
-        let arrived = if joined.is_empty() { &*only } else { &*joined };
-        let arrived_bytes = arrived.len();
-        if whole.is_none()
-            && let Some(length) = message_length(arrived)
-        {
-            if length > bytes_max {
-                return Err(Status::out_of_range(format!("the request has {length} bytes: {bytes_max} are the most")));
+/// A message that is arriving.
+struct Arriving<'a> {
+    budget: &'a ByteBudget,
+    connection: Option<&'a Arc<OpenConnection>>,
+    bytes_max: usize,
+    deadline: Instant,
+}
+
+impl Arriving<'_> {
+    /// Receives the message. It takes twice as many bytes as have arrived, as its buffer may have, and no more than it has.
+    async fn receive(&self, body: Body) -> Result<Received, Status> {
+        let mut body = pin!(body);
+        // A message that arrives in one piece is not copied.
+        let mut only = Bytes::new();
+        let mut joined = Vec::new();
+        let mut whole = None;
+        let mut taken: Option<TakenBytes> = None;
+        loop {
+            let frame = poll_fn(|context| body.as_mut().poll_frame(context));
+            let frame = match &taken {
+                Some(taken) if taken.has_turn() => match timeout(STALLED_TIME_MAX, frame).await {
+                    Ok(frame) => frame,
+                    Err(_) => return Err(status::over_budget()),
+                },
+                _ => timeout_at(self.deadline, frame).await.map_err(|_| late())?,
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| Status::cancelled("the request was broken off"))?;
+            let Ok(data) = frame.into_data() else { break };
+            if joined.is_empty() && body.is_end_stream() {
+                only = data;
+            } else {
+                joined.extend_from_slice(&data);
             }
-            if length > FREE_BYTES_MAX {
-                taken = Some(budget.take(length).ok_or_else(status::over_budget)?);
+            let arrived = if joined.is_empty() { &*only } else { &*joined };
+            let arrived_bytes = arrived.len();
+            if whole.is_none()
+                && let Some(length) = message_length(arrived)
+            {
+                if length > self.bytes_max {
+                    let message = format!("the request has {length} bytes: {} are the most", self.bytes_max);
+                    return Err(Status::out_of_range(message));
+                }
+                taken = (length > FREE_BYTES_MAX).then(|| self.budget.take());
+                whole = Some(PREFIX_BYTES + length);
             }
-            joined.reserve_exact((PREFIX_BYTES + length).saturating_sub(arrived_bytes));
-            whole = Some(PREFIX_BYTES + length);
+            if arrived_bytes > whole.unwrap_or(PREFIX_BYTES) {
+                return Err(Status::internal("the request has more than one message"));
+            }
+            if let (Some(taken), Some(whole)) = (&mut taken, whole) {
+                self.take(taken, whole.min(2 * arrived_bytes), whole - arrived_bytes).await?;
+            }
         }
-        if arrived_bytes > whole.unwrap_or(PREFIX_BYTES) {
-            return Err(Status::internal("the request has more than one message"));
+        if let Some(taken) = &mut taken {
+            taken.complete();
         }
+        Ok(Received { bytes: if joined.is_empty() { only } else { joined.into() }, taken })
     }
-    Ok(Received { bytes: if joined.is_empty() { only } else { joined.into() }, taken })
+
+    /// Takes bytes for a message that lacks so many. Waits for them until the deadline, unless too many messages of the same
+    /// connection wait already.
+    async fn take(&self, taken: &mut TakenBytes, bytes: usize, lacking: usize) -> Result<(), Status> {
+        if taken.try_grow(bytes) {
+            return Ok(());
+        }
+        let _waiting = match self.connection {
+            Some(connection) => Some(connection.begin_waiting(lacking).ok_or_else(status::over_budget)?),
+            None => None,
+        };
+        timeout_at(self.deadline, taken.grow(bytes)).await.map_err(|_| status::over_budget())
+    }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the request could not be answered in time")
 }
 
 /// The length of the message that begins with these bytes; none if they do not contain its whole prefix.

@@ -26,6 +26,7 @@ use tonic::Status;
 use super::{
     capacity::{Capacity, Place},
     intake::PREFIX_BYTES,
+    limits::Limits,
     open_connection::OpenConnection,
     response_body::complete_body,
     status,
@@ -34,13 +35,15 @@ use super::{
 /// The largest request, in bytes.
 pub(super) const OPEN_BYTES_MAX: usize = 4 * 1_024;
 
-/// How many requests whose body has not arrived may wait: of one connection, and in all.
+/// How many requests whose body has not arrived may wait: of one connection, and of all whose clients are unknown. Known clients
+/// have as many.
 const WAITING_MAX: (usize, usize) = (16, 256);
 
-/// How many health streams (`Watch`) may be open: of one connection, and in all.
+/// How many health streams (`Watch`) may be open: of one connection, and of all whose clients are unknown. Known clients have as
+/// many as there may be connections, because gRPC clients with health checking keep one on each.
 const HEALTH_STREAMS_MAX: (usize, usize) = (8, 256);
 
-/// How many reflection streams may be open: of one connection, and in all.
+/// How many reflection streams may be open: of one connection, and of all whose clients are unknown. Known clients have as many.
 const REFLECTION_STREAMS_MAX: (usize, usize) = (2, 32);
 
 /// How long a reflection stream may be open.
@@ -69,18 +72,19 @@ pub(super) struct OpenCalls {
 }
 
 impl OpenCalls {
-    pub(super) fn new(arrival_time_max: Duration) -> Self {
-        let capacity = |(connection_max, all_max)| Capacity::new(connection_max, all_max);
+    pub(super) fn new(limits: Limits) -> Self {
+        let capacity = |(connection_max, unknown_max)| Capacity::new(connection_max, unknown_max, unknown_max);
+        let (health_max, health_unknown_max) = HEALTH_STREAMS_MAX;
         Self {
             waiting: capacity(WAITING_MAX),
-            health_streams: capacity(HEALTH_STREAMS_MAX),
+            health_streams: Capacity::new(health_max, health_unknown_max, limits.connections_max),
             reflection_streams: capacity(REFLECTION_STREAMS_MAX),
-            arrival_time_max,
+            arrival_time_max: limits.request_timeout,
         }
     }
 
     /// Waits for the whole body of a request.
-    async fn whole(&self, body: Body, connection: u64) -> Result<Bytes, Status> {
+    async fn whole(&self, body: Body, connection: &Arc<OpenConnection>) -> Result<Bytes, Status> {
         let too_large = |_| Status::out_of_range("the request is larger than 4 KiB, or it broke off");
         let mut arrival = Box::pin(to_bytes(body, OPEN_BYTES_MAX + PREFIX_BYTES));
         if let Some(arrived) = poll_immediate(&mut arrival).await {
@@ -98,22 +102,24 @@ impl OpenCalls {
 
 /// The layer: passes a call on if there is capacity for what it holds open.
 pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, next: Next) -> Response {
-    let connection = request.extensions().get::<Arc<OpenConnection>>().map_or(0, |connection| connection.id);
+    let Some(connection) = request.extensions().get::<Arc<OpenConnection>>().cloned() else {
+        return Status::internal("the request has no connection").into_http();
+    };
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if path.starts_with(REFLECTION) {
-        let Some(place) = open.reflection_streams.enter(connection) else { return status::overloaded().into_http() };
+        let Some(place) = open.reflection_streams.enter(&connection) else { return status::overloaded().into_http() };
         // When the response has ended, or has to give way: otherwise the service would wait for more of the request.
         let body = Body::new(BodyUntil::new(body, place.end().cancelled_owned(), None));
         let response = next.run(Request::from_parts(parts, body)).await;
         return with_place(response, place, Some(REFLECTION_TIME_MAX));
     }
     let is_stream = path == HEALTH_WATCH;
-    let whole = match open.whole(body, connection).await {
+    let whole = match open.whole(body, &connection).await {
         Ok(whole) => whole,
         Err(status) => return status.into_http(),
     };
-    let place = match is_stream.then(|| open.health_streams.enter(connection)) {
+    let place = match is_stream.then(|| open.health_streams.enter(&connection)) {
         None => None,
         Some(Some(place)) => Some(place),
         Some(None) => return status::overloaded().into_http(),

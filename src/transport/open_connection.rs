@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// How many periods are distinguished: the present one, the one before it, and one to spare.
 const PERIODS: u32 = 3;
 
+/// How many bytes of its requests that wait for room may arrive: half of the connection's window, so that others can arrive.
+const WAITING_BYTES_MAX: usize = 256 * 1_024;
+
 /// An open connection. All requests on it share it.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
@@ -29,6 +32,8 @@ pub(super) struct OpenConnection {
     requests: AtomicU32,
     /// When the last request ended, in milliseconds since `opened`.
     last_used: AtomicU64,
+    /// How many bytes of requests may arrive and not be read, because these requests wait for room.
+    waiting_bytes: AtomicUsize,
     /// How many bytes were read, in all and in this turn.
     bytes_read: AtomicUsize,
     bytes_in_turn: AtomicUsize,
@@ -51,6 +56,7 @@ impl OpenConnection {
             has_become_known: Notify::new(),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
+            waiting_bytes: AtomicUsize::new(0),
             bytes_read: AtomicUsize::new(0),
             bytes_in_turn: AtomicUsize::new(0),
             period: AtomicU32::new(0),
@@ -92,6 +98,15 @@ impl OpenConnection {
     pub(super) fn begin_request(self: &Arc<Self>) -> OpenRequest {
         self.requests.fetch_add(1, Ordering::Relaxed);
         OpenRequest(Arc::clone(self))
+    }
+
+    /// Counts the bytes that a request lacks while it waits for room, until the guard is dropped: the connection's window has no
+    /// room for others meanwhile. Returns none if those that wait lack [`WAITING_BYTES_MAX`]; one may always wait.
+    pub(super) fn begin_waiting(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
+        let bytes = bytes.clamp(1, WAITING_BYTES_MAX);
+        let add = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= WAITING_BYTES_MAX);
+        self.waiting_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Waiting { connection: Arc::clone(self), bytes })
     }
 
     /// How many bytes were read of it.
@@ -154,6 +169,19 @@ impl OpenConnection {
 
 fn index(period: u32) -> usize {
     usize::try_from(period).unwrap_or(usize::MAX)
+}
+
+/// A request that waits for room.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    connection: Arc<OpenConnection>,
+    bytes: usize,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.connection.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A request that is open: until its response has been taken by the connection.

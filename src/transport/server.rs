@@ -107,7 +107,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let gate = Gate {
         intake: Intake::start(&callers, limits)?,
         admission: Admission::new(callers, limits),
-        open: OpenCalls::new(limits.request_timeout),
+        open: OpenCalls::new(limits),
         calls: metrics.calls(methods()),
     };
     let pages = Pages::new(current.clone(), metrics, metrics_tokens);

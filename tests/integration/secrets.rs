@@ -1,7 +1,7 @@
 //! No secret is in a log, a metric or an error: passwords of connection strings, tokens of callers, ids of secret subjects.
 //!
-//! The tests log as much as permcached can, make every call, valid and invalid, and then search the whole output. What the
-//! libraries beneath log is not tested.
+//! The tests log as much as permcached and the libraries beneath can, make every call, valid and invalid, and then search the
+//! whole output.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use tokio::time::{sleep, timeout};
 use tonic::{Request, Response, Status, transport::Endpoint};
 
 use crate::support::{
-    command::{Serving, schema_file},
+    command::{Serving, run_with, schema_file},
     raw::{self, Raw},
     redis::Redis,
     servers::secured_mongo,
-    service::{PATIENCE, http},
+    service::{PATIENCE, exchange, http},
 };
 
 const SCHEMA: &str = r#"
@@ -41,7 +41,8 @@ const SCHEMA: &str = r#"
 /// Each secret is unlike every other text in the output.
 const MONGODB: &str = "s3cret0ofMongoDb";
 const REDIS: &str = "s3cret1ofRedis";
-const REDIS_SECRET: &str = "s3cret7ofInstances-0123456789abcdef";
+const REDIS_SECRET: &str = "s3cret7ofInstances-0123456789abcdef,s3cret9ofInstances-0123456789abcdef";
+const METRICS: &str = "s3cret8ofPrometheus";
 const CHECK: &str = "s3cret2ofBackend";
 const ADMIN: &str = "s3cret3ofOperator";
 const WRONG: &str = "s3cret4ofNobody";
@@ -151,11 +152,17 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
         ("REDIS_SECRET", REDIS_SECRET),
         ("AUTH_TOKENS", &*backend),
         ("AUTH_ADMIN_TOKENS", &*operator),
+        ("METRICS_TOKEN", METRICS),
         ("MAX_STALENESS", "500ms"),
         ("LOG_DECISIONS", "1"),
-        // Everything that permcached logs. The libraries' own traces are left out: h2 traces whole headers.
-        ("RUST_LOG", "debug,permcached=trace"),
+        // Everything, that of the libraries too.
+        ("RUST_LOG", "trace"),
     ];
+    for arguments in [["config"], ["doctor"]] {
+        let told = run_with(&arguments, &variables);
+        assert!(told.output().to_lowercase().contains("redis"), "it shows what it found");
+        assert_no_secret(arguments[0], &[told.output()]);
+    }
     let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
     until_ready(&serving).await;
 
@@ -181,6 +188,12 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
     answers.extend(ask_all(&serving.url(), ADMIN, NO_LINK).await);
     for path in ["/metrics", "/readyz", "/nothing"] {
         answers.push(format!("{:?}", http(serving.address, path).await));
+    }
+    for token in [METRICS, WRONG] {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        answers.push(exchange(serving.address, request).await);
     }
     assert_no_secret("an answer", &answers);
     serving.signal("TERM");

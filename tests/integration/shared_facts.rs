@@ -82,11 +82,15 @@ struct Instance {
 
 impl World {
     async fn new(url: &str) -> Self {
-        let schema = Arc::new(schema("shared.toml", SCHEMA));
-        let database = mongo().database().await;
         let files = (1..=50).map(|number| doc! { "_id": id(number), "owner_id": id(OWNER) }).collect();
         let share = doc! { "_id": id(SHARE), "file_id": id(FILE), "user_id": id(USER) };
-        let documents = [("files".to_owned(), files), ("shares".to_owned(), vec![share])];
+        Self::of(url, SCHEMA, [("files".to_owned(), files), ("shares".to_owned(), vec![share])]).await
+    }
+
+    /// A database with these documents.
+    async fn of<const N: usize>(url: &str, text: &str, documents: [(String, Vec<bson::Document>); N]) -> Self {
+        let schema = Arc::new(schema("shared.toml", text));
+        let database = mongo().database().await;
         fill(&database, &schema, &BTreeMap::from(documents)).await;
         Self { schema, database, url: url.to_owned() }
     }

@@ -187,7 +187,22 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = Result<T, Str
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn what_waits_for_a_client_that_is_replaced_fails_at_once() {
+        let (client, mut replaced) = watch::channel(0);
+        let mut waiting = Box::pin(unless_replaced(&mut replaced, pending::<Result<(), StreamError>>()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        client.send_replace(1);
+        assert!(matches!(waiting.now_or_never(), Some(Err(StreamError::Failed(_)))));
+        // What does not wait is not affected.
+        assert!(matches!(unless_replaced(&mut replaced, async { Ok(7) }).now_or_never(), Some(Ok(7))));
+    }
 
     #[test]
     fn a_resume_token_begins_with_its_moment() {

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use super::SCHEMA;
 use crate::support::{
     both::{TIME_MAX, counted, schema},
+    controlled::{ControlledSource, Fault},
     live::until,
     redis::{Redis, redis, secrets},
     servers::mongo,
@@ -31,6 +32,7 @@ pub struct Peer {
     pub freshness: Arc<Freshness>,
     pub bus: Arc<Bus>,
     prober: Prober,
+    pub source: Arc<ControlledSource>,
     pub metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
 }
@@ -40,8 +42,9 @@ impl Peer {
     pub async fn new(redis: &Redis, namespace: Namespace) -> Self {
         let schema: Arc<Schema> = Arc::new(schema("fleet.toml", SCHEMA));
         let source = MongoDb::open(Arc::clone(&schema), mongo().database().await).await.expect("mongod answers");
+        let source = Arc::new(ControlledSource::over(&schema, Arc::new(source)));
         let freshness = Arc::new(Freshness::new(&schema));
-        let prober = Prober::new(Arc::new(source), Arc::clone(&freshness), || {});
+        let prober = Prober::new(Arc::clone(&source) as _, Arc::clone(&freshness), || {});
         let link =
             Link::new(Arc::new(Server::parse(&redis.url()).expect("a URL of the test's own")), Duration::from_secs(1));
         let metrics = Arc::new(Metrics::default());
@@ -52,7 +55,7 @@ impl Peer {
         let mut up = link.watch();
         tasks.spawn(link.run(|_| {}));
         up.wait_for(|up| *up).await.expect("the link exists");
-        Self { freshness, bus: Arc::new(bus), prober, metrics, tasks }
+        Self { freshness, bus: Arc::new(bus), prober, source, metrics, tasks }
     }
 
     /// A peer that has begun, and receives.
@@ -127,6 +130,24 @@ pub fn after(moment: Moment, count: u64) -> Moment {
 
 pub fn changed(number: u8, at: Moment) -> Vec<Change> {
     vec![Change { at, what: Changed::Key(key(number)) }]
+}
+
+/// MongoDB answers no probe, so a moment ahead cannot be confirmed: it is dropped after half a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_that_cannot_be_confirmed_delays_no_other_message() {
+    let namespace = namespace();
+    let receiver = Peer::started(redis(), namespace.clone()).await;
+    let leader = Peer::new(redis(), namespace).await;
+    let start = receiver.freshness.watermark();
+    let before = receiver.metric("bus_drops");
+    receiver.source.set(Fault::ProbeHangs);
+    let ahead = Moment::new(start.seconds() + 60, 1);
+    leader.bus.publish_hint(&Hint::all(ahead)).await;
+    leader.publish(start, after(start, 2), changed(1, after(start, 1))).await;
+    receiver.until_applied(after(start, 2)).await;
+    assert!(receiver.metric("bus_drops") > before, "the hint is dropped");
+    assert!(!receiver.counts(&key(1), start), "the change is applied");
+    assert!(receiver.counts(&key(2), start), "and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]

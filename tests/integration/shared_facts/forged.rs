@@ -101,6 +101,41 @@ async fn a_forged_fact_is_a_miss_and_is_counted() {
     }
 }
 
+/// Both users own a file. Both facts of users say only whether the user is active, and both are authentic.
+#[tokio::test]
+async fn the_fact_of_an_active_user_copied_over_that_of_an_inactive_one_allows_nothing() {
+    const WITH_USERS: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        collection = "users"
+        where = { is_active = { "$ne" = false } }
+        [resource.file]
+        collection = "files"
+        [resource.file.relations]
+        owner = { field = "owner_id" }
+        [resource.file.permissions]
+        read = "owner"
+    "#;
+    let redis = Redis::start(&[]);
+    let users = vec![doc! { "_id": id(USER), "is_active": true }, doc! { "_id": id(NOBODY), "is_active": false }];
+    let files = vec![doc! { "_id": id(1), "owner_id": id(USER) }, doc! { "_id": id(2), "owner_id": id(NOBODY) }];
+    let world = World::of(&redis.url(), WITH_USERS, [("users".to_owned(), users), ("files".to_owned(), files)]).await;
+    let (first, second) = (world.join().await, world.join().await);
+    let (active, inactive) = (asks(&world, USER, 1), asks(&world, NOBODY, 2));
+    let read = first.fills(&active).await.max(first.fills(&inactive).await);
+    second.live.until_applied(read).await;
+    let names = [USER, NOBODY].map(|user| first.name(&world, "users", user));
+    let attempt = async || {
+        let honest: Vec<u8> = raw(&world.url, &[b"GET", &names[0]]);
+        raw::<()>(&world.url, &[b"SET", &names[1], &honest, b"EX", b"1000"]);
+        let before = unauthentic(&second);
+        let (allowed, _) = second.answer_anew(&active, Consistency::MinimizeLatency).await;
+        let (denied, _) = second.answer_anew(&inactive, Consistency::MinimizeLatency).await;
+        (allowed, denied.starts_with("denied"), unauthentic(&second) - before)
+    };
+    assert_eq!(second.in_time(attempt).await, ("allowed by file#owner".to_owned(), true, 1));
+}
+
 /// Each byte of the value, at one place after the other, and each way to shorten it.
 #[tokio::test]
 async fn a_fact_with_any_changed_byte_is_a_miss() {
