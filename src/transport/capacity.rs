@@ -162,23 +162,23 @@ mod tests {
     #[test]
     fn known_connections_end_requests_neither_of_equals_nor_of_unknown_ones_and_the_reverse() {
         let capacity = Capacity::new(4, 3, 3);
-        let (strangers, friends) = (unknown(0..9), known(10..19));
-        let strange: Vec<_> = strangers.iter().take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
-        let friendly: Vec<_> = friends.iter().take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
-        assert!(capacity.enter(&friends[3]).is_none(), "all have one");
-        assert_eq!((ended(&strange), ended(&friendly)), (vec![false; 3], vec![false; 3]));
+        let (others, callers) = (unknown(0..9), known(10..19));
+        let of_others: Vec<_> = others.iter().take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
+        let of_callers: Vec<_> = callers.iter().take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
+        assert!(capacity.enter(&callers[3]).is_none(), "all have one");
+        assert_eq!((ended(&of_others), ended(&of_callers)), (vec![false; 3], vec![false; 3]));
         let _more: Vec<_> =
-            strangers.iter().skip(3).take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
-        assert_eq!((ended(&strange), ended(&friendly)), (vec![true; 3], vec![false; 3]));
+            others.iter().skip(3).take(3).map(|connection| capacity.enter(connection).unwrap()).collect();
+        assert_eq!((ended(&of_others), ended(&of_callers)), (vec![true; 3], vec![false; 3]));
     }
 
     #[test]
     fn a_known_connection_that_holds_more_than_its_share_gives_way() {
         let capacity = Capacity::new(4, 3, 4);
-        let friends = known([1, 2, 3]);
-        let greedy = enter(&capacity, &friends[0], 3);
-        let modest = enter(&capacity, &friends[1], 1);
-        assert!(capacity.enter(&friends[2]).is_some());
+        let callers = known([1, 2, 3]);
+        let greedy = enter(&capacity, &callers[0], 3);
+        let modest = enter(&capacity, &callers[1], 1);
+        assert!(capacity.enter(&callers[2]).is_some());
         assert_eq!((ended(&greedy), ended(&modest)), (vec![true, false, false], vec![false]));
     }
 

@@ -159,9 +159,9 @@ async fn no_secret_is_in_a_log_a_metric_or_an_error() {
         ("RUST_LOG", "trace"),
     ];
     for arguments in [["config"], ["doctor"]] {
-        let told = run_with(&arguments, &variables);
-        assert!(told.output().to_lowercase().contains("redis"), "it shows what it found");
-        assert_no_secret(arguments[0], &[told.output()]);
+        let ended = run_with(&arguments, &variables);
+        assert!(ended.output().to_lowercase().contains("redis"), "it shows what it found");
+        assert_no_secret(arguments[0], &[ended.output()]);
     }
     let serving = Serving::start_with(&["--bind", "127.0.0.1"], &variables);
     until_ready(&serving).await;

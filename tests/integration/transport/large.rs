@@ -225,7 +225,7 @@ async fn ask_batch(service: &Service, secret: &'static str) -> Result<usize, Sta
 }
 
 #[tokio::test]
-async fn bytes_that_are_only_announced_take_nobodys_room() {
+async fn bytes_that_are_only_announced_are_not_counted() {
     let service = of_two_callers().await;
     let raw = Raw::connect(service.address).await;
     let mut announced = Vec::new();
@@ -246,7 +246,7 @@ fn long_batch() -> Vec<u8> {
 
 /// Twelve on one connection have less than the caller's room. The thirty others, each on a connection of its own, have more.
 #[tokio::test]
-async fn a_callers_requests_wait_for_room_within_their_deadlines() {
+async fn a_callers_requests_wait_for_free_bytes_within_their_deadlines() {
     let service = of_two_callers().await;
     let message = long_batch();
     for (connections, requests) in [(1, 12), (30, 1)] {
@@ -269,7 +269,7 @@ async fn a_callers_requests_wait_for_room_within_their_deadlines() {
 
 /// Two messages have arrived but for their last bytes, and a third takes the part of the room that is for one message at a time.
 #[tokio::test]
-async fn a_message_that_stalls_while_others_wait_for_room_gives_way_to_them() {
+async fn a_message_that_stalls_while_others_wait_for_bytes_gives_way_to_them() {
     let service = of_two_callers().await;
     let attempt = async || {
         let mut full = Vec::new();
