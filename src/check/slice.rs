@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn work_lets_others_run_after_each_slice_and_not_before() {
-        let mut slice = Slice(Instant::now() + Duration::from_secs(60));
+        let mut slice = Slice(Instant::now() + Duration::from_mins(1));
         assert!(slice.pause_if_over().now_or_never().is_some(), "it has just begun");
         for _ in 0..3 {
             let Some(earlier) = Instant::now().checked_sub(2 * SLICE_MAX) else { return };
