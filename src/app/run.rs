@@ -155,7 +155,7 @@ async fn start_patiently(
             tasks.spawn(async move {
                 report_survey(&surveyed.survey().await);
                 // The tasks of an instance never end by themselves.
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
             Ok::<_, AppError>((app, tasks))
         };

@@ -286,7 +286,9 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
     let each = relation.each.as_ref();
     let mut within = |path: &Path, used: Use| {
         let whole = each.map_or_else(|| Ok(path.clone()), |each| Path::parse(&format!("{each}.{path}")));
-        whole.into_iter().for_each(|path| add(path, used.clone()));
+        if let Ok(path) = whole {
+            add(path, used.clone());
+        }
     };
     if let Some(ids) = &relation.ids {
         let forms = ids.targets.iter().map(|target| match target {
