@@ -9,6 +9,7 @@
 //!
 //! This module is pure: it turns documents into facts. It does not know where documents are stored, or what time it is.
 
+mod date;
 mod forms;
 mod grants;
 mod keys;
@@ -22,8 +23,7 @@ use std::{
 };
 
 use bson::Document;
-pub(crate) use forms::other_forms;
-pub(crate) use keys::document_keys;
+pub(crate) use keys::{document_keys, key_values};
 use triomphe::ThinArc;
 pub(crate) use value::id_to_bson;
 
@@ -38,6 +38,9 @@ pub const DOCUMENTS_MAX: usize = 1_000;
 
 /// The maximal size of a fact in bytes: the ids that it contains, and four bytes for each document and each grant.
 pub const FACT_BYTES_MAX: usize = 256 * 1_024;
+
+/// How many bytes a fact keeps of a text that has no meaning.
+pub(crate) const SHOWN_BYTES_MAX: usize = 64;
 
 /// The key of a fact: a lookup, the id to look up, and the subject that the fact is filtered to, if it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +162,9 @@ pub enum Grantee {
     Everyone,
     /// A value that is not an id of the right form. It could mean any subject.
     Unreadable,
+    /// A text that is not an id in the relation's format, or a type that the relation does not list. It could mean any
+    /// subject. The text is kept to be shown, at most [`SHOWN_BYTES_MAX`] of it, and never that of a secret.
+    Unknown(Box<str>),
 }
 
 /// The time in which a grant holds.
@@ -406,6 +412,7 @@ impl Part {
             Self::Document(DocumentId::Id(id)) => id.text(),
             Self::Document(DocumentId::Other(text)) => Some(text),
             Self::Grant(Grant { grantee: Grantee::Id(id), .. }) => id.text(),
+            Self::Grant(Grant { grantee: Grantee::Unknown(text), .. }) => Some(text),
             Self::FilteredTo(subject) => match &**subject {
                 Subject::Known { kind: _, id } => id.text(),
                 Subject::Anonymous => None,
@@ -420,6 +427,7 @@ impl Grant {
     fn size(&self) -> usize {
         match &self.grantee {
             Grantee::Id(id) => id.size() + 4,
+            Grantee::Unknown(text) => text.len() + 4,
             Grantee::Flag | Grantee::Everyone | Grantee::Unreadable => 4,
         }
     }

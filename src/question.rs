@@ -50,13 +50,13 @@ number! {
 /// The form in which documents and requests write the ids of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdForm {
-    /// 24 lower-case hex digits.
+    /// 24 hex digits, in either case.
     ObjectId,
     /// Any text of at most [`ID_BYTES_MAX`] bytes, except the empty text and `*`.
     String,
     /// A 64-bit whole number, in decimal without leading zeros.
     Integer,
-    /// 32 lower-case hex digits, grouped 8-4-4-4-12 (binary subtype 4 in MongoDB).
+    /// 32 hex digits in either case, grouped 8-4-4-4-12 (binary subtype 4 in MongoDB).
     Uuid,
 }
 
@@ -79,10 +79,10 @@ impl IdForm {
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Self::ObjectId => "an ObjectId: 24 lower-case hex digits",
+            Self::ObjectId => "an ObjectId: 24 hex digits",
             Self::String => "a text of 1 to 1,024 bytes that is not `*`",
             Self::Integer => "a 64-bit whole number in decimal",
-            Self::Uuid => "a UUID: lower-case hex digits grouped 8-4-4-4-12",
+            Self::Uuid => "a UUID: 32 hex digits grouped 8-4-4-4-12",
         }
     }
 }
@@ -121,7 +121,8 @@ pub enum IdError {
 }
 
 impl Id {
-    /// Parses an id. Every id has exactly one spelling in a form. If `secret` is set, returns the digest of the text.
+    /// Parses an id. The hex digits of ObjectIds and UUIDs may be in either case; apart from that, every id has exactly one
+    /// spelling in a form. If `secret` is set, returns the digest of the text.
     ///
     /// # Errors
     /// [`IdError`] states why the text is not such an id.
@@ -153,7 +154,7 @@ impl Id {
         Self::Digest(half)
     }
 
-    /// The digest with these 32 lower-case hex digits.
+    /// The digest with these 32 hex digits.
     #[must_use]
     pub fn parse_digest(digits: &str) -> Option<Self> {
         hex(digits).map(Self::Digest)
@@ -196,7 +197,7 @@ impl Hash for Id {
     }
 }
 
-/// Parses exactly `N` bytes from lower-case hex digits.
+/// Parses exactly `N` bytes from hex digits in either case.
 fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != N * 2 {
@@ -210,6 +211,7 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
                 | match digit {
                     b'0'..=b'9' => digit - b'0',
                     b'a'..=b'f' => digit - b'a' + 10,
+                    b'A'..=b'F' => digit - b'A' + 10,
                     _ => return None,
                 };
         }
@@ -383,10 +385,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_has_one_spelling() {
+    fn an_id_has_one_spelling_except_for_the_case_of_hex_digits() {
         let cases = [
             (IdForm::ObjectId, "65f000000000000000000001", true),
-            (IdForm::ObjectId, "65F000000000000000000001", false),
+            (IdForm::ObjectId, "65F000000000000000000001", true),
+            (IdForm::ObjectId, "65f00000000000000000AbCd", true),
+            (IdForm::ObjectId, "65g000000000000000000001", false),
+            (IdForm::ObjectId, "65G000000000000000000001", false),
             (IdForm::ObjectId, "65f00000000000000000001", false),
             (IdForm::ObjectId, "twelve chars", false),
             (IdForm::ObjectId, "+5f000000000000000000001", false),
@@ -397,14 +402,17 @@ mod tests {
             (IdForm::Integer, "9223372036854775808", false),
             (IdForm::Uuid, "123e4567-e89b-12d3-a456-426614174000", true),
             (IdForm::Uuid, "123e4567e89b12d3a456426614174000", false),
-            (IdForm::Uuid, "123E4567-e89b-12d3-a456-426614174000", false),
+            (IdForm::Uuid, "123E4567-e89b-12d3-a456-426614174000", true),
+            (IdForm::Uuid, "{123e4567-e89b-12d3-a456-426614174000}", false),
             (IdForm::String, "any thing", true),
+            (IdForm::String, "Any Thing", true),
         ];
         for (form, text, ok) in cases {
             let id = Id::parse(text, form, false);
             assert_eq!(id.is_ok(), ok, "{form:?} {text}");
             if let Ok(id) = id {
-                assert_eq!(id.to_string(), text);
+                let is_hex = matches!(form, IdForm::ObjectId | IdForm::Uuid);
+                assert_eq!(id.to_string(), if is_hex { text.to_lowercase() } else { text.to_owned() });
             }
         }
     }

@@ -10,6 +10,7 @@ mod condition;
 mod declaration;
 mod expression;
 mod fingerprint;
+mod format;
 mod error;
 mod node;
 mod order;
@@ -23,6 +24,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub use condition::{Comparison, Condition, Test};
 pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use error::{listed, nearest};
+pub use format::Format;
 pub(crate) use path::End;
 pub use path::Path;
 pub use question::{FieldError, SubjectText};
@@ -124,10 +126,10 @@ pub struct Relation {
     pub document_condition: Option<Condition>,
     /// The ids that it leads to; none for a flag.
     pub ids: Option<Ids>,
-    /// The path of the date from which on it grants.
-    pub since: Option<Path>,
-    /// The path of the date from which on it no longer grants.
-    pub until: Option<Path>,
+    /// The date from which on it grants.
+    pub since: Option<DateField>,
+    /// The date from which on it no longer grants.
+    pub until: Option<DateField>,
     /// Whether a grant is indeterminate if its `since` or `until` is missing in the document.
     pub required: bool,
     /// Whether some permission uses it under a `!`, directly or through a permission or a set.
@@ -142,8 +144,12 @@ pub struct Relation {
 pub struct Ids {
     /// The field that contains one id or an array of ids.
     pub field: Path,
+    /// The form of the ids, if they are written as text.
+    pub format: Option<Format>,
     /// What they can lead to. There are several targets only if `subject_type` is set.
     pub targets: Box<[Target]>,
+    /// For each target, the value of `subject_type` that means it. If they are not set, the names of the types mean them.
+    pub type_values: Option<Box<[Box<str>]>>,
     /// The field that contains the name of the subject's type.
     pub subject_type: Option<Path>,
     /// The field that contains the name of the set's relation.
@@ -152,6 +158,43 @@ pub struct Ids {
     pub wildcard: bool,
     /// For an edge, whether it is indeterminate if it leads to an absent resource.
     pub must_exist: bool,
+}
+
+/// A field that contains a date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DateField {
+    /// Its path.
+    pub path: Path,
+    /// How the date is written.
+    pub unit: DateUnit,
+}
+
+/// How a document writes a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DateUnit {
+    /// As a date of BSON.
+    Date,
+    /// As a number of seconds since the Unix epoch.
+    Seconds,
+    /// As a number of milliseconds since the Unix epoch.
+    Milliseconds,
+    /// As text, in a form of ISO 8601 with a time of day and a time zone.
+    Iso8601,
+}
+
+impl DateUnit {
+    /// The units that a schema can name.
+    pub(crate) const NAMED: [(&'static str, Self); 3] =
+        [("seconds", Self::Seconds), ("milliseconds", Self::Milliseconds), ("iso8601", Self::Iso8601)];
+}
+
+/// The form of the ids in the field of a lookup, if they are written as text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TextKeys {
+    /// The form of the text.
+    pub format: Format,
+    /// The form of the ids in it.
+    pub id: IdForm,
 }
 
 /// What an id leads to.
@@ -228,6 +271,8 @@ pub struct Lookup {
     pub collection_id: CollectionId,
     /// The field by which documents are found.
     pub by: Path,
+    /// How the field writes ids, if it writes them as text.
+    pub text_keys: Option<TextKeys>,
     /// Which values of that field it searches for.
     pub finds: Finds,
     /// The declared forms of the ids that are looked up.
@@ -293,6 +338,7 @@ impl Lookup {
             collection: collection.into(),
             collection_id: CollectionId(0),
             by,
+            text_keys: None,
             finds: Finds::DeclaredForm,
             forms: Box::default(),
             structures: None,
@@ -310,10 +356,10 @@ impl Lookup {
         self.fields.iter().any(|field| field.overlaps(changed))
     }
 
-    /// Whether the lookup is by `_id` and finds at most one document.
+    /// Whether the keys are the `_id`s of documents, so that the lookup finds at most one document for a key.
     #[must_use]
     pub fn is_by_id(&self) -> bool {
-        self.by.as_str() == "_id" && self.finds == Finds::DeclaredForm
+        self.by.as_str() == "_id" && self.finds == Finds::DeclaredForm && self.text_keys.is_none()
     }
 }
 

@@ -188,10 +188,13 @@ impl Hint {
 /// The name of the field of a lookup in a hint. A sender that does not search for other forms of ids, as its schema does not
 /// need them or its version does not know them, has not determined the keys of such lookups.
 fn field_name(lookup: &Lookup) -> String {
-    let by = &lookup.by;
+    let by = match &lookup.text_keys {
+        None => lookup.by.to_string(),
+        Some(keys) => format!("{} as {:?} in {}", lookup.by, keys.id, keys.format.text("{id}")),
+    };
     match lookup.finds {
-        Finds::DeclaredForm => by.to_string(),
-        Finds::EveryForm => format!("{by} (every form)"),
+        Finds::DeclaredForm => by,
+        Finds::EveryForm => format!("{by} (every form of {:?})", lookup.forms),
         Finds::Structures => format!("{by} (structures)"),
     }
 }

@@ -90,7 +90,10 @@ impl Request {
             });
         }
         first_failure.map(|error| match error {
-            SourceError::TimedOut if self.deadline.is_all_but_over() => Err(CheckError::DeadlineExceeded),
+            // A load that its deadline has cut off breaks off: who waits for it may learn that before its own timer fires.
+            SourceError::TimedOut | SourceError::BrokenOff if self.deadline.is_all_but_over() => {
+                Err(CheckError::DeadlineExceeded)
+            }
             SourceError::TooMuch => Err(CheckError::TooLarge),
             error @ (SourceError::TimedOut
             | SourceError::Probe(_)

@@ -160,6 +160,9 @@ fn grant(fact: &Fact, grant: &Grant) -> String {
     let leads_to = match grant.grantee.as_str() {
         "" => String::new(),
         "?" => " is not an id of the right type".to_owned(),
+        text if text.starts_with('?') => {
+            format!(": {:?} is not an id or a type that is expected here", text.get(1..).unwrap_or_default())
+        }
         grantee => format!(" = {grantee}"),
     };
     let since = grant.since.as_ref().map(|since| format!(", since {}", time(since))).unwrap_or_default();

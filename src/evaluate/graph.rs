@@ -324,6 +324,10 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
                 }
                 self.nodes = 0;
                 let value = self.value_of(place);
+                let nodes = self.nodes;
+                if let Some(graph) = self.graph.as_mut() {
+                    graph.lookups += nodes;
+                }
                 let node = self.graph.as_mut().and_then(|graph| graph.nodes.get_mut(place));
                 is_changed |= node.is_some_and(|node| update(node, value));
             }

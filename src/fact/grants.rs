@@ -125,9 +125,8 @@ pub(super) fn concerns(schema: &Schema, grant: &Grant, subject: &Subject) -> boo
     let ids = schema.relation(grant.relation).ids.as_ref();
     let target = ids.and_then(|ids| ids.targets.get(usize::from(grant.target)));
     let is_followed = match (&grant.grantee, target, subject) {
-        (Grantee::Flag | Grantee::Unreadable, _, _) | (_, Some(Target::Set(..) | Target::Resource(_)) | None, _) => {
-            true
-        }
+        (Grantee::Flag | Grantee::Unreadable | Grantee::Unknown(_), _, _)
+        | (_, Some(Target::Set(..) | Target::Resource(_)) | None, _) => true,
         (Grantee::Id(id), Some(Target::Subject(kind)), Subject::Known { kind: asker, id: asker_id }) => {
             kind == asker && id == asker_id
         }

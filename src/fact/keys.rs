@@ -4,11 +4,64 @@
 
 use bson::{Bson, Document};
 
-use super::{FactKey, forms::ids_of_other_forms, value::id_of_any_form};
-use crate::{
-    question::Id,
-    schema::{End, Finds, Lookup},
+use super::{
+    FactKey,
+    forms::{ids_of_other_forms, other_forms},
+    value::{id_of_any_form, id_to_bson},
 };
+use crate::{
+    question::{Id, IdForm},
+    schema::{End, Finds, Lookup, TextKeys},
+};
+
+/// The values by which a lookup finds a key. The key of structures has none.
+pub(crate) fn key_values(lookup: &Lookup, key: &Id) -> Vec<Bson> {
+    let mut values = match &lookup.text_keys {
+        None => vec![id_to_bson(key)],
+        Some(keys) => key_texts(keys, key).into_iter().map(Bson::String).collect(),
+    };
+    match (lookup.finds, &lookup.text_keys) {
+        (Finds::DeclaredForm | Finds::Structures, _) => {}
+        (Finds::EveryForm, None) => values.extend(other_forms(key)),
+        // A text that lacks the parts around the id leads to nobody.
+        (Finds::EveryForm, Some(keys)) => {
+            let others = [id_to_bson(key)].into_iter().chain(other_forms(key));
+            let others = others.filter_map(|value| match value {
+                Bson::String(text) | Bson::Symbol(text) => other_text(keys, &text, key),
+                value => Some(value),
+            });
+            values.extend(others);
+            values.dedup();
+        }
+    }
+    values
+}
+
+/// The texts that mean an id: hex digits may be written in lower case or in upper case, but not in both.
+fn key_texts(keys: &TextKeys, id: &Id) -> Vec<String> {
+    let plain = id.to_string();
+    let mut texts = vec![keys.format.text(&plain)];
+    match keys.id {
+        IdForm::ObjectId | IdForm::Uuid => texts.push(keys.format.text(&plain.to_ascii_uppercase())),
+        IdForm::String | IdForm::Integer => {}
+    }
+    texts.dedup();
+    texts
+}
+
+/// The text of an id in another form, with the parts around it; none if it is a text in the declared form.
+fn other_text(keys: &TextKeys, text: &str, id: &Id) -> Option<Bson> {
+    let text = keys.format.text(text);
+    (!key_texts(keys, id).contains(&text)).then_some(Bson::String(text))
+}
+
+/// The id that a value means in the form that the schema declares. In MongoDB a symbol equals a string.
+fn declared_id(lookup: &Lookup, value: &Bson) -> Option<Id> {
+    let Some(keys) = &lookup.text_keys else { return id_of_any_form(value) };
+    let (Bson::String(text) | Bson::Symbol(text)) = value else { return None };
+    let id = Id::parse(keys.format.id_in(text)?, keys.id, false).ok()?;
+    key_texts(keys, &id).contains(text).then_some(id)
+}
 
 /// Visits every key by which a lookup finds a document. An array is found by each of its elements. A key may be visited more
 /// than once.
@@ -33,16 +86,27 @@ fn value_keys(lookup: &Lookup, value: &Bson, visit: &mut impl FnMut(Id)) {
             _ => {}
         },
         Finds::EveryForm => {
-            id_of_any_form(value).into_iter().for_each(&mut *visit);
-            ids_of_other_forms(value, &lookup.forms, visit);
+            declared_id(lookup, value).into_iter().for_each(&mut *visit);
+            match (&lookup.text_keys, value) {
+                (None, value) => ids_of_other_forms(value, &lookup.forms, visit),
+                (Some(keys), Bson::String(text) | Bson::Symbol(text)) => {
+                    if let Some(id) = keys.format.id_in(text) {
+                        ids_of_other_forms(&Bson::String(id.to_owned()), &lookup.forms, visit);
+                    }
+                }
+                (Some(_), value) => {
+                    id_of_any_form(value).into_iter().for_each(&mut *visit);
+                    ids_of_other_forms(value, &lookup.forms, visit);
+                }
+            }
         }
-        Finds::DeclaredForm => id_of_any_form(value).into_iter().for_each(visit),
+        Finds::DeclaredForm => declared_id(lookup, value).into_iter().for_each(visit),
     }
 }
 
 /// Whether a document has the key in the form in which the schema declares it.
 pub(super) fn has_declared_key(lookup: &Lookup, document: &Document, key: &Id) -> bool {
-    let is_key = |value: &Bson| id_of_any_form(value).as_ref() == Some(key);
+    let is_key = |value: &Bson| declared_id(lookup, value).as_ref() == Some(key);
     let mut found = false;
     lookup.by.ends(document, &mut |end| {
         found |= match end {

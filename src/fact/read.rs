@@ -5,11 +5,11 @@
 use bson::{Bson, Document};
 
 use super::{
-    Certainty, DOCUMENTS_MAX, DocumentId, FactKey, Grant, Grantee, Part, UNBOUNDED, Window, grants::Grants,
-    keys::has_declared_key, value::id_from_bson,
+    Certainty, DOCUMENTS_MAX, DocumentId, FactKey, Grant, Grantee, Part, SHOWN_BYTES_MAX, UNBOUNDED, Window,
+    date::Date, grants::Grants, keys::has_declared_key, value::id_from_bson,
 };
 use crate::{
-    question::{ID_BYTES_MAX, IdForm, Millis, RelationId},
+    question::{ID_BYTES_MAX, Id, IdForm, RelationId},
     schema::{Condition, End, Finds, Ids, Path, Relation, Schema, Target},
 };
 
@@ -120,12 +120,13 @@ impl Reader<'_, '_> {
         };
         let target = match target(self.schema, ids, part) {
             Kind::Nothing => return,
-            Kind::Unreadable => None,
-            Kind::Target(place, target) => Some((place, target)),
+            Kind::Unreadable => Err(Grantee::Unreadable),
+            Kind::Unknown(name) => Err(Grantee::Unknown(shown(&name))),
+            Kind::Target(place, target) => Ok((place, target)),
         };
         let one = |reader: &mut Self, value: &Bson| {
-            if let Some(grantee) = reader.grantee(ids, target, value) {
-                reader.grant(grantee, target.map_or(0, |(place, _)| place), certainty, window);
+            if let Some(grantee) = reader.grantee(ids, &target, value) {
+                reader.grant(grantee, target.as_ref().map_or(0, |(place, _)| *place), certainty, window);
             }
         };
         ids.field.ends(part, &mut |end| match end {
@@ -136,36 +137,55 @@ impl Reader<'_, '_> {
         });
     }
 
-    /// The grantee that a value means; none if it is null, empty, or too long for any id. `target` is none if the document
-    /// does not name a valid type for its ids.
-    fn grantee(&self, ids: &Ids, target: Option<(u8, Target)>, value: &Bson) -> Option<Grantee> {
+    /// The grantee that a value means; none if it is null, empty, too long for any id, or a text without the fixed parts of
+    /// the relation's format. `target` is an error if the document does not name a valid type for its ids.
+    fn grantee(&self, ids: &Ids, target: &Result<(u8, Target), Grantee>, value: &Bson) -> Option<Grantee> {
         match value {
             Bson::Null | Bson::Undefined => return None,
             Bson::String(text) if text.is_empty() => return None,
             _ => {}
         }
-        let Some((_, target)) = target else { return Some(Grantee::Unreadable) };
+        let target = match target {
+            Ok((_, target)) => *target,
+            Err(grantee) => return Some(grantee.clone()),
+        };
         let (form, is_secret) = match target {
             Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
             Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
         };
-        match value {
-            Bson::String(text) if text == "*" => Some(match target {
+        let text = match (&ids.format, value) {
+            (Some(format), Bson::String(text)) => Some(format.id_in(text)?),
+            (None, Bson::String(text)) => Some(text.as_str()),
+            (_, _) => None,
+        };
+        if text == Some("*") {
+            return Some(match target {
                 Target::Subject(_) if ids.wildcard => Grantee::Everyone,
                 Target::Subject(_) | Target::Set(..) | Target::Resource(_) => Grantee::Unreadable,
-            }),
-            Bson::String(text) if form == IdForm::String && text.len() > ID_BYTES_MAX => None,
-            value => Some(id_from_bson(value, form, is_secret).map_or(Grantee::Unreadable, Grantee::Id)),
+            });
         }
+        if form == IdForm::String && text.is_some_and(|text| text.len() > ID_BYTES_MAX) {
+            return None;
+        }
+        let id = match (&ids.format, text) {
+            (None, _) => id_from_bson(value, form, is_secret),
+            (Some(_), Some(text)) => Id::parse(text, form, is_secret).ok(),
+            (Some(_), None) => None,
+        };
+        Some(match (id, value) {
+            (Some(id), _) => Grantee::Id(id),
+            (None, Bson::String(text)) if ids.format.is_some() && !is_secret => Grantee::Unknown(shown(text)),
+            (None, _) => Grantee::Unreadable,
+        })
     }
 
     /// The window of a document or an element, and whether one of its dates is malformed.
     fn window(&self, part: &Document) -> (Window, bool) {
         let mut window = Window::default();
         let mut is_malformed = false;
-        for (path, bound) in [(&self.relation.since, &mut window.since), (&self.relation.until, &mut window.until)] {
-            let Some(path) = path else { continue };
-            match date(path, part) {
+        for (field, bound) in [(&self.relation.since, &mut window.since), (&self.relation.until, &mut window.until)] {
+            let Some(field) = field else { continue };
+            match Date::read(field, part) {
                 Date::At(moment) => *bound = moment,
                 Date::Missing => is_malformed |= self.relation.required,
                 Date::Malformed => is_malformed = true,
@@ -180,34 +200,15 @@ impl Reader<'_, '_> {
     }
 }
 
-/// What stands at the path of a date.
-enum Date {
-    At(Millis),
-    Missing,
-    Malformed,
-}
-
-fn date(path: &Path, part: &Document) -> Date {
-    let mut found = Date::Missing;
-    let mut count = 0;
-    path.ends(part, &mut |end| {
-        count += 1;
-        found = match end {
-            End::Value(Bson::DateTime(date)) => Date::At(date.timestamp_millis()),
-            End::Missing => Date::Missing,
-            End::Value(_) | End::Blocked => Date::Malformed,
-        };
-    });
-    if count > 1 { Date::Malformed } else { found }
-}
-
 /// What the ids of a document lead to.
 enum Kind {
     /// One of the relation's targets, with its index.
     Target(u8, Target),
     /// Nobody: the document names no type.
     Nothing,
-    /// The document names a type that is not one of the targets, or the name has a wrong type.
+    /// The document names a type that is not one of the targets.
+    Unknown(String),
+    /// The name of the type has a wrong type.
     Unreadable,
 }
 
@@ -222,19 +223,32 @@ fn target(schema: &Schema, ids: &Ids, part: &Document) -> Kind {
         (Text::Is(kind), Text::Is(relation)) => (kind, Some(relation)),
         (Text::Is(kind), Text::Missing) => (kind, None),
     };
-    let is_meant = |target: &Target| match *target {
-        Target::Subject(id) => *schema.subject(id).name == *kind && relation.is_none(),
+    let is_named = |place: u8, name: &str| match &ids.type_values {
+        Some(values) => values.get(usize::from(place)).is_some_and(|value| **value == *kind),
+        None => name == kind,
+    };
+    let is_meant = |(place, target): &(u8, &Target)| match **target {
+        Target::Subject(id) => is_named(*place, &schema.subject(id).name) && relation.is_none(),
         Target::Set(id, member) => {
             let is_relation = match relation {
                 Some(name) => schema.resource(id).members.get(name) == Some(&member),
                 None => ids.subject_relation.is_none(),
             };
-            *schema.resource(id).name == *kind && is_relation
+            is_named(*place, &schema.resource(id).name) && is_relation
         }
         Target::Resource(_) => false,
     };
     let mut places = (0..).zip(&ids.targets);
-    places.find(|(_, target)| is_meant(target)).map_or(Kind::Unreadable, |(place, target)| Kind::Target(place, *target))
+    match (places.find(is_meant), relation) {
+        (Some((place, target)), _) => Kind::Target(place, *target),
+        (None, Some(relation)) => Kind::Unknown(format!("{kind}#{relation}")),
+        (None, None) => Kind::Unknown(kind.to_owned()),
+    }
+}
+
+/// The beginning of a text, no longer than a fact keeps.
+fn shown(text: &str) -> Box<str> {
+    text.get(..text.floor_char_boundary(SHOWN_BYTES_MAX)).unwrap_or_default().into()
 }
 
 /// What stands at the path of a name.

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::{
-    Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, FactKey, Grant, Grantee, Part, UNBOUNDED, Window,
-    grants::concerns,
+    Certainty, DOCUMENTS_MAX, DocumentId, FACT_BYTES_MAX, FactKey, Grant, Grantee, Part, SHOWN_BYTES_MAX, UNBOUNDED,
+    Window, grants::concerns,
 };
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm, RelationId},
@@ -125,17 +125,27 @@ impl Validation<'_> {
         match (&grant.grantee, target) {
             (Grantee::Unreadable, None) => grant.target == 0,
             (Grantee::Unreadable, Some(_)) => true,
+            (Grantee::Unknown(text), target) => {
+                let is_type = ids.subject_type.is_some() && grant.target == 0;
+                let is_id = ids.format.is_some() && target.is_some_and(|target| !self.form(*target).1);
+                (is_type || is_id) && text.len() <= SHOWN_BYTES_MAX
+            }
             (Grantee::Everyone, Some(Target::Subject(_))) => ids.wildcard,
             (Grantee::Id(id), Some(target)) => self.has_form(id, *target),
             (Grantee::Flag | Grantee::Everyone | Grantee::Id(_), _) => false,
         }
     }
 
-    fn has_form(&self, id: &Id, target: Target) -> bool {
-        let (form, is_secret) = match target {
+    /// The form of a target's ids, and whether they are secret.
+    fn form(&self, target: Target) -> (IdForm, bool) {
+        match target {
             Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
             Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),
-        };
+        }
+    }
+
+    fn has_form(&self, id: &Id, target: Target) -> bool {
+        let (form, is_secret) = self.form(target);
         match id {
             Id::ObjectId(_) => form == IdForm::ObjectId,
             Id::Integer(_) => form == IdForm::Integer,

@@ -77,6 +77,7 @@ enum EncodedGrantee<'a> {
     Flag,
     Everyone,
     Unreadable,
+    Unknown(&'a str),
 }
 
 /// Encodes a fact. None if it takes more than [`BYTES_MAX`], or is not of this schema.
@@ -152,6 +153,7 @@ impl<'a> EncodedPart<'a> {
                     Grantee::Flag => EncodedGrantee::Flag,
                     Grantee::Everyone => EncodedGrantee::Everyone,
                     Grantee::Unreadable => EncodedGrantee::Unreadable,
+                    Grantee::Unknown(text) => EncodedGrantee::Unknown(text),
                 },
                 target: *target,
                 window: Some(window).filter(|window| *window != UNBOUNDED),
@@ -191,6 +193,7 @@ impl<'a> EncodedPart<'a> {
                     EncodedGrantee::Flag => Grantee::Flag,
                     EncodedGrantee::Everyone => Grantee::Everyone,
                     EncodedGrantee::Unreadable => Grantee::Unreadable,
+                    EncodedGrantee::Unknown(text) => Grantee::Unknown(text.into()),
                 },
                 target,
                 window: window.unwrap_or(UNBOUNDED),

@@ -5,7 +5,9 @@
 
 use bson::{Bson, Document, doc};
 
-use super::{Condition, Ids, Owner, Path, Relation, Schema, Target, declaration::Declarations, error::SchemaError};
+use super::{
+    Condition, DateUnit, Ids, Owner, Path, Relation, Schema, Target, declaration::Declarations, error::SchemaError,
+};
 use crate::question::SubjectTypeId;
 
 /// The warnings about a compiled schema. The declarations have the places.
@@ -41,11 +43,18 @@ fn as_subject_relation(schema: &Schema, relation: &Relation, shared: &Path) -> O
     let (subject, lookup) = (schema.subject(kind), schema.lookup(relation.lookup()?));
     let gate = schema.lookup(schema.relation(subject.gate?).lookup()?);
     let Owner::Resource(resource) = relation.owner else { return None };
-    if gate.collection != lookup.collection || ids.field.as_str() != "_id" || relation.each.is_some() {
+    if gate.collection != lookup.collection
+        || ids.field.as_str() != "_id"
+        || ids.format.is_some()
+        || relation.each.is_some()
+    {
         return None;
     }
     let resource = &schema.resource(resource).name;
     let mut keys = vec![format!("each = \"{shared}\""), format!("field = \"{}\"", lookup.by.inside(shared)?)];
+    if let Some(text_keys) = &lookup.text_keys {
+        keys.push(format!("format = {:?}", text_keys.format.text("{id}")));
+    }
     keys.push(format!("resource = \"{resource}\""));
     if let Some(condition) = &relation.condition {
         let (element, document) = split(condition, shared)?;
@@ -56,7 +65,11 @@ fn as_subject_relation(schema: &Schema, relation: &Relation, shared: &Path) -> O
     }
     for (key, date) in [("since", &relation.since), ("until", &relation.until)] {
         if let Some(date) = date {
-            keys.push(format!("{key} = \"{}\"", date.inside(shared)?));
+            let path = date.path.inside(shared)?;
+            keys.push(match DateUnit::NAMED.iter().find(|(_, unit)| *unit == date.unit) {
+                Some((unit, _)) => format!("{key} = {{ field = \"{path}\", unit = \"{unit}\" }}"),
+                None => format!("{key} = \"{path}\""),
+            });
         }
     }
     if relation.required {

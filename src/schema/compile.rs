@@ -12,13 +12,15 @@ use names::{Names, Symbol};
 
 use super::{
     Expression, Ids, Lookup, Member, Origin, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType,
-    Target,
-    declaration::{Declarations, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectName},
+    Target, TextKeys,
+    declaration::{
+        Declarations, ListedSubject, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectName,
+    },
     error::{SHOWN_MAX, SchemaError, listed},
     expression::{Name, OF_SUBJECT, Syntax},
     plan, validate,
 };
-use crate::question::{LookupId, RelationId, ResourceTypeId, SubjectTypeId};
+use crate::question::{IdForm, LookupId, RelationId, ResourceTypeId, SubjectTypeId};
 
 /// The maximal number of targets (subject types and sets) of a relation: a fact stores the index of a target in one byte.
 const TARGETS_MAX: usize = 200;
@@ -50,9 +52,10 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
     let mut resources = Vec::new();
     let mut permissions = Vec::new();
     for (kind, declaration) in (0..).map(ResourceTypeId).zip(&declarations.resources) {
-        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &Path::id()));
+        let document = declaration.collection.as_ref().map(|name| compiler.lookup(&name.text, &Path::id(), None));
         let (name, collection) = (declaration.name.text.as_str(), declaration.collection.as_ref());
-        let owner = Declared { owner: Owner::Resource(kind), name, collection, is_whole: declaration.is_whole };
+        let (id, is_whole) = (declaration.id, declaration.is_whole);
+        let owner = Declared { owner: Owner::Resource(kind), name, id, collection, is_whole };
         for relation in &declaration.relations {
             relations.extend(compiler.relation_of_resource(kind, &owner, relation));
         }
@@ -139,6 +142,12 @@ fn resource_gate(
     })
 }
 
+/// For each target, the value of `subject_type` that means it, if the relation has a table of them.
+fn type_values(subjects: &[ListedSubject]) -> Option<Box<[Box<str>]>> {
+    subjects.first()?.value.as_ref()?;
+    Some(subjects.iter().map(|subject| subject.value_text().unwrap_or_default().into()).collect())
+}
+
 fn number<T>(count: usize, make: fn(u16) -> T) -> T {
     make(u16::try_from(count).unwrap_or(u16::MAX))
 }
@@ -147,6 +156,8 @@ fn number<T>(count: usize, make: fn(u16) -> T) -> T {
 struct Declared<'a> {
     owner: Owner,
     name: &'a str,
+    /// The form of its ids.
+    id: IdForm,
     /// The collection of its own documents.
     collection: Option<&'a Name>,
     /// Whether all of the type could be read.
@@ -168,7 +179,7 @@ struct Compiler<'a> {
     names: Names<'a>,
     errors: &'a mut Vec<SchemaError>,
     lookups: Vec<Lookup>,
-    lookup_ids: HashMap<(&'a str, Path), LookupId>,
+    lookup_ids: HashMap<(&'a str, Path, Option<TextKeys>), LookupId>,
     default_subject: Option<SubjectTypeId>,
     /// The permission that is being compiled.
     permission: &'a str,
@@ -207,10 +218,10 @@ impl<'a> Compiler<'a> {
     }
 
     /// The lookup of a collection by a field. It is created when it is first used.
-    fn lookup(&mut self, collection: &'a str, by: &Path) -> LookupId {
+    fn lookup(&mut self, collection: &'a str, by: &Path, text_keys: Option<TextKeys>) -> LookupId {
         let lookups = &mut self.lookups;
-        *self.lookup_ids.entry((collection, by.clone())).or_insert_with(|| {
-            lookups.push(Lookup::new(collection, by.clone()));
+        *self.lookup_ids.entry((collection, by.clone(), text_keys.clone())).or_insert_with(|| {
+            lookups.push(Lookup { text_keys, ..Lookup::new(collection, by.clone()) });
             number(lookups.len() - 1, LookupId)
         })
     }
@@ -238,8 +249,11 @@ impl<'a> Compiler<'a> {
     fn relation(&mut self, owner: &Declared<'a>, declaration: &'a RelationDeclaration) -> Option<Relation> {
         let name = &declaration.name;
         let lookup = match (&declaration.collection, &declaration.by, owner.collection) {
-            (Some(collection), Some(by), _) => self.lookup(&collection.text, by),
-            (None, None, Some(collection)) => self.lookup(&collection.text, &Path::id()),
+            (Some(collection), Some(by), _) => {
+                let text_keys = by.format.clone().map(|format| TextKeys { format, id: owner.id });
+                self.lookup(&collection.text, &by.path, text_keys)
+            }
+            (None, None, Some(collection)) => self.lookup(&collection.text, &Path::id(), None),
             (None, None, None) if owner.is_whole => {
                 let what = match owner.owner {
                     Owner::Resource(_) => "resource",
@@ -280,9 +294,11 @@ impl<'a> Compiler<'a> {
         } else if declaration.subjects.is_empty() {
             targets.extend(self.default_subject.map(Target::Subject));
         } else {
-            for name in &declaration.subjects {
-                if let Some(target) = self.target(name) {
-                    self.check_target(declaration, name, target, &targets);
+            let mut before = Vec::new();
+            for subject in &declaration.subjects {
+                if let Some(target) = self.target(&subject.name) {
+                    self.check_target(declaration, subject, target, &before);
+                    before.push((subject, target));
                     targets.push(target);
                 }
             }
@@ -303,7 +319,9 @@ impl<'a> Compiler<'a> {
         }
         (self.errors.len() == before).then(|| Ids {
             field: field.clone(),
+            format: declaration.format.clone(),
             targets: targets.into(),
+            type_values: type_values(&declaration.subjects),
             subject_type: declaration.subject_type.clone(),
             subject_relation: declaration.subject_relation.clone(),
             wildcard: declaration.wildcard,
@@ -352,26 +370,38 @@ impl<'a> Compiler<'a> {
 
     /// Records an error if this target is listed twice, if documents cannot distinguish it from those listed before it, or if
     /// there are too many.
-    fn check_target(&mut self, relation: &RelationDeclaration, name: &SubjectName, target: Target, before: &[Target]) {
-        let (text, span) = match name {
-            SubjectName::Type(name) => (name.text.clone(), name.span.clone()),
-            SubjectName::Set(set, member) => (format!("{}.{}", set.text, member.text), set.span.start..member.span.end),
+    fn check_target(
+        &mut self,
+        relation: &RelationDeclaration,
+        subject: &ListedSubject,
+        target: Target,
+        before: &[(&ListedSubject, Target)],
+    ) {
+        let (text, span) = (subject.name.text(), subject.name.span());
+        // Targets that different values of `subject_type` mean are distinguished by these.
+        let mut alike = before.iter().filter(|(other, _)| other.value_text() == subject.value_text());
+        let is_same_set =
+            |(_, other): &(_, Target)| matches!((other, target), (Target::Set(a, _), Target::Set(b, _)) if *a == b);
+        let has_same_member = |(other, _): &(&ListedSubject, Target)| {
+            subject.value.is_some() && other.name.member() == subject.name.member()
         };
-        let is_same_set = |other: &Target| matches!((other, target), (Target::Set(a, _), Target::Set(b, _)) if *a == b);
-        let error = if before.contains(&target) {
+        let error = if alike.clone().any(|(_, other)| *other == target) {
             SchemaError::new(&span, format!("`{text}` is listed twice"))
-        } else if before.len() == 1 && relation.subject_type.is_none() {
+        } else if before.len() == 1 && relation.subject_type.is_none() && subject.value.is_none() {
             let message =
                 format!("relation `{}` has several types of subjects, but no `subject_type`", relation.name.text);
             SchemaError::new(&span, message)
                 .help("name the field that holds the type of the id, or write one relation for each type")
         } else if relation.subject_type.is_some()
             && relation.subject_relation.is_none()
-            && before.iter().any(is_same_set)
+            && (alike.clone().any(is_same_set) || subject.value.is_some() && alike.clone().next().is_some())
         {
             let message =
                 format!("relation `{}` has several sets of one type, but no `subject_relation`", relation.name.text);
             SchemaError::new(&span, message).help("name the field that holds the name of the set's relation")
+        } else if let Some((other, _)) = alike.find(|one| has_same_member(one)) {
+            let message = format!("documents cannot distinguish `{text}` from `{}`", other.name.text());
+            SchemaError::new(&span, message).help("give each of them a value of `subject_type` of its own")
         } else if before.len() == TARGETS_MAX {
             SchemaError::new(
                 &span,

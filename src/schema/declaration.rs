@@ -5,16 +5,19 @@
 mod keys;
 mod reader;
 mod subject;
+mod subjects;
+mod values;
 
 use std::time::Duration;
 
 use reader::{Fields, Reader};
 
 use super::{
+    DateField, Format,
     condition::Condition,
-    error::SchemaError,
-    expression::{Name, Syntax},
-    node::{self, Entry, Node, Value, text_start},
+    error::{SchemaError, Span},
+    expression::{Name, Named, Syntax},
+    node::{self, Entry, Node, Value},
     path::{Path, is_field},
 };
 use crate::question::IdForm;
@@ -37,8 +40,8 @@ pub(crate) struct SubjectDeclaration {
     pub(crate) secret: bool,
     pub(crate) collection: Option<Name>,
     pub(crate) condition: Option<Condition>,
-    pub(crate) since: Option<Path>,
-    pub(crate) until: Option<Path>,
+    pub(crate) since: Option<DateField>,
+    pub(crate) until: Option<DateField>,
     pub(crate) relations: Vec<RelationDeclaration>,
     /// Whether everything could be read. If not, a name that is missing here may be in the text.
     pub(crate) is_whole: bool,
@@ -64,10 +67,11 @@ pub(crate) struct RelationDeclaration {
     /// The relations of subjects that it stands for. If they are set, nothing else is.
     pub(crate) of: Option<Vec<OfName>>,
     pub(crate) collection: Option<Name>,
-    pub(crate) by: Option<Path>,
+    pub(crate) by: Option<KeyField>,
     pub(crate) each: Option<Path>,
     pub(crate) field: Option<Path>,
-    pub(crate) subjects: Vec<SubjectName>,
+    pub(crate) format: Option<Format>,
+    pub(crate) subjects: Vec<ListedSubject>,
     pub(crate) subject_type: Option<Path>,
     pub(crate) subject_relation: Option<Path>,
     pub(crate) resource: Option<Name>,
@@ -75,12 +79,27 @@ pub(crate) struct RelationDeclaration {
     pub(crate) must_exist: bool,
     pub(crate) condition: Option<Condition>,
     pub(crate) document_condition: Option<Condition>,
-    pub(crate) since: Option<Path>,
-    pub(crate) until: Option<Path>,
+    pub(crate) since: Option<DateField>,
+    pub(crate) until: Option<DateField>,
     pub(crate) required: bool,
 }
 
+/// `by = …`
+#[derive(Debug)]
+pub(crate) struct KeyField {
+    pub(crate) path: Path,
+    pub(crate) format: Option<Format>,
+}
+
 /// One entry of `subject = …`.
+#[derive(Debug)]
+pub(crate) struct ListedSubject {
+    pub(crate) name: SubjectName,
+    /// The value of `subject_type` that means it, if `subject` is a table.
+    pub(crate) value: Option<Name>,
+}
+
+/// What an entry of `subject = …` names.
 #[derive(Debug)]
 pub(crate) enum SubjectName {
     /// `user`
@@ -94,6 +113,39 @@ pub(crate) enum SubjectName {
 pub(crate) struct OfName {
     pub(crate) subject: Name,
     pub(crate) relation: Name,
+}
+
+impl ListedSubject {
+    /// The value of `subject_type` that means it.
+    pub(crate) fn value_text(&self) -> Option<&str> {
+        self.value.as_ref().map(|value| value.text.as_str())
+    }
+}
+
+impl SubjectName {
+    /// The name as it is written.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Type(name) => name.text.clone(),
+            Self::Set(set, member) => format!("{}.{}", set.text, member.text),
+        }
+    }
+
+    /// Its place.
+    pub(crate) fn span(&self) -> Span {
+        match self {
+            Self::Type(name) => name.span.clone(),
+            Self::Set(set, member) => set.span.start..member.span.end,
+        }
+    }
+
+    /// The member of a set.
+    pub(crate) fn member(&self) -> Option<&str> {
+        match self {
+            Self::Type(_) => None,
+            Self::Set(_, member) => Some(&member.text),
+        }
+    }
 }
 
 /// `[resource.….permissions]` `name = "…"`
@@ -121,9 +173,9 @@ pub(crate) fn read(text: &str, errors: &mut Vec<SchemaError>) -> Declarations {
             let default = fields.take("default_subject");
             declarations.default_subject = reader.type_name(default);
             let subjects = fields.take("subject");
-            declarations.subjects = reader.named(subjects, "a subject", "[subject.user]", Reader::subject);
+            declarations.subjects = reader.named(subjects, Named::Subject, "[subject.user]", Reader::subject);
             let resources = fields.take("resource");
-            declarations.resources = reader.named(resources, "a resource", "[resource.file]", Reader::resource);
+            declarations.resources = reader.named(resources, Named::Resource, "[resource.file]", Reader::resource);
             declarations.is_whole =
                 fields.unknown().next().is_none() && [subjects, resources].into_iter().all(is_table_if_any);
             if default.is_none() && !fields.is_misspelt("default_subject") {
@@ -178,10 +230,10 @@ impl Reader<'_> {
                 resource.condition = reader.condition(fields.take("where"));
                 let relations = fields.take("relations");
                 resource.relations =
-                    reader.named(relations, "a relation", "{ owner = { field = \"owner_id\" } }", Reader::relation);
+                    reader.named(relations, Named::Relation, "{ owner = { field = \"owner_id\" } }", Reader::relation);
                 let permissions = fields.take("permissions");
                 resource.permissions =
-                    reader.named(permissions, "a permission", "{ read = \"owner\" }", Reader::permission);
+                    reader.named(permissions, Named::Permission, "{ read = \"owner\" }", Reader::permission);
                 reader.check_conditions(&what, fields, &["where"], "files");
                 resource.is_whole =
                     fields.unknown().next().is_none() && [relations, permissions].into_iter().all(is_table_if_any);
@@ -208,6 +260,7 @@ impl Reader<'_> {
             by: None,
             each: None,
             field: None,
+            format: None,
             subjects: Vec::new(),
             subject_type: None,
             subject_relation: None,
@@ -228,9 +281,10 @@ impl Reader<'_> {
         self.table(node, &what, example, |reader, fields| {
             relation.of = fields.take("of").map(|entry| reader.of(entry));
             relation.collection = reader.collection(fields.take("collection"));
-            relation.by = reader.path(fields.take("by"));
+            relation.by = fields.take("by").and_then(|entry| reader.key_field(entry));
             relation.each = reader.path(fields.take("each"));
             relation.field = reader.path(fields.take("field"));
+            relation.format = fields.take("format").and_then(|entry| reader.format(entry));
             relation.subjects = fields.take("subject").map(|entry| reader.subjects(entry)).unwrap_or_default();
             relation.subject_type = reader.path(fields.take("subject_type"));
             relation.subject_relation = reader.path(fields.take("subject_relation"));
@@ -239,56 +293,12 @@ impl Reader<'_> {
             relation.must_exist = reader.flag(fields.take("must_exist"));
             relation.condition = reader.condition(fields.take("where"));
             relation.document_condition = reader.condition(fields.take("document_where"));
-            relation.since = reader.path(fields.take("since"));
-            relation.until = reader.path(fields.take("until"));
+            relation.since = fields.take("since").and_then(|entry| reader.date_field(entry));
+            relation.until = fields.take("until").and_then(|entry| reader.date_field(entry));
             relation.required = reader.flag(fields.take("required"));
             check(reader, &relation.name, fields);
         });
         relation
-    }
-
-    fn subjects(&mut self, entry: &Entry) -> Vec<SubjectName> {
-        let items = match &entry.node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Scalar(_) | Value::Table(_) => std::slice::from_ref(&entry.node),
-        };
-        if items.is_empty() {
-            self.wrong(
-                SchemaError::new(&entry.node.span, "`subject` lists nothing")
-                    .help("list the types of the ids in the field, for example: [\"user\", \"team.member\"]"),
-            );
-        }
-        let mut names = Vec::new();
-        for item in items {
-            if let Some(text) = item.as_text() {
-                names.push(self.subject_name(text, item));
-            } else {
-                let message = format!("`subject` expects types in quotes, not {}", item.describe());
-                self.wrong(SchemaError::new(&item.span, message).help("for example: [\"user\", \"team.member\"]"));
-            }
-        }
-        names
-    }
-
-    /// Reads a type such as `user`, or a set such as `team.member`.
-    fn subject_name(&self, text: &str, node: &Node) -> SubjectName {
-        match self.pair(text, node) {
-            Some((set, member)) => SubjectName::Set(set, member),
-            None => SubjectName::Type(Name { text: text.to_owned(), span: node.span.clone() }),
-        }
-    }
-
-    /// The names before and after the dot, each with its place. None if there is no dot.
-    fn pair(&self, text: &str, node: &Node) -> Option<(Name, Name)> {
-        let (first, second) = text.split_once('.')?;
-        let whole = |text: &str| Name { text: text.to_owned(), span: node.span.clone() };
-        let (mut first, mut second) = (whole(first), whole(second));
-        if let Some(start) = text_start(self.text, &node.span, text) {
-            let dot = start + first.text.len();
-            first.span = start..dot;
-            second.span = dot + 1..start + text.len();
-        }
-        Some((first, second))
     }
 
     fn permission(&mut self, name: Name, node: &Node) -> PermissionDeclaration {

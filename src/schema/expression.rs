@@ -34,31 +34,56 @@ pub(crate) enum Syntax {
     Or(Vec<Syntax>),
 }
 
-/// Whether the text can name a type, a relation or a permission: `[a-z][a-z0-9_]*`.
-pub(crate) fn is_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(is_name_part)
+/// What a name names. Names of permissions may have colons inside, as in `doc:read`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    Subject,
+    Resource,
+    Relation,
+    Permission,
+}
+
+impl Named {
+    /// For messages.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Subject => "a subject",
+            Self::Resource => "a resource",
+            Self::Relation => "a relation",
+            Self::Permission => "a permission",
+        }
+    }
+}
+
+/// Whether the text can be a name: a letter or `_`, then letters, digits and `_`, with single `-` (in permissions also `:`)
+/// between these.
+pub(crate) fn is_name(text: &str, named: Named) -> bool {
+    let is_inside = |c: char| c == '-' || c == ':' && named == Named::Permission;
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.split(is_inside).all(|part| !part.is_empty() && part.chars().all(is_name_part))
 }
 
 fn is_name_part(c: char) -> bool {
-    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// A valid name that resembles an invalid one; none if there is no obvious one.
 pub(crate) fn corrected_name(wrong: &str) -> Option<String> {
-    let mut corrected = String::new();
-    for c in wrong.chars() {
-        if c.is_ascii_uppercase() && corrected.ends_with(|last: char| last.is_ascii_lowercase()) {
-            corrected.push('_');
-        }
-        corrected.push(if is_name_part(c.to_ascii_lowercase()) { c.to_ascii_lowercase() } else { '_' });
-    }
-    Some(corrected).filter(|corrected| wrong.is_ascii() && is_name(corrected))
+    let corrected: String = wrong.chars().map(|c| if is_name_part(c) { c } else { '_' }).collect();
+    Some(corrected).filter(|corrected| wrong.is_ascii() && is_name(corrected, Named::Relation))
 }
 
 /// The help for an invalid name.
-pub(crate) fn name_help(wrong: &str) -> String {
-    let rule = "a name starts with a lower-case letter, followed by lower-case letters, digits and `_`";
-    corrected_name(wrong).map_or_else(|| rule.to_owned(), |corrected| format!("{rule}: `{corrected}`"))
+pub(crate) fn name_help(wrong: &str, named: Named) -> String {
+    let inside = match named {
+        Named::Permission => "`-` or `:`",
+        Named::Subject | Named::Resource | Named::Relation => "`-`",
+    };
+    let rule = format!("a name has letters, digits and `_`, single {inside} between these, and no digit first");
+    match corrected_name(wrong) {
+        Some(corrected) => format!("{rule}: `{corrected}`"),
+        None => rule,
+    }
 }
 
 /// Parses an expression. `at` is the position of its first byte in the schema. It is none if the schema writes the
@@ -77,9 +102,23 @@ pub(crate) fn parse(text: &str, at: Option<usize>, span: &Span) -> Result<Syntax
     }
 }
 
-/// Whether a word, valid name or not, may contain the character.
+/// Whether a word, valid name or not, may contain the character anywhere.
 fn is_word_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
+}
+
+/// The length of the word at the start of a text. It may have `-` and `:` between other characters.
+fn word_len(text: &str) -> usize {
+    let mut end = 0;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let is_inside = matches!(c, '-' | ':') && at > 0 && chars.peek().is_some_and(|(_, next)| is_word_part(*next));
+        if !is_word_part(c) && !is_inside {
+            break;
+        }
+        end = at + c.len_utf8();
+    }
+    end
 }
 
 struct Parser<'a> {
@@ -110,7 +149,7 @@ impl Parser<'_> {
     /// The word at the position; empty if there is none.
     fn word(&self) -> &str {
         let rest = self.rest();
-        rest.find(|c| !is_word_part(c)).map_or(rest, |end| rest.get(..end).unwrap_or_default())
+        rest.get(..word_len(rest)).unwrap_or_default()
     }
 
     /// Skips blanks and returns the next character.
@@ -236,8 +275,8 @@ impl Parser<'_> {
             Some(c) => return Err(self.unexpected(c)),
         }
         let word = self.word();
-        if !is_name(word) {
-            return Err(self.wrong_here(format!("`{word}` is not a name")).help(name_help(word)));
+        if !is_name(word, Named::Permission) {
+            return Err(self.wrong_here(format!("`{word}` is not a name")).help(name_help(word, Named::Permission)));
         }
         let (text, from) = (word.to_owned(), self.position);
         self.position += text.len();
@@ -278,6 +317,9 @@ mod tests {
             ("((a))", "a"),
             ("!!a", "!!a"),
             ("a & b | c & d", "((a & b) | (c & d))"),
+            ("canEdit|!doc:read&folder.doc:read", "(canEdit | (!doc:read & folder.doc:read))"),
+            ("blog-post:read-any | _a | B", "(blog-post:read-any | _a | B)"),
+            ("(a:b.c:d)", "a:b.c:d"),
         ] {
             assert_eq!(shown(&parse(text, None, &(0..0)).unwrap()), meaning, "{text}");
         }
@@ -298,7 +340,14 @@ mod tests {
             ("a + b", 2..3, "`+` has no meaning in a permission"),
             ("a.b.c", 3..4, "only one edge can be followed at a time"),
             ("a.!b", 2..3, "a dot must be followed by a single name"),
-            ("Admin", 0..5, "`Admin` is not a name"),
+            ("2nd", 0..3, "`2nd` is not a name"),
+            ("a--b", 1..2, "`-` has no meaning in a permission"),
+            ("a-", 1..2, "`-` has no meaning in a permission"),
+            ("a - b", 2..3, "`-` has no meaning in a permission"),
+            ("a->b", 1..2, "`-` has no meaning in a permission"),
+            ("a:", 1..2, "`:` has no meaning in a permission"),
+            (":a", 0..1, "`:` has no meaning in a permission"),
+            ("a : b", 2..3, "`:` has no meaning in a permission"),
             ("é", 0..2, "`é` is not a name"),
         ] {
             let error = parse(text, Some(100), &(0..0)).unwrap_err();

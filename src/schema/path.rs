@@ -15,6 +15,9 @@ use super::{
 pub(crate) const VARIABLES_HELP: &str =
     "there are no variables: for the clock, use `since` or `until`; for two fields, `$expr`";
 
+/// The fields of a `DBRef`, the only names that may start with `$`. None of them can be the first part of a path.
+const DBREF: [&str; 3] = ["$id", "$ref", "$db"];
+
 /// A validated dotted path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Box<str>);
@@ -39,11 +42,11 @@ impl Path {
         if text.is_empty() {
             return Err("is empty");
         }
-        for part in text.split('.') {
+        for (place, part) in text.split('.').enumerate() {
             if part.is_empty() {
                 return Err("has an empty part");
             }
-            if part.starts_with('$') {
+            if part.starts_with('$') && (place == 0 || !DBREF.contains(&part)) {
                 return Err("has a part that starts with `$`");
             }
             if is_position(part) {

@@ -256,6 +256,7 @@ impl Relation {
         let ids = self.ids.iter().flat_map(|ids| {
             [Some(&ids.field), ids.subject_type.as_ref(), ids.subject_relation.as_ref()].into_iter().flatten()
         });
-        ids.chain(&self.since).chain(&self.until).for_each(visit);
+        let dates = self.since.iter().chain(&self.until).map(|date| &date.path);
+        ids.chain(dates).for_each(visit);
     }
 }

@@ -280,7 +280,18 @@ struct RequestExecutor {
 impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
     fn execute(&self, request: F) {
         match &self.unknown {
-            Some(unknown) if !self.open.is_known() => drop(unknown.spawn(request)),
+            Some(unknown) if !self.open.is_known() => {
+                let open = Arc::clone(&self.open);
+                let mut request = Box::pin(request);
+                // A stream may last for as long as its connection.
+                let until_known = async move {
+                    tokio::select! {
+                        _ = &mut request => {}
+                        () = open.known() => drop(tokio::spawn(request)),
+                    }
+                };
+                drop(unknown.spawn(until_known));
+            }
             _ => drop(tokio::spawn(request)),
         }
     }

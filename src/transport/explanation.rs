@@ -224,6 +224,7 @@ impl Writer<'_> {
         let id = match &grant.grantee {
             Grantee::Flag => return String::new(),
             Grantee::Unreadable => return "?".to_owned(),
+            Grantee::Unknown(text) => return format!("?{text}"),
             Grantee::Everyone => ":*".to_owned(),
             Grantee::Id(id) => format!(":{id}"),
         };

@@ -22,7 +22,7 @@ use axum::{
     response::Response,
 };
 use http_body_util::BodyExt as _;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tracing::Instrument as _;
 
@@ -209,10 +209,10 @@ impl Arriving<'_> {
         loop {
             let frame = poll_fn(|context| body.as_mut().poll_frame(context));
             let frame = match &taken {
-                Some(taken) if taken.has_turn() => match timeout(STALLED_TIME_MAX, frame).await {
-                    Ok(frame) => frame,
-                    Err(_) => return Err(status::over_budget()),
-                },
+                Some(taken) if taken.has_turn() => {
+                    let until = self.deadline.min(Instant::now() + STALLED_TIME_MAX);
+                    timeout_at(until, frame).await.map_err(|_| status::over_budget())?
+                }
                 _ => timeout_at(self.deadline, frame).await.map_err(|_| late())?,
             };
             let Some(frame) = frame else { break };

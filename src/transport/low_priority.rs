@@ -14,6 +14,7 @@ use tokio::{
     task::{JoinError, JoinHandle},
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::instrument::WithSubscriber as _;
 
 /// How much the threads lower their priority. With it they have about a quarter of a processor that others keep busy.
 #[cfg(target_os = "linux")]
@@ -55,7 +56,8 @@ impl LowPriority {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<JoinHandle<T>> {
-        let work = OnRuntime { runtime: Handle::current(), work: Box::pin(work) };
+        // Logs go where they go for the one who starts the work.
+        let work = OnRuntime { runtime: Handle::current(), work: Box::pin(work.with_current_subscriber()) };
         self.runtime.as_ref().map(|runtime| runtime.spawn(work))
     }
 }

@@ -10,7 +10,6 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How many periods are distinguished: the present one, the one before it, and one to spare.
@@ -27,7 +26,7 @@ pub(super) struct OpenConnection {
     opened: Instant,
     /// Whether a call on it was answered: then its client has a valid token, where one is required.
     is_known: AtomicBool,
-    has_become_known: Notify,
+    has_become_known: CancellationToken,
     /// How many requests are open.
     requests: AtomicU32,
     /// When the last request ended, in milliseconds since `opened`.
@@ -53,7 +52,7 @@ impl OpenConnection {
             id,
             opened: Instant::now(),
             is_known: AtomicBool::new(false),
-            has_become_known: Notify::new(),
+            has_become_known: CancellationToken::new(),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -74,14 +73,14 @@ impl OpenConnection {
     pub(super) fn set_known(&self) -> bool {
         let is_new = !self.is_known() && !self.is_known.swap(true, Ordering::Relaxed);
         if is_new {
-            self.has_become_known.notify_one();
+            self.has_become_known.cancel();
         }
         is_new
     }
 
-    /// Completes, for one who waits, when a call on it has been answered.
+    /// Completes when a call on it has been answered.
     pub(super) async fn known(&self) {
-        self.has_become_known.notified().await;
+        self.has_become_known.cancelled().await;
     }
 
     pub(super) fn is_idle(&self) -> bool {

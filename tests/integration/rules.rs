@@ -129,9 +129,9 @@ fn a_name_that_the_schema_does_not_define_is_an_error_with_the_nearest_name() {
         // Types.
         ("user", ID, "read", "files", ID, "resource.type", "did you mean `file`?"),
         ("admin", ID, "read", "file", ID, "subject.type", "unknown subject type `admin`"),
-        // Ids: 24 lower-case hex digits, nothing else; secrets are any text.
+        // Ids: 24 hex digits, nothing else; secrets are any text.
         ("user", "twelve chars", "read", "file", ID, "subject.id", "is not an ObjectId"),
-        ("user", "65F000000000000000000001", "read", "file", ID, "subject.id", "is not an ObjectId"),
+        ("user", "65G000000000000000000001", "read", "file", ID, "subject.id", "is not an ObjectId"),
         ("user", "", "read", "file", ID, "subject.id", "is empty"),
         ("user", "*", "read", "file", ID, "subject.id", "`*` is not an id"),
         ("link", "", "read", "file", ID, "subject.id", "is empty"),
@@ -184,7 +184,7 @@ async fn the_shipped_tests_pass_over_a_real_replica_set() {
         assert_passed(name, &output);
         // All indexes and collections exist, so there is no warning about the database.
         let logs = String::from_utf8_lossy(&output.stderr);
-        assert!(!logs.contains("WARN"), "{logs}");
+        assert!(warnings_of_the_database(&logs).is_empty(), "{logs}");
         database.drop().await.unwrap();
     }
 }
@@ -248,6 +248,11 @@ pub fn documents_in(directory: &Path, schema: &Schema) -> Collections {
 }
 
 /// Runs `schema test`: over the documents that the file names, or over a database of the replica set.
+/// The warnings in these logs, except those about documents: the samples have values of wrong types on purpose.
+pub fn warnings_of_the_database(logs: &str) -> Vec<&str> {
+    logs.lines().filter(|line| line.contains("WARN") && !line.contains("documents looked at")).collect()
+}
+
 pub fn schema_test(file: &Path, database: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
     command.args(["schema", "test"]).arg(file).env_clear().env("RUST_LOG", "warn");

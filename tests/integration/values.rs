@@ -3,7 +3,11 @@
 //!
 //! Random schemas are tested in `evaluator`.
 
+mod dates;
+mod formats;
+mod names;
 mod resources;
+mod type_values;
 
 use mongodb::bson::{Document, doc, oid::ObjectId};
 

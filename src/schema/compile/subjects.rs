@@ -23,7 +23,8 @@ impl<'a> Compiler<'a> {
         let mut relations = Vec::new();
         for (kind, declaration) in (0..).map(SubjectTypeId).zip(&declarations.subjects) {
             let (name, collection) = (declaration.name.text.as_str(), declaration.collection.as_ref());
-            let owner = Declared { owner: Owner::Subject(kind), name, collection, is_whole: declaration.is_whole };
+            let (id, is_whole) = (declaration.id, declaration.is_whole);
+            let owner = Declared { owner: Owner::Subject(kind), name, id, collection, is_whole };
             relations.extend(declaration.relations.iter().filter_map(|relation| self.relation(&owner, relation)));
         }
         relations
@@ -32,7 +33,7 @@ impl<'a> Compiler<'a> {
     /// The relation that a subject's own document must fulfil, if the type has a collection.
     pub(super) fn gate(&mut self, kind: SubjectTypeId, declaration: &'a SubjectDeclaration) -> Option<Relation> {
         let collection = declaration.collection.as_ref()?;
-        let origin = Origin::Documents(self.lookup(&collection.text, &Path::id()));
+        let origin = Origin::Documents(self.lookup(&collection.text, &Path::id(), None));
         Some(Relation {
             name: "active".into(),
             condition: declaration.condition.clone(),

@@ -130,7 +130,8 @@ impl Parser<'_> {
         }
         let help = match name {
             "$nor" => {
-                "use `$and` with the opposites, `$ne` for `$eq`, `$nin` for `$in`, `$not` for all others".to_owned()
+                "use `$and` with the opposites (`$ne` for `$eq`, else `$not`), and `$or` within an alternative of several fields"
+                    .to_owned()
             }
             "$elemMatch" => "use a relation with `each`: it tests the elements of an array one by one".to_owned(),
             _ => format!("the choices are {}", listed(valid)),
@@ -216,8 +217,10 @@ impl Parser<'_> {
     /// Reads a side of a comparison of two fields. `plain` is the comparison without `$expr`, if one side is a value.
     fn field_reference(&mut self, node: &Node, plain: Option<&str>) -> Option<Path> {
         let without = || match plain {
-            Some(plain) => format!("to compare a field with a value, omit `$expr`: {plain}"),
-            None => "to compare a field with a value, omit `$expr`".to_owned(),
+            Some(plain) => {
+                format!("to compare a field with a value, omit `$expr`, which looks at no elements of arrays: {plain}")
+            }
+            None => "to compare a field with a value, omit `$expr`, which looks at no elements of arrays".to_owned(),
         };
         let Some(text) = node.as_text() else {
             let message = format!("`$expr` compares two fields, not {}", node.describe());

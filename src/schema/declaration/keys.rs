@@ -6,14 +6,19 @@ use super::{
     Name,
     reader::{Fields, Reader},
 };
-use crate::schema::error::SchemaError;
+use crate::schema::{error::SchemaError, node::Value};
 
 /// A key, the keys of which it requires at least one, and the help if all are missing.
 type Requirement = (&'static str, &'static [&'static str], &'static str);
 
 /// The requirements that the relations of resources and of subjects have in common.
-const REQUIREMENTS: [Requirement; 10] = [
+const REQUIREMENTS: [Requirement; 11] = [
     ("by", &["collection"], "name the collection that is looked up by it, for example: collection = \"shares\""),
+    (
+        "format",
+        &["field"],
+        "name the field that holds the ids; for `by`, write by = { field = \"file\", format = \"file:{id}\" }",
+    ),
     ("subject", &["field"], "name the field that holds the subject's id, for example: field = \"user_id\""),
     ("resource", &["field"], "name the field that holds the other resource's id, for example: field = \"folder_id\""),
     ("subject_type", &["field"], "name the field that holds the subject's id, for example: field = \"subject_id\""),
@@ -114,6 +119,13 @@ impl Reader<'_> {
                 SchemaError::new(&entry.span, format!("{what} has both `resource` and `{key}`"))
                     .help("a relation leads to subjects or, with `resource`, to other resources"),
             );
+        }
+        let is_table = fields.get("subject").filter(|entry| matches!(entry.node.value, Value::Table(_)));
+        let is_missing = fields.get("subject_type").is_none() && !fields.is_misspelt("subject_type");
+        if let Some(entry) = is_table.filter(|_| is_missing) {
+            let message = format!("{what} has a table of types as `subject`, but no `subject_type`");
+            let help = "name the field that holds these values, for example: subject_type = \"principal_type\"";
+            self.wrong(SchemaError::new(&entry.span, message).help(help));
         }
         let is_empty = !SELECTS.iter().any(|key| fields.get(key).is_some() || fields.is_misspelt(key));
         if is_empty && self.errors.len() == before {

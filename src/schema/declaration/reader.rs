@@ -11,7 +11,7 @@ use crate::{
     schema::{
         condition::{self, Condition},
         error::{SchemaError, Span, nearest},
-        expression::{self, Name, Syntax, corrected_name, is_name, name_help},
+        expression::{self, Name, Named, Syntax, corrected_name, is_name, name_help},
         node::{Entry, Node, Value, text_start},
         path::Path,
     },
@@ -96,7 +96,7 @@ impl Reader<'_> {
     pub(super) fn named<T>(
         &mut self,
         entry: Option<&Entry>,
-        what: &str,
+        named: Named,
         example: &str,
         mut read: impl FnMut(&mut Self, Name, &Node) -> T,
     ) -> Vec<T> {
@@ -108,12 +108,14 @@ impl Reader<'_> {
         };
         let mut all = Vec::new();
         for entry in entries {
-            if !is_name(&entry.name) {
-                let message = format!("`{}` cannot name {what}", entry.name);
-                self.wrong(SchemaError::new(&entry.span, message).help(name_help(&entry.name)));
+            let is_valid = is_name(&entry.name, named);
+            if !is_valid {
+                let message = format!("`{}` cannot name {}", entry.name, named.as_str());
+                self.wrong(SchemaError::new(&entry.span, message).help(name_help(&entry.name, named)));
             }
             // A corrected name can still be found where the schema refers to it.
-            let text = corrected_name(&entry.name).unwrap_or_else(|| entry.name.clone());
+            let corrected = if is_valid { None } else { corrected_name(&entry.name) };
+            let text = corrected.unwrap_or_else(|| entry.name.clone());
             let name = Name { text, span: entry.span.clone() };
             all.push(read(self, name, &entry.node));
         }
@@ -168,7 +170,7 @@ impl Reader<'_> {
         flag
     }
 
-    fn string<'b>(&mut self, entry: &'b Entry, what: &str) -> Option<&'b str> {
+    pub(super) fn string<'b>(&mut self, entry: &'b Entry, what: &str) -> Option<&'b str> {
         let text = entry.node.as_text();
         if text.is_none() {
             self.wrong_type(entry, &format!("{what} in quotes"));

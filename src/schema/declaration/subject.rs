@@ -7,7 +7,7 @@ use crate::{
     question::IdForm,
     schema::{
         error::SchemaError,
-        expression::Name,
+        expression::{Name, Named},
         node::{Entry, Node, Value},
     },
 };
@@ -41,11 +41,11 @@ impl Reader<'_> {
                 let collection = fields.take("collection");
                 subject.collection = reader.collection(collection);
                 subject.condition = reader.condition(fields.take("where"));
-                subject.since = reader.path(fields.take("since"));
-                subject.until = reader.path(fields.take("until"));
+                subject.since = fields.take("since").and_then(|entry| reader.date_field(entry));
+                subject.until = fields.take("until").and_then(|entry| reader.date_field(entry));
                 reader.check_conditions(&what, fields, &["where", "since", "until"], "users");
                 let relations = fields.take("relations");
-                subject.relations = reader.named(relations, "a relation", EXAMPLE, |reader, name, node| {
+                subject.relations = reader.named(relations, Named::Relation, EXAMPLE, |reader, name, node| {
                     reader.any_relation(name, node, Self::check_subject_keys)
                 });
                 subject.is_whole = fields.unknown().next().is_none() && is_table_if_any(relations);

@@ -34,6 +34,7 @@ enum Meaning {
 impl Meaning {
     fn of(word: &str, after: &str) -> Self {
         match word.to_ascii_lowercase().as_str() {
+            "isodate" | "date" | "date.now" | "now" | "new" if is_empty_call(after) => Self::Clock,
             _ if after.starts_with('(') => Self::Constructor,
             "null" | "nil" | "none" | "undefined" | "nul" | "nothing" => Self::Null,
             "true" | "yes" | "on" => Self::True,
@@ -45,6 +46,13 @@ impl Meaning {
             _ => Self::Unknown,
         }
     }
+}
+
+/// Whether parentheses without content follow, perhaps after another word: `new Date()` means the present.
+fn is_empty_call(after: &str) -> bool {
+    let call = after.trim_start().trim_start_matches(is_word_part).trim_start();
+    !after.to_ascii_lowercase().trim_start().starts_with("objectid")
+        && call.strip_prefix('(').is_some_and(|inside| inside.trim_start().starts_with(')'))
 }
 
 fn is_word_part(c: char) -> bool {
@@ -72,7 +80,9 @@ pub(super) fn help(text: &str, span: &Span) -> Option<String> {
                 format!("TOML has no null: write the condition as Extended JSON: {key} = '{json}'")
             }
             Some(_) => "TOML has no null: write the whole condition as a string of Extended JSON".to_owned(),
-            None => "TOML has no null: omit the key".to_owned(),
+            None => "TOML has no null: write a whole condition as a string of Extended JSON; outside of conditions, omit the \
+                     key"
+                .to_owned(),
         },
         Meaning::True => "write true in lower case, without quotes: true".to_owned(),
         Meaning::False => "write false in lower case, without quotes: false".to_owned(),

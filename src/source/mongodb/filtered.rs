@@ -111,9 +111,10 @@ impl<'a> FilteredQuery<'a> {
         ids.into_iter().map(|id| self.schema.relation(id))
     }
 
-    /// Conditions, each of which selects documents that can concern a subject; none if every document can.
-    fn selectors(&self, relation: &Relation) -> Option<Vec<Document>> {
-        let ids = relation.ids.as_ref().filter(|_| relation.each.is_none())?;
+    /// Conditions, each of which selects documents that can concern a subject; none if every document can. Ids as text are not
+    /// selected: their form would have to be tested.
+    fn selectors(&self, relation: &'a Relation) -> Option<Vec<Document>> {
+        let ids = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.format.is_none())?;
         let field = ids.field.as_str();
         let mut selectors = Vec::new();
         // What blocks the path.
@@ -137,6 +138,8 @@ impl<'a> FilteredQuery<'a> {
         }
         let types: Vec<Bson> = names.iter().map(|(name, _)| (*name).into()).chain([Bson::Null, "".into()]).collect();
         selectors.push(doc! { type_field.as_str(): { "$nin": types } });
+        // A symbol equals a text for `$nin`, and names no type.
+        selectors.push(doc! { type_field.as_str(): { "$type": other_types(&["string"]) } });
         selectors.push(doc! { type_field.as_str(): { "$type": "array" } });
         if let Some(field) = relation_field {
             selectors.push(doc! { field.as_str(): { "$gt": "" } });
@@ -147,7 +150,7 @@ impl<'a> FilteredQuery<'a> {
     }
 
     /// How documents say which type their ids are of.
-    fn names(&self, ids: &Ids) -> Naming<'a> {
+    fn names(&self, ids: &'a Ids) -> Naming<'a> {
         let Some(type_field) = &ids.subject_type else {
             return match *ids.targets {
                 [Target::Subject(kind)] => Naming::Only(kind),
@@ -158,8 +161,9 @@ impl<'a> FilteredQuery<'a> {
         if is_nested(type_field) || ids.subject_relation.as_ref().is_some_and(is_nested) {
             return Naming::Followed;
         }
-        let kinds = ids.targets.iter().filter_map(|target| match target {
-            Target::Subject(kind) => Some((&*self.schema.subject(*kind).name, *kind)),
+        let value = |place: usize| ids.type_values.as_ref().and_then(|values| values.get(place)).map(|value| &**value);
+        let kinds = ids.targets.iter().enumerate().filter_map(|(place, target)| match target {
+            Target::Subject(kind) => Some((value(place).unwrap_or(&self.schema.subject(*kind).name), *kind)),
             Target::Set(..) | Target::Resource(_) => None,
         });
         let kinds: Vec<_> = kinds.collect();
@@ -257,7 +261,7 @@ impl<'a> FilteredQuery<'a> {
                 (None, None) => None,
             };
             if relation.each.is_none() {
-                others.extend([&relation.since, &relation.until].into_iter().flatten().cloned());
+                others.extend([&relation.since, &relation.until].into_iter().flatten().map(|date| date.path.clone()));
             }
             let Some(array) = array else { continue };
             let wanted = if can_lead { self.elements(relation) } else { Some(Vec::new()) };
@@ -279,10 +283,18 @@ impl<'a> FilteredQuery<'a> {
 
     /// Conditions on the element of an array (`$$this`), one of which holds if it can concern a subject; none if every element
     /// can.
-    fn elements(&self, relation: &Relation) -> Option<Vec<Bson>> {
-        let ids = relation.ids.as_ref()?;
+    fn elements(&self, relation: &'a Relation) -> Option<Vec<Bson>> {
+        let ids = relation.ids.as_ref().filter(|ids| ids.format.is_none())?;
+        // No expression can name the fields of a `DBRef`.
+        let paths = [Some(&ids.field), ids.subject_type.as_ref(), ids.subject_relation.as_ref()];
+        if relation.each.iter().chain(paths.into_iter().flatten()).any(|path| path.as_str().contains('$')) {
+            return None;
+        }
         let Some(_) = &relation.each else {
-            // The type is that of the document.
+            // The type is that of the document. If it is not what the schema lists, every element counts.
+            if ids.subject_type.is_some() {
+                return None;
+            }
             let kinds = ids.targets.iter().map(|target| match target {
                 Target::Subject(kind) => Some(*kind),
                 Target::Set(..) | Target::Resource(_) => None,
@@ -312,6 +324,7 @@ impl<'a> FilteredQuery<'a> {
         let known: Vec<Bson> = names.iter().map(|(name, _)| literal(*name)).chain([literal("")]).collect();
         let other = doc! { "$not": [{ "$in": [&type_value, known] }] };
         any.push(doc! { "$and": [is_not_of(&type_value, &NOTHING), other] }.into());
+        any.push(is_not_of(&type_value, &["string", "missing", "null", "undefined"]));
         if let Some(relation_field) = &ids.subject_relation {
             let relation_value = format!("$$this.{relation_field}");
             let other = doc! { "$ne": [&relation_value, ""] };

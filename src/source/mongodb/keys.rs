@@ -2,12 +2,10 @@
 //!
 //! Runs no command.
 
-use std::iter;
-
 use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
 
 use crate::{
-    fact::{id_to_bson, other_forms},
+    fact::key_values,
     question::{Id, IdForm},
     schema::{Finds, Lookup},
 };
@@ -16,11 +14,11 @@ use crate::{
 pub(super) fn has_key(lookup: &Lookup, keys: &[Id]) -> Document {
     let by = lookup.by.as_str();
     let values: Vec<Bson> = match lookup.finds {
-        Finds::DeclaredForm => keys.iter().map(id_to_bson).collect(),
-        Finds::EveryForm => keys.iter().flat_map(|key| iter::once(id_to_bson(key)).chain(other_forms(key))).collect(),
+        Finds::DeclaredForm | Finds::EveryForm => keys.iter().flat_map(|key| key_values(lookup, key)).collect(),
         Finds::Structures => {
             // No operator reads only the arrays of an index. So this one reads all but null and the values of a declared form.
-            let declared = lookup.forms.first().copied().map_or(Bson::MaxKey, least);
+            let form = lookup.text_keys.as_ref().map(|_| IdForm::String).or(lookup.forms.first().copied());
+            let declared = form.map_or(Bson::MaxKey, least);
             let array = doc! { "$gte": [], "$nin": [Bson::Null], "$not": { "$gte": declared } };
             return doc! { "$or": [{ by: { "$type": ["object", "dbPointer"] } }, { by: { "$elemMatch": array } }] };
         }

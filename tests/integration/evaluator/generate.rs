@@ -25,6 +25,8 @@ const EPOCH_MS: i64 = 1_790_000_000_000;
 const STEP_MS: i64 = 1_000;
 /// The number of dates.
 const DATES: u8 = 7;
+/// Forms of ids as text.
+const FORMATS: [&str; 3] = ["{id}", "k:{id}", "_{id}$"];
 /// The number of ids of each type.
 const IDS: usize = 3;
 
@@ -296,6 +298,7 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
         let by =
             if tape.rarely(5) { "_id".to_owned() } else { format!("{}{}", ["of_", "ref."][tape.below(2)], kind.name) };
         relation.lookup = Some((collection, by));
+        relation.by_format = tape.rarely(20).then(|| FORMATS[tape.below(FORMATS.len())]);
     }
     relation.each = tape.rarely(25).then(|| ["people", "meta.people"][tape.below(2)].to_owned());
     if is_edge {
@@ -309,6 +312,7 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
         let (Target::Subject(name) | Target::Set(name, _) | Target::Resource(name)) = target;
         let name = if relation.subject_type.is_some() { "holder" } else { name };
         relation.field = Some(format!("{}{name}", ["", "all_", "meta.", "people."][tape.below(4)]));
+        relation.format = tape.rarely(20).then(|| FORMATS[tape.below(FORMATS.len())]);
     }
     let has_to = relation.field.is_none() && relation.each.is_none() && relation.lookup.is_none();
     if has_to || tape.rarely(40) {
@@ -319,6 +323,7 @@ fn relation(model: &Model, at: usize, name: String, tape: &mut Tape<'_>) -> Rela
     }
     relation.until = tape.rarely(45).then(|| ["until", "meta.until"][tape.below(2)].to_owned());
     relation.since = tape.rarely(20).then(|| "since".to_owned());
+    relation.unit = tape.rarely(15).then(|| ["seconds", "milliseconds", "iso8601"][tape.below(3)]);
     relation.required = (relation.until.is_some() || relation.since.is_some()) && tape.rarely(25);
     relation
 }
@@ -351,6 +356,9 @@ fn add_targets(model: &Model, relation: &mut Relation, tape: &mut Tape<'_>) {
     }
     relation.subject_type = is_polymorphic.then(|| ["kind", "meta.kind"][tape.below(2)].to_owned());
     relation.subject_relation = has_relation.then(|| "role".to_owned());
+    if is_polymorphic && tape.rarely(40) {
+        relation.type_values = ["User", "Set", "other"].into_iter().take(relation.targets.len()).collect();
+    }
     // A wildcard is valid only if one of the targets is a type of subjects.
     let leads_to_subjects = relation.targets.iter().any(|target| matches!(target, Target::Subject(_)));
     relation.wildcard = tape.rarely(20) && leads_to_subjects;

@@ -40,10 +40,15 @@ pub struct Relation {
     pub of: Vec<(&'static str, String)>,
     /// Another collection, and the field by which its documents are found.
     pub lookup: Option<(&'static str, String)>,
+    /// The form of the ids in that field as text, such as `k:{id}`.
+    pub by_format: Option<&'static str>,
     pub each: Option<String>,
     pub field: Option<String>,
+    pub format: Option<&'static str>,
     /// What the field leads to; empty for a flag.
     pub targets: Vec<Target>,
+    /// For each target, the value of `subject_type` that means it; empty if the names of the types mean them.
+    pub type_values: Vec<&'static str>,
     pub subject_type: Option<String>,
     pub subject_relation: Option<String>,
     pub wildcard: bool,
@@ -52,6 +57,8 @@ pub struct Relation {
     pub document_condition: Option<Condition>,
     pub since: Option<String>,
     pub until: Option<String>,
+    /// The unit of both dates, if they are not dates of BSON.
+    pub unit: Option<&'static str>,
     pub required: bool,
 }
 
@@ -184,16 +191,19 @@ impl Relation {
                 Target::Resource(name) => resource = Some(quoted(name)),
             }
         }
+        let pairs = self.type_values.iter().zip(&subjects).map(|(value, subject)| format!("{value:?} = {subject}"));
         let subject = match subjects.as_slice() {
             [] => None,
+            _ if !self.type_values.is_empty() => Some(format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))),
             [only] => Some(only.clone()),
             _ => Some(format!("[{}]", subjects.join(", "))),
         };
         let keys = [
             ("collection", self.lookup.as_ref().map(|(collection, _)| quoted(collection))),
-            ("by", self.lookup.as_ref().map(|(_, by)| quoted(by))),
+            ("by", self.lookup.as_ref().map(|(_, by)| with(by, "format", self.by_format))),
             ("each", path(&self.each)),
             ("field", path(&self.field)),
+            ("format", self.format.map(quoted)),
             ("resource", resource),
             ("subject", subject),
             ("subject_type", path(&self.subject_type)),
@@ -202,12 +212,20 @@ impl Relation {
             ("must_exist", flag(self.must_exist)),
             ("where", self.condition.as_ref().map(json)),
             ("document_where", self.document_condition.as_ref().map(json)),
-            ("since", path(&self.since)),
-            ("until", path(&self.until)),
+            ("since", self.since.as_deref().map(|path| with(path, "unit", self.unit))),
+            ("until", self.until.as_deref().map(|path| with(path, "unit", self.unit))),
             ("required", flag(self.required)),
         ];
         let keys = keys.into_iter().filter_map(|(key, value)| Some(format!("{key} = {}", value?)));
         keys.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A field, or a table with another key that says how its value is written.
+fn with(field: &str, key: &str, value: Option<&str>) -> String {
+    match value {
+        None => quoted(field),
+        Some(value) => format!("{{ field = {field:?}, {key} = {value:?} }}"),
     }
 }
 

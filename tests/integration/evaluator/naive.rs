@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use bson::{Binary, Bson, Document, spec::BinarySubtype};
+use bson::{Binary, Bson, DateTime, Document, Uuid, oid::ObjectId, spec::BinarySubtype};
 use permcached::{
     question::{IdForm, Reason},
     schema::Condition,
@@ -163,7 +163,7 @@ impl<'a> Naive<'a> {
         let Some(collection) = kind.collection else {
             return Value::True;
         };
-        let Some(document) = self.by(collection, "_id", id).pop() else {
+        let Some(document) = self.by(collection, "_id", None, id).pop() else {
             return Value::False(Reason::SubjectInactive);
         };
         let gate = Relation {
@@ -187,8 +187,8 @@ impl<'a> Naive<'a> {
         };
         let kind = self.model.subject(name).expect("a subject type of the model");
         let documents = match (&relation.lookup, kind.collection) {
-            (Some((collection, by)), _) => self.by(collection, by, id),
-            (None, Some(collection)) => self.by(collection, "_id", id),
+            (Some((collection, by)), _) => self.by(collection, by, relation.by_format, id),
+            (None, Some(collection)) => self.by(collection, "_id", None, id),
             (None, None) => Vec::new(),
         };
         let mut grants = Vec::new();
@@ -243,7 +243,7 @@ impl<'a> Naive<'a> {
         let Some(collection) = kind.collection else {
             return Value::True;
         };
-        let Some(document) = self.by(collection, "_id", id).pop() else {
+        let Some(document) = self.by(collection, "_id", None, id).pop() else {
             return NOTHING;
         };
         match certainty(kind.condition.as_ref(), document, under) {
@@ -253,9 +253,17 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// The documents of a collection whose field contains the id.
-    fn by(&self, collection: &str, field: &str, id: &Bson) -> Vec<&'a Document> {
-        let is_it = |value: &Bson| same_id(value, id);
+    /// The documents of a collection whose field contains the id, as text if there is a format.
+    fn by(&self, collection: &str, field: &str, format: Option<&str>, id: &Bson) -> Vec<&'a Document> {
+        let is_it = |value: &Bson| match format {
+            None => same_id(value, id),
+            Some(format) => {
+                let text = plain(id);
+                let is_hex = !matches!(id, Bson::String(_));
+                let upper = if is_hex { text.to_uppercase() } else { text.clone() };
+                [text, upper].iter().any(|text| value.as_str() == Some(&format.replace("{id}", text)))
+            }
+        };
         let documents = self.collections.get(collection).into_iter().flatten();
         let found = documents.filter(|document| {
             ends(document, field).into_iter().any(|end| match end {
@@ -333,8 +341,8 @@ impl<'a> Naive<'a> {
         }
         let resource = self.model.resource(kind).expect("a resource type of the model");
         let documents = match (&relation.lookup, resource.collection) {
-            (Some((collection, by)), _) => self.by(collection, by, id),
-            (None, Some(collection)) => self.by(collection, "_id", id),
+            (Some((collection, by)), _) => self.by(collection, by, relation.by_format, id),
+            (None, Some(collection)) => self.by(collection, "_id", None, id),
             (None, None) => Vec::new(),
         };
         let mut grants = Vec::new();
@@ -353,12 +361,12 @@ impl<'a> Naive<'a> {
     /// takes notice of them.
     fn by_other_forms(&self, relation: &Relation, kind: String, own: Option<&str>, id: &Bson) -> Vec<&'a Document> {
         let Some((collection, by)) = &relation.lookup else { return Vec::new() };
-        let is_own = own == Some(collection) && by == "_id";
+        let is_own = own == Some(collection) && by == "_id" && relation.by_format.is_none();
         if is_own || !self.negated.contains(&(kind, relation.name.clone())) {
             return Vec::new();
         }
         let documents = self.collections.get(*collection).into_iter().flatten();
-        documents.filter(|document| names_otherwise(document, by, id)).collect()
+        documents.filter(|document| names_otherwise(document, by, relation.by_format, id)).collect()
     }
 
     /// Whether the relation can lead to the type of the subject. If not, its documents do not matter.
@@ -449,8 +457,11 @@ impl<'a> Naive<'a> {
         let date = |path: &Option<String>| match path.as_ref().map(|path| only(document, path)) {
             None => (None, true),
             Some(Only::Nothing) => (None, !relation.required),
-            Some(Only::Value(Bson::DateTime(date))) => (Some(date.timestamp_millis()), true),
-            Some(_) => (None, false),
+            Some(Only::Value(value)) => {
+                let date = moment(value, relation.unit);
+                (date, date.is_some())
+            }
+            Some(Only::Wrong) => (None, false),
         };
         let ((since, is_since_sure), (until, is_until_sure)) = (date(&relation.since), date(&relation.until));
         let is_sure = is_sure && is_since_sure && is_until_sure;
@@ -486,6 +497,24 @@ impl<'a> Naive<'a> {
         if *value == Bson::Null || text == Some("") {
             return None;
         }
+        if target.is_none() {
+            return Some(Whom::Unreadable);
+        }
+        let (text, read_id): (_, ReadId) = match relation.format {
+            None => (text, Box::new(read_id)),
+            Some(format) => {
+                let (before, after) = format.split_once("{id}").expect("a format of the generator");
+                let rest = match text {
+                    None => None,
+                    Some(text) if text.len() < before.len() + after.len() => return None,
+                    Some(text) if !text.starts_with(before) || !text.ends_with(after) => return None,
+                    Some(text) => Some(text[before.len()..text.len() - after.len()].to_owned()),
+                };
+                let is_everybody = rest.as_deref() == Some("*");
+                let parse = move |_: &Bson, form| rest.as_deref().and_then(|rest| parsed(rest, form));
+                (is_everybody.then_some("*"), Box::new(parse))
+            }
+        };
         let of_resource = |name: &str| self.model.resource(name).and_then(|kind| read_id(value, kind.form));
         let whom = match target {
             Some(Target::Subject(name)) if text == Some("*") && relation.wildcard => Some(Whom::EverySubject(name)),
@@ -514,6 +543,9 @@ fn certainty(condition: Option<&Condition>, document: &Document, under: usize) -
     }
 }
 
+/// Reads a value as an id of a form.
+type ReadId = Box<dyn Fn(&Bson, IdForm) -> Option<Bson>>;
+
 enum Named<'a> {
     Nobody,
     Unreadable,
@@ -535,14 +567,16 @@ fn target<'a>(relation: &'a Relation, document: &Document) -> Named<'a> {
     let Some(member) = named(&relation.subject_relation) else {
         return Named::Unreadable;
     };
-    let is_meant = |target: &&Target| {
+    let is_meant = |(place, target): &(usize, &Target)| {
         let (name, of) = match target {
             Target::Subject(name) | Target::Resource(name) => (*name, ""),
             Target::Set(name, of) => (*name, of.as_str()),
         };
+        let name = relation.type_values.get(*place).copied().unwrap_or(name);
         (relation.subject_type.is_none() || kind == name) && (relation.subject_relation.is_none() || member == of)
     };
-    relation.targets.iter().find(is_meant).map_or(Named::Unreadable, Named::Target)
+    let found = relation.targets.iter().enumerate().find(is_meant);
+    found.map_or(Named::Unreadable, |(_, target)| Named::Target(target))
 }
 
 fn any(values: &[Value]) -> Value {
@@ -570,6 +604,49 @@ fn unclear(values: &[Value]) -> Option<Value> {
 /// Whether two values are the same id in some form.
 pub fn same_id(one: &Bson, other: &Bson) -> bool {
     one == other || FORMS.iter().any(|form| read_id(one, *form).is_some_and(|id| read_id(other, *form) == Some(id)))
+}
+
+/// The text of an id.
+fn plain(id: &Bson) -> String {
+    match id {
+        Bson::ObjectId(id) => id.to_hex(),
+        Bson::String(text) => text.clone(),
+        Bson::Binary(binary) => binary.to_uuid().expect("a UUID").to_string(),
+        number => number.to_string(),
+    }
+}
+
+/// The id that a text means.
+fn parsed(text: &str, form: IdForm) -> Option<Bson> {
+    let id = match form {
+        IdForm::ObjectId => ObjectId::parse_str(text).ok().map(Bson::ObjectId),
+        IdForm::Uuid => Uuid::parse_str(text).ok().map(|uuid| Bson::Binary(uuid.into())),
+        IdForm::Integer => text.parse().ok().map(Bson::Int64),
+        IdForm::String => (!text.is_empty()).then(|| text.into()),
+    };
+    id.filter(|id| plain(id).eq_ignore_ascii_case(text))
+}
+
+/// The date that a value means, in milliseconds. The generator's numbers are whole.
+fn moment(value: &Bson, unit: Option<&str>) -> Option<i64> {
+    let number = match value {
+        Bson::Int32(number) => Some(i64::from(*number)),
+        Bson::Int64(number) => Some(*number),
+        Bson::Double(number) => Some((*number * 1_000.0) as i64 / 1_000),
+        _ => None,
+    };
+    let millis = match (unit, value) {
+        (None, Bson::DateTime(date)) => Some(date.timestamp_millis()),
+        (Some("seconds"), Bson::Double(number)) => Some((*number * 1_000.0) as i64),
+        (Some("seconds"), _) => number.map(|number| number * 1_000),
+        (Some("milliseconds"), Bson::Double(number)) => Some(number.ceil() as i64),
+        (Some("milliseconds"), _) => number,
+        (Some("iso8601"), Bson::String(text)) => DateTime::parse_rfc3339_str(text).ok().map(DateTime::timestamp_millis),
+        _ => None,
+    };
+    // The years 0 to 9999.
+    let is_in_range = |millis: &i64| (-62_167_219_200_000..253_402_300_800_000).contains(millis);
+    millis.filter(|millis| unit.is_none() || is_in_range(millis))
 }
 
 const FORMS: [IdForm; 4] = IdForm::ALL;

@@ -7,7 +7,7 @@ use bson::{Binary, Bson, Document, spec::BinarySubtype};
 
 use super::{
     model::{Expression, Model, Target},
-    naive::{End, ends},
+    naive::{End, ends, same_id},
 };
 
 /// A member of a resource type, or a relation of a subject type, whose type is then written as [`of_subject`] does.
@@ -75,9 +75,14 @@ fn visit(model: &Model, kind: &str, expression: &Expression, under: bool, found:
 }
 
 /// Whether a field may name the id in another form than its declared one.
-pub fn names_otherwise(document: &Document, field: &str, id: &Bson) -> bool {
+pub fn names_otherwise(document: &Document, field: &str, format: Option<&str>, id: &Bson) -> bool {
     let texts = texts(id);
-    let is_text = |value: &Bson| value.as_str().is_some_and(|text| texts.iter().any(|other| other == text));
+    // A field that holds ids as text holds no other text that means an id.
+    let is_text = |value: &Bson| match (format, value.as_str()) {
+        (None, Some(text)) => texts.iter().any(|other| other == text),
+        (None, None) | (Some(_), Some(_)) => false,
+        (Some(_), None) => same_id(value, id),
+    };
     let is_structure = |value: &Bson| value.as_document().is_some();
     ends(document, field).into_iter().any(|end| match end {
         End::Value(Bson::Array(items)) => {

@@ -12,8 +12,8 @@ use super::register::State;
 /// At how many places a register may grant.
 pub const PLACES: u8 = 4;
 
-/// How many shares of other users each file has: so many that a few more exceed the limit of a fact. So files grow past it and
-/// shrink below it while registers move.
+/// How many shares of other users the first file has: so many that a few more exceed the limit of a fact. So it grows past it and
+/// shrinks below it while registers move.
 const OTHER_SHARES: usize = 998;
 
 /// How many other documents belong to a register, to be changed in one transaction with its own, and so at one moment. The
@@ -74,7 +74,7 @@ read = "owner | parent.read"
 /// What kind of document a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A user's only share. Its place is a file, which has about as many shares of other users as a fact may contain.
+    /// A user's only share. Its place is a file; the first one has about as many shares of other users as a fact may contain.
     Share,
     /// A note. Its place is its owner.
     Note,
@@ -156,10 +156,10 @@ pub fn first_documents(registers: usize) -> BTreeMap<String, Vec<Document>> {
         (kind.collection().to_owned(), numbers.map(document).collect::<Vec<_>>())
     };
     let mut documents: BTreeMap<_, _> = Kind::ALL.map(of_crowds).into();
-    let others = (0..PLACES).flat_map(|place| (0..OTHER_SHARES).map(move |number| (place, number)));
-    let other = |(place, number): (u8, usize)| {
-        let (id, user) = (format!("other{place}-{number}"), format!("other{number}"));
-        doc! { "_id": id, "file_id": place.to_string(), "user_id": user, "active": true }
+    let others = 0..OTHER_SHARES;
+    let other = |number: usize| {
+        let (id, user) = (format!("other{number}"), format!("other{number}"));
+        doc! { "_id": id, "file_id": "0", "user_id": user, "active": true }
     };
     documents.entry(Kind::Share.collection().to_owned()).or_default().extend(others.map(other));
     let roots = (0..PLACES).map(|place| doc! { "_id": format!("root{place}"), "owner_id": place.to_string() });

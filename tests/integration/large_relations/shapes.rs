@@ -140,6 +140,7 @@ async fn several_types_in_one_field() {
         Bson::Null,
         5.into(),
         vec!["user"].into(),
+        Bson::Symbol("user".into()),
     ];
     for kind in kinds {
         for id in ["me".into(), "r2".into(), "t1".into(), "*".into(), 7.into(), Bson::Null] {
@@ -151,6 +152,24 @@ async fn several_types_in_one_field() {
         }
     }
     let relation = r#"field = "id", subject = ["user", "robot", "team.member"], subject_type = "kind", subject_relation = "relation""#;
+    let subjects = &["user:me", "user:you", "robot:r2"];
+    Shape { types: TYPES, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
+}
+
+/// The type belongs to all ids of the array: if it is not one of those that the schema lists, every element counts.
+#[tokio::test]
+async fn arrays_of_ids_with_a_type_of_the_document() {
+    let kinds = ["user".into(), "robot".into(), "Team".into(), 5.into(), Bson::Symbol("user".into()), Bson::Null];
+    let mut documents = Vec::new();
+    for kind in kinds {
+        for ids in [vec!["u7", "u8"], vec!["me", "u8"], vec!["r2", "u8"], vec![]] {
+            for relation in [Bson::Null, "member".into()] {
+                documents.push(doc! { "kind": kind.clone(), "ids": ids.clone(), "relation": relation });
+            }
+        }
+    }
+    let relation =
+        r#"field = "ids", subject = ["user", "robot"], subject_type = "kind", subject_relation = "relation""#;
     let subjects = &["user:me", "user:you", "robot:r2"];
     Shape { types: TYPES, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
 }

@@ -11,7 +11,7 @@ use crate::{
     diagnosis::{Diagnosis, Subject},
     fact::DocumentId,
     question::IdForm,
-    schema::{Condition, End, Finds, Path, Relation, Schema, Target, listed, nearest},
+    schema::{Condition, DateUnit, End, Finds, Path, Relation, Schema, Target, listed, nearest},
 };
 
 /// How many names of fields are kept for one place, and how many types for one path.
@@ -27,7 +27,7 @@ enum Use {
     /// It contains documents, which a relation reads one by one.
     Each,
     /// It contains a date.
-    Date,
+    Date(DateUnit),
     /// It contains the name of a type or of a relation.
     Name,
     /// A condition compares its value.
@@ -78,7 +78,9 @@ impl Survey {
             };
             let negated = if lookup.finds == Finds::EveryForm { named(true) } else { Vec::new() };
             let first = named(false).into_iter().next().unwrap_or_default();
-            add(lookup.by.clone(), Use::Key { forms: lookup.forms.to_vec(), negated }, &first);
+            let is_text = lookup.text_keys.is_some();
+            let forms = if is_text { vec![IdForm::String] } else { lookup.forms.to_vec() };
+            add(lookup.by.clone(), Use::Key { forms, negated }, &first);
             for id in &lookup.relations {
                 uses(schema, schema.relation(*id), &mut |path, used| add(path, used, &schema.relation_name(*id)));
             }
@@ -143,7 +145,7 @@ impl Survey {
                     Some(Diagnosis::wrong(Subject::MongoDb, format!("{message}; there is `{meant}`"), remedy))
                 }
                 // Many applications write a field only once it has a value.
-                None if matches!(surveyed.uses, Use::Condition(_) | Use::Date | Use::Name) => None,
+                None if matches!(surveyed.uses, Use::Condition(_) | Use::Date(_) | Use::Name) => None,
                 None => {
                     let there = if names.is_empty() { String::new() } else { format!("; there is {}", listed(&names)) };
                     let remedy = "check the name of the field in the schema: until a document has it, the relation grants nothing";
@@ -201,7 +203,7 @@ impl Surveyed {
         let keys = &mut self.keys;
         let is_condition_met = match &self.uses {
             Use::Condition(condition) => condition.is_typed(document),
-            Use::Key { .. } | Use::Ids { .. } | Use::Each | Use::Date | Use::Name => false,
+            Use::Key { .. } | Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name => false,
         };
         self.path.ends(document, &mut |end| match end {
             End::Missing => {}
@@ -256,7 +258,7 @@ impl Surveyed {
                 )
             }
             Use::Key { .. } => format!("{those} are never found"),
-            Use::Ids { .. } | Use::Each | Use::Date | Use::Name | Use::Condition(_) => {
+            Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name | Use::Condition(_) => {
                 format!("for {those}, `{}` is indeterminate, and denied with MALFORMED", self.relation)
             }
         }
@@ -274,7 +276,11 @@ impl Use {
             Self::Key { forms, .. } => is_of(forms),
             Self::Ids { forms, wildcard } => is_of(forms) || *wildcard && name == "string",
             Self::Each => name == "document",
-            Self::Date => name == "date",
+            Self::Date(unit) => match unit {
+                DateUnit::Date => name == "date",
+                DateUnit::Seconds | DateUnit::Milliseconds => name == "number",
+                DateUnit::Iso8601 => name == "string",
+            },
             Self::Name => name == "string",
             Self::Condition(_) => name.ends_with(RIGHT),
         }
@@ -295,13 +301,15 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
             Target::Subject(kind) => schema.subject(*kind).id,
             Target::Set(kind, _) | Target::Resource(kind) => schema.resource(*kind).id,
         });
-        within(&ids.field, Use::Ids { forms: forms.collect(), wildcard: ids.wildcard });
+        // A format is of text, whatever the ids are.
+        let forms = if ids.format.is_some() { vec![IdForm::String] } else { forms.collect() };
+        within(&ids.field, Use::Ids { forms, wildcard: ids.wildcard });
         for path in [&ids.subject_type, &ids.subject_relation].into_iter().flatten() {
             within(path, Use::Name);
         }
     }
-    for path in [&relation.since, &relation.until].into_iter().flatten() {
-        within(path, Use::Date);
+    for date in [&relation.since, &relation.until].into_iter().flatten() {
+        within(&date.path, Use::Date(date.unit));
     }
     let condition = match each {
         Some(each) => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use bson::{Bson, DateTime, Document, doc};
+use permcached::question::IdForm;
 
 use super::{IDS, Tape, date, id_text, id_value};
 use crate::evaluator::{
@@ -53,7 +54,7 @@ impl Writer<'_, '_> {
             };
             relations.extend(kind.relations.iter().filter(reads).map(|relation| (kind.name, relation)));
             if kind.collection == Some(collection) {
-                self.times(&mut document, [&kind.since, &kind.until]);
+                self.times(&mut document, [&kind.since, &kind.until], None);
             }
         }
         let first = self.tape.below(relations.len());
@@ -112,6 +113,10 @@ impl Writer<'_, '_> {
                 18 => id_text(form, self.tape.id()).into(),
                 _ => doc! { "_id": id }.into(),
             };
+            let id = match relation.by_format {
+                Some(format) if !self.tape.rarely(15) => self.text(format, form),
+                Some(_) | None => id,
+            };
             self.set(document, by, id);
         }
         let Some(each) = &relation.each else {
@@ -141,7 +146,9 @@ impl Writer<'_, '_> {
                 Target::Set(name, member) => (*name, member.as_str()),
             };
             if let Some(path) = &relation.subject_type {
-                self.set(document, path, name.into());
+                let place = relation.targets.iter().position(|other| other == target);
+                let value = place.and_then(|place| relation.type_values.get(place));
+                self.set(document, path, (*value.unwrap_or(&name)).into());
             }
             if let Some(path) = &relation.subject_relation
                 && !(member.is_empty() && self.tape.rarely(50))
@@ -149,14 +156,23 @@ impl Writer<'_, '_> {
                 self.set(document, path, member.into());
             }
         }
-        self.times(document, [&relation.since, &relation.until]);
+        self.times(document, [&relation.since, &relation.until], relation.unit);
     }
 
-    fn times(&mut self, document: &mut Document, paths: [&Option<String>; 2]) {
+    fn times(&mut self, document: &mut Document, paths: [&Option<String>; 2], unit: Option<&str>) {
         for path in paths.into_iter().flatten() {
             if self.tape.rarely(75) {
                 let date = date(self.tape);
-                self.set(document, path, DateTime::from_millis(date).into());
+                let date = match unit {
+                    Some("seconds") if date % 2_000 == 0 => {
+                        Bson::Double(f64::from(i32::try_from(date / 1_000).expect("a date before 2038")))
+                    }
+                    Some("seconds") => Bson::Int64(date / 1_000),
+                    Some("milliseconds") => Bson::Int64(date),
+                    Some(_) => DateTime::from_millis(date).try_to_rfc3339_string().expect("a date").into(),
+                    None => DateTime::from_millis(date).into(),
+                };
+                self.set(document, path, date);
             }
         }
     }
@@ -167,6 +183,14 @@ impl Writer<'_, '_> {
             Target::Set(name, _) | Target::Resource(name) => self.model.resource(name).map(|kind| kind.form),
         };
         let form = form.expect("a type of the model");
+        if let Some(format) = relation.format
+            && !self.tape.rarely(10)
+        {
+            if relation.wildcard && self.tape.rarely(25) {
+                return format.replace("{id}", "*").into();
+            }
+            return self.text(format, form);
+        }
         if relation.wildcard && self.tape.rarely(25) {
             return "*".into();
         }
@@ -177,6 +201,19 @@ impl Writer<'_, '_> {
             38 => id_text(form, number).into(),
             _ => self.wrong(),
         }
+    }
+
+    /// An id as text, mostly in the given format.
+    fn text(&mut self, format: &str, form: IdForm) -> Bson {
+        let id = id_text(form, self.tape.id());
+        let id = match self.tape.below(16) {
+            0..=9 => id,
+            10..=12 => id.to_uppercase(),
+            13 => String::new(),
+            14 => format!("{id}x"),
+            _ => return id.into(),
+        };
+        format.replace("{id}", &id).into()
     }
 
     /// Sets the value at a path, if there is none and nothing blocks the path. One time in twenty it sets a wrong value.
