@@ -72,7 +72,7 @@ impl FactKey {
         self.subject.as_deref()
     }
 
-    /// The only key of a lookup that finds [`Finds::Structures`](Finds::Structures).
+    /// The only key of a lookup that finds [`Finds::Structures`].
     #[must_use]
     pub fn structures(lookup: LookupId) -> Self {
         Self::whole(lookup, Self::id_of_structures())
@@ -163,7 +163,7 @@ pub enum Grantee {
     /// A value that is not an id of the right form. It could mean any subject.
     Unreadable,
     /// A text that is not an id in the relation's format, or a type that the relation does not list. It could mean any
-    /// subject. The text is kept to be shown, at most [`SHOWN_BYTES_MAX`] of it, and never that of a secret.
+    /// subject. The text is kept to be shown, a bounded part of it, and never that of a secret.
     Unknown(Box<str>),
 }
 

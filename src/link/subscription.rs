@@ -42,7 +42,7 @@ impl Subscription {
     }
 
     /// The next message's channel and content. None once the connection is lost, or messages were: those that arrived when
-    /// [`QUEUE_BYTES_MAX`] were waiting.
+    /// as many bytes as the queue takes were waiting.
     pub async fn next(&mut self) -> Option<(String, Vec<u8>)> {
         let Message { channel, content, .. } = self.messages.recv().await?;
         Some((channel, content))
