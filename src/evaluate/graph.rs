@@ -82,7 +82,7 @@ impl Node {
     }
 }
 
-/// What a reference to a question means at the moment.
+/// The meaning of a reference to a question at the moment.
 #[derive(Clone, Copy, Default)]
 enum Phase {
     /// Every value is unknown, and new questions are added, one farther than this depth.

@@ -17,7 +17,7 @@ use crate::{
 /// that are declared as seconds are outside.
 const RANGE: (Millis, Millis) = (-62_167_219_200_000, 253_402_300_799_999);
 
-/// What stands in the field of a date.
+/// The content of the field of a date.
 pub(super) enum Date {
     At(Millis),
     Missing,

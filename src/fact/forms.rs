@@ -1,7 +1,7 @@
 //! The other forms of an id: the closed list of values that applications write in place of an id's declared form
 //! (docs/schema.md, "Ids in another form"). A lookup that serves a relation under a `!` searches for all of them.
 //!
-//! What is found by one of them is never a grant: that is decided where relations are read from documents.
+//! A document that is found by one of them grants nothing: that is decided where relations are read from documents.
 
 use bson::{Binary, Bson, oid::ObjectId, spec::BinarySubtype};
 

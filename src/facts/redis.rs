@@ -57,6 +57,9 @@ for place, value in ipairs(values) do
 end
 return values";
 
+/// The remedy if Redis refuses what this tier sends to it.
+const REFUSED_REMEDY: &str = "grant its user `+eval +mget +set +info ~pc:*`";
+
 /// The most bytes of a value.
 const VALUE_BYTES_MAX: usize = codec::BYTES_MAX + CODE_BYTES;
 
@@ -177,8 +180,8 @@ impl SharedFacts {
             }
             Err(error) => {
                 if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
-                    let remedy = "grant its user `+eval +mget +set +info ~pc:*`";
-                    tracing::warn!(error = %error_chain(&error), remedy, "Redis refuses to be read: no facts are read from it");
+                    let error = error_chain(&error);
+                    tracing::warn!(%error, remedy = REFUSED_REMEDY, "Redis refuses to be read: no facts are read from it");
                 }
                 Vec::new()
             }

@@ -1,4 +1,4 @@
-//! A subscription to channels of Redis. What arrives faster than it is handled waits in a bounded queue.
+//! A subscription to channels of Redis. Messages that arrive faster than they are handled wait in a bounded queue.
 //!
 //! The client library's own queue has no bound, so a task empties it at once. Does not know what the messages mean.
 

@@ -134,6 +134,14 @@ fn from_bson(text: &str, value: Bson, places: &Places, located: &impl Fn(Span) -
 }
 
 impl Node {
+    /// The items of a list; of any other value, the value itself.
+    pub(crate) fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            Value::Scalar(_) | Value::Table(_) => std::slice::from_ref(self),
+        }
+    }
+
     /// What kind of value it is, for messages.
     pub(crate) fn describe(&self) -> &'static str {
         match &self.value {

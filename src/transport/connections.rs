@@ -139,14 +139,8 @@ impl Connection {
     async fn run(self, stream: TcpStream, tls: Option<Tls>) {
         let Some(unknown) = self.unknown.clone() else { return self.accept(stream, tls).await };
         let open = Arc::clone(&self.entry.connection);
-        let mut connection = Box::pin(self.accept(stream, tls));
-        let until_known = async move {
-            tokio::select! {
-                () = &mut connection => None,
-                () = open.known() => Some(connection),
-            }
-        };
-        if let Ok(Some(connection)) = unknown.run(until_known).await {
+        let connection = Box::pin(self.accept(stream, tls));
+        if let Ok(Some(connection)) = unknown.run(until_known(open, connection)).await {
             connection.await;
         }
     }
@@ -281,19 +275,24 @@ impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for Request
     fn execute(&self, request: F) {
         match &self.unknown {
             Some(unknown) if !self.open.is_known() => {
-                let open = Arc::clone(&self.open);
-                let mut request = Box::pin(request);
-                // A stream may last for as long as its connection.
-                let until_known = async move {
-                    tokio::select! {
-                        _ = &mut request => {}
-                        () = open.known() => drop(tokio::spawn(request)),
+                let until_known = until_known(Arc::clone(&self.open), Box::pin(request));
+                drop(unknown.spawn(async move {
+                    // A stream may last for as long as its connection.
+                    if let Some(request) = until_known.await {
+                        drop(tokio::spawn(request));
                     }
-                };
-                drop(unknown.spawn(until_known));
+                }));
             }
             _ => drop(tokio::spawn(request)),
         }
+    }
+}
+
+/// Runs work of a connection until its client is known. Returns the work if it has not ended by then.
+async fn until_known<F: Future>(open: Arc<OpenConnection>, mut work: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
+    tokio::select! {
+        _ = &mut work => None,
+        () = open.known() => Some(work),
     }
 }
 

@@ -169,10 +169,7 @@ impl RedisWriter {
                 "Redis is full: no facts are written for a while",
                 "raise its `maxmemory`, or give the facts a Redis of their own",
             ),
-            Unwritten::Refused => (
-                "Redis refuses commands: no facts are written for a while",
-                "grant its user `+eval +mget +set +info ~pc:*`",
-            ),
+            Unwritten::Refused => ("Redis refuses commands: no facts are written for a while", super::REFUSED_REMEDY),
             Unwritten::QueueFull
             | Unwritten::TooLarge
             | Unwritten::Down

@@ -8,7 +8,7 @@ use crate::{
     schema::{
         error::SchemaError,
         expression::{Name, Named},
-        node::{Entry, Node, Value},
+        node::{Entry, Node},
     },
 };
 
@@ -76,10 +76,7 @@ impl Reader<'_> {
     /// Reads `of`: one or more relations of subjects, such as `user.teams`.
     pub(super) fn of(&mut self, entry: &Entry) -> Vec<OfName> {
         const EXAMPLE: &str = "name the subject's type and its relation, for example: of = \"user.teams\"";
-        let items = match &entry.node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Scalar(_) | Value::Table(_) => std::slice::from_ref(&entry.node),
-        };
+        let items = entry.node.items();
         if items.is_empty() {
             self.wrong(SchemaError::new(&entry.node.span, "`of` lists nothing").help(EXAMPLE));
         }

@@ -36,10 +36,7 @@ impl Reader<'_> {
 
     /// Reads a type, a set or a list of these. `value` is the entry of the table that lists them.
     fn listed(&mut self, node: &Node, value: Option<&Entry>, subjects: &mut Vec<ListedSubject>) {
-        let items = match &node.value {
-            Value::List(items) => items.as_slice(),
-            Value::Scalar(_) | Value::Table(_) => std::slice::from_ref(node),
-        };
+        let items = node.items();
         if items.is_empty() {
             let (what, help) = match value {
                 None => ("subject", "list the types of the ids in the field, for example: [\"user\", \"team.member\"]"),
