@@ -59,7 +59,7 @@ async fn an_answer_with_the_token_of_a_write_shows_that_write() {
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.unwrap();
     let asked = Asked::new(&schema, Arc::new(source));
     let questions = [read(&schema, 2)];
-    let share = doc! { "_id": 1, "file_id": oid(3), "share_type": "internal", "shared_with_user_id": oid(2) };
+    let share = doc! { "_id": 1, "file_id": oid(3), "share_type": "internal", "is_active": true, "shared_with_user_id": oid(2) };
     let mut before = None;
     for _ in 0..8 {
         let grant = doc! { "insert": "shares", "documents": [share.clone()] };

@@ -130,6 +130,12 @@ fn trash_of_others(kind: Kind) -> Rule {
 /// Adds the changes after which a share of `of` grants nothing, for any type of subject and any item.
 pub fn share_off(rule: Rule, kind: Kind, of: &str) -> Rule {
     rule.off("shares/1", doc! { "is_active": false }, "NO_GRANT")
+        // The routes look a share up by `is_active: true`.
+        .off("shares/1", doc! { "is_active": null }, "NO_GRANT")
+        .off("shares/1", doc! { "is_active": missing() }, "NO_GRANT")
+        .off("shares/1", doc! { "is_active": missing(), "expires_at": past() }, "NO_GRANT")
+        .off("shares/1", doc! { "is_active": "true" }, "NO_GRANT")
+        .off("shares/1", doc! { "is_active": 1 }, "NO_GRANT")
         .off("shares/1", doc! { "expires_at": past() }, "EXPIRED")
         .off("shares/1", doc! { "expires_at": from_now(0) }, "EXPIRED")
         .off("shares/1", doc! { "expires_at": past(), "is_active": false }, "NO_GRANT")
@@ -141,8 +147,6 @@ pub fn share_off(rule: Rule, kind: Kind, of: &str) -> Rule {
         .off("shares/1", doc! { "share_type": missing() }, "NO_GRANT")
         .off("shares/1", doc! { "share_type": "private" }, "NO_GRANT")
         .off("shares/1", gone(), "NO_GRANT")
-        .same("shares/1", doc! { "is_active": null })
-        .same("shares/1", doc! { "is_active": missing() })
         .same("shares/1", doc! { "expires_at": missing() })
         .same("shares/1", doc! { "expires_at": future() })
         .same("shares/1", doc! { "expires_at": from_now(1) })

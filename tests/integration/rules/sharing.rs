@@ -245,6 +245,8 @@ fn code(kind: Kind, word: &str, permission: &str, by: &str) -> Rule {
         doc! { "resource_id": null },
         doc! { "resource_id": missing() },
         doc! { "is_active": false },
+        doc! { "is_active": null },
+        doc! { "is_active": missing() },
         doc! { "password_hash": "x" },
         doc! { "requires_password": true },
         gone(),
@@ -256,8 +258,6 @@ fn code(kind: Kind, word: &str, permission: &str, by: &str) -> Rule {
         rule = rule.off("temporaryaccesses/1", doc! { "expires_at": date }, "EXPIRED");
     }
     let same = [
-        doc! { "is_active": null },
-        doc! { "is_active": missing() },
         doc! { "expires_at": null },
         doc! { "expires_at": missing() },
         doc! { "expires_at": from_now(1) },

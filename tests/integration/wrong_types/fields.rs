@@ -146,7 +146,7 @@ fn of_shares(name: &'static str, grants: fn() -> Rule, relation: &str) -> Vec<Fi
     let mut fields = vec![
         Field::of(name, grants(), AT, key.0, key.1, FieldUse::Key),
         Field::of(name, grants(), AT, |value| doc! { "share_type": value }, share_type, FieldUse::Equal),
-        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::NotEqual(false)),
+        Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::Equal),
         Field::of(name, grants(), AT, |value| doc! { "expires_at": value }, future(), FieldUse::Date),
     ];
     if relation == "guest" {
@@ -194,7 +194,7 @@ fn of_codes() -> Vec<Field> {
                 Field::of(name, grants(), AT, |value| doc! { "access_code": value }, "#code", FieldUse::Secret),
                 Field::of(name, grants(), AT, |value| doc! { "resource_type": value }, kind, FieldUse::Equal),
                 Field::of(name, grants(), AT, |value| doc! { "permissions": value }, word, FieldUse::Equal),
-                Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::NotEqual(false)),
+                Field::of(name, grants(), AT, |value| doc! { "is_active": value }, true, FieldUse::Equal),
                 Field::of(
                     name,
                     grants(),
