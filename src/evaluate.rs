@@ -364,7 +364,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             return Value::LIMIT;
         }
         self.trace.enter(|| Step::Relation { relation: id, id: frame.id.clone() });
-        if !self.schema.can_lead_to(id, self.subject) {
+        if !self.schema.can_lead_to(id, self.subject, under.negated) {
             self.trace.leave(Value::FALSE);
             return Value::FALSE;
         }

@@ -540,18 +540,27 @@ impl Schema {
     }
 
     /// Whether a relation can lead to a subject of this type. If not, its documents do not have to be read. Flags, edges and
-    /// sets can lead to any subject. A relation with `of` can lead to the types whose relations it names.
+    /// sets can lead to any subject. A relation with `of` can lead to the types whose relations it names. Under a `!`, a relation
+    /// with `subject_type` can lead to any subject, because a document may name a type that the relation does not list.
     #[must_use]
-    pub fn can_lead_to(&self, relation: RelationId, subject: &Subject) -> bool {
+    pub fn can_lead_to(&self, relation: RelationId, subject: &Subject, is_negated: bool) -> bool {
         let relation = self.relation(relation);
         if let Origin::Subject(of) = &relation.origin {
             return of.iter().any(|of| self.is_of_subject(*of, subject));
         }
         let Some(ids) = &relation.ids else { return true };
-        ids.targets.iter().any(|target| match target {
-            Target::Subject(kind) => matches!(subject, Subject::Known { kind: asker, .. } if asker == kind),
-            Target::Set(..) | Target::Resource(_) => true,
-        })
+        let names_types = is_negated && ids.subject_type.is_some();
+        names_types
+            || ids.targets.iter().any(|target| match target {
+                Target::Subject(kind) => matches!(subject, Subject::Known { kind: asker, .. } if asker == kind),
+                Target::Set(..) | Target::Resource(_) => true,
+            })
+    }
+
+    /// Whether a relation can lead to a subject of this type somewhere in the permissions.
+    #[must_use]
+    pub fn can_concern(&self, relation: RelationId, subject: &Subject) -> bool {
+        self.can_lead_to(relation, subject, self.relation(relation).negated)
     }
 
     /// The name of a relation or a permission.

@@ -80,7 +80,8 @@ impl RequestFacts {
     fn add(&self, key: FactKey, fact: CachedFact) -> Option<&CachedFact> {
         let facts = self.by_lookup.get(key.lookup.index())?;
         self.facts.update(|count| count + 1);
-        self.bytes.update(|bytes| bytes + fact.fact.memory() + size_of::<CachedFact>() + key.id.size());
+        let bytes = fact.fact.memory() + size_of::<CachedFact>() + key.id.size() + key.subject().map_or(0, of_subject);
+        self.bytes.update(|before| before + bytes);
         let fact = Box::new(fact);
         Some(match key.subject {
             None => facts.whole.insert(key.id, fact),
@@ -107,6 +108,16 @@ impl RequestFacts {
     }
 }
 
+/// The memory that the subject of a filtered fact takes as a key, in bytes. The fact has a copy of its own.
+fn of_subject(subject: &Subject) -> usize {
+    let id = match subject {
+        Subject::Known { kind: _, id } => id.size(),
+        Subject::Anonymous => 0,
+    };
+    // Most ids have facts that are filtered to one subject only, in a map of their own.
+    size_of::<Map<Subject, CachedFact>>() + size_of::<Subject>() + id
+}
+
 impl fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestFacts").field("facts", &self.facts).field("bytes", &self.bytes).finish_non_exhaustive()
@@ -116,5 +127,30 @@ impl fmt::Debug for RequestFacts {
 impl AvailableFacts for RequestFacts {
     fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
         self.get(lookup, id, subject).map(|cached| &cached.fact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        freshness::Moment,
+        question::{ID_BYTES_MAX, SubjectTypeId},
+    };
+
+    #[test]
+    fn the_subjects_of_filtered_facts_count_in_their_facts_and_in_their_keys() {
+        let mut facts = RequestFacts::new(1);
+        let mut count = 0;
+        while !facts.is_full() {
+            let text = format!("{count:0>ID_BYTES_MAX$}");
+            let subject = Subject::Known { kind: SubjectTypeId(0), id: Id::String(text.into()) };
+            let key = FactKey::filtered(LookupId(0), Id::Integer(count), subject);
+            facts.insert(key.clone(), Fact::absent(key, Moment::default()).into());
+            count += 1;
+        }
+        let count = usize::try_from(count).unwrap();
+        assert!(count < FACT_BYTES_MAX / (2 * ID_BYTES_MAX), "{count} facts of two texts each");
+        assert!(count > FACT_BYTES_MAX / (3 * ID_BYTES_MAX), "{count}");
     }
 }

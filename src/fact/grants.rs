@@ -133,7 +133,7 @@ pub(super) fn concerns(schema: &Schema, grant: &Grant, subject: &Subject) -> boo
         (Grantee::Everyone, Some(Target::Subject(kind)), Subject::Known { kind: asker, .. }) => kind == asker,
         (Grantee::Id(_) | Grantee::Everyone, Some(Target::Subject(_)), Subject::Anonymous) => false,
     };
-    is_followed && schema.can_lead_to(grant.relation, subject)
+    is_followed && schema.can_concern(grant.relation, subject)
 }
 
 /// The parts of a whole fact, filtered to a subject.

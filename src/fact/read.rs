@@ -33,7 +33,7 @@ pub(super) fn parts(schema: &Schema, key: &FactKey, documents: &[&Document]) -> 
             Finds::Structures => true,
         };
         let found = if is_unreadable || has_other_form { Certainty::Doubtful } else { Certainty::Sure };
-        for id in lookup.relations.iter().filter(|id| subject.is_none_or(|subject| schema.can_lead_to(**id, subject))) {
+        for id in lookup.relations.iter().filter(|id| subject.is_none_or(|subject| schema.can_concern(**id, subject))) {
             let relation = schema.relation(*id);
             // For a relation that only grants, such a document is as if it were not found.
             if has_other_form && !relation.negated {

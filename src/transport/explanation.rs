@@ -145,7 +145,7 @@ impl Writer<'_> {
         step.object = format!("{owner}:{id}");
         step.name = relation.name.to_string();
         let is_read =
-            self.schema.can_lead_to(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_));
+            self.schema.can_concern(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_));
         if let Some(lookup) = relation.lookup().filter(|_| is_read) {
             let condition = condition(relation);
             step.fact = Some(proto::explanation::Fact { condition, ..self.fact(lookup, id) });

@@ -8,6 +8,7 @@ mod formats;
 mod names;
 mod resources;
 mod type_values;
+mod unlisted_types;
 
 use mongodb::bson::{Document, doc, oid::ObjectId};
 

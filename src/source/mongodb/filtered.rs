@@ -106,7 +106,7 @@ impl<'a> FilteredQuery<'a> {
 
     /// The relations that can lead to a subject.
     fn relations(&self) -> impl Iterator<Item = &'a Relation> {
-        let can_lead = |id| self.subjects.iter().any(|subject| self.schema.can_lead_to(id, subject));
+        let can_lead = |id| self.subjects.iter().any(|subject| self.schema.can_concern(id, subject));
         let ids: Vec<_> = self.lookup.relations.iter().copied().filter(|id| can_lead(*id)).collect();
         ids.into_iter().map(|id| self.schema.relation(id))
     }
@@ -247,7 +247,7 @@ impl<'a> FilteredQuery<'a> {
         let mut others: Vec<Path> = vec![self.lookup.by.clone()];
         for id in &self.lookup.relations {
             let relation = self.schema.relation(*id);
-            let can_lead = self.subjects.iter().any(|subject| self.schema.can_lead_to(*id, subject));
+            let can_lead = self.subjects.iter().any(|subject| self.schema.can_concern(*id, subject));
             let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
             if let Some(condition) = condition {
                 condition.paths(&mut |path| others.push(path.clone()));

@@ -336,7 +336,7 @@ impl<'a> Naive<'a> {
         if !relation.of.is_empty() {
             return self.of_subject(&relation.of, id, under);
         }
-        if !self.can_lead_to_subject(relation) {
+        if !self.can_lead_to_subject(relation, under) {
             return Vec::new();
         }
         let resource = self.model.resource(kind).expect("a resource type of the model");
@@ -369,8 +369,12 @@ impl<'a> Naive<'a> {
         documents.filter(|document| names_otherwise(document, by, relation.by_format, id)).collect()
     }
 
-    /// Whether the relation can lead to the type of the subject. If not, its documents do not matter.
-    fn can_lead_to_subject(&self, relation: &Relation) -> bool {
+    /// Whether the relation can lead to the type of the subject. If not, its documents do not matter. Under a `!` they do if they
+    /// name types: that may be one that the relation does not list.
+    fn can_lead_to_subject(&self, relation: &Relation, under: usize) -> bool {
+        if under > 0 && relation.subject_type.is_some() {
+            return true;
+        }
         let is_other = |target: &Target| match target {
             Target::Subject(kind) => self.subject.as_ref().is_none_or(|(name, _)| name != kind),
             Target::Set(..) | Target::Resource(_) => false,
