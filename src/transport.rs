@@ -32,6 +32,7 @@ mod request_body;
 mod response_body;
 mod secret;
 mod server;
+mod shares;
 mod status;
 mod tls;
 mod watch;

@@ -3,7 +3,7 @@
 //!
 //! Does not know who a question's subject is, and believes the caller about it.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -11,10 +11,10 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tonic::Status;
 
-use super::{limits::Limits, secret::HashedSecret, status};
+use super::{limits::Limits, open_connection::OpenConnection, secret::HashedSecret, shares::Shares, status};
 use crate::telemetry::RateLimitedLog;
 
 /// The name of a caller who is not asked for a token.
@@ -134,27 +134,18 @@ impl Callers {
     }
 }
 
-/// Who may call, and how many requests each caller may have open. Clones share it.
+/// Who may call, and how many requests each caller has open. Clones share it.
 #[derive(Clone)]
 pub(super) struct Admission {
     callers: Callers,
-    /// The free permits of each caller, by name.
-    caller_permits: Arc<HashMap<Arc<str>, Semaphore>>,
-    /// The free permits of requests without a known caller.
-    anonymous_permits: Arc<Semaphore>,
+    shares: Arc<Shares>,
     request_timeout: Duration,
 }
 
 impl Admission {
     pub(super) fn new(callers: Callers, limits: Limits) -> Self {
-        let permits = |name: &Arc<str>| (Arc::clone(name), Semaphore::new(limits.caller_requests_max));
-        let caller_permits = Arc::new(callers.names().map(permits).collect());
-        let anonymous_permits = Arc::new(Semaphore::new(limits.requests_max));
-        Self { callers, caller_permits, anonymous_permits, request_timeout: limits.request_timeout }
-    }
-
-    fn permits(&self, caller: Option<&Caller>) -> &Semaphore {
-        caller.and_then(|caller| self.caller_permits.get(&caller.name)).unwrap_or(&self.anonymous_permits)
+        let shares = Arc::new(Shares::new(callers.names(), limits.caller_requests_max, limits.requests_max));
+        Self { callers, shares, request_timeout: limits.request_timeout }
     }
 }
 
@@ -166,9 +157,14 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         Ok(caller) => caller,
         Err(status) => return status.into_http(),
     };
-    let Ok(_permit) = admission.permits(caller.as_ref()).try_acquire() else {
+    let Some(begun) = admission.shares.begin(caller.as_ref().map(|caller| &*caller.name)) else {
         return status::overloaded().into_http();
     };
+    if begun.is_beyond_share
+        && let Some(connection) = request.extensions().get::<Arc<OpenConnection>>()
+    {
+        connection.set_busy();
+    }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }

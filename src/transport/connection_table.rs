@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::open_connection::OpenConnection;
@@ -17,6 +18,9 @@ const RESERVE_MAX: usize = 16;
 /// How many places clients of whom nothing is known may take at most. The server keeps up to 256 small answers for each that
 /// does not take them, some 2 KB each, so this bounds that memory to some 64 MB.
 const UNKNOWN_MAX: usize = 128;
+
+/// How long a connection without a request is not yet idle: its client may be about to send one, after its TLS handshake.
+const NEW_TIME: Duration = Duration::from_secs(1);
 
 /// How many connections are compared to find the one that gives way.
 const COMPARED_MAX: usize = 1_024;
@@ -94,12 +98,14 @@ impl ConnectionTable {
     }
 }
 
-/// The number of the connection that gives way first: one without open requests if there is one, and of those the one that
-/// was used the longest time ago.
+/// The number of the connection that gives way first: one without open requests if there is one that is not new, then one with
+/// open requests, then a new one; of those, the one that was used the longest time ago.
 fn least_used(connections: &HashMap<u64, Arc<OpenConnection>>, may: impl Fn(&OpenConnection) -> bool) -> Option<u64> {
     let compared = connections.values().filter(|connection| may(connection)).take(COMPARED_MAX);
     compared
-        .min_by_key(|connection| (!connection.is_idle(), connection.last_used(), connection.id))
+        .min_by_key(|connection| {
+            (connection.is_new(NEW_TIME), !connection.is_idle(), connection.last_used(), connection.id)
+        })
         .map(|least| least.id)
 }
 
@@ -149,8 +155,28 @@ mod tests {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
         let _busy = entries[0].connection.begin_request();
+        for idle in &entries[1..] {
+            drop(idle.connection.begin_request());
+        }
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [false, true, false]);
+    }
+
+    #[test]
+    fn a_connection_that_is_new_does_not_give_way_to_the_next_while_others_hold_requests() {
+        let table = ConnectionTable::new(6);
+        let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
+        let _held: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request()).collect();
+        let _new = table.add().unwrap();
+        assert_eq!(closed(&entries), [false, true, false]);
+    }
+
+    #[test]
+    fn of_connections_that_are_all_new_the_oldest_gives_way() {
+        let table = ConnectionTable::new(6);
+        let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
+        let _new = table.add().unwrap();
+        assert_eq!(closed(&entries), [true, false, false]);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Connections of the port: how many, how old they get, with TLS or without, HTTP/2 or HTTP/1.1, and how they end when the
-//! service stops. Until the client of a connection is known, the connection and its requests run on a thread of lower priority,
-//! so that clients that may not call do not delay those that may.
+//! service stops. Connections, and their requests, of clients that are unknown or busy run on threads of lower priority, so
+//! that clients that may not call, and callers with many requests, do not delay the others.
 //!
-//! Does not look at the requests on them, and does not choose which connection gives way to a new one (`connection_table`
-//! does).
+//! Does not look at the requests on them, and chooses neither which connection gives way to a new one (`connection_table`
+//! does) nor who is busy (`shares` does).
 
 use std::{
     future::{pending, poll_fn},
+    num::NonZero,
     pin::{Pin, pin},
     sync::Arc,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -20,7 +22,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{Instant, interval_at, sleep, timeout},
 };
@@ -31,7 +33,7 @@ use super::{
     http::HEADERS_MAX,
     limits::Limits,
     low_priority::LowPriority,
-    open_connection::OpenConnection,
+    open_connection::{OpenConnection, Standing},
     paced_io::PacedIo,
     tls::Tls,
 };
@@ -46,6 +48,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long to wait after a connection could not be accepted, as when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many accepted connections may wait to run for the first time. Further ones wait in the system's queue, so that a flood
+/// of them cannot displace one that has not had its turn.
+const STARTING_MAX: usize = 32;
 
 /// Limits log lines about connections that were refused before any protocol was spoken.
 static REFUSED: RateLimitedLog = RateLimitedLog::per_second(1);
@@ -70,10 +76,38 @@ pub(super) struct Port {
     /// How many connections are open at once.
     pub(super) connections_max: usize,
     pub(super) entrance: Arc<Entrance>,
-    /// Runs the connections whose client is unknown; none if the runtime's own threads do.
-    pub(super) unknown: Option<Arc<LowPriority>>,
+    /// Runs the connections of clients that are unknown or busy; none if the runtime's own threads do.
+    pub(super) slower: Option<Slower>,
     /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
+}
+
+/// The threads of lower priority.
+#[derive(Clone)]
+pub(super) struct Slower {
+    unknown: Arc<LowPriority>,
+    busy: Arc<LowPriority>,
+}
+
+impl Slower {
+    /// Starts one thread for unknown clients, and one for each processor for busy ones.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub(super) fn start() -> std::io::Result<Self> {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let unknown = Arc::new(LowPriority::start("permcached-unknown", 1)?);
+        Ok(Self { unknown, busy: Arc::new(LowPriority::start("permcached-busy", processors)?) })
+    }
+
+    /// The threads for a client; none for the runtime's own.
+    fn threads(&self, standing: Standing) -> Option<&LowPriority> {
+        match standing {
+            Standing::Unknown => Some(&self.unknown),
+            Standing::Known => None,
+            Standing::Busy => Some(&self.busy),
+        }
+    }
 }
 
 impl Port {
@@ -82,14 +116,20 @@ impl Port {
     pub(super) async fn serve(mut self) {
         let table = ConnectionTable::new(self.connections_max);
         let mut connections = JoinSet::new();
+        let starting = Arc::new(Semaphore::new(STARTING_MAX));
         loop {
+            let accept = async {
+                // Nobody closes the semaphore.
+                let place = Arc::clone(&starting).acquire_owned().await.ok();
+                self.listener.accept().await.map(|(stream, _)| (stream, place))
+            };
             let accepted = tokio::select! {
                 _ = self.is_draining.wait_for(|is_draining| *is_draining) => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = self.listener.accept() => accepted,
+                accepted = accept => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, place) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     if let Some(suppressed) = REFUSED.admit() {
                         tracing::warn!(%error, suppressed, "a connection could not be accepted");
@@ -111,12 +151,12 @@ impl Port {
             let connection = Connection {
                 limits: self.limits,
                 entrance: Arc::clone(&self.entrance),
-                unknown: self.unknown.clone(),
+                slower: self.slower.clone(),
                 entry,
                 is_draining: self.is_draining.clone(),
             };
             let tls = self.tls.clone();
-            connections.spawn(connection.run(stream, tls));
+            connections.spawn(connection.run(stream, tls, place));
         }
         drop(self.listener);
         while connections.join_next().await.is_some() {}
@@ -127,21 +167,28 @@ impl Port {
 struct Connection {
     limits: Limits,
     entrance: Arc<Entrance>,
-    /// Runs it until its client is known.
-    unknown: Option<Arc<LowPriority>>,
+    slower: Option<Slower>,
     /// Its place on the port.
     entry: Entry,
     is_draining: watch::Receiver<bool>,
 }
 
 impl Connection {
-    /// Accepts and serves the connection until it ends.
-    async fn run(self, stream: TcpStream, tls: Option<Tls>) {
-        let Some(unknown) = self.unknown.clone() else { return self.accept(stream, tls).await };
-        let open = Arc::clone(&self.entry.connection);
-        let connection = Box::pin(self.accept(stream, tls));
-        if let Ok(Some(connection)) = unknown.run(until_known(open, connection)).await {
-            connection.await;
+    /// Accepts and serves the connection until it ends, on the threads for its client's standing. Gives up its place among the
+    /// starting ones when it has run for the first time.
+    async fn run(self, stream: TcpStream, tls: Option<Tls>, place: Option<OwnedSemaphorePermit>) {
+        let (open, slower) = (Arc::clone(&self.entry.connection), self.slower.clone());
+        let mut connection = started(Box::pin(self.accept(stream, tls)), place);
+        let Some(slower) = slower else { return connection.await };
+        loop {
+            let standing = open.standing();
+            let part = while_standing(Arc::clone(&open), standing, connection);
+            let rest = match slower.threads(standing) {
+                Some(threads) => threads.run(part).await.ok().flatten(),
+                None => part.await,
+            };
+            let Some(rest) = rest else { return };
+            connection = rest;
         }
     }
 
@@ -242,7 +289,7 @@ impl Connection {
 
     fn builder(&self) -> Builder<RequestExecutor> {
         let open = Arc::clone(&self.entry.connection);
-        let mut builder = Builder::new(RequestExecutor { open, unknown: self.unknown.clone() });
+        let mut builder = Builder::new(RequestExecutor { open, slower: self.slower.clone() });
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -267,33 +314,63 @@ impl Connection {
 #[derive(Clone)]
 struct RequestExecutor {
     open: Arc<OpenConnection>,
-    /// Runs them until the client is known.
-    unknown: Option<Arc<LowPriority>>,
+    slower: Option<Slower>,
 }
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
     fn execute(&self, request: F) {
-        match &self.unknown {
-            Some(unknown) if !self.open.is_known() => {
-                let until_known = until_known(Arc::clone(&self.open), Box::pin(request));
-                drop(unknown.spawn(async move {
-                    // A stream may last for as long as its connection.
-                    if let Some(request) = until_known.await {
-                        drop(tokio::spawn(request));
-                    }
-                }));
-            }
-            _ => drop(tokio::spawn(request)),
+        if self.threads().is_some() {
+            self.run(Box::pin(request));
+        } else {
+            // A request that has begun on the runtime's own threads ends there.
+            drop(tokio::spawn(request));
         }
     }
 }
 
-/// Runs work of a connection until its client is known. Returns the work if it has not ended by then.
-async fn until_known<F: Future>(open: Arc<OpenConnection>, mut work: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
+impl RequestExecutor {
+    /// The threads for the present standing; none for the runtime's own.
+    fn threads(&self) -> Option<(Standing, &LowPriority)> {
+        let standing = self.open.standing();
+        Some((standing, self.slower.as_ref()?.threads(standing)?))
+    }
+
+    /// Runs a request on the threads for its client's standing, and moves it when that changes: a stream may last for as long as
+    /// its connection.
+    fn run<F: Future<Output: Send + 'static> + Send + 'static>(&self, request: Pin<Box<F>>) {
+        let Some((standing, threads)) = self.threads() else { return drop(tokio::spawn(request)) };
+        let part = while_standing(Arc::clone(&self.open), standing, request);
+        let executor = self.clone();
+        drop(threads.spawn(async move {
+            if let Some(request) = part.await {
+                executor.run(request);
+            }
+        }));
+    }
+}
+
+/// Runs work of a connection while its client has this standing. Returns the work if it has not ended by then.
+async fn while_standing<F: Future>(
+    open: Arc<OpenConnection>,
+    standing: Standing,
+    mut work: Pin<Box<F>>,
+) -> Option<Pin<Box<F>>> {
     tokio::select! {
         _ = &mut work => None,
-        () = open.known() => Some(work),
+        () = open.leaves(standing) => Some(work),
     }
+}
+
+/// Work that gives up its place when it has run for the first time.
+fn started<F: Future>(
+    mut work: Pin<Box<F>>,
+    mut place: Option<OwnedSemaphorePermit>,
+) -> Pin<Box<impl Future<Output = F::Output>>> {
+    Box::pin(poll_fn(move |context| {
+        let polled = work.as_mut().poll(context);
+        drop(place.take());
+        polled
+    }))
 }
 
 /// Runs a connection. Each time it is polled, its next turn begins.
@@ -303,4 +380,69 @@ async fn in_turns<F: Future>(open: &OpenConnection, mut connection: Pin<&mut F>)
         connection.as_mut().poll(context)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{task::Poll, thread};
+
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    /// How long something may take that has to happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Runs a request that tells the name of its thread each time it runs, until `end` completes.
+    fn execute(executor: &RequestExecutor, end: oneshot::Receiver<()>) -> mpsc::UnboundedReceiver<String> {
+        let (named, names) = mpsc::unbounded_channel();
+        let mut end = Box::pin(end);
+        executor.execute(poll_fn(move |context| {
+            let _nobody_asks = named.send(thread::current().name().unwrap_or_default().to_owned());
+            end.as_mut().poll(context).map(drop)
+        }));
+        names
+    }
+
+    /// Waits until the request runs on a thread with this name; "" means none of lower priority.
+    async fn runs_on(names: &mut mpsc::UnboundedReceiver<String>, wanted: &str) {
+        let slower = |name: &str| name.starts_with("permcached-");
+        let found = async {
+            while let Some(name) = names.recv().await {
+                if if wanted.is_empty() { !slower(&name) } else { name == wanted } {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(timeout(PATIENCE, found).await.expect("it runs"), "{wanted}");
+    }
+
+    #[tokio::test]
+    async fn a_request_runs_on_the_threads_for_its_client_and_is_moved_while_it_waits() {
+        let open = OpenConnection::new(1);
+        let executor = RequestExecutor { open: Arc::clone(&open), slower: Some(Slower::start().expect("threads")) };
+        let (_ends, end) = oneshot::channel();
+        let mut names = execute(&executor, end);
+        runs_on(&mut names, "permcached-unknown").await;
+        open.set_busy();
+        open.set_known();
+        runs_on(&mut names, "permcached-busy").await;
+        let (_ends, end) = oneshot::channel();
+        let mut begun_while_busy = execute(&executor, end);
+        runs_on(&mut begun_while_busy, "permcached-busy").await;
+        // When its client is busy no longer.
+        runs_on(&mut names, "").await;
+        runs_on(&mut begun_while_busy, "").await;
+    }
+
+    #[tokio::test]
+    async fn a_place_among_the_starting_connections_is_given_up_after_the_first_turn() {
+        let starting = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&starting).try_acquire_owned().ok();
+        let mut connection = started(Box::pin(pending::<()>()), place);
+        assert_eq!(starting.available_permits(), 0);
+        assert_eq!(poll_fn(|context| Poll::Ready(connection.as_mut().poll(context))).await, Poll::Pending);
+        assert_eq!(starting.available_permits(), 1);
+    }
 }

@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// How many periods are distinguished: the present one, the one before it, and one to spare.
@@ -17,6 +18,20 @@ const PERIODS: u32 = 3;
 
 /// How many bytes of its requests that wait for room may arrive: half of the connection's window, so that others can arrive.
 const WAITING_BYTES_MAX: usize = 256 * 1_024;
+
+/// How long a connection stays busy after the last request that its caller began with more than its share open.
+const BUSY_TIME: Duration = Duration::from_millis(250);
+
+/// What the client of a connection is to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No call on the connection was answered yet.
+    Unknown,
+    /// A call was answered: the client has a valid token, where one is required.
+    Known,
+    /// The same, and its caller has so many requests open that those of others would wait for them.
+    Busy,
+}
 
 /// An open connection. All requests on it share it.
 #[derive(Debug)]
@@ -26,10 +41,14 @@ pub(super) struct OpenConnection {
     opened: Instant,
     /// Whether a call on it was answered: then its client has a valid token, where one is required.
     is_known: AtomicBool,
-    has_become_known: CancellationToken,
+    /// Whether its caller has more than its share of requests open, and until when that counts, in milliseconds since `opened`.
+    is_busy: AtomicBool,
+    busy_until: AtomicU64,
+    /// Wakes whoever waits for another standing.
+    standing_changed: Notify,
     /// How many requests are open.
     requests: AtomicU32,
-    /// When the last request ended, in milliseconds since `opened`.
+    /// When the last request ended, in milliseconds since `opened`; zero if none has.
     last_used: AtomicU64,
     /// How many bytes of requests may arrive and not be read, because these requests wait for room.
     waiting_bytes: AtomicUsize,
@@ -52,7 +71,9 @@ impl OpenConnection {
             id,
             opened: Instant::now(),
             is_known: AtomicBool::new(false),
-            has_become_known: CancellationToken::new(),
+            is_busy: AtomicBool::new(false),
+            busy_until: AtomicU64::new(0),
+            standing_changed: Notify::new(),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -73,14 +94,57 @@ impl OpenConnection {
     pub(super) fn set_known(&self) -> bool {
         let is_new = !self.is_known() && !self.is_known.swap(true, Ordering::Relaxed);
         if is_new {
-            self.has_become_known.cancel();
+            self.standing_changed.notify_waiters();
         }
         is_new
     }
 
-    /// Completes when a call on it has been answered.
-    pub(super) async fn known(&self) {
-        self.has_become_known.cancelled().await;
+    /// Notes that its caller has more than its share of requests open. That counts for [`BUSY_TIME`].
+    pub(super) fn set_busy(self: &Arc<Self>) {
+        self.busy_until.store(milliseconds(self.opened.elapsed() + BUSY_TIME), Ordering::Relaxed);
+        if !self.is_busy.load(Ordering::Relaxed) && !self.is_busy.swap(true, Ordering::Relaxed) {
+            self.standing_changed.notify_waiters();
+            let connection = Arc::clone(self);
+            drop(tokio::spawn(async move { connection.calm_down().await }));
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match (self.is_known(), self.is_busy.load(Ordering::Relaxed)) {
+            (false, _) => Standing::Unknown,
+            (true, false) => Standing::Known,
+            (true, true) => Standing::Busy,
+        }
+    }
+
+    /// Completes when its standing is no longer this one.
+    pub(super) async fn leaves(&self, standing: Standing) {
+        loop {
+            let changed = self.standing_changed.notified();
+            if self.standing() != standing {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until its caller has had no more than its share open for [`BUSY_TIME`], and notes that it is busy no longer.
+    async fn calm_down(&self) {
+        loop {
+            let busy_until = Duration::from_millis(self.busy_until.load(Ordering::Relaxed));
+            let left = busy_until.saturating_sub(self.opened.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            sleep(left).await;
+        }
+        self.is_busy.store(false, Ordering::Relaxed);
+        self.standing_changed.notify_waiters();
+    }
+
+    /// Whether it was opened less than this long ago, and no request was begun on it: its client may still be about to send one.
+    pub(super) fn is_new(&self, age_max: Duration) -> bool {
+        self.is_idle() && self.last_used.load(Ordering::Relaxed) == 0 && self.opened.elapsed() < age_max
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -89,7 +153,7 @@ impl OpenConnection {
 
     /// When it was opened, or when the last request on it ended.
     pub(super) fn last_used(&self) -> Instant {
-        let after = std::time::Duration::from_millis(self.last_used.load(Ordering::Relaxed));
+        let after = Duration::from_millis(self.last_used.load(Ordering::Relaxed));
         self.opened.checked_add(after).unwrap_or(self.opened)
     }
 
@@ -166,6 +230,11 @@ impl OpenConnection {
     }
 }
 
+/// A length of time in milliseconds.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn index(period: u32) -> usize {
     usize::try_from(period).unwrap_or(usize::MAX)
 }
@@ -195,7 +264,8 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let used = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Zero means never.
+        let used = milliseconds(self.0.opened.elapsed()).max(1);
         self.0.last_used.store(used, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
@@ -240,6 +310,30 @@ mod tests {
             assert!(!connection.end_period());
             drop(offered);
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_busy_for_a_while_after_its_caller_had_more_than_its_share() {
+        let connection = OpenConnection::new(1);
+        connection.set_busy();
+        assert_eq!(connection.standing(), Standing::Unknown);
+        connection.set_known();
+        connection.leaves(Standing::Unknown).await;
+        assert_eq!(connection.standing(), Standing::Busy);
+        connection.leaves(Standing::Busy).await;
+        assert!(connection.opened.elapsed() >= BUSY_TIME);
+        assert_eq!(connection.standing(), Standing::Known);
+    }
+
+    #[test]
+    fn a_connection_is_new_until_its_first_request_and_for_a_while_only() {
+        let connection = OpenConnection::new(1);
+        assert!(connection.is_new(Duration::from_mins(1)));
+        assert!(!connection.is_new(Duration::ZERO));
+        let request = connection.begin_request();
+        assert!(!connection.is_new(Duration::from_mins(1)));
+        drop(request);
+        assert!(!connection.is_new(Duration::from_mins(1)));
     }
 
     #[test]

@@ -19,14 +19,13 @@ use tonic_health::{
 
 use super::{
     callers::{Admission, Callers, admit},
-    connections::Port,
+    connections::{Port, Slower},
     entrance::{CurrentRouter, Entrance},
     health::{Current, Health},
     http::{MetricsTokens, Pages, Rules},
     intake::{Intake, take_in},
     invalidation::InvalidationApi,
     limits::Limits,
-    low_priority::LowPriority,
     observed::{methods, observe},
     open_calls::{OPEN_BYTES_MAX, OpenCalls, admit_open},
     permission::PermissionApi,
@@ -151,19 +150,19 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()));
         let connections_max = limits.probe_connections_max;
         // Its clients are never known, and nobody's calls wait for them.
-        let (tls, unknown) = (None, None);
-        Port { listener, tls, limits, connections_max, entrance, unknown, is_draining: is_draining.clone() }.serve()
+        let (tls, slower) = (None, None);
+        Port { listener, tls, limits, connections_max, entrance, slower, is_draining: is_draining.clone() }.serve()
     });
     let entrance = entrance(&listener, described, router);
     let connections_max = limits.connections_max;
-    let unknown = Some(Arc::new(LowPriority::start("permcached-unknown", 1)?));
+    let slower = Some(Slower::start()?);
     let main = Port {
         listener,
         tls: tls.clone(),
         limits,
         connections_max,
         entrance,
-        unknown,
+        slower,
         is_draining: is_draining.clone(),
     };
     let main = main.serve();

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use permcached::transport::{Caller, Callers, Scope};
-use tokio::task::spawn_blocking;
+use futures::FutureExt as _;
+use permcached::transport::{Caller, Callers, Scope, proto::permission_service_client::PermissionServiceClient};
+use tokio::task::{JoinSet, spawn_blocking};
 use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
@@ -172,4 +173,34 @@ async fn requests_without_a_token_must_be_small() {
     let mut health = HealthClient::new(service.channel());
     let large = HealthCheckRequest { service: "x".repeat(5 * 1_024) };
     assert_eq!(health.check(large).await.unwrap_err().code(), Code::OutOfRange);
+}
+
+/// Its connection moves to the threads for busy callers and back meanwhile.
+#[tokio::test]
+async fn a_caller_with_many_requests_open_loses_neither_answers_nor_streams_while_others_call() {
+    let callers = [("greedy", "gr33dy-0123456789"), ("modest", "m0dest-0123456789")];
+    let known = callers.map(|(name, secret)| Caller::new(name, secret, Scope::Check));
+    let service = Service::guarded(Callers::Known(known.into())).await;
+    let request = |secret: &str| {
+        let mut request = Request::new(check(ALICE, "read", ROADMAP));
+        request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        request
+    };
+    let [(_, greedy), (_, modest)] = callers;
+    let (of_greedy, of_modest) = (service.channel(), service.client());
+    let watch = HealthClient::new(of_greedy.clone()).watch(HealthCheckRequest::default()).await;
+    let mut health = watch.unwrap().into_inner();
+    assert!(health.message().await.unwrap().is_some());
+    for _ in 0..20 {
+        let mut many = JoinSet::new();
+        of_modest.clone().check(request(modest)).await.unwrap();
+        for _ in 0..200 {
+            let (mut client, request) = (PermissionServiceClient::new(of_greedy.clone()), request(greedy));
+            many.spawn(async move { client.check(request).await });
+        }
+        for answer in many.join_all().await {
+            assert!(answer.unwrap().into_inner().answer.is_some());
+        }
+    }
+    assert!(health.message().now_or_never().is_none(), "the stream is open");
 }
