@@ -166,7 +166,7 @@ mod tests {
     fn a_connection_that_is_new_does_not_give_way_to_the_next_while_others_hold_requests() {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
-        let _held: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request()).collect();
+        let _requests: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request()).collect();
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [false, true, false]);
     }
