@@ -21,7 +21,7 @@ mod validate;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use condition::{Comparison, Condition, Test};
+pub use condition::{BitTest, Comparison, Condition, Element, Mask, Test};
 pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use error::{listed, nearest};
 pub use format::Format;

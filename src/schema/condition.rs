@@ -4,15 +4,21 @@
 //! A condition matches exactly the documents that mongod would find. Whether the compared values have the right types is a
 //! separate test ([`Condition::is_typed`]). Operands are plain values: documents and arrays as operands are not supported.
 
+mod bits;
 mod parse;
+mod test;
+mod types;
 
 use std::cmp::Ordering;
 
-use bson::{Bson, Document, doc, spec::BinarySubtype};
+pub use bits::{BitTest, Mask};
+use bson::{Bson, Document, doc};
 pub(crate) use parse::parse;
+use test::Kind;
+pub use test::{Element, Test};
 
 use super::{
-    order::{Class, compare, is_nan},
+    order::compare,
     path::{End, Path},
 };
 
@@ -27,25 +33,6 @@ pub enum Condition {
     Field(Path, Test),
     /// A comparison of two fields, with the rules of aggregation (`$expr`).
     Expr(Comparison, Path, Path),
-}
-
-/// A test of the values at a path.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Test {
-    /// Equal to a value. A missing field is equal to null.
-    Eq(Bson),
-    /// Not [`Test::Eq`].
-    Ne(Bson),
-    /// Equal to one of the values.
-    In(Vec<Bson>),
-    /// Not [`Test::In`].
-    Nin(Vec<Bson>),
-    /// The field exists, or does not. A field that is null exists.
-    Exists(bool),
-    /// Less or greater than a value of the same type.
-    Compare(Comparison, Bson),
-    /// Not all of these tests hold.
-    Not(Vec<Test>),
 }
 
 /// A comparison of two values.
@@ -124,27 +111,20 @@ impl Condition {
     }
 
     /// Whether every value that the condition looks at has the type of its operand. All numbers are one type. An array has
-    /// the right type if its elements have it. Null and missing fields always have the right type. A value that blocks a
-    /// path never has it.
+    /// the right type if its elements have it; for `$size` and `$elemMatch` the value itself must be an array. Null and
+    /// missing fields always have the right type. A value that blocks a path never has it.
     #[must_use]
     pub fn is_typed(&self, document: &Document) -> bool {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().all(|condition| condition.is_typed(document)),
             Self::Field(path, test) => {
-                let mut kinds = Vec::new();
-                test.kinds(&mut kinds);
-                let is_right = |value: &Bson| {
-                    Class::of(value).is_nothing() || kinds.is_empty() || kinds.contains(&Kind::of(value))
-                };
-                ends_all(path, document, |value| match value {
-                    Bson::Array(items) => items.iter().all(is_right),
-                    value => is_right(value),
-                })
+                let expected = test.expected();
+                ends_all(path, document, |value| expected.admits_field(value))
             }
             Self::Expr(_, left, right) => {
                 let kind = |path: &Path| Kind::of(&path.project(document).unwrap_or(Bson::Null));
                 let (l, r) = (kind(left), kind(right));
-                let is_one_type = l == r || l.0.is_nothing() || r.0.is_nothing();
+                let is_one_type = l == r || l.is_nothing() || r.is_nothing();
                 is_one_type && [left, right].into_iter().all(|path| ends_all(path, document, |_| true))
             }
         }
@@ -152,9 +132,11 @@ impl Condition {
 
     /// Whether a value that the condition looks at cannot be read. Then nobody knows whether the document matches.
     pub(crate) fn meets_unreadable(&self, document: &Document) -> bool {
-        let mut any = false;
-        self.paths(&mut |path| any |= path.meets_unreadable(document));
-        any
+        match self {
+            Self::And(all) | Self::Or(all) => all.iter().any(|condition| condition.meets_unreadable(document)),
+            Self::Field(path, _) => path.meets_unreadable(document),
+            Self::Expr(_, left, right) => [left, right].into_iter().any(|path| path.meets_unreadable(document)),
+        }
     }
 
     /// The condition as a query.
@@ -172,11 +154,11 @@ impl Condition {
         }
     }
 
-    /// Visits every field that the condition looks at.
-    pub fn paths(&self, visit: &mut impl FnMut(&Path)) {
+    /// Visits every field that the condition looks at, those in the elements of arrays included.
+    pub fn paths(&self, visit: &mut dyn FnMut(&Path)) {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().for_each(|condition| condition.paths(visit)),
-            Self::Field(path, _) => visit(path),
+            Self::Field(path, test) => test.paths(path, visit),
             Self::Expr(_, left, right) => [left, right].into_iter().for_each(visit),
         }
     }
@@ -195,81 +177,10 @@ fn ends_all(path: &Path, document: &Document, test: impl Fn(&Bson) -> bool) -> b
     all
 }
 
-/// The type of a value for [`Condition::is_typed`]. A UUID and other binary data are different types.
-#[derive(Clone, Copy, PartialEq)]
-struct Kind(Class, Option<BinarySubtype>);
-
-impl Kind {
-    fn of(value: &Bson) -> Self {
-        let subtype = match value {
-            Bson::Binary(binary) => Some(binary.subtype),
-            _ => None,
-        };
-        Self(Class::of(value), subtype)
-    }
-}
-
-impl Test {
-    fn matches(&self, path: &Path, document: &Document) -> bool {
-        match self {
-            Self::Eq(operand) => path.any(document, |value| is_equal(value, operand)),
-            Self::Ne(operand) => !path.any(document, |value| is_equal(value, operand)),
-            Self::In(operands) => path.any(document, |value| operands.iter().any(|operand| is_equal(value, operand))),
-            Self::Nin(operands) => !path.any(document, |value| operands.iter().any(|operand| is_equal(value, operand))),
-            Self::Exists(wanted) => path.any(document, |value| value.is_some()) == *wanted,
-            Self::Compare(comparison, operand) => path.any(document, |value| {
-                value.is_some_and(|value| {
-                    Class::of(value) == Class::of(operand)
-                        && !is_nan(value)
-                        && comparison.holds(compare(value, operand))
-                })
-            }),
-            Self::Not(all) => !all.iter().all(|test| test.matches(path, document)),
-        }
-    }
-
-    /// Collects the types that this test compares with. If there are none, a value of any type is right.
-    fn kinds(&self, kinds: &mut Vec<Kind>) {
-        let mut add = |operand: &Bson| {
-            let kind = Kind::of(operand);
-            if !kind.0.is_nothing() {
-                kinds.push(kind);
-            }
-        };
-        match self {
-            Self::Eq(operand) | Self::Ne(operand) | Self::Compare(_, operand) => add(operand),
-            Self::In(operands) | Self::Nin(operands) => operands.iter().for_each(add),
-            Self::Exists(_) => {}
-            Self::Not(all) => all.iter().for_each(|test| test.kinds(kinds)),
-        }
-    }
-
-    fn to_query(&self) -> Document {
-        match self {
-            Self::Eq(operand) => doc! { "$eq": operand },
-            Self::Ne(operand) => doc! { "$ne": operand },
-            Self::In(operands) => doc! { "$in": operands },
-            Self::Nin(operands) => doc! { "$nin": operands },
-            Self::Exists(wanted) => doc! { "$exists": wanted },
-            Self::Compare(comparison, operand) => doc! { comparison.as_str(): operand },
-            Self::Not(all) => {
-                let tests = all.iter().flat_map(Self::to_query).collect::<Document>();
-                doc! { "$not": tests }
-            }
-        }
-    }
-}
-
-/// Equality as in queries: numbers are compared by value, and a missing field is equal to null.
-fn is_equal(value: Option<&Bson>, operand: &Bson) -> bool {
-    match value {
-        None | Some(Bson::Undefined) => *operand == Bson::Null,
-        Some(value) => compare(value, operand).is_eq(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bson::spec::BinarySubtype;
+
     use super::*;
     use crate::schema::{
         error::SchemaError,

@@ -138,6 +138,17 @@ impl Path {
         any(document, &self.0, &mut test)
     }
 
+    /// Whether any of the values at the ends of this path passes, an array being one value. `None` stands for a missing
+    /// field. So mongod tests `$size` and `$elemMatch`.
+    pub(crate) fn any_whole<'a>(&self, document: &'a Document, mut test: impl FnMut(Option<&'a Bson>) -> bool) -> bool {
+        any_whole(document, &self.0, &mut test)
+    }
+
+    /// The path of a field at `inner` in the documents at this path.
+    pub(crate) fn join(&self, inner: &Self) -> Self {
+        Self(format!("{self}.{inner}").into())
+    }
+
     /// Visits every end of the path.
     pub(crate) fn ends<'a>(&self, document: &'a Document, visit: &mut impl FnMut(End<'a>)) {
         ends(document, &self.0, visit);
@@ -179,6 +190,19 @@ fn any<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a 
             items.iter().any(|item| item.as_document().is_some_and(|inner| any(inner, rest, test)))
         }
         (Some(Bson::Document(inner)), Some(rest)) => any(inner, rest, test),
+        (Some(value), None) => test(Some(value)),
+        (None, _) | (Some(_), Some(_)) => test(None),
+    }
+}
+
+/// Like [`any`], but an array at the end is one value.
+fn any_whole<'a>(document: &'a Document, path: &str, test: &mut impl FnMut(Option<&'a Bson>) -> bool) -> bool {
+    let (first, rest) = split(path);
+    match (document.get(first), rest) {
+        (Some(Bson::Array(items)), Some(rest)) => {
+            items.iter().any(|item| item.as_document().is_some_and(|inner| any_whole(inner, rest, test)))
+        }
+        (Some(Bson::Document(inner)), Some(rest)) => any_whole(inner, rest, test),
         (Some(value), None) => test(Some(value)),
         (None, _) | (Some(_), Some(_)) => test(None),
     }

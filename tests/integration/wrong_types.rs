@@ -7,6 +7,7 @@
 pub mod expected;
 mod fields;
 mod keys;
+mod operators;
 mod shared_array;
 
 use expected::{expected, values};

@@ -2,11 +2,13 @@
 //!
 //! Evaluates nothing.
 
+mod arrays;
+mod kinds;
 mod operand;
 
 use bson::{Bson, doc};
 
-use super::{Comparison, Condition, Test};
+use super::{BitTest, Comparison, Condition, Test};
 use crate::schema::{
     error::{SchemaError, Span, listed},
     node::{self, Entry, Node, Value},
@@ -17,38 +19,42 @@ use crate::schema::{
 const DEPTH_MAX: usize = 16;
 
 /// The operators of a field.
-const FIELD_OPERATORS: [&str; 10] = ["$eq", "$ne", "$in", "$nin", "$exists", "$gt", "$gte", "$lt", "$lte", "$not"];
+const FIELD_OPERATORS: [&str; 18] = [
+    "$eq",
+    "$ne",
+    "$in",
+    "$nin",
+    "$exists",
+    "$gt",
+    "$gte",
+    "$lt",
+    "$lte",
+    "$not",
+    "$all",
+    "$elemMatch",
+    "$size",
+    "$bitsAllSet",
+    "$bitsAnySet",
+    "$bitsAllClear",
+    "$bitsAnyClear",
+    "$type",
+];
 
 /// The operators of a whole condition.
 const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
 
 /// Other operators of MongoDB. They are not misspelt, so their error suggests no similar name.
-const UNSUPPORTED: [&str; 15] = [
-    "$nor",
-    "$regex",
-    "$options",
-    "$type",
-    "$size",
-    "$all",
-    "$elemMatch",
-    "$mod",
-    "$text",
-    "$where",
-    "$jsonSchema",
-    "$bitsAllSet",
-    "$bitsAnySet",
-    "$geoWithin",
-    "$comment",
-];
+const UNSUPPORTED: [&str; 9] =
+    ["$nor", "$regex", "$options", "$mod", "$text", "$where", "$jsonSchema", "$geoWithin", "$comment"];
 
 /// Parses a condition: a table, or a string of Extended JSON. `source` is the schema's text. Returns none if it adds an
 /// error to `errors`.
 pub(crate) fn parse(source: &str, node: &Node, errors: &mut Vec<SchemaError>) -> Option<Condition> {
     let before = errors.len();
     let condition = match node.as_text() {
-        None => Parser { errors, is_json: false }.condition(node, 0),
+        None => Parser { errors, is_json: false, is_element: false }.condition(node, 0),
         Some(text) => match extended_json(source, &node.span, text) {
-            Ok(node) => Parser { errors, is_json: true }.condition(&node, 0),
+            Ok(node) => Parser { errors, is_json: true, is_element: false }.condition(&node, 0),
             Err(error) => {
                 errors.push(error);
                 return None;
@@ -71,6 +77,8 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaEr
 struct Parser<'a> {
     errors: &'a mut Vec<SchemaError>,
     is_json: bool,
+    /// Whether the condition is about an element of an array, within `$elemMatch`.
+    is_element: bool,
 }
 
 impl Parser<'_> {
@@ -105,12 +113,17 @@ impl Parser<'_> {
         match entry.name.as_str() {
             "$and" => Some(one_or(self.conditions(entry, depth)?, Condition::And)),
             "$or" => Some(Condition::Or(self.conditions(entry, depth)?)),
+            "$expr" if self.is_element => {
+                let help = "use a relation with `each`, whose `where` can compare two fields of one element";
+                self.wrong(SchemaError::new(&entry.span, "`$expr` cannot stand inside `$elemMatch`").help(help))
+            }
             "$expr" => self.expr(entry),
             name if FIELD_OPERATORS.contains(&name) => {
                 let operand = match name {
-                    "$in" | "$nin" => "[1, 2]",
+                    "$in" | "$nin" | "$all" => "[1, 2]",
                     "$exists" => "true",
-                    "$not" => "{ \"$lt\": 1 }",
+                    "$not" | "$elemMatch" => "{ \"$lt\": 1 }",
+                    "$type" => "\"number\"",
                     _ => "1",
                 };
                 let example = self.example(&format!("{{ \"size\": {{ \"{name}\": {operand} }} }}"));
@@ -133,7 +146,6 @@ impl Parser<'_> {
                 "use `$and` with the opposites (`$ne` for `$eq`, else `$not`), and `$or` within an alternative of several fields"
                     .to_owned()
             }
-            "$elemMatch" => "use a relation with `each`: it tests the elements of an array one by one".to_owned(),
             _ => format!("the choices are {}", listed(valid)),
         };
         self.wrong(SchemaError::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
@@ -290,6 +302,10 @@ impl Parser<'_> {
                     self.wrong(SchemaError::new(&node.span, message).help("for a value use `$ne`, for a list `$nin`"))
                 }
             },
+            "$all" => self.all(field, node, depth),
+            "$elemMatch" => Some(Test::Element(self.element(field, node, depth)?)),
+            "$size" => Some(Test::Size(self.size(node)?)),
+            "$type" => Some(Test::Type(self.types(node)?)),
             name if TOP_OPERATORS.contains(&name) => {
                 let message = format!("`{name}` belongs outside of a field");
                 let error = SchemaError::new(&operator.span, message);
@@ -299,9 +315,10 @@ impl Parser<'_> {
                 let example = self.example(&format!("{{ \"{name}\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
                 self.wrong(error.help(format!("for example: {example}")))
             }
-            name => match Comparison::named(name) {
-                Some(comparison) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
-                None => self.unknown(operator, "for a field", &FIELD_OPERATORS),
+            name => match (Comparison::named(name), BitTest::named(name)) {
+                (Some(comparison), _) => Some(Test::Compare(comparison, self.ordered(name, node)?)),
+                (None, Some(test)) => Some(Test::Bits(test, self.mask(name, node)?)),
+                (None, None) => self.unknown(operator, "for a field", &FIELD_OPERATORS),
             },
         }
     }

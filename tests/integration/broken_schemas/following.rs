@@ -41,6 +41,7 @@ fn closed(relations: &'static str, file: Document) -> Case {
 fn cases() -> Vec<Case> {
     let mut all = nulls_and_other_bare_words();
     all.extend(comparisons());
+    all.extend(arrays_bits_and_types());
     all.extend(paths_and_expressions());
     all
 }
@@ -107,6 +108,31 @@ fn comparisons() -> Vec<Case> {
             doc! {
                 "price": bson::Bson::Decimal128("0.1".parse().expect("a decimal")),
             },
+        ),
+    ]
+}
+
+fn arrays_bits_and_types() -> Vec<Case> {
+    let tags = |tags: Vec<bson::Bson>| doc! { "tags": tags };
+    vec![
+        closed("flag = { where = { tags = { \"$elemMatch\" = \"secret\" } } }", tags(vec!["secret".into()])),
+        closed("flag = { where = '{\"tags\": {\"$elemMatch\": null}}' }", tags(vec![bson::Bson::Null])),
+        closed("flag = { where = { tags = { \"$elemMatch\" = [1, 2] } } }", tags(vec![1.into(), 2.into()])),
+        closed("flag = { where = { tags = { \"$all\" = \"secret\" } } }", tags(vec!["secret".into()])),
+        closed("flag = { where = { bits = { \"$bitsAnySet\" = \"4\" } } }", doc! { "bits": 4 }),
+        closed("flag = { where = { bits = { \"$bitsSet\" = 4 } } }", doc! { "bits": 4 }),
+        closed("flag = { where = { paid_at = { \"$type\" = \"missing\" } } }", doc! {}),
+        case("flag = { where = '{\"tags\": {\"$elemMatch\": null}}' }", "flag & owner", doc! { "owner": "u" }),
+        case(
+            "flag = { where = { tags = { \"$elemMatch\" = { \"$ne\" = \"a\", kind = \"note\" } } } }",
+            "flag & owner",
+            doc! { "owner": "u", "tags": ["a"] },
+        ),
+        case("flag = { where = { bits = { \"$bitsAllSet\" = 0 } } }", "flag & owner", doc! { "owner": "u", "bits": 0 }),
+        case(
+            "flag = { where = { bits = { \"$bitsAllSet\" = [] } } }",
+            "flag & owner",
+            doc! { "owner": "u", "bits": 2 },
         ),
     ]
 }

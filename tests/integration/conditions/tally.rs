@@ -49,8 +49,8 @@ impl Tallies {
     /// Panics unless every operator occurred, and the share of documents found is within the bounds for each operator and
     /// over all conditions.
     pub(crate) fn check_operators(&self) {
-        // Twelve operators of conditions and fields, six of `$expr`.
-        assert_eq!(self.by_operator.len(), 18, "an operator is missing:\n{self}");
+        // Twenty operators of conditions and fields, six of `$expr`.
+        assert_eq!(self.by_operator.len(), 26, "an operator is missing:\n{self}");
         for tally in self.by_operator.values().chain([&self.all]) {
             assert!((SHARE_MIN..=SHARE_MAX).contains(&tally.percent()), "too many or too few were found:\n{self}");
         }
@@ -97,6 +97,15 @@ impl Tally {
 fn operand(test: &Test) -> Option<&Bson> {
     match test {
         Test::Eq(operand) | Test::Ne(operand) | Test::Compare(_, operand) => Some(operand),
-        Test::In(_) | Test::Nin(_) | Test::Exists(_) | Test::Not(_) => None,
+        Test::In(_)
+        | Test::Nin(_)
+        | Test::Exists(_)
+        | Test::Not(_)
+        | Test::All(_)
+        | Test::AllElements(_)
+        | Test::Element(_)
+        | Test::Size(_)
+        | Test::Bits(..)
+        | Test::Type(_) => None,
     }
 }

@@ -1,0 +1,50 @@
+//! The names and numbers of BSON's types in `$type`.
+
+use bson::spec::ElementType;
+
+/// The types that `$type` distinguishes, with their numbers and names in MongoDB.
+pub(super) const TYPES: [(i64, &str, ElementType); 21] = [
+    (1, "double", ElementType::Double),
+    (2, "string", ElementType::String),
+    (3, "object", ElementType::EmbeddedDocument),
+    (4, "array", ElementType::Array),
+    (5, "binData", ElementType::Binary),
+    (6, "undefined", ElementType::Undefined),
+    (7, "objectId", ElementType::ObjectId),
+    (8, "bool", ElementType::Boolean),
+    (9, "date", ElementType::DateTime),
+    (10, "null", ElementType::Null),
+    (11, "regex", ElementType::RegularExpression),
+    (12, "dbPointer", ElementType::DbPointer),
+    (13, "javascript", ElementType::JavaScriptCode),
+    (14, "symbol", ElementType::Symbol),
+    (15, "javascriptWithScope", ElementType::JavaScriptCodeWithScope),
+    (16, "int", ElementType::Int32),
+    (17, "timestamp", ElementType::Timestamp),
+    (18, "long", ElementType::Int64),
+    (19, "decimal", ElementType::Decimal128),
+    (-1, "minKey", ElementType::MinKey),
+    (127, "maxKey", ElementType::MaxKey),
+];
+
+/// The name of all types of numbers together.
+pub(super) const NUMBER: &str = "number";
+
+/// The types that [`NUMBER`] stands for.
+pub(super) const NUMBERS: [ElementType; 4] =
+    [ElementType::Double, ElementType::Int32, ElementType::Int64, ElementType::Decimal128];
+
+/// The name of a type in MongoDB.
+pub(super) fn name(wanted: ElementType) -> &'static str {
+    TYPES.iter().find(|(_, _, kind)| *kind == wanted).map_or("missing", |(_, name, _)| *name)
+}
+
+/// The type of this name.
+pub(super) fn named(wanted: &str) -> Option<ElementType> {
+    TYPES.iter().find(|(_, name, _)| *name == wanted).map(|(_, _, kind)| *kind)
+}
+
+/// The type of this number.
+pub(super) fn numbered(wanted: i64) -> Option<ElementType> {
+    TYPES.iter().find(|(number, _, _)| *number == wanted).map(|(_, _, kind)| *kind)
+}
