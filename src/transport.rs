@@ -16,6 +16,7 @@ mod explanation;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod giving_way;
 mod health;
 mod http;
 mod intake;

@@ -1,9 +1,11 @@
-//! L2: facts in Redis, which all instances share. A plain store: one script for up to 1,000 facts that a load lacks, and
-//! one `SET` with an expiry for each fact that was read from the source (docs/freshness.md, point 10).
+//! L2: facts in Redis, which all instances share. A plain store: one script for up to 1,000 facts that a load lacks (in a
+//! cluster, one command for each: `cluster`), and one `SET` with an expiry for each fact that was read from the source
+//! (docs/freshness.md, point 10).
 //!
 //! It does not know whether a fact still counts. It trusts no value in Redis: a value is a miss unless its code shows that an
 //! instance with the same secret wrote it under this key. No request waits for a write. Where Redis is down, slow or full, this tier is skipped.
 
+mod cluster;
 mod write_budget;
 mod writer;
 
@@ -16,6 +18,7 @@ use std::{
 };
 
 use futures::future::join_all;
+use redis::{Cmd, FromRedisValue};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument as _;
 use writer::QueuedFact;
@@ -58,7 +61,7 @@ end
 return values";
 
 /// The remedy if Redis refuses what this tier sends to it.
-const REFUSED_REMEDY: &str = "grant its user `+eval +mget +set +info ~pc:*`";
+const REFUSED_REMEDY: &str = "grant its user `+eval +mget +getrange +set +info ~pc:*`";
 
 /// The most bytes of a value.
 const VALUE_BYTES_MAX: usize = codec::BYTES_MAX + CODE_BYTES;
@@ -164,27 +167,31 @@ impl SharedFacts {
     }
 
     async fn get_chunk(&self, keys: &[FactKey], bytes_max: usize) -> Vec<Fact> {
-        let span = tracing::trace_span!(target: SPANS, "redis MGET", otel.kind = "client", db.system = "redis", facts = keys.len());
+        let span = tracing::trace_span!(target: SPANS, "redis read", otel.kind = "client", db.system = "redis", facts = keys.len());
         let names: Vec<Vec<u8>> = keys.iter().map(|key| self.namespace.names.fact(key)).collect();
-        // In a cluster a script sees only one node's keys, whereas the client library splits an `MGET`. There, the reply is not
-        // bounded.
-        let command = if self.link.is_cluster() {
-            redis::cmd("MGET").arg(&names).clone()
+        // In a cluster a script sees only the keys of one slot.
+        let values = if self.link.is_cluster() {
+            self.values_of_cluster(&names, bytes_max).instrument(span).await
         } else {
-            redis::cmd("EVAL").arg(READ).arg(names.len()).arg(&names).arg(VALUE_BYTES_MAX).arg(bytes_max).clone()
+            let mut command = redis::cmd("EVAL");
+            command.arg(READ).arg(names.len()).arg(&names).arg(VALUE_BYTES_MAX).arg(bytes_max);
+            self.read(&command).instrument(span).await.unwrap_or_default()
         };
-        match self.link.query::<Vec<Option<Vec<u8>>>>(&command, ANSWER_TIME).instrument(span).await {
-            Ok(values) => {
-                let found = keys.iter().zip(&names).zip(values);
-                found.filter_map(|((key, name), value)| self.open(key, name, &value?)).collect()
-            }
-            Err(error) => {
-                if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
-                    let error = error_chain(&error);
-                    tracing::warn!(%error, remedy = REFUSED_REMEDY, "Redis refuses to be read: no facts are read from it");
-                }
-                Vec::new()
-            }
+        let found = keys.iter().zip(&names).zip(values);
+        found.filter_map(|((key, name), value)| self.open(key, name, &value?)).collect()
+    }
+
+    /// Runs a command that reads. Returns none if it fails.
+    async fn read<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+        let read = self.link.query(command, ANSWER_TIME).await;
+        read.inspect_err(|error| self.report_refusal(error)).ok()
+    }
+
+    /// Logs, once, that Redis refuses to be read.
+    fn report_refusal(&self, error: &LinkError) {
+        if matches!(error, LinkError::Refused(_)) && !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
+            let error = error_chain(error);
+            tracing::warn!(%error, remedy = REFUSED_REMEDY, "Redis refuses to be read: no facts are read from it");
         }
     }
 

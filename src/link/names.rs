@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use prost::encoding::encode_varint;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -64,20 +65,20 @@ impl Names {
         // The lookup and what follows, in as few bytes as possible: the form of the id, or a subject.
         let lookup = u32::from(lookup.0) << 3;
         match subject.as_deref() {
-            None => push_number(&mut name, lookup | form(id)),
+            None => encode_varint(u64::from(lookup | form(id)), &mut name),
             Some(Subject::Anonymous) => {
-                push_number(&mut name, lookup | ANONYMOUS);
-                push_number(&mut name, form(id));
+                encode_varint(u64::from(lookup | ANONYMOUS), &mut name);
+                encode_varint(u64::from(form(id)), &mut name);
             }
             Some(Subject::Known { kind, id: asker }) => {
-                push_number(&mut name, lookup | FILTERED);
-                push_number(&mut name, u32::from(kind.0) << 3 | form(asker));
+                encode_varint(u64::from(lookup | FILTERED), &mut name);
+                encode_varint(u64::from(kind.0) << 3 | u64::from(form(asker)), &mut name);
                 // The length of a text separates it from the id that follows.
                 if let Some(text) = asker.text() {
-                    push_number(&mut name, u32::try_from(text.len()).unwrap_or(u32::MAX));
+                    encode_varint(u64::try_from(text.len()).unwrap_or(u64::MAX), &mut name);
                 }
                 push_id(&mut name, asker);
-                push_number(&mut name, form(id));
+                encode_varint(u64::from(form(id)), &mut name);
             }
         }
         // Its form gives its length, or the id ends the key.
@@ -100,14 +101,6 @@ fn form(id: &Id) -> u32 {
         Id::String(_) => 3,
         Id::Digest(_) => 4,
     }
-}
-
-fn push_number(name: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        name.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
-        number >>= 7;
-    }
-    name.push(u8::try_from(number).unwrap_or(0));
 }
 
 fn push_id(name: &mut Vec<u8>, id: &Id) {

@@ -207,6 +207,7 @@ mod tests {
         let all = ByteBudget::new(16, 4);
         let caller = all.part(12);
         let mut messages: Vec<_> = (0..4).map(|_| taken(&caller, 2).expect("it is free")).collect();
+        assert!(messages.iter_mut().all(|message| !message.try_grow(3)), "the last part requires the turn");
         for (index, message) in messages.iter_mut().enumerate() {
             assert!(message.grow(4).now_or_never().is_some(), "{index}");
             assert!(message.has_turn());

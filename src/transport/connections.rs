@@ -30,6 +30,7 @@ use tokio::{
 use super::{
     connection_table::{ConnectionTable, Entry},
     entrance::Entrance,
+    giving_way::until_given_way,
     http::HEADERS_MAX,
     limits::Limits,
     low_priority::LowPriority,
@@ -98,6 +99,11 @@ impl Slower {
         let processors = available_parallelism().map_or(1, NonZero::get);
         let unknown = Arc::new(LowPriority::start("permcached-unknown", 1)?);
         Ok(Self { unknown, busy: Arc::new(LowPriority::start("permcached-busy", processors)?) })
+    }
+
+    /// The threads for unknown clients.
+    pub(super) fn unknown(&self) -> &Arc<LowPriority> {
+        &self.unknown
     }
 
     /// The threads for a client; none for the runtime's own.
@@ -319,6 +325,7 @@ struct RequestExecutor {
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
     fn execute(&self, request: F) {
+        let request = until_given_way(request);
         if self.threads().is_some() {
             self.run(Box::pin(request));
         } else {

@@ -12,6 +12,7 @@ use tower_service::Service as _;
 use super::{
     connection_table::ConnectionTable,
     http::{Kind, Pages, Rules},
+    low_priority::LowPriority,
     open_calls::is_open,
     open_connection::OpenConnection,
     request_body::RequestBody,
@@ -34,6 +35,8 @@ pub(super) struct Entrance {
     pub(super) open_calls: Router,
     /// Answers all other calls.
     pub(super) calls: CurrentRouter,
+    /// Reads what unknown clients still send after they have been answered; none if the runtime's own threads do.
+    pub(super) unknown: Option<Arc<LowPriority>>,
 }
 
 impl Entrance {
@@ -49,7 +52,8 @@ impl Entrance {
         let patience = if path.starts_with(PATIENT) { Patience::Unlimited } else { Patience::Limited };
         let kind = self.rules.kind(&request);
         let is_open = is_open(path);
-        let request = request.map(RequestBody::new);
+        let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
+        let request = request.map(|body| RequestBody::new(body, threads));
         let response = match kind {
             Kind::Page(page) => self.pages.answer(page, request.method(), request.headers()),
             Kind::Wrong(response) => response,

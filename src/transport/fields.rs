@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use prost::Message as _;
+use prost::{Message as _, encoding::decode_varint};
 use prost_types::{
     DescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
@@ -178,16 +178,7 @@ impl Counting<'_> {
 
 /// Takes a number of variable length from the front.
 fn varint(bytes: &mut &[u8]) -> Result<u64, Refused> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first().ok_or(Refused::Malformed)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(Refused::Malformed)
+    decode_varint(bytes).map_err(|_| Refused::Malformed)
 }
 
 /// Takes so many bytes from the front.

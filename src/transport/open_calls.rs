@@ -25,6 +25,7 @@ use tonic::Status;
 
 use super::{
     capacity::{Capacity, Place},
+    giving_way::end_with,
     intake::PREFIX_BYTES,
     limits::Limits,
     open_connection::OpenConnection,
@@ -145,6 +146,8 @@ async fn compact(response: Response) -> Response {
 /// The response, which holds the place as long as it lasts, and ends when it has to give way.
 fn with_place(response: Response, place: Place, time_max: Option<Duration>) -> Response {
     let gives_way = place.end();
+    // A client that takes nothing keeps the response from ending.
+    end_with(place.end());
     // The place is given back with this future.
     let end = async move {
         match time_max {

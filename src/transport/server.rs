@@ -140,29 +140,29 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
             None => pending().await,
         }
     };
-    let entrance = |listener: &TcpListener, open, calls| {
+    let entrance = |listener: &TcpListener, open, calls, unknown| {
         let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let open_calls = gate.in_front_of_open_calls(complete(open));
-        Arc::new(Entrance { rules: Rules { is_local }, pages: pages.clone(), open_calls, calls })
+        Arc::new(Entrance { rules: Rules { is_local }, pages: pages.clone(), open_calls, calls, unknown })
     };
     let probes = probes.map(|listener| {
         let no_calls = gate.in_front_of_calls(complete(Routes::default()));
-        let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()));
+        let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()), None);
         let connections_max = limits.probe_connections_max;
         // Its clients are never known, and nobody's calls wait for them.
         let (tls, slower) = (None, None);
         Port { listener, tls, limits, connections_max, entrance, slower, is_draining: is_draining.clone() }.serve()
     });
-    let entrance = entrance(&listener, described, router);
+    let slower = Slower::start()?;
+    let entrance = entrance(&listener, described, router, Some(Arc::clone(slower.unknown())));
     let connections_max = limits.connections_max;
-    let slower = Some(Slower::start()?);
     let main = Port {
         listener,
         tls: tls.clone(),
         limits,
         connections_max,
         entrance,
-        slower,
+        slower: Some(slower),
         is_draining: is_draining.clone(),
     };
     let main = main.serve();

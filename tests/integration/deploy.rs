@@ -202,17 +202,36 @@ fn each_memory_limit_exceeds_what_the_configuration_allows() {
     }
 }
 
+/// Whether a reference to an image ends with a digest.
+fn has_digest(image: &str) -> bool {
+    let digest = image.split_once("@sha256:").map(|(_, digest)| digest);
+    digest.is_some_and(|digest| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The images that a Dockerfile begins with, with its arguments filled in. A stage that begins with an earlier one has none.
+fn base_images(path: &str) -> Vec<String> {
+    let text = read(path);
+    let arguments = text.lines().filter_map(|line| line.strip_prefix("ARG ")?.split_once('='));
+    let filled = arguments.fold(text.clone(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
+    let stages = filled.lines().filter_map(|line| line.strip_prefix("FROM "));
+    stages.map(|stage| stage.split(' ').next().unwrap().to_owned()).collect()
+}
+
 /// A tag can be moved to another image, a digest cannot.
 #[test]
-fn base_images_of_the_service_have_digests() {
-    let image = read("Dockerfile");
-    let froms: Vec<&str> = image.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
-    assert_eq!(froms.len(), 2, "{froms:?}");
-    for (from, argument) in froms.iter().zip(["RUST_DIGEST", "RUNTIME_DIGEST"]) {
-        let reference = from.split(' ').next().unwrap();
-        assert!(reference.ends_with(&format!("${{{argument}}}")), "{from}");
-        let digest = image.lines().find_map(|line| line.strip_prefix(&format!("ARG {argument}=@sha256:"))).unwrap();
-        assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+fn every_image_that_others_have_built_has_a_digest() {
+    let compose = yaml("compose.yaml");
+    let services = compose["services"].as_object().unwrap();
+    let in_compose = services.values().filter(|service| service.get("build").is_none());
+    let in_compose =
+        in_compose.filter_map(|service| service["image"].as_str()).map(|image| ("compose.yaml", image.to_owned()));
+    let in_files = ["Dockerfile", "load/Dockerfile"]
+        .into_iter()
+        .flat_map(|file| base_images(file).into_iter().map(move |image| (file, image)));
+    let images: Vec<_> = in_compose.filter(|(_, image)| image != "permcached:local").chain(in_files).collect();
+    assert!(images.len() >= 9, "{images:?}");
+    for (file, image) in images {
+        assert!(has_digest(&image), "{file}: {image}");
     }
 }
 

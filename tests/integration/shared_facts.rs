@@ -3,6 +3,7 @@
 //!
 //! Each instance has its own change stream. The bus over Redis is tested in `fleet`.
 
+mod cluster;
 mod forged;
 mod full;
 mod observer;

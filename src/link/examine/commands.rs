@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The rights that a user must have, as arguments of `ACL SETUSER`. docs/redis.md lists the same.
-const RIGHTS: &str = "~pc:* &pc:* +ping +info +get +set +del +mget +pexpire +xadd +xrange +xrevrange +eval +publish +subscribe +unsubscribe \
+const RIGHTS: &str = "~pc:* &pc:* +ping +info +get +set +del +mget +getrange +pexpire +xadd +xrange +xrevrange +eval +publish +subscribe +unsubscribe \
      +cluster|slots";
 
 /// After how many milliseconds the keys expire, should their removal fail.
@@ -89,6 +89,7 @@ fn commands(name: &str) -> Vec<(&'static str, Cmd)> {
         command("SET", &[name, "1", "PX", &life]),
         command("GET", &[name]),
         command("MGET", &[name]),
+        command("GETRANGE", &[name, "0", "1"]),
         command("XADD", &[&log, "*", "k", "v"]),
         command("PEXPIRE", &[&log, &life]),
         command("XRANGE", &[&log, "-", "+"]),

@@ -39,6 +39,9 @@ const MODEL_RUNS: &str = "tests/integration/model/runs.rs";
 const MODEL_SAFEGUARDS: &str = "tests/integration/model/safeguards.rs";
 const TESTS: &str = "tests/integration/";
 
+/// The page that names a test for each safeguard.
+const SECURITY: &str = "docs/security.md";
+
 /// References to what is not in the repository: the start of the citing file's path, the reference and the reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("docs/schema.md", "roadmap.md", "the name of an example's document"),
@@ -373,6 +376,28 @@ pub(super) fn proof_names_what_exists(files: &[File]) -> Vec<String> {
     wrong
 }
 
+/// docs/security.md names, for each safeguard, tests that exist.
+pub(super) fn security_names_what_exists(files: &[File]) -> Vec<String> {
+    let Some(security) = Repository(files).file(SECURITY) else { return Vec::new() };
+    let tests = Tests::of(files);
+    let is_of_table = |text: &str| text.starts_with("| ") && !text.starts_with("| safeguard |");
+    let table = security.text.lines().zip(1..).skip_while(|(text, _)| !text.starts_with("## Safeguards"));
+    let rows = table.skip(1).take_while(|(text, _)| !text.starts_with("## ")).filter(|(text, _)| is_of_table(text));
+    rows.flat_map(|(text, line)| {
+        let cell = text.trim_end_matches(" |").rsplit("| ").next().unwrap_or_default();
+        let names: Vec<&str> = quotes(cell).collect();
+        if names.is_empty() {
+            return vec![security.wrong(line, "no test is named", "name the test that fails without the safeguard")];
+        }
+        let unknown = names.into_iter().filter(|name| !tests.have(name)).filter_map(|name| {
+            let citation = Citation { file: security, line, cited: name.to_owned() };
+            citation.wrong("is no test", "name the test as it is called now")
+        });
+        unknown.collect()
+    })
+    .collect()
+}
+
 /// What stands between backquotes.
 fn quotes(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -392,15 +417,23 @@ fn of_model(text: &str) -> BTreeSet<&str> {
     names
 }
 
-/// The modules of the tests, and the functions in them, such as `fleet::log::a_lost_message_is_repaired_from_the_log`.
+/// The modules of the tests, and the functions in them, such as `fleet::log::a_lost_message_is_repaired_from_the_log` and
+/// `link::codes::tests::no_key_is_shown`.
 struct Tests(BTreeSet<String>);
 
 impl Tests {
     fn of(files: &[File]) -> Self {
         let mut names = BTreeSet::new();
         for file in files {
-            let Some(path) = file.path.strip_prefix(TESTS).and_then(|path| path.strip_suffix(".rs")) else { continue };
+            let Some(path) = file.path.strip_suffix(".rs") else { continue };
+            let (path, is_source) = match (path.strip_prefix(TESTS), path.strip_prefix("src/")) {
+                (Some(path), _) => (path, false),
+                (None, Some(path)) => (path, true),
+                (None, None) => continue,
+            };
             let module = path.replace('/', "::");
+            // A file's own tests are in a module inside it, or in a file of that name.
+            let module = if is_source && !module.ends_with("::tests") { format!("{module}::tests") } else { module };
             let functions = file.text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
             names.extend(functions.map(|function| format!("{module}::{function}")));
             names.insert(module);

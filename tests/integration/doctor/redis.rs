@@ -76,7 +76,7 @@ async fn the_remedy_grants_the_missing_rights() {
     redis.set_user("guest", SECRET, "~other:* +ping +info +get +set");
     let url = redis.url_of("guest", SECRET);
     let found = examined(&[("REDIS_URL", &url)]).await;
-    let missing = "the user `guest` lacks the right to SET, GET, MGET, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
+    let missing = "the user `guest` lacks the right to SET, GET, MGET, GETRANGE, XADD, PEXPIRE, XRANGE, XREVRANGE, EVAL, PUBLISH, DEL, SUBSCRIBE";
     let remedy = found.assert_only_problem(missing).to_owned();
     let command: Vec<&str> = remedy.strip_prefix("in redis-cli: ").unwrap().split(' ').collect();
     redis.run(&command);

@@ -148,6 +148,28 @@ async fn every_configured_limit_is_enforced() {
     assert_eq!(serving.exit_code(), Some(0));
 }
 
+/// The process may have 128 descriptors. Idle connections to both ports take as many of them as they may, and MongoDB needs new
+/// ones afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_leave_descriptors_to_probes_and_mongodb() {
+    let mut mongo = Mongo::own();
+    fill(&mongo).await;
+    let port = crate::support::servers::free_port().unwrap();
+    let (_directory, schema) = schema_file(SCHEMA);
+    let (uri, probe_port) = (uri(&mongo), port.to_string());
+    let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("PROBE_PORT", &*probe_port)];
+    let serving = Serving::start_with_descriptors(128, &["--bind", "127.0.0.1"], &variables);
+    let probes = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let connect = |address| (0..200).map(move |_| TcpStream::connect(address).unwrap());
+    let idle: Vec<TcpStream> = [serving.address, probes].into_iter().flat_map(connect).collect();
+    mongo.kill();
+    until_readyz_at(probes, "degraded").await;
+    mongo.start_again();
+    until_readyz_at(probes, "ready").await;
+    ask(&endpoint(&serving).connect_lazy(), None).await.unwrap();
+    drop(idle);
+}
+
 /// While one permission may still be answered from facts older than the bound, the instance stays in service.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_stays_in_service_while_a_permission_allows_stale_answers() {

@@ -3,7 +3,13 @@
 //! How fast that is, is not measured here.
 
 use bson::doc;
-use permcached::{check::Consistency, freshness::Moment, link::CODE_BYTES, question::Tier};
+use permcached::{
+    check::Consistency,
+    fact::FactKey,
+    freshness::Moment,
+    link::CODE_BYTES,
+    question::{Id, Tier},
+};
 
 use super::{FILE, GUEST, NO_GRANT, SHARE, World, id, raw};
 use crate::support::{
@@ -41,6 +47,26 @@ async fn a_fact_that_one_instance_has_read_is_not_read_by_another() {
     // From now on they are cached in memory.
     assert_eq!(second.live.ask(&world.reads(FILE), Consistency::MinimizeLatency).await.unwrap().tier, Tier::Memory);
     assert_eq!(second.written(), written, "Redis has them already");
+}
+
+/// Redis does nothing else while a script runs.
+#[tokio::test]
+async fn no_script_reads_more_than_a_thousand_facts() {
+    let redis = Redis::start(&[]);
+    let world = World::new(&redis.url()).await;
+    let instance = world.join().await;
+    instance.fills(&world.reads(FILE)).await;
+    let there = world.key("shares", FILE);
+    let absent = (0..8_998_u16).map(|number| {
+        let [high, low] = number.to_be_bytes();
+        FactKey { id: Id::ObjectId([high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), ..there.clone() }
+    });
+    let keys: Vec<FactKey> = [there.clone()].into_iter().chain(absent).chain([there.clone()]).collect();
+    let read = async || {
+        let before = mget_calls(&redis);
+        (instance.shared.get(&keys).await.len(), mget_calls(&redis) - before)
+    };
+    assert_eq!(instance.in_time(read).await, (2, 9), "the first and the last, in nine parts");
 }
 
 #[tokio::test]

@@ -48,7 +48,12 @@ impl fmt::Debug for Certificates {
 impl Certificates {
     /// Makes a new authority and server. Certificates of another authority are not valid for them.
     pub fn new() -> Self {
-        let mut params = named("An authority of the tests", &[]);
+        Self::of_authority("An authority of the tests")
+    }
+
+    /// As [`Certificates::new`], with another name of the authority.
+    pub fn of_authority(name: &str) -> Self {
+        let mut params = named(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
         let server = signed(&authority, &named("A server of the tests", &NAMES));

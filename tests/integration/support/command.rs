@@ -150,9 +150,26 @@ impl Serving {
     /// As [`Serving::open`], without waiting: the port may not be open yet, and the address is not known.
     #[track_caller]
     pub fn begin(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut all = vec!["serve"];
-        all.extend(arguments);
-        let mut process = command(&all, variables).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(&[&["serve"], arguments].concat(), variables))
+    }
+
+    /// As [`Serving::start_with`], with so many file descriptors at most.
+    #[track_caller]
+    pub fn start_with_descriptors(descriptors: u32, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let all = [&["serve"], arguments, &["--port", "0"]].concat();
+        let serve = command(&all, variables);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]);
+        limited.arg(serve.get_program()).args(&all).env_clear();
+        limited.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        let mut serving = Self::spawn(limited);
+        let line = serving.logged("ready");
+        serving.address = line["address"].as_str().unwrap().parse().unwrap();
+        serving
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

@@ -15,7 +15,7 @@ use tonic::Code;
 use super::{ALICE, ROADMAP, ask, check};
 use crate::support::{
     http2::{self, EMPTY, HEALTH_CHECK, HEALTH_WATCH, REFLECTION, Raw, eventually},
-    service::{Service, exchange, http},
+    service::{PATIENCE, Service, exchange, http},
 };
 
 const EXHAUSTED: i32 = Code::ResourceExhausted as i32;
@@ -87,6 +87,33 @@ async fn streams_without_a_token_are_bounded_for_each_connection_and_in_all() {
     ask(&service.client(), check(ALICE, "read", ROADMAP)).await.unwrap();
 }
 
+/// The windows of these clients stay closed, so their streams cannot be told to end. As many as there are places stay, and the
+/// others are reset.
+#[tokio::test]
+async fn streams_that_have_to_give_way_and_do_not_end_are_reset_and_give_back_their_places() {
+    let service = Service::start_as(|serving| serving.limits.untaken_time_max = 10 * PATIENCE).await;
+    for (path, body, connection_max, all_max) in [(HEALTH_WATCH, EMPTY, 8, 256), (REFLECTION, LIST_SERVICES, 2, 32)] {
+        let (mut connections, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..2 * all_max / connection_max + 8 {
+            let raw = Raw::with_window(service.address, 0).await;
+            streams.extend(open_streams(&raw, path, body, connection_max).await);
+            connections.push(raw);
+        }
+        assert!(streams.len() > all_max, "{path}: {} were accepted", streams.len());
+        eventually(async || {
+            streams.retain_mut(|(stream, _)| {
+                let reset = std::future::poll_fn(|context| stream.poll_reset(context));
+                futures::FutureExt::now_or_never(reset).is_none()
+            });
+            (streams.len() == all_max).then_some(())
+        })
+        .await;
+        let raw = Raw::connect(service.address).await;
+        assert_eq!(open_streams(&raw, path, body, 1).await.len(), 1, "{path}");
+        assert!(connections.iter().all(Raw::is_open), "no connection was closed for it");
+    }
+}
+
 /// As gRPC clients with health checking do: each waits for its health before its first call, and keeps the stream.
 #[tokio::test]
 async fn health_streams_of_clients_that_call_do_not_end_each_other() {
@@ -117,7 +144,7 @@ async fn streams_that_nobody_reads_are_bounded_and_their_connections_are_closed(
         connections.push((raw, streams));
     }
     let accepted: usize = connections.iter().map(|(_, streams)| streams.len()).sum();
-    assert!((32..=64).contains(&accepted), "{accepted}");
+    assert!(accepted >= 32, "{accepted}");
     for (raw, streams) in connections {
         if !streams.is_empty() {
             raw.closed().await;
@@ -130,7 +157,12 @@ async fn streams_that_nobody_reads_are_bounded_and_their_connections_are_closed(
 async fn calls_without_a_body_hold_up_no_probe_on_either_port() {
     let probes = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let probe_address = probes.local_addr().unwrap();
-    let service = Service::start_as(|serving| serving.probes = Some(probes)).await;
+    let service = Service::start_as(|serving| {
+        serving.probes = Some(probes);
+        // None is refused because it waits for too long.
+        serving.limits.request_timeout = 10 * PATIENCE;
+    })
+    .await;
     let mut connections = Vec::new();
     let mut waiting: Vec<(ResponseFuture, SendStream<Bytes>)> = Vec::new();
     for address in [service.address, probe_address] {
@@ -230,7 +262,7 @@ async fn a_client_that_does_not_read_its_socket_is_disconnected() {
     let address = service.address;
     let broke = move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_write_timeout(Some(crate::support::service::PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n").repeat(100);
         // Until the service reads no more, and then has closed the connection.
         while stream.write_all(request.as_bytes()).is_ok() {}
@@ -238,7 +270,7 @@ async fn a_client_that_does_not_read_its_socket_is_disconnected() {
     };
     let start = std::time::Instant::now();
     tokio::task::spawn_blocking(broke).await.unwrap();
-    assert!(start.elapsed() < crate::support::service::PATIENCE, "it was closed, and did not only stop");
+    assert!(start.elapsed() < PATIENCE, "it was closed, and did not only stop");
 }
 
 /// The limit is 64 headers and 8 KiB.

@@ -235,6 +235,10 @@ async fn bytes_that_are_only_announced_are_not_counted() {
         }
         assert_eq!(ask_batch(&service, secret).await.unwrap(), 10_000);
     }
+    // None had to give way: they wait for the rest of their messages until their deadlines.
+    for (response, _stream) in announced {
+        assert_eq!(status(response).await.code(), Code::DeadlineExceeded);
+    }
 }
 
 /// A batch of 700 KB of which only a few questions are long.

@@ -3,7 +3,9 @@
 //! Does not check the repository itself.
 
 use super::{File, with_file};
-use crate::architecture::references::{OWN_PAGES, citations_resolve, links_resolve, proof_names_what_exists};
+use crate::architecture::references::{
+    OWN_PAGES, citations_resolve, links_resolve, proof_names_what_exists, security_names_what_exists,
+};
 
 const FRESHNESS: &str =
     "# Freshness\n\n## Terms\n\n### 1. Stamp\n\n### 2. As of, and `to`\n\n## Terms\n\n```\n# Not this\n```\n";
@@ -109,4 +111,25 @@ fn a_name_in_the_proof_that_nothing_has_is_seen() {
             "docs/proof.md:1: `Stamp` is in tests/integration/model/safeguards.rs and not in docs/proof.md",
         ]
     );
+}
+
+#[test]
+fn a_safeguard_without_a_test_that_exists_is_seen() {
+    let wrong = |rows: &str| {
+        let page = format!(
+            "| a | `gone` |\n## Safeguards\n| safeguard | test |\n|---|---|\n{rows}\n## What remains\n| a | `gone` |\n"
+        );
+        let mut files = with_file("docs/security.md", &page);
+        files.push(File::new("tests/integration/fleet/log.rs", "async fn a_lost_message_is_repaired() {\n"));
+        files.push(File::new("src/link/codes.rs", "    #[test]\n    fn no_key_is_shown() {\n"));
+        files.push(File::new("src/config/tests.rs", "#[test]\nfn all_are_named() {\n"));
+        security_names_what_exists(&files)
+    };
+    let right = "| a | `fleet::log::a_lost_message_is_repaired`, `link::codes::tests::no_key_is_shown` |\n| b | `config::tests::all_are_named` |";
+    assert_eq!(wrong(right), Vec::<String>::new());
+    for name in ["fleet::log::a_lost", "link::codes::no_key_is_shown", "config::all_are_named"] {
+        let what = format!("docs/security.md:5: `{name}` is no test");
+        assert_eq!(seen(&wrong(&format!("| a | `{name}` |"))), [what.as_str()]);
+    }
+    assert_eq!(seen(&wrong("| a | none |")), ["docs/security.md:5: no test is named"]);
 }

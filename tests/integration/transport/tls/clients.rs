@@ -38,6 +38,7 @@ async fn is_accepted(service: &Service, certificates: &Certificates, client: &Ce
 #[tokio::test]
 async fn a_revoked_certificate_is_refused_and_so_is_every_one_without_a_current_list_of_its_authority() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
+    let unrelated = Certificates::of_authority("Another authority");
     let (revoked, valid) = (certificates.numbered_client(7), certificates.numbered_client(8));
     let list = |numbers: &[u64], until| certificates.revoked(numbers, until);
     for (what, crl, accepted) in [
@@ -45,6 +46,7 @@ async fn a_revoked_certificate_is_refused_and_so_is_every_one_without_a_current_
         ("one is revoked", list(&[7], FUTURE), [false, true]),
         ("the list has expired", list(&[7], PAST), [false, false]),
         ("the list is of another authority of the same name", others.revoked(&[9], FUTURE), [false, false]),
+        ("the list is of an authority of another name", unrelated.revoked(&[9], FUTURE), [false, false]),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let clients = clients(&certificates, directory.path(), Some(&crl), &[]);
