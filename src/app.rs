@@ -16,8 +16,8 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 pub use assemble::{ChangesFrom, Parts, Sharing, assemble};
 use health_monitor::HealthMonitor;
 pub use open::{open, read_schema};
+pub use reports::report_findings;
 use reports::report_redis;
-pub use reports::report_survey;
 pub use run::run;
 use tokio::{sync::mpsc::Receiver, task::JoinSet};
 

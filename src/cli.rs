@@ -12,6 +12,7 @@ macro_rules! print_line {
 }
 
 mod ask;
+mod brief;
 mod completions;
 mod config;
 mod doctor;
@@ -55,7 +56,7 @@ enum Command {
     Check(ask::Ask),
     /// Like check, and show why: each relation that granted or failed, with its documents.
     #[command(after_help = EXIT_CODES)]
-    Explain(ask::Ask),
+    Explain(ask::Explain),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
     /// Draw questions from a database for load tests, or verify a server's answers to them.
@@ -107,7 +108,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         // Its future is large.
         Command::Serve(serve) => Box::pin(serve.run()).await,
         Command::Check(ask) => ask.check().await,
-        Command::Explain(ask) => ask.explain().await,
+        Command::Explain(explain) => explain.run().await,
         Command::Schema(schema) => schema.run().await,
         Command::Questions(questions) => questions.run().await,
         Command::Invalidate(invalidate) => invalidate.run().await,
@@ -162,14 +163,19 @@ impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
             AppError::Schema(errors) => Self { outcome: Outcome::Usage, message: errors.render(true) },
-            AppError::Connect(ConnectError::Uri) => {
+            AppError::Connect(ConnectError::Uri(_)) => {
                 Self::usage(format!("MONGODB_URI, MONGO_URI or DB_URI: {}", error_chain(&error)))
             }
             AppError::ReadSchema { .. }
             | AppError::Documents(_)
             | AppError::Unsuitable(_)
             | AppError::Connect(ConnectError::NoDatabase) => Self::usage_because(error),
-            AppError::Connect(ConnectError::NotInitiated | ConnectError::TooOld | ConnectError::Unreachable(_))
+            AppError::Connect(
+                ConnectError::NotInitiated
+                | ConnectError::TooOld
+                | ConnectError::AssumedSource(_)
+                | ConnectError::Unreachable(_),
+            )
             | AppError::Source(_)
             | AppError::Task
             | AppError::Bind { .. }

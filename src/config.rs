@@ -33,7 +33,9 @@ use variable::{
 
 use crate::{
     check::Settings,
+    diagnosis::Diagnosis,
     link::{Secrets, Server},
+    source::mongodb::ConnectionString,
     telemetry::is_filter,
     transport::{Callers, Limits, MetricsTokens, Tls},
 };
@@ -86,6 +88,8 @@ pub struct Config {
     pub traces: Option<String>,
     /// The filter of the log, in the syntax of `RUST_LOG`.
     pub log_filter: String,
+    /// What was read otherwise than it is written: quotes that are left out, options of the connection string without effect.
+    pub notes: Vec<Diagnosis>,
 }
 
 /// Where facts come from.
@@ -216,6 +220,7 @@ impl Config {
             logged_decisions: logged_decisions?,
             traces,
             log_filter: log_filter?,
+            notes: reader.take_notes(),
         })
     }
 }
@@ -286,7 +291,18 @@ fn source(reader: &mut Reader<'_>) -> Option<SourceConfig> {
             None
         }
         (Some((documents, _)), None) => Some(SourceConfig::Documents(documents.into())),
-        (None, Some((_, uri))) => Some(SourceConfig::MongoDb { uri: Secret(uri), database }),
+        (None, Some((name, uri))) => match ConnectionString::parse(&uri) {
+            Ok(parsed) => {
+                for note in parsed.notes() {
+                    reader.add_note(Diagnosis { message: format!("{name}: {}", note.message), ..note.clone() });
+                }
+                Some(SourceConfig::MongoDb { uri: Secret(uri), database })
+            }
+            Err(errors) => {
+                errors.iter().for_each(|error| reader.add_error(format!("{name}: {error}")));
+                None
+            }
+        },
         (None, None) => {
             let remedy = "set MONGODB_URI (or MONGO_URI, or DB_URI) for a database, or DOCUMENTS_DIR for files";
             reader.add_error(format!("no source of facts is named: {remedy}"));

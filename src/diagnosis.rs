@@ -105,6 +105,72 @@ impl Diagnosis {
     }
 }
 
+/// Why the certificate of a server, of MongoDB or Redis, is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// A self-signed certificate, as `openssl req -x509` makes it, is that of an authority.
+    #[error("its certificate is that of a certificate authority (CA:TRUE), which a server cannot have for itself")]
+    Authority,
+    /// Its issuer is not trusted.
+    #[error("its certificate is of an authority that is not trusted")]
+    Issuer,
+    /// It is for another host.
+    #[error("its certificate is for another host name")]
+    Name,
+    /// It has expired, or is not valid yet.
+    #[error("its certificate has expired, or is not valid yet")]
+    Expired,
+    /// Anything else.
+    #[error("its certificate is not accepted")]
+    Other,
+}
+
+impl CertificateFault {
+    /// The fault that the text of an error of TLS names. None if it is not about a server's certificate.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        const SIGNS: [(&str, CertificateFault); 6] = [
+            ("CaUsedAsEndEntity", CertificateFault::Authority),
+            ("UnknownIssuer", CertificateFault::Issuer),
+            ("not valid for name", CertificateFault::Name),
+            ("NotValidForName", CertificateFault::Name),
+            ("xpired", CertificateFault::Expired),
+            ("not valid yet", CertificateFault::Expired),
+        ];
+        let (_, why) = text.split_once("invalid peer certificate")?;
+        Some(SIGNS.into_iter().find(|(sign, _)| why.contains(sign)).map_or(Self::Other, |(_, fault)| fault))
+    }
+
+    /// What to do about it. `setting` is what names the file of the server's authority.
+    #[must_use]
+    pub fn remedy(self, setting: &str) -> String {
+        match self {
+            Self::Authority => format!(
+                "have an authority sign a certificate for the server: `{NEW_AUTHORITY}`, then, with the server's name for HOST, \
+                 `{NEW_CERTIFICATE}`; the server gets server.key and server.pem, and {setting} is ca.pem"
+            ),
+            Self::Issuer | Self::Other => format!("{setting}=FILE, with the certificate authority of the server as PEM"),
+            Self::Name => {
+                "name the server as its certificate does (`openssl x509 -in server.pem -noout -ext subjectAltName`), or renew the \
+                 certificate with this name"
+                    .to_owned()
+            }
+            Self::Expired => {
+                "renew the server's certificate (`openssl x509 -in server.pem -noout -dates`), and compare the clocks".to_owned()
+            }
+        }
+    }
+}
+
+/// Makes a certificate authority.
+const NEW_AUTHORITY: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=own \
+                             authority' -keyout ca.key -out ca.pem";
+
+/// Makes a certificate for a server, signed by that authority.
+const NEW_CERTIFICATE: &str = "openssl req -x509 -CA ca.pem -CAkey ca.key -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+                               -days 825 -subj /CN=HOST -addext subjectAltName=DNS:HOST -addext \
+                               basicConstraints=critical,CA:FALSE -keyout server.key -out server.pem";
+
 /// Displays an error and its causes, outermost first, separated by `: `. Wherever an error is printed, logged or sent, its
 /// causes are lost otherwise: an error of this crate does not repeat in its `Display` what its `source()` returns.
 ///
@@ -152,6 +218,21 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("the service cannot start: {cause}", cause = .0)]
     struct Repeating(#[source] Terse);
+
+    #[test]
+    fn the_fault_of_a_certificate_is_read_from_the_text_of_tls() {
+        for (text, fault) in [
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", Some(CertificateFault::Authority)),
+            ("tls: invalid peer certificate: UnknownIssuer", Some(CertificateFault::Issuer)),
+            ("invalid peer certificate: certificate not valid for name \"h\"", Some(CertificateFault::Name)),
+            ("invalid peer certificate: certificate expired: verification time", Some(CertificateFault::Expired)),
+            ("invalid peer certificate: BadEncoding", Some(CertificateFault::Other)),
+            ("UnknownIssuer", None),
+        ] {
+            assert_eq!(CertificateFault::of(text), fault, "{text}");
+        }
+        assert!(CertificateFault::Authority.remedy("REDIS_CA_FILE").contains("REDIS_CA_FILE is ca.pem"));
+    }
 
     #[test]
     fn an_error_chain_shows_each_cause_once() {

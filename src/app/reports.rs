@@ -34,8 +34,8 @@ pub(super) fn report_schema(schema: &Schema) {
     }
 }
 
-/// Logs what a look at some documents has found.
-pub fn report_survey(diagnoses: &[Diagnosis]) {
+/// Logs findings: those about the configuration, and what a look at some documents has found.
+pub fn report_findings(diagnoses: &[Diagnosis]) {
     for Diagnosis { verdict, message, remedy, .. } in diagnoses {
         match verdict {
             Verdict::Wrong | Verdict::Warning => tracing::warn!(remedy, "{message}"),

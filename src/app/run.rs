@@ -22,7 +22,7 @@ use super::{
     App, AppError, Parts, assemble, open,
     ports::Port,
     read_schema,
-    reports::{report_callers, report_survey},
+    reports::{report_callers, report_findings},
 };
 use crate::{
     config::{
@@ -41,7 +41,13 @@ const PAUSE: Duration = Duration::from_millis(250);
 impl AppError {
     /// Whether a later attempt may succeed without a change of the configuration.
     fn is_temporary(&self) -> bool {
-        matches!(self, Self::Source(_) | Self::Connect(ConnectError::Unreachable(_) | ConnectError::NotInitiated))
+        matches!(
+            self,
+            Self::Source(_)
+                | Self::Connect(
+                    ConnectError::Unreachable(_) | ConnectError::AssumedSource(_) | ConnectError::NotInitiated
+                )
+        )
     }
 }
 
@@ -57,6 +63,7 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
+    report_findings(&config.notes);
     let metrics = Arc::<Metrics>::default();
     let (health_sender, health) = watch::channel(Health::Starting("the source has not answered yet".to_owned()));
     let (api_sender, apis) = watch::channel(None);
@@ -153,7 +160,7 @@ async fn start_patiently(
             let mut app = assemble(Parts { requests_max, logged_decisions, metrics, ..parts });
             let mut tasks = app.start().await?;
             tasks.spawn(async move {
-                report_survey(&surveyed.survey().await);
+                report_findings(&surveyed.survey().await);
                 // The tasks of an instance never end by themselves.
                 std::future::pending::<()>().await;
             });

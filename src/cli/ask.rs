@@ -9,7 +9,7 @@ use clap::Args;
 use tonic::{Code, Request, Status};
 
 use super::{
-    Ended, Failure, Outcome,
+    Ended, Failure, Outcome, brief,
     remote::{AuthenticatedChannel, Server},
     text, tree,
 };
@@ -31,6 +31,15 @@ use crate::{
 
 /// The deadline of a question.
 const TIME_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    ask: Ask,
+    /// Show every step, not only those that decided
+    #[arg(long, conflicts_with = "json")]
+    all: bool,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Ask {
@@ -74,6 +83,12 @@ struct Parts {
     consistency: Option<Consistency>,
 }
 
+impl Explain {
+    pub(super) async fn run(self) -> Ended {
+        self.ask.explain(self.all).await
+    }
+}
+
 impl Ask {
     pub(super) async fn check(self) -> Ended {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
@@ -94,7 +109,7 @@ impl Ask {
         outcome(response.answer.as_ref())
     }
 
-    pub(super) async fn explain(self) -> Ended {
+    async fn explain(self, all: bool) -> Ended {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
         let request = ExplainRequest { subject, permission, resource: Some(resource), consistency };
@@ -108,7 +123,8 @@ impl Ask {
         if self.json {
             print_line!("{}", text::json("ExplainResponse", &response)?);
         } else if let Some(answer) = &response.answer {
-            print_line!("{}\n\n{}", self.sentence(answer), tree::draw(&response));
+            let shown = if all { tree::draw(&response) } else { brief::draw(&response) };
+            print_line!("{}\n\n{shown}", self.sentence(answer));
         }
         outcome(response.answer.as_ref())
     }

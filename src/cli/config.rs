@@ -23,7 +23,8 @@ impl ShowConfig {
         }
         let overrides = self.options.overrides();
         text::print(&effective(&overrides, &ProcessEnvironment));
-        Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
+        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
+        config.notes.iter().for_each(text::note);
         Ok(Outcome::Yes)
     }
 }

@@ -38,6 +38,7 @@ impl Doctor {
         let is_usable = match Config::read(&self.options.overrides(), &ProcessEnvironment) {
             Ok(config) => {
                 report(vec![Diagnosis::fine(Subject::Configuration, "each variable that is set can be read")]);
+                report(config.notes.clone());
                 doctor::examine(&config, report).await;
                 true
             }

@@ -10,7 +10,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::Failure;
+use super::{Failure, text::note};
 use crate::config::{ClientConfig, ProcessEnvironment};
 
 /// A connection that adds the caller's token to every request.
@@ -60,6 +60,7 @@ impl Server {
         if !["http://", "https://"].iter().any(|scheme| address.starts_with(scheme)) {
             return Err(wrong());
         }
+        config.notes.iter().for_each(note);
         let mut endpoint = Endpoint::from_shared(address.clone()).map_err(|_| wrong())?.connect_timeout(time_max);
         if address.starts_with("https://") {
             endpoint = endpoint.tls_config(tls(config)).map_err(|error| {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Ended, Failure, Outcome, text};
 use crate::{
-    app::{assemble, open, read_schema, report_survey},
+    app::{assemble, open, read_schema, report_findings},
     check::{Checked, Consistency, Settings},
     config::{Config, Overrides, ProcessEnvironment, SourceConfig, variable::SCHEMA_FILE},
     question::{Answer, Millis, Question, Reason},
@@ -100,7 +100,7 @@ impl SchemaTest {
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
         let parts = open(schema, &source, None, Settings::default()).await?;
-        report_survey(&parts.source.survey().await);
+        report_findings(&parts.source.survey().await);
         let app = assemble(parts);
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();

@@ -11,7 +11,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 
 use super::Failure;
-use crate::{telemetry, transport::proto::DESCRIPTORS};
+use crate::{diagnosis::Diagnosis, telemetry, transport::proto::DESCRIPTORS};
 
 /// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read.
 pub(super) fn print_line(text: fmt::Arguments<'_>) {
@@ -50,6 +50,14 @@ pub(super) fn start_warnings() -> Result<(), Failure> {
 /// Prints a warning: a problem that does not stop the command.
 pub(super) fn warn(message: &str) {
     print_error_line(&format!("warning: {message}"));
+}
+
+/// Prints a note about the configuration: a warning with its remedy, or what only needs to be known.
+pub(super) fn note(Diagnosis { message, remedy, .. }: &Diagnosis) {
+    match remedy {
+        Some(remedy) => warn(&format!("{message}: {remedy}")),
+        None => print_error_line(&format!("note: {message}")),
+    }
 }
 
 /// The text in green.

@@ -54,7 +54,7 @@ fn write(step: &Explanation, rest: &[Explanation], first: &str, further: &str, l
 }
 
 /// The descendants of a step: the steps that follow it and are deeper.
-fn beneath<'a>(step: &Explanation, rest: &'a [Explanation]) -> &'a [Explanation] {
+pub(super) fn beneath<'a>(step: &Explanation, rest: &'a [Explanation]) -> &'a [Explanation] {
     let count = rest.iter().take_while(|other| other.depth > step.depth).count();
     rest.get(..count).unwrap_or_default()
 }
@@ -72,7 +72,7 @@ fn joined<'a>(step: &Explanation, inner: &'a [Explanation]) -> Option<(&'a Expla
     (is_only && fits).then_some((only, rest))
 }
 
-fn mark(outcome: Outcome) -> String {
+pub(super) fn mark(outcome: Outcome) -> String {
     match outcome {
         Outcome::Holds => green("✓"),
         Outcome::Fails => red("✗"),
@@ -80,7 +80,7 @@ fn mark(outcome: Outcome) -> String {
     }
 }
 
-fn headline(step: &Explanation) -> String {
+pub(super) fn headline(step: &Explanation) -> String {
     let Explanation { object, name, .. } = step;
     let what = match step.step() {
         Step::Question => format!("{name} {object}"),
@@ -124,11 +124,13 @@ fn details(step: &Explanation, is_last: bool) -> Vec<String> {
     lines
 }
 
-fn place(fact: &Fact) -> String {
+/// Where a fact was read.
+pub(super) fn place(fact: &Fact) -> String {
     format!("{} by {} = {}", fact.collection, fact.field, fact.key)
 }
 
-fn found(fact: &Fact, step: &Explanation) -> String {
+/// What was found there.
+pub(super) fn found(fact: &Fact, step: &Explanation) -> String {
     let grants = step.grants_total;
     match (fact.over_limit, fact.documents_total, grants) {
         (true, _, _) => "more than a fact may hold".to_owned(),
@@ -157,6 +159,15 @@ fn plural(count: u32, noun: &str) -> String {
 }
 
 fn grant(fact: &Fact, grant: &Grant) -> String {
+    let why = match grant.reason() {
+        Reason::Unspecified | Reason::NoGrant => String::new(),
+        reason => format!(" {}", reason.as_str_name()),
+    };
+    format!("{} {}{}", mark(grant.outcome()), grant_text(fact, grant), faint(&why))
+}
+
+/// The document and field of a grant, and to whom it leads.
+pub(super) fn grant_text(fact: &Fact, grant: &Grant) -> String {
     let leads_to = match grant.grantee.as_str() {
         "" => String::new(),
         "?" => " is not an id of the right type".to_owned(),
@@ -168,10 +179,5 @@ fn grant(fact: &Fact, grant: &Grant) -> String {
     let since = grant.since.as_ref().map(|since| format!(", since {}", time(since))).unwrap_or_default();
     let until = grant.until.as_ref().map(|until| format!(", until {}", time(until))).unwrap_or_default();
     let doubt = if grant.doubtful { ", a value in its condition or dates has a wrong type" } else { "" };
-    let why = match grant.reason() {
-        Reason::Unspecified | Reason::NoGrant => String::new(),
-        reason => format!(" {}", reason.as_str_name()),
-    };
-    let line = format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field);
-    format!("{} {}{}", mark(grant.outcome()), line, faint(&why))
+    format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field)
 }

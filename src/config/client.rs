@@ -9,6 +9,7 @@ use super::{
         AUTH_TOKEN, CLIENT_CERT_FILE, CLIENT_KEY_FILE, PORT, PROBE_PORT, SERVER_CA_FILE, TLS_CERT_FILE, Variable,
     },
 };
+use crate::diagnosis::Diagnosis;
 
 /// What a command requires to call a server.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct ClientConfig {
     pub authority: Option<Vec<u8>>,
     /// The caller's certificate and its key, as PEM.
     pub identity: Option<(Vec<u8>, Secret)>,
+    /// What was read otherwise than it is written.
+    pub notes: Vec<Diagnosis>,
 }
 
 impl ClientConfig {
@@ -52,7 +55,7 @@ impl ClientConfig {
                 None
             }
         };
-        let config = Self { local, local_probes, token, authority, identity };
+        let config = Self { local, local_probes, token, authority, identity, notes: reader.take_notes() };
         if reader.is_valid() { Ok(config) } else { Err(ConfigError(reader.into_errors())) }
     }
 }

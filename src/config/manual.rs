@@ -14,8 +14,10 @@ const PREFACE: &str = "\
 # Configuration
 
 permcached is configured by environment variables, or by a TOML file that `CONFIG_FILE` or `--config` names. An option takes
-precedence over the environment, and the environment over the file. A variable with an empty value is not set. permcached lists
-all errors at once, and starts only if there are none. `permcached config` shows each value and where it comes from, but no
+precedence over the environment, and the environment over the file. A variable with an empty value is not set. White space and one
+pair of quotes around the value of a variable are left out, with a warning, whatever the variable: files of variables keep quotes,
+and files of secrets end with a line end. To keep quotes that belong to a value, put it into quotes of the other kind. permcached
+lists all errors at once, and starts only if there are none. `permcached config` shows each value and where it comes from, but no
 secret. `permcached doctor` tries the configuration.
 
 In the file, a key is a variable in lower case. Numbers, `true` and `false` take no quotes, and a list may be a TOML array:
@@ -26,6 +28,11 @@ max_staleness = \"2s\"
 port = 50051
 auth_tokens = [\"backend:…\", \"worker:…\"]
 ```
+
+The connection string of MongoDB may be the application's own. Options of other official drivers, and those that say how an
+application writes or from where it reads, have no effect; `permcached config` and the log name them. An option that would make
+the connection less safe if it were left out is an error, such as a revocation list. `tlsAllowInvalidHostnames` has no effect:
+host names are verified. `compressors` may list `zstd`, `snappy` and `zlib`; others are left out.
 
 *`permcached config --manual` generates this page.*
 ";

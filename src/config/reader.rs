@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, str::FromStr};
 
 use super::variable::{CONFIG_FILE, Variable, all};
-use crate::schema::suggestion;
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    schema::suggestion,
+};
 
 /// Where environment variables are read from.
 pub trait Environment {
@@ -70,12 +73,13 @@ pub(super) struct Reader<'a> {
     environment: &'a dyn Environment,
     file: BTreeMap<String, String>,
     errors: Vec<String>,
+    notes: Vec<Diagnosis>,
 }
 
 impl<'a> Reader<'a> {
     /// Reads the configuration file first, if one is named.
     pub(super) fn new(overrides: &'a Overrides, environment: &'a dyn Environment) -> Self {
-        let mut reader = Self { overrides, environment, file: BTreeMap::new(), errors: Vec::new() };
+        let mut reader = Self { overrides, environment, file: BTreeMap::new(), errors: Vec::new(), notes: Vec::new() };
         if let Some((path, _)) = reader.find(&CONFIG_FILE) {
             reader.read_file(&path);
         }
@@ -85,6 +89,18 @@ impl<'a> Reader<'a> {
     /// All errors.
     pub(super) fn into_errors(self) -> Vec<String> {
         self.errors
+    }
+
+    /// What was read otherwise than it is written. Each names the variable.
+    pub(super) fn take_notes(&mut self) -> Vec<Diagnosis> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Adds a note, once.
+    pub(super) fn add_note(&mut self, note: Diagnosis) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// The number of errors so far.
@@ -108,16 +124,59 @@ impl<'a> Reader<'a> {
         let set = || self.environment.get(variable.name).map(|value| (value, Origin::Environment));
         if let Some((value, origin)) = given.or_else(set) {
             let name = if origin == Origin::Option { variable.option.unwrap_or_default() } else { variable.name };
-            let text = value.into_string();
-            return match text {
-                Ok(text) => Some((text, origin)),
+            return match value.into_string() {
+                // A shell has removed the quotes of an option.
+                Ok(text) if origin == Origin::Option => Some((text, origin)),
+                Ok(text) => self.bare(variable, &text).map(|text| (text, origin)),
                 Err(_) => {
                     self.add_error(format!("{name} is not valid UTF-8: set it to text"));
                     None
                 }
             };
         }
-        self.file.get(variable.name).map(|text| (text.clone(), Origin::File))
+        let text = self.file.get(variable.name).cloned()?;
+        self.bare(variable, &text).map(|text| (text, Origin::File))
+    }
+
+    /// The text without the white space and the pair of quotes around it, which files of variables and of secrets leave there.
+    fn bare(&mut self, variable: &Variable, text: &str) -> Option<String> {
+        let name = variable.name;
+        let trimmed = text.trim_matches(is_blank);
+        if trimmed.len() < text.len() {
+            let note = format!("{name} has white space around its value, which is left out");
+            self.add_note(Diagnosis::warning(Subject::Configuration, note, "write it without white space"));
+        }
+        let unquoted = ['"', '\''].into_iter().find_map(|quote| {
+            let inner = trimmed.strip_prefix(quote)?.strip_suffix(quote)?;
+            Some((quote, inner.trim_matches(is_blank)))
+        });
+        let bare = match unquoted {
+            None => trimmed,
+            Some((quote, inner)) if inner.contains(quote) => {
+                self.add_once(format!(
+                    "{name} begins and ends with {quote}, and has more of them: leave out the quotes; if they belong to the \
+                     value, put it into quotes of the other kind"
+                ));
+                return None;
+            }
+            Some((_, inner)) => {
+                let note = format!("{name} has quotes around its value, which are left out");
+                self.add_note(Diagnosis::warning(Subject::Configuration, note, "write it without quotes"));
+                inner
+            }
+        };
+        if bare.is_empty() {
+            self.add_once(format!("{name} has only white space or quotes: set it to a value, or unset it"));
+            return None;
+        }
+        Some(bare.to_owned())
+    }
+
+    /// Adds an error about a variable that is read several times.
+    fn add_once(&mut self, error: String) {
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     /// As [`Reader::find`], without the origin.
@@ -193,6 +252,11 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// White space, or the mark that some editors put at the beginning of a file.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace() || character == '\u{feff}'
 }
 
 /// A value as it may be shown. A value with an `@` is hidden too: it may be a URL with a password, set to the wrong variable.

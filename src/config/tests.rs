@@ -82,6 +82,79 @@ fn all_errors_are_listed_at_once() {
     assert_eq!(errors.lines().count(), wanted + 1, "{errors}");
 }
 
+/// A file of variables keeps quotes, and a file of one secret ends with a line end.
+#[test]
+fn white_space_and_quotes_around_a_value_are_left_out_everywhere_with_a_warning() {
+    let base = [("SCHEMA_FILE", "s.toml"), ("MONGODB_URI", "mongodb://u:pw@h/db"), ("REDIS_HOST", "cache")];
+    let with = |name: &str, value: &str| {
+        let others: Vec<_> = base.into_iter().filter(|(other, _)| *other != name).collect();
+        TestEnvironment::of(&[&others[..], &[(name, value)]].concat())
+    };
+    for (name, value) in [
+        ("MONGODB_URI", "mongodb://u:s3cret@h/db?replicaSet=rs0"),
+        ("REDIS_URL", "redis://:s3cret@r:1"),
+        ("REDIS_PASSWORD", "s3cret"),
+        ("REDIS_SECRET", "s3cret-0123456789-0123456789-0123456789"),
+        ("AUTH_TOKENS", "backend:s3cret-0123456789"),
+        ("AUTH_ADMIN_TOKENS", "operator:s3cret-0123456789"),
+        ("METRICS_TOKEN", "s3cret-0123456789"),
+        ("REDIS_HOST", "redis"),
+        ("PORT", "4242"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+    ] {
+        let plain = Config { notes: Vec::new(), ..with(name, value).config() };
+        for (written, warnings) in [
+            (format!("{value}\n"), 1),
+            (format!(" \t{value}\r\n"), 1),
+            (format!("\u{feff}{value}"), 1),
+            (format!("\"{value}\""), 1),
+            (format!("'{value}'"), 1),
+            (format!("\"{value}\"\n"), 2),
+            (format!("' {value}\n'"), 1),
+            (format!("{value}"), 0),
+        ] {
+            let config = with(name, &written).config();
+            let of_variable =
+                config.notes.iter().filter(|note| note.message.starts_with(&format!("{name} has "))).count();
+            assert_eq!(of_variable, warnings, "{written:?}: {:?}", config.notes);
+            assert!(!format!("{:?}", config.notes).contains("s3cret"), "{:?}", config.notes);
+            let shown = |config: &Config| {
+                format!("{:?} {:?}", Config { notes: Vec::new(), ..config.clone() }, secrets_of(config))
+            };
+            assert_eq!(shown(&config), shown(&plain), "{name} {written:?}");
+        }
+    }
+    let token = ClientConfig::read(&TestEnvironment::of(&[("AUTH_TOKEN", "\"s3cret\"\n")])).unwrap();
+    assert_eq!((token.token.unwrap().reveal(), token.notes.len()), ("s3cret", 2));
+    // Quotes that belong to a value are put into quotes of the other kind.
+    let quoted = with("MONGODB_URI", "'\"mongodb://h/db\"'").errors();
+    assert!(quoted.contains("MONGODB_URI: it begins with neither"), "{quoted}");
+}
+
+/// What `Debug` hides.
+fn secrets_of(config: &Config) -> String {
+    let uri = match &config.source {
+        SourceConfig::MongoDb { uri, .. } => uri.reveal().to_owned(),
+        SourceConfig::Documents(_) => String::new(),
+    };
+    let redis = config.redis.as_ref().map(|redis| redis.server.secret_for_tests());
+    format!("{uri} {redis:?}")
+}
+
+#[test]
+fn errors_and_notes_of_a_connection_string_name_its_variable() {
+    let of = |uri: &str| TestEnvironment::of(&[("SCHEMA_FILE", "s.toml"), ("MONGO_URI", uri)]);
+    let config = of("mongodb://u:s3cret@h/db?socketTimeoutMS=45000&useUnifiedTopology=true").config();
+    let notes: Vec<&str> = config.notes.iter().map(|note| note.message.as_str()).collect();
+    assert_eq!(
+        notes,
+        ["MONGO_URI: without effect: `socketTimeoutMS` and `useUnifiedTopology`, because they are for other drivers"]
+    );
+    let errors = of("mongodb://u:s3cret@h:x/db?tls=on").errors();
+    assert_eq!(errors.matches("MONGO_URI: ").count(), 2, "{errors}");
+    assert!(!errors.contains("s3cret") && !errors.contains("percent-encode"), "{errors}");
+}
+
 /// Variables that are invalid only beside others, or that show no value.
 #[test]
 fn variables_that_do_not_fit_together_are_errors() {
@@ -107,7 +180,14 @@ fn variables_that_do_not_fit_together_are_errors() {
         ),
         ("PROBE_PORT", "50051", "PROBE_PORT and PORT are both 50051"),
         ("MAX_CALLER_REQUESTS", "1025", "MAX_CALLER_REQUESTS is `1025`: set it to a number from 1 to 1024"),
-        ("AUTH_TOKENS", " ", "AUTH_TOKENS: token 1 is empty"),
+        ("AUTH_TOKENS", " ", "AUTH_TOKENS has only white space or quotes"),
+        ("AUTH_TOKENS", "a:s3cret-0123456789,", "AUTH_TOKENS: token 2 is empty"),
+        ("METRICS_TOKEN", "''", "METRICS_TOKEN has only white space or quotes"),
+        (
+            "AUTH_TOKENS",
+            "\"a:s3cret-0123456789\",\"b:s3cret-9876543210\"",
+            "begins and ends with \", and has more of them",
+        ),
         ("AUTH_TOKENS", "a:s3cret-0123456789,b:s3cret-0123456789", "AUTH_TOKENS: token 2 has the secret of another"),
         ("BIND_ADDRESS", "0.0.0.0", "BIND_ADDRESS is 0.0.0.0, and callers are not authenticated"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "u:s3cret@c", "OTEL_EXPORTER_OTLP_ENDPOINT is `(hidden)`: set it to a URL"),

@@ -60,7 +60,7 @@ macro_rules! variables {
 variables! {
     "Schema and data" {
         SCHEMA_FILE ["--schema"]: "the schema";
-        MONGODB_URI secret: "the connection string of the database";
+        MONGODB_URI secret: "the connection string of the database, such as the application's own";
         MONGO_URI secret: "the same, if `MONGODB_URI` is not set";
         DB_URI secret: "the same, if neither is set";
         MONGODB_DATABASE: "the name of the database; takes precedence over the one in the connection string";
@@ -101,7 +101,7 @@ variables! {
         REDIS_PORT = "6379": "its port, with `REDIS_HOST`";
         REDIS_PASSWORD secret: "its password, with `REDIS_HOST`";
         REDIS_SECRET secret: "the secret by which the instances recognise what the others have written to Redis, from `openssl rand -hex 32`; the same on all instances, and known to nobody else. Without it, Redis is not used. For a rotation, up to four separated by commas: the first signs, all are accepted";
-        REDIS_CA_FILE: "the certificate authority of the `rediss://` server, if it has its own, as PEM";
+        REDIS_CA_FILE: "the certificate authority of the `rediss://` server, if it has its own, as PEM; a self-signed certificate is its own authority, and must not be marked as one (`CA:FALSE`)";
     }
     "Logs and traces" {
         RUST_LOG = "info": "the filter of the log: a level, or [directives](https://docs.rs/tracing-subscriber/latest/tracing_subscriber/filter/struct.EnvFilter.html#directives)";

@@ -7,8 +7,7 @@ use std::{error::Error, fmt, io, sync::Arc};
 
 use redis::{ErrorKind, RedisError};
 
-/// What a refused certificate shows in an error of TLS.
-const CERTIFICATE: &str = "invalid peer certificate";
+use crate::diagnosis::CertificateFault;
 
 /// An error of the client library.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +19,8 @@ pub enum ClientError {
     #[error("the login is refused")]
     Login,
     /// The server's certificate is not accepted.
-    #[error("its certificate is not accepted")]
-    Certificate,
+    #[error("{0}")]
+    Certificate(CertificateFault),
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Connection(io::ErrorKind),
@@ -69,8 +68,10 @@ impl ClientError {
             (ErrorKind::InvalidClientConfig, None) => Self::Options,
             (ErrorKind::ClusterConnectionNotFound, None) => Self::NoServer,
             (ErrorKind::Io, None) => match io_error(error) {
-                Some(error) if error.to_string().contains(CERTIFICATE) => Self::Certificate,
-                Some(error) => Self::Connection(error.kind()),
+                Some(error) => match CertificateFault::of(&error.to_string()) {
+                    Some(fault) => Self::Certificate(fault),
+                    None => Self::Connection(error.kind()),
+                },
                 None => Self::NoServer,
             },
             _ => Self::Other,
@@ -83,7 +84,7 @@ impl ClientError {
         match self {
             Self::Refused(Code(code)) => Some(code),
             Self::Login
-            | Self::Certificate
+            | Self::Certificate(_)
             | Self::Connection(_)
             | Self::NoServer
             | Self::Reply
@@ -124,7 +125,7 @@ mod tests {
                 io::Error::new(io::ErrorKind::ConnectionRefused, SECRET).into(),
                 "the connection failed: connection refused",
             ),
-            (io::Error::other(format!("{CERTIFICATE}: {SECRET}")).into(), "its certificate is not accepted"),
+            (io::Error::other(format!("invalid peer certificate: {SECRET}")).into(), "its certificate is not accepted"),
             ((ErrorKind::Parse, "wrong", SECRET.to_owned()).into(), "the reply cannot be decoded"),
             ((ErrorKind::UnexpectedReturnType, "wrong", SECRET.to_owned()).into(), "the reply cannot be decoded"),
             ((ErrorKind::AuthenticationFailed, "wrong", SECRET.to_owned()).into(), "the login is refused"),

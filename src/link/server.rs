@@ -43,6 +43,12 @@ pub enum ServerError {
          separated by commas"
     )]
     Url,
+    /// A URL ends with `#insecure`, the client library's way to accept every certificate.
+    #[error(
+        "ends with #insecure, which would let anybody between pose as Redis, and is not supported: leave it out, and set \
+         REDIS_CA_FILE to the certificate authority of Redis"
+    )]
+    Insecure,
     /// There is no URL.
     #[error("names no server")]
     Nothing,
@@ -75,6 +81,9 @@ impl Server {
         let nodes: Vec<ConnectionInfo> = nodes.collect::<Result<_, _>>()?;
         match nodes.as_slice() {
             [] => Err(ServerError::Nothing),
+            all if all.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { insecure: true, .. })) => {
+                Err(ServerError::Insecure)
+            }
             [_, _, ..] if nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::Unix(_))) => {
                 Err(ServerError::Socket)
             }
@@ -122,6 +131,12 @@ impl Server {
     /// The addresses, without users and passwords.
     pub(super) fn addresses(&self) -> String {
         self.nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The first node's password, which nothing else shows.
+    #[cfg(test)]
+    pub(crate) fn secret_for_tests(&self) -> Option<String> {
+        self.nodes.first().and_then(|node| node.redis_settings().password().map(str::to_owned))
     }
 
     /// The user's name.

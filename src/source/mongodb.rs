@@ -19,6 +19,7 @@ mod inspect;
 mod keys;
 mod sample;
 mod survey;
+mod uri;
 
 use std::{
     collections::HashMap,
@@ -42,6 +43,7 @@ pub use inspect::Finding;
 use mongodb::{Database, options::ClientOptions};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
+pub use uri::{ConnectionString, UriErrors};
 
 use super::{Deadline, Identity, Source, SourceError};
 use crate::{
@@ -106,8 +108,9 @@ impl MongoDb {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
-        let (options, name) = Self::client_options(uri, database).await?;
-        Self::connect_with(schema, options, &name).await
+        let uri = ConnectionString::parse(uri).map_err(ConnectError::Uri)?;
+        let (options, name) = connect::options(&uri, database).await?;
+        Self::connect_with(schema, options, &name).await.map_err(|error| error.with_source(&uri))
     }
 
     /// The driver's options for a connection string, with the defaults of [`MongoDb::connect`], and the name of the database.
@@ -115,7 +118,7 @@ impl MongoDb {
     /// # Errors
     /// [`ConnectError`].
     pub async fn client_options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
-        connect::options(uri, database).await
+        connect::options(&ConnectionString::parse(uri).map_err(ConnectError::Uri)?, database).await
     }
 
     /// Connects with these options of the driver to the database of this name.

@@ -165,6 +165,12 @@ fn read(directory: &Path, schema: &Schema, existing: &BTreeSet<PathBuf>) -> Resu
 fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<Document> {
     let mut ids = HashSet::new();
     let mut documents = Vec::new();
+    // Some editors and shells begin a file with this mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some((line, what)) = another_form(text) {
+        errors.push(DocumentsError::Line { path: path.to_owned(), line, what });
+        return documents;
+    }
     for (line, text) in (1..).zip(text.lines()) {
         if text.trim().is_empty() {
             continue;
@@ -179,6 +185,21 @@ fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<
         }
     }
     documents
+}
+
+/// What is wrong with a file that is JSON, but not one document per line, and in which line that shows. One error says it for all
+/// lines.
+fn another_form(text: &str) -> Option<(usize, String)> {
+    let (line, first) = (1..).zip(text.lines()).find(|(_, line)| !line.trim().is_empty())?;
+    let what = if first.trim_start().starts_with('[') {
+        "a JSON array, not one document per line: export without --jsonArray, or convert it with `jq -c '.[]'`"
+    } else if first.trim() == "{" {
+        "a document that is spread over several lines, not one document per line: export without --pretty, or convert it with \
+         `jq -c .`"
+    } else {
+        return None;
+    };
+    Some((line, what.to_owned()))
 }
 
 fn read_line(text: &str) -> Result<Document, String> {

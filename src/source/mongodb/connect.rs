@@ -11,6 +11,7 @@ use super::{
     COMMANDS_MAX, Mode, PROBE_TIME,
     error::{DriverError, Unusable},
     primary,
+    uri::{ConnectionString, UriErrors},
 };
 use crate::source::Deadline;
 
@@ -27,13 +28,9 @@ const SNAPSHOT_VERSION: i32 = 13;
 /// Why MongoDB cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The connection string is wrong. The driver's message may quote a password, and is not shown.
-    #[error(
-        "the connection string is wrong: write mongodb://[user:password@]host[:port][,host…][/database][?option=value&…], or \
-         mongodb+srv:// with one host and no port, and percent-encode what is neither a letter nor a digit in the user's name \
-         and password"
-    )]
-    Uri,
+    /// The connection string is wrong. The driver's own messages may quote a password, and are not shown.
+    #[error("the connection string is wrong: {0}")]
+    Uri(UriErrors),
     /// Neither the connection string nor the configuration names a database.
     #[error("no database is named: add it to the connection string (…:27017/NAME), or set MONGODB_DATABASE")]
     NoDatabase,
@@ -43,12 +40,28 @@ pub enum ConnectError {
     /// It cannot read at a snapshot.
     #[error("this MongoDB is older than 5.0, which is the first to read at a snapshot")]
     TooOld,
+    /// It refuses the login, and looks the user up in a database only because the connection string names that database.
+    #[error(
+        "MongoDB refuses the login: the connection string names the database `{0}` and has no authSource, so the user is looked \
+         up there; if the user was created in `admin`, add authSource=admin to it"
+    )]
+    AssumedSource(String),
     /// It does not answer, or refuses the login.
     #[error("MongoDB does not answer, or refuses the login")]
     Unreachable(#[source] DriverError),
 }
 
 impl ConnectError {
+    /// Adds what the connection string shows about why a login is refused.
+    pub(super) fn with_source(self, uri: &ConnectionString) -> Self {
+        match (&self, uri.assumed_source()) {
+            (Self::Unreachable(DriverError::Login | DriverError::NoServer(Unusable::Login)), Some(source)) => {
+                Self::AssumedSource(source.to_owned())
+            }
+            _ => self,
+        }
+    }
+
     /// Why `hello` failed. A server that waits to be initiated is not a primary, so the driver does not send it any command.
     fn of_hello(error: &mongodb::error::Error) -> Self {
         match DriverError::of(error) {
@@ -71,7 +84,7 @@ pub(super) struct Hello {
 
 /// A database by its connection's options. Sends nothing yet.
 pub(super) fn database(options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
-    Ok(Client::with_options(options).map_err(|_| ConnectError::Uri)?.database(name))
+    Ok(Client::with_options(options).map_err(|_| ConnectError::Uri(UriErrors::of_driver()))?.database(name))
 }
 
 /// Sends `hello` to a server. While none can be reached, tries again for some time.
@@ -107,11 +120,14 @@ pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
 
 /// The options of a connection string, with defaults of our own, and the name of the database. The given name comes before the
 /// one in the connection string.
-pub(super) async fn options(uri: &str, database: Option<&str>) -> Result<(ClientOptions, String), ConnectError> {
-    let mut options = ClientOptions::parse(uri).await.map_err(|error| match DriverError::of(&error) {
+pub(super) async fn options(
+    uri: &ConnectionString,
+    database: Option<&str>,
+) -> Result<(ClientOptions, String), ConnectError> {
+    let mut options = ClientOptions::parse(uri.driver()).await.map_err(|error| match DriverError::of(&error) {
         // The name of the server may be resolved later.
         error @ DriverError::Name => ConnectError::Unreachable(error),
-        _ => ConnectError::Uri,
+        _ => ConnectError::Uri(UriErrors::of_driver()),
     })?;
     options.app_name.get_or_insert_with(|| "permcached".to_owned());
     options.max_pool_size.get_or_insert(CONNECTIONS_MAX);

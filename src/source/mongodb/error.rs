@@ -7,15 +7,16 @@ use std::{fmt, io};
 
 use mongodb::error::{Error, ErrorKind};
 
+use crate::diagnosis::CertificateFault;
+
 /// Error codes for a missing right: on a server of one's own (13), and in Atlas (8000).
 const UNAUTHORIZED: [i32; 2] = [13, 8_000];
 
 /// Parts of the driver's description of servers that it cannot use, and what each shows. The first that is there counts.
-const REASONS: [(&str, Unusable); 7] = [
+const REASONS: [(&str, Unusable); 6] = [
     ("RsGhost", Unusable::NotInitiated),
     ("SCRAM failure", Unusable::Login),
     ("Authentication failed", Unusable::Login),
-    ("invalid peer certificate", Unusable::Certificate),
     ("Connection refused", Unusable::Refused),
     ("failed to lookup address", Unusable::Name),
     ("timed out", Unusable::Silent),
@@ -65,8 +66,8 @@ pub enum Unusable {
     #[error("it refuses the login")]
     Login,
     /// Its certificate is not accepted.
-    #[error("its certificate is not accepted")]
-    Certificate,
+    #[error("{0}")]
+    Certificate(CertificateFault),
     /// It refuses connections.
     #[error("it refuses connections")]
     Refused,
@@ -107,8 +108,9 @@ impl DriverError {
         match &*error.kind {
             ErrorKind::Command(command) => Self::Refused { code: command.code, name: CodeName::of(&command.code_name) },
             ErrorKind::ServerSelection { message, .. } => {
-                let reason = REASONS.into_iter().find(|(part, _)| message.contains(part));
-                Self::NoServer(reason.map_or(Unusable::Unknown, |(_, unusable)| unusable))
+                let by_text = || REASONS.into_iter().find(|(part, _)| message.contains(part)).map(|(_, reason)| reason);
+                let reason = CertificateFault::of(message).map(Unusable::Certificate).or_else(by_text);
+                Self::NoServer(reason.unwrap_or(Unusable::Unknown))
             }
             ErrorKind::Authentication { .. } => Self::Login,
             ErrorKind::DnsResolve { .. } => Self::Name,

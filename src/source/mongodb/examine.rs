@@ -21,7 +21,7 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::{
-    ConnectError, DriverError, Finding, Mode, MongoDb, Unusable,
+    ConnectError, ConnectionString, DriverError, Finding, Mode, MongoDb, Unusable,
     client::ReplacedClient,
     connect::{self, Hello},
     inspect::{inspect, quoted},
@@ -50,10 +50,12 @@ struct Address {
     trials: String,
     /// The user's name, and the database that the user is defined in.
     login: Option<(String, String)>,
+    /// Whether that database was not named by `authSource`.
+    is_source_assumed: bool,
 }
 
 impl Address {
-    fn of(options: &ClientOptions) -> Self {
+    fn of(options: &ClientOptions, assumed_source: Option<&str>) -> Self {
         let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let login = options.credential.as_ref().and_then(|credential| {
             let source = credential.source.as_deref().or(options.default_database.as_deref()).unwrap_or("admin");
@@ -65,7 +67,7 @@ impl Address {
             _ => None,
         };
         let trials = options.hosts.iter().filter_map(trial).collect::<Vec<_>>().join("; ");
-        Self { hosts, trials, login }
+        Self { hosts, trials, login, is_source_assumed: assumed_source.is_some() }
     }
 
     /// Whether the server is in Atlas, where users are not created by commands.
@@ -77,9 +79,13 @@ impl Address {
 /// Examines the MongoDB of a connection string, from the connection to the user's rights. Without a schema, collections and
 /// rights are skipped.
 pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&str>) -> Vec<Diagnosis> {
+    let uri = match ConnectionString::parse(uri) {
+        Ok(uri) => uri,
+        Err(errors) => return vec![unusable(&ConnectError::Uri(errors), None)],
+    };
     let opened = async {
-        let (options, name) = connect::options(uri, database).await?;
-        let address = Address::of(&options);
+        let (options, name) = connect::options(&uri, database).await?;
+        let address = Address::of(&options, uri.assumed_source());
         Ok((address, connect::database(options, &name)?))
     };
     let (address, database) = match timeout(STEP_TIME, opened).await {
@@ -172,7 +178,8 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
     let wrong = |message: &str, remedy: &str| Diagnosis::wrong(Subject::MongoDb, message, remedy);
     let message = error.to_string();
     match error {
-        ConnectError::Uri => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
+        ConnectError::Uri(_) => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
+        ConnectError::AssumedSource(_) => wrong(&message, "authSource=admin, in MONGODB_URI"),
         ConnectError::NoDatabase => wrong(&message, "MONGODB_DATABASE=NAME"),
         ConnectError::NotInitiated => {
             wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
@@ -180,6 +187,10 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
         ConnectError::TooOld => wrong(&message, "run MongoDB 5.0 or newer"),
         ConnectError::Unreachable(error) => match (error, address) {
             (DriverError::Login | DriverError::NoServer(Unusable::Login), Some(address)) => refused(address),
+            (DriverError::NoServer(Unusable::Certificate(fault)), Some(address)) => {
+                let remedy = fault.remedy("tlsCAFile");
+                wrong(&format!("it does not answer: {}: {fault}", address.hosts), &remedy)
+            }
             (error, Some(address)) => silent(&format!("it does not answer: {}: {error}", address.hosts), Some(address)),
             (error, None) => silent(&format!("it does not answer: {error}"), None),
         },
@@ -189,20 +200,32 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
 /// The server refuses the login.
 fn refused(address: &Address) -> Diagnosis {
     let (name, source) = address.login.as_ref().map_or(("", ""), |(name, source)| (name, source));
+    let message = format!(
+        "{} refuses the login of `{name}`: there is no such user in `{source}`, or the password is wrong",
+        address.hosts
+    );
+    if address.is_source_assumed {
+        let message = format!("{message}. The user is looked up in `{source}` because MONGODB_URI names no authSource");
+        let remedy = format!(
+            "if the user was created in `admin`, add authSource=admin to MONGODB_URI (…/{source}?authSource=admin); if the \
+             password is lost: {}",
+            new_password(name, source)
+        );
+        return Diagnosis::wrong(Subject::MongoDb, message, remedy);
+    }
     let remedy = if address.is_atlas() {
         format!(
             "in Atlas: Database Access, edit `{name}`, set a new password and put it, percent-encoded, into MONGODB_URI"
         )
     } else {
-        let command =
-            format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name));
-        format!("{command}, if the password is lost; it is percent-encoded in MONGODB_URI")
+        format!("{}, if the password is lost; it is percent-encoded in MONGODB_URI", new_password(name, source))
     };
-    let message = format!(
-        "{} refuses the login of `{name}`: there is no such user in `{source}`, or the password is wrong",
-        address.hosts
-    );
     Diagnosis::wrong(Subject::MongoDb, message, remedy)
+}
+
+/// The command that sets a new password.
+fn new_password(name: &str, source: &str) -> String {
+    format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name))
 }
 
 /// No server answers.

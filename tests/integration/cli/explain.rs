@@ -1,9 +1,12 @@
-//! `explain` as text: it names every relation that could have granted, and why each did not. The JSON is tested in `ask`.
+//! `explain` as text: in short the way that grants or a line for each relation, with `--all` every step. The JSON is tested in `ask`.
 
 use std::{io::Read as _, process::Stdio};
 
 use super::{BOB, CONTRACT, ZOE, in_process};
-use crate::support::command::{command, run};
+use crate::support::{
+    command::{Serving, command, run},
+    service::{DOCUMENTS, SCHEMA},
+};
 
 /// The folders above the contract, the innermost first.
 const FOLDERS: [&str; 4] = [
@@ -26,7 +29,7 @@ fn about(text: &str, relation: &str, object: &str) -> (String, String) {
 
 #[test]
 fn a_denial_four_folders_deep_names_every_relation_and_why_it_did_not_grant() {
-    let ended = run(&in_process(&["explain", ZOE, "read", CONTRACT]));
+    let ended = run(&in_process(&["explain", "--all", ZOE, "read", CONTRACT]));
     assert_eq!(ended.code, 1);
     let text = &ended.stdout;
 
@@ -75,24 +78,34 @@ fn a_denial_four_folders_deep_names_every_relation_and_why_it_did_not_grant() {
 
 #[test]
 fn a_grant_is_shown_with_its_document_and_its_end() {
-    let ended = run(&in_process(&["explain", BOB, "read", CONTRACT]));
+    let ended = run(&in_process(&["explain", "--all", BOB, "read", CONTRACT]));
     assert_eq!(ended.code, 0);
     let (headline, below) = about(&ended.stdout, "guest", FOLDERS[2]);
     assert!(headline.contains("✓"), "{headline}");
     assert!(below.contains(&format!("shares/54a4e0000000000000000001 shared_with_user_id = {BOB}")), "{below}");
 
-    let ended = run(&in_process(&["explain", "user:ada000000000000000000008", "read", CONTRACT]));
+    let ended = run(&in_process(&["explain", "--all", "user:ada000000000000000000008", "read", CONTRACT]));
     let (_, below) = about(&ended.stdout, "guest", FOLDERS[0]);
     assert!(below.contains("until 2099-12-31T23:59:59Z"), "{below}");
 
-    let ended =
-        run(&in_process(&["explain", "user:c410e0000000000000000003", "read", "file:f11e00000000000000000007"]));
+    let ended = run(&in_process(&[
+        "explain",
+        "--all",
+        "user:c410e0000000000000000003",
+        "read",
+        "file:f11e00000000000000000007",
+    ]));
     assert_eq!(ended.code, 1);
     let (headline, below) = about(&ended.stdout, "guest", "folder:f01d00000000000000000008");
     assert!(headline.contains("EXPIRED") && below.contains("until 2025-03-"), "{headline}\n{below}");
 
-    let ended =
-        run(&in_process(&["explain", "user:a11ce0000000000000000001", "read", "file:f11e0000000000000000000e"]));
+    let ended = run(&in_process(&[
+        "explain",
+        "--all",
+        "user:a11ce0000000000000000001",
+        "read",
+        "file:f11e0000000000000000000e",
+    ]));
     let (headline, below) = about(&ended.stdout, "owner", "file:f11e0000000000000000000e");
     assert!(
         headline.contains("MALFORMED") && below.contains("owner_id is not an id of the right type"),
@@ -102,17 +115,110 @@ fn a_grant_is_shown_with_its_document_and_its_end() {
 
 #[test]
 fn an_explanation_shows_tokens_of_others_as_hashes() {
-    let ended = run(&in_process(&["explain", "link:no-such-token", "read", "file:f11e00000000000000000005"]));
-    assert_eq!(ended.code, 1);
-    let text = ended.output();
-    assert!(!text.contains("a0000000-0000-4000"), "{text}");
-    // The subject's own token is in the repeated question and nowhere else.
-    assert!(text.matches("no-such-token").count() <= 1, "{text}");
+    for all in [&["--all"][..], &[]] {
+        let asked = ["explain", "link:no-such-token", "read", "file:f11e00000000000000000005"];
+        let ended = run(&in_process(&[&asked[..], all].concat()));
+        assert_eq!(ended.code, 1);
+        let text = ended.output();
+        assert!(!text.contains("a0000000-0000-4000"), "{text}");
+        // The subject's own token is in the repeated question and nowhere else.
+        assert!(text.matches("no-such-token").count() <= 1, "{text}");
+    }
+}
+
+/// What `explain` shows by default: the lines between the answer and the hint at `--all`.
+#[track_caller]
+fn brief(subject: &str, permission: &str, resource: &str) -> String {
+    let ended = run(&in_process(&["explain", subject, permission, resource]));
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(lines.len() > 3 && lines[1].is_empty() && lines.last().unwrap().starts_with("--all "), "{ended:?}");
+    lines[2..lines.len() - 1].join("\n")
+}
+
+/// Replaces the zeros in the middle of ids: `f11e…2`.
+fn shortened(text: &str) -> String {
+    let mut text = text.to_owned();
+    for zeros in (6..=22).rev() {
+        text = text.replace(&"0".repeat(zeros), "…");
+    }
+    text
+}
+
+#[test]
+fn a_grant_is_explained_by_the_way_that_grants() {
+    for (subject, permission, resource, expected) in [
+        (
+            "user:a11ce0000000000000000001",
+            "read",
+            "file:f11e00000000000000000001",
+            "✓ not deleted of file:f11e…1: files by _id = f11e…1\n\
+             ✓ owner of file:f11e…1: files/f11e…1 owner_id = user:a11ce…1",
+        ),
+        (
+            BOB,
+            "read",
+            CONTRACT,
+            "✓ not deleted of file:f11e…2: files by _id = f11e…2\n\
+             ✓ folder.shared of file:f11e…2: files/f11e…2 folder_id = folder:f01d…4\n\
+             ✓ not deleted of folder:f01d…4: folders by _id = f01d…4\n\
+             ✓ parent.shared of folder:f01d…4: folders/f01d…4 parent_id = folder:f01d…3\n\
+             ✓ not deleted of folder:f01d…3: folders by _id = f01d…3\n\
+             ✓ parent.shared of folder:f01d…3: folders/f01d…3 parent_id = folder:f01d…2\n\
+             ✓ not deleted of folder:f01d…2: folders by _id = f01d…2\n\
+             ✓ guest of folder:f01d…2: shares/54a4e…1 shared_with_user_id = user:b0b…2",
+        ),
+    ] {
+        assert_eq!(shortened(&brief(subject, permission, resource)), expected, "{subject}");
+    }
+}
+
+#[test]
+fn a_denial_is_explained_by_one_line_for_each_relation() {
+    let alice = "user:a11ce0000000000000000001";
+    for (subject, resource, expected) in [
+        (
+            ZOE,
+            CONTRACT,
+            "✗ owner of file:f11e…2: files by _id = f11e…2: 1 document, 1 grant to others  NO_GRANT\n\
+             ✗ guest of file:f11e…2: shares by file_id = f11e…2: no document that fits any relation  NO_GRANT\n\
+             ✗ guest of folder:f01d…4: shares by folder_id = f01d…4: 1 document, 1 grant to others  NO_GRANT\n\
+             ✗ guest of folder:f01d…3: shares by folder_id = f01d…3: no document that fits any relation  NO_GRANT\n\
+             ✗ guest of folder:f01d…2: shares by folder_id = f01d…2: 2 documents, 1 grant to others  NO_GRANT\n\
+             ✗ guest of folder:f01d…1: shares by folder_id = f01d…1: no document that fits any relation  NO_GRANT\n\
+             ✗ parent.shared of folder:f01d…1: folders by _id = f01d…1: 1 document, which leads nowhere  NO_GRANT",
+        ),
+        (alice, "file:f11e00000000000000000006", "✓ deleted of file:f11e…6: files/f11e…6 is_deleted"),
+        (
+            "user:fad100000000000000000005",
+            "file:f11e0000000000000000000b",
+            "✗ user:fad1…5 is active: users by _id = fad1…5: 1 document, none of which grants  SUBJECT_INACTIVE",
+        ),
+        (
+            alice,
+            "file:f11e000000000000000000ff",
+            "✗ file:f11e…ff exists: files by _id = f11e…ff: no document  NOT_FOUND",
+        ),
+    ] {
+        assert_eq!(shortened(&brief(subject, "read", resource)), expected, "{subject} {resource}");
+    }
+    // The document that was expired, and the one that is malformed.
+    let expired = shortened(&brief("user:c410e0000000000000000003", "read", "file:f11e00000000000000000007"));
+    let line = "✗ guest of folder:f01d…8: shares/54a4e…8 shared_with_user_id = user:c410e…3, until 2025-03-31T23:59:59Z  EXPIRED";
+    assert!(expired.lines().any(|found| found == line), "{expired}");
+    let malformed = shortened(&brief(alice, "read", "file:f11e0000000000000000000e"));
+    let line = "? owner of file:f11e…e: files/f11e…e owner_id is not an id of the right type  MALFORMED";
+    assert_eq!(malformed.lines().next(), Some(line), "{malformed}");
+    // A running server explains in the same way.
+    let serving = Serving::start(&["--schema", SCHEMA, "--documents", DOCUMENTS]);
+    let ended = run(&["explain", ZOE, "read", CONTRACT, "--server", &serving.url()]);
+    assert!(ended.stdout.contains(&brief(ZOE, "read", CONTRACT)), "{ended:?}");
+    let ended = run(&["explain", "--all", ZOE, "read", CONTRACT, "--server", &serving.url()]);
+    assert!(ended.stdout.contains("leads only to link") && !ended.stdout.contains("--all"), "{ended:?}");
 }
 
 #[test]
 fn a_closed_pipe_is_not_an_error() {
-    let mut child = command(&in_process(&["explain", ZOE, "read", CONTRACT]), &[])
+    let mut child = command(&in_process(&["explain", "--all", ZOE, "read", CONTRACT]), &[])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -126,7 +232,7 @@ fn a_closed_pipe_is_not_an_error() {
 /// The explanation of a question about the sample documents of a recipe.
 fn explained(recipe: &str, subject: &str, permission: &str, resource: &str) -> String {
     let (schema, documents) = (format!("schemas/recipes/{recipe}.toml"), format!("examples/recipes/{recipe}"));
-    run(&["explain", "--schema", &schema, "--documents", &documents, subject, permission, resource]).stdout
+    run(&["explain", "--all", "--schema", &schema, "--documents", &documents, subject, permission, resource]).stdout
 }
 
 #[test]

@@ -149,6 +149,35 @@ fn every_invalid_line_of_the_documents_is_named() {
 }
 
 #[test]
+fn a_file_of_documents_in_another_form_has_one_error_and_a_byte_order_mark_is_skipped() {
+    let directory = tempfile::tempdir().unwrap();
+    let documents = directory.path().to_str().unwrap();
+    let schema = directory.path().join("schema.toml");
+    let text = "default_subject = \"user\"\nsubject.user.id = \"integer\"\n[resource.note]\ncollection = \"notes\"\nid = \"integer\"\n\
+                relations = { owner = { field = \"owner\" } }\npermissions = { read = \"owner\" }";
+    fs::write(&schema, text).unwrap();
+    let asked = |text: &str| {
+        fs::write(directory.path().join("notes.jsonl"), text).unwrap();
+        run(&["check", "user:7", "read", "note:1", "--documents", documents, "--schema", schema.to_str().unwrap()])
+    };
+    let one = r#"{"_id": 1, "owner": 7}"#;
+    for text in [one.to_owned(), format!("\u{feff}{one}\r\n"), format!("\u{feff}\n\n{one}\n")] {
+        assert_eq!(asked(&text).code, 0, "{text:?}: {:?}", asked(&text));
+    }
+    for (text, line, remedy) in [
+        (format!("[{one}]"), 1, "jq -c '.[]'"),
+        (format!("[\n{one},\n{one}\n]\n"), 1, "jq -c '.[]'"),
+        (format!("\u{feff}\n  [{one},\n{one}]"), 2, "--jsonArray"),
+        ("{\n  \"_id\": 1,\n  \"owner\": 7\n}\n".to_owned(), 1, "jq -c ."),
+    ] {
+        let ended = asked(&text);
+        assert_eq!(ended.code, 2, "{text:?}: {ended:?}");
+        assert!(ended.stderr.contains(&format!("notes.jsonl:{line}: ")) && ended.stderr.contains(remedy), "{ended:?}");
+        assert_eq!(ended.stderr.matches("notes.jsonl").count(), 1, "{ended:?}");
+    }
+}
+
+#[test]
 fn a_missing_file_or_directory_is_named() {
     let ended = run(&["serve", "--documents", "no/such/directory", "--schema", SCHEMA, "--port", "0"]);
     assert_eq!(ended.code, 2, "{ended:?}");

@@ -10,8 +10,10 @@ use crate::{
     mongodb::inspection::{full, make_index},
     support::{
         both::shipped_schema,
+        command::Serving,
         redis::redis,
         servers::{Mongo, mongo, secured_mongo, standalone_mongo},
+        service::SCHEMA,
     },
 };
 
@@ -190,6 +192,49 @@ async fn a_wrong_password_and_an_unreachable_server_have_different_remedies() {
     let remedy = found.assert_only_problem("it does not answer: ");
     assert!(found.finding("it does not answer").message.contains("127.0.0.1:1"), "{found:#?}");
     assert!(remedy.contains("nc -vz 127.0.0.1 1`"), "{remedy}");
+}
+
+/// As applications have it: with options of other drivers, of writes, and of reads that permcached makes in its own way.
+#[tokio::test]
+async fn the_connection_string_of_an_application_is_taken_as_it_is() {
+    let database = complete_database(mongo()).await;
+    let (uri, name) = (mongo().uri(), database.name());
+    let others =
+        "useNewUrlParser=true&useUnifiedTopology=true&socketTimeoutMS=45000&uuidRepresentation=standard&timeoutMS=5000";
+    let own = "retryWrites=true&w=majority&journal=true&wtimeoutMS=5000&readConcernLevel=local&readPreference=secondaryPreferred&\
+               maxStalenessSeconds=120&compressors=zstd,snappy,zlib&zlibCompressionLevel=1&tlsAllowInvalidHostnames=true";
+    for options in [others, own, "compressors=snappy", "compressors=zlib,lz4", "COMPRESSORS=ZSTD;retryReads=True"] {
+        let uri = format!(" \"{uri}&{options}\"\n");
+        let found = doctor(&[("MONGODB_URI", &uri), ("MONGODB_DATABASE", name)]);
+        found.assert_no_problem();
+        found.finding("MONGODB_URI has quotes around its value");
+        found.finding("the user may read each collection");
+        found.finding("a change stream can be opened");
+    }
+    let found = doctor(&[("MONGODB_URI", &format!("{uri}&{others}&{own}")), ("MONGODB_DATABASE", name)]);
+    for words in ["`useUnifiedTopology`", "`readConcernLevel`", "`tlsAllowInvalidHostnames`"] {
+        assert_eq!(found.finding(words).subject, "configuration", "{found:#?}");
+    }
+    let found = doctor(&[("MONGODB_URI", "mongodb://u:s3cret@h/db?retryWrite=true&tls=on")]);
+    assert_eq!(found.code, 2, "{found:#?}");
+    found.finding("MONGODB_URI: `retryWrite` is no option of MongoDB's drivers: did you mean `retryWrites`?");
+    found.finding("MONGODB_URI: `tls` is `on`: set it to true or false");
+}
+
+#[tokio::test]
+async fn a_login_in_another_database_than_the_one_in_the_connection_string_requires_an_auth_source() {
+    let server = secured_mongo();
+    let database = complete_database(server).await;
+    let (name, port) = (database.name(), server.port());
+    let uri = format!("mongodb://root:root@127.0.0.1:{port}/{name}?replicaSet=rs0");
+    let found = doctor(&[("MONGODB_URI", &uri)]);
+    let remedy = found.assert_only_problem("refuses the login of `root`: there is no such user in").to_owned();
+    assert!(remedy.contains(&format!("authSource=admin to MONGODB_URI (…/{name}?authSource=admin)")), "{remedy}");
+    doctor(&[("MONGODB_URI", &format!("{uri}&authSource=admin"))]).assert_no_problem();
+    // The start says it, too.
+    let serving = Serving::begin(&["--schema", SCHEMA, "--port", "0"], &[("MONGODB_URI", &uri)]);
+    let log = serving.lines_to("MongoDB cannot be used yet: it is tried again").concat();
+    assert!(log.contains(&format!("names the database `{name}` and has no authSource")), "{log}");
 }
 
 #[tokio::test]

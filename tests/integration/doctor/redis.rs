@@ -3,7 +3,14 @@
 use super::{Found, SECRET, doctor};
 use crate::{
     mongodb::inspection::full,
-    support::{both::shipped_schema, redis::Redis, servers::mongo},
+    support::{
+        both::shipped_schema,
+        certificates::Certificates,
+        command::Serving,
+        redis::Redis,
+        servers::mongo,
+        service::{DOCUMENTS, SCHEMA},
+    },
 };
 
 /// The findings about the Redis of these variables.
@@ -112,5 +119,40 @@ async fn the_remedy_for_an_unknown_authority_names_redis_ca_file() {
         let found = examined(&[("REDIS_URL", &url)]).await;
         let remedy = found.assert_only_problem("cannot be reached");
         assert!(remedy.contains("rediss://") && remedy.contains("REDIS_CA_FILE"), "{remedy}");
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_unless_it_is_that_of_an_authority() {
+    let Some(redis) = Redis::with_certificates(Certificates::self_signed(false)) else { return };
+    let authority = redis.ca_file().expect("it serves TLS").display().to_string();
+    examined(&[("REDIS_URL", &redis.url()), ("REDIS_CA_FILE", &authority)]).await.assert_no_problem();
+
+    // The handshake fails before it matters what serves there.
+    let certificates = Certificates::self_signed(true);
+    let directory = tempfile::tempdir().unwrap();
+    let authority = certificates.write_authority(directory.path()).display().to_string();
+    let [cert, key] = certificates.server.write(directory.path(), "server").map(|path| path.display().to_string());
+    let serving = Serving::start_with(
+        &["--schema", SCHEMA, "--documents", DOCUMENTS],
+        &[("TLS_CERT_FILE", &cert), ("TLS_KEY_FILE", &key)],
+    );
+    let url = format!("rediss://{}", serving.address);
+    let found = examined(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)]).await;
+    let remedy = found.assert_only_problem("its certificate is that of a certificate authority");
+    for words in
+        ["-out ca.pem`", "-CA ca.pem -CAkey ca.key", "basicConstraints=critical,CA:FALSE", "REDIS_CA_FILE is ca.pem"]
+    {
+        assert!(remedy.contains(words), "{words}: {remedy}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_asks_for_an_unverified_server_is_refused_by_the_configuration() {
+    for url in ["rediss://:s3cret@127.0.0.1:1/#insecure", "rediss://a:1,rediss://b:1/0#insecure"] {
+        let found = doctor(&[("DOCUMENTS_DIR", DOCUMENTS), ("REDIS_URL", url)]);
+        assert_eq!(found.code, 2, "{found:#?}");
+        let message = &found.finding("REDIS_URL ends with #insecure").message;
+        assert!(message.contains("REDIS_CA_FILE") && !message.contains("feature"), "{message}");
     }
 }

@@ -233,7 +233,7 @@ async fn a_server_that_cannot_be_used_is_an_error_at_the_start() {
     let opened = MongoDb::connect(Arc::clone(&schema), "mongodb://127.0.0.1:1/", None).await;
     assert!(matches!(opened, Err(ConnectError::NoDatabase)), "{opened:?}");
     let opened = MongoDb::connect(schema, "redis://127.0.0.1", None).await;
-    assert!(matches!(opened, Err(ConnectError::Uri)), "{opened:?}");
+    assert!(matches!(opened, Err(ConnectError::Uri(_))), "{opened:?}");
 }
 
 /// Forwards connections to a port of this machine until it is cut.

@@ -65,6 +65,18 @@ impl Certificates {
         signed(&self.authority, &client())
     }
 
+    /// A server whose certificate is its own authority, as `openssl req -x509` makes it by default, or one that is signed by its own
+    /// key without being an authority.
+    pub fn self_signed(is_authority: bool) -> Self {
+        let mut params = named("A server that signs its own certificate", &NAMES);
+        params.is_ca = if is_authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        let key = key();
+        let private = key.serialize_pem();
+        let authority = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        let server = Certified { certificate: authority.pem(), key: private };
+        Self { authority, server }
+    }
+
     /// As [`Certificates::client`], but expired.
     pub fn expired_client(&self) -> Certified {
         let mut params = client();

@@ -129,7 +129,13 @@ impl Redis {
     /// TLS, prints that and returns nothing.
     #[track_caller]
     pub fn with_tls() -> Option<Self> {
-        match Self::try_start(&[], None, Some(Certificates::new())) {
+        Self::with_certificates(Certificates::new())
+    }
+
+    /// As [`Redis::with_tls`], with these certificates.
+    #[track_caller]
+    pub fn with_certificates(certificates: Certificates) -> Option<Self> {
+        match Self::try_start(&[], None, Some(certificates)) {
             Ok(redis) => Some(redis),
             Err(why) if WITHOUT_TLS.iter().any(|message| why.contains(message)) => {
                 let program = program().unwrap_or_default();

@@ -1,0 +1,119 @@
+//! Shows an explanation in short: for a grant the way that grants, for a denial one line for each relation that could have granted
+//! or has excluded. `tree` shows everything.
+
+use super::{
+    text::{faint, yellow},
+    tree::{beneath, found, grant_text, headline, mark, place},
+};
+use crate::transport::proto::{
+    ExplainResponse, Explanation, Reason,
+    explanation::{Outcome, Step},
+};
+
+/// A step and its descendants.
+type Node<'a> = (&'a Explanation, &'a [Explanation]);
+
+/// The lines, and a last one that says how to see the rest.
+pub(super) fn draw(response: &ExplainResponse) -> String {
+    let mut lines = Vec::new();
+    if let Some((root, rest)) = response.steps.split_first() {
+        add((root, rest), "", &mut lines);
+    }
+    if response.truncated {
+        lines.push(yellow("… the explanation was cut here: there are more steps"));
+    }
+    lines.push(faint("--all shows every step, and every document that was used"));
+    lines.join("\n")
+}
+
+/// Adds the lines of a step and of those beneath it that decided. `before` is what is shown before its own words.
+fn add(node: Node<'_>, before: &str, lines: &mut Vec<String>) {
+    let (step, inner) = node;
+    if step.step() == Step::Not && step.outcome() == Outcome::Holds {
+        lines.push(excluding(node));
+        return;
+    }
+    let deciding = deciding(node);
+    let is_shown = match step.step() {
+        Step::Relation => step.fact.is_some(),
+        Step::Edge => step.outcome() == Outcome::Holds,
+        _ => false,
+    };
+    if deciding.is_empty() || is_shown {
+        lines.push(line(step, before));
+    }
+    // A relation that stands for one of the subject.
+    let is_alias = step.step() == Step::Relation && step.fact.is_none() && !inner.is_empty();
+    let before = if is_alias { format!("{}: ", headline(step)) } else { String::new() };
+    deciding.into_iter().for_each(|node| add(node, &before, lines));
+}
+
+/// The children of a step that decided its outcome: of a grant those that grant, else those that do not.
+fn deciding<'a>((step, inner): Node<'a>) -> Vec<Node<'a>> {
+    let mut children = Vec::new();
+    let mut rest = inner;
+    while let Some((child, later)) = rest.split_first() {
+        let own = beneath(child, later);
+        rest = later.get(own.len()..).unwrap_or_default();
+        children.push((child, own));
+    }
+    let holds = |node: &Node<'_>| node.0.outcome() == Outcome::Holds;
+    match (step.step(), step.outcome()) {
+        (Step::All, Outcome::Holds) | (Step::Not, _) => children,
+        (_, Outcome::Holds) => {
+            // That the subject is active and the resource exists is part of every grant.
+            let grants = |(child, _): &Node<'_>| !matches!(child.step(), Step::Gate | Step::Document);
+            children.into_iter().filter(|node| holds(node) && grants(node)).take(1).collect()
+        }
+        (_, Outcome::Fails | Outcome::Indeterminate | Outcome::Unspecified) => {
+            let mut others: Vec<Node<'a>> = children.into_iter().filter(|node| !holds(node)).collect();
+            // Without the subject or the resource, no relation matters.
+            let is_ground = |(child, _): &Node<'_>| matches!(child.step(), Step::Gate | Step::Document);
+            if others.iter().any(is_ground) {
+                others.retain(is_ground);
+            }
+            let able: Vec<Node<'a>> = others.iter().copied().filter(|node| !is_for_others(*node)).collect();
+            if able.is_empty() { others } else { able }
+        }
+    }
+}
+
+/// Whether a relation cannot lead to the type of the subject that asks.
+fn is_for_others((step, inner): Node<'_>) -> bool {
+    step.step() == Step::Relation && step.fact.is_none() && inner.is_empty()
+}
+
+/// The line of a `!` that holds: what it excludes, and where that was looked up.
+fn excluding((step, inner): Node<'_>) -> String {
+    let only = inner.first();
+    let what = only.map(headline).unwrap_or_default();
+    let fact = only.and_then(|only| only.fact.as_ref());
+    let place = fact.map(|fact| faint(&format!(": {}", place(fact)))).unwrap_or_default();
+    format!("{} {} {what}{place}", mark(step.outcome()), headline(step))
+}
+
+/// The line of a step: where its fact was read, and the document that decided or what was found.
+fn line(step: &Explanation, before: &str) -> String {
+    let mut line = format!("{} {before}{}", mark(step.outcome()), headline(step));
+    if let Some(fact) = &step.fact {
+        let mut useful = step.grants.iter().filter(|grant| {
+            grant.outcome() == step.outcome() && (step.outcome() == Outcome::Holds || grant.reason() != Reason::NoGrant)
+        });
+        line += &match useful.next() {
+            Some(grant) if step.step() != Step::Gate && step.step() != Step::Document => {
+                format!(": {}", grant_text(fact, grant))
+            }
+            _ => format!(": {}: {}", place(fact), found(fact, step)),
+        };
+        let more = useful.count();
+        if more > 0 && step.outcome() != Outcome::Holds {
+            line += &format!(", and {more} more");
+        }
+    } else if !step.leads_to.is_empty() {
+        line += &format!(": leads only to {}", step.leads_to.join(", "));
+    }
+    match step.reason() {
+        Reason::Unspecified => line,
+        reason => line + &faint(&format!("  {}", reason.as_str_name())),
+    }
+}

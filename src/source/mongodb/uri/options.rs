@@ -1,0 +1,437 @@
+//! The options of a connection string: those that the driver knows, those that permcached decides for itself, and those of other
+//! official drivers. The names are compared without regard to case.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    schema::{listed, suggestion},
+};
+
+/// What an option means here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// The driver follows it.
+    Driver,
+    /// The driver follows it by this name.
+    Alias(&'static str),
+    /// It has no effect, as permcached only reads, and its own way of replaced is at least as strict.
+    Own,
+    /// It tells from where, or how current, an application reads. permcached decides that for itself.
+    OwnReads,
+    /// It is for other drivers.
+    Foreign,
+    /// It would relax the verification of the server, which the driver does not do in this way: it stays as strict as it is.
+    Lax,
+    /// It cannot be followed, and without it the connection would be less safe than intended, or would not be the one meant.
+    Refused(&'static str),
+}
+
+/// Which values an option may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Value {
+    /// Any text.
+    Text,
+    /// Any text, which no error shows.
+    Hidden,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number in this range.
+    Number(i64, i64),
+    /// One of these, without regard to case.
+    Choice(&'static [&'static str]),
+    /// A list of compressors.
+    Compressors,
+    /// The path of a file that can be read.
+    File,
+}
+
+use Effect::{Alias, Driver, Foreign, Lax, Own, OwnReads, Refused};
+use Value::{Choice, Compressors, File, Flag, Hidden, Number, Text};
+
+/// A number of milliseconds, or a count.
+const COUNT: Value = Number(0, u32::MAX as i64);
+
+/// The compressors that the driver has.
+const COMPRESSORS: [&str; 3] = ["zstd", "snappy", "zlib"];
+
+const CRL: &str =
+    "the driver cannot check revocation lists: remove it only if a revoked server certificate is no concern";
+const PROXY: &str = "connections through a SOCKS5 proxy are not supported: remove the options that begin with `proxy`, and let \
+                     this machine reach MongoDB directly or through a tunnel";
+const KEY_PASSWORD: &str = "the driver reads only keys without a password: write the key to a file without one, which only \
+                            permcached may read (`openssl pkey -in KEY.pem -out PLAIN.pem`), and remove this option";
+const ENCRYPTION: &str =
+    "client-side encryption is not supported: remove it, if the fields that the schema reads are not encrypted";
+
+/// The options of the official drivers, present and past.
+const KNOWN: &[(&str, Value, Effect)] = &[
+    ("appName", Text, Driver),
+    ("authMechanism", Choice(&["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN", "MONGODB-OIDC"]), Driver),
+    ("authMechanismProperties", Hidden, Driver),
+    ("authSource", Text, Driver),
+    ("compressors", Compressors, Driver),
+    ("connectTimeoutMS", COUNT, Driver),
+    ("directConnection", Flag, Driver),
+    ("heartbeatFrequencyMS", COUNT, Driver),
+    ("loadBalanced", Flag, Driver),
+    ("localThresholdMS", COUNT, Driver),
+    ("maxConnecting", COUNT, Driver),
+    ("maxIdleTimeMS", COUNT, Driver),
+    ("maxPoolSize", COUNT, Driver),
+    ("minPoolSize", COUNT, Driver),
+    ("replicaSet", Text, Driver),
+    ("retryReads", Flag, Driver),
+    ("serverMonitoringMode", Choice(&["auto", "poll", "stream"]), Driver),
+    ("serverSelectionTimeoutMS", COUNT, Driver),
+    ("srvMaxHosts", COUNT, Driver),
+    ("srvServiceName", Text, Driver),
+    ("tls", Flag, Driver),
+    ("ssl", Flag, Alias("tls")),
+    ("tlsAllowInvalidCertificates", Flag, Driver),
+    ("tlsCAFile", File, Driver),
+    ("sslCA", File, Alias("tlsCAFile")),
+    ("sslCertificateAuthorityFile", File, Alias("tlsCAFile")),
+    ("ssl_ca_certs", File, Alias("tlsCAFile")),
+    ("tlsCertificateKeyFile", File, Driver),
+    ("sslClientCertificateKeyFile", File, Alias("tlsCertificateKeyFile")),
+    ("tlsInsecure", Flag, Driver),
+    ("waitQueueTimeoutMS", COUNT, Driver),
+    ("zlibCompressionLevel", Number(-1, 9), Driver),
+    // What an application writes, and how. permcached writes nothing.
+    ("fsync", Flag, Own),
+    ("j", Flag, Own),
+    ("journal", Flag, Own),
+    ("retryWrites", Flag, Own),
+    ("safe", Flag, Own),
+    ("w", Text, Own),
+    ("wtimeout", COUNT, Own),
+    ("wtimeoutMS", COUNT, Own),
+    ("maxStalenessSeconds", Number(-1, u32::MAX as i64), OwnReads),
+    ("readConcernLevel", Choice(&["local", "available", "majority", "linearizable", "snapshot"]), OwnReads),
+    (
+        "readPreference",
+        Choice(&["primary", "primaryPreferred", "secondary", "secondaryPreferred", "nearest"]),
+        OwnReads,
+    ),
+    ("readPreferenceTags", Text, OwnReads),
+    ("slaveOk", Flag, OwnReads),
+    // The driver does not relax these one by one.
+    ("checkServerIdentity", Text, Lax),
+    ("sslAllowInvalidCertificates", Text, Lax),
+    ("sslAllowInvalidHostnames", Text, Lax),
+    ("sslInsecure", Text, Lax),
+    ("sslInvalidHostNameAllowed", Text, Lax),
+    ("sslValidate", Text, Lax),
+    ("sslVerifyCertificate", Text, Lax),
+    ("ssl_cert_reqs", Text, Lax),
+    ("ssl_match_hostname", Text, Lax),
+    ("allowInsecureTls", Text, Lax),
+    ("tlsAllowInvalidHostnames", Text, Lax),
+    ("autoEncryption", Hidden, Refused(ENCRYPTION)),
+    ("auto_encryption_opts", Hidden, Refused(ENCRYPTION)),
+    ("proxyHost", Text, Refused(PROXY)),
+    ("proxyPassword", Hidden, Refused(PROXY)),
+    ("proxyPort", COUNT, Refused(PROXY)),
+    ("proxyUsername", Text, Refused(PROXY)),
+    ("sslCRL", Text, Refused(CRL)),
+    ("ssl_crlfile", Text, Refused(CRL)),
+    ("tlsCRLFile", Text, Refused(CRL)),
+    ("sslClientCertificateKeyPassword", Hidden, Refused(KEY_PASSWORD)),
+    ("sslPass", Hidden, Refused(KEY_PASSWORD)),
+    ("ssl_pem_passphrase", Hidden, Refused(KEY_PASSWORD)),
+    ("tlsCertificateKeyFilePassword", Hidden, Refused(KEY_PASSWORD)),
+    (
+        "tlsCertificateFile",
+        Text,
+        Refused(
+            "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile",
+        ),
+    ),
+    (
+        "tlsPrivateKeyFile",
+        Text,
+        Refused(
+            "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile",
+        ),
+    ),
+];
+
+/// Options of other official drivers, which have no counterpart here.
+const FOREIGN: &[&str] = &[
+    "acceptableLatencyMS",
+    "adaptiveRetries",
+    "autoCreate",
+    "autoIndex",
+    "autoReconnect",
+    "bsonRegExp",
+    "bufferCommands",
+    "bufferMaxEntries",
+    "canonicalizeHostname",
+    "connect",
+    "connectTimeout",
+    "connectWithNoPrimary",
+    "datetime_conversion",
+    "document_class",
+    "domainsEnabled",
+    "enableOverloadRetargeting",
+    "enableUtf8Validation",
+    "family",
+    "fieldsAsRaw",
+    "forceServerObjectId",
+    "gssapiServiceName",
+    "guids",
+    "ha",
+    "haInterval",
+    "heartbeatInterval",
+    "ignoreUndefined",
+    "ipv6",
+    "keepAlive",
+    "keepAliveInitialDelay",
+    "localThreshold",
+    "loggerLevel",
+    "maxAdaptiveRetries",
+    "maxIdleTime",
+    "maxLifeTime",
+    "maxLifeTimeMS",
+    "minHeartbeatFrequencyMS",
+    "minSize",
+    "monitorCommands",
+    "native_parser",
+    "noDelay",
+    "numberOfRetries",
+    "poolSize",
+    "promoteBuffers",
+    "promoteLongs",
+    "promoteValues",
+    "raw",
+    "reconnectInterval",
+    "reconnectTries",
+    "secondaryAcceptableLatencyMS",
+    "serializeFunctions",
+    "serverApi",
+    "serverSelectionTimeout",
+    "serverSelectionTryOnce",
+    "socketCheckIntervalMS",
+    "socketTimeout",
+    "socketTimeoutMS",
+    "streamType",
+    "strictQuery",
+    "timeout",
+    "timeoutMS",
+    "tlsDisableCertificateRevocationCheck",
+    "tlsDisableOCSPEndpointCheck",
+    "tz_aware",
+    "unicode_decode_error_handler",
+    "useBigInt64",
+    "useCreateIndex",
+    "useFindAndModify",
+    "useNewUrlParser",
+    "useUnifiedTopology",
+    "uuidRepresentation",
+    "validateOptions",
+    "waitQueueMultiple",
+    "waitQueueSize",
+    "waitQueueTimeout",
+];
+
+/// The options of a connection string.
+#[derive(Default)]
+pub(super) struct Options {
+    /// Those for the driver, as `name=value`.
+    pub(super) driver: Vec<String>,
+    /// What has no effect here, in words.
+    pub(super) notes: Vec<Diagnosis>,
+    /// The value of `authSource`.
+    pub(super) source: Option<String>,
+    /// The value of `authMechanism`, in the driver's spelling.
+    pub(super) mechanism: Option<String>,
+}
+
+/// Reads the part after the `?`.
+pub(super) fn read(text: &str, is_srv: bool, errors: &mut Vec<String>) -> Options {
+    let mut found: BTreeMap<&'static str, (&'static str, String)> = BTreeMap::new();
+    let (mut foreign, mut replaced, mut lax) = (Vec::new(), Vec::new(), Vec::new());
+    let mut options = Options::default();
+    for pair in text.split(['&', ';']).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some((known, kind, effect)) = known(name) else {
+            errors.push(unknown(name));
+            continue;
+        };
+        let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
+        if let Refused(why) = effect {
+            errors.push(format!("`{known}`: {why}"));
+            continue;
+        }
+        if value.is_empty() {
+            errors.push(format!("`{known}` has no value: write `{known}=…`, or remove it"));
+            continue;
+        }
+        let Some(given) = checked(known, kind, &decoded, value, &mut options.notes, errors) else { continue };
+        match effect {
+            Foreign => foreign.push(known),
+            Lax if is_lax(known, &decoded) => lax.push(known),
+            // The primary is what is read.
+            OwnReads if !(known == "readPreference" && given == "primary") => replaced.push(known),
+            Own | Lax | OwnReads | Refused(_) => {}
+            Driver | Alias(_) => {
+                let driver = if let Alias(name) = effect { name } else { known };
+                match found.insert(driver, (known, given.clone())) {
+                    Some((_, other)) if other == given => {}
+                    Some((other, _)) if other == known => {
+                        errors.push(format!("`{known}` is set twice, to different values: remove one of them"));
+                    }
+                    Some((other, _)) => {
+                        errors.push(format!("`{other}` and `{known}` contradict each other: remove one of them"));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+    check_together(&found, is_srv, errors);
+    for (name, (known, value)) in &found {
+        if ["tlsInsecure", "tlsAllowInvalidCertificates"].contains(name) && value == "true" {
+            let message = format!("`{known}` is set: the certificate of MongoDB's server is not verified");
+            let remedy =
+                format!("tlsCAFile=FILE, with the server's certificate authority as PEM, in place of `{known}`");
+            options.notes.push(Diagnosis::warning(Subject::Configuration, message, remedy));
+        }
+        if !value.is_empty() {
+            options.driver.push(format!("{name}={value}"));
+        }
+    }
+    let value = |name: &str| found.get(name).map(|(_, value)| value.clone());
+    (options.source, options.mechanism) = (value("authSource"), value("authMechanism"));
+    for (mut names, why) in [
+        (foreign, "they are for other drivers"),
+        (replaced, "permcached reads from the primary, at a snapshot"),
+        (lax, "the server's certificate and host name are verified as if they were not set"),
+    ] {
+        names.dedup();
+        if !names.is_empty() {
+            options.notes.push(note(format!("without effect: {}, because {why}", listed(&names))));
+        }
+    }
+    options
+}
+
+/// What has no effect, and needs no remedy.
+fn note(message: String) -> Diagnosis {
+    Diagnosis::fine(Subject::Configuration, message)
+}
+
+/// An option that one of the official drivers knows.
+fn known(name: &str) -> Option<(&'static str, Value, Effect)> {
+    let is_name = |known: &str| known.eq_ignore_ascii_case(name);
+    let foreign = || FOREIGN.iter().find(|known| is_name(known)).map(|known| (*known, Text, Foreign));
+    KNOWN.iter().find(|(known, _, _)| is_name(known)).copied().or_else(foreign)
+}
+
+/// The error about an option that no driver knows.
+fn unknown(name: &str) -> String {
+    let useful = KNOWN.iter().filter(|(_, _, effect)| !matches!(effect, Lax | Refused(_)));
+    let names: Vec<&str> = useful.map(|(name, _, _)| *name).chain(FOREIGN.iter().copied()).collect();
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    if !is_name {
+        return "an option has a name with other characters than letters and digits: options are separated by `&`"
+            .to_owned();
+    }
+    let meant = suggestion(name, names).filter(|remedy| remedy.starts_with("did you mean"));
+    let remedy = meant.unwrap_or_else(|| "remove it, or look its name up in MongoDB's manual".to_owned());
+    format!("`{name}` is no option of MongoDB's drivers: {remedy}")
+}
+
+/// The value as the driver spells it, if it is valid. Empty if the driver is not given the option.
+fn checked(
+    name: &str,
+    kind: Value,
+    decoded: &str,
+    raw: &str,
+    notes: &mut Vec<Diagnosis>,
+    errors: &mut Vec<String>,
+) -> Option<String> {
+    let mut refuse = |wanted: &str| errors.push(format!("`{name}` is `{decoded}`: set it to {wanted}"));
+    match kind {
+        Text | Hidden => Some(raw.to_owned()),
+        Flag => match decoded.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "y" | "t" => Some("true".to_owned()),
+            "false" | "0" | "no" | "n" | "f" => Some("false".to_owned()),
+            _ => {
+                refuse("true or false");
+                None
+            }
+        },
+        Number(least, most) => match decoded.parse::<i64>().ok().filter(|number| (least..=most).contains(number)) {
+            Some(number) => Some(number.to_string()),
+            None => {
+                refuse(&format!("a whole number from {least} to {most}"));
+                None
+            }
+        },
+        Choice(names) => match names.iter().find(|name| name.eq_ignore_ascii_case(decoded)) {
+            Some(name) => Some((*name).to_owned()),
+            None => {
+                refuse(&format!("one of {}", listed(names)));
+                None
+            }
+        },
+        Compressors => {
+            let (usable, others): (Vec<&str>, Vec<&str>) = decoded
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .partition(|name| COMPRESSORS.iter().any(|known| known.eq_ignore_ascii_case(name)));
+            if !others.is_empty() {
+                let names = listed(&COMPRESSORS);
+                let left_out = "which the driver does not have: they are left out";
+                notes.push(note(format!("`{name}` lists others than {names}, {left_out}")));
+            }
+            Some(usable.join(",").to_ascii_lowercase())
+        }
+        File => match std::fs::File::open(decoded) {
+            Ok(_) => Some(raw.to_owned()),
+            Err(error) => {
+                errors.push(format!("`{name}` is `{decoded}`, which cannot be read: {error}"));
+                None
+            }
+        },
+    }
+}
+
+/// Whether an option of which the driver knows no counterpart asks it to verify less.
+fn is_lax(name: &str, value: &str) -> bool {
+    let is_false =
+        ["false", "0", "no", "none", "cert_none", "ssl.cert_none"].contains(&value.to_ascii_lowercase().as_str());
+    let verifies =
+        ["checkServerIdentity", "sslValidate", "sslVerifyCertificate", "ssl_cert_reqs", "ssl_match_hostname"];
+    verifies.contains(&name) == is_false
+}
+
+/// Checks the options that exclude each other.
+fn check_together(found: &BTreeMap<&'static str, (&'static str, String)>, is_srv: bool, errors: &mut Vec<String>) {
+    let is = |name: &str, value: &str| found.get(name).is_some_and(|(_, given)| given == value);
+    if let Some((written, value)) = found.get("tls")
+        && value == "false"
+    {
+        let tls = found.iter().filter(|(name, _)| name.starts_with("tls") && **name != "tls");
+        for (_, (name, _)) in tls {
+            errors.push(format!("`{written}=false` contradicts `{name}`: remove one of them"));
+        }
+    }
+    if found.contains_key("tlsInsecure") && found.contains_key("tlsAllowInvalidCertificates") {
+        errors.push("`tlsInsecure` and `tlsAllowInvalidCertificates` say the same: remove one of them".to_owned());
+    }
+    if is_srv && is("directConnection", "true") {
+        errors.push("`directConnection` excludes mongodb+srv://: remove one of them".to_owned());
+    }
+    if is("loadBalanced", "true") && found.contains_key("replicaSet") {
+        errors.push("`loadBalanced` and `replicaSet` exclude each other: remove one of them".to_owned());
+    }
+    for name in ["srvMaxHosts", "srvServiceName"] {
+        if !is_srv && found.contains_key(name) {
+            errors.push(format!("`{name}` is only for mongodb+srv://: remove it"));
+        }
+    }
+}
