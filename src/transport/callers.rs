@@ -157,13 +157,15 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
         Ok(caller) => caller,
         Err(status) => return status.into_http(),
     };
-    let Some(begun) = admission.shares.begin(caller.as_ref().map(|caller| &*caller.name)) else {
+    let share = admission.shares.of(caller.as_ref().map(|caller| &*caller.name));
+    let Some(_admitted) = share.admit() else {
         return status::overloaded().into_http();
     };
-    if begun.is_beyond_share
-        && let Some(connection) = request.extensions().get::<Arc<OpenConnection>>()
-    {
-        connection.set_busy();
+    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+        connection.set_share(share);
+        if admission.shares.is_beyond(share) {
+            connection.set_busy();
+        }
     }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);

@@ -154,9 +154,9 @@ mod tests {
     fn the_unknown_connection_that_was_idle_the_longest_gives_way() {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
-        let _busy = entries[0].connection.begin_request();
+        let _busy = entries[0].connection.begin_request(false);
         for idle in &entries[1..] {
-            drop(idle.connection.begin_request());
+            drop(idle.connection.begin_request(false));
         }
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [false, true, false]);
@@ -166,7 +166,7 @@ mod tests {
     fn a_connection_that_is_new_does_not_give_way_to_the_next_while_others_hold_requests() {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
-        let _requests: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request()).collect();
+        let _requests: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request(false)).collect();
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [false, true, false]);
     }
@@ -194,7 +194,7 @@ mod tests {
         let table = ConnectionTable::new(4);
         let known = (0..3).map(|_| table.add().unwrap());
         let known: Vec<_> = known.inspect(|entry| assert!(table.promote(&entry.connection))).collect();
-        let _requests: Vec<_> = known.iter().map(|entry| entry.connection.begin_request()).collect();
+        let _requests: Vec<_> = known.iter().map(|entry| entry.connection.begin_request(false)).collect();
         for _ in 0..5 {
             let probe = table.add().expect("a place");
             assert!(!table.promote(&probe.connection));

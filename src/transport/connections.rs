@@ -227,7 +227,10 @@ impl Connection {
         let (entrance, table) = (Arc::clone(&self.entrance), self.entry.table().clone());
         let service = service_fn({
             let open = Arc::clone(&open);
-            move |request| Arc::clone(&entrance).answer(request, Arc::clone(&open), table.clone())
+            move |request| {
+                let open = Entrance::begin(&request, &open);
+                Arc::clone(&entrance).answer(request, open, table.clone())
+            }
         });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(stream, service));

@@ -14,7 +14,7 @@ use super::{
     http::{Kind, Pages, Rules},
     low_priority::LowPriority,
     open_calls::is_open,
-    open_connection::OpenConnection,
+    open_connection::{OpenConnection, OpenRequest},
     request_body::RequestBody,
     response_body::{Patience, ResponseBody},
     status,
@@ -40,16 +40,22 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// Answers a request of this connection.
+    /// Counts a request of this connection from its arrival on, before it has its turn.
+    pub(super) fn begin(request: &Request<Incoming>, connection: &Arc<OpenConnection>) -> OpenRequest {
+        let path = request.uri().path();
+        connection.begin_request(is_open(path) || path.starts_with(PATIENT))
+    }
+
+    /// Answers a request that has begun.
     pub(super) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        connection: Arc<OpenConnection>,
+        open: OpenRequest,
         table: ConnectionTable,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let open = connection.begin_request();
         let path = request.uri().path();
         let patience = if path.starts_with(PATIENT) { Patience::Unlimited } else { Patience::Limited };
+        let connection = Arc::clone(open.connection());
         let kind = self.rules.kind(&request);
         let is_open = is_open(path);
         let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -12,6 +12,8 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
+
+use super::shares::{Begun, Share};
 
 /// How many periods are distinguished: the present one, the one before it, and one to spare.
 const PERIODS: u32 = 3;
@@ -41,6 +43,8 @@ pub(super) struct OpenConnection {
     opened: Instant,
     /// Whether a call on it was answered: then its client has a valid token, where one is required.
     is_known: AtomicBool,
+    /// The requests of the caller of its first call.
+    share: OnceLock<Arc<Share>>,
     /// Whether its caller has more than its share of requests open, and until when that counts, in milliseconds since `opened`.
     is_busy: AtomicBool,
     busy_until: AtomicU64,
@@ -71,6 +75,7 @@ impl OpenConnection {
             id,
             opened: Instant::now(),
             is_known: AtomicBool::new(false),
+            share: OnceLock::new(),
             is_busy: AtomicBool::new(false),
             busy_until: AtomicU64::new(0),
             standing_changed: Notify::new(),
@@ -97,6 +102,11 @@ impl OpenConnection {
             self.standing_changed.notify_waiters();
         }
         is_new
+    }
+
+    /// Notes whose call it is that is admitted on it. The requests on it count for the caller of the first one.
+    pub(super) fn set_share(&self, share: &Arc<Share>) {
+        self.share.get_or_init(|| Arc::clone(share));
     }
 
     /// Notes that its caller has more than its share of requests open. That counts for [`BUSY_TIME`].
@@ -157,10 +167,12 @@ impl OpenConnection {
         self.opened.checked_add(after).unwrap_or(self.opened)
     }
 
-    /// Counts a request until the guard is dropped.
-    pub(super) fn begin_request(self: &Arc<Self>) -> OpenRequest {
+    /// Counts a request until the guard is dropped. A stream does not count towards its caller's share: it costs little while
+    /// it is open.
+    pub(super) fn begin_request(self: &Arc<Self>, is_stream: bool) -> OpenRequest {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        OpenRequest(Arc::clone(self))
+        let begun = self.share.get().filter(|_| !is_stream).map(Share::begin);
+        OpenRequest { connection: Arc::clone(self), _begun: begun }
     }
 
     /// Counts the bytes that a request lacks while it waits for room, until the guard is dropped: the connection's window has no
@@ -254,20 +266,23 @@ impl Drop for Waiting {
 
 /// A request that is open: until its response has been taken by the connection.
 #[derive(Debug)]
-pub(super) struct OpenRequest(Arc<OpenConnection>);
+pub(super) struct OpenRequest {
+    connection: Arc<OpenConnection>,
+    _begun: Option<Begun>,
+}
 
 impl OpenRequest {
     pub(super) fn connection(&self) -> &Arc<OpenConnection> {
-        &self.0
+        &self.connection
     }
 }
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         // Zero means never.
-        let used = milliseconds(self.0.opened.elapsed()).max(1);
-        self.0.last_used.store(used, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        let used = milliseconds(self.connection.opened.elapsed()).max(1);
+        self.connection.last_used.store(used, Ordering::Relaxed);
+        self.connection.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -330,7 +345,7 @@ mod tests {
         let connection = OpenConnection::new(1);
         assert!(connection.is_new(Duration::from_mins(1)));
         assert!(!connection.is_new(Duration::ZERO));
-        let request = connection.begin_request();
+        let request = connection.begin_request(false);
         assert!(!connection.is_new(Duration::from_mins(1)));
         drop(request);
         assert!(!connection.is_new(Duration::from_mins(1)));
@@ -339,7 +354,7 @@ mod tests {
     #[test]
     fn a_connection_is_idle_while_no_request_is_open() {
         let connection = OpenConnection::new(1);
-        let requests = [connection.begin_request(), connection.begin_request()];
+        let requests = [connection.begin_request(false), connection.begin_request(false)];
         assert!(!connection.is_idle());
         let [first, second] = requests;
         drop(first);

@@ -1,13 +1,13 @@
 //! How many requests each caller has open, and whether that is more than its share: then those of other callers, who have few open,
 //! are not to wait for them. Requests without a known caller are those of one.
 //!
-//! Does not know what the requests are, and moves nothing: `connections` does.
+//! Moves nothing: `connections` does.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,24 +25,18 @@ const ACTIVE_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shares {
     began: Instant,
-    callers: HashMap<Arc<str>, Share>,
-    anonymous: Share,
+    callers: HashMap<Arc<str>, Arc<Share>>,
+    anonymous: Arc<Share>,
 }
 
 /// The requests of one caller.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     permits: Semaphore,
-    requests_max: usize,
+    /// How many requests are open on its connections, those that have not run yet included, and streams not.
+    open: AtomicUsize,
     /// When the last request began, in milliseconds since the beginning; zero if none has.
     last_begun: AtomicU64,
-}
-
-/// A request of a caller.
-pub(super) struct Begun<'a> {
-    _permit: SemaphorePermit<'a>,
-    /// Whether its caller has more than its share open while others call.
-    pub(super) is_beyond_share: bool,
 }
 
 impl Shares {
@@ -52,24 +46,26 @@ impl Shares {
         caller_requests_max: usize,
         requests_max: usize,
     ) -> Self {
-        let callers = callers.map(|name| (Arc::clone(name), Share::new(caller_requests_max))).collect();
-        Self { began: Instant::now(), callers, anonymous: Share::new(requests_max) }
+        let callers = callers.map(|name| (Arc::clone(name), Arc::new(Share::new(caller_requests_max)))).collect();
+        Self { began: Instant::now(), callers, anonymous: Arc::new(Share::new(requests_max)) }
     }
 
-    /// Begins a request of this caller. Returns none if it has as many open as it may have.
-    pub(super) fn begin(&self, caller: Option<&str>) -> Option<Begun<'_>> {
-        let share = caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.anonymous);
-        let permit = share.permits.try_acquire().ok()?;
+    /// The share of this caller.
+    pub(super) fn of(&self, caller: Option<&str>) -> &Arc<Share> {
+        caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.anonymous)
+    }
+
+    /// Notes that a request of this caller begins now. Returns whether the caller has more than its share open while others call.
+    pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         share.last_begun.store(now, Ordering::Relaxed);
-        let is_beyond_share = share.open() > SHARE_MAX && self.others_are_active(share, now);
-        Some(Begun { _permit: permit, is_beyond_share })
+        share.open.load(Ordering::Relaxed) > SHARE_MAX && self.others_are_active(share, now)
     }
 
     /// Whether a caller other than this one has begun a request a short time ago.
-    fn others_are_active(&self, share: &Share, now: u64) -> bool {
+    fn others_are_active(&self, share: &Arc<Share>, now: u64) -> bool {
         let active = u64::try_from(ACTIVE_TIME.as_millis()).unwrap_or(u64::MAX);
-        self.callers.values().chain([&self.anonymous]).filter(|other| !std::ptr::eq(*other, share)).any(|other| {
+        self.callers.values().chain([&self.anonymous]).filter(|other| !Arc::ptr_eq(other, share)).any(|other| {
             let last = other.last_begun.load(Ordering::Relaxed);
             last > 0 && now.saturating_sub(last) <= active
         })
@@ -78,12 +74,28 @@ impl Shares {
 
 impl Share {
     fn new(requests_max: usize) -> Self {
-        Self { permits: Semaphore::new(requests_max), requests_max, last_begun: AtomicU64::new(0) }
+        Self { permits: Semaphore::new(requests_max), open: AtomicUsize::new(0), last_begun: AtomicU64::new(0) }
     }
 
-    /// How many requests are open.
-    fn open(&self) -> usize {
-        self.requests_max.saturating_sub(self.permits.available_permits())
+    /// Admits a request. Returns none if as many as there may be are admitted.
+    pub(super) fn admit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.try_acquire().ok()
+    }
+
+    /// Counts a request as open until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Begun {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Begun(Arc::clone(self))
+    }
+}
+
+/// A request that is open.
+#[derive(Debug)]
+pub(super) struct Begun(Arc<Share>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -96,36 +108,40 @@ mod tests {
         Shares::new(names.iter(), 100, 50)
     }
 
-    fn begin<'a>(shares: &'a Shares, caller: &str, count: usize) -> Vec<Begun<'a>> {
-        (0..count).map_while(|_| shares.begin(Some(caller))).collect()
+    fn begin(shares: &Shares, caller: Option<&str>, count: usize) -> Vec<Begun> {
+        (0..count).map(|_| shares.of(caller).begin()).collect()
+    }
+
+    fn is_beyond(shares: &Shares, caller: Option<&str>) -> bool {
+        shares.is_beyond(shares.of(caller))
     }
 
     #[test]
-    fn a_caller_has_as_many_requests_open_as_it_may_and_leaves_those_of_others() {
+    fn a_caller_has_as_many_requests_admitted_as_it_may_and_leaves_those_of_others() {
         let shares = shares();
-        let open = begin(&shares, "greedy", 200);
-        assert_eq!(open.len(), 100);
-        assert_eq!(begin(&shares, "modest", 200).len(), 100);
-        assert_eq!(std::iter::from_fn(|| shares.begin(None)).take(200).collect::<Vec<_>>().len(), 50);
-        drop(open);
-        assert_eq!(begin(&shares, "greedy", 1).len(), 1);
+        let admit = |caller| (0..200).map_while(|_| shares.of(caller).admit()).collect::<Vec<_>>();
+        let admitted = admit(Some("greedy"));
+        assert_eq!([admitted.len(), admit(Some("modest")).len(), admit(None).len()], [100, 100, 50]);
+        drop(admitted);
+        assert_eq!(admit(Some("greedy")).len(), 100);
     }
 
     #[test]
     fn only_a_caller_with_many_requests_open_is_beyond_its_share_and_only_while_others_call() {
         let shares = shares();
-        let mut alone = begin(&shares, "greedy", 50);
-        assert!(alone.iter().all(|begun| !begun.is_beyond_share), "nobody else calls");
-        assert!(begin(&shares, "modest", 1).iter().all(|begun| !begun.is_beyond_share));
-        assert!(begin(&shares, "greedy", 1).iter().all(|begun| begun.is_beyond_share));
-        alone.truncate(SHARE_MAX - 1);
-        assert!(begin(&shares, "greedy", 1).iter().all(|begun| !begun.is_beyond_share), "few are open");
+        let mut open = begin(&shares, Some("greedy"), SHARE_MAX + 1);
+        assert!(!is_beyond(&shares, Some("greedy")), "nobody else calls");
+        assert!(!is_beyond(&shares, Some("modest")), "it has none open");
+        assert!(is_beyond(&shares, Some("greedy")));
+        open.pop();
+        assert!(!is_beyond(&shares, Some("greedy")), "few are open");
     }
 
     #[test]
     fn clients_without_a_known_caller_count_as_others() {
         let shares = shares();
-        let _anonymous = shares.begin(None);
-        assert!(begin(&shares, "greedy", SHARE_MAX + 1).last().is_some_and(|begun| begun.is_beyond_share));
+        let _open = begin(&shares, Some("greedy"), SHARE_MAX + 1);
+        assert!(!is_beyond(&shares, None));
+        assert!(is_beyond(&shares, Some("greedy")));
     }
 }
