@@ -7,6 +7,7 @@ use std::{fmt::Write as _, fs, path::Path};
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 50.0;
+const POINTS_MAX: usize = 500;
 const COLORS: [&str; 3] = ["#1b6ca8", "#c8553d", "#3a7d44"];
 
 /// Writes `memory.csv` and `memory.svg` into a directory. Each sample has the resident bytes of each process, one sample a second.
@@ -47,10 +48,15 @@ fn svg(samples: &[[u64; 3]]) -> String {
             writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\">{second} s</text>", x(second), HEIGHT - MARGIN + 18.0);
     }
     for (instance, color) in COLORS.iter().enumerate() {
+        // One point for each group of samples: the largest.
+        let group = samples.len().div_ceil(POINTS_MAX).max(1);
         let points: Vec<String> = samples
-            .iter()
+            .chunks(group)
             .enumerate()
-            .map(|(second, values)| format!("{:.1},{:.1}", x(second), y(mib(values[instance]))))
+            .map(|(place, samples)| {
+                let most = samples.iter().map(|sample| sample[instance]).max().unwrap_or_default();
+                format!("{:.1},{:.1}", x(place * group), y(mib(most)))
+            })
             .collect();
         let _always_written =
             writeln!(text, "<polyline fill=\"none\" stroke=\"{color}\" points=\"{}\"/>", points.join(" "));
