@@ -6,6 +6,7 @@
 pub mod documents;
 pub mod mongodb;
 mod prober;
+mod survey;
 
 use std::{
     error::Error,

@@ -7,6 +7,7 @@ mod byte_budget;
 mod callers;
 mod capacity;
 mod codec;
+mod compression;
 mod connection_table;
 mod connections;
 mod convert;

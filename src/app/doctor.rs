@@ -128,5 +128,6 @@ fn documents(schema: Option<&Arc<Schema>>, directory: &Path) -> Vec<Diagnosis> {
         let remedy = format!("mongoexport --collection={collection} --out={place}/{collection}.jsonl");
         diagnoses.push(Diagnosis::warning(Subject::Documents, format!("the collection `{collection}` {what}"), remedy));
     }
+    diagnoses.extend(documents.findings().iter().cloned());
     diagnoses
 }

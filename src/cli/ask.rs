@@ -3,9 +3,10 @@
 //!
 //! The commands decide nothing: they show the service's answer.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
+use tokio::time::timeout;
 use tonic::{Code, Request, Status};
 
 use super::{
@@ -19,11 +20,12 @@ use crate::{
         Config, Overrides, ProcessEnvironment,
         variable::{DOCUMENTS_DIR, SCHEMA_FILE},
     },
+    source::Source,
     transport::{
         PermissionApi,
         proto::{
-            Answer, CheckRequest, Consistency, ExplainRequest, Freshness, Resource, Subject, consistency::Requirement,
-            freshness, permission_service_client::PermissionServiceClient,
+            Answer, CheckRequest, Consistency, ExplainRequest, ExplainResponse, Freshness, Resource, Subject,
+            consistency::Requirement, explanation::Step, freshness, permission_service_client::PermissionServiceClient,
             permission_service_server::PermissionService,
         },
     },
@@ -53,10 +55,13 @@ pub(super) struct Ask {
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
     server: Option<String>,
     /// Answer without a server, from a directory of <collection>.jsonl files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "live")]
     documents: Option<PathBuf>,
-    /// The schema, with --documents [`SCHEMA_FILE`]
-    #[arg(long, value_name = "FILE", requires = "documents")]
+    /// Answer without a server, from the database that `MONGODB_URI` names
+    #[arg(long, conflicts_with = "server")]
+    live: bool,
+    /// The schema, with --documents or --live [`SCHEMA_FILE`]
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
     schema: Option<PathBuf>,
     /// Reflect everything that was written before the question
     #[arg(long, conflicts_with = "token")]
@@ -72,7 +77,7 @@ pub(super) struct Ask {
 /// The service that answers.
 enum Service {
     Server(Box<Server>),
-    InProcess(PermissionApi),
+    InProcess { api: Box<PermissionApi>, source: Arc<dyn Source> },
 }
 
 /// The parts of a request.
@@ -98,7 +103,7 @@ impl Ask {
         let service = self.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).check(request).await,
-            Service::InProcess(api) => api.check(request).await,
+            Service::InProcess { api, .. } => api.check(request).await,
         };
         let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
@@ -117,7 +122,7 @@ impl Ask {
         let service = self.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).explain(request).await,
-            Service::InProcess(api) => api.explain(request).await,
+            Service::InProcess { api, .. } => api.explain(request).await,
         };
         let response = response.map_err(|status| service.failure(&status))?.into_inner();
         if self.json {
@@ -125,6 +130,11 @@ impl Ask {
         } else if let Some(answer) = &response.answer {
             let shown = if all { tree::draw(&response) } else { brief::draw(&response) };
             print_line!("{}\n\n{shown}", self.sentence(answer));
+            if let (false, Service::InProcess { source, .. }) = (answer.allowed, &service) {
+                for message in misread(source.as_ref(), &response).await {
+                    print_line!("{} {message}", text::yellow("!"));
+                }
+            }
         }
         outcome(response.answer.as_ref())
     }
@@ -156,7 +166,10 @@ impl Ask {
     }
 
     async fn service(&self) -> Result<Service, Failure> {
-        if self.documents.is_none() {
+        if self.documents.is_none() && !self.live {
+            if self.schema.is_some() {
+                return Err(Failure::usage("--schema is for --documents DIR or --live: a server has its own schema"));
+            }
             return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =
@@ -164,8 +177,9 @@ impl Ask {
         let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
         text::start_warnings()?;
         let parts = open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
+        let source = Arc::clone(&parts.source);
         let app = assemble(app::Parts { requests_max: config.limits.requests_max, ..parts });
-        Ok(Service::InProcess(app.apis.permissions))
+        Ok(Service::InProcess { api: Box::new(app.apis.permissions), source })
     }
 
     /// The answer as a sentence.
@@ -183,6 +197,25 @@ impl Ask {
             answer.valid_until.as_ref().map(|until| format!(", until {}", text::time(until))).unwrap_or_default();
         format!("{}: {subject} may {permission} {resource}{by}{until}", text::green("allowed"))
     }
+}
+
+/// What a look at some documents shows about the relations of a denial: fields that no document has. Nothing if the look takes too
+/// long.
+async fn misread(source: &dyn Source, response: &ExplainResponse) -> Vec<String> {
+    let relations: BTreeSet<String> = response
+        .steps
+        .iter()
+        .filter(|step| matches!(step.step(), Step::Relation | Step::Edge | Step::Gate))
+        .filter_map(|step| {
+            let (kind, _) = step.object.split_once(':')?;
+            let name = step.name.split('.').next().unwrap_or_default();
+            Some(format!("`{kind}#{name}` reads"))
+        })
+        .collect();
+    let survey = timeout(TIME_MAX, source.survey()).await.unwrap_or_default();
+    let messages =
+        survey.into_iter().map(|diagnosis| diagnosis.message).filter(|message| message.starts_with("no document of"));
+    messages.filter(|message| relations.iter().any(|relation| message.contains(relation))).collect()
 }
 
 /// A request with the deadline of a question.
@@ -206,7 +239,7 @@ impl Service {
         match (status.code(), self) {
             (Code::InvalidArgument, _) => Failure::usage(status.message()),
             (_, Self::Server(server)) => Failure::no_answer(server.describe(status)),
-            (code, Self::InProcess(_)) => Failure::no_answer(format!("{code}: {}", status.message())),
+            (code, Self::InProcess { .. }) => Failure::no_answer(format!("{code}: {}", status.message())),
         }
     }
 }

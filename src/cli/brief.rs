@@ -45,7 +45,9 @@ fn add(node: Node<'_>, before: &str, lines: &mut Vec<String>) {
     // A relation that stands for one of the subject.
     let is_alias = step.step() == Step::Relation && step.fact.is_none() && !inner.is_empty();
     let before = if is_alias { format!("{}: ", headline(step)) } else { String::new() };
-    deciding.into_iter().for_each(|node| add(node, &before, lines));
+    for node in deciding {
+        add(node, &before, lines);
+    }
 }
 
 /// The children of a step that decided its outcome: of a grant those that grant, else those that do not.

@@ -10,7 +10,11 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{Ended, Outcome, options::Options, text};
+use super::{
+    Ended, Outcome,
+    options::Options,
+    text::{self, Progress},
+};
 use crate::{
     app::doctor,
     config::{Config, ProcessEnvironment},
@@ -29,10 +33,13 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) async fn run(self) -> Ended {
         let findings = Mutex::new(Vec::new());
+        let progress = Progress::start("examining …");
         let report = |diagnoses: Vec<Diagnosis>| {
+            progress.clear();
             if !self.json {
                 diagnoses.iter().for_each(print);
             }
+            progress.show("examining …");
             findings.lock().unwrap_or_else(PoisonError::into_inner).extend(diagnoses);
         };
         let is_usable = match Config::read(&self.options.overrides(), &ProcessEnvironment) {
@@ -49,6 +56,7 @@ impl Doctor {
                 false
             }
         };
+        drop(progress);
         let findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
         let worst = findings.iter().map(|diagnosis| diagnosis.verdict).max().unwrap_or(Verdict::Fine);
         if self.json {

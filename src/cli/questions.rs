@@ -11,7 +11,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use clap::{Args, Subcommand};
 
 use self::files::{Expected, Files};
-use super::{Ended, Failure, Outcome, text};
+use super::{
+    Ended, Failure, Outcome,
+    text::{self, Progress},
+};
 use crate::{
     app::{AppError, Parts, assemble, read_schema},
     check::{Checker, Consistency},
@@ -80,8 +83,10 @@ impl Write {
         let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await;
         let mongodb = mongodb.map_err(AppError::Connect)?;
         let count = usize::try_from(self.count).map_err(Failure::usage_because)?;
+        let progress = Progress::start("drawing questions …");
         let Sample { questions, missing } =
             draw(&schema, &mongodb, count, self.seed).await.map_err(Failure::no_answer_because)?;
+        progress.clear();
         if questions.is_empty() {
             let remedy = "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema";
             return Err(Failure::usage(format!("the database has none of the schema's resources: {remedy}")));
@@ -96,7 +101,8 @@ impl Write {
             ));
         }
         let app = assemble(Parts::over_mongodb(Arc::clone(&schema), mongodb));
-        let expected = answers(&app.checker, &questions).await?;
+        let expected = answers(&app.checker, &questions, &progress).await?;
+        drop(progress);
         let allowed = expected.iter().filter(|expected| expected.allowed).count();
         let asked = questions.iter().map(|question| files::asked(&schema, question)).collect();
         Files { asked, expected }.write(&self.out)?;
@@ -111,9 +117,10 @@ impl Write {
 }
 
 /// The answer to each question from the current state of the database.
-async fn answers(checker: &Checker, questions: &[Question]) -> Result<Vec<Expected>, Failure> {
+async fn answers(checker: &Checker, questions: &[Question], progress: &Progress) -> Result<Vec<Expected>, Failure> {
     let mut expected = Vec::with_capacity(questions.len());
     for batch in questions.chunks(BATCH) {
+        progress.show(&format!("answering questions: {} of {} …", expected.len(), questions.len()));
         for checked in checker.check(batch, Consistency::FullyConsistent, Deadline::after(BATCH_TIME)).await {
             expected.push(Expected::of(&checked.map_err(Failure::no_answer_because)?.answer));
         }

@@ -12,7 +12,10 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Ended, Failure, Outcome, text};
+use super::{
+    Ended, Failure, Outcome,
+    text::{self, Progress},
+};
 use crate::{
     app::{assemble, open, read_schema, report_findings},
     check::{Checked, Consistency, Settings},
@@ -99,14 +102,19 @@ impl SchemaTest {
         let schema = read_schema(&beside(&tests.schema))?;
         let expectations = expectations(&schema, &tests).map_err(|error| wrong(&error))?;
         let source = self.source(&tests, beside)?;
+        let progress = Progress::start("reading documents …");
         let parts = open(schema, &source, None, Settings::default()).await?;
-        report_findings(&parts.source.survey().await);
+        let findings = parts.source.survey().await;
+        progress.clear();
+        report_findings(&findings);
+        progress.show(&format!("asking {} questions …", expectations.len()));
         let app = assemble(parts);
 
         let questions: Vec<Question> = expectations.iter().map(|expectation| expectation.question.clone()).collect();
         let clock = move || now.unwrap_or_else(|| DateTime::now().timestamp_millis());
         let consistency = Consistency::FullyConsistent;
         let checked = app.checker.check_at(&questions, consistency, Deadline::after(TIME_MAX), clock).await;
+        drop(progress);
         let mut results = Vec::new();
         for (expectation, checked) in expectations.iter().zip(checked) {
             let found = checked.map_err(Failure::no_answer_because)?;

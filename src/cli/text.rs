@@ -3,7 +3,13 @@
 //! The code that makes a text does not ask where it goes: the streams here remove colours for a pipe, `NO_COLOR` and
 //! `TERM=dumb`, and keep them for a terminal and `CLICOLOR_FORCE`.
 
-use std::{fmt, io::Write, sync::mpsc::channel, thread, time::Duration};
+use std::{
+    fmt,
+    io::{IsTerminal as _, Write},
+    sync::mpsc::channel,
+    thread,
+    time::Duration,
+};
 
 use clap::builder::styling::{AnsiColor, Style};
 use prost::Message;
@@ -41,6 +47,42 @@ pub(super) fn print(text: &str) {
 pub(super) fn print_error_line(text: &str) {
     let _closed = writeln!(anstream::stderr(), "{text}");
 }
+
+/// What a command that takes long is doing: the last line of standard error, if that is a terminal. It goes when this is dropped.
+pub(super) struct Progress {
+    is_shown: bool,
+}
+
+impl Progress {
+    pub(super) fn start(what: &str) -> Self {
+        let progress = Self { is_shown: std::io::stderr().is_terminal() };
+        progress.show(what);
+        progress
+    }
+
+    /// Replaces the line.
+    pub(super) fn show(&self, what: &str) {
+        if self.is_shown {
+            let _closed = write!(anstream::stderr(), "\r{what:PROGRESS_WIDTH$}");
+        }
+    }
+
+    /// Removes the line, so that others can be printed.
+    pub(super) fn clear(&self) {
+        if self.is_shown {
+            let _closed = write!(anstream::stderr(), "\r{:PROGRESS_WIDTH$}\r", "");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The width of the line of [`Progress`].
+const PROGRESS_WIDTH: usize = 60;
 
 /// Logs the warnings of the services that run in this process, above all those about documents.
 pub(super) fn start_warnings() -> Result<(), Failure> {

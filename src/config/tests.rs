@@ -111,7 +111,7 @@ fn white_space_and_quotes_around_a_value_are_left_out_everywhere_with_a_warning(
             (format!("'{value}'"), 1),
             (format!("\"{value}\"\n"), 2),
             (format!("' {value}\n'"), 1),
-            (format!("{value}"), 0),
+            (value.to_owned(), 0),
         ] {
             let config = with(name, &written).config();
             let of_variable =

@@ -15,13 +15,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bson::Document;
+use bson::{Bson, Document, doc};
 use files::{Files, FilesState};
 use tokio::sync::{mpsc, watch};
 
-use super::{Deadline, Source, SourceError};
+use super::{Deadline, Source, SourceError, survey::Survey};
 use crate::{
-    diagnosis::error_chain,
+    diagnosis::{Diagnosis, Subject, error_chain},
     fact::{DocumentId, Fact, FactKey, document_keys},
     freshness::{Change, ChangeBatch, Changed, Clock, Moment},
     question::{CollectionId, Id, LookupId},
@@ -47,6 +47,8 @@ pub struct Documents {
     receiver: Mutex<Option<mpsc::Receiver<ChangeBatch>>>,
     /// Why the current facts are not those of the files.
     trouble: watch::Sender<Option<String>>,
+    /// What a look at the documents has found, when they were read first: all of it, and the fields that none has.
+    survey: [Vec<Diagnosis>; 2],
 }
 
 /// The facts of one revision.
@@ -89,6 +91,35 @@ impl Found {
     }
 }
 
+/// How many documents of a collection are looked at for what does not fit the schema.
+const SURVEYED_MAX: usize = 1_000;
+
+/// Looks at the first, the last and some other documents of each collection. Returns everything that does not fit the schema, and
+/// the fields alone that no document has.
+fn survey(schema: &Schema, collections: &Collections) -> [Vec<Diagnosis>; 2] {
+    let of_collection = |name: &str| collections.get(name).map_or(&[][..], Vec::as_slice);
+    let (mut all, mut missing_fields) = (Vec::new(), Vec::new());
+    for name in schema.collections() {
+        let documents = of_collection(name);
+        let mut survey = Survey::new(schema, name, Subject::Documents);
+        let third = SURVEYED_MAX / 3;
+        let step = (documents.len() / third).max(1);
+        let (first, last) = (documents.iter().take(third), documents.iter().rev().take(third));
+        for document in first.chain(last).chain(documents.iter().step_by(step)).take(SURVEYED_MAX) {
+            survey.add(document, document.keys().cloned());
+        }
+        for edge in survey.edges() {
+            let (target, ids) = edge.targets();
+            let existing: HashSet<DocumentId> = of_collection(target).iter().map(DocumentId::of).collect();
+            let exists = |id: &Bson| existing.contains(&DocumentId::of(&doc! { "_id": id.clone() }));
+            edge.set_existing(ids.into_iter().filter(exists));
+        }
+        all.extend(survey.diagnoses());
+        missing_fields.extend(survey.missing_fields());
+    }
+    [all, missing_fields]
+}
+
 /// What is wrong with a directory of documents.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
@@ -125,7 +156,8 @@ impl Documents {
     /// Everything that is wrong, each error with its line.
     pub fn read(schema: &Arc<Schema>, directory: &Path) -> Result<Self, Vec<DocumentsError>> {
         let (files, collections) = Files::open(directory.to_owned(), schema)?;
-        Ok(Self { files: Some(files), ..Self::new(schema, &collections) })
+        let survey = survey(schema, &collections);
+        Ok(Self { files: Some(files), survey, ..Self::new(schema, &collections) })
     }
 
     /// The facts of documents by collection. They never change.
@@ -140,6 +172,7 @@ impl Documents {
             changes,
             receiver: Mutex::new(Some(receiver)),
             trouble: watch::Sender::new(None),
+            survey: [Vec::new(), Vec::new()],
         }
     }
 
@@ -147,6 +180,13 @@ impl Documents {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, Option<usize>> {
         self.current().counts.clone()
+    }
+
+    /// What does not fit the schema in the documents that were read first.
+    #[must_use]
+    pub fn findings(&self) -> &[Diagnosis] {
+        let [all, _] = &self.survey;
+        all
     }
 
     /// The moment of the current facts.
@@ -277,6 +317,12 @@ impl Source for Documents {
             (key, Ok(fact))
         };
         keys.into_iter().map(load).collect()
+    }
+
+    /// Only the fields that no document has: documents for tests have values of wrong types on purpose.
+    async fn survey(&self) -> Vec<Diagnosis> {
+        let [_, missing_fields] = &self.survey;
+        missing_fields.clone()
     }
 
     async fn keys_of(

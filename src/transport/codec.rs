@@ -9,6 +9,9 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
+/// The length of what precedes each message: whether it is compressed, and its length.
+pub(super) const PREFIX_BYTES: usize = 5;
+
 /// What a buffer has at first. It grows with the message.
 const BUFFER_BYTES: usize = 512;
 

@@ -29,6 +29,8 @@ use tracing::Instrument as _;
 use super::{
     byte_budget::{ByteBudget, TakenBytes},
     callers::{Caller, Callers},
+    codec::PREFIX_BYTES,
+    compression::{Encoding, Packed, packed_response},
     deadline::{Arrived, deadline},
     fields::{Counted, Messages, Refused},
     limits::Limits,
@@ -37,9 +39,6 @@ use super::{
     status,
     workers::Workers,
 };
-
-/// The length of what precedes each message: whether it is compressed, and its length.
-pub(super) const PREFIX_BYTES: usize = 5;
 
 /// The largest message whose bytes do not count. As many as there may be requests at once have 4 MiB by default.
 const FREE_BYTES_MAX: usize = 4 * 1_024;
@@ -120,30 +119,44 @@ pub(super) async fn take_in(State(intake): State<Intake>, mut request: Request, 
 struct Received {
     /// The message with its prefix.
     bytes: Bytes,
-    /// The bytes of the message, if they count.
+    /// The bytes of the message, if they count. It may still have its turn to take more.
     taken: Option<TakenBytes>,
 }
 
 impl Shared {
     async fn answer(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Status> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let encoding = Encoding::take(&mut head.headers)?;
         let deadline = deadline(&head.headers, &head.extensions);
         let caller = head.extensions.get::<Caller>().map(|caller| Arc::clone(&caller.name));
         let budget = caller.as_ref().and_then(|caller| self.caller_budgets.get(caller)).unwrap_or(&self.budget);
         let connection = head.extensions.get::<Arc<OpenConnection>>();
         let arriving = Arriving { budget, connection, bytes_max: self.message_bytes_max, deadline: deadline.instant() };
-        let Received { bytes, taken } = arriving.receive(body).await?;
+        let Received { mut bytes, mut taken } = arriving.receive(body).await?;
+        let mut packed = Packed::of(&bytes, encoding, self.message_bytes_max)?;
+        if let Some(packed) = &packed {
+            arriving.take_unpacked(&mut taken, packed).await?;
+        }
+        if let Some(taken) = &mut taken {
+            taken.complete();
+        }
         let path = head.uri.path();
+        let is_stream = STREAMS.contains(&path);
+        // The workers unpack large messages.
+        if let Some(small) = packed.take_if(|packed| packed.is_small(SMALL_BYTES_MAX) || is_stream) {
+            bytes = small.unpack()?;
+        }
+        let answered_in = encoding.filter(|encoding| !is_stream && encoding.is_accepted(&head.headers));
         // The workers count what is in a large message.
-        let is_counted = bytes.len() <= SMALL_BYTES_MAX;
+        let is_counted = packed.is_none() && bytes.len() <= SMALL_BYTES_MAX;
         let counted = if is_counted { count(&self.messages, path, &bytes)? } else { Counted::default() };
         let small = if is_counted && !LARGE.contains(&path) { self.small(counted) } else { None };
-        let is_stream = STREAMS.contains(&path);
         if small.is_some() || is_stream {
             if !is_counted {
                 count(&self.messages, path, &bytes)?;
             }
-            return Ok(next.run(Request::from_parts(head, Body::from(bytes))).await);
+            let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
+            return encoded(response, answered_in).await;
         }
         let taken = taken.unwrap_or_else(|| budget.take());
         let turn = self.workers.turn(caller.as_deref());
@@ -151,10 +164,15 @@ impl Shared {
         let shared = Arc::clone(&self);
         let work = async move {
             let _turn = turn;
+            let bytes = match packed {
+                Some(packed) => packed.unpack()?,
+                None => bytes,
+            };
             if !is_counted {
                 count(&shared.messages, head.uri.path(), &bytes)?;
             }
-            complete(next.run(Request::from_parts(head, Body::from(bytes))).await, taken).await
+            let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
+            complete(encoded(response, answered_in).await?, taken).await
         };
         let done = self.workers.run(work.in_current_span()).await;
         done.unwrap_or_else(|_| Err(Status::internal("the request could not be answered")))
@@ -242,10 +260,17 @@ impl Arriving<'_> {
                 self.take(taken, whole.min(2 * arrived_bytes), whole - arrived_bytes).await?;
             }
         }
-        if let Some(taken) = &mut taken {
-            taken.complete();
-        }
         Ok(Received { bytes: if joined.is_empty() { only } else { joined.into() }, taken })
+    }
+
+    /// Takes the bytes that a compressed message may have when it is unpacked, beside those that it has. Both together are no more
+    /// than a message may have, so whoever has the turn can take them.
+    async fn take_unpacked(&self, taken: &mut Option<TakenBytes>, packed: &Packed) -> Result<(), Status> {
+        if packed.length_max > FREE_BYTES_MAX || taken.is_some() {
+            let taken = taken.get_or_insert_with(|| self.budget.take());
+            self.take(taken, packed.packed_bytes() + packed.length_max, packed.length_max).await?;
+        }
+        Ok(())
     }
 
     /// Takes bytes for a message that lacks so many. Waits for them until the deadline, unless too many messages of the same
@@ -262,6 +287,14 @@ impl Arriving<'_> {
     }
 }
 
+/// The response as the client has asked for it: compressed as its request was.
+async fn encoded(response: Response, encoding: Option<Encoding>) -> Result<Response, Status> {
+    match encoding {
+        Some(encoding) => packed_response(response, encoding).await,
+        None => Ok(response),
+    }
+}
+
 fn late() -> Status {
     Status::deadline_exceeded("the request could not be answered in time")
 }
@@ -274,7 +307,7 @@ fn message_length(arrived: &[u8]) -> Option<usize> {
 
 /// Counts what a message contains, or refuses it.
 fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Status> {
-    // A compressed message is refused before it is decoded, as is one without a prefix.
+    // A message without a prefix is refused before it is decoded.
     let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Counted::default()) };
     messages.count(path, message).map_err(|refused| match refused {
         Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),

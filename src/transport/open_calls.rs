@@ -25,8 +25,8 @@ use tonic::Status;
 
 use super::{
     capacity::{Capacity, Place},
+    codec::PREFIX_BYTES,
     giving_way::end_with,
-    intake::PREFIX_BYTES,
     limits::Limits,
     open_connection::OpenConnection,
     response_body::complete_body,

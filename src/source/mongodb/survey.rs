@@ -1,19 +1,19 @@
 //! Reads the documents of a survey: the newest, the oldest and random ones of each collection, bounded in number, bytes and
 //! time.
 //!
-//! Changes nothing, and caches nothing. What follows from the documents is decided in `findings`.
-
-mod findings;
+//! Changes nothing, and caches nothing. What follows from the documents is decided in `source::survey`.
 
 use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
-use findings::Survey;
 use futures::TryStreamExt;
 use tokio::time::{Instant, timeout};
 
 use super::{DriverError, MongoDb, decode::Decoded, primary};
-use crate::diagnosis::{Diagnosis, Subject};
+use crate::{
+    diagnosis::{Diagnosis, Subject},
+    source::survey::Survey,
+};
 
 /// How many documents of a collection are looked at.
 const DOCUMENTS_MAX: i32 = 1_000;
@@ -34,7 +34,7 @@ impl MongoDb {
         let until = Instant::now() + TOTAL_TIME;
         let mut diagnoses = Vec::new();
         for collection in self.schema.collections() {
-            let mut survey = Survey::new(&self.schema, collection);
+            let mut survey = Survey::new(&self.schema, collection, Subject::MongoDb);
             let left = until.saturating_duration_since(Instant::now()).min(COLLECTION_TIME);
             let skipped = match timeout(left, self.survey_collection(&mut survey, collection)).await {
                 Ok(Ok(())) => None,
@@ -83,6 +83,14 @@ impl MongoDb {
                 };
                 survey.add(&document, names.into_iter().filter_map(|name| name.as_str().map(str::to_owned)));
             }
+        }
+        for edge in survey.edges() {
+            let (target, ids) = edge.targets();
+            let targets = self.client.database().collection::<Document>(target);
+            let found =
+                targets.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 }).max_time(COLLECTION_TIME);
+            let found: Vec<Document> = found.selection_criteria(primary()).await?.try_collect().await?;
+            edge.set_existing(found.into_iter().filter_map(|mut document| document.remove("_id")));
         }
         Ok(())
     }

@@ -42,3 +42,17 @@ fn clicolor_force_shows_colors_in_a_pipe() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("\u{1b}[31mdenied\u{1b}[0m: "), "{text}");
 }
+
+/// The line of what is being done ends with a carriage return, and is gone at the end.
+#[test]
+fn what_a_long_command_is_doing_is_shown_on_terminals_only() {
+    let test = ["schema", "test", "schemas/fylora.test.toml"];
+    let shown = run_on_terminal(&test, &[("TERM", "xterm")]);
+    assert!(shown.contains("asking 308 questions …") && shown.contains("reading documents …"), "{shown:?}");
+    let doctor = ["doctor", "--documents", DOCUMENTS, "--schema", SCHEMA];
+    assert!(run_on_terminal(&doctor, &[("TERM", "xterm")]).contains("\rexamining …"));
+    for arguments in [&test[..], &doctor] {
+        let piped = run(arguments).output();
+        assert!(!piped.contains('\r') && !piped.contains('…'), "{piped:?}");
+    }
+}

@@ -155,3 +155,169 @@ async fn a_schema_test_over_a_database_names_what_does_not_fit() {
     let output = ended.output();
     assert!(output.contains("there is `authorId`") && output.contains("are never found"), "{output}");
 }
+
+/// Writes documents to a directory, as `mongoexport` does.
+fn export(directory: &std::path::Path, collection: &str, documents: &[Document]) {
+    let line = |document: &Document| Bson::Document(document.clone()).into_relaxed_extjson().to_string() + "\n";
+    let text: String = documents.iter().map(line).collect();
+    fs::write(directory.join(format!("{collection}.jsonl")), text).unwrap();
+}
+
+/// Folders of which some are gone, under a `!` without `must_exist`, with it, and where they only grant.
+const TREE: &str = r#"
+default_subject = "user"
+subject.user.id = "objectid"
+
+[resource.folder]
+collection = "folders"
+
+[resource.folder.relations]
+owner = { field = "owner_id" }
+banned = { field = "banned_ids" }
+parent = { field = "parent_id", resource = "folder" }
+
+[resource.folder.permissions]
+barred = { is = "banned | parent.barred", private = true }
+read = "!barred & owner"
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+folder = { field = "folder_id", resource = "folder", must_exist = true }
+album = { each = "albums", field = "id", resource = "folder" }
+
+[resource.file.permissions]
+read = "folder.read | album.read"
+"#;
+
+fn tree() -> [(&'static str, Vec<Document>); 2] {
+    let folder = |number: u32| {
+        let parent: Bson = match number {
+            0 => Bson::Null,
+            7 | 8 => oid(900 + number).into(),
+            _ => oid(number - 1).into(),
+        };
+        doc! { "_id": oid(number), "owner_id": oid(1), "parent_id": parent, "banned_ids": [oid(9)] }
+    };
+    let file = |number: u32| {
+        let folder = if number < 4 { oid(950) } else { oid(number) };
+        doc! { "_id": oid(100 + number), "folder_id": folder, "albums": [{ "id": oid(1) }, { "id": oid(960 + number) }] }
+    };
+    [("folders", (0..10).map(folder).collect()), ("files", (0..10).map(file).collect())]
+}
+
+#[track_caller]
+fn assert_counts_dangling_edges(found: &Found) {
+    found.assert_no_problem();
+    let parents = "`folders.parent_id`: 2 of 9 edges looked at lead to no document of `folders` (e.g. `_id` 07";
+    let remedy = found.remedy("warning", parents);
+    assert!(remedy.starts_with("must_exist = true, on `folder#parent`"), "{remedy}");
+    assert!(
+        found.finding(parents).message.contains("what would exclude beyond them, under a `!`, does not"),
+        "{found:#?}"
+    );
+    let folders = "`files.folder_id`: 4 of 10 edges looked at lead to no document of `folders`";
+    let remedy = found.remedy("warning", folders);
+    assert!(remedy.contains("unset the field"), "{remedy}");
+    assert!(
+        found.finding(folders).message.ends_with("`file#folder` is indeterminate, and denied with MALFORMED"),
+        "{found:#?}"
+    );
+    let albums = found.finding("`files.albums.id`: 10 of 20 edges looked at lead to no document of `folders`");
+    assert!(albums.message.ends_with("they grant nothing"), "{albums:?}");
+}
+
+#[tokio::test]
+async fn edges_that_lead_to_nothing_are_counted_in_a_database_and_in_a_directory() {
+    let database = mongo().database().await;
+    let directory = tempfile::tempdir().unwrap();
+    for (collection, documents) in tree() {
+        export(directory.path(), collection, &documents);
+        insert(&database, collection, documents).await;
+    }
+    assert_counts_dangling_edges(&examined(mongo(), database.name(), TREE));
+    let schema = directory.path().join("schema.toml");
+    fs::write(&schema, TREE).unwrap();
+    let arguments = ["--schema", schema.to_str().unwrap(), "--documents", directory.path().to_str().unwrap()];
+    assert_counts_dangling_edges(&doctor_with(&arguments, &[]));
+}
+
+#[tokio::test]
+async fn a_directory_of_documents_is_looked_at_as_a_database_is_and_explain_names_a_misspelt_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let files: Vec<Document> = (0..50).map(file).collect();
+    export(directory.path(), "files", &files);
+    export(directory.path(), "users", &[doc! { "_id": oid(1) }]);
+    let bans = [doc! { "_id": 1, "file_id": oid(1).to_hex(), "user_id": oid(9) }, doc! { "_id": 2, "file_id": oid(2) }];
+    export(directory.path(), "bans", &bans);
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("schema.toml"), SCHEMA).unwrap();
+    let documents = directory.path().to_str().unwrap();
+    let found = doctor_with(&["--schema", &path("schema.toml"), "--documents", documents], &[]);
+    assert_eq!(found.code, 1, "{found:#?}");
+    let misspelt =
+        "no document of `files` (50 looked at) has `author_id`, which `file#owner` reads; there is `authorId`";
+    found.remedy("wrong", misspelt);
+    found.remedy("warning", "`bans.file_id`: 1 ObjectId, 1 string, of 2 documents looked at (e.g. `_id` 1 has string)");
+
+    let (user, resource) = (format!("user:{}", oid(1).to_hex()), format!("file:{}", oid(3).to_hex()));
+    let test = format!(
+        "schema = \"schema.toml\"\ndocuments = \".\"\n[[test]]\nsubject = \"{user}\"\nresource = \"{resource}\"\ndenied = {{ read = \"MALFORMED\" }}\n"
+    );
+    fs::write(path("schema.test.toml"), test).unwrap();
+    let tested = run_with(&["schema", "test", &path("schema.test.toml")], &[]);
+    assert!(tested.output().contains("there is `authorId`"), "{tested:?}");
+
+    let question = [user.as_str(), "read", resource.as_str()];
+    let (schema, over) = (path("schema.toml"), ["--documents", documents]);
+    let explained = run_with(&[&["explain", "--schema", &schema][..], &question, &over].concat(), &[]);
+    assert_eq!(explained.code, 1, "{explained:?}");
+    assert!(explained.stdout.contains(misspelt), "{explained:?}");
+
+    // The same over a database.
+    let database = faulty().await;
+    let (uri, name) = (mongo().uri(), database.name());
+    let variables = [("MONGODB_URI", uri.as_str()), ("MONGODB_DATABASE", name)];
+    let explained = run_with(&[&["explain", "--schema", &schema][..], &question, &["--live"]].concat(), &variables);
+    assert_eq!(explained.code, 1, "{explained:?}");
+    assert!(explained.stdout.contains(misspelt), "{explained:?}");
+}
+
+#[tokio::test]
+async fn names_of_types_and_dates_in_other_forms_are_named_with_what_the_schema_can_say() {
+    const SHARED: &str = r#"
+default_subject = "user"
+subject.user.id = "objectid"
+subject.robot.id = "objectid"
+
+[resource.file]
+collection = "files"
+
+[resource.file.relations]
+shared = { collection = "grants", by = "file_id", field = "to", subject = ["user", "robot"], subject_type = "model", until = "ends" }
+
+[resource.file.permissions]
+read = "shared"
+"#;
+    let database = mongo().database().await;
+    insert(&database, "files", vec![doc! { "_id": oid(1) }]).await;
+    let grant = |number: u32, model: &str, to: Bson, ends: Bson| doc! { "_id": number, "file_id": oid(1), "to": to, "model": model, "ends": ends };
+    let now = mongodb::bson::DateTime::now();
+    let grants = vec![
+        grant(1, "User", oid(1).into(), 1_800_000_000_i64.into()),
+        grant(2, "user", oid(1).to_hex().into(), now.into()),
+        grant(3, "robot", oid(1).into(), now.into()),
+    ];
+    insert(&database, "grants", grants).await;
+    let found = examined(mongo(), database.name(), SHARED);
+    let remedy = found
+        .remedy("warning", "`grants.model`: 2 string, 1 the text \"User\", of 3 documents looked at (e.g. `_id` 1 has");
+    assert!(remedy.contains("the schema expects `user` and `robot`") && remedy.contains("subject = {"), "{remedy}");
+    let remedy =
+        found.remedy("warning", "`grants.ends`: 2 date, 1 number, of 3 documents looked at (e.g. `_id` 1 has number)");
+    assert!(remedy.contains("unit = \"seconds\""), "{remedy}");
+    let remedy = found
+        .remedy("warning", "`grants.to`: 2 ObjectId, 1 string, of 3 documents looked at (e.g. `_id` 2 has string)");
+    assert!(remedy.contains("format = \"{id}\""), "{remedy}");
+}

@@ -3,6 +3,8 @@
 //!
 //! Does not measure what they do to other callers (`benches/attack.rs` does).
 
+mod compressed;
+
 use std::{fs, future::poll_fn, net::SocketAddr};
 
 use axum::http::{HeaderMap, Request, header};

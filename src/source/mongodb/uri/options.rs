@@ -50,7 +50,7 @@ use Effect::{Alias, Driver, Foreign, Lax, Own, OwnReads, Refused};
 use Value::{Choice, Compressors, File, Flag, Hidden, Number, Text};
 
 /// A number of milliseconds, or a count.
-const COUNT: Value = Number(0, u32::MAX as i64);
+const COUNT: Value = Number(0, 4_294_967_295);
 
 /// The compressors that the driver has.
 const COMPRESSORS: [&str; 3] = ["zstd", "snappy", "zlib"];
@@ -107,7 +107,7 @@ const KNOWN: &[(&str, Value, Effect)] = &[
     ("w", Text, Own),
     ("wtimeout", COUNT, Own),
     ("wtimeoutMS", COUNT, Own),
-    ("maxStalenessSeconds", Number(-1, u32::MAX as i64), OwnReads),
+    ("maxStalenessSeconds", Number(-1, 4_294_967_295), OwnReads),
     ("readConcernLevel", Choice(&["local", "available", "majority", "linearizable", "snapshot"]), OwnReads),
     (
         "readPreference",

@@ -1,11 +1,14 @@
 //! A survey of documents: what stands at the paths that the schema reads, and what follows from it. A value of a wrong type, a
 //! misspelt field and roles that are stored as names of fields lead to denials that look like any other.
 //!
-//! Reads no document itself, and changes no answer.
+//! Reads no document itself, and changes no answer. `edges` counts edges that lead nowhere.
+
+mod edges;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, spec::BinarySubtype};
+use edges::Edge;
 
 use crate::{
     diagnosis::{Diagnosis, Subject},
@@ -28,8 +31,8 @@ enum Use {
     Each,
     /// It contains a date.
     Date(DateUnit),
-    /// It contains the name of a type or of a relation.
-    Name,
+    /// It contains a name of a type or of a relation: one of these, if there are any.
+    Name(Vec<String>),
     /// A condition compares its value.
     Condition(Condition),
 }
@@ -58,12 +61,16 @@ pub(super) struct Survey {
     paths: Vec<Surveyed>,
     /// The names of fields, by the place where they stand: an empty path is the document itself.
     names: BTreeMap<String, BTreeSet<String>>,
+    edges: Vec<Edge>,
+    /// What its findings are about.
+    subject: Subject,
 }
 
 impl Survey {
     /// A survey of a collection without any documents yet.
-    pub(super) fn new(schema: &Schema, collection: &str) -> Self {
+    pub(super) fn new(schema: &Schema, collection: &str, subject: Subject) -> Self {
         let mut paths = Vec::new();
+        let mut edges = Vec::new();
         let mut add = |path: Path, uses: Use, relation: &str| {
             let (relation, keys) = (relation.to_owned(), BTreeSet::new());
             paths.push(Surveyed { path, uses, relation, present: 0, types: BTreeMap::new(), keys });
@@ -82,10 +89,12 @@ impl Survey {
             let forms = if is_text { vec![IdForm::String] } else { lookup.forms.to_vec() };
             add(lookup.by.clone(), Use::Key { forms, negated }, &first);
             for id in &lookup.relations {
+                edges.extend(Edge::of(schema, schema.relation(*id), &schema.relation_name(*id)));
                 uses(schema, schema.relation(*id), &mut |path, used| add(path, used, &schema.relation_name(*id)));
             }
         }
-        Self { collection: collection.to_owned(), documents: 0, seen: BTreeSet::new(), paths, names: BTreeMap::new() }
+        let (seen, names) = (BTreeSet::new(), BTreeMap::new());
+        Self { collection: collection.to_owned(), documents: 0, seen, paths, names, edges, subject }
     }
 
     /// The top-level fields that are read.
@@ -106,6 +115,22 @@ impl Survey {
             surveyed.add(document, &id);
             collect_names(document, surveyed.path.as_str(), "", &mut self.names);
         }
+        for edge in &mut self.edges {
+            edge.add(document, &id);
+        }
+    }
+
+    /// The edges in its documents, of which the source has to say which lead to a document.
+    pub(super) fn edges(&mut self) -> &mut [Edge] {
+        &mut self.edges
+    }
+
+    /// The fields that the schema reads and no document has.
+    pub(super) fn missing_fields(&self) -> Vec<Diagnosis> {
+        let missing = self.paths.iter().filter(|surveyed| self.documents > 0 && surveyed.present == 0);
+        let mut diagnoses: Vec<Diagnosis> = missing.filter_map(|surveyed| self.missing(surveyed)).collect();
+        diagnoses.dedup();
+        diagnoses
     }
 
     /// What the operator should know.
@@ -117,6 +142,10 @@ impl Survey {
                 0 => self.missing(surveyed),
                 _ => self.wrong_types(surveyed),
             };
+            diagnoses.extend(found.filter(|found| !diagnoses.contains(found)));
+        }
+        for edge in &self.edges {
+            let found = edge.diagnosis(self.subject, &self.collection);
             diagnoses.extend(found.filter(|found| !diagnoses.contains(found)));
         }
         diagnoses
@@ -142,14 +171,14 @@ impl Survey {
                 Some(meant) => {
                     let meant = joined(&place, meant);
                     let remedy = format!("write `{meant}` in the schema, if that is meant");
-                    Some(Diagnosis::wrong(Subject::MongoDb, format!("{message}; there is `{meant}`"), remedy))
+                    Some(Diagnosis::wrong(self.subject, format!("{message}; there is `{meant}`"), remedy))
                 }
                 // Many applications write a field only once it has a value.
-                None if matches!(surveyed.uses, Use::Condition(_) | Use::Date(_) | Use::Name) => None,
+                None if matches!(surveyed.uses, Use::Condition(_) | Use::Date(_) | Use::Name(_)) => None,
                 None => {
                     let there = if names.is_empty() { String::new() } else { format!("; there is {}", listed(&names)) };
                     let remedy = "check the name of the field in the schema: until a document has it, the relation grants nothing";
-                    Some(Diagnosis::warning(Subject::MongoDb, message + &there, remedy))
+                    Some(Diagnosis::warning(self.subject, message + &there, remedy))
                 }
             };
         }
@@ -176,7 +205,26 @@ impl Survey {
             message += &format!(". Its fields have names such as {}", listed(&keys));
         }
         let path = surveyed.path.as_str();
+        let is_found = |kind: &str| surveyed.types.contains_key(kind);
         let remedy = match (&surveyed.uses, surveyed.keys.first()) {
+            (Use::Name(names), _) if surveyed.types.keys().any(|name| name.starts_with(UNLISTED)) => {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                format!(
+                    "the schema expects {}: say what each value means in a table, subject = {{ VALUE = \"type\" }}",
+                    listed(&names)
+                )
+            }
+            (Use::Date(DateUnit::Date), _) if is_found("number") => format!(
+                "store dates; or, if all are numbers, write {{ field = \"{path}\", unit = \"seconds\" }}, or \"milliseconds\""
+            ),
+            (Use::Date(DateUnit::Date), _) if is_found("string") => {
+                format!("store dates; or, if all are text, write {{ field = \"{path}\", unit = \"iso8601\" }}")
+            }
+            (Use::Ids { forms, .. }, _) if is_found("string") && !forms.contains(&IdForm::String) => format!(
+                "store one type; if all are text, add format = \"{{id}}\" to the relation. This finds those that are text: \
+                 db.getCollection(\"{}\").find({{ \"{path}\": {{ $type: \"string\" }} }})",
+                self.collection
+            ),
             (Use::Condition(_), Some(key)) => format!(
                 "if the value of each such field says whether it applies: where = {{ \"{path}.{key}\" = true }}; else store a list of texts"
             ),
@@ -192,7 +240,7 @@ impl Survey {
                 None => format!("store one type; see the document with the `_id` {example}"),
             },
         };
-        Some(Diagnosis::warning(Subject::MongoDb, message, remedy))
+        Some(Diagnosis::warning(self.subject, message, remedy))
     }
 }
 
@@ -203,7 +251,7 @@ impl Surveyed {
         let keys = &mut self.keys;
         let is_condition_met = match &self.uses {
             Use::Condition(condition) => condition.is_typed(document),
-            Use::Key { .. } | Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name => false,
+            Use::Key { .. } | Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) => false,
         };
         self.path.ends(document, &mut |end| match end {
             End::Missing => {}
@@ -226,7 +274,12 @@ impl Surveyed {
                     {
                         keys.extend(inner.keys().take(2).cloned());
                     }
-                    found.insert(type_name(item));
+                    found.insert(match (&self.uses, item) {
+                        (Use::Name(names), Bson::String(text)) if !names.is_empty() && !names.contains(text) => {
+                            unlisted(text)
+                        }
+                        _ => type_name(item),
+                    });
                 }
             }
         });
@@ -258,11 +311,21 @@ impl Surveyed {
                 )
             }
             Use::Key { .. } => format!("{those} are never found"),
-            Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name | Use::Condition(_) => {
+            Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) | Use::Condition(_) => {
                 format!("for {those}, `{}` is indeterminate, and denied with MALFORMED", self.relation)
             }
         }
     }
+}
+
+/// How a name that the schema does not expect is shown.
+const UNLISTED: &str = "the text ";
+
+/// The most characters of it that are shown.
+const TEXT_MAX: usize = 40;
+
+fn unlisted(text: &str) -> String {
+    format!("{UNLISTED}{:?}", text.chars().take(TEXT_MAX).collect::<String>())
 }
 
 /// Marks a type that a condition compares with.
@@ -281,7 +344,7 @@ impl Use {
                 DateUnit::Seconds | DateUnit::Milliseconds => name == "number",
                 DateUnit::Iso8601 => name == "string",
             },
-            Self::Name => name == "string",
+            Self::Name(_) => name == "string",
             Self::Condition(_) => name.ends_with(RIGHT),
         }
     }
@@ -304,8 +367,16 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
         // A format is of text, whatever the ids are.
         let forms = if ids.format.is_some() { vec![IdForm::String] } else { forms.collect() };
         within(&ids.field, Use::Ids { forms, wildcard: ids.wildcard });
-        for path in [&ids.subject_type, &ids.subject_relation].into_iter().flatten() {
-            within(path, Use::Name);
+        if let Some(path) = &ids.subject_type {
+            let of_types = ids.targets.iter().map(|target| match target {
+                Target::Subject(kind) => schema.subject(*kind).name.to_string(),
+                Target::Set(kind, _) | Target::Resource(kind) => schema.resource(*kind).name.to_string(),
+            });
+            let written = ids.type_values.as_ref().map(|values| values.iter().map(ToString::to_string).collect());
+            within(path, Use::Name(written.unwrap_or_else(|| of_types.collect())));
+        }
+        if let Some(path) = &ids.subject_relation {
+            within(path, Use::Name(Vec::new()));
         }
     }
     for date in [&relation.since, &relation.until].into_iter().flatten() {
