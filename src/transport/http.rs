@@ -234,7 +234,12 @@ fn is_this_machine(authority: &Authority) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::watch;
+
+    use super::{super::health::Health, *};
+    use crate::telemetry::{Kind as MetricKind, SampledMetric};
 
     fn status(is_local: bool, request: axum::http::request::Builder) -> Option<u16> {
         match (Rules { is_local }).kind(&request.body(()).unwrap()) {
@@ -367,6 +372,26 @@ mod tests {
         let with = |count| (0..count).fold(get("localhost"), |request, _| request.header("a", ""));
         assert_eq!(status(true, with(63)), None);
         assert_eq!(status(true, with(64)), Some(431));
+    }
+
+    #[test]
+    fn what_many_ask_for_within_a_second_is_rendered_a_bounded_number_of_times() {
+        let rendered = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&rendered);
+        let metrics = Arc::new(Metrics::default());
+        metrics.show(SampledMetric::new("permcached_renderings", "counts itself", MetricKind::Gauge).of(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Some(1.0)
+        }));
+        let (_health, health) = watch::channel(Health::Ready);
+        let current = Current { health, is_draining: watch::channel(false).1 };
+        let pages = Pages::new(current, metrics, None);
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            let _text = pages.answer(Page::Metrics, &Method::GET, &HeaderMap::new());
+        }
+        let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 2;
+        assert!(rendered.load(Ordering::Relaxed) <= seconds * RENDERINGS_MAX, "{rendered:?} in {seconds} s");
     }
 
     #[test]

@@ -148,3 +148,40 @@ impl From<Error> for DriverError {
         Self::of(&error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+    use mongodb::error::CommandError;
+
+    use super::*;
+
+    const SECRET: &str = "s3cr3t";
+
+    fn refused(code: i32, name: &str) -> Error {
+        let reply = doc! { "code": code, "codeName": name, "errmsg": format!("the document is {SECRET}") };
+        ErrorKind::Command(bson::deserialize_from_document::<CommandError>(reply).expect("a reply")).into()
+    }
+
+    #[test]
+    fn an_error_shows_its_kind_and_nothing_that_it_quotes() {
+        let quoted = bson::deserialize_from_slice::<bson::Document>(SECRET.as_bytes()).expect_err("it is no document");
+        let errors: [(Error, &str); 7] = [
+            (refused(13, "Unauthorized"), "the server refused the command with error 13 (Unauthorized)"),
+            (refused(13, "s3cr3t document"), "the server refused the command with error 13"),
+            (refused(13, &"s3cr3t".repeat(20)), "the server refused the command with error 13"),
+            (
+                io::Error::new(io::ErrorKind::ConnectionRefused, SECRET).into(),
+                "the connection failed: connection refused",
+            ),
+            (io::Error::other(SECRET).into(), "the connection failed: other error"),
+            (ErrorKind::Bson(quoted).into(), "the reply cannot be decoded"),
+            (Error::custom(SECRET), "the driver failed"),
+        ];
+        for (error, shown) in errors {
+            let kind = DriverError::of(&error);
+            assert_eq!(kind.to_string(), shown);
+            assert!(!format!("{kind:?}").contains(SECRET), "{kind:?}");
+        }
+    }
+}

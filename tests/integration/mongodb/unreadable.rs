@@ -96,6 +96,21 @@ async fn one_document_that_cannot_be_read_does_not_affect_the_others_of_a_find()
     assert!(asked.metric("permcached_documents_unreadable_total{collection=\"shares\"}") >= 2);
 }
 
+/// mongod returns as many fields as the projection names, and none of those behind them: here `gone` a second time.
+#[tokio::test]
+async fn a_second_value_that_mongod_does_not_return_is_indeterminate() {
+    let (asked, database) = application().await;
+    let fields = |number: u8| doc! { "_id": id(number), "owner_id": id(100), "meta": {}, "readers": [], "keep": 1, "gone": false };
+    for (number, again) in [(1, "keep"), (2, "meta"), (3, "readers")] {
+        let fields = fields(number);
+        let repeated = doc! { again: fields.get(again) };
+        insert(&database, "files", &Raw::of(&fields).and(&repeated).and(&doc! { "gone": true })).await;
+        assert_eq!(ask(&asked, &[(100, "read", number)]).await, [MALFORMED], "{again}");
+    }
+    insert(&database, "files", &Raw::of(&fields(4))).await;
+    assert_eq!(ask(&asked, &[(100, "read", 4)]).await, ["allowed by file#owner"], "no name occurs twice");
+}
+
 #[tokio::test]
 async fn a_name_that_occurs_twice_on_a_path_is_indeterminate_in_either_order() {
     let (asked, database) = application().await;
