@@ -180,6 +180,25 @@ async fn only_a_bounded_part_of_a_log_of_a_million_forged_entries_is_read() {
     assert_eq!(redis.read::<u64>(&["XLEN", &newcomer_log(&redis)]), 1_000, "an honest entry trims the log");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_the_log_that_are_longer_than_any_of_an_instance_are_counted_and_not_sent() {
+    const ENTRIES: u64 = 50;
+    let redis = Redis::start(&[]);
+    let names = Names::new();
+    let receiver = Peer::started(&redis, names.own.clone()).await;
+    let later = receiver.freshness.watermark().seconds() + 1;
+    let fill =
+        "for i = 1, ARGV[2] do redis.call('XADD', KEYS[1], ARGV[1] .. '-' .. i, 's', string.rep('x', 1000000)) end";
+    redis.run(&["EVAL", fill, "1", &names.own.names.log, &later.to_string(), &ENTRIES.to_string()]);
+    let sent = || redis.info("stats", "total_net_output_bytes").parse::<u64>().expect("a number");
+    let before = sent();
+    while unauthentic(&receiver, "log_entry") < ENTRIES {
+        receiver.bus.catch_up().await;
+    }
+    let bytes = sent() - before;
+    assert!(bytes < 1_000_000, "{bytes} bytes were sent");
+}
+
 fn newcomer_log(redis: &Redis) -> String {
     let keys: Vec<String> = redis.read(&["KEYS", "pc:log:*"]);
     keys.into_iter().next().expect("there is a log")
