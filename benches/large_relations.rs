@@ -1,12 +1,17 @@
-//! Measures a check in a group of a million members beside one in a group of ten, over a real mongod: with nothing in memory, with
-//! the subject new to a known group, and with everything in memory. Counts the bytes that mongod returns.
+//! Measures a check in a group of a million members beside one in a group of ten, and a check of a role that a million users have
+//! beside one of ten, over a real mongod: with nothing in memory, with the subject new to a known group, and with everything in
+//! memory. Counts the finds, and the bytes that mongod returns.
 //!
-//! A check with nothing in memory is slower for a large group: that the whole fact is over its limit is read first. The instance
-//! runs in this process. Measures no network but the connection to MongoDB.
+//! A check with nothing in memory takes one find for each lookup in a small group. In a large one, the find of its first documents is
+//! followed by one that is filtered to the subject. Where no group of the lookup was large before, a third one asks in between whether
+//! there are more documents than a whole fact may contain. The instance runs in this process. Measures no network but the
+//! connection to MongoDB.
 
 #![expect(
     unreachable_pub,
     clippy::expect_used,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
@@ -37,7 +42,7 @@ use mongodb::{
 use permcached::{
     app::{App, Parts, assemble},
     check::Consistency,
-    question::{Answer, Question},
+    question::Answer,
     schema::Schema,
     source::{Deadline, mongodb::MongoDb},
 };
@@ -47,6 +52,9 @@ const MEMBERS: u32 = 1_000_000;
 
 /// How many members the small group has.
 const FEW: u32 = 10;
+
+/// How many members a group has that is just large.
+const MANY: u32 = 1_001;
 
 /// How many documents are inserted at once.
 const INSERTED: u32 = 50_000;
@@ -64,6 +72,12 @@ const SCHEMA: &str = r#"
     banned = { collection = "bans", by = "group", field = "user" }
     [resource.group.permissions]
     read = "!banned & member"
+    [resource.role]
+    id = "integer"
+    [resource.role.relations]
+    holder = { collection = "users", by = "role", field = "_id" }
+    [resource.role.permissions]
+    use = "holder"
 "#;
 
 fn user(number: u32) -> ObjectId {
@@ -72,13 +86,24 @@ fn user(number: u32) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// The groups: 0 is small, 1 is large. As many are banned from each as are members, and they are others.
+/// The groups: 0 is small, 1 is large, and 2 is just large enough to show that there are large ones. As many are banned from each
+/// as are members, and they are others. The roles are held by as many users.
 async fn fill(database: &Database) {
+    let collection = database.collection::<Document>("users");
+    let index = doc! { "key": { "role": 1, "_id": 1 }, "name": "role" };
+    database.run_command(doc! { "createIndexes": "users", "indexes": [index] }).await.expect("an index");
+    for (role, first, count) in [(0, 4 * MEMBERS, FEW), (1, 0, MEMBERS), (2, 3 * MEMBERS, MANY)] {
+        for from in (0..count).step_by(usize::try_from(INSERTED).expect("it fits")) {
+            let numbers = from..count.min(from.saturating_add(INSERTED));
+            let documents = numbers.map(|number| doc! { "_id": user(first + number), "role": role });
+            collection.insert_many(documents).ordered(false).await.expect("mongod accepts them");
+        }
+    }
     for (name, first) in [("memberships", 0), ("bans", 2 * MEMBERS)] {
         let index = doc! { "key": { "group": 1, "user": 1 }, "name": "group_user" };
         database.run_command(doc! { "createIndexes": name, "indexes": [index] }).await.expect("an index");
         let collection = database.collection::<Document>(name);
-        for (group, count) in [(0, FEW), (1, MEMBERS)] {
+        for (group, count) in [(0, FEW), (1, MEMBERS), (2, MANY)] {
             for from in (0..count).step_by(usize::try_from(INSERTED).expect("it fits")) {
                 let numbers = from..count.min(from.saturating_add(INSERTED));
                 let documents = numbers.map(|number| doc! { "group": group, "user": user(first + number) });
@@ -88,12 +113,39 @@ async fn fill(database: &Database) {
     }
 }
 
-/// An instance, and the bytes that mongod has returned to it.
+/// What mongod has returned.
+#[derive(Debug, Default)]
+struct Returned {
+    finds: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Returned {
+    fn now(&self) -> [u64; 2] {
+        [&self.finds, &self.bytes].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// A database, and what mongod has returned from it.
 struct Bench {
     schema: Arc<Schema>,
     database: Database,
-    returned: Arc<AtomicU64>,
+    returned: Arc<Returned>,
 }
+
+/// What is measured: a permission of a resource, a subject who has it, and one who has not.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    permission: &'static str,
+    resource: &'static str,
+    has: u32,
+    /// A large resource of the same type that is asked for before.
+    before: Option<&'static str>,
+}
+
+/// Medians in microseconds: with nothing in memory, of a new subject, and with everything in memory.
+type Medians = [f64; 3];
 
 impl Bench {
     /// An instance with nothing in memory.
@@ -102,45 +154,59 @@ impl Bench {
         assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source)))
     }
 
-    fn asks(&self, number: u32, group: u32) -> Question {
-        question(&self.schema, &format!("user:{}", user(number)), "read", &format!("group:{group}"))
-    }
-
-    async fn check(&self, app: &App, question: Question, is_member: bool) -> Duration {
-        let (questions, deadline) = ([question], Deadline::after(both::TIME_MAX));
+    async fn check(&self, app: &App, number: u32, permission: &str, resource: &str) -> (bool, Duration) {
+        let questions = [question(&self.schema, &format!("user:{}", user(number)), permission, resource)];
+        let deadline = Deadline::after(both::TIME_MAX);
         let began = Instant::now();
         let checked = app.checker.check(&questions, Consistency::MinimizeLatency, deadline).await;
         let took = began.elapsed();
         let answer = checked.into_iter().next().expect("one answer").expect("mongod answers").answer;
-        assert_eq!(matches!(answer, Answer::Allowed { .. }), is_member, "{answer:?}");
-        took
+        (matches!(answer, Answer::Allowed { .. }), took)
     }
 
-    /// Measures checks in a group, and prints the medians. Returns them: nothing in memory, a new subject, everything in memory.
-    async fn measure(&self, name: &str, group: u32) -> [f64; 3] {
-        let (mut cold, mut new, mut warm, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), [0, 0]);
+    /// Measures checks, and prints the medians.
+    async fn measure(&self, case: Case) -> Medians {
+        let Case { name, permission, resource, has, before } = case;
+        let (mut cold, mut new, mut warm, mut counts) = (Vec::new(), Vec::new(), Vec::new(), [[0; 2]; 2]);
         for number in 0..CHECKS {
             let app = self.instance().await;
-            // A probe, so that only the reads of facts are measured.
-            let elsewhere = self.asks(0, 7);
-            self.check(&app, elsewhere, false).await;
-            let before = self.returned.load(Ordering::Relaxed);
-            cold.push(self.check(&app, self.asks(number % FEW, group), true).await);
-            let between = self.returned.load(Ordering::Relaxed);
-            new.push(self.check(&app, self.asks(5 * MEMBERS + number, group), false).await);
-            bytes[0] += between - before;
-            bytes[1] += self.returned.load(Ordering::Relaxed) - between;
+            // A probe, and the documents that may name any resource, so that only the reads of the resource are measured.
+            let (kind, _) = resource.split_once(':').expect("a resource");
+            let elsewhere = before.map_or_else(|| format!("{kind}:7"), str::to_owned);
+            self.check(&app, 0, permission, &elsewhere).await;
+            let at = [self.returned.now()];
+            let (is_allowed, took) = self.check(&app, has + number % FEW, permission, resource).await;
+            let at = [at[0], self.returned.now()];
+            assert!(is_allowed, "{name}");
+            cold.push(took);
+            let (is_allowed, took) = self.check(&app, 5 * MEMBERS + number, permission, resource).await;
+            let at = [at[0], at[1], self.returned.now()];
+            assert!(!is_allowed, "{name}");
+            new.push(took);
+            for place in 0..2 {
+                for count in 0..2 {
+                    counts[place][count] += at[place + 1][count] - at[place][count];
+                }
+            }
             for _ in 0..10 {
-                warm.push(self.check(&app, self.asks(number % FEW, group), true).await);
+                let (is_allowed, took) = self.check(&app, has + number % FEW, permission, resource).await;
+                assert!(is_allowed, "{name}");
+                warm.push(took);
             }
         }
         let [cold, new, warm] = [cold, new, warm].map(median);
-        let kilobytes = bytes.map(|bytes| bytes / u64::from(CHECKS) / 1_000);
-        println!(
-            "{name:<32} {cold:>9.0} µs {:>5} kB {new:>9.0} µs {:>5} kB {warm:>9.1} µs",
-            kilobytes[0], kilobytes[1]
-        );
+        let mean = |place: usize, count: usize, unit: u32| counts[place][count] as f64 / f64::from(CHECKS * unit);
+        let shown = |place: usize| format!("{:.0} finds {:>5.1} kB", mean(place, 0, 1), mean(place, 1, 1_000));
+        println!("{name:<44} {cold:>7.0} µs {} {new:>7.0} µs {} {warm:>7.1} µs", shown(0), shown(1));
         [cold, new, warm]
+    }
+
+    /// Measures a small and a large one, and prints the ratio.
+    async fn compare(&self, small: Case, large: Case) {
+        let small = self.measure(small).await;
+        let large = self.measure(large).await;
+        let ratio = |place: usize| large[place] / small[place];
+        println!("{:<44} {:>7.2} {:>28.2} {:>27.2}", "ratio", ratio(0), ratio(1), ratio(2));
     }
 }
 
@@ -152,7 +218,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let returned = Arc::<AtomicU64>::default();
+    let returned = Arc::<Returned>::default();
     let mut options = ClientOptions::parse(servers::mongo().uri()).await.expect("the URI is our own");
     let counter = Arc::clone(&returned);
     options.command_event_handler = Some(EventHandler::callback(move |event| {
@@ -160,7 +226,8 @@ async fn main() {
             && succeeded.command_name == "find"
         {
             let bytes = succeeded.reply.to_vec().map_or(0, |reply| reply.len());
-            counter.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+            counter.finds.fetch_add(1, Ordering::Relaxed);
+            counter.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
         }
     }));
     let client = Client::with_options(options).expect("a client");
@@ -168,9 +235,22 @@ async fn main() {
     fill(&database).await;
     let schema = Arc::new(both::schema("groups.toml", SCHEMA));
     let bench = Bench { schema, database, returned };
-    println!("{:<32} {:>21} {:>21} {:>12}", "", "nothing in memory", "a new subject", "in memory");
-    let small = bench.measure("a group of 10 members", 0).await;
-    let large = bench.measure("a group of 1,000,000 members", 1).await;
-    let ratio = |place: usize| large[place] / small[place];
-    println!("{:<32} {:>12.2} {:>21.2} {:>20.2}", "ratio", ratio(0), ratio(1), ratio(2));
+    println!("{:<44} {:<27} {:<27} in memory", "", "nothing in memory", "a new subject");
+    let group = |name, resource, before| Case { name, permission: "read", resource, has: 0, before };
+    bench
+        .compare(
+            group("a group of 10", "group:0", None),
+            group("a group of 1,000,000, the first large one", "group:1", None),
+        )
+        .await;
+    bench
+        .compare(
+            group("a group of 10, after a large one", "group:0", Some("group:2")),
+            group("a group of 1,000,000, after a large one", "group:1", Some("group:2")),
+        )
+        .await;
+    let role = |name, resource, has| Case { name, permission: "use", resource, has, before: Some("role:2") };
+    bench
+        .compare(role("a role of 10 users", "role:0", 4 * MEMBERS), role("a role of 1,000,000 users", "role:1", 0))
+        .await;
 }

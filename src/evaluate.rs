@@ -396,7 +396,9 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
                 if is_dangling { Value::MALFORMED } else { value }
             }
             (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
-            | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_), _) => Value::FALSE,
+            | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit, _) => {
+                Value::FALSE
+            }
         };
         let value = match relation.lookup().and_then(|lookup| self.fact_in(lookup, frame)) {
             None => Value::MISSING,
@@ -460,6 +462,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             let granted = match &grant.grantee {
                 Grantee::Flag => Value::granted(relation),
                 Grantee::Unreadable | Grantee::Unknown(_) => Value::MALFORMED,
+                Grantee::OverLimit => Value::LIMIT,
                 Grantee::Id(_) | Grantee::Everyone => ask(self, grant),
             };
             let value = granted.during(fact.window(grant), grant.certainty, self.now);
@@ -486,7 +489,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             }
             (Grantee::Everyone, Some(Target::Set(..) | Target::Resource(_)) | None)
             | (Grantee::Id(_), Some(Target::Resource(_)) | None)
-            | (Grantee::Flag | Grantee::Unreadable | Grantee::Unknown(_), _) => Value::FALSE,
+            | (Grantee::Flag | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit, _) => Value::FALSE,
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     moment::Moment,
     question::{Id, LookupId, Millis, RelationId, Resource, Subject},
     schema::{Finds, Schema},
+    telemetry::FactSize,
 };
 
 /// The maximal number of documents of a fact.
@@ -102,6 +103,8 @@ struct Head {
     stamp: Moment,
     lookup: LookupId,
     is_filtered: bool,
+    /// Whether it leaves out grants of some relation, because there are too many.
+    is_partial: bool,
     is_used: AtomicBool,
 }
 
@@ -165,6 +168,9 @@ pub enum Grantee {
     /// A text that is not an id in the relation's format, or a type that the relation does not list. It could mean any
     /// subject. The text is kept to be shown, a bounded part of it, and never that of a secret.
     Unknown(Box<str>),
+    /// More than the fact keeps. The relation is indeterminate unless one of its other grants decides. Only filtered facts have
+    /// such grants, one for a relation.
+    OverLimit,
 }
 
 /// The time in which a grant holds.
@@ -198,7 +204,19 @@ impl Fact {
     /// not matter.
     #[must_use]
     pub fn read(schema: &Schema, key: FactKey, stamp: Moment, documents: &[&Document]) -> Self {
-        let parts = read::parts(schema, &key, documents);
+        Self::read_partly(schema, key, stamp, documents, &[])
+    }
+
+    /// As [`Fact::read`], for a filtered fact, without some relations that have too many documents. Each comes with one of them.
+    #[must_use]
+    pub fn read_partly(
+        schema: &Schema,
+        key: FactKey,
+        stamp: Moment,
+        documents: &[&Document],
+        beyond: &[(RelationId, DocumentId)],
+    ) -> Self {
+        let parts = read::parts(schema, &key, documents, beyond);
         Self::new(key, stamp, parts.as_deref().unwrap_or(&[Part::OverLimit]))
     }
 
@@ -231,7 +249,9 @@ impl Fact {
 
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {
         let is_filtered = key.subject.is_some();
-        let head = Head { id: key.id, stamp, lookup: key.lookup, is_filtered, is_used: AtomicBool::new(true) };
+        let is_partial = is_filtered && parts.iter().any(Part::is_over_limit);
+        let head =
+            Head { id: key.id, stamp, lookup: key.lookup, is_filtered, is_partial, is_used: AtomicBool::new(true) };
         match key.subject {
             None => Self(ThinArc::from_header_and_iter(head, parts.iter().cloned())),
             Some(subject) => {
@@ -346,6 +366,35 @@ impl Fact {
         matches!(self.parts(), [Part::OverLimit])
     }
 
+    /// Whether there was more than a fact may contain, for all relations or for some. What it lacks may be in any document.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.head().is_partial
+    }
+
+    /// Whether there was more than a fact may contain for a relation.
+    #[must_use]
+    pub fn is_over_limit_for(&self, relation: RelationId) -> bool {
+        self.is_over_limit()
+            || self.is_partial() && self.grants(relation).any(|grant| grant.grantee == Grantee::OverLimit)
+    }
+
+    /// How large the fact is, if that is worth a notice.
+    #[must_use]
+    pub fn size_to_notice(&self) -> Option<FactSize> {
+        if self.is_partial() {
+            return Some(FactSize::OverLimit);
+        }
+        if self.is_over_limit() {
+            return Some(FactSize::Large);
+        }
+        let documents = self.documents_beside_key();
+        let bytes = documents.clone().map(DocumentId::size).sum::<usize>()
+            + self.parts().iter().filter_map(Part::grant).map(Grant::size).sum::<usize>();
+        let is_near = 4 * documents.count() >= 3 * DOCUMENTS_MAX || 4 * bytes >= 3 * FACT_BYTES_MAX;
+        is_near.then_some(FactSize::NearLimit)
+    }
+
     /// The documents that were found, sorted, except a document whose `_id` is the key.
     pub fn documents_beside_key(&self) -> impl Iterator<Item = &DocumentId> + Clone {
         self.parts().iter().map_while(|part| if let Part::Document(id) = part { Some(id) } else { None })
@@ -406,6 +455,18 @@ fn allocated(bytes: usize) -> usize {
 }
 
 impl Part {
+    /// Whether it says that there was more, for all relations or for one.
+    fn is_over_limit(&self) -> bool {
+        matches!(self, Self::OverLimit | Self::Grant(Grant { grantee: Grantee::OverLimit, .. }))
+    }
+
+    fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Grant(grant) => Some(grant),
+            Self::OverLimit | Self::Silent | Self::Document(_) | Self::Window(_) | Self::FilteredTo(_) => None,
+        }
+    }
+
     /// The text that the part keeps in a separate allocation, if it has one.
     fn text(&self) -> Option<&str> {
         match self {
@@ -423,12 +484,18 @@ impl Part {
 }
 
 impl Grant {
+    /// The grant in place of those that a fact does not keep.
+    fn over_limit(relation: RelationId) -> Self {
+        let (certainty, grantee) = (Certainty::Sure, Grantee::OverLimit);
+        Self { relation, document: 0, certainty, grantee, target: 0, window: UNBOUNDED }
+    }
+
     /// The size of the grant in bytes, as it counts towards [`FACT_BYTES_MAX`].
     fn size(&self) -> usize {
         match &self.grantee {
             Grantee::Id(id) => id.size() + 4,
             Grantee::Unknown(text) => text.len() + 4,
-            Grantee::Flag | Grantee::Everyone | Grantee::Unreadable => 4,
+            Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::OverLimit => 4,
         }
     }
 }

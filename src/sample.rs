@@ -174,7 +174,7 @@ fn lead(schema: &Schema, grant: &Grant) -> Option<(Target, Id)> {
             let ids = schema.relation(grant.relation).ids.as_ref()?;
             Some((*ids.targets.get(usize::from(grant.target))?, id.clone()))
         }
-        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) => None,
+        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => None,
     }
 }
 

@@ -21,6 +21,8 @@ mod validate;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bson::{Bson, Document};
+
 pub use condition::{BitTest, Comparison, Condition, Element, Mask, Test};
 pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use error::{listed, nearest};
@@ -91,7 +93,7 @@ pub enum Member {
 }
 
 /// The type that a relation belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// A resource type; the relation is one of its members, or its gate.
     Resource(ResourceTypeId),
@@ -137,6 +139,17 @@ pub struct Relation {
     /// What both the field of the lookup and another path of the relation lead through. Where that is an array, different
     /// elements may meet them, and the relation is indeterminate.
     pub shared: Option<Path>,
+    /// What shows that a document of the lookup is another type's.
+    pub foreign: Box<[Foreign]>,
+}
+
+/// The values at a path that the documents of other types have, which have lookups of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foreign {
+    /// The path.
+    pub path: Path,
+    /// The values.
+    pub values: Box<[Bson]>,
 }
 
 /// The ids of a relation: where they are read, and what they can lead to.
@@ -286,9 +299,11 @@ pub struct Lookup {
     pub projection: Box<[Box<str>]>,
     /// The fields that the relations read, including the field of the lookup. A change to any other field changes no fact.
     pub fields: Box<[Path]>,
-    /// The condition that is pushed down into queries: a document that fails it is of no use to any relation. None if all
-    /// documents are fetched.
+    /// A condition: a document that fails it is of no use to any relation. None if all documents may be.
     pub pushed: Option<Condition>,
+    /// The condition that is pushed down into queries, which leaves out no document that [`Lookup::pushed`] does not. None if all
+    /// documents are fetched.
+    pub wanted: Option<Document>,
 }
 
 impl Relation {
@@ -316,6 +331,7 @@ impl Relation {
             required: false,
             negated: false,
             shared: None,
+            foreign: Box::default(),
         }
     }
 }
@@ -346,6 +362,7 @@ impl Lookup {
             projection: Box::default(),
             fields: Box::default(),
             pushed: None,
+            wanted: None,
         }
     }
 

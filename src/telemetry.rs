@@ -13,6 +13,6 @@ mod traces;
 pub use calls::{Call, Calls, Method};
 pub use decisions::{CALLERS_MAX, Decisions, DecisionsOfCaller};
 pub use logs::{RateLimitedLog, Recording, is_filter, start as start_recording, start_warnings};
-pub use metrics::{ChangeMetrics, Commands, Metrics, Present, Via, Work};
+pub use metrics::{ChangeMetrics, Commands, FactSize, Metrics, Present, Via, Work};
 pub use sampled_metric::{Kind, SampledMetric};
 pub use traces::{SPANS, Spans, call_span};

@@ -36,6 +36,7 @@ pub(super) struct Asked<'i> {
 }
 
 /// One question, and its value so far.
+#[expect(clippy::struct_excessive_bools, reason = "each says something else about the value")]
 struct Node {
     kind: ResourceTypeId,
     id: Id,
@@ -51,6 +52,10 @@ struct Node {
     /// Whether its reason, and also its truth unless that is known, depends on what is missing or not discovered yet. While
     /// truth is computed, what is missing counts as indeterminate.
     is_pending: bool,
+    /// Whether a value that it depends on may have changed since it was computed.
+    is_outdated: bool,
+    /// The places of questions that have used its value.
+    users: Vec<usize>,
 }
 
 impl Node {
@@ -83,7 +88,7 @@ impl Node {
 }
 
 /// The meaning of a reference to a question at the moment.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Phase {
     /// Every value is unknown, and new questions are added, one farther than this depth.
     #[default]
@@ -101,6 +106,8 @@ pub(super) struct Graph {
     index: HashTable<usize>,
     hasher: foldhash::fast::RandomState,
     phase: Phase,
+    /// The place of the question that is being evaluated.
+    evaluated: usize,
     /// The depth of the question that is being discovered.
     depth: usize,
     /// Whether some question is over a limit.
@@ -113,7 +120,14 @@ impl Graph {
     /// reference to it.
     pub(super) fn value(&mut self, asked: Asked<'_>, is_crossed: bool) -> Value {
         self.lookups += 1;
-        let found = self.place(asked).and_then(|place| self.nodes.get(place));
+        let place = self.place(asked);
+        if self.phase != Phase::Discover
+            && let Some(node) = place.and_then(|place| self.nodes.get_mut(place))
+            && node.users.last() != Some(&self.evaluated)
+        {
+            node.users.push(self.evaluated);
+        }
+        let found = place.and_then(|place| self.nodes.get(place));
         match (self.phase, found) {
             (Phase::Discover, Some(_)) => Value::MISSING,
             (Phase::Discover, None) => {
@@ -157,7 +171,9 @@ impl Graph {
         let Asked { kind, id, member, negated } = asked;
         let (id, assumed) = (id.clone(), value);
         let (is_open, is_pending) = (false, !is_limited);
-        self.nodes.push(Node { kind, id, member, negated, depth, value, assumed, is_open, is_pending });
+        let (is_outdated, users) = (true, Vec::new());
+        let node = Node { kind, id, member, negated, depth, value, assumed, is_open, is_pending, is_outdated, users };
+        self.nodes.push(node);
         let Self { nodes, index, hasher, .. } = self;
         index.insert_unique(hash, place, |place| {
             let asked = nodes.get(*place).map(Node::asked);
@@ -182,6 +198,17 @@ impl Graph {
         self.phase = Phase::Compute;
         for node in self.nodes.iter_mut().filter(|node| node.is_open) {
             node.value = Value::FALSE;
+            node.is_outdated = true;
+        }
+    }
+
+    /// Takes note that what depends on a question has to be computed again.
+    fn outdate_users(&mut self, place: usize) {
+        let users = self.nodes.get_mut(place).map(|node| std::mem::take(&mut node.users));
+        for user in users.unwrap_or_default() {
+            if let Some(node) = self.nodes.get_mut(user) {
+                node.is_outdated = true;
+            }
         }
     }
 
@@ -195,6 +222,7 @@ impl Graph {
                 Truth::True(_) => node.value,
             };
             node.is_pending = false;
+            node.is_outdated = true;
         }
     }
 
@@ -318,18 +346,23 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
                 if graph.is_over() {
                     return;
                 }
-                let is_final = |node: &&Node| !node.is_open || matches!(node.value.truth, Truth::True(_));
-                if graph.nodes.get(place).as_ref().is_none_or(is_final) {
+                let is_final = |node: &Node| !node.is_open || matches!(node.value.truth, Truth::True(_));
+                let Some(node) = graph.nodes.get_mut(place).filter(|node| node.is_outdated && !is_final(node)) else {
                     continue;
-                }
+                };
+                node.is_outdated = false;
+                graph.evaluated = place;
                 self.nodes = 0;
                 let value = self.value_of(place);
                 let nodes = self.nodes;
                 if let Some(graph) = self.graph.as_mut() {
                     graph.lookups += nodes;
                 }
-                let node = self.graph.as_mut().and_then(|graph| graph.nodes.get_mut(place));
-                is_changed |= node.is_some_and(|node| update(node, value));
+                let Some(graph) = self.graph.as_mut() else { return };
+                if graph.nodes.get_mut(place).is_some_and(|node| update(node, value)) {
+                    graph.outdate_users(place);
+                    is_changed = true;
+                }
             }
         }
     }

@@ -55,9 +55,12 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
         let Subject::Known { id, .. } = subject else { return Value::FALSE };
         let leads_here = |_: &mut Self, grant: &Grant| match &grant.grantee {
             Grantee::Id(id) if id == frame.id => Value::granted(relation),
-            Grantee::Id(_) | Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) => {
-                Value::FALSE
-            }
+            Grantee::Id(_)
+            | Grantee::Flag
+            | Grantee::Everyone
+            | Grantee::Unreadable
+            | Grantee::Unknown(_)
+            | Grantee::OverLimit => Value::FALSE,
         };
         let mut any = Any::default();
         for of in of.iter().filter(|of| schema.is_of_subject(**of, subject)) {

@@ -13,8 +13,14 @@ use crate::{
     schema::{Condition, End, Finds, Ids, Path, Relation, Schema, Target},
 };
 
-/// The parts of a fact, whole or filtered to a subject; none if there is more than a fact may contain.
-pub(super) fn parts(schema: &Schema, key: &FactKey, documents: &[&Document]) -> Option<Vec<Part>> {
+/// The parts of a fact, whole or filtered to a subject; none if there is more than a fact may contain. The relations in `beyond` are
+/// not read: there is more than a fact may contain for each, and one of their documents is given.
+pub(super) fn parts(
+    schema: &Schema,
+    key: &FactKey,
+    documents: &[&Document],
+    beyond: &[(RelationId, DocumentId)],
+) -> Option<Vec<Part>> {
     let subject = key.subject();
     if subject.is_none() && documents.len() > DOCUMENTS_MAX {
         return None;
@@ -24,6 +30,10 @@ pub(super) fn parts(schema: &Schema, key: &FactKey, documents: &[&Document]) -> 
         documents.iter().map(|document| (DocumentId::of(document), *document)).collect();
     sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
     let mut grants = Grants::new(schema, lookup, subject);
+    for (relation, document) in beyond {
+        let place = sorted.partition_point(|(id, _)| id < document);
+        grants.push(place, Grant::over_limit(*relation), Window::default());
+    }
     for (place, (_, document)) in sorted.iter().enumerate() {
         // A document whose key cannot be read may have been found by a key that it does not have.
         let is_unreadable = lookup.by.meets_unreadable(document);

@@ -113,11 +113,24 @@ impl Validation<'_> {
             && (relation.since.is_some() || window.since == Window::default().since)
             && (relation.until.is_some() || window.until == Window::default().until)
             && self.leads_somewhere(relation, grant)
+            && (grant.grantee != Grantee::OverLimit || self.is_limit(grant))
             && self.key.subject().is_none_or(|subject| concerns(self.schema, grant, subject))
+    }
+
+    /// Whether this is the grant of a filtered fact that keeps not all of a relation.
+    fn is_limit(&self, grant: &Grant) -> bool {
+        let is_plain = grant.certainty == Certainty::Sure && grant.target == 0 && grant.window == UNBOUNDED;
+        let of_relation = self.parts.iter().filter(
+            |part| matches!(part, Part::Grant(other) if other.relation == grant.relation && other.grantee == Grantee::OverLimit),
+        );
+        is_plain && self.key.subject().is_some() && of_relation.count() == 1
     }
 
     /// Whether the relation can lead to the grantee.
     fn leads_somewhere(&self, relation: &Relation, grant: &Grant) -> bool {
+        if grant.grantee == Grantee::OverLimit {
+            return true;
+        }
         let Some(ids) = &relation.ids else {
             return grant.target == 0 && matches!(grant.grantee, Grantee::Flag | Grantee::Unreadable);
         };
@@ -132,7 +145,7 @@ impl Validation<'_> {
             }
             (Grantee::Everyone, Some(Target::Subject(_))) => ids.wildcard,
             (Grantee::Id(id), Some(target)) => self.has_form(id, *target),
-            (Grantee::Flag | Grantee::Everyone | Grantee::Id(_), _) => false,
+            (Grantee::Flag | Grantee::Everyone | Grantee::Id(_) | Grantee::OverLimit, _) => false,
         }
     }
 

@@ -78,6 +78,7 @@ enum EncodedGrantee<'a> {
     Everyone,
     Unreadable,
     Unknown(&'a str),
+    OverLimit,
 }
 
 /// Encodes a fact. None if it takes more than [`BYTES_MAX`], or is not of this schema.
@@ -154,6 +155,7 @@ impl<'a> EncodedPart<'a> {
                     Grantee::Everyone => EncodedGrantee::Everyone,
                     Grantee::Unreadable => EncodedGrantee::Unreadable,
                     Grantee::Unknown(text) => EncodedGrantee::Unknown(text),
+                    Grantee::OverLimit => EncodedGrantee::OverLimit,
                 },
                 target: *target,
                 window: Some(window).filter(|window| *window != UNBOUNDED),
@@ -194,6 +196,7 @@ impl<'a> EncodedPart<'a> {
                     EncodedGrantee::Everyone => Grantee::Everyone,
                     EncodedGrantee::Unreadable => Grantee::Unreadable,
                     EncodedGrantee::Unknown(text) => Grantee::Unknown(text.into()),
+                    EncodedGrantee::OverLimit => Grantee::OverLimit,
                 },
                 target,
                 window: window.unwrap_or(UNBOUNDED),

@@ -136,7 +136,7 @@ impl Freshness {
             return key;
         }
         let documents = fact.documents_beside_key();
-        if fact.is_over_limit() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
+        if fact.is_partial() || documents.clone().nth(DOCUMENTS_TESTED_MAX).is_some() {
             return key.max(self.marks.get(Target::Collection(collection)));
         }
         documents.map(|id| self.marks.get(Target::Document(collection, id))).fold(key, Moment::max)

@@ -108,7 +108,7 @@ fn grants_follow(relation: &Relation, document: &Document, grants: &[&Grant]) {
         match &grant.grantee {
             Grantee::Id(id) => assert!(contains(&bytes, id), "{id:?} is not in {document}"),
             Grantee::Everyone => assert!(bytes.contains(&b'*'), "no `*` is in {document}"),
-            Grantee::Flag | Grantee::Unreadable | Grantee::Unknown(_) => {}
+            Grantee::Flag | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => {}
         }
     }
     if relation.ids.is_none() && relation.each.is_none() {
@@ -143,7 +143,12 @@ fn answers_follow(schema: &Schema, fact: &Fact, key: &FactKey) {
     let relations = &schema.lookup(key.lookup).relations;
     let named = relations.iter().flat_map(|relation| fact.grants(*relation)).filter_map(|grant| match &grant.grantee {
         Grantee::Id(id @ Id::ObjectId(_)) => Some(id.to_string()),
-        Grantee::Id(_) | Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) => None,
+        Grantee::Id(_)
+        | Grantee::Flag
+        | Grantee::Everyone
+        | Grantee::Unreadable
+        | Grantee::Unknown(_)
+        | Grantee::OverLimit => None,
     });
     let Id::ObjectId(_) = &key.id else { return };
     for subject in named.chain(["65f000000000000000000009".to_owned()]).take(4) {
@@ -171,7 +176,9 @@ fn holds_for(grant: &Grant, subject: &Subject) -> bool {
     match (&grant.grantee, subject) {
         (Grantee::Flag | Grantee::Everyone, _) => true,
         (Grantee::Id(granted), Subject::Known { id, .. }) => granted == id,
-        (Grantee::Id(_), Subject::Anonymous) | (Grantee::Unreadable | Grantee::Unknown(_), _) => false,
+        (Grantee::Id(_), Subject::Anonymous) | (Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit, _) => {
+            false
+        }
     }
 }
 

@@ -282,6 +282,7 @@ impl<'a> Compiler<'a> {
             required: declaration.required,
             negated: false,
             shared: None,
+            foreign: Box::default(),
         })
     }
 

@@ -25,6 +25,11 @@ impl Format {
         Ok(Self { prefix: prefix.into(), suffix: suffix.into() })
     }
 
+    /// What stands before and after the id.
+    pub(crate) fn parts(&self) -> [&str; 2] {
+        [&self.prefix, &self.suffix]
+    }
+
     /// The part of a text that stands in place of `{id}`; none if the text lacks the parts around it.
     pub(crate) fn id_in<'a>(&self, text: &'a str) -> Option<&'a str> {
         text.strip_prefix(&*self.prefix)?.strip_suffix(&*self.suffix)

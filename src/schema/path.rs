@@ -133,6 +133,11 @@ impl Path {
         split(&self.0).0
     }
 
+    /// The paths of the documents that the path leads through.
+    pub(crate) fn outer(&self) -> impl Iterator<Item = String> {
+        self.0.match_indices('.').filter_map(|(end, _)| self.0.get(..end)).map(str::to_owned)
+    }
+
     /// Whether any of the values that mongod would test at this path passes. `None` stands for a missing field.
     pub(crate) fn any<'a>(&self, document: &'a Document, mut test: impl FnMut(Option<&'a Bson>) -> bool) -> bool {
         any(document, &self.0, &mut test)

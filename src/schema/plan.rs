@@ -4,6 +4,8 @@
 //! Finds no errors, and the order that it chooses changes no answer.
 
 mod search;
+mod split;
+mod wanted;
 
 use std::collections::HashSet;
 
@@ -14,6 +16,7 @@ use crate::question::{CollectionId, LookupId, RelationId};
 pub(crate) fn plan(schema: &mut Schema) {
     mark_negated(schema);
     find_shared(schema);
+    split::split_lookups(schema);
     search::search_every_form(schema);
     order_sides(schema);
     fill_lookups(schema);
@@ -208,7 +211,10 @@ fn fill_lookups(schema: &mut Schema) {
         projection.dedup();
         lookup.projection = projection.into();
         lookup.fields = fields.into();
-        lookup.pushed = if lookup.is_by_id() { None } else { pushed(relations.iter().map(|(_, relation)| *relation)) };
+        if !lookup.is_by_id() {
+            let relations = || relations.iter().map(|(_, relation)| *relation);
+            (lookup.pushed, lookup.wanted) = (pushed(relations()), wanted::wanted(relations()));
+        }
         lookup.relations = relations.into_iter().map(|(id, _)| id).collect();
     }
 }

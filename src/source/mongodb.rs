@@ -3,6 +3,7 @@
 //!
 //! Only reads: the `read` role on the database is enough. Caches nothing.
 
+mod by_relation;
 mod change_stream;
 mod client;
 mod command;
@@ -38,7 +39,7 @@ pub use connect::ConnectError;
 use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
-use find::BATCH_DOCUMENTS_MAX;
+use find::{BATCH_DOCUMENTS_MAX, Notices};
 pub use inspect::Finding;
 use mongodb::{Database, options::ClientOptions};
 use tokio::sync::Semaphore;
@@ -57,6 +58,9 @@ use crate::{
 
 /// How many finds run at once. Probes and the change stream do not count, and wait for none of them.
 const COMMANDS_MAX: u32 = 64;
+
+/// How many finds for filtered facts run at once that may return many documents of other subjects: 40,000 each.
+const TURNS: usize = 4;
 
 /// How many keys one `find` asks for.
 const KEYS_MAX: usize = 20_000;
@@ -85,6 +89,10 @@ pub struct MongoDb {
     mode: Mode,
     /// Bounds the finds that run at once.
     permits: Semaphore,
+    /// For each lookup, which large facts have been noticed.
+    notices: Box<[Notices]>,
+    /// Bounds the finds for filtered facts that run at once and may return many documents of other subjects.
+    turns: Semaphore,
     /// The last tick that was used as a moment, in the modes without cluster time.
     ticks: AtomicU64,
     commands: Commands,
@@ -145,7 +153,9 @@ impl MongoDb {
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
-        Self { schema, client, name, set, mode, permits, ticks: AtomicU64::new(0), commands }
+        let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
+        let notices = schema.lookups().map(|_| Notices::default()).collect();
+        Self { schema, client, name, set, mode, permits, notices, turns, ticks, commands }
     }
 
     /// What distinguishes this database from others.
@@ -278,7 +288,10 @@ impl Source for MongoDb {
         let lookup = Lookup { projection, ..Lookup::by_id(name, collection) };
         let mut keys = Vec::new();
         for chunk in ids.chunks(BATCH_DOCUMENTS_MAX) {
-            let found = self.find_once(&lookup, chunk, at, deadline).await?.ok_or(SourceError::TooMuch)?;
+            let found = self.find_once(&lookup, chunk, at, deadline).await?;
+            if !found.is_complete {
+                return Err(SourceError::TooMuch);
+            }
             for decoded in &found.documents {
                 for (lookup, found) in lookups() {
                     document_keys(found, decoded.as_matched(), &mut |id| keys.push(FactKey::whole(lookup, id)));

@@ -86,7 +86,18 @@ impl Survey {
             let negated = if lookup.finds == Finds::EveryForm { named(true) } else { Vec::new() };
             let first = named(false).into_iter().next().unwrap_or_default();
             let is_text = lookup.text_keys.is_some();
-            let forms = if is_text { vec![IdForm::String] } else { lookup.forms.to_vec() };
+            // Types that exclude each other have lookups of their own by the same field.
+            let alike = schema.lookups().filter(|(_, other)| {
+                (&other.collection, &other.by, &other.text_keys) == (&lookup.collection, &lookup.by, &lookup.text_keys)
+            });
+            let forms = if is_text {
+                vec![IdForm::String]
+            } else {
+                let mut forms: Vec<IdForm> = alike.flat_map(|(_, other)| other.forms.iter().copied()).collect();
+                forms.sort_unstable_by_key(|form| form.as_str());
+                forms.dedup();
+                forms
+            };
             add(lookup.by.clone(), Use::Key { forms, negated }, &first);
             for id in &lookup.relations {
                 edges.extend(Edge::of(schema, schema.relation(*id), &schema.relation_name(*id)));

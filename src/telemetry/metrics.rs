@@ -91,6 +91,12 @@ struct CollectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LargeLabels {
+    collection: String,
+    size: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CommandLabels {
     command: &'static str,
 }
@@ -250,7 +256,7 @@ impl Metrics {
 
     /// Shows the metrics of a MongoDB connection. They replace those of an earlier one.
     pub fn show_commands(&self, commands: &Commands) {
-        let Commands { seconds, in_progress, unreadable, not_understood } = commands;
+        let Commands { seconds, in_progress, unreadable, not_understood, large } = commands;
         let help = "Time that MongoDB took for a command";
         let mut registry = Registry::default();
         registry.register_with_unit("permcached_mongodb_command", help, Unit::Seconds, seconds.clone());
@@ -260,6 +266,8 @@ impl Metrics {
         registry.register("permcached_documents_unreadable", help, unreadable.clone());
         let help = "Change events that could not be understood, by collection";
         registry.register("permcached_events_not_understood", help, not_understood.clone());
+        let help = "Facts that were read and are near their limit, over it, or filtered to a subject and over it";
+        registry.register("permcached_large_facts", help, large.clone());
         self.put("mongodb", registry);
     }
 
@@ -421,6 +429,7 @@ pub struct Commands {
     in_progress: Gauge,
     unreadable: Family<CollectionLabels, Counter>,
     not_understood: Family<CollectionLabels, Counter>,
+    large: Family<LargeLabels, Counter>,
 }
 
 impl Default for Commands {
@@ -430,6 +439,7 @@ impl Default for Commands {
             in_progress: Gauge::default(),
             unreadable: Family::default(),
             not_understood: Family::default(),
+            large: Family::default(),
         }
     }
 }
@@ -451,6 +461,10 @@ impl Commands {
         for counter in [&self.unreadable, &self.not_understood] {
             drop(counter.get_or_create(&CollectionLabels { collection: collection.to_owned() }));
         }
+        for size in FactSize::ALL {
+            let (collection, size) = (collection.to_owned(), size.as_str());
+            drop(self.large.get_or_create(&LargeLabels { collection, size }));
+        }
     }
 
     /// Counts a document of this collection in which a field cannot be read.
@@ -458,9 +472,41 @@ impl Commands {
         self.unreadable.get_or_create(&CollectionLabels { collection: collection.to_owned() }).inc();
     }
 
+    /// Counts a large fact of documents of this collection.
+    pub fn found_large(&self, collection: &str, size: FactSize) {
+        let (collection, size) = (collection.to_owned(), size.as_str());
+        self.large.get_or_create(&LargeLabels { collection, size }).inc();
+    }
+
     /// Counts a change event of this collection that could not be understood.
     pub fn did_not_understand(&self, collection: &str) {
         self.not_understood.get_or_create(&CollectionLabels { collection: collection.to_owned() }).inc();
+    }
+}
+
+/// How large a fact is that is worth a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactSize {
+    /// It has at least three quarters of what it may contain.
+    NearLimit,
+    /// There is more than a whole fact may contain. It is read again for each subject.
+    Large,
+    /// There is more for one subject than a fact may contain: the relation is indeterminate.
+    OverLimit,
+}
+
+impl FactSize {
+    /// Every size, from small to large.
+    pub const ALL: [Self; 3] = [Self::NearLimit, Self::Large, Self::OverLimit];
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NearLimit => "near_limit",
+            Self::Large => "large",
+            Self::OverLimit => "over_limit",
+        }
     }
 }
 

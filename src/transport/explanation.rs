@@ -148,7 +148,10 @@ impl Writer<'_> {
             self.schema.can_concern(number, &self.question.subject) || matches!(relation.owner, Owner::Subject(_));
         if let Some(lookup) = relation.lookup().filter(|_| is_read) {
             let condition = condition(relation);
-            step.fact = Some(proto::explanation::Fact { condition, ..self.fact(lookup, id) });
+            let mut fact = self.fact(lookup, id);
+            let filtered = self.facts.get(lookup, id, Some(&self.question.subject));
+            fact.over_limit |= filtered.is_some_and(|cached| cached.fact.is_over_limit_for(number));
+            step.fact = Some(proto::explanation::Fact { condition, ..fact });
         }
     }
 
@@ -222,7 +225,7 @@ impl Writer<'_> {
 
     fn grantee(&self, relation: &Relation, grant: &Grant) -> String {
         let id = match &grant.grantee {
-            Grantee::Flag => return String::new(),
+            Grantee::Flag | Grantee::OverLimit => return String::new(),
             Grantee::Unreadable => return "?".to_owned(),
             Grantee::Unknown(text) => return format!("?{text}"),
             Grantee::Everyone => ":*".to_owned(),

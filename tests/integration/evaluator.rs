@@ -13,6 +13,7 @@ mod negation;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
+use bson::doc;
 use permcached::{
     app::{Parts, assemble},
     check::Consistency,
@@ -87,6 +88,33 @@ fn the_evaluator_agrees_with_a_naive_one_about_cycles() {
         let count = seen.denied.get(reason.as_str()).copied().unwrap_or_default();
         assert!(count * 12 > cases, "{} occurs only {count} times", reason.as_str());
     }
+}
+
+/// There are so many ways through these groups that no explanation shows all of them.
+#[test]
+fn an_explanation_that_is_incomplete_has_the_result_of_the_answer() {
+    let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
+    let now = dates().nth(3).expect("a date");
+    let ended = bson::DateTime::from_millis(now);
+    let few = vec![
+        doc! { "_id": 0_i64, "next": [1_i64], "other": [] },
+        doc! { "_id": 1_i64, "next": [2_i64, 4], "other": [0_i64], "owner": "s0", "until": ended },
+        doc! { "_id": 2_i64, "next": [4_i64, 0], "other": [3_i64], "gone": 1 },
+        doc! { "_id": 3_i64, "next": [0_i64, 4], "other": [2_i64], "gone": true },
+        doc! { "_id": 4_i64, "next": [0_i64, 1], "other": [1_i64, 3, 4], "gone": true },
+    ];
+    let all = |number: i64| doc! { "_id": number, "next": [0_i64, 1, 2, 3, 4], "other": [4_i64, 3, 2, 1, 0] };
+    let mut ends = (0..5).map(all).collect::<Vec<_>>();
+    ends[3].extend(doc! { "owner": "s0", "until": ended });
+    let mut bad = ends.clone();
+    bad[2].insert("gone", "true");
+    let mut owned = ends.clone();
+    owned[1].insert("owner", "s0");
+    for groups in [few, ends, bad, owned] {
+        let asked = generate::cycles::all_of(groups);
+        bench.case(&asked).unwrap_or_else(|error| panic!("{error}\n{asked:?}"));
+    }
+    println!("{:#?}", bench.seen.into_inner());
 }
 
 /// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.

@@ -11,6 +11,7 @@ mod feed;
 mod floods;
 mod instance;
 mod invalidation;
+mod large;
 mod moments;
 mod odd;
 mod other_forms;

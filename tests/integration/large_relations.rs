@@ -4,6 +4,8 @@
 //! Which documents mean what is tested elsewhere.
 
 mod batches;
+mod cost;
+mod one_of_many;
 mod shapes;
 mod sizes;
 

@@ -4,6 +4,7 @@
 //! Each instance has its own change stream. The bus over Redis is tested in `fleet`.
 
 mod cluster;
+mod filtered;
 mod forged;
 mod full;
 mod observer;

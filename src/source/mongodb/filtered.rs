@@ -11,11 +11,20 @@ use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
 use super::{decode::REPEATED, keys::has_key};
 use crate::{
     fact::{FactKey, id_to_bson},
-    question::{Id, IdForm, Subject, SubjectTypeId},
-    schema::{Ids, Lookup, Path, Relation, Schema, Target},
+    question::{Id, IdForm, RelationId, Subject, SubjectTypeId},
+    schema::{Format, Ids, Lookup, Path, Relation, Schema, Target},
 };
 
-/// The types that are neither arrays nor nothing.
+/// How many bytes of keys are repeated in the parts of a filter.
+const KEY_BYTES_MAX: usize = 1_024 * 1_024;
+
+/// How many bytes the keys and subjects of a command have that surely is small.
+const SMALL_BYTES_MAX: usize = 8 * 1_024;
+
+/// How long the parts of a format may be that are part of a regular expression, in bytes.
+const FORMAT_BYTES_MAX: usize = 1_024;
+
+/// The types of values that are neither arrays nor nothing.
 const TYPES: [&str; 18] = [
     "double",
     "string",
@@ -57,6 +66,8 @@ pub(super) struct FilteredQuery<'a> {
     subjects: Vec<&'a Subject>,
     /// The documents that have one of the keys.
     has_key: Document,
+    /// How many bytes the keys and the subjects have.
+    key_bytes: usize,
 }
 
 impl<'a> FilteredQuery<'a> {
@@ -67,31 +78,37 @@ impl<'a> FilteredQuery<'a> {
         let mut ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
-        Self { schema, lookup, subjects, has_key: has_key(lookup, &ids) }
+        let of_subjects = subjects.iter().map(|subject| match subject {
+            Subject::Known { id, .. } => id.size(),
+            Subject::Anonymous => 0,
+        });
+        let key_bytes = of_subjects.chain(ids.iter().map(Id::size)).sum();
+        Self { schema, lookup, subjects, has_key: has_key(lookup, &ids), key_bytes }
     }
 
     /// The documents to read: for each relation, those of the keys that match its condition and can concern a subject.
     pub(super) fn filter(&self) -> Document {
+        self.filter_for(self.relations().map(|(_, relation)| relation))
+    }
+
+    /// The documents to read for some of the relations.
+    pub(super) fn filter_for(&self, relations: impl Iterator<Item = &'a Relation>) -> Document {
         if self.lookup.is_by_id() {
             return self.has_key.clone();
         }
-        let mut any: Vec<Bson> = Vec::new();
-        for relation in self.relations() {
-            // Under a `!`, documents that do not match count too.
-            let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-            let condition = condition.as_ref().filter(|_| !relation.negated);
-            let mut all = vec![self.has_key.clone()];
-            all.extend(condition.map(crate::schema::Condition::to_query));
+        let mut any: Vec<Document> = Vec::new();
+        for relation in relations {
+            let wanted = relation.wanted();
             match self.selectors(relation) {
-                None if condition.is_none() => return self.has_key.clone(),
-                None => any.push(doc! { "$and": all }.into()),
-                Some(selectors) => any.extend(selectors.into_iter().map(|selector| {
-                    let all: Vec<Document> = all.iter().cloned().chain([selector]).collect();
-                    doc! { "$and": all }.into()
+                None if wanted.is_none() => return self.has_key.clone(),
+                None => any.extend(wanted),
+                Some(selectors) => any.extend(selectors.into_iter().map(|selector| match &wanted {
+                    Some(wanted) => doc! { "$and": [wanted.clone(), selector] },
+                    None => selector,
                 })),
             }
         }
-        let mut distinct: Vec<Bson> = Vec::new();
+        let mut distinct: Vec<Document> = Vec::new();
         for branch in any {
             if !distinct.contains(&branch) {
                 distinct.push(branch);
@@ -101,39 +118,75 @@ impl<'a> FilteredQuery<'a> {
             // No relation can lead to a subject.
             return doc! { "_id": { "$in": [] } };
         }
-        doc! { "$or": distinct }
+        if self.key_bytes * distinct.len() > KEY_BYTES_MAX {
+            return doc! { "$and": [self.has_key.clone(), { "$or": distinct }] };
+        }
+        // With the key in each of them, each can use an index of both fields.
+        let with_key = |branch: Document| doc! { "$and": [self.has_key.clone(), branch] };
+        doc! { "$or": distinct.into_iter().map(with_key).collect::<Vec<_>>() }
+    }
+
+    /// Whether the keys and the subjects may make the command too large.
+    pub(super) fn may_be_large(&self) -> bool {
+        self.key_bytes > SMALL_BYTES_MAX
+    }
+
+    /// The documents of a flag that is set at all times, and those that are set for the longest time. Their types are not tested.
+    pub(super) fn setting_filter(&self, flag: &Relation, is_dated: bool) -> Document {
+        let dates = [(&flag.since, false), (&flag.until, is_dated)];
+        let dates = dates.into_iter().filter_map(|(date, is_dated)| Some((date.as_ref()?, is_dated)));
+        let dates = dates.map(|(date, is_dated)| {
+            let test = if is_dated {
+                doc! { "$ne": Bson::Null }
+            } else {
+                doc! { "$eq": Bson::Null }
+            };
+            doc! { date.path.as_str(): test }
+        });
+        let condition = flag.condition.as_ref().map(crate::schema::Condition::to_query);
+        let all: Vec<Document> = [self.has_key.clone()].into_iter().chain(condition).chain(dates).collect();
+        doc! { "$and": all }
+    }
+
+    /// Whether the query leaves out what cannot concern the subjects, for all relations.
+    pub(super) fn is_selective(&self) -> bool {
+        self.lookup.is_by_id() || self.relations().all(|(_, relation)| self.exact_selectors(relation).is_some())
     }
 
     /// The relations that can lead to a subject.
-    fn relations(&self) -> impl Iterator<Item = &'a Relation> {
+    pub(super) fn relations(&self) -> impl Iterator<Item = (RelationId, &'a Relation)> {
         let can_lead = |id| self.subjects.iter().any(|subject| self.schema.can_concern(id, subject));
         let ids: Vec<_> = self.lookup.relations.iter().copied().filter(|id| can_lead(*id)).collect();
-        ids.into_iter().map(|id| self.schema.relation(id))
+        ids.into_iter().map(|id| (id, self.schema.relation(id)))
     }
 
-    /// Conditions, each of which selects documents that can concern a subject; none if every document can. Ids as text are not
-    /// selected: their form would have to be tested.
+    /// Conditions, each of which selects documents that can concern a subject; none if every document can.
     fn selectors(&self, relation: &'a Relation) -> Option<Vec<Document>> {
-        let ids = relation.ids.as_ref().filter(|ids| relation.each.is_none() && ids.format.is_none())?;
-        let field = ids.field.as_str();
-        let mut selectors = Vec::new();
-        // What blocks the path.
-        for (end, _) in field.match_indices('.') {
-            let (part, _) = field.split_at(end);
-            selectors.push(doc! { part: { "$type": other_types(&["object"]) } });
-            selectors.push(doc! { part: { "$elemMatch": { "$not": { "$gte": {} } } } });
-        }
+        self.exact_selectors(relation).or_else(|| {
+            // If the values cannot be told apart, those documents that have any.
+            let path = relation.each.as_ref().or(relation.ids.as_ref().map(|ids| &ids.field))?;
+            let mut selectors = blocked(path);
+            let types: Vec<&str> = TYPES.into_iter().chain(["array"]).collect();
+            selectors.push(doc! { path.as_str(): { "$type": types } });
+            Some(selectors)
+        })
+    }
+
+    /// As [`FilteredQuery::selectors`], without documents that name other subjects only; none if no conditions tell.
+    fn exact_selectors(&self, relation: &'a Relation) -> Option<Vec<Document>> {
+        let ids = relation.ids.as_ref().filter(|_| relation.each.is_none())?;
+        let mut selectors = blocked(&ids.field);
         let names = match self.names(ids) {
             Naming::Types(names) => names,
             Naming::Only(kind) => {
-                selectors.extend(self.values(field, kind)?);
+                selectors.extend(self.values(ids, kind)?);
                 return Some(selectors);
             }
             Naming::Followed => return None,
         };
         let (type_field, relation_field) = (ids.subject_type.as_ref()?, ids.subject_relation.as_ref());
         for (name, kind) in &names {
-            let values = self.values(field, *kind)?;
+            let values = self.values(ids, *kind)?;
             selectors.extend(values.into_iter().map(|value| doc! { "$and": [{ type_field.as_str(): *name }, value] }));
         }
         let types: Vec<Bson> = names.iter().map(|(name, _)| (*name).into()).chain([Bson::Null, "".into()]).collect();
@@ -172,10 +225,14 @@ impl<'a> FilteredQuery<'a> {
 
     /// Conditions, each of which selects values at a path: those that mean a subject of the type, and those that are no id.
     /// None if no condition can, because the type is secret.
-    fn values(&self, field: &str, kind: SubjectTypeId) -> Option<Vec<Document>> {
+    fn values(&self, ids: &Ids, kind: SubjectTypeId) -> Option<Vec<Document>> {
+        let field = ids.field.as_str();
         let subject_type = self.schema.subject(kind);
         if subject_type.secret {
             return None;
+        }
+        if let Some(format) = &ids.format {
+            return self.texts(field, format, kind);
         }
         let (least, greatest) = range(subject_type.id);
         // An element of an array that has another type, an array among them.
@@ -204,13 +261,46 @@ impl<'a> FilteredQuery<'a> {
         Some(values)
     }
 
+    /// As [`FilteredQuery::values`], where ids are written as text. None if the format is too long for an expression.
+    fn texts(&self, field: &str, format: &Format, kind: SubjectTypeId) -> Option<Vec<Document>> {
+        let form = self.schema.subject(kind).id;
+        let ids: Vec<String> = self.ids_of_kind(kind).map(ToString::to_string).collect();
+        let exact: Vec<String> = ids.iter().map(String::as_str).chain(["*", ""]).map(|id| format.text(id)).collect();
+        let mut values = vec![
+            doc! { field: { "$in": exact } },
+            doc! { field: { "$type": other_types(&["string"]) } },
+            // Elements are not told apart.
+            doc! { field: { "$type": "array" } },
+        ];
+        let is_id = match form {
+            IdForm::ObjectId => "[0-9a-fA-F]{24}",
+            IdForm::Uuid => "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+            // Longer numbers may be out of range.
+            IdForm::Integer => "(?:0|-?[1-9][0-9]{0,17})",
+            IdForm::String => return Some(values),
+        };
+        let [before, after] = format.parts().map(escaped);
+        let (before, after) = (before?, after?);
+        let pattern = |id: &str| format!("^{before}{id}{after}\\z");
+        let no_id = doc! { "$regex": pattern("[\\s\\S]*"), "$not": { "$regex": pattern(is_id) } };
+        values.push(doc! { field: no_id });
+        if matches!(form, IdForm::ObjectId | IdForm::Uuid) && !ids.is_empty() {
+            values.push(doc! { field: { "$regex": pattern(&format!("(?i:{})", ids.join("|"))) } });
+        }
+        Some(values)
+    }
+
+    /// The ids of the subjects of a type.
+    fn ids_of_kind(&self, kind: SubjectTypeId) -> impl Iterator<Item = &'a Id> {
+        self.subjects.iter().filter_map(move |subject| match subject {
+            Subject::Known { kind: asker, id } if *asker == kind => Some(id),
+            Subject::Known { .. } | Subject::Anonymous => None,
+        })
+    }
+
     /// The ids of the subjects of a type, and `*`.
     fn ids_of(&self, kind: SubjectTypeId) -> Vec<Bson> {
-        let ids = self.subjects.iter().filter_map(|subject| match subject {
-            Subject::Known { kind: asker, id } if *asker == kind => Some(id_to_bson(id)),
-            Subject::Known { .. } | Subject::Anonymous => None,
-        });
-        ids.chain(["*".into()]).collect()
+        self.ids_of_kind(kind).map(id_to_bson).chain(["*".into()]).collect()
     }
 
     /// The fields to return. Of an array of ids, or of documents with ids, only the elements that can concern a subject.
@@ -356,6 +446,22 @@ impl<'a> FilteredQuery<'a> {
         }
         Some(doc! { "$or": any }.into())
     }
+}
+
+/// Conditions, one of which holds for each document in which something blocks the path.
+fn blocked(path: &Path) -> Vec<Document> {
+    let of_part = |part: String| {
+        let is_other = doc! { part.as_str(): { "$type": other_types(&["object"]) } };
+        [is_other, doc! { part: { "$elemMatch": { "$not": { "$gte": {} } } } }]
+    };
+    path.outer().flat_map(of_part).collect()
+}
+
+/// A text for a regular expression; none if it is too long for one, or contains what it may not.
+fn escaped(text: &str) -> Option<String> {
+    let escape = |letter: char| (letter.is_ascii_punctuation().then_some('\\'), letter);
+    let letters = text.chars().map(escape).flat_map(|(escape, letter)| escape.into_iter().chain([letter]));
+    (text.len() <= FORMAT_BYTES_MAX && !text.contains('\0')).then(|| letters.collect())
 }
 
 /// The names of the types of an id's values.

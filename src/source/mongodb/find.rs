@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
@@ -24,11 +24,20 @@ use crate::{
     question::{Id, LookupId},
     schema::Lookup,
     source::{Deadline, Source as _, SourceError},
-    telemetry::{RateLimitedLog, SPANS},
+    telemetry::{FactSize, RateLimitedLog, SPANS},
 };
 
 /// How many documents one `find` for several keys returns at most. If there are more, the keys are asked for in halves.
 pub(super) const BATCH_DOCUMENTS_MAX: usize = 40_000;
+
+/// How many documents the first look at a whole fact returns at most.
+const FIRST_DOCUMENTS: usize = 100;
+
+/// How many bytes a command may have; the limit of MongoDB is 16 MiB. More keys are asked for in halves.
+const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// How many documents each of several keys may have on average before they are asked for in halves.
+const EXPECTED_DOCUMENTS: usize = 100;
 
 /// How many documents one `find` for several filtered facts returns at most.
 const FILTERED_DOCUMENTS_MAX: usize = 4_000;
@@ -42,7 +51,53 @@ static UNREADABLE: RateLimitedLog = RateLimitedLog::per_second(1);
 /// What one `find` returned.
 pub(super) struct Found {
     pub(super) documents: Vec<Decoded>,
-    stamp: Moment,
+    pub(super) stamp: Moment,
+    /// Whether these are all. If not, they are some of them.
+    pub(super) is_complete: bool,
+}
+
+/// Which sizes of facts of a lookup have been logged.
+#[derive(Debug, Default)]
+pub(super) struct Notices([AtomicBool; FactSize::ALL.len()]);
+
+impl Notices {
+    fn of(&self, size: FactSize) -> &AtomicBool {
+        let [near, large, over] = &self.0;
+        match size {
+            FactSize::NearLimit => near,
+            FactSize::Large => large,
+            FactSize::OverLimit => over,
+        }
+    }
+
+    /// Whether the lookup has had a key with more documents than a whole fact may contain.
+    fn has_large_keys(&self) -> bool {
+        self.of(FactSize::Large).load(Ordering::Relaxed)
+    }
+}
+
+/// The snapshot that a `find` reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Snapshot {
+    /// One of this moment or later.
+    After(Moment),
+    /// The one of this moment.
+    Of(Moment),
+}
+
+/// What is kept of the documents that a `find` returns if there are more than it should return.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    One,
+    All,
+}
+
+impl Snapshot {
+    fn moment(self) -> Moment {
+        match self {
+            Self::After(moment) | Self::Of(moment) => moment,
+        }
+    }
 }
 
 impl MongoDb {
@@ -64,92 +119,225 @@ impl MongoDb {
                 _ => {
                     let found = self.schema.lookup(lookup);
                     let span = find_span(found, keys.len());
-                    self.find_facts(found, &keys, at, deadline).instrument(span).await
+                    self.find_facts(lookup, &keys, at, deadline).instrument(span).await
                 }
             };
             match found {
                 // Nobody knows which of several keys has found the document.
-                Ok(Some(found)) if keys.len() > 1 && self.is_unmatched(lookup, &keys, &found) => {
+                Ok(found) if found.is_complete && keys.len() > 1 && self.is_unmatched(lookup, &keys, &found) => {
                     remaining.push(keys.split_off(keys.len() / 2));
                     remaining.push(keys);
                 }
-                Ok(Some(found)) => {
+                Ok(found) if found.is_complete => {
                     let facts = self.facts(lookup, keys, &found);
                     let bytes = facts.iter().map(|(_, fact)| fact.memory()).sum();
                     byte_budget.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
                     results.extend(facts.into_iter().map(|(key, fact)| (key, Ok(fact))));
                 }
-                Ok(None) if keys.len() > 1 => {
-                    remaining.push(keys.split_off(keys.len() / 2));
-                    remaining.push(keys);
+                Ok(found) if keys.len() > 1 => {
+                    let large = self.large_keys(lookup, &keys, &found);
+                    if large.is_empty() {
+                        remaining.push(keys.split_off(keys.len() / 2));
+                    }
+                    keys.retain(|key| !large.contains(key));
+                    remaining.extend((!keys.is_empty()).then_some(keys));
+                    results.extend(large.into_iter().map(|key| (key.clone(), Ok(Fact::over_limit(key, found.stamp)))));
                 }
-                Ok(None) => {
-                    results.extend(keys.into_iter().map(|key| (key.clone(), Ok(Fact::over_limit(key, at)))));
+                Ok(found) => {
+                    for key in keys {
+                        let fact = match key.subject() {
+                            None => Ok(Fact::over_limit(key.clone(), found.stamp)),
+                            Some(_) => self.find_by_relation(&key, found.stamp, deadline).await,
+                        };
+                        results.push((key, fact));
+                    }
                 }
                 Err(error) => {
                     results.extend(keys.into_iter().map(|key| (key, Err(error.clone()))));
                 }
             }
         }
-        let beyond = results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?)));
-        for (key, _) in beyond.filter(|(key, fact)| key.subject.is_some() && fact.is_over_limit()) {
-            self.warn_of_limit(key);
-        }
+        let read = results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?)));
+        read.for_each(|(key, fact)| self.notice_size(key, fact));
         results
     }
 
-    /// Logs that a filtered fact is over its limit.
-    fn warn_of_limit(&self, key: &FactKey) {
-        if let Some(suppressed) = OVER_LIMIT.admit() {
-            let lookup = self.schema.lookup(key.lookup);
-            tracing::warn!(
-                collection = &*lookup.collection,
-                field = lookup.by.as_str(),
-                key = %key.id,
-                suppressed,
-                "more documents or ids than a fact may contain, even for one subject: the relations that are read from them are LIMIT"
-            );
+    /// Counts a large fact. Logs the first one of each size for a lookup, and afterwards some of those for which a relation is
+    /// indeterminate.
+    fn notice_size(&self, key: &FactKey, fact: &Fact) {
+        let Some(size) = fact.size_to_notice() else { return };
+        let lookup = self.schema.lookup(key.lookup);
+        self.commands.found_large(&lookup.collection, size);
+        let notices = self.notices.get(key.lookup.index());
+        let is_first = |notices: &Notices| !notices.of(size).swap(true, Ordering::Relaxed);
+        let is_first = notices.is_some_and(is_first);
+        let suppressed = match size {
+            FactSize::NearLimit | FactSize::Large => is_first.then_some(0),
+            FactSize::OverLimit => OVER_LIMIT.admit().or(is_first.then_some(0)),
+        };
+        let Some(suppressed) = suppressed else { return };
+        let (collection, field, key) = (&*lookup.collection, lookup.by.as_str(), &key.id);
+        match size {
+            FactSize::NearLimit => tracing::warn!(
+                collection, field, %key,
+                "a fact has three quarters of the documents or bytes that it may contain: beyond that, it is read for each subject"
+            ),
+            FactSize::Large => tracing::warn!(
+                collection, field, %key,
+                "more documents or ids than a fact may contain: it is read for each subject, which needs an index on this field and the field of the ids"
+            ),
+            FactSize::OverLimit => tracing::warn!(
+                collection, field, %key, suppressed,
+                "more documents or ids than a fact may contain, even for one subject: a relation that is read from them is LIMIT"
+            ),
         }
     }
 
-    /// Runs one `find` for facts that are all whole or all filtered. Returns `None` if there are more documents than one reply
-    /// holds.
+    /// The keys of whole facts that have more documents than a fact may contain among those that were found.
+    fn large_keys(&self, lookup: LookupId, keys: &[FactKey], found: &Found) -> HashSet<FactKey> {
+        let mut counts: HashMap<Id, usize> = HashMap::new();
+        for decoded in &found.documents {
+            document_keys(self.schema.lookup(lookup), decoded.as_matched(), &mut |id| {
+                *counts.entry(id).or_default() += 1;
+            });
+        }
+        let is_large =
+            |key: &&FactKey| key.subject.is_none() && counts.get(&key.id).is_some_and(|count| *count > DOCUMENTS_MAX);
+        keys.iter().filter(is_large).cloned().collect()
+    }
+
+    /// Runs one `find` for facts that are all whole or all filtered; a few for a whole fact that may be large.
     async fn find_facts(
         &self,
-        lookup: &Lookup,
+        lookup: LookupId,
         keys: &[FactKey],
         at: Moment,
         deadline: Deadline,
-    ) -> Result<Option<Found>, SourceError> {
-        if keys.iter().all(|key| key.subject.is_none()) {
-            let ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
-            return self.find_once(lookup, &ids, at, deadline).await;
+    ) -> Result<Found, SourceError> {
+        match keys {
+            [FactKey { id, subject: None, .. }] => self.find_alone(lookup, id, at, deadline).await,
+            keys if keys.iter().all(|key| key.subject.is_none()) => {
+                let ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
+                self.find_once(self.schema.lookup(lookup), &ids, at, deadline).await
+            }
+            keys => self.find_filtered(lookup, keys, at, deadline).await,
         }
+    }
+
+    /// Reads a whole fact. Looks at a few documents first: most facts have no more. Then it asks whether there are more than a whole
+    /// fact may contain, and reads the others only if not.
+    async fn find_alone(
+        &self,
+        lookup: LookupId,
+        id: &Id,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Found, SourceError> {
+        // Where other keys are large, both are asked at once.
+        let expects_more = self.notices.get(lookup.index()).is_some_and(Notices::has_large_keys);
+        let lookup = self.schema.lookup(lookup);
+        let ids = std::slice::from_ref(id);
+        let first = self.find_documents(lookup, ids, FIRST_DOCUMENTS, at, deadline);
+        let is_large = self.is_large(lookup, ids, at, deadline);
+        let (first, is_large) = if expects_more {
+            let (first, is_large) = futures::future::join(first, is_large).await;
+            (first?, is_large)
+        } else {
+            let first = first.await?;
+            let is_large = if first.is_complete { Ok(false) } else { is_large.await };
+            (first, is_large)
+        };
+        if first.is_complete {
+            return Ok(first);
+        }
+        if is_large? {
+            return Ok(first);
+        }
+        self.find_documents(lookup, ids, DOCUMENTS_MAX, at, deadline).await
+    }
+
+    /// Whether a key has more documents than a whole fact may contain. Reads one document at most.
+    async fn is_large(
+        &self,
+        lookup: &Lookup,
+        keys: &[Id],
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<bool, SourceError> {
+        // An index on the field has what is projected.
+        let projection = doc! { "_id": 0, lookup.by.as_str(): 1 };
+        let mut command = find_command(lookup, filter(lookup, keys), projection, 0);
+        command.insert("skip", i64::try_from(DOCUMENTS_MAX).unwrap_or(i64::MAX));
+        let nothing = Lookup::by_id(&lookup.collection, lookup.collection_id);
+        let decode = |document: &RawDocument| Decoded::projected(document, &nothing.projection);
+        let found = self.run_find(lookup, command, Snapshot::After(at), Kept::One, deadline, decode).await?;
+        Ok(!found.is_complete)
+    }
+
+    /// Runs one `find` for filtered facts.
+    async fn find_filtered(
+        &self,
+        lookup: LookupId,
+        keys: &[FactKey],
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Found, SourceError> {
+        let lookup = self.schema.lookup(lookup);
         let query = FilteredQuery::new(&self.schema, lookup, keys);
         // More than a fact may contain, as the query may return documents that turn out not to matter.
         let documents_max = if keys.len() == 1 { BATCH_DOCUMENTS_MAX } else { FILTERED_DOCUMENTS_MAX };
         let command = find_command(lookup, query.filter(), query.projection(), documents_max);
-        let decode = |document: &RawDocument| self.report(lookup, Decoded::filtered(document, &lookup.projection));
-        self.run_find(lookup, command, documents_max, at, deadline, decode).await
+        if query.may_be_large() && command.to_vec().is_ok_and(|bytes| bytes.len() > COMMAND_BYTES_MAX) {
+            return Ok(Found { documents: Vec::new(), stamp: at, is_complete: false });
+        }
+        let _turn = if query.is_selective() { None } else { Some(self.turn(deadline).await?) };
+        self.run_filtered(lookup, command, Snapshot::After(at), Kept::One, deadline).await
     }
 
-    /// Runs one `find`. Returns `None` if there are more documents than one reply holds.
+    /// Sends a `find` for filtered facts.
+    pub(super) async fn run_filtered(
+        &self,
+        lookup: &Lookup,
+        command: Document,
+        snapshot: Snapshot,
+        kept: Kept,
+        deadline: Deadline,
+    ) -> Result<Found, SourceError> {
+        let decode = |document: &RawDocument| self.report(lookup, Decoded::filtered(document, &lookup.projection));
+        self.run_find(lookup, command, snapshot, kept, deadline, decode).await
+    }
+
+    /// Runs one `find` for whole facts.
     pub(super) async fn find_once(
         &self,
         lookup: &Lookup,
         keys: &[Id],
         at: Moment,
         deadline: Deadline,
-    ) -> Result<Option<Found>, SourceError> {
-        let documents_max = if keys.len() == 1 { DOCUMENTS_MAX } else { BATCH_DOCUMENTS_MAX };
-        let mut filter = has_key(lookup, keys);
-        if let Some(pushed) = &lookup.pushed {
-            filter = doc! { "$and": [filter, pushed.to_query()] };
-        }
+    ) -> Result<Found, SourceError> {
+        let documents_max = match keys.len() {
+            0 | 1 => DOCUMENTS_MAX,
+            // So that one large key does not make the find read much more than the others need.
+            keys => (DOCUMENTS_MAX + EXPECTED_DOCUMENTS * keys).min(BATCH_DOCUMENTS_MAX),
+        };
+        self.find_documents(lookup, keys, documents_max, at, deadline).await
+    }
+
+    /// Runs one `find` for whole facts, for this many documents at most.
+    async fn find_documents(
+        &self,
+        lookup: &Lookup,
+        keys: &[Id],
+        documents_max: usize,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Found, SourceError> {
         let fields = lookup.projection.iter().map(|field| &**field).chain([NO_FIELD]);
         let projection: Document = fields.map(|field| (field.to_owned(), Bson::Int32(1))).collect();
-        let command = find_command(lookup, filter, projection, documents_max);
-        self.run_find(lookup, command, documents_max, at, deadline, |document| self.decode(lookup, document)).await
+        let command = find_command(lookup, filter(lookup, keys), projection, documents_max);
+        let kept = if keys.len() == 1 { Kept::One } else { Kept::All };
+        let decode = |document: &RawDocument| self.decode(lookup, document);
+        self.run_find(lookup, command, Snapshot::After(at), kept, deadline, decode).await
     }
 
     /// Sends a `find`, and decodes the documents that it returns.
@@ -157,16 +345,21 @@ impl MongoDb {
         &self,
         lookup: &Lookup,
         mut command: Document,
-        documents_max: usize,
-        at: Moment,
+        snapshot: Snapshot,
+        kept: Kept,
         deadline: Deadline,
         decode: impl Fn(&RawDocument) -> Decoded,
-    ) -> Result<Option<Found>, SourceError> {
-        if self.mode == Mode::ReplicaSet {
-            command.insert("readConcern", doc! { "level": "snapshot", "afterClusterTime": timestamp_of(at) });
-        } else {
-            command.insert("readConcern", doc! { "level": "local" });
-        }
+    ) -> Result<Found, SourceError> {
+        let at = snapshot.moment();
+        let documents_max = command.get_i64("limit").ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1);
+        let read_concern = match (self.mode, snapshot) {
+            (Mode::ReplicaSet, Snapshot::After(at)) => {
+                doc! { "level": "snapshot", "afterClusterTime": timestamp_of(at) }
+            }
+            (Mode::ReplicaSet, Snapshot::Of(at)) => doc! { "level": "snapshot", "atClusterTime": timestamp_of(at) },
+            (Mode::Standalone | Mode::Sharded, _) => doc! { "level": "local" },
+        };
+        command.insert("readConcern", read_concern);
         let tick = self.tick();
         let mut reply = self.read_limited(command.clone(), deadline).await;
         if matches!(reply, Err(CommandError::UnknownMoment(_))) {
@@ -189,18 +382,18 @@ impl MongoDb {
             return Err(nonsense("a snapshot of an earlier moment than the one asked for"));
         }
         let batch = cursor.get_array("firstBatch").map_err(|_| nonsense("no batch"))?;
-        if cursor.get_i64("id").is_ok_and(|id| id != 0) {
-            return Ok(None);
-        }
-        if batch.into_iter().count() > documents_max {
-            return Ok(None);
-        }
+        // The limit is one more than wanted.
+        let is_complete = cursor.get_i64("id").is_ok_and(|id| id == 0) && batch.into_iter().count() < documents_max;
         let mut documents = Vec::new();
-        for item in batch {
+        let kept_max = match kept {
+            Kept::One if !is_complete => 1,
+            Kept::One | Kept::All => usize::MAX,
+        };
+        for item in batch.into_iter().take(kept_max) {
             let Ok(RawBsonRef::Document(document)) = item else { return Err(nonsense("an item is no document")) };
             documents.push(decode(document));
         }
-        Ok(Some(Found { documents, stamp }))
+        Ok(Found { documents, stamp, is_complete })
     }
 
     /// Decodes a document. Logs and counts it if something in it cannot be read.
@@ -269,6 +462,15 @@ impl MongoDb {
     }
 }
 
+/// The documents that have one of the keys and can be of use.
+fn filter(lookup: &Lookup, keys: &[Id]) -> Document {
+    let has_key = has_key(lookup, keys);
+    match &lookup.wanted {
+        Some(wanted) => doc! { "$and": [has_key, wanted.clone()] },
+        None => has_key,
+    }
+}
+
 /// The span of a `find`. It does not contain the keys.
 fn find_span(lookup: &Lookup, keys: usize) -> Span {
     trace_span!(
@@ -282,7 +484,7 @@ fn find_span(lookup: &Lookup, keys: usize) -> Span {
     )
 }
 
-fn find_command(lookup: &Lookup, filter: Document, projection: Document, documents_max: usize) -> Document {
+pub(super) fn find_command(lookup: &Lookup, filter: Document, projection: Document, documents_max: usize) -> Document {
     // One document more than wanted shows that there are more. All come in one batch if they fit in one reply.
     let limit = i64::try_from(documents_max.saturating_add(1)).unwrap_or(i64::MAX);
     doc! {

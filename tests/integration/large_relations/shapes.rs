@@ -113,6 +113,46 @@ async fn secrets_are_compared_by_their_hashes() {
 }
 
 #[tokio::test]
+async fn ids_as_text() {
+    let forms = [
+        ("objectid", "0abc".repeat(6), "0abd".repeat(6)),
+        ("uuid", "0a0b0c0d-0a0b-0c0d-0a0b-0c0d0a0b0c0d".to_owned(), "0a0b0c0d-0a0b-0c0d-0a0b-0c0d0a0b0c0e".to_owned()),
+        ("integer", "-17".to_owned(), "170".to_owned()),
+        ("string", "me.*".to_owned(), "me".to_owned()),
+    ];
+    for (form, me, other) in &forms {
+        for format in ["{id}", "(a.b:{id})$"] {
+            let mixed: String =
+                me.chars().enumerate().map(|(n, c)| if n % 3 == 0 { c.to_ascii_uppercase() } else { c }).collect();
+            let ids = [
+                me,
+                &me.to_uppercase(),
+                &mixed,
+                other,
+                "",
+                "*",
+                "x",
+                &format!("{me}\n"),
+                "9223372036854775807",
+                "9223372036854775808",
+                "-0",
+                &"1".repeat(2_000),
+            ];
+            let texts = ids.iter().map(|id| format.replace("{id}", id)).chain([me.clone(), format!("axb:{me}")]);
+            let values = [texts.map(Bson::from).collect(), no_ids()].concat();
+            let someone = format.replace("{id}", other).into();
+            let documents =
+                alone_and_in_arrays(values, &someone).into_iter().map(|value| doc! { "user": value }).collect();
+            let relation = format!(r#"field = "user", format = "{format}""#);
+            let subjects = &[&*format!("user:{me}"), &*format!("user:{other}")];
+            Shape { types: "", id: form, relation: &relation, subjects, documents }
+                .assert_filtered_facts_decide()
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn conditions_and_dates() {
     let mut documents = Vec::new();
     let date = |millis| Bson::DateTime(bson::DateTime::from_millis(millis));

@@ -31,6 +31,27 @@ pub fn case() -> impl Strategy<Value = Case> {
     })
 }
 
+/// Every question about these groups.
+pub fn all_of(groups: Vec<Document>) -> Case {
+    let model = model();
+    let public = model.resources[0].permissions.iter().filter(|permission| !permission.is_private);
+    let asked = |permission: &Permission, number| Asked {
+        subject: Some(("user", 0)),
+        permission: permission.name.clone(),
+        resource: ("group", number),
+    };
+    let questions =
+        public.flat_map(|permission| (0..groups.len()).map(move |number| asked(permission, number))).collect();
+    let now = dates().nth(3).expect("a date");
+    Case {
+        model,
+        collections: BTreeMap::from([("groups".to_owned(), groups)]),
+        questions,
+        now,
+        available: vec![200, 0, 130],
+    }
+}
+
 fn asked(model: &Model, groups: usize, tape: &mut Tape<'_>) -> Asked {
     let permissions = &model.resources[0].permissions;
     let public: Vec<_> = permissions.iter().filter(|permission| !permission.is_private).collect();
