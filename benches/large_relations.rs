@@ -87,7 +87,7 @@ fn user(number: u32) -> ObjectId {
 }
 
 /// The groups: 0 is small, 1 is large, and 2 is just large enough to show that there are large ones. As many are banned from each
-/// as are members, and they are others. The roles are held by as many users.
+/// as are members, and they are others. As many users have the roles.
 async fn fill(database: &Database) {
     let collection = database.collection::<Document>("users");
     let index = doc! { "key": { "role": 1, "_id": 1 }, "name": "role" };

@@ -286,6 +286,8 @@ pub struct Lookup {
     pub by: Path,
     /// How the field writes ids, if it writes them as text.
     pub text_keys: Option<TextKeys>,
+    /// Whether another lookup by the same field serves other types, which exclude the types of this one.
+    pub is_split_off: bool,
     /// Which values of that field it searches for.
     pub finds: Finds,
     /// The declared forms of the ids that are looked up.
@@ -355,6 +357,7 @@ impl Lookup {
             collection_id: CollectionId(0),
             by,
             text_keys: None,
+            is_split_off: false,
             finds: Finds::DeclaredForm,
             forms: Box::default(),
             structures: None,
@@ -467,9 +470,25 @@ impl Schema {
         (0..).map(LookupId).zip(&self.lookups)
     }
 
-    /// Every lookup that the schema's text declares: without those of structures.
+    /// Every lookup that the schema's text declares: without those of structures, and only one of those that types which exclude
+    /// each other have by the same field.
     pub fn declared_lookups(&self) -> impl Iterator<Item = &Lookup> {
-        self.lookups.iter().filter(|lookup| lookup.finds != Finds::Structures)
+        self.lookups.iter().filter(|lookup| lookup.finds != Finds::Structures && !lookup.is_split_off)
+    }
+
+    /// The relations that are read by the field of a declared lookup, sorted.
+    #[must_use]
+    pub fn relations_by(&self, declared: &Lookup) -> Vec<RelationId> {
+        let key = |lookup: &Lookup| (lookup.collection_id, lookup.by.clone(), lookup.text_keys.clone());
+        let is_alike = |lookup: &&Lookup| {
+            let is_declared = lookup.finds == declared.finds || lookup.is_split_off;
+            is_declared && lookup.finds != Finds::Structures && key(lookup) == key(declared)
+        };
+        let mut relations: Vec<RelationId> =
+            self.lookups.iter().filter(is_alike).flat_map(|lookup| lookup.relations.iter().copied()).collect();
+        relations.sort_unstable();
+        relations.dedup();
+        relations
     }
 
     /// Every lookup from which a resource type or one of its relations is read. A lookup may occur more than once.

@@ -66,7 +66,7 @@ fn check(file: &Path, json: bool) -> Ended {
 
 /// The names of the relations that a lookup's documents are read for. A gate is `type#active` or `type#exists`.
 fn relations(schema: &Schema, lookup: &Lookup) -> Vec<String> {
-    lookup.relations.iter().map(|relation| schema.relation_name(*relation)).collect()
+    schema.relations_by(lookup).into_iter().map(|relation| schema.relation_name(relation)).collect()
 }
 
 fn as_json(schema: Option<&Schema>, errors: Option<&SchemaErrors>) -> Value {

@@ -33,11 +33,22 @@ pub(super) struct Grants<'a> {
     decided: Vec<RelationId>,
     /// The relations of a filtered fact that have more grants than it keeps.
     beyond: Vec<RelationId>,
+    /// The relations of a filtered fact of which not all documents were read.
+    unread: Vec<RelationId>,
 }
 
 impl<'a> Grants<'a> {
     pub(super) fn new(schema: &'a Schema, lookup: &'a Lookup, subject: Option<&'a Subject>) -> Self {
-        Self { schema, lookup, subject, all: Vec::new(), bytes: 0, decided: Vec::new(), beyond: Vec::new() }
+        Self {
+            schema,
+            lookup,
+            subject,
+            all: Vec::new(),
+            bytes: 0,
+            decided: Vec::new(),
+            beyond: Vec::new(),
+            unread: Vec::new(),
+        }
     }
 
     /// Adds a grant of the document at `place`, unless it does not concern the subject. Of a whole fact, grants beyond the limit
@@ -53,8 +64,14 @@ impl<'a> Grants<'a> {
         if !concerns(self.schema, &grant, subject) || self.decided.contains(&grant.relation) {
             return;
         }
-        let is_always_set =
-            grant.grantee == Grantee::Flag && grant.certainty == Certainty::Sure && window == Window::default();
+        // Of a relation that was not read, only what surely sets a flag counts.
+        let is_setting = grant.grantee == Grantee::Flag && grant.certainty == Certainty::Sure;
+        if grant.grantee == Grantee::OverLimit {
+            self.unread.push(grant.relation);
+        } else if self.unread.contains(&grant.relation) && !is_setting {
+            return;
+        }
+        let is_always_set = is_setting && window == Window::default();
         if is_always_set {
             self.decided.push(grant.relation);
             self.all.retain(|(_, other, _)| other.relation != grant.relation);

@@ -13,8 +13,8 @@ use edges::Edge;
 use crate::{
     diagnosis::{Diagnosis, Subject},
     fact::DocumentId,
-    question::IdForm,
-    schema::{Condition, DateUnit, End, Finds, Path, Relation, Schema, Target, listed, nearest},
+    question::{Id, IdForm},
+    schema::{Condition, DateUnit, End, Finds, Path, Relation, Schema, Target, TextKeys, listed, nearest},
 };
 
 /// How many names of fields are kept for one place, and how many types for one path.
@@ -24,7 +24,7 @@ const NAMES_MAX: usize = 200;
 #[derive(Clone, Debug)]
 enum Use {
     /// A lookup finds documents by it. The names are those of the relations under a `!` that it serves.
-    Key { forms: Vec<IdForm>, negated: Vec<String> },
+    Key { forms: Vec<IdForm>, text_keys: Option<TextKeys>, negated: Vec<String> },
     /// It contains ids.
     Ids { forms: Vec<IdForm>, wildcard: bool },
     /// It contains documents, which a relation reads one by one.
@@ -98,7 +98,8 @@ impl Survey {
                 forms.dedup();
                 forms
             };
-            add(lookup.by.clone(), Use::Key { forms, negated }, &first);
+            let text_keys = lookup.text_keys.clone();
+            add(lookup.by.clone(), Use::Key { forms, text_keys, negated }, &first);
             for id in &lookup.relations {
                 edges.extend(Edge::of(schema, schema.relation(*id), &schema.relation_name(*id)));
                 uses(schema, schema.relation(*id), &mut |path, used| add(path, used, &schema.relation_name(*id)));
@@ -289,6 +290,9 @@ impl Surveyed {
                         (Use::Name(names), Bson::String(text)) if !names.is_empty() && !names.contains(text) => {
                             unlisted(text)
                         }
+                        (Use::Key { text_keys: Some(keys), .. }, Bson::String(text)) if is_mixed(keys, text) => {
+                            MIXED.to_owned()
+                        }
                         _ => type_name(item),
                     });
                 }
@@ -314,6 +318,10 @@ impl Surveyed {
     fn consequence(&self, count: usize) -> String {
         let those = if count == 1 { "that one".to_owned() } else { format!("those {count}") };
         match &self.uses {
+            Use::Key { .. } if self.types.contains_key(MIXED) => {
+                let are = if count == 1 { "is" } else { "are" };
+                format!("{those} {are} never found, not even under a `!`, as no index finds hex digits in mixed case")
+            }
             Use::Key { negated, .. } if !negated.is_empty() => {
                 let names: Vec<&str> = negated.iter().map(String::as_str).collect();
                 format!(
@@ -337,6 +345,18 @@ const TEXT_MAX: usize = 40;
 
 fn unlisted(text: &str) -> String {
     format!("{UNLISTED}{:?}", text.chars().take(TEXT_MAX).collect::<String>())
+}
+
+/// What a text is called whose hex digits are in lower case and in upper case.
+const MIXED: &str = "string in mixed case";
+
+/// Whether a text has the form of a key, with hex digits in both cases.
+fn is_mixed(keys: &TextKeys, text: &str) -> bool {
+    let is_hex = matches!(keys.id, IdForm::ObjectId | IdForm::Uuid);
+    let Some(id) = keys.format.id_in(text).filter(|id| is_hex && Id::parse(id, keys.id, false).is_ok()) else {
+        return false;
+    };
+    id.contains(|letter: char| letter.is_ascii_lowercase()) && id.contains(|letter: char| letter.is_ascii_uppercase())
 }
 
 /// Marks a type that a condition compares with.

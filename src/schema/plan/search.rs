@@ -33,8 +33,15 @@ pub(super) fn search_every_form(schema: &mut Schema) {
 /// Makes a lookup search for every form, or adds one that does if it has to stay as it is: the own documents of a type are
 /// those with the declared `_id`.
 fn add_search(lookups: &mut Vec<Lookup>, before: LookupId, is_own: bool) -> LookupId {
-    let Some(Lookup { collection, by, text_keys, .. }) = lookups.get(before.index()) else { return before };
-    let copy = |finds| Lookup { finds, text_keys: text_keys.clone(), ..Lookup::new(collection, by.clone()) };
+    let Some(Lookup { collection, by, text_keys, is_split_off, .. }) = lookups.get(before.index()) else {
+        return before;
+    };
+    let copy = |finds| Lookup {
+        finds,
+        text_keys: text_keys.clone(),
+        is_split_off: *is_split_off,
+        ..Lookup::new(collection, by.clone())
+    };
     let (search, structures) = (copy(Finds::EveryForm), copy(Finds::Structures));
     let structures = push(lookups, structures);
     let search = Lookup { structures: Some(structures), ..search };

@@ -114,7 +114,7 @@ fn common_paths(owners: &BTreeMap<Owner, Served>) -> Vec<Path> {
 /// Adds a lookup of the same collection and field. The compiler has made sure that it fits.
 fn copy(lookups: &mut Vec<Lookup>, of: LookupId) -> LookupId {
     let Some(Lookup { collection, by, text_keys, .. }) = lookups.get(of.index()) else { return of };
-    let copy = Lookup { text_keys: text_keys.clone(), ..Lookup::new(collection, by.clone()) };
+    let copy = Lookup { text_keys: text_keys.clone(), is_split_off: true, ..Lookup::new(collection, by.clone()) };
     lookups.push(copy);
     LookupId(u16::try_from(lookups.len().saturating_sub(1)).unwrap_or(u16::MAX))
 }

@@ -36,9 +36,6 @@ const FIRST_DOCUMENTS: usize = 100;
 /// How many bytes a command may have; the limit of MongoDB is 16 MiB. More keys are asked for in halves.
 const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
-/// How many documents each of several keys may have on average before they are asked for in halves.
-const EXPECTED_DOCUMENTS: usize = 100;
-
 /// How many documents one `find` for several filtered facts returns at most.
 const FILTERED_DOCUMENTS_MAX: usize = 4_000;
 
@@ -317,8 +314,7 @@ impl MongoDb {
     ) -> Result<Found, SourceError> {
         let documents_max = match keys.len() {
             0 | 1 => DOCUMENTS_MAX,
-            // So that one large key does not make the find read much more than the others need.
-            keys => (DOCUMENTS_MAX + EXPECTED_DOCUMENTS * keys).min(BATCH_DOCUMENTS_MAX),
+            _ => BATCH_DOCUMENTS_MAX,
         };
         self.find_documents(lookup, keys, documents_max, at, deadline).await
     }

@@ -121,6 +121,53 @@ async fn documents_that_do_not_fit_the_schema_are_named_with_a_remedy() {
     assert!(found.finding("`files.roles`").message.contains("names such as `admin`"), "{found:#?}");
 }
 
+/// No lookup finds these, not even under a `!`.
+#[tokio::test]
+async fn keys_in_mixed_case_and_values_on_the_way_to_a_key_are_named() {
+    let schema = r#"
+        default_subject = "user"
+        [subject.user]
+        [resource.file]
+        [resource.file.relations]
+        owner  = { collection = "owners", by = { field = "of", format = "file:{id}" }, field = "user" }
+        banned = { collection = "bans", by = { field = "of", format = "file:{id}" }, field = "user" }
+        barred = { collection = "bars", by = "target.file", field = "user" }
+        [resource.file.permissions]
+        read = "!banned & !barred & owner"
+    "#;
+    let database = mongo().database().await;
+    let hex = oid(0xab).to_hex();
+    let mixed = hex.replacen('a', "A", 1);
+    let all = |collection: &'static str, of: Vec<Bson>| {
+        let document = |(number, of): (i32, Bson)| doc! { "_id": number, "of": of.clone(), "target": { "file": oid(1) }, "user": oid(9) };
+        (collection, (0..).zip(of).map(document).collect::<Vec<_>>())
+    };
+    let texts = || {
+        let texts = [&hex, &hex.to_uppercase(), &mixed].map(|text| format!("file:{text}").into());
+        // Neither is a text with hex digits.
+        texts.into_iter().chain(["File:Ab".into(), "file:Ab".into()]).collect()
+    };
+    for (collection, documents) in [all("owners", texts()), all("bans", texts())] {
+        insert(&database, collection, documents).await;
+    }
+    let bars = vec![
+        doc! { "target": { "file": oid(1) }, "user": oid(9) },
+        doc! { "_id": 7, "target": oid(1), "user": oid(9) },
+    ];
+    insert(&database, "bars", bars).await;
+    let found = examined(mongo(), database.name(), schema);
+    for collection in ["owners", "bans"] {
+        let message = &found.finding(&format!("`{collection}.of`: ")).message;
+        assert!(message.contains("4 string, 1 string in mixed case, of 5 documents"), "{message}");
+        assert!(message.contains("that one is never found, not even under a `!`"), "{message}");
+    }
+    let message = &found.finding("`bars.target.file`: ").message;
+    assert!(
+        message.contains("1 a value on the way to it that is no document") && message.contains("`_id` 7"),
+        "{message}"
+    );
+}
+
 #[tokio::test]
 async fn documents_that_fit_the_schema_are_not_mentioned() {
     let database = mongo().database().await;

@@ -73,7 +73,10 @@ async fn asked(text: &str, collections: &Collections) -> (Asked, Arc<Returned>) 
     let database = Client::with_options(options).expect("a client").database(&name);
     fill(&database, &schema, collections).await;
     let source = MongoDb::open(Arc::clone(&schema), database).await.expect("mongod answers");
-    (Asked::new(&schema, Arc::new(source)), returned)
+    let commands = source.commands().clone();
+    let asked = Asked::new(&schema, Arc::new(source));
+    asked.metrics.show_commands(&commands);
+    (asked, returned)
 }
 
 #[tokio::test]
