@@ -164,11 +164,13 @@ fn only_the_sharing_schema_has_codes_and_checked_passwords() {
     }
 }
 
-const TESTS: [&str; 2] = ["fylora.test.toml", "fylora-sharing.test.toml"];
+/// The files of tests, each with the directory of its sample documents.
+const TESTS: [(&str, &str); 3] =
+    [("fylora.test.toml", "fylora"), ("fylora-sharing.test.toml", "fylora"), ("librechat.test.toml", "librechat")];
 
 #[tokio::test]
 async fn the_shipped_tests_pass_over_documents() {
-    for name in TESTS {
+    for (name, _) in TESTS {
         let output = schema_test(&schemas().join(name), None);
         assert_passed(name, &output);
     }
@@ -176,10 +178,11 @@ async fn the_shipped_tests_pass_over_documents() {
 
 #[tokio::test]
 async fn the_shipped_tests_pass_over_a_real_replica_set() {
-    for name in TESTS {
+    for (name, samples) in TESTS {
         let database = mongo().database().await;
         let schema = shipped_schema(&name.replace(".test", ""));
-        fill(&database, &schema, &sample(&schema)).await;
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(samples);
+        fill(&database, &schema, &documents_in(&samples, &schema)).await;
         let output = schema_test(&schemas().join(name), Some(database.name()));
         assert_passed(name, &output);
         // All indexes and collections exist, so there is no warning about the database.
