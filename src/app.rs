@@ -60,7 +60,7 @@ pub enum AppError {
     /// The directory of documents has errors.
     #[error("{}", .0.iter().map(|error| error_chain(error).to_string()).collect::<Vec<_>>().join("\n"))]
     Documents(Vec<DocumentsError>),
-    /// Some collections cannot be followed by a change stream.
+    /// Some collections cannot be followed by a change stream, or have a collation that texts of the schema depend on.
     #[error("{}", .0.iter().map(|finding| format!("{}: {}", finding.message(), finding.remedy())).collect::<Vec<_>>().join("\n"))]
     Unsuitable(Vec<Finding>),
     /// The source did not answer.

@@ -16,6 +16,7 @@ mod node;
 mod order;
 mod path;
 mod question;
+mod texts;
 mod unreadable;
 mod validate;
 

@@ -76,7 +76,7 @@ pub(super) fn report_documents(documents: &Documents) {
 /// Logs what kind of database this is, what follows from that, and what is wrong with it.
 ///
 /// # Errors
-/// [`AppError::Unsuitable`], if a collection cannot be followed by a change stream.
+/// [`AppError::Unsuitable`], if a collection cannot be followed by a change stream, or has a collation that its texts depend on.
 pub(super) async fn report_database(mongodb: &MongoDb, settings: Settings) -> Result<(), AppError> {
     let database = mongodb.database_name();
     let bound = humantime::format_duration(settings.staleness_max);
@@ -103,8 +103,7 @@ pub(super) async fn report_database(mongodb: &MongoDb, settings: Settings) -> Re
             return Ok(());
         }
     };
-    let (unsuitable, others): (Vec<_>, Vec<_>) =
-        findings.into_iter().partition(|finding| matches!(finding, Finding::Unsuitable { .. }));
+    let (unsuitable, others): (Vec<_>, Vec<_>) = findings.into_iter().partition(Finding::is_fatal);
     for finding in others {
         tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
     }

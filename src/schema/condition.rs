@@ -162,6 +162,16 @@ impl Condition {
             Self::Expr(_, left, right) => [left, right].into_iter().for_each(visit),
         }
     }
+
+    /// Visits every field that the condition compares with a text, those in the elements of arrays included. Two fields that
+    /// are compared with each other are not visited, because their type is not known.
+    pub(crate) fn text_paths(&self, visit: &mut dyn FnMut(&Path)) {
+        match self {
+            Self::And(all) | Self::Or(all) => all.iter().for_each(|condition| condition.text_paths(visit)),
+            Self::Field(path, test) => test.text_paths(path, visit),
+            Self::Expr(..) => {}
+        }
+    }
 }
 
 /// Whether nothing blocks the path, and every value at its ends passes the test.

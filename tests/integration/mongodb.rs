@@ -3,6 +3,7 @@
 //!
 //! Runs no change stream: `freshness` does.
 
+mod collations;
 mod faults;
 pub mod inspection;
 mod keys;

@@ -146,6 +146,13 @@ impl Element {
         }
     }
 
+    fn text_paths(&self, path: &Path, visit: &mut dyn FnMut(&Path)) {
+        match self {
+            Self::Value(tests) => tests.iter().for_each(|test| test.text_paths(path, visit)),
+            Self::Document(condition) => condition.text_paths(&mut |inner| visit(&path.join(inner))),
+        }
+    }
+
     fn to_query(&self) -> Document {
         match self {
             Self::Value(tests) => tests.iter().flat_map(Test::to_query).collect(),
@@ -248,6 +255,24 @@ impl Test {
             | Self::Size(_)
             | Self::Bits(..)
             | Self::Type(_) => visit(path),
+        }
+    }
+
+    /// Visits the path if the test compares with a text, and such paths in the elements of the array there.
+    pub(super) fn text_paths(&self, path: &Path, visit: &mut dyn FnMut(&Path)) {
+        let is_text = |operand: &Bson| Class::of(operand) == Class::String;
+        let mut any = |operands: &[Bson]| {
+            if operands.iter().any(is_text) {
+                visit(path);
+            }
+        };
+        match self {
+            Self::Eq(operand) | Self::Ne(operand) | Self::Compare(_, operand) => any(std::slice::from_ref(operand)),
+            Self::In(operands) | Self::Nin(operands) | Self::All(operands) => any(operands),
+            Self::Not(all) => all.iter().for_each(|test| test.text_paths(path, visit)),
+            Self::Element(element) => element.text_paths(path, visit),
+            Self::AllElements(elements) => elements.iter().for_each(|element| element.text_paths(path, visit)),
+            Self::Exists(_) | Self::Size(_) | Self::Bits(..) | Self::Type(_) => {}
         }
     }
 

@@ -12,6 +12,9 @@ use mongodb::{Database, results::CollectionSpecification};
 use super::{DriverError, MongoDb, primary};
 use crate::schema::{Finds, Lookup, Schema};
 
+/// The collation that compares texts byte by byte.
+const SIMPLE: &str = "simple";
+
 /// Something that the operator should know about the database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
@@ -32,12 +35,23 @@ pub enum Finding {
         /// What it is.
         what: String,
     },
+    /// A collection has a default collation, by which the application compares texts in another way than the schema.
+    Collation {
+        /// The collection.
+        collection: String,
+        /// The collation.
+        collation: String,
+        /// The fields whose texts the schema compares.
+        fields: Vec<String>,
+    },
     /// A lookup has no index, so it reads its whole collection each time.
     NoIndex {
         /// The collection.
         collection: String,
         /// The field it is looked up by.
         field: String,
+        /// Whether the collection has a default collation, which an index must not have.
+        has_collation: bool,
     },
 }
 
@@ -51,11 +65,26 @@ impl Finding {
             Self::Unsuitable { collection, what } => {
                 format!("the collection `{collection}` is {what}, in which changes cannot be followed")
             }
-            Self::NoIndex { collection, field } => {
+            Self::Collation { collection, collation, fields } => {
+                let fields = fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
+                format!(
+                    "the collection `{collection}` has the default collation {collation}: what the application takes for the same text in {fields}, permcached tells apart"
+                )
+            }
+            Self::NoIndex { collection, field, .. } => {
                 format!(
                     "`{collection}` is looked up by `{field}` and has no index for it: each lookup reads the whole collection"
                 )
             }
+        }
+    }
+
+    /// Whether the service cannot work with this: it would not notice changes, or compare in another way than the application.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::Unsuitable { .. } | Self::Collation { .. } => true,
+            Self::Missing { .. } | Self::Empty { .. } | Self::NoIndex { .. } => false,
         }
     }
 
@@ -67,8 +96,20 @@ impl Finding {
                 "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema".to_owned()
             }
             Self::Unsuitable { .. } => "name the collection that it is made of".to_owned(),
-            Self::NoIndex { collection, field } => {
+            Self::Collation { collection, .. } => {
+                format!(
+                    "write each of these texts in one form, the one of the schema and of requests; then copy the documents into a collection without a collation, and give it the name {}",
+                    quoted(collection)
+                )
+            }
+            Self::NoIndex { collection, field, has_collation: false } => {
                 format!("db.getCollection({}).createIndex({{ {}: 1 }})", quoted(collection), quoted(field))
+            }
+            Self::NoIndex { collection, field, has_collation: true } => {
+                // With its usual name it would be taken for one with the default collation.
+                let options =
+                    format!("{{ name: {}, collation: {{ locale: \"simple\" }} }}", quoted(&format!("{field}_simple")));
+                format!("db.getCollection({}).createIndex({{ {}: 1 }}, {options})", quoted(collection), quoted(field))
             }
         }
     }
@@ -94,10 +135,14 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
     let mut findings = BTreeSet::new();
     let names: Vec<&str> = schema.collections().collect();
     let mut existing = BTreeMap::new();
+    let mut collations = BTreeMap::new();
     let mut listed = database.list_collections().filter(doc! { "name": { "$in": names.clone() } }).await?;
     while let Some(specification) = listed.try_next().await? {
         let is_capped = specification.options.capped.unwrap_or(false);
         let kind = format!("{:?}", specification.collection_type).to_lowercase();
+        if let Some(collation) = specification.options.collation.filter(|collation| collation.locale != SIMPLE) {
+            collations.insert(specification.name.clone(), collation);
+        }
         existing.insert(specification.name, (kind, is_capped));
     }
     for name in names {
@@ -111,11 +156,20 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
             Some(_) => is_empty(database, name).await? && findings.insert(Finding::Empty { collection }),
         };
     }
+    for (name, collation) in &collations {
+        let fields: Vec<String> = schema.compared_texts(name).into_iter().collect();
+        if !fields.is_empty() {
+            let strength = collation.strength.map(|strength| format!(", strength {}", u32::from(strength)));
+            let collation = format!("`{}`{}", collation.locale, strength.unwrap_or_default());
+            findings.insert(Finding::Collation { collection: name.clone(), collation, fields });
+        }
+    }
     for (_, lookup) in schema.lookups() {
         let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
         if !lookup.is_by_id() && exists && !has_index(database, lookup).await? {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
-            findings.insert(Finding::NoIndex { collection, field });
+            let has_collation = collations.contains_key(&collection);
+            findings.insert(Finding::NoIndex { collection, field, has_collation });
         }
     }
     Ok(findings.into_iter().collect())
@@ -139,13 +193,14 @@ async fn is_empty(database: &Database, collection: &str) -> Result<bool, DriverE
 }
 
 /// Whether an index serves the lookup: the field comes first, and the index has every document. An index of hashes serves
-/// equalities only, and no search for structures.
+/// equalities only, and no search for structures. An index with a collation serves only what compares no text.
 async fn has_index(database: &Database, lookup: &Lookup) -> Result<bool, DriverError> {
     let mut indexes = database.collection::<Document>(&lookup.collection).list_indexes().await?;
     while let Some(index) = indexes.try_next().await? {
         let options = index.options.unwrap_or_default();
         let serves_all = options.partial_filter_expression.is_none() && !options.hidden.unwrap_or(false);
-        let is_simple = options.collation.is_none_or(|collation| collation.locale == "simple");
+        let has_no_text = lookup.finds == Finds::DeclaredForm && !lookup.has_text_keys();
+        let is_simple = options.collation.is_none_or(|collation| collation.locale == SIMPLE) || has_no_text;
         let is_first = index.keys.iter().next().is_some_and(|(name, kind)| {
             name == lookup.by.as_str()
                 && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_))

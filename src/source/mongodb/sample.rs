@@ -7,6 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use bson::{RawDocumentBuf, doc};
 use fastrand::Rng;
 use futures::TryStreamExt;
+use mongodb::options::Collation;
 
 use super::{DriverError, MongoDb, decode::Decoded, primary};
 use crate::{
@@ -45,6 +46,7 @@ impl MongoDb {
         let filter = condition.map(Condition::to_query).unwrap_or_default();
         let find =
             collection.find(filter).sort(doc! { lookup.by.as_str(): 1 }).projection(keys_only).limit(DOCUMENTS_MAX);
+        let find = find.collation(Collation::builder().locale("simple").build());
         let mut documents = find.selection_criteria(primary()).await.map_err(|error| failed(error.into()))?;
         // Reservoir sampling: the n-th key is kept with a probability of count / n.
         let (mut drawn, mut known) = (Vec::new(), HashSet::new());

@@ -54,7 +54,7 @@ async fn findings(database: &Database, schema: &Arc<Schema>) -> Vec<Finding> {
 }
 
 fn no_index(collection: &str, field: &str) -> Finding {
-    Finding::NoIndex { collection: collection.to_owned(), field: field.to_owned() }
+    Finding::NoIndex { collection: collection.to_owned(), field: field.to_owned(), has_collation: false }
 }
 
 #[tokio::test]
@@ -140,7 +140,8 @@ async fn an_index_counts_if_it_serves_every_lookup_by_the_field() {
         (doc! { "key": { "file_id": "text" } }, false),
         (doc! { "key": key.clone(), "partialFilterExpression": { "is_active": true } }, false),
         (doc! { "key": key.clone(), "hidden": true }, false),
-        (doc! { "key": key.clone(), "collation": { "locale": "fr" } }, false),
+        // It serves ids that are no texts (`collations`).
+        (doc! { "key": key.clone(), "collation": { "locale": "fr" } }, true),
         // It lacks the documents without the field. A lookup by an id never finds those.
         (doc! { "key": key, "sparse": true }, true),
         (doc! { "key": { "$**": 1 } }, false),

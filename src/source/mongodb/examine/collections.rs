@@ -99,7 +99,7 @@ fn judge(finding: &Finding, others: &[&str], all_are_missing: bool) -> Diagnosis
             None if all_are_missing => wrong(message, remedy),
             None => warning(message, remedy),
         },
-        Finding::Unsuitable { .. } => wrong(message, remedy),
+        Finding::Unsuitable { .. } | Finding::Collation { .. } => wrong(message, remedy),
         Finding::Empty { .. } | Finding::NoIndex { .. } => warning(message, remedy),
     }
 }
