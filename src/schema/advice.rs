@@ -125,6 +125,9 @@ fn split(condition: &Condition, shared: &Path) -> Option<(Document, Document)> {
 
 /// A query about an element of the array; none if it compares fields with each other.
 fn relative(query: &Document, shared: &Path) -> Option<Document> {
+    if let Some(inner) = of_element(query, shared) {
+        return Some(inner);
+    }
     let mut relative_to_element = Document::new();
     for (key, value) in query {
         let (key, value) = match (key.as_str(), value) {
@@ -137,6 +140,14 @@ fn relative(query: &Document, shared: &Path) -> Option<Document> {
         relative_to_element.insert(key, value);
     }
     Some(relative_to_element)
+}
+
+/// The condition on the fields of an element, if the query is an `$elemMatch` with such a condition at this path.
+fn of_element(query: &Document, shared: &Path) -> Option<Document> {
+    let test = query.get_document(shared.as_str()).ok().filter(|test| query.len() == 1 && test.len() == 1)?;
+    let inner = test.get_document("$elemMatch").ok()?;
+    let is_condition = inner.keys().all(|name| !name.starts_with('$') || ["$and", "$or"].contains(&name.as_str()));
+    is_condition.then(|| inner.clone())
 }
 
 /// The query as Extended JSON for a TOML string in single quotes; none if it contains one.

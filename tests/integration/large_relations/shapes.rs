@@ -274,3 +274,51 @@ async fn arrays_of_documents_with_paths_and_types() {
     let subjects = &["user:me", "user:you", "robot:r2"];
     Shape { types: TYPES, id: "string", relation, subjects, documents }.assert_filtered_facts_decide().await;
 }
+
+#[tokio::test]
+async fn conditions_on_arrays_bits_and_types() {
+    let conditions = [
+        r#"bits = { "$bitsAllSet" = 2 }"#,
+        r#"bits = { "$not" = { "$bitsAnySet" = [0, 2] } }"#,
+        r#"bits = { "$type" = "number" }"#,
+        r#"tags = { "$elemMatch" = { kind = "a", level = { "$gt" = 1 } } }"#,
+        r#"tags = { "$not" = { "$elemMatch" = { kind = { "$ne" = "a" } } } }"#,
+        r#"tags = { "$all" = [{ "$elemMatch" = { kind = "a" } }, { "$elemMatch" = { level = 1 } }] }"#,
+        r#"tags = { "$size" = 2 }"#,
+        // The array that holds the ids itself, of which a filtered fact must not omit any element then.
+        r#"user = { "$size" = 2 }"#,
+        r#"user = { "$elemMatch" = { "$in" = ["you", "nobody"] } }"#,
+        r#"user = { "$all" = ["me", "you"] }"#,
+    ];
+    let tag = |kind: &str, level: i32| Bson::Document(doc! { "kind": kind, "level": level });
+    let tags = [
+        Bson::Array(vec![tag("a", 2)]),
+        Bson::Array(vec![tag("a", 1), tag("b", 2)]),
+        Bson::Array(vec![tag("a", 2), 7.into()]),
+        tag("a", 2),
+        "x".into(),
+        Bson::Null,
+    ];
+    let bits =
+        [2.into(), 3.into(), 4.into(), 2.5.into(), "2".into(), Bson::Array(vec![2.into(), 5.into()]), Bson::Null];
+    let users = [
+        "me".into(),
+        Bson::Array(vec!["me".into(), "you".into()]),
+        Bson::Array(vec!["you".into()]),
+        Bson::Array(vec!["you".into(), "me".into(), "nobody".into()]),
+        Bson::Array(vec!["me".into(), 5.into()]),
+    ];
+    let mut documents = Vec::new();
+    for user in &users {
+        documents.extend(tags.iter().map(|tags| doc! { "user": user, "tags": tags, "bits": 2 }));
+        documents.extend(bits.iter().map(|bits| doc! { "user": user, "tags": [], "bits": bits }));
+    }
+    for condition in conditions {
+        let relation = format!(r#"field = "user", where = {{ {condition} }}"#);
+        let subjects = &["user:me", "user:nobody"];
+        let shape = Shape { types: "", id: "string", relation: &relation, subjects, documents: documents.clone() };
+        shape.assert_filtered_facts_decide().await;
+        let relation = format!("where = {{ {condition} }}");
+        Shape { relation: &relation, ..shape }.assert_filtered_facts_decide().await;
+    }
+}

@@ -27,6 +27,9 @@ until = { collection = "visits", by = "stays.tenant", field = "user", until = "s
 listed = { collection = "visits", by = "stays.tenant", each = "stays", field = "user" }
 deep = { collection = "visits", by = "a.stays.tenant", field = "user", where = { "a.level" = 1 } }
 closed = { collection = "closures", by = "parts.tenant", where = { "parts.lifted" = { "$ne" = true } } }
+picked = { collection = "users", by = "tenants.tenant", field = "_id", where = { tenants = { "$elemMatch" = { roles = "admin" } } } }
+apart = { collection = "users", by = "tenants.tenant", field = "_id", where = { tenants = { "$not" = { "$elemMatch" = { roles = "viewer" } } } } }
+nested = { collection = "users", by = "tenants.tenant", field = "_id", where = { "$or" = [{ "tenants.roles" = { "$all" = ["admin"] } }, { tenants = { "$size" = 1 } }] } }
 friend = { collection = "friends", by = "all.tenant", field = "user", where = { kind = "friend" } }
 
 [resource.tenant.permissions]
@@ -36,6 +39,9 @@ stay = "until"
 list = "listed"
 dive = "deep"
 enter = "!closed & friend"
+pick = "picked"
+part = "apart"
+nest = "nested"
 "#;
 
 const MALFORMED: &str = "denied MALFORMED";
@@ -84,6 +90,18 @@ async fn what_two_elements_of_one_array_meet_together_never_allows() {
         ("pat", "manage", "acme", "allowed by tenant#admin"),
         ("oz", "manage", "acme", NO_GRANT),
         ("nil", "manage", "acme", NO_GRANT),
+        // An element is an admin's, but of another tenant.
+        ("eve", "pick", "acme", MALFORMED),
+        ("sue", "pick", "acme", MALFORMED),
+        ("pat", "pick", "acme", NO_GRANT),
+        ("nil", "pick", "acme", NO_GRANT),
+        ("eve", "part", "acme", NO_GRANT),
+        ("sue", "part", "acme", MALFORMED),
+        ("pat", "part", "acme", MALFORMED),
+        ("eve", "nest", "acme", MALFORMED),
+        ("nil", "nest", "acme", MALFORMED),
+        // The document of a tenant, where `$size` expects an array.
+        ("pat", "nest", "acme", MALFORMED),
         ("eve", "visit", "acme", MALFORMED),
         ("pat", "visit", "mine", MALFORMED),
         ("oz", "visit", "acme", "allowed by tenant#guest"),
@@ -116,12 +134,15 @@ fn the_warning_shows_the_relation_of_the_subject() {
         let words = format!("relation `{name}` finds documents by");
         warnings.iter().find(|warning| warning.message.starts_with(&words)).map(|warning| warning.help.clone().unwrap())
     };
-    assert_eq!(warnings.len(), 6, "{warnings:#?}");
+    assert_eq!(warnings.len(), 9, "{warnings:#?}");
     let help = of("admin").unwrap();
     let relation = "admin = { each = \"tenants\", field = \"tenant\", resource = \"tenant\", where = '{\"roles\":{\"$eq\":\"admin\"}}' }";
     assert!(help.contains("[subject.user.relations]") && help.contains(relation), "{help}");
     assert!(help.contains("[resource.tenant.relations]") && help.contains("admin = { of = \"user.admin\" }"), "{help}");
-    for other in ["guest", "until", "listed", "deep", "closed"] {
+    let picked = of("picked").unwrap();
+    let relation = "picked = { each = \"tenants\", field = \"tenant\", resource = \"tenant\", where = '{\"roles\":{\"$eq\":\"admin\"}}' }";
+    assert!(picked.contains(relation), "{picked}");
+    for other in ["apart", "nested", "guest", "until", "listed", "deep", "closed"] {
         assert!(of(other).unwrap().contains("a document for each element"), "{other}");
     }
     assert_eq!(of("friend"), None);
