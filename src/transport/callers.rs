@@ -143,8 +143,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(callers: Callers, limits: Limits) -> Self {
-        let shares = Arc::new(Shares::new(callers.names(), limits.caller_requests_max, limits.requests_max));
+    pub(super) fn new(callers: Callers, shares: Arc<Shares>, limits: Limits) -> Self {
         Self { callers, shares, request_timeout: limits.request_timeout }
     }
 }
@@ -161,11 +160,9 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
     let Some(_admitted) = share.admit() else {
         return status::overloaded().into_http();
     };
+    admission.shares.note_call(share);
     if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
         connection.set_share(share);
-        if admission.shares.is_beyond(share) {
-            connection.set_busy();
-        }
     }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
@@ -179,7 +176,9 @@ pub(super) async fn admit(State(admission): State<Admission>, mut request: Reque
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, body::Body, middleware::from_fn_with_state};
     use tonic::Code;
+    use tower_service::Service as _;
 
     use super::*;
 
@@ -214,6 +213,24 @@ mod tests {
         ] {
             assert_eq!(code(path, Some("Bearer new")), Some(Code::PermissionDenied), "{path}");
             assert_eq!(code(path, Some("Bearer root")), None, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_requests_of_a_connection_count_for_the_caller_of_its_first_admitted_call() {
+        let limits = Limits::default();
+        let shares = Arc::new(Shares::new(callers().names(), limits.caller_requests_max, limits.requests_max));
+        let admission = Admission::new(callers(), Arc::clone(&shares), limits);
+        let mut router = Router::new().fallback(async || ()).layer(from_fn_with_state(admission, admit));
+        let connection = OpenConnection::new(1);
+        for (token, counts_for) in [("wrong", None), ("new", Some("backend")), ("root", Some("backend"))] {
+            let request = axum::http::Request::post("/permcached.v1.PermissionService/Check");
+            let mut request = request.header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(Arc::clone(&connection));
+            router.call(request).await.unwrap();
+            let share = connection.share();
+            assert_eq!(share.is_some(), counts_for.is_some(), "{token}");
+            assert!(share.is_none_or(|share| Arc::ptr_eq(share, shares.of(counts_for))), "{token}");
         }
     }
 

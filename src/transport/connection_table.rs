@@ -19,7 +19,8 @@ const RESERVE_MAX: usize = 16;
 /// does not take them, some 2 KB each, so this bounds that memory to some 64 MB.
 const UNKNOWN_MAX: usize = 128;
 
-/// How long a connection without a request is not yet idle: its client may be about to send one, after its TLS handshake.
+/// How long a connection on which nothing was answered is new: its client may be in the TLS handshake, or wait for its first
+/// answer.
 const NEW_TIME: Duration = Duration::from_secs(1);
 
 /// How many connections are compared to find the one that gives way.
@@ -98,13 +99,14 @@ impl ConnectionTable {
     }
 }
 
-/// The number of the connection that gives way first: one without open requests if there is one that is not new, then one with
-/// open requests, then a new one; of those, the one that was used the longest time ago.
+/// The number of the connection that gives way first: one without open requests, then one with open requests, and a new one only if
+/// all are new; of those, the one that was used, or opened, the longest time ago.
 fn least_used(connections: &HashMap<u64, Arc<OpenConnection>>, may: impl Fn(&OpenConnection) -> bool) -> Option<u64> {
     let compared = connections.values().filter(|connection| may(connection)).take(COMPARED_MAX);
     compared
         .min_by_key(|connection| {
-            (connection.is_new(NEW_TIME), !connection.is_idle(), connection.last_used(), connection.id)
+            let is_new = connection.is_new(NEW_TIME);
+            (is_new, !is_new && !connection.is_idle(), connection.last_used(), connection.id)
         })
         .map(|least| least.id)
 }
@@ -163,18 +165,23 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_new_does_not_give_way_to_the_next_while_others_hold_requests() {
+    fn a_connection_that_is_new_does_not_give_way_to_the_next_while_others_are_not_new() {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
+        for old in &entries[1..] {
+            drop(old.connection.begin_request(false));
+        }
         let _requests: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request(false)).collect();
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [false, true, false]);
     }
 
+    /// Otherwise new connections on which nothing is sent would close every one on which something is.
     #[test]
-    fn of_connections_that_are_all_new_the_oldest_gives_way() {
+    fn of_connections_that_are_all_new_the_oldest_gives_way_whether_or_not_it_has_an_open_request() {
         let table = ConnectionTable::new(6);
         let entries: Vec<_> = (0..3).map(|_| table.add().unwrap()).collect();
+        let _requests: Vec<_> = entries[1..].iter().map(|entry| entry.connection.begin_request(false)).collect();
         let _new = table.add().unwrap();
         assert_eq!(closed(&entries), [true, false, false]);
     }

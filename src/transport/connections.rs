@@ -124,15 +124,10 @@ impl Port {
         let mut connections = JoinSet::new();
         let starting = Arc::new(Semaphore::new(STARTING_MAX));
         loop {
-            let accept = async {
-                // Nobody closes the semaphore.
-                let place = Arc::clone(&starting).acquire_owned().await.ok();
-                self.listener.accept().await.map(|(stream, _)| (stream, place))
-            };
             let accepted = tokio::select! {
                 _ = self.is_draining.wait_for(|is_draining| *is_draining) => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = accept => accepted,
+                accepted = accept(&self.listener, &starting) => accepted,
             };
             let (stream, place) = match accepted {
                 Ok(accepted) => accepted,
@@ -169,6 +164,16 @@ impl Port {
     }
 }
 
+/// Accepts a connection when there is a place among the starting ones, which it has from then on.
+async fn accept(
+    listener: &TcpListener,
+    starting: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+    // Nobody closes the semaphore.
+    let place = Arc::clone(starting).acquire_owned().await.ok();
+    listener.accept().await.map(|(stream, _)| (stream, place))
+}
+
 /// What one connection is served with.
 struct Connection {
     limits: Limits,
@@ -188,7 +193,7 @@ impl Connection {
         let Some(slower) = slower else { return connection.await };
         loop {
             let standing = open.standing();
-            let part = while_standing(Arc::clone(&open), standing, connection);
+            let part = until(moves(Arc::clone(&open), standing), connection);
             let rest = match slower.threads(standing) {
                 Some(threads) => threads.run(part).await.ok().flatten(),
                 None => part.await,
@@ -228,7 +233,7 @@ impl Connection {
         let service = service_fn({
             let open = Arc::clone(&open);
             move |request| {
-                let open = Entrance::begin(&request, &open);
+                let open = entrance.begin(request.uri().path(), &open);
                 Arc::clone(&entrance).answer(request, open, table.clone())
             }
         });
@@ -349,7 +354,8 @@ impl RequestExecutor {
     /// its connection.
     fn run<F: Future<Output: Send + 'static> + Send + 'static>(&self, request: Pin<Box<F>>) {
         let Some((standing, threads)) = self.threads() else { return drop(tokio::spawn(request)) };
-        let part = while_standing(Arc::clone(&self.open), standing, request);
+        let open = Arc::clone(&self.open);
+        let part = until(async move { open.leaves(standing).await }, request);
         let executor = self.clone();
         drop(threads.spawn(async move {
             if let Some(request) = part.await {
@@ -359,15 +365,19 @@ impl RequestExecutor {
     }
 }
 
-/// Runs work of a connection while its client has this standing. Returns the work if it has not ended by then.
-async fn while_standing<F: Future>(
-    open: Arc<OpenConnection>,
-    standing: Standing,
-    mut work: Pin<Box<F>>,
-) -> Option<Pin<Box<F>>> {
+/// Completes when a connection of this standing has another. A busy one calms down by that.
+async fn moves(open: Arc<OpenConnection>, standing: Standing) {
+    match standing {
+        Standing::Unknown | Standing::Known => open.leaves(standing).await,
+        Standing::Busy => open.calm_down().await,
+    }
+}
+
+/// Runs work until it is to move. Returns it if it has not ended by then.
+async fn until<F: Future>(moves: impl Future<Output = ()>, mut work: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
     tokio::select! {
         _ = &mut work => None,
-        () = open.leaves(standing) => Some(work),
+        () = moves => Some(work),
     }
 }
 
@@ -441,9 +451,43 @@ mod tests {
         let (_ends, end) = oneshot::channel();
         let mut begun_while_busy = execute(&executor, end);
         runs_on(&mut begun_while_busy, "permcached-busy").await;
-        // When its client is busy no longer.
+        // As its connection does.
+        open.calm_down().await;
         runs_on(&mut names, "").await;
         runs_on(&mut begun_while_busy, "").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_moves_when_its_client_becomes_known_or_busy_and_when_it_has_calmed_down() {
+        let open = OpenConnection::new(1);
+        let next = async |standing| {
+            timeout(PATIENCE, moves(Arc::clone(&open), standing)).await.expect("it moves");
+            open.standing()
+        };
+        open.set_known();
+        assert_eq!(next(Standing::Unknown).await, Standing::Known);
+        open.set_busy();
+        assert_eq!(next(Standing::Known).await, Standing::Busy);
+        assert_eq!(next(Standing::Busy).await, Standing::Known);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_accepted_only_while_few_have_not_had_their_first_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let starting = Arc::new(Semaphore::new(2));
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.expect("the system's queue takes it"));
+        }
+        let mut accepted = Vec::new();
+        for _ in 0..2 {
+            accepted.push(accept(&listener, &starting).await.expect("a connection"));
+        }
+        // Long enough for an accept that does not wait.
+        assert!(timeout(Duration::from_millis(50), accept(&listener, &starting)).await.is_err());
+        accepted.pop();
+        timeout(PATIENCE, accept(&listener, &starting)).await.expect("in time").expect("a connection");
     }
 
     #[tokio::test]

@@ -13,10 +13,11 @@ use super::{
     connection_table::ConnectionTable,
     http::{Kind, Pages, Rules},
     low_priority::LowPriority,
-    open_calls::is_open,
+    open_calls::{is_open, is_open_stream},
     open_connection::{OpenConnection, OpenRequest},
     request_body::RequestBody,
     response_body::{Patience, ResponseBody},
+    shares::Shares,
     status,
 };
 
@@ -29,6 +30,7 @@ const PATIENT: &str = "/permcached.v1.WatchService/";
 
 /// The entrance of a port.
 pub(super) struct Entrance {
+    pub(super) shares: Arc<Shares>,
     pub(super) rules: Rules,
     pub(super) pages: Pages,
     /// Answers health and reflection.
@@ -40,10 +42,9 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// Counts a request of this connection from its arrival on, before it has its turn.
-    pub(super) fn begin(request: &Request<Incoming>, connection: &Arc<OpenConnection>) -> OpenRequest {
-        let path = request.uri().path();
-        connection.begin_request(is_open(path) || path.starts_with(PATIENT))
+    /// Counts a request to this path from its arrival on, before it has its turn and before anything is known of it.
+    pub(super) fn begin(&self, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
+        begin(&self.shares, path, connection)
     }
 
     /// Answers a request that has begun.
@@ -79,5 +80,49 @@ impl Entrance {
             }
         };
         Ok(response.map(|body| ResponseBody::new(body, patience, open)))
+    }
+}
+
+/// Counts a request. Whatever its answer will be, its connection is busy if its caller has more than its share open: refusals
+/// cost time, too.
+fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
+    let open = connection.begin_request(is_open_stream(path) || path.starts_with(PATIENT));
+    if connection.share().is_some_and(|share| shares.is_beyond(share)) {
+        connection.set_busy();
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::open_connection::Standing, *};
+
+    /// The standing of a caller's connection on which so many requests to this path are open, while another caller calls.
+    fn standing(path: &str, count: usize) -> Standing {
+        let names: [Arc<str>; 2] = ["greedy".into(), "modest".into()];
+        let shares = Shares::new(names.iter(), 768, 1_024);
+        shares.note_call(shares.of(Some("modest")));
+        let connection = OpenConnection::new(1);
+        connection.set_share(shares.of(Some("greedy")));
+        connection.set_known();
+        let _open: Vec<_> = (0..count).map(|_| begin(&shares, path, &connection)).collect();
+        connection.standing()
+    }
+
+    #[test]
+    fn a_connection_with_many_requests_is_busy_whatever_they_are_and_streams_do_not_count() {
+        for path in [
+            "/permcached.v1.PermissionService/Check",
+            "/permcached.v1.PermissionService/Explain",
+            "/grpc.health.v1.Health/Check",
+            "/healthz",
+            "/unknown",
+        ] {
+            assert_eq!(standing(path, 32), Standing::Known, "{path}");
+            assert_eq!(standing(path, 33), Standing::Busy, "{path}");
+        }
+        for path in ["/permcached.v1.WatchService/Watch", "/grpc.health.v1.Health/Watch", "/grpc.reflection.v1.X/Y"] {
+            assert_eq!(standing(path, 256), Standing::Known, "{path}");
+        }
     }
 }

@@ -62,6 +62,11 @@ pub(super) fn is_open(path: &str) -> bool {
     path.starts_with(HEALTH) || path.starts_with(REFLECTION)
 }
 
+/// Whether a call to this path, without a token, may last.
+pub(super) fn is_open_stream(path: &str) -> bool {
+    path == HEALTH_WATCH || path.starts_with(REFLECTION)
+}
+
 /// What calls without a token may hold open. Clones share it.
 #[derive(Clone)]
 pub(super) struct OpenCalls {

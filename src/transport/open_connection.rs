@@ -109,13 +109,16 @@ impl OpenConnection {
         self.share.get_or_init(|| Arc::clone(share));
     }
 
+    /// The requests of the caller of its first call; none before that.
+    pub(super) fn share(&self) -> Option<&Arc<Share>> {
+        self.share.get()
+    }
+
     /// Notes that its caller has more than its share of requests open. That counts for [`BUSY_TIME`].
-    pub(super) fn set_busy(self: &Arc<Self>) {
+    pub(super) fn set_busy(&self) {
         self.busy_until.store(milliseconds(self.opened.elapsed() + BUSY_TIME), Ordering::Relaxed);
         if !self.is_busy.load(Ordering::Relaxed) && !self.is_busy.swap(true, Ordering::Relaxed) {
             self.standing_changed.notify_waiters();
-            let connection = Arc::clone(self);
-            drop(tokio::spawn(async move { connection.calm_down().await }));
         }
     }
 
@@ -139,7 +142,7 @@ impl OpenConnection {
     }
 
     /// Waits until its caller has had no more than its share open for [`BUSY_TIME`], and notes that it is busy no longer.
-    async fn calm_down(&self) {
+    pub(super) async fn calm_down(&self) {
         loop {
             let busy_until = Duration::from_millis(self.busy_until.load(Ordering::Relaxed));
             let left = busy_until.saturating_sub(self.opened.elapsed());
@@ -152,9 +155,10 @@ impl OpenConnection {
         self.standing_changed.notify_waiters();
     }
 
-    /// Whether it was opened less than this long ago, and no request was begun on it: its client may still be about to send one.
+    /// Whether it was opened less than this long ago, and no request on it has ended: its first one may be about to be sent, or
+    /// to be answered.
     pub(super) fn is_new(&self, age_max: Duration) -> bool {
-        self.is_idle() && self.last_used.load(Ordering::Relaxed) == 0 && self.opened.elapsed() < age_max
+        self.last_used.load(Ordering::Relaxed) == 0 && self.opened.elapsed() < age_max
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -171,7 +175,7 @@ impl OpenConnection {
     /// it is open.
     pub(super) fn begin_request(self: &Arc<Self>, is_stream: bool) -> OpenRequest {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let begun = self.share.get().filter(|_| !is_stream).map(Share::begin);
+        let begun = self.share().filter(|_| !is_stream).map(Share::begin);
         OpenRequest { connection: Arc::clone(self), _begun: begun }
     }
 
@@ -335,18 +339,22 @@ mod tests {
         connection.set_known();
         connection.leaves(Standing::Unknown).await;
         assert_eq!(connection.standing(), Standing::Busy);
-        connection.leaves(Standing::Busy).await;
+        tokio::select! {
+            biased;
+            () = connection.leaves(Standing::Busy) => panic!("it has not calmed down"),
+            () = connection.calm_down() => {}
+        }
         assert!(connection.opened.elapsed() >= BUSY_TIME);
         assert_eq!(connection.standing(), Standing::Known);
     }
 
     #[test]
-    fn a_connection_is_new_until_its_first_request_and_for_a_while_only() {
+    fn a_connection_is_new_until_its_first_answer_and_for_a_while_only() {
         let connection = OpenConnection::new(1);
         assert!(connection.is_new(Duration::from_mins(1)));
         assert!(!connection.is_new(Duration::ZERO));
         let request = connection.begin_request(false);
-        assert!(!connection.is_new(Duration::from_mins(1)));
+        assert!(connection.is_new(Duration::from_mins(1)));
         drop(request);
         assert!(!connection.is_new(Duration::from_mins(1)));
     }

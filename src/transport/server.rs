@@ -35,6 +35,7 @@ use super::{
         permission_service_server::{PermissionServiceServer, SERVICE_NAME as PERMISSION},
         watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
     },
+    shares::Shares,
     status,
     tls::Tls,
     watch::WatchApi,
@@ -103,9 +104,10 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let current = Current { health, is_draining: is_draining.clone() };
     metrics.show(state_metric(&current));
     metrics.show(serving_metric(&current));
+    let shares = Arc::new(Shares::new(callers.names(), limits.caller_requests_max, limits.requests_max));
     let gate = Gate {
         intake: Intake::start(&callers, limits)?,
-        admission: Admission::new(callers, limits),
+        admission: Admission::new(callers, Arc::clone(&shares), limits),
         open: OpenCalls::new(limits),
         calls: metrics.calls(methods()),
     };
@@ -143,7 +145,14 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     let entrance = |listener: &TcpListener, open, calls, unknown| {
         let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
         let open_calls = gate.in_front_of_open_calls(complete(open));
-        Arc::new(Entrance { rules: Rules { is_local }, pages: pages.clone(), open_calls, calls, unknown })
+        Arc::new(Entrance {
+            shares: Arc::clone(&shares),
+            rules: Rules { is_local },
+            pages: pages.clone(),
+            open_calls,
+            calls,
+            unknown,
+        })
     };
     let probes = probes.map(|listener| {
         let no_calls = gate.in_front_of_calls(complete(Routes::default()));

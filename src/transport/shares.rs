@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// wait for half of them at most: some 0.2 ms.
 const SHARE_MAX: usize = 32;
 
-/// How long after its last request a caller still counts as one whom others may delay.
+/// How long after its last call a caller still counts as one whom others may delay.
 const ACTIVE_TIME: Duration = Duration::from_secs(1);
 
 /// The requests of all callers.
@@ -35,8 +35,8 @@ pub(super) struct Share {
     permits: Semaphore,
     /// How many requests are open on its connections, those that have not run yet included, and streams not.
     open: AtomicUsize,
-    /// When the last request began, in milliseconds since the beginning; zero if none has.
-    last_begun: AtomicU64,
+    /// When its last call was admitted, in milliseconds since the beginning; zero if none was.
+    last_call: AtomicU64,
 }
 
 impl Shares {
@@ -55,18 +55,27 @@ impl Shares {
         caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.anonymous)
     }
 
-    /// Notes that a request of this caller begins now. Returns whether the caller has more than its share open while others call.
-    pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        share.last_begun.store(now, Ordering::Relaxed);
-        share.open.load(Ordering::Relaxed) > SHARE_MAX && self.others_are_active(share, now)
+    /// Notes that a call of this caller is admitted now.
+    pub(super) fn note_call(&self, share: &Share) {
+        share.last_call.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether a caller other than this one has begun a request a short time ago.
-    fn others_are_active(&self, share: &Arc<Share>, now: u64) -> bool {
+    /// Whether a caller has more than its share open while others call.
+    pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
+        share.open.load(Ordering::Relaxed) > SHARE_MAX && self.others_call(share)
+    }
+
+    /// In milliseconds since the beginning, and never zero.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Whether a call of another caller was admitted a short time ago.
+    fn others_call(&self, share: &Arc<Share>) -> bool {
+        let now = self.now();
         let active = u64::try_from(ACTIVE_TIME.as_millis()).unwrap_or(u64::MAX);
         self.callers.values().chain([&self.anonymous]).filter(|other| !Arc::ptr_eq(other, share)).any(|other| {
-            let last = other.last_begun.load(Ordering::Relaxed);
+            let last = other.last_call.load(Ordering::Relaxed);
             last > 0 && now.saturating_sub(last) <= active
         })
     }
@@ -74,7 +83,7 @@ impl Shares {
 
 impl Share {
     fn new(requests_max: usize) -> Self {
-        Self { permits: Semaphore::new(requests_max), open: AtomicUsize::new(0), last_begun: AtomicU64::new(0) }
+        Self { permits: Semaphore::new(requests_max), open: AtomicUsize::new(0), last_call: AtomicU64::new(0) }
     }
 
     /// Admits a request. Returns none if as many as there may be are admitted.
@@ -116,6 +125,10 @@ mod tests {
         shares.is_beyond(shares.of(caller))
     }
 
+    fn call(shares: &Shares, caller: Option<&str>) {
+        shares.note_call(shares.of(caller));
+    }
+
     #[test]
     fn a_caller_has_as_many_requests_admitted_as_it_may_and_leaves_those_of_others() {
         let shares = shares();
@@ -130,7 +143,9 @@ mod tests {
     fn only_a_caller_with_many_requests_open_is_beyond_its_share_and_only_while_others_call() {
         let shares = shares();
         let mut open = begin(&shares, Some("greedy"), SHARE_MAX + 1);
+        call(&shares, Some("greedy"));
         assert!(!is_beyond(&shares, Some("greedy")), "nobody else calls");
+        call(&shares, Some("modest"));
         assert!(!is_beyond(&shares, Some("modest")), "it has none open");
         assert!(is_beyond(&shares, Some("greedy")));
         open.pop();
@@ -141,7 +156,8 @@ mod tests {
     fn clients_without_a_known_caller_count_as_others() {
         let shares = shares();
         let _open = begin(&shares, Some("greedy"), SHARE_MAX + 1);
-        assert!(!is_beyond(&shares, None));
+        assert!(!is_beyond(&shares, Some("greedy")));
+        call(&shares, None);
         assert!(is_beyond(&shares, Some("greedy")));
     }
 }
