@@ -175,7 +175,7 @@ async fn requests_without_a_token_must_be_small() {
     assert_eq!(health.check(large).await.unwrap_err().code(), Code::OutOfRange);
 }
 
-/// Its connection moves to the threads for busy callers and back meanwhile.
+/// That its connection moves to other threads meanwhile is tested in `transport::connections`.
 #[tokio::test]
 async fn a_caller_with_many_requests_open_loses_neither_answers_nor_streams_while_others_call() {
     let callers = [("greedy", "gr33dy-0123456789"), ("modest", "m0dest-0123456789")];
