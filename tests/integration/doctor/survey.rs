@@ -332,7 +332,7 @@ async fn a_directory_of_documents_is_looked_at_as_a_database_is_and_explain_name
 }
 
 #[tokio::test]
-async fn names_of_types_and_dates_in_other_forms_are_named_with_what_the_schema_can_say() {
+async fn names_of_types_and_dates_in_other_forms_are_named_with_what_a_schema_writes_for_them() {
     const SHARED: &str = r#"
 default_subject = "user"
 subject.user.id = "objectid"

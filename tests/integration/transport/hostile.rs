@@ -138,17 +138,16 @@ async fn health_streams_of_clients_that_call_do_not_end_each_other() {
 async fn streams_that_nobody_reads_are_bounded_and_their_connections_are_closed() {
     let service = Service::start_as(|serving| serving.limits.untaken_time_max = Duration::from_millis(300)).await;
     let mut connections = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..16 {
         let raw = Raw::with_window(service.address, 0).await;
         let streams = open_streams(&raw, REFLECTION, LIST_SERVICES, 4).await;
         connections.push((raw, streams));
     }
-    let accepted: usize = connections.iter().map(|(_, streams)| streams.len()).sum();
-    assert!(accepted >= 32, "{accepted}");
-    for (raw, streams) in connections {
-        if !streams.is_empty() {
-            raw.closed().await;
-        }
+    // None has to give way: a stream that does is reset, and then nothing on its connection waits to be read.
+    let accepted: Vec<usize> = connections.iter().map(|(_, streams)| streams.len()).collect();
+    assert_eq!(accepted, [2; 16]);
+    for (raw, _) in connections {
+        raw.closed().await;
     }
 }
 
