@@ -10,6 +10,7 @@ use std::{
 };
 
 use bson::doc;
+use futures::future::join_all;
 use tokio::{
     net::TcpSocket,
     time::{Instant, sleep, timeout},
@@ -130,12 +131,12 @@ async fn every_configured_limit_is_enforced() {
     // One call of a caller at a time: the first one waits for MongoDB, which does not answer.
     mongo.freeze();
     until_readyz_at(probes, "degraded: the source has not answered").await;
-    let calls = futures::future::join_all((0..4).map(|_| ask(&channel, Some("a-token-of-the-tests")))).await;
+    let calls = join_all((0..4).map(|_| ask(&channel, Some("a-token-of-the-tests")))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert!(codes.contains(&Code::ResourceExhausted) && !codes.iter().all(|code| *code == codes[0]), "{codes:?}");
     // Two calls of all callers together.
     let tokens = ["a-token-of-the-tests", "b-token-of-the-tests", "c-token-of-the-tests"];
-    let calls = futures::future::join_all(tokens.map(|token| ask(&channel, Some(token)))).await;
+    let calls = join_all(tokens.map(|token| ask(&channel, Some(token)))).await;
     let codes: Vec<Code> = calls.into_iter().map(|call| call.unwrap_err().code()).collect();
     assert_eq!(codes.iter().filter(|code| **code == Code::ResourceExhausted).count(), 1, "{codes:?}");
     mongo.thaw();
@@ -148,8 +149,8 @@ async fn every_configured_limit_is_enforced() {
     assert_eq!(serving.exit_code(), Some(0));
 }
 
-/// The process may have 128 descriptors. Idle connections to both ports take as many of them as they may, and MongoDB needs new
-/// ones afterwards.
+/// The process may have 128 descriptors. Idle connections to both ports take as many of them as they may, and are opened again and
+/// again; MongoDB needs new ones meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_leave_descriptors_to_probes_and_mongodb() {
     let mut mongo = Mongo::own();
@@ -160,14 +161,29 @@ async fn idle_connections_leave_descriptors_to_probes_and_mongodb() {
     let variables = [("SCHEMA_FILE", &*schema), ("MONGODB_URI", &*uri), ("PROBE_PORT", &*probe_port)];
     let serving = Serving::start_with_descriptors(128, &["--bind", "127.0.0.1"], &variables);
     let probes = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let connect = |address| (0..200).map(move |_| TcpStream::connect(address).unwrap());
-    let idle: Vec<TcpStream> = [serving.address, probes].into_iter().flat_map(connect).collect();
-    mongo.kill();
-    until_readyz_at(probes, "degraded").await;
-    mongo.start_again();
-    until_readyz_at(probes, "ready").await;
-    ask(&endpoint(&serving).connect_lazy(), None).await.unwrap();
-    drop(idle);
+    let ports = [(serving.address, 200), (probes, 40)];
+    let connect = || {
+        let each = ports.into_iter().flat_map(|(address, count)| std::iter::repeat_n(address, count));
+        join_all(each.map(|address| timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address))))
+    };
+    let mut idle = connect().await;
+    let opened_again = async {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            idle = connect().await;
+        }
+    };
+    let works = async {
+        mongo.kill();
+        until_readyz_at(probes, "degraded").await;
+        mongo.start_again();
+        until_readyz_at(probes, "ready").await;
+        ask(&endpoint(&serving).connect_lazy(), None).await.unwrap();
+    };
+    tokio::select! {
+        () = works => {}
+        () = opened_again => {}
+    }
 }
 
 /// While one permission may still be answered from facts older than the bound, the instance stays in service.
