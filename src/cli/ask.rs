@@ -55,13 +55,13 @@ pub(super) struct Ask {
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
     server: Option<String>,
     /// Answer without a server, from a directory of <collection>.jsonl files
-    #[arg(long, value_name = "DIR", conflicts_with = "live")]
+    #[arg(long, value_name = "DIR", group = "in_process")]
     documents: Option<PathBuf>,
     /// Answer without a server, from the database that `MONGODB_URI` names
-    #[arg(long, conflicts_with = "server")]
+    #[arg(long, conflicts_with = "server", group = "in_process")]
     live: bool,
     /// The schema, with --documents or --live [`SCHEMA_FILE`]
-    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    #[arg(long, value_name = "FILE", requires = "in_process")]
     schema: Option<PathBuf>,
     /// Reflect everything that was written before the question
     #[arg(long, conflicts_with = "token")]
@@ -167,9 +167,6 @@ impl Ask {
 
     async fn service(&self) -> Result<Service, Failure> {
         if self.documents.is_none() && !self.live {
-            if self.schema.is_some() {
-                return Err(Failure::usage("--schema is for --documents DIR or --live: a server has its own schema"));
-            }
             return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
         }
         let overrides =

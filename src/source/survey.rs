@@ -157,7 +157,7 @@ impl Survey {
             diagnoses.extend(found.filter(|found| !diagnoses.contains(found)));
         }
         for edge in &self.edges {
-            let found = edge.diagnosis(self.subject, &self.collection);
+            let found = edge.diagnosis(self.subject, &self.collection, self.documents);
             diagnoses.extend(found.filter(|found| !diagnoses.contains(found)));
         }
         diagnoses

@@ -111,7 +111,8 @@ fn one_line_is_printed_per_finding() {
     // Two documents of the sample do not fit on purpose.
     assert!(lines[4].starts_with("warning documents: `files.owner_id`: 13 ObjectId, 1 string"), "{ended:?}");
     assert!(
-        lines[6].starts_with("warning documents: `files.folder_id`: 2 of 14 edges looked at lead to no"),
+        lines[6]
+            .starts_with("warning documents: `files.folder_id`: 2 of 14 edges, in 14 documents looked at, lead to no"),
         "{ended:?}"
     );
     assert_eq!(lines[8..], ["", "no problems, 2 warnings"]);

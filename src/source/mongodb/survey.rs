@@ -86,6 +86,9 @@ impl MongoDb {
         }
         for edge in survey.edges() {
             let (target, ids) = edge.targets();
+            if ids.is_empty() {
+                continue;
+            }
             let targets = self.client.database().collection::<Document>(target);
             let found =
                 targets.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 }).max_time(COLLECTION_TIME);

@@ -87,7 +87,7 @@ impl Edge {
     }
 
     /// What follows from the edges that lead nowhere.
-    pub(super) fn diagnosis(&self, subject: Subject, collection: &str) -> Option<Diagnosis> {
+    pub(super) fn diagnosis(&self, subject: Subject, collection: &str, documents: usize) -> Option<Diagnosis> {
         let existing = self.existing.as_ref()?;
         let mut dangling = self.found.iter().filter(|(id, _)| !existing.contains(&shown(id)));
         let (id, document) = dangling.next()?;
@@ -99,7 +99,7 @@ impl Edge {
             (false, false) => "they grant nothing".to_owned(),
         };
         let message = format!(
-            "`{collection}.{path}`: {count} of {} edges looked at lead to no document of `{target}` (e.g. `_id` {document} leads to \
+            "`{collection}.{path}`: {count} of {} edges, in {documents} documents looked at, lead to no document of `{target}` (e.g. `_id` {document} leads to \
              {}): {consequence}",
             self.found.len(),
             shown(id)

@@ -257,21 +257,23 @@ fn tree() -> [(&'static str, Vec<Document>); 2] {
 #[track_caller]
 fn assert_counts_dangling_edges(found: &Found) {
     found.assert_no_problem();
-    let parents = "`folders.parent_id`: 2 of 9 edges looked at lead to no document of `folders` (e.g. `_id` 07";
+    let parents =
+        "`folders.parent_id`: 2 of 9 edges, in 10 documents looked at, lead to no document of `folders` (e.g. `_id` 07";
     let remedy = found.remedy("warning", parents);
     assert!(remedy.starts_with("must_exist = true, on `folder#parent`"), "{remedy}");
     assert!(
         found.finding(parents).message.contains("what would exclude beyond them, under a `!`, does not"),
         "{found:#?}"
     );
-    let folders = "`files.folder_id`: 4 of 10 edges looked at lead to no document of `folders`";
+    let folders = "`files.folder_id`: 4 of 10 edges, in 10 documents looked at, lead to no document of `folders`";
     let remedy = found.remedy("warning", folders);
     assert!(remedy.contains("unset the field"), "{remedy}");
     assert!(
         found.finding(folders).message.ends_with("`file#folder` is indeterminate, and denied with MALFORMED"),
         "{found:#?}"
     );
-    let albums = found.finding("`files.albums.id`: 10 of 20 edges looked at lead to no document of `folders`");
+    let albums =
+        found.finding("`files.albums.id`: 10 of 20 edges, in 10 documents looked at, lead to no document of `folders`");
     assert!(albums.message.ends_with("they grant nothing"), "{albums:?}");
 }
 
