@@ -15,7 +15,7 @@ use super::oid;
 use crate::{
     rules::rule::NOW,
     support::{
-        both::{Both, Collections, fill, question, schema},
+        both::{Both, Collections, fill, question, schema, shown},
         command::{Ended, run_with},
         servers::mongo,
     },
@@ -245,12 +245,14 @@ async fn queries_compare_as_the_process_does() {
             "bans".to_owned(),
             vec![
                 doc! { "_id": 1, "file": "A", "user": "ann", "kind": "full" },
-                doc! { "_id": 2, "file": "b", "user": "ann", "kind": "FULL" },
+                doc! { "_id": 2, "file": "b", "shown": "b", "user": "ann", "kind": "FULL" },
             ],
         ),
     ]);
     let both = Both::new(schema("bans.toml", text), &collections).await;
-    let questions = ["a", "b"].map(|file| question(&both.schema, "user:ann", "read", &format!("file:{file}")));
+    let asked = [("read", "a"), ("read", "b"), ("show", "a"), ("show", "b")];
+    let questions =
+        asked.map(|(permission, file)| question(&both.schema, "user:ann", permission, &format!("file:{file}")));
     let expected = both.ask(&questions, NOW).await;
     // The same documents in collections that ignore case.
     let database = mongo().database().await;
@@ -259,6 +261,7 @@ async fn queries_compare_as_the_process_does() {
     let source = MongoDb::open(Arc::clone(&both.schema), database.clone()).await.unwrap();
     let asked = crate::support::both::Asked::new(&both.schema, Arc::new(source));
     let answers = asked.check(&questions, NOW).await;
+    assert!(expected.iter().any(|[documents, _]| shown(&both.schema, *documents) == "allowed by file#granted"));
     for ([documents, _], checked) in expected.into_iter().zip(answers) {
         assert_eq!(documents, checked.unwrap().answer);
     }
@@ -275,7 +278,7 @@ collection = "files"
 [resource.file.relations]
 owner  = { field = "owner" }
 banned = { collection = "bans", by = "file", field = "user", where = { kind = "full" } }
-granted = { collection = "bans", by = "file", field = "user", where = { kind = "full" } }
+granted = { collection = "bans", by = "shown", field = "user", where = { kind = { "$ne" = "full" } } }
 [resource.file.permissions]
 read = "!banned & owner"
 show = "granted"
