@@ -44,7 +44,7 @@ pub use inspect::Finding;
 use mongodb::{Database, options::ClientOptions};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
-pub use uri::{ConnectionString, UriErrors};
+pub use uri::{AssumedSource, ConnectionString, UriErrors};
 
 use super::{Deadline, Identity, Source, SourceError};
 use crate::{
@@ -118,7 +118,8 @@ impl MongoDb {
     pub async fn connect(schema: Arc<Schema>, uri: &str, database: Option<&str>) -> Result<Self, ConnectError> {
         let uri = ConnectionString::parse(uri).map_err(ConnectError::Uri)?;
         let (options, name) = connect::options(&uri, database).await?;
-        Self::connect_with(schema, options, &name).await.map_err(|error| error.with_source(&uri))
+        let assumed = uri.assumed_source(&options);
+        Self::connect_with(schema, options, &name).await.map_err(|error| error.with_source(assumed))
     }
 
     /// The driver's options for a connection string, with the defaults of [`MongoDb::connect`], and the name of the database.

@@ -2,16 +2,16 @@
 //!
 //! Reads no document.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use bson::{DateTime, doc};
-use mongodb::{Client, Database, options::ClientOptions};
+use mongodb::{Client, Database, error::ErrorKind, options::ClientOptions};
 
 use super::{
     COMMANDS_MAX, Mode, PROBE_TIME,
     error::{DriverError, Unusable},
     primary,
-    uri::{ConnectionString, UriErrors},
+    uri::{AssumedSource, ConnectionString, UriErrors},
 };
 use crate::source::Deadline;
 
@@ -42,10 +42,11 @@ pub enum ConnectError {
     TooOld,
     /// It refuses the login, and looks the user up in a database only because the connection string names that database.
     #[error(
-        "MongoDB refuses the login: the connection string names the database `{0}` and has no authSource, so the user is looked \
-         up there; if the user was created in `admin`, add authSource=admin to it"
+        "MongoDB refuses the login: the connection string names the database `{}` and has no authSource, so the user is looked \
+         up there; if the user was created in `{}`, add authSource={} to it",
+        .0.source, .0.usual, .0.usual
     )]
-    AssumedSource(String),
+    AssumedSource(AssumedSource),
     /// It does not answer, or refuses the login.
     #[error("MongoDB does not answer, or refuses the login")]
     Unreachable(#[source] DriverError),
@@ -53,12 +54,12 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Adds what the connection string shows about why a login is refused.
-    pub(super) fn with_source(self, uri: &ConnectionString) -> Self {
-        match (&self, uri.assumed_source()) {
+    pub(super) fn with_source(self, assumed: Option<AssumedSource>) -> Self {
+        match (self, assumed) {
             (Self::Unreachable(DriverError::Login | DriverError::NoServer(Unusable::Login)), Some(source)) => {
-                Self::AssumedSource(source.to_owned())
+                Self::AssumedSource(source)
             }
-            _ => self,
+            (error, _) => error,
         }
     }
 
@@ -84,7 +85,13 @@ pub(super) struct Hello {
 
 /// A database by its connection's options. Sends nothing yet.
 pub(super) fn database(options: ClientOptions, name: &str) -> Result<Database, ConnectError> {
-    Ok(Client::with_options(options).map_err(|_| ConnectError::Uri(UriErrors::of_driver()))?.database(name))
+    let client = Client::with_options(options).map_err(|error| {
+        ConnectError::Uri(match &*error.kind {
+            ErrorKind::InvalidTlsConfig { .. } => UriErrors::of_key(),
+            _ => UriErrors::of_driver(iter::empty()),
+        })
+    })?;
+    Ok(client.database(name))
 }
 
 /// Sends `hello` to a server. While none can be reached, tries again for some time.
@@ -127,7 +134,7 @@ pub(super) async fn options(
     let mut options = ClientOptions::parse(uri.driver()).await.map_err(|error| match DriverError::of(&error) {
         // The name of the server may be resolved later.
         error @ DriverError::Name => ConnectError::Unreachable(error),
-        _ => ConnectError::Uri(UriErrors::of_driver()),
+        _ => ConnectError::Uri(UriErrors::of_driver(uri.option_names())),
     })?;
     options.app_name.get_or_insert_with(|| "permcached".to_owned());
     options.max_pool_size.get_or_insert(CONNECTIONS_MAX);

@@ -7,6 +7,8 @@
 mod clock;
 mod collections;
 mod rights;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::Arc,
@@ -21,10 +23,11 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::{
-    ConnectError, ConnectionString, DriverError, Finding, Mode, MongoDb, Unusable,
+    AssumedSource, ConnectError, ConnectionString, DriverError, Finding, Mode, MongoDb, Unusable,
     client::ReplacedClient,
     connect::{self, Hello},
     inspect::{inspect, quoted},
+    uri::EXTERNAL,
 };
 use crate::{
     diagnosis::{Diagnosis, Subject},
@@ -50,12 +53,12 @@ struct Address {
     trials: String,
     /// The user's name, and the database that the user is defined in.
     login: Option<(String, String)>,
-    /// Whether that database was not named by `authSource`.
-    is_source_assumed: bool,
+    /// That database, if it is not named by `authSource`.
+    assumed: Option<AssumedSource>,
 }
 
 impl Address {
-    fn of(options: &ClientOptions, assumed_source: Option<&str>) -> Self {
+    fn of(options: &ClientOptions, assumed: Option<AssumedSource>) -> Self {
         let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let login = options.credential.as_ref().and_then(|credential| {
             let source = credential.source.as_deref().or(options.default_database.as_deref()).unwrap_or("admin");
@@ -67,7 +70,7 @@ impl Address {
             _ => None,
         };
         let trials = options.hosts.iter().filter_map(trial).collect::<Vec<_>>().join("; ");
-        Self { hosts, trials, login, is_source_assumed: assumed_source.is_some() }
+        Self { hosts, trials, login, assumed }
     }
 
     /// Whether the server is in Atlas, where users are not created by commands.
@@ -85,7 +88,7 @@ pub async fn examine(schema: Option<&Arc<Schema>>, uri: &str, database: Option<&
     };
     let opened = async {
         let (options, name) = connect::options(&uri, database).await?;
-        let address = Address::of(&options, uri.assumed_source());
+        let address = Address::of(&options, uri.assumed_source(&options));
         Ok((address, connect::database(options, &name)?))
     };
     let (address, database) = match timeout(STEP_TIME, opened).await {
@@ -179,7 +182,9 @@ fn unusable(error: &ConnectError, address: Option<&Address>) -> Diagnosis {
     let message = error.to_string();
     match error {
         ConnectError::Uri(_) => wrong(&message, "MONGODB_URI='mongodb://USER:PASSWORD@HOST:27017/DATABASE'"),
-        ConnectError::AssumedSource(_) => wrong(&message, "authSource=admin, in MONGODB_URI"),
+        ConnectError::AssumedSource(AssumedSource { usual, .. }) => {
+            wrong(&message, &format!("authSource={usual}, in MONGODB_URI"))
+        }
         ConnectError::NoDatabase => wrong(&message, "MONGODB_DATABASE=NAME"),
         ConnectError::NotInitiated => {
             wrong("this MongoDB waits to become a replica set", "once, in mongosh: rs.initiate()")
@@ -204,28 +209,32 @@ fn refused(address: &Address) -> Diagnosis {
         "{} refuses the login of `{name}`: there is no such user in `{source}`, or the password is wrong",
         address.hosts
     );
-    if address.is_source_assumed {
+    let password = new_password(address, name, source);
+    if let Some(AssumedSource { source, usual }) = &address.assumed {
         let message = format!("{message}. The user is looked up in `{source}` because MONGODB_URI names no authSource");
         let remedy = format!(
-            "if the user was created in `admin`, add authSource=admin to MONGODB_URI (…/{source}?authSource=admin); if the \
-             password is lost: {}",
-            new_password(name, source)
+            "if the user was created in `{usual}`, add authSource={usual} to MONGODB_URI (…/{source}?authSource={usual}); \
+             otherwise: {password}"
         );
         return Diagnosis::wrong(Subject::MongoDb, message, remedy);
     }
-    let remedy = if address.is_atlas() {
-        format!(
-            "in Atlas: Database Access, edit `{name}`, set a new password and put it, percent-encoded, into MONGODB_URI"
-        )
-    } else {
-        format!("{}, if the password is lost; it is percent-encoded in MONGODB_URI", new_password(name, source))
-    };
-    Diagnosis::wrong(Subject::MongoDb, message, remedy)
+    Diagnosis::wrong(Subject::MongoDb, message, password)
 }
 
-/// The command that sets a new password.
-fn new_password(name: &str, source: &str) -> String {
-    format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name))
+/// How a user gets a new password.
+fn new_password(address: &Address, name: &str, source: &str) -> String {
+    let encoded = "it is percent-encoded in MONGODB_URI";
+    if source == EXTERNAL || address.assumed.as_ref().is_some_and(|assumed| assumed.usual == EXTERNAL) {
+        format!(
+            "give MONGODB_URI what the service that authenticates `{name}` accepts, and define the user in `{EXTERNAL}`"
+        )
+    } else if address.is_atlas() {
+        format!("in Atlas: Database Access, edit `{name}`, set a new password; {encoded}")
+    } else {
+        let command =
+            format!("db.getSiblingDB({}).changeUserPassword({}, passwordPrompt())", quoted(source), quoted(name));
+        format!("{command}, if the password is lost; {encoded}")
+    }
 }
 
 /// No server answers.

@@ -7,22 +7,22 @@
 mod options;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::fmt;
 
-use mongodb::options::{ConnectionString as DriverString, ServerAddress};
-use options::{Options, read};
+use mongodb::options::{AuthMechanism, ClientOptions, ConnectionString as DriverString, ServerAddress};
+use options::read;
+pub(super) use together::EXTERNAL;
+use together::{PASSWORDLESS, Rest};
 
-use crate::diagnosis::Diagnosis;
+use crate::{diagnosis::Diagnosis, schema::listed};
 
 /// Characters that a user's name or password has only percent-encoded.
 const RESERVED: [char; 7] = [':', '/', '?', '#', '[', ']', '@'];
 
 /// Characters that the name of a database cannot have.
 const NOT_IN_NAMES: [char; 6] = ['/', '\\', ' ', '"', '$', '.'];
-
-/// Ways to log in without a password.
-const PASSWORDLESS: [&str; 2] = ["MONGODB-X509", "MONGODB-OIDC"];
 
 /// What to do about a user's name or password that is not percent-encoded.
 const ENCODE: &str =
@@ -33,7 +33,16 @@ const ENCODE: &str =
 pub struct ConnectionString {
     driver: String,
     notes: Vec<Diagnosis>,
-    assumed_source: Option<String>,
+    has_source: bool,
+}
+
+/// The database in which a user is looked up only because the connection string names it, and has no `authSource`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssumedSource {
+    /// That database.
+    pub source: String,
+    /// The database that has the user in most cases.
+    pub usual: &'static str,
 }
 
 /// Everything that is wrong with a connection string, each with its remedy. Shows no password.
@@ -46,13 +55,24 @@ impl UriErrors {
         self.0.iter().map(String::as_str)
     }
 
-    /// The error of a connection string that cannot be used for a reason of the driver's own.
-    pub(super) fn of_driver() -> Self {
-        Self(vec![
-            "the driver cannot use its options together: directConnection and loadBalanced need a single host, and \
-             loadBalanced and srvMaxHosts exclude replicaSet"
-                .to_owned(),
-        ])
+    /// The error of a connection string that cannot be used for a reason of the driver's own. The driver's message may quote
+    /// values, so only the names of the options are shown.
+    pub(super) fn of_driver<'a>(options: impl Iterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = options.collect();
+        Self(vec![if names.is_empty() {
+            "the driver does not accept it: write mongodb://[user:password@]host[:port][/database]".to_owned()
+        } else {
+            let remedy = "look them up in MongoDB's manual, and remove those that are not needed";
+            format!("the driver does not accept these options, or not together: {}: {remedy}", listed(&names))
+        }])
+    }
+
+    /// The error of a file that the driver cannot use for TLS. Of a file of authorities, it takes what it can read.
+    pub(super) fn of_key() -> Self {
+        let remedy = "write the certificate and its key to one file as PEM, the key without a password";
+        Self(vec![format!(
+            "the file of `tlsCertificateKeyFile` does not have both a certificate and its key: {remedy}"
+        )])
     }
 }
 
@@ -94,26 +114,33 @@ impl ConnectionString {
         };
         let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
         let mut errors = Vec::new();
-        let Options { driver, notes, source, mechanism } = read(options, is_srv, &mut errors);
+        let given = read(options, &mut errors);
+        let errors_before = errors.len();
         check_hosts(hosts, is_srv, &mut errors);
-        let name = check_database(database, &mut errors);
-        // A `?` in the password ends it here, and the rest stands where the options do.
-        let is_cut = user.is_none() && !place.contains('/');
-        if options.contains('@') && (is_cut || !errors.is_empty()) {
+        let are_hosts_wrong = errors.len() > errors_before;
+        check_database(database, &mut errors);
+        if given.has_stray_at || is_cut(user, are_hosts_wrong, options) {
             errors = vec![format!("the user's name or password has a `?` that is not percent-encoded: {ENCODE}")];
+        } else {
+            let rest = Rest { is_srv, hosts: hosts.split(',').count(), user };
+            together::check(&given, &rest, &mut errors);
         }
         if let Some(user) = user {
-            check_user(user, mechanism.as_deref(), &mut errors);
+            check_user(user, given.value("authMechanism"), &mut errors);
         }
         if !errors.is_empty() {
             return Err(UriErrors(errors));
         }
-        let end = if driver.is_empty() { String::new() } else { format!("?{}", driver.join("&")) };
+        let passed = given.driver();
+        let end = if passed.is_empty() { String::new() } else { format!("?{}", passed.join("&")) };
         let user_info = user.map(|user| format!("{user}@")).unwrap_or_default();
         let driver = format!("{scheme}://{user_info}{hosts}/{database}{end}");
-        DriverString::parse(&driver).map_err(|_| UriErrors::of_driver())?;
-        let assumed_source = name.filter(|_| user.is_some() && source.is_none() && mechanism.is_none());
-        Ok(Self { driver, notes, assumed_source })
+        let has_source = given.value("authSource").is_some();
+        let parsed = Self { driver, notes: given.notes, has_source };
+        match DriverString::parse(&parsed.driver) {
+            Ok(_) => Ok(parsed),
+            Err(_) => Err(UriErrors::of_driver(parsed.option_names())),
+        }
     }
 
     /// What the driver is given.
@@ -127,10 +154,28 @@ impl ConnectionString {
         &self.notes
     }
 
-    /// The database in which the user is looked up only because the connection string names it and has no `authSource`.
-    pub(super) fn assumed_source(&self) -> Option<&str> {
-        self.assumed_source.as_deref()
+    /// The names of the options that the driver is given.
+    pub(super) fn option_names(&self) -> impl Iterator<Item = &str> {
+        let options = self.driver.split_once('?').map_or("", |(_, options)| options);
+        options.split('&').filter_map(|option| option.split_once('=')).map(|(name, _)| name)
     }
+
+    /// The database in which the user is looked up only because the connection string names it, if that may be a mistake. The
+    /// driver's options, made of this connection string, tell it: a DNS record may name another database.
+    pub(super) fn assumed_source(&self, options: &ClientOptions) -> Option<AssumedSource> {
+        let credential = options.credential.as_ref().filter(|_| !self.has_source)?;
+        let source = credential.source.clone().filter(|source| options.default_database.as_ref() == Some(source))?;
+        let usual = if credential.mechanism == Some(AuthMechanism::Plain) { EXTERNAL } else { "admin" };
+        (source != usual).then_some(AssumedSource { source, usual })
+    }
+}
+
+/// Whether a `?` in the user's name or password has ended it, so that the rest of it, the `@` and the hosts stand where the
+/// options do.
+fn is_cut(user: Option<&str>, are_hosts_wrong: bool, options: &str) -> bool {
+    let Some((_, after)) = options.rsplit_once('@').filter(|_| user.is_none()) else { return false };
+    let host = after.split(['/', '?', '&', ';', ',']).next().unwrap_or_default();
+    after.contains('?') || (are_hosts_wrong && ServerAddress::parse(host).is_ok())
 }
 
 /// Checks the user's name and password.
@@ -140,15 +185,18 @@ fn check_user(user: &str, mechanism: Option<&str>, errors: &mut Vec<String>) {
         None => (user, None),
     };
     let is_encoded = |text: &str| {
-        let mut parts = text.split('%');
-        let plain = parts.next().unwrap_or_default();
         let is_escape = |part: &str| {
             part.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
         };
-        !plain.contains(RESERVED) && !text.contains(RESERVED) && parts.all(is_escape)
+        !text.contains(RESERVED) && text.split('%').skip(1).all(is_escape)
     };
+    let is_text = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().is_ok();
     if !is_encoded(name) || !password.is_none_or(is_encoded) {
         errors.push(format!("the user's name or password is not percent-encoded: {ENCODE}"));
+    } else if !is_text(user) {
+        let remedy = "percent-encode the bytes of UTF-8, such as %C3%A9 for é";
+        errors
+            .push(format!("the user's name or password is percent-encoded from another encoding than UTF-8: {remedy}"));
     } else if password.is_some_and(|password| password.starts_with('<') && password.ends_with('>')) {
         errors.push("the password is a placeholder in angle brackets: put the user's password in its place".to_owned());
     } else if name.is_empty() {
@@ -189,17 +237,13 @@ fn check_hosts(hosts: &str, is_srv: bool, errors: &mut Vec<String>) {
     }
 }
 
-/// Checks the name of the database, and returns it if there is one.
-fn check_database(database: &str, errors: &mut Vec<String>) -> Option<String> {
+/// Checks the name of the database.
+fn check_database(database: &str, errors: &mut Vec<String>) {
     let bytes = percent_encoding::percent_decode_str(database);
-    match bytes.decode_utf8() {
-        Ok(name) if !name.contains(NOT_IN_NAMES) => (!name.is_empty()).then(|| name.into_owned()),
-        _ => {
-            errors.push(
-                "the name of the database has a character that names cannot have: write host/DATABASE?option=value"
-                    .to_owned(),
-            );
-            None
-        }
+    if !bytes.decode_utf8().is_ok_and(|name| !name.contains(NOT_IN_NAMES)) {
+        errors.push(
+            "the name of the database has a character that names cannot have: write host/DATABASE?option=value"
+                .to_owned(),
+        );
     }
 }

@@ -15,7 +15,7 @@ enum Effect {
     Driver,
     /// The driver follows it by this name.
     Alias(&'static str),
-    /// It has no effect, as permcached only reads, and its own way of replaced is at least as strict.
+    /// It tells how an application writes. It has no effect, as permcached only reads.
     Own,
     /// It tells from where, or how current, an application reads. permcached decides that for itself.
     OwnReads,
@@ -52,6 +52,9 @@ use Value::{Choice, Compressors, File, Flag, Hidden, Number, Text};
 /// A number of milliseconds, or a count.
 const COUNT: Value = Number(0, 4_294_967_295);
 
+/// The value of `authMechanism` in other drivers that means the same as no value.
+const DEFAULT: &str = "DEFAULT";
+
 /// The compressors that the driver has.
 const COMPRESSORS: [&str; 3] = ["zstd", "snappy", "zlib"];
 
@@ -61,22 +64,28 @@ const PROXY: &str = "connections through a SOCKS5 proxy are not supported: remov
                      this machine reach MongoDB directly or through a tunnel";
 const KEY_PASSWORD: &str = "the driver reads only keys without a password: write the key to a file without one, which only \
                             permcached may read (`openssl pkey -in KEY.pem -out PLAIN.pem`), and remove this option";
+const TWO_FILES: &str =
+    "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile";
 const ENCRYPTION: &str =
     "client-side encryption is not supported: remove it, if the fields that the schema reads are not encrypted";
 
 /// The options of the official drivers, present and past.
 const KNOWN: &[(&str, Value, Effect)] = &[
     ("appName", Text, Driver),
-    ("authMechanism", Choice(&["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN", "MONGODB-OIDC"]), Driver),
+    (
+        "authMechanism",
+        Choice(&["SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509", "PLAIN", "MONGODB-OIDC", DEFAULT]),
+        Driver,
+    ),
     ("authMechanismProperties", Hidden, Driver),
     ("authSource", Text, Driver),
     ("compressors", Compressors, Driver),
     ("connectTimeoutMS", COUNT, Driver),
     ("directConnection", Flag, Driver),
-    ("heartbeatFrequencyMS", COUNT, Driver),
+    ("heartbeatFrequencyMS", Number(500, 4_294_967_295), Driver),
     ("loadBalanced", Flag, Driver),
     ("localThresholdMS", COUNT, Driver),
-    ("maxConnecting", COUNT, Driver),
+    ("maxConnecting", Number(1, 4_294_967_295), Driver),
     ("maxIdleTimeMS", COUNT, Driver),
     ("maxPoolSize", COUNT, Driver),
     ("minPoolSize", COUNT, Driver),
@@ -141,20 +150,10 @@ const KNOWN: &[(&str, Value, Effect)] = &[
     ("sslPass", Hidden, Refused(KEY_PASSWORD)),
     ("ssl_pem_passphrase", Hidden, Refused(KEY_PASSWORD)),
     ("tlsCertificateKeyFilePassword", Hidden, Refused(KEY_PASSWORD)),
-    (
-        "tlsCertificateFile",
-        Text,
-        Refused(
-            "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile",
-        ),
-    ),
-    (
-        "tlsPrivateKeyFile",
-        Text,
-        Refused(
-            "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile",
-        ),
-    ),
+    ("ssl_certfile", Text, Refused(TWO_FILES)),
+    ("ssl_keyfile", Text, Refused(TWO_FILES)),
+    ("tlsCertificateFile", Text, Refused(TWO_FILES)),
+    ("tlsPrivateKeyFile", Text, Refused(TWO_FILES)),
 ];
 
 /// Options of other official drivers, which have no counterpart here.
@@ -235,41 +234,64 @@ const FOREIGN: &[&str] = &[
     "waitQueueTimeout",
 ];
 
+/// The options that the driver follows, by its names for them: each with the name that is written and the driver's spelling of the
+/// value. A value that is empty is left out.
+pub(super) type Found = BTreeMap<&'static str, (&'static str, String)>;
+
 /// The options of a connection string.
 #[derive(Default)]
 pub(super) struct Options {
-    /// Those for the driver, as `name=value`.
-    pub(super) driver: Vec<String>,
+    /// Those for the driver.
+    pub(super) found: Found,
     /// What has no effect here, in words.
     pub(super) notes: Vec<Diagnosis>,
-    /// The value of `authSource`.
-    pub(super) source: Option<String>,
-    /// The value of `authMechanism`, in the driver's spelling.
-    pub(super) mechanism: Option<String>,
+    /// Whether an `@` stands where no option has one: in a name, or in a value that is not free text.
+    pub(super) has_stray_at: bool,
+}
+
+impl Options {
+    /// Those for the driver, as `name=value`.
+    pub(super) fn driver(&self) -> Vec<String> {
+        let given = self.found.iter().filter(|(_, (_, value))| !value.is_empty());
+        given.map(|(name, (_, value))| format!("{name}={value}")).collect()
+    }
+
+    /// The driver's spelling of a value.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.found.get(name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Reads the part after the `?`.
-pub(super) fn read(text: &str, is_srv: bool, errors: &mut Vec<String>) -> Options {
-    let mut found: BTreeMap<&'static str, (&'static str, String)> = BTreeMap::new();
+pub(super) fn read(text: &str, errors: &mut Vec<String>) -> Options {
     let (mut foreign, mut replaced, mut lax) = (Vec::new(), Vec::new(), Vec::new());
     let mut options = Options::default();
     for pair in text.split(['&', ';']).filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some((known, kind, effect)) = known(name) else {
+            options.has_stray_at |= pair.contains('@');
             errors.push(unknown(name));
             continue;
         };
+        options.has_stray_at |= value.contains('@') && !may_have_at(kind, effect);
         let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
         if let Refused(why) = effect {
             errors.push(format!("`{known}`: {why}"));
             continue;
         }
-        if value.is_empty() {
+        let given = if value.is_empty() && !matches!(effect, Driver | Alias(_)) {
+            // It has no effect, whatever its value.
+            String::new()
+        } else if value.is_empty() {
             errors.push(format!("`{known}` has no value: write `{known}=…`, or remove it"));
             continue;
-        }
-        let Some(given) = checked(known, kind, &decoded, value, &mut options.notes, errors) else { continue };
+        } else {
+            let Some(given) = checked(known, kind, &decoded, value, &mut options.notes, errors) else { continue };
+            given
+        };
         match effect {
+            // Of several mechanisms, the server and the driver agree on one.
+            Driver if known == "authMechanism" && given == DEFAULT => {}
             Foreign => foreign.push(known),
             Lax if is_lax(known, &decoded) => lax.push(known),
             // The primary is what is read.
@@ -277,7 +299,7 @@ pub(super) fn read(text: &str, is_srv: bool, errors: &mut Vec<String>) -> Option
             Own | Lax | OwnReads | Refused(_) => {}
             Driver | Alias(_) => {
                 let driver = if let Alias(name) = effect { name } else { known };
-                match found.insert(driver, (known, given.clone())) {
+                match options.found.insert(driver, (known, given.clone())) {
                     Some((_, other)) if other == given => {}
                     Some((other, _)) if other == known => {
                         errors.push(format!("`{known}` is set twice, to different values: remove one of them"));
@@ -290,20 +312,14 @@ pub(super) fn read(text: &str, is_srv: bool, errors: &mut Vec<String>) -> Option
             }
         }
     }
-    check_together(&found, is_srv, errors);
-    for (name, (known, value)) in &found {
+    for (name, (known, value)) in &options.found {
         if ["tlsInsecure", "tlsAllowInvalidCertificates"].contains(name) && value == "true" {
             let message = format!("`{known}` is set: the certificate of MongoDB's server is not verified");
             let remedy =
                 format!("tlsCAFile=FILE, with the server's certificate authority as PEM, in place of `{known}`");
             options.notes.push(Diagnosis::warning(Subject::Configuration, message, remedy));
         }
-        if !value.is_empty() {
-            options.driver.push(format!("{name}={value}"));
-        }
     }
-    let value = |name: &str| found.get(name).map(|(_, value)| value.clone());
-    (options.source, options.mechanism) = (value("authSource"), value("authMechanism"));
     for (mut names, why) in [
         (foreign, "they are for other drivers"),
         (replaced, "permcached reads from the primary, at a snapshot"),
@@ -327,6 +343,18 @@ fn known(name: &str) -> Option<(&'static str, Value, Effect)> {
     let is_name = |known: &str| known.eq_ignore_ascii_case(name);
     let foreign = || FOREIGN.iter().find(|known| is_name(known)).map(|known| (*known, Text, Foreign));
     KNOWN.iter().find(|(known, _, _)| is_name(known)).copied().or_else(foreign)
+}
+
+/// Whether a value of this option may have an `@` that is not percent-encoded, such as `appName=@shop@`.
+fn may_have_at(kind: Value, effect: Effect) -> bool {
+    let is_free = match kind {
+        Text | Hidden | File => true,
+        Flag | Number(..) | Choice(_) | Compressors => false,
+    };
+    match effect {
+        Driver | Alias(_) | Refused(_) => is_free,
+        Own | OwnReads | Foreign | Lax => false,
+    }
 }
 
 /// The error about an option that no driver knows.
@@ -364,6 +392,13 @@ fn checked(
             }
         },
         Number(least, most) => match decoded.parse::<i64>().ok().filter(|number| (least..=most).contains(number)) {
+            Some(0) if name == "maxPoolSize" => {
+                let instead = "permcached keeps its own limit, as the driver has none without one";
+                notes.push(note(format!(
+                    "without effect: `{name}=0`, which means no limit in other drivers: {instead}"
+                )));
+                Some(String::new())
+            }
             Some(number) => Some(number.to_string()),
             None => {
                 refuse(&format!("a whole number from {least} to {most}"));
@@ -407,31 +442,4 @@ fn is_lax(name: &str, value: &str) -> bool {
     let verifies =
         ["checkServerIdentity", "sslValidate", "sslVerifyCertificate", "ssl_cert_reqs", "ssl_match_hostname"];
     verifies.contains(&name) == is_false
-}
-
-/// Checks the options that exclude each other.
-fn check_together(found: &BTreeMap<&'static str, (&'static str, String)>, is_srv: bool, errors: &mut Vec<String>) {
-    let is = |name: &str, value: &str| found.get(name).is_some_and(|(_, given)| given == value);
-    if let Some((written, value)) = found.get("tls")
-        && value == "false"
-    {
-        let tls = found.iter().filter(|(name, _)| name.starts_with("tls") && **name != "tls");
-        for (_, (name, _)) in tls {
-            errors.push(format!("`{written}=false` contradicts `{name}`: remove one of them"));
-        }
-    }
-    if found.contains_key("tlsInsecure") && found.contains_key("tlsAllowInvalidCertificates") {
-        errors.push("`tlsInsecure` and `tlsAllowInvalidCertificates` say the same: remove one of them".to_owned());
-    }
-    if is_srv && is("directConnection", "true") {
-        errors.push("`directConnection` excludes mongodb+srv://: remove one of them".to_owned());
-    }
-    if is("loadBalanced", "true") && found.contains_key("replicaSet") {
-        errors.push("`loadBalanced` and `replicaSet` exclude each other: remove one of them".to_owned());
-    }
-    for name in ["srvMaxHosts", "srvServiceName"] {
-        if !is_srv && found.contains_key(name) {
-            errors.push(format!("`{name}` is only for mongodb+srv://: remove it"));
-        }
-    }
 }
