@@ -117,10 +117,7 @@ impl Condition {
     pub fn is_typed(&self, document: &Document) -> bool {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().all(|condition| condition.is_typed(document)),
-            Self::Field(path, test) => {
-                let expected = test.expected();
-                ends_all(path, document, |value| expected.admits_field(value))
-            }
+            Self::Field(path, test) => ends_all(path, document, |value| test.admits_field(value)),
             Self::Expr(_, left, right) => {
                 let kind = |path: &Path| Kind::of(&path.project(document).unwrap_or(Bson::Null));
                 let (l, r) = (kind(left), kind(right));
@@ -235,7 +232,7 @@ mod tests {
                 ("{ a = 1.5 }", doc! { "a": f64::NAN }),
                 ("{ a = { '$ne' = true } }", doc! { "a": false }),
                 ("{ a = { '$in' = [1, 'x'] } }", doc! { "a": "y" }),
-                ("{ a = { '$not' = { '$gt' = 1, '$ne' = 'x' } } }", doc! { "a": "y" }),
+                ("{ a = { '$not' = { '$gt' = 1, '$ne' = 5 } } }", doc! { "a": 2.5 }),
                 ("{ '$or' = [{ a = 1 }, { b = 'x' }] }", doc! { "a": 2, "b": "y" }),
                 (r#"'{"a": {"$oid": "65f000000000000000000001"}}'"#, doc! { "a": bson::oid::ObjectId::new() }),
             ],
@@ -250,6 +247,15 @@ mod tests {
                 ("{ a = { '$nin' = [1, 'x'] } }", doc! { "a": true }),
                 ("{ a = { '$not' = { '$gt' = 1 } } }", doc! { "a": "x" }),
                 ("{ a = 2026-01-31T12:00:00Z }", doc! { "a": 1 }),
+                // Each test has its own operand, also inside `$not`.
+                ("{ a = { '$not' = { '$gt' = 1, '$ne' = 'x' } } }", doc! { "a": "y" }),
+                ("{ a = { '$not' = { '$in' = [1], '$nin' = ['x'] } } }", doc! { "a": [1, "x"] }),
+                ("{ a = { '$not' = { '$not' = { '$bitsAllSet' = 4, '$lt' = 100 } } } }", doc! { "a": 4.5 }),
+                ("{ a = { '$elemMatch' = { '$not' = { '$eq' = 1, '$ne' = 'x' } } } }", doc! { "a": ["y"] }),
+                (
+                    "{ a = { '$all' = [{ '$elemMatch' = { '$not' = { '$gt' = 1, '$ne' = 'x' } } }] } }",
+                    doc! { "a": [3] },
+                ),
                 // The condition matches, but one of the compared values has a wrong type.
                 ("{ '$or' = [{ a = 1 }, { b = 'x' }] }", doc! { "a": 1, "b": 2 }),
                 (r#"'{"a": {"$oid": "65f000000000000000000001"}}'"#, doc! { "a": "65f000000000000000000001" }),

@@ -110,11 +110,11 @@ impl Mask {
 }
 
 /// Whether the value has bits that mean what they say: it is a whole number of 64 bits, or binary data that is no UUID, hash or
-/// encrypted value.
+/// encrypted value, and no old-style binary, of which mongod tests the length first.
 pub(super) fn has_bits(value: &Bson) -> bool {
     match value {
         Bson::Binary(binary) => {
-            matches!(binary.subtype, BinarySubtype::Generic | BinarySubtype::BinaryOld | BinarySubtype::UserDefined(_))
+            matches!(binary.subtype, BinarySubtype::Generic | BinarySubtype::UserDefined(_))
         }
         Bson::Decimal128(decimal) => whole_decimal(&decimal.to_string()).is_some_and(|(_, is_whole)| is_whole),
         value => tested_number(value).is_some(),

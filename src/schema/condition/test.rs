@@ -76,49 +76,6 @@ impl Kind {
     }
 }
 
-/// What a test expects of the values that it looks at.
-#[derive(Default)]
-pub(super) struct Expected<'a> {
-    /// The types of the operands. Without any, and without `has_bits`, a value of any type is right.
-    kinds: Vec<Kind>,
-    /// Whether values with bits are right.
-    has_bits: bool,
-    /// Whether values have to be arrays.
-    is_array: bool,
-    /// What elements of arrays have to fulfil.
-    elements: Vec<&'a Element>,
-}
-
-impl Expected<'_> {
-    /// Whether a value at the end of a path has the right type. An array has it if its elements have it.
-    pub(super) fn admits_field(&self, value: &Bson) -> bool {
-        let is_plain = match value {
-            Bson::Array(items) => items.iter().all(|item| self.admits_plain(item)),
-            value => self.admits_plain(value),
-        };
-        is_plain && self.admits_array(value)
-    }
-
-    /// Whether an element of an array has the right type.
-    fn admits_element(&self, value: &Bson) -> bool {
-        self.admits_plain(value) && self.admits_array(value)
-    }
-
-    fn admits_plain(&self, value: &Bson) -> bool {
-        Class::of(value).is_nothing()
-            || self.kinds.is_empty() && !self.has_bits
-            || self.kinds.contains(&Kind::of(value))
-            || self.has_bits && has_bits(value)
-    }
-
-    fn admits_array(&self, value: &Bson) -> bool {
-        match value {
-            Bson::Array(items) => self.elements.iter().all(|element| items.iter().all(|item| element.is_typed(item))),
-            value => !self.is_array || Class::of(value).is_nothing(),
-        }
-    }
-}
-
 impl Element {
     /// Whether an element of an array fulfils this.
     fn holds_for(&self, item: &Bson) -> bool {
@@ -133,7 +90,7 @@ impl Element {
 
     fn is_typed(&self, item: &Bson) -> bool {
         match (self, item) {
-            (Self::Value(tests), item) => tests.iter().all(|test| test.expected().admits_element(item)),
+            (Self::Value(tests), item) => tests.iter().all(|test| test.admits(item) && test.admits_whole(item)),
             (Self::Document(condition), Bson::Document(inner)) => condition.is_typed(inner),
             (Self::Document(_), item) => Class::of(item).is_nothing(),
         }
@@ -207,35 +164,45 @@ impl Test {
         }
     }
 
-    /// What the test expects of the values that it looks at.
-    pub(super) fn expected(&self) -> Expected<'_> {
-        let mut expected = Expected::default();
-        self.expect(&mut expected);
-        expected
+    /// Whether a value at the end of a path has the type that the test expects. Of an array, each element has to have it. Each
+    /// test inside `$not` expects its own type.
+    pub(super) fn admits_field(&self, value: &Bson) -> bool {
+        let is_admitted = match value {
+            Bson::Array(items) => items.iter().all(|item| self.admits(item)),
+            value => self.admits(value),
+        };
+        is_admitted && self.admits_whole(value)
     }
 
-    fn expect<'a>(&'a self, expected: &mut Expected<'a>) {
-        let mut add = |operand: &Bson| {
-            let kind = Kind::of(operand);
-            if !kind.is_nothing() {
-                expected.kinds.push(kind);
-            }
-        };
+    /// Whether a value that is not looked into has the type of the operands. Null has every type.
+    fn admits(&self, value: &Bson) -> bool {
         match self {
-            Self::Eq(operand) | Self::Ne(operand) | Self::Compare(_, operand) => add(operand),
-            Self::In(operands) | Self::Nin(operands) | Self::All(operands) => operands.iter().for_each(add),
-            Self::Exists(_) | Self::Type(_) => {}
-            Self::Not(all) => all.iter().for_each(|test| test.expect(expected)),
-            Self::Bits(..) => expected.has_bits = true,
-            Self::Size(_) => expected.is_array = true,
-            Self::Element(element) => {
-                expected.is_array = true;
-                expected.elements.push(element);
+            Self::Eq(operand) | Self::Ne(operand) | Self::Compare(_, operand) => {
+                has_kind_of(value, std::slice::from_ref(operand))
             }
-            Self::AllElements(elements) => {
-                expected.is_array = true;
-                expected.elements.extend(elements);
-            }
+            Self::In(operands) | Self::Nin(operands) | Self::All(operands) => has_kind_of(value, operands),
+            Self::Not(all) => all.iter().all(|test| test.admits(value)),
+            Self::Bits(..) => Class::of(value).is_nothing() || has_bits(value),
+            Self::Exists(_) | Self::Type(_) | Self::Size(_) | Self::Element(_) | Self::AllElements(_) => true,
+        }
+    }
+
+    /// Whether a value is an array with elements of the right types, if the test expects an array. Null has every type.
+    fn admits_whole(&self, value: &Bson) -> bool {
+        match self {
+            Self::Not(all) => all.iter().all(|test| test.admits_whole(value)),
+            Self::Size(_) => is_array_of(value, &[]),
+            Self::Element(element) => is_array_of(value, std::slice::from_ref(element)),
+            Self::AllElements(elements) => is_array_of(value, elements),
+            Self::Eq(_)
+            | Self::Ne(_)
+            | Self::In(_)
+            | Self::Nin(_)
+            | Self::Exists(_)
+            | Self::Compare(..)
+            | Self::All(_)
+            | Self::Bits(..)
+            | Self::Type(_) => true,
         }
     }
 
@@ -316,4 +283,19 @@ fn is_one(value: Option<&Bson>, operands: &[Bson]) -> bool {
 /// Whether the value is an array with an element that fulfils this.
 fn has_element(value: Option<&Bson>, element: &Element) -> bool {
     matches!(value, Some(Bson::Array(items)) if items.iter().any(|item| element.holds_for(item)))
+}
+
+/// Whether the value has the type of one of the operands. Null has every type, and if all operands are null, so has any value.
+fn has_kind_of(value: &Bson, operands: &[Bson]) -> bool {
+    let kind = Kind::of(value);
+    let mut kinds = operands.iter().map(Kind::of).filter(|kind| !kind.is_nothing()).peekable();
+    kind.is_nothing() || kinds.peek().is_none() || kinds.any(|operand| operand == kind)
+}
+
+/// Whether the value is null, or an array whose elements have the types that each of these expects.
+fn is_array_of(value: &Bson, elements: &[Element]) -> bool {
+    match value {
+        Bson::Array(items) => elements.iter().all(|element| items.iter().all(|item| element.is_typed(item))),
+        value => Class::of(value).is_nothing(),
+    }
 }

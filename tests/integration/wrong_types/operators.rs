@@ -20,7 +20,7 @@ struct Case {
     is_typed: fn(&Bson) -> bool,
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 22] = [
     Case { name: "size", condition: r#"{"a": {"$size": 2}}"#, matches: has_two, is_typed: is_array },
     Case {
         name: "not_size",
@@ -88,6 +88,59 @@ const CASES: [Case; 15] = [
         matches: |a| any(a, |value| bit_2(value) == Some(false)),
         is_typed: |a| each(a, has_bits),
     },
+    // Each test inside `$not` expects its own type.
+    Case {
+        name: "not_bits_and_less",
+        condition: r#"{"a": {"$not": {"$bitsAllSet": 4, "$lt": 100}}}"#,
+        matches: |a| !(any(a, |value| bit_2(value) == Some(true)) && any(a, |value| number(value) < 100.0)),
+        is_typed: |a| each(a, |value| has_bits(value) && is_number_or_nothing(value)),
+    },
+    Case {
+        name: "not_greater_and_other",
+        condition: r#"{"a": {"$not": {"$gt": 1, "$ne": "text"}}}"#,
+        matches: |a| !any(a, |value| number(value) > 1.0) || any(a, |value| is(value, "text")),
+        is_typed: |a| each(a, is_nothing),
+    },
+    Case {
+        name: "not_not",
+        condition: r#"{"a": {"$not": {"$not": {"$bitsAnySet": 4, "$gte": 4}}}}"#,
+        matches: |a| any(a, |value| bit_2(value) == Some(true)) && any(a, |value| number(value) >= 4.0),
+        is_typed: |a| each(a, |value| has_bits(value) && is_number_or_nothing(value)),
+    },
+    Case {
+        name: "not_size_and_all",
+        condition: r#"{"a": {"$not": {"$size": 2, "$all": ["text", "true"]}}}"#,
+        matches: |a| !(has_two(a) && has_all(a)),
+        is_typed: |a| is_array(a) && each(a, is_text),
+    },
+    Case {
+        name: "inner",
+        condition: r#"{"a": {"$elemMatch": {"$elemMatch": {"$gte": 4}}}}"#,
+        matches: |a| items(a).any(|inner| items(inner).any(|item| number(item) >= 4.0)),
+        is_typed: is_array_of_arrays_of_numbers,
+    },
+    Case {
+        name: "not_inner",
+        condition: r#"{"a": {"$elemMatch": {"$not": {"$elemMatch": {"$gte": 4}}}}}"#,
+        matches: |a| items(a).any(|inner| !items(inner).any(|item| number(item) >= 4.0)),
+        is_typed: is_array_of_arrays_of_numbers,
+    },
+    Case {
+        name: "inner_document",
+        condition: r#"{"a": {"$elemMatch": {"kind": "text", "names": {"$elemMatch": {"$eq": "text"}}}}}"#,
+        matches: |a| {
+            let has_name = |item| items(field(item, "names")).any(|name| is(name, "text"));
+            items(a).any(|item| is(field(item, "kind"), "text") && has_name(item))
+        },
+        is_typed: |a| {
+            let is_names = |names: &Bson| is_array(names) && each(names, is_text);
+            let is_typed = |item: &Bson| {
+                let is_document = item.as_document().is_some();
+                is_nothing(item) || is_document && is_text(field(item, "kind")) && is_names(field(item, "names"))
+            };
+            is_array(a) && each(a, is_typed)
+        },
+    },
     // A test of types says itself what follows from each type.
     Case {
         name: "type",
@@ -154,17 +207,31 @@ fn has_two(value: &Bson) -> bool {
     items(value).count() == 2
 }
 
-fn has_between(value: &Bson) -> bool {
-    let number = |item: &Bson| match item {
+/// The number that the value is. NaN is less and greater than nothing.
+fn number(value: &Bson) -> f64 {
+    match value {
         Bson::Int32(number) => f64::from(*number),
+        Bson::Int64(number) => f64::from(i32::try_from(*number).unwrap()),
         Bson::Double(number) => *number,
+        Bson::Decimal128(decimal) => decimal.to_string().parse().unwrap(),
         _ => f64::NAN,
-    };
+    }
+}
+
+fn is_number_or_nothing(value: &Bson) -> bool {
+    is_nothing(value) || is_number(value)
+}
+
+fn has_between(value: &Bson) -> bool {
     items(value).any(|item| (1.0..5.0).contains(&number(item)))
 }
 
 fn is_array_of_numbers(value: &Bson) -> bool {
-    is_array(value) && each(value, |item| is_nothing(item) || is_number(item))
+    is_array(value) && each(value, is_number_or_nothing)
+}
+
+fn is_array_of_arrays_of_numbers(value: &Bson) -> bool {
+    is_array(value) && each(value, |inner| is_array(inner) && each(inner, is_number_or_nothing))
 }
 
 fn field<'a>(item: &'a Bson, name: &str) -> &'a Bson {
@@ -203,6 +270,8 @@ fn bit_2(value: &Bson) -> Option<bool> {
         Bson::Double(number) if number.fract() == 0.0 && number.abs() < 4.0 => Some(false),
         // mongod rounds decimals.
         Bson::Decimal128(decimal) => Some(["5", "4.4", "4"].contains(&&*decimal.to_string())),
+        // mongod tests the length of an old-style binary first.
+        Bson::Binary(binary) if binary.subtype == BinarySubtype::BinaryOld => Some(binary.bytes.len() & 4 != 0),
         Bson::Binary(binary) => Some(binary.bytes.first().is_some_and(|byte| byte & 4 != 0)),
         _ => None,
     }
@@ -213,7 +282,9 @@ fn has_bits(value: &Bson) -> bool {
         Bson::Int32(_) | Bson::Int64(_) => true,
         Bson::Double(number) => number.is_finite() && number.fract() == 0.0 && number.abs() < 1e18,
         Bson::Decimal128(decimal) => decimal.to_string().bytes().all(|byte| byte.is_ascii_digit()),
-        Bson::Binary(binary) => binary.subtype == BinarySubtype::Generic,
+        Bson::Binary(binary) => {
+            matches!(binary.subtype, BinarySubtype::Generic | BinarySubtype::UserDefined(_))
+        }
         value => is_nothing(value),
     }
 }
@@ -221,7 +292,9 @@ fn has_bits(value: &Bson) -> bool {
 /// Values of every type, and some that the conditions tell apart.
 fn all_values() -> Vec<Bson> {
     let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().unwrap());
-    let bytes = |bytes: &[u8]| Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() });
+    let binary = |subtype, bytes: &[u8]| Bson::Binary(Binary { subtype, bytes: bytes.to_vec() });
+    let bytes = |bytes: &[u8]| binary(BinarySubtype::Generic, bytes);
+    let old = |bytes: &[u8]| binary(BinarySubtype::BinaryOld, bytes);
     let element = |kind: &str, level: i32| Bson::Document(doc! { "kind": kind, "level": level });
     let lists = [
         vec![element("text", 1)],
@@ -240,6 +313,15 @@ fn all_values() -> Vec<Bson> {
         vec![4.into(), "4".into()],
         vec![Bson::Array(vec![4.into()])],
         vec![Bson::Array(vec![1.into(), 2.into()]), Bson::Array(vec![])],
+        vec![Bson::Array(vec![1.into(), 7.into()]), Bson::Null],
+        vec![Bson::Array(vec![4.into()]), 4.into()],
+        vec![Bson::Array(vec![4.into(), "4".into()])],
+        vec![doc! { "kind": "text", "names": ["text", "other"] }.into()],
+        vec![doc! { "kind": "text", "names": ["text", 1] }.into()],
+        vec![doc! { "kind": "text", "names": "text" }.into()],
+        vec![doc! { "kind": "text", "names": ["other"] }.into(), doc! { "kind": "other", "names": ["text"] }.into()],
+        vec![4.5.into(), 1.into()],
+        vec![old(&[4]), 1.into()],
     ];
     let scalars = [
         4.into(),
@@ -253,6 +335,15 @@ fn all_values() -> Vec<Bson> {
         bytes(&[]),
         bytes(&[4]),
         bytes(&[3, 4]),
+        old(&[]),
+        old(&[0]),
+        old(&[4]),
+        old(&[0; 4]),
+        binary(BinarySubtype::UserDefined(0x80), &[4]),
+        binary(BinarySubtype::UserDefined(0xff), &[3]),
+        binary(BinarySubtype::Md5, &[4; 16]),
+        binary(BinarySubtype::UuidOld, &[4; 16]),
+        4.5.into(),
         element("text", 1),
     ];
     values(&"text".into()).into_iter().chain(scalars).chain(lists.into_iter().map(Bson::Array)).collect()
@@ -266,6 +357,9 @@ fn text_of_schema() -> String {
         writeln!(relations, "{name}_note = {{ collection = \"notes\", by = \"item\", where = '{condition}' }}")
             .unwrap();
         writeln!(relations, "{name}_ban = {{ collection = \"bans\", by = \"item\", where = '{condition}' }}").unwrap();
+        let inner = condition.replacen(r#"{"a""#, r#"{"list.a""#, 1);
+        writeln!(relations, "{name}_inner = {{ where = '{inner}' }}").unwrap();
+        writeln!(permissions, "in_{name} = \"{name}_inner\"\nnot_in_{name} = \"open & !{name}_inner\"").unwrap();
         writeln!(permissions, "has_{name} = \"{name}_note\"\nis_{name} = \"{name}\"").unwrap();
         writeln!(permissions, "no_{name} = \"open & !{name}\"\nwithout_{name} = \"open & !{name}_ban\"").unwrap();
     }
@@ -278,9 +372,13 @@ fn text_of_schema() -> String {
 
 fn with(id: i32, value: &Bson) -> Document {
     let mut document = doc! { "_id": id, "item": id };
+    let mut inner = Document::new();
     if !is_missing(value) {
         document.insert("a", value.clone());
+        inner.insert("a", value.clone());
     }
+    // A path through an array of documents leads to the same value, and to a missing one.
+    document.insert("list", vec![inner, Document::new()]);
     document
 }
 
@@ -306,7 +404,9 @@ async fn a_value_that_a_test_of_arrays_or_bits_cannot_judge_never_allows() {
                 (_, false) => "denied MALFORMED",
                 (false, true) => "allowed",
             };
-            for (prefix, outcome) in [("is", granted), ("has", granted), ("no", excluded), ("without", excluded)] {
+            let granting = ["is", "has", "in"].map(|prefix| (prefix, granted));
+            let excluding = ["no", "without", "not_in"].map(|prefix| (prefix, excluded));
+            for (prefix, outcome) in granting.into_iter().chain(excluding) {
                 let permission = format!("{prefix}_{}", case.name);
                 questions.push(question(&both.schema, "anonymous", &permission, &format!("item:{id}")));
                 expectations.push((permission, value, outcome));
