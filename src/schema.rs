@@ -30,6 +30,7 @@ pub(crate) use error::{listed, nearest};
 pub use format::Format;
 pub(crate) use path::End;
 pub use path::Path;
+pub(crate) use plan::repeats;
 pub use question::{FieldError, SubjectText};
 pub use unreadable::unreadable;
 
@@ -304,8 +305,8 @@ pub struct Lookup {
     pub fields: Box<[Path]>,
     /// A condition: a document that fails it is of no use to any relation. None if all documents may be.
     pub pushed: Option<Condition>,
-    /// The condition that is pushed down into queries, which leaves out no document that [`Lookup::pushed`] does not. None if all
-    /// documents are fetched.
+    /// The condition that is pushed down into queries. It leaves out the documents that fail [`Lookup::pushed`] and, if relations
+    /// under a `!` are read from the others, those that surely are another type's. None if all documents are fetched.
     pub wanted: Option<Document>,
 }
 

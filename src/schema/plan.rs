@@ -9,6 +9,8 @@ mod wanted;
 
 use std::collections::HashSet;
 
+pub(crate) use wanted::repeats;
+
 use super::{Condition, Expression, Lookup, Member, Origin, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, LookupId, RelationId};
 

@@ -6,6 +6,7 @@
 mod batches;
 mod cost;
 mod one_of_many;
+mod own_lookups;
 mod shapes;
 mod sizes;
 

@@ -47,8 +47,30 @@ impl Relation {
             self.foreign.iter().map(|foreign| doc! { foreign.path.as_str(): { "$nin": foreign.values.to_vec() } });
         let mut any = vec![doc! { "$and": own.collect::<Vec<_>>() }];
         wrong_types(condition, &mut any)?;
+        // If the key is in an array, what else is in it may belong to another resource, so the document counts.
+        for part in self.shared.iter().flat_map(|shared| shared.outer().chain([shared.to_string()])) {
+            if part.contains('$') {
+                return None;
+            }
+            any.push(doc! { part: { "$type": "array" } });
+        }
+        // Of a name that occurs twice, mongod compares the first value only.
+        let mut objects = vec!["$$ROOT".to_owned()];
+        condition.paths(&mut |path| objects.extend(path.outer().map(|part| format!("${part}"))));
+        objects.sort_unstable();
+        objects.dedup();
+        let repeated: Vec<Bson> = objects.iter().map(|object| repeats(object)).collect();
+        any.push(doc! { "$expr": { "$or": repeated } });
         Some(doc! { "$or": any })
     }
+}
+
+/// An expression that says whether an object has a name twice.
+pub(crate) fn repeats(object: &str) -> Bson {
+    let fields = doc! { "$objectToArray": object };
+    let names = doc! { "$setUnion": [{ "$map": { "input": fields.clone(), "in": "$$this.k" } }, []] };
+    let repeats = doc! { "$ne": [{ "$size": fields }, { "$size": names }] };
+    doc! { "$cond": [{ "$eq": [{ "$type": object }, "object"] }, repeats, false] }.into()
 }
 
 /// The query for the documents that some of the relations can use; none if one of them can use all.
@@ -73,9 +95,11 @@ fn wrong_types(condition: &Condition, any: &mut Vec<Document>) -> Option<()> {
                 return None;
             }
             any.extend(path.outer().map(|part| of_other_types(&part, &["object"])));
-            if !types.is_empty() {
-                any.push(of_other_types(path.as_str(), &types));
-            }
+            // An array may have the constants of several types.
+            any.push(match &*types {
+                [] => doc! { path.as_str(): { "$type": "array" } },
+                types => of_other_types(path.as_str(), types),
+            });
             Some(())
         }
         Condition::Expr(..) => None,

@@ -1,9 +1,9 @@
 //! Filtered facts with more documents than one reply holds: read relation by relation, so that a relation with too many of them is
 //! the only one that is over its limit. For a flag, a few documents decide.
 //!
-//! All reads are of one snapshot. Does not know what a fact may contain.
+//! All reads are of one snapshot if MongoDB is a replica set. Does not know what a fact may contain.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use bson::doc;
 use tokio::{sync::SemaphorePermit, time::timeout_at};
@@ -27,15 +27,21 @@ const DECIDING_MAX: usize = 20;
 /// The documents of a fact, as far as they were read.
 #[derive(Default)]
 struct Collected {
-    documents: BTreeMap<DocumentId, Decoded>,
+    documents: Vec<Decoded>,
+    /// The bytes of the documents. Their ids are not enough: different ones look the same if they are not UTF-8, or are ids of
+    /// several shards.
+    seen: HashSet<Vec<u8>>,
     /// The relations with too many documents, each with one of them.
     beyond: Vec<(RelationId, DocumentId)>,
 }
 
 impl Collected {
     fn add(&mut self, found: Found) {
-        let documents = found.documents.into_iter().map(|decoded| (DocumentId::of(&decoded.document), decoded));
-        self.documents.extend(documents);
+        for decoded in found.documents {
+            if decoded.document.to_vec().map_or(true, |bytes| self.seen.insert(bytes)) {
+                self.documents.push(decoded);
+            }
+        }
     }
 }
 
@@ -83,7 +89,7 @@ impl MongoDb {
             }
             collected.add(found);
         }
-        let documents: Vec<_> = collected.documents.values().map(|decoded| &decoded.document).collect();
+        let documents: Vec<_> = collected.documents.iter().map(|decoded| &decoded.document).collect();
         Ok(Fact::read_partly(&self.schema, key.clone(), at, &documents, &collected.beyond))
     }
 

@@ -12,7 +12,7 @@ use super::{decode::REPEATED, keys::has_key};
 use crate::{
     fact::{FactKey, id_to_bson},
     question::{Id, IdForm, RelationId, Subject, SubjectTypeId},
-    schema::{Format, Ids, Lookup, Path, Relation, Schema, Target},
+    schema::{Format, Ids, Lookup, Path, Relation, Schema, Target, repeats},
 };
 
 /// How many bytes of keys are repeated in the parts of a filter.
@@ -131,12 +131,13 @@ impl<'a> FilteredQuery<'a> {
         self.key_bytes > SMALL_BYTES_MAX
     }
 
-    /// The documents of a flag that is set at all times, and those that are set for the longest time. Their types are not tested.
-    pub(super) fn setting_filter(&self, flag: &Relation, is_dated: bool) -> Document {
-        let dates = [(&flag.since, false), (&flag.until, is_dated)];
-        let dates = dates.into_iter().filter_map(|(date, is_dated)| Some((date.as_ref()?, is_dated)));
-        let dates = dates.map(|(date, is_dated)| {
-            let test = if is_dated {
+    /// The documents that set a flag from the beginning of time: at all times, or until some date. The types of values are not
+    /// tested.
+    pub(super) fn setting_filter(&self, flag: &Relation, has_end: bool) -> Document {
+        let dates = [(&flag.since, false), (&flag.until, has_end)];
+        let dates = dates.into_iter().filter_map(|(date, has_date)| Some((date.as_ref()?, has_date)));
+        let dates = dates.map(|(date, has_date)| {
+            let test = if has_date {
                 doc! { "$ne": Bson::Null }
             } else {
                 doc! { "$eq": Bson::Null }
@@ -232,7 +233,7 @@ impl<'a> FilteredQuery<'a> {
             return None;
         }
         if let Some(format) = &ids.format {
-            return self.texts(field, format, kind);
+            return self.texts(&ids.field, format, kind);
         }
         let (least, greatest) = range(subject_type.id);
         // An element of an array that has another type, an array among them.
@@ -255,6 +256,7 @@ impl<'a> FilteredQuery<'a> {
                 values.push(doc! { field: other.clone() });
                 values.push(doc! { field: { "$elemMatch": other } });
                 values.push(doc! { field: { "$type": "decimal" } });
+                values.extend(arrays_on_the_way(&ids.field));
             }
         }
         values.push(doc! { field: { "$elemMatch": { "$not": within } } });
@@ -262,7 +264,8 @@ impl<'a> FilteredQuery<'a> {
     }
 
     /// As [`FilteredQuery::values`], where ids are written as text. None if the format is too long for an expression.
-    fn texts(&self, field: &str, format: &Format, kind: SubjectTypeId) -> Option<Vec<Document>> {
+    fn texts(&self, path: &Path, format: &Format, kind: SubjectTypeId) -> Option<Vec<Document>> {
+        let field = path.as_str();
         let form = self.schema.subject(kind).id;
         let ids: Vec<String> = self.ids_of_kind(kind).map(ToString::to_string).collect();
         let exact: Vec<String> = ids.iter().map(String::as_str).chain(["*", ""]).map(|id| format.text(id)).collect();
@@ -284,6 +287,7 @@ impl<'a> FilteredQuery<'a> {
         let pattern = |id: &str| format!("^{before}{id}{after}\\z");
         let no_id = doc! { "$regex": pattern("[\\s\\S]*"), "$not": { "$regex": pattern(is_id) } };
         values.push(doc! { field: no_id });
+        values.extend(arrays_on_the_way(path));
         if matches!(form, IdForm::ObjectId | IdForm::Uuid) && !ids.is_empty() {
             values.push(doc! { field: { "$regex": pattern(&format!("(?i:{})", ids.join("|"))) } });
         }
@@ -457,6 +461,12 @@ fn blocked(path: &Path) -> Vec<Document> {
     path.outer().flat_map(of_part).collect()
 }
 
+/// Conditions, one of which holds for each document with an array on the way to the end of the path. Where a condition on a value
+/// contains a negation, it says nothing about one of several values.
+fn arrays_on_the_way(path: &Path) -> impl Iterator<Item = Document> {
+    path.outer().map(|part| doc! { part: { "$type": "array" } })
+}
+
 /// A text for a regular expression; none if it is too long for one, or contains what it may not.
 fn escaped(text: &str) -> Option<String> {
     let escape = |letter: char| (letter.is_ascii_punctuation().then_some('\\'), letter);
@@ -514,12 +524,4 @@ fn select(value: &str, path: &[&str], any: &[Bson]) -> Bson {
             doc! { "$cond": [{ "$eq": [{ "$type": value }, "object"] }, merged, value] }.into()
         }
     }
-}
-
-/// Whether an object has a name twice.
-fn repeats(object: &str) -> Bson {
-    let fields = doc! { "$objectToArray": object };
-    let names = doc! { "$setUnion": [{ "$map": { "input": fields.clone(), "in": "$$this.k" } }, []] };
-    let repeats = doc! { "$ne": [{ "$size": fields }, { "$size": names }] };
-    doc! { "$cond": [{ "$eq": [{ "$type": object }, "object"] }, repeats, false] }.into()
 }

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use bson::{Bson, Document, RawBsonRef, RawDocument, doc};
+use bson::{Bson, Document, RawArray, RawBsonRef, RawDocument, doc};
 use tracing::{Instrument as _, Span, trace_span};
 
 use super::{
@@ -377,9 +377,7 @@ impl MongoDb {
         if self.mode == Mode::ReplicaSet && stamp < at {
             return Err(nonsense("a snapshot of an earlier moment than the one asked for"));
         }
-        let batch = cursor.get_array("firstBatch").map_err(|_| nonsense("no batch"))?;
-        // The limit is one more than wanted.
-        let is_complete = cursor.get_i64("id").is_ok_and(|id| id == 0) && batch.into_iter().count() < documents_max;
+        let (batch, is_complete) = first_batch(cursor, documents_max).map_err(nonsense)?;
         let mut documents = Vec::new();
         let kept_max = match kept {
             Kept::One if !is_complete => 1,
@@ -467,6 +465,17 @@ fn filter(lookup: &Lookup, keys: &[Id]) -> Document {
     }
 }
 
+/// The documents that a `find` has returned, and whether these are all. If not, there is at least one. `documents_max` is the limit
+/// of the `find`, which is one more than wanted.
+fn first_batch(cursor: &RawDocument, documents_max: usize) -> Result<(&RawArray, bool), &'static str> {
+    let batch = cursor.get_array("firstBatch").map_err(|_| "no batch")?;
+    let is_complete = cursor.get_i64("id").is_ok_and(|id| id == 0) && batch.into_iter().count() < documents_max;
+    if !is_complete && batch.is_empty() {
+        return Err("no document, but a cursor for more");
+    }
+    Ok((batch, is_complete))
+}
+
 /// The span of a `find`. It does not contain the keys.
 fn find_span(lookup: &Lookup, keys: usize) -> Span {
     trace_span!(
@@ -491,5 +500,27 @@ pub(super) fn find_command(lookup: &Lookup, filter: Document, projection: Docume
         "batchSize": limit,
         // Conditions compare texts the same way in process, whatever collation the collection has.
         "collation": { "locale": "simple" },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{RawDocumentBuf, doc, rawdoc};
+
+    use super::first_batch;
+
+    #[test]
+    fn an_empty_batch_of_an_open_cursor_is_no_reply() {
+        let of = |id: i64, documents: &[i32], documents_max| {
+            let documents = documents.iter().map(|number| doc! { "_id": number }).collect::<Vec<_>>();
+            let cursor = RawDocumentBuf::try_from(&doc! { "id": id, "firstBatch": documents }).unwrap();
+            first_batch(&cursor, documents_max).map(|(batch, is_complete)| (batch.into_iter().count(), is_complete))
+        };
+        assert_eq!(of(0, &[], 1), Ok((0, true)));
+        assert_eq!(of(0, &[1], 2), Ok((1, true)));
+        assert_eq!(of(0, &[1], 1), Ok((1, false)));
+        assert_eq!(of(7, &[1], 2), Ok((1, false)));
+        assert_eq!(of(7, &[], 2), Err("no document, but a cursor for more"));
+        assert_eq!(first_batch(&rawdoc! { "id": 0_i64 }, 1).map(|(_, is_complete)| is_complete), Err("no batch"));
     }
 }

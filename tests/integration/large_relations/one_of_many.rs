@@ -4,7 +4,10 @@
 use bson::{Bson, Document, doc};
 
 use super::{MANY, NOW};
-use crate::support::both::{Both, Collections, question, schema, shown};
+use crate::support::{
+    both::{Both, Collections, question, schema, shown},
+    raw::{Raw, insert},
+};
 
 /// More documents than MongoDB returns for one fact.
 const VERY_MANY: i32 = 40_100;
@@ -221,6 +224,47 @@ async fn dates_of_many_documents_are_put_together() {
         ("user:ann", "open", "hall:10", same(MALFORMED)),
     ];
     assert_answers(HALLS, vec![("halls", all)], &asked).await;
+}
+
+/// An `_id` is unique in a shard only, and text that is not UTF-8 is shown as other such text.
+#[tokio::test]
+async fn documents_whose_ids_look_the_same_are_read_both() {
+    const TEXT: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        id = "string"
+        [resource.hall]
+        id = "integer"
+        [resource.hall.relations]
+        closed = { collection = "halls", by = "hall", where = { closed = true } }
+        banned = { collection = "halls", by = "hall", field = "banned" }
+        host   = { collection = "halls", by = "hall", field = "host" }
+        member = { collection = "halls", by = "hall", field = "team", subject = "hall.host" }
+        [resource.hall.permissions]
+        open  = "!closed & host"
+        speak = "!banned & host"
+        enter = "host | member"
+    "#;
+    let teams = |hall: i32| (0..VERY_MANY).map(move |number| doc! { "hall": hall, "team": 1_000 + number });
+    let all = (1..=2).flat_map(teams).collect();
+    let both = Both::new(schema("same.toml", TEXT), &Collections::from([("halls".to_owned(), all)])).await;
+    let documents = [
+        (b"\xf0", doc! { "hall": 1, "closed": true }),
+        (b"\xf1", doc! { "hall": 1, "host": "ann" }),
+        (b"\xf2", doc! { "hall": 2, "banned": "ann" }),
+        (b"\xf3", doc! { "hall": 2, "host": "ann" }),
+    ];
+    for (id, document) in documents {
+        insert(&both.database, "halls", &Raw::default().text(b"_id", id).and(&document)).await;
+    }
+    let asked = [("open", 1, EXCLUDED), ("speak", 1, "allowed"), ("open", 2, "allowed"), ("speak", 2, EXCLUDED)];
+    let asked = asked.into_iter().chain([1, 2].map(|hall| ("enter", hall, "allowed by hall#host")));
+    for (permission, hall, expected) in asked {
+        let question = question(&both.schema, "user:ann", permission, &format!("hall:{hall}"));
+        let answers = both.mongodb.check(&[question], NOW).await;
+        let answers = answers.into_iter().map(|checked| shown(&both.schema, checked.expect("an answer").answer));
+        assert_eq!(answers.collect::<Vec<_>>(), [expected], "{permission} hall {hall}");
+    }
 }
 
 /// Whatever stands in place of the constant, the answers are those of a schema in which no other type reads the collection.

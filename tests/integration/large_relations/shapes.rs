@@ -65,6 +65,38 @@ async fn ids_behind_a_path() {
     Shape { types: "", id: "objectid", relation, subjects, documents }.assert_filtered_facts_decide().await;
 }
 
+/// Where an array is on the path, no condition of MongoDB tells one value that is no id from another value that is one.
+#[tokio::test]
+async fn numbers_and_texts_behind_a_path() {
+    let uuid = |byte| Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: vec![byte; 16] });
+    let uuid_text = |digit: &str| [8, 4, 4, 4, 12].map(|length| digit.repeat(length)).join("-");
+    let text = |id: &str| Bson::from(format!("user:{id}"));
+    let format = r#"field = "to.user", format = "user:{id}""#;
+    let forms = [
+        ("integer", r#"field = "to.user""#, "7".to_owned(), Bson::from(7), Bson::from(5)),
+        ("uuid", r#"field = "to.user""#, uuid_text("7"), uuid(0x77), uuid(0x55)),
+        ("integer", format, "7".to_owned(), text("7"), text("5")),
+        ("uuid", format, uuid_text("7"), text(&uuid_text("7")), text(&uuid_text("5"))),
+        ("objectid", format, ME.to_owned(), text(ME), text(&"5".repeat(24))),
+        ("string", format, "me".to_owned(), text("me"), text("you")),
+    ];
+    for (id, relation, me, own, other) in forms {
+        let junk = ["user:junk", "user:", "junk", "user:*"].map(Bson::from);
+        let mut documents = Vec::new();
+        for value in [vec![own, other.clone()], junk.to_vec(), no_ids()].concat() {
+            documents.push(at("to.user", value.clone()));
+            documents.push(at("to.user", vec![other.clone(), value.clone()].into()));
+            documents.push(doc! { "to": [{ "user": &other }, { "user": &value }] });
+            documents.push(doc! { "to": [{ "user": &value }, { "user": &other }] });
+            documents.push(doc! { "to": [{ "user": [&other, value] }, { "user": &other }] });
+        }
+        let nobody =
+            if id == "integer" { "user:1".to_owned() } else { format!("user:{}", me.replace(['7', 'a', 'm'], "1")) };
+        let subjects = &[&*format!("user:{me}"), &*nobody];
+        Shape { types: "", id, relation, subjects, documents }.assert_filtered_facts_decide().await;
+    }
+}
+
 #[tokio::test]
 async fn texts_and_everybody() {
     for relation in [r#"field = "user""#, r#"field = "user", wildcard = true"#] {
