@@ -264,6 +264,11 @@ fn limits(reader: &mut Reader<'_>) -> Option<Limits> {
 fn metrics_tokens(reader: &mut Reader<'_>) -> Option<MetricsTokens> {
     let text = reader.text(&METRICS_TOKEN)?;
     let secrets: Vec<&str> = text.split(',').map(str::trim).collect();
+    if secrets.iter().any(|secret| reader::has_quote(secret)) {
+        let remedy = "write the list without quotes";
+        reader.add_error(format!("METRICS_TOKEN has a secret that begins or ends with a quote: {remedy}"));
+        return None;
+    }
     let is_valid =
         |secret: &&str| secret.len() >= METRICS_TOKEN_BYTES_MIN && secret.bytes().all(|byte| byte.is_ascii_graphic());
     if !secrets.iter().all(is_valid) {

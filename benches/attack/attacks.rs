@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin};
 use super::{
     aim::Aim,
     client::{ADMIN_SECRET, ATTACKER_SECRET, BATCH_CHECK, CHECK, EXPLAIN, Flood, INVALIDATE, LIST_PERMISSIONS},
-    messages::{LARGEST, bad_batch, bad_invalidation, batch, check, empty_questions, grpc, list, prefixed},
+    messages::{LARGEST, bad_batch, bad_invalidation, batch, check, compressed, empty_questions, grpc, list, prefixed},
     open::{self, Opened},
 };
 
@@ -46,6 +46,9 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("4 MiB of unknown fields, 8 connections", |aim| flood(aim, CHECK, prefixed(&repeated(&[0x78, 0x00])), 8, 4)),
     attack("4 MiB of a nested field, 8 connections", |aim| flood(aim, CHECK, prefixed(&nested()), 8, 4)),
     attack("4 MiB of one string, 8 connections", |aim| flood(aim, CHECK, prefixed(&one_string()), 8, 4)),
+    attack("4 MiB that decompress from few bytes, 8 connections", |aim| {
+        flood(aim, CHECK, compressed(&one_string()), 8, 4)
+    }),
     attack("explanations as admin, 8 connections", |aim| admin(aim, EXPLAIN, grpc(&check()))),
     attack("10,000 bad resources as admin, 8 connections", |aim| {
         admin(aim, INVALIDATE, grpc(&bad_invalidation(10_000)))

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use axum::{
     body::Bytes,
-    http::{Request, header},
+    http::{HeaderValue, Request, header},
 };
 use futures::future::join_all;
 use h2::{RecvStream, client::SendRequest};
@@ -108,7 +108,11 @@ impl Flood {
 
     async fn call_until_broken(&self, client: &SendRequest<Bytes>, aim: &Aim) {
         loop {
-            let request = request(aim.address, self.method, self.secret);
+            let mut request = request(aim.address, self.method, self.secret);
+            // The prefix says whether the message is compressed.
+            if self.message.first() == Some(&1) {
+                request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
+            }
             match call(client, request, self.message.clone()).await {
                 Ok(Ok(())) => aim.count("OK"),
                 Ok(Err(code)) => aim.count(&code),

@@ -1,6 +1,9 @@
 //! The messages that the callers send.
 
+use std::io::Write as _;
+
 use axum::body::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use permcached::transport::proto::{
     BatchCheckRequest, CheckRequest, InvalidateRequest, ListPermissionsRequest, Question, Resource, Subject,
 };
@@ -18,6 +21,15 @@ pub(crate) fn grpc(message: &impl Message) -> Bytes {
 pub(crate) fn prefixed(bytes: &[u8]) -> Bytes {
     let length = u32::try_from(bytes.len()).expect("it is small");
     [&[0], length.to_be_bytes().as_slice(), bytes].concat().into()
+}
+
+/// Bytes, compressed with gzip, with the prefix of a compressed message.
+pub(crate) fn compressed(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).expect("memory takes them");
+    let packed = encoder.finish().expect("memory takes them");
+    let length = u32::try_from(packed.len()).expect("it is small");
+    [&[1], length.to_be_bytes().as_slice(), &packed].concat().into()
 }
 
 fn alice() -> Subject {

@@ -85,13 +85,20 @@ fn is_for_others((step, inner): Node<'_>) -> bool {
     step.step() == Step::Relation && step.fact.is_none() && inner.is_empty()
 }
 
-/// The line of a `!` that holds: what it excludes, and where that was looked up.
+/// The line of a `!` that holds: what it excludes, and where that was looked up. If it excludes several, each of those beneath
+/// that were looked up.
 fn excluding((step, inner): Node<'_>) -> String {
     let only = inner.first();
     let what = only.map(headline).unwrap_or_default();
-    let fact = only.and_then(|only| only.fact.as_ref());
-    let place = fact.map(|fact| faint(&format!(": {}", place(fact)))).unwrap_or_default();
-    format!("{} {} {what}{place}", mark(step.outcome()), headline(step))
+    let places: Vec<String> = match only.and_then(|only| only.fact.as_ref()) {
+        Some(fact) => vec![place(fact)],
+        None => {
+            let looked_up = inner.iter().filter_map(|step| Some((step, step.fact.as_ref()?)));
+            looked_up.map(|(step, fact)| format!("{}: {}", headline(step), place(fact))).collect()
+        }
+    };
+    let places = if places.is_empty() { String::new() } else { faint(&format!(": {}", places.join("; "))) };
+    format!("{} {} {what}{places}", mark(step.outcome()), headline(step))
 }
 
 /// The line of a step: where its fact was read, and the document that decided or what was found.
@@ -117,5 +124,41 @@ fn line(step: &Explanation, before: &str) -> String {
     match step.reason() {
         Reason::Unspecified => line,
         reason => line + &faint(&format!("  {}", reason.as_str_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::proto::explanation::Fact;
+
+    #[test]
+    fn a_negation_of_several_relations_names_each_place_that_was_looked_up() {
+        let step = |kind: Step, depth: u32, name: &str, is_fact: bool| Explanation {
+            step: kind.into(),
+            outcome: if kind == Step::Not { Outcome::Holds } else { Outcome::Fails }.into(),
+            depth,
+            name: name.to_owned(),
+            object: "file:f".to_owned(),
+            fact: is_fact.then(|| Fact {
+                collection: format!("{name}s"),
+                field: "file".to_owned(),
+                key: "f".to_owned(),
+                ..Fact::default()
+            }),
+            ..Explanation::default()
+        };
+        let steps = [
+            step(Step::Not, 0, "", false),
+            step(Step::Any, 1, "", false),
+            step(Step::Relation, 2, "banned", true),
+            step(Step::Relation, 2, "suspended", true),
+        ];
+        let several = excluding((&steps[0], &steps[1..]));
+        for place in ["banned of file:f: banneds by file = f", "suspended of file:f: suspendeds by file = f"] {
+            assert!(several.contains(place), "{several}");
+        }
+        let one = excluding((&steps[0], &steps[2..3]));
+        assert!(one.contains("banned of file:f") && one.contains(": banneds by file = f"), "{one}");
     }
 }

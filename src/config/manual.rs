@@ -16,9 +16,9 @@ const PREFACE: &str = "\
 permcached is configured by environment variables, or by a TOML file that `CONFIG_FILE` or `--config` names. An option takes
 precedence over the environment, and the environment over the file. A variable with an empty value is not set. White space and one
 pair of quotes around the value of a variable are left out, with a warning, whatever the variable: files of variables keep quotes,
-and files of secrets end with a line end. To keep quotes that belong to a value, put it into quotes of the other kind. permcached
-lists all errors at once, and starts only if there are none. `permcached config` shows each value and where it comes from, but no
-secret. `permcached doctor` tries the configuration.
+and files of secrets end with a line end. To keep quotes that belong to a value, put it into quotes of the other kind. Quotes keep
+the white space inside of them for `REDIS_PASSWORD` only. permcached lists all errors at once, and starts only if there are none.
+`permcached config` shows each value and where it comes from, but no secret. `permcached doctor` tries the configuration.
 
 In the file, a key is a variable in lower case. Numbers, `true` and `false` take no quotes, and a list may be a TOML array:
 
@@ -69,7 +69,7 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
     let mut lines = String::new();
     for variable in all() {
         let set = reader.find(variable);
-        let mut default = || variable.default.map(str::to_owned).or_else(|| derived(variable, &mut reader));
+        let default = || variable.default.map(str::to_owned).or_else(|| derived(variable, overrides, environment));
         let Some((value, origin)) = set.or_else(|| default().map(|value| (value, Origin::Default))) else { continue };
         // What is not set has nothing to hide.
         let value = if origin == Origin::Default { value.as_str() } else { shown(variable, &value) };
@@ -79,7 +79,9 @@ pub fn effective(overrides: &Overrides, environment: &impl Environment) -> Strin
 }
 
 /// The default of a variable if it depends on other variables. None if those have errors.
-fn derived(variable: &Variable, reader: &mut Reader<'_>) -> Option<String> {
+fn derived(variable: &Variable, overrides: &Overrides, environment: &dyn Environment) -> Option<String> {
+    // A new reader reports each error of these variables, also those that were seen before.
+    let reader = &mut Reader::new(overrides, environment);
     let errors_before = reader.error_count();
     let value = match *variable {
         BIND_ADDRESS => tokens::read(reader).default_bind.to_string(),

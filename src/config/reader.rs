@@ -5,11 +5,14 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, str::FromStr};
 
-use super::variable::{CONFIG_FILE, Variable, all};
+use super::variable::{AUTH_TOKEN, CONFIG_FILE, METRICS_TOKEN, REDIS_PASSWORD, REDIS_SECRET, Variable, all};
 use crate::{
     diagnosis::{Diagnosis, Subject},
     schema::suggestion,
 };
+
+/// Secrets of any form. A quote that was left at one end of one would belong to it.
+const FORMLESS: [&Variable; 4] = [&AUTH_TOKEN, &METRICS_TOKEN, &REDIS_PASSWORD, &REDIS_SECRET];
 
 /// Where environment variables are read from.
 pub trait Environment {
@@ -129,7 +132,7 @@ impl<'a> Reader<'a> {
                 Ok(text) if origin == Origin::Option => Some((text, origin)),
                 Ok(text) => self.bare(variable, &text).map(|text| (text, origin)),
                 Err(_) => {
-                    self.add_error(format!("{name} is not valid UTF-8: set it to text"));
+                    self.add_once(format!("{name} is not valid UTF-8: set it to text"));
                     None
                 }
             };
@@ -139,6 +142,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The text without the white space and the pair of quotes around it, which files of variables and of secrets leave there.
+    /// Within quotes, a password keeps its white space.
     fn bare(&mut self, variable: &Variable, text: &str) -> Option<String> {
         let name = variable.name;
         let trimmed = text.trim_matches(is_blank);
@@ -148,9 +152,17 @@ impl<'a> Reader<'a> {
         }
         let unquoted = ['"', '\''].into_iter().find_map(|quote| {
             let inner = trimmed.strip_prefix(quote)?.strip_suffix(quote)?;
-            Some((quote, inner.trim_matches(is_blank)))
+            let kept = if *variable == REDIS_PASSWORD { inner } else { inner.trim_matches(is_blank) };
+            Some((quote, kept))
         });
         let bare = match unquoted {
+            None if FORMLESS.contains(&variable) && has_quote(trimmed) => {
+                self.add_once(format!(
+                    "{name} begins or ends with a quote without a counterpart: leave it out; if it belongs to the value, put the \
+                     value into quotes of the other kind"
+                ));
+                return None;
+            }
             None => trimmed,
             Some((quote, inner)) if inner.contains(quote) => {
                 self.add_once(format!(
@@ -159,6 +171,8 @@ impl<'a> Reader<'a> {
                 ));
                 return None;
             }
+            // It cannot be written without them.
+            Some((_, inner)) if has_quote(inner) || inner.trim_matches(is_blank).len() < inner.len() => inner,
             Some((_, inner)) => {
                 let note = format!("{name} has quotes around its value, which are left out");
                 self.add_note(Diagnosis::warning(Subject::Configuration, note, "write it without quotes"));
@@ -257,6 +271,11 @@ impl<'a> Reader<'a> {
 /// White space, or the mark that some editors put at the beginning of a file.
 fn is_blank(character: char) -> bool {
     character.is_whitespace() || character == '\u{feff}'
+}
+
+/// Whether a text begins or ends with a quote.
+pub(super) fn has_quote(text: &str) -> bool {
+    text.starts_with(['"', '\'']) || text.ends_with(['"', '\''])
 }
 
 /// A value as it may be shown. A value with an `@` is hidden too: it may be a URL with a password, set to the wrong variable.

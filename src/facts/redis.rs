@@ -159,7 +159,8 @@ impl SharedFacts {
         self.link.is_up()
     }
 
-    /// The facts of these keys that Redis has; none if it does not answer within [`ANSWER_TIME`]. They may be outdated.
+    /// The facts of these keys that Redis has; none if it does not answer within [`ANSWER_TIME`]. A cluster may take that time
+    /// twice. They may be outdated.
     pub async fn get(&self, keys: &[FactKey]) -> Vec<Fact> {
         let chunks = keys.chunks(KEYS_MAX);
         let bytes_max = (READ_BYTES_MAX / chunks.len().max(1)).max(CHUNK_BYTES_MIN);

@@ -12,6 +12,9 @@ const CHARACTERS_MIN: usize = 32;
 /// How many secrets are accepted at once. A rotation has two.
 const SECRETS_MAX: usize = 4;
 
+/// What a file of variables may leave around a text.
+const QUOTES: [char; 2] = ['"', '\''];
+
 /// The secrets by which instances recognise what other instances have written to Redis. The first one signs, all are accepted.
 #[derive(Clone)]
 pub struct Secrets(Arc<[String]>);
@@ -25,6 +28,9 @@ pub enum SecretsError {
     /// A secret is too short to be unguessable.
     #[error("secret {0} has fewer than {CHARACTERS_MIN} characters: use one from `openssl rand -hex 32`")]
     Short(usize),
+    /// A secret has a quote that another instance may not have.
+    #[error("secret {0} begins or ends with a quote: write the list without quotes")]
+    Quoted(usize),
     /// A secret is listed twice.
     #[error("secret {0} is the same as secret {1}: leave one of them out")]
     Repeated(usize, usize),
@@ -48,6 +54,7 @@ impl Secrets {
             let first = secrets.iter().position(is_same).map_or(place, |index| index + 1);
             match secret.chars().count() {
                 0 => errors.push(SecretsError::Empty(place)),
+                _ if secret.starts_with(QUOTES) || secret.ends_with(QUOTES) => errors.push(SecretsError::Quoted(place)),
                 _ if first < place => errors.push(SecretsError::Repeated(place, first)),
                 1..CHARACTERS_MIN => errors.push(SecretsError::Short(place)),
                 _ => {}
@@ -60,7 +67,7 @@ impl Secrets {
     }
 
     /// The bytes of each secret. The first one signs.
-    pub(super) fn reveal(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn reveal(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(String::as_bytes)
     }
 }
@@ -111,5 +118,8 @@ mod tests {
         let shown: String = wrong.iter().map(ToString::to_string).collect();
         assert!(!shown.contains("s3cret") && !shown.contains(&good), "{shown}");
         assert_eq!(errors(&[""]), [SecretsError::Empty(1)]);
+        for quoted in [format!("\"{good}\""), format!("\"{good}"), format!("{good}'")] {
+            assert_eq!(errors(&[&secret(2), &quoted]), [SecretsError::Quoted(2)]);
+        }
     }
 }

@@ -93,6 +93,12 @@ impl Callers {
         callers.iter().map(|caller| &caller.name)
     }
 
+    /// Whether a caller has this secret.
+    #[cfg(test)]
+    pub(crate) fn has_secret_for_tests(&self, secret: &str) -> bool {
+        matches!(self, Self::Known(callers) if callers.iter().any(|caller| caller.secret.is(&HashedSecret::of(secret))))
+    }
+
     /// The caller whose token this `authorization` header holds.
     fn find(callers: &[Caller], authorization: &[u8]) -> Option<Caller> {
         let sent = HashedSecret::sent(authorization)?;

@@ -78,6 +78,12 @@ impl MetricsTokens {
         Self(secrets.into_iter().map(HashedSecret::of).collect())
     }
 
+    /// Whether this is one of the secrets.
+    #[cfg(test)]
+    pub(crate) fn has_secret_for_tests(&self, secret: &str) -> bool {
+        self.0.iter().any(|known| known.is(&HashedSecret::of(secret)))
+    }
+
     fn accept(&self, headers: &HeaderMap) -> bool {
         let authorization = headers.get(AUTHORIZATION);
         let Some(sent) = authorization.and_then(|header| HashedSecret::sent(header.as_bytes())) else { return false };

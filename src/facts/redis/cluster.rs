@@ -9,7 +9,7 @@ use super::{ANSWER_TIME, SharedFacts, VALUE_BYTES_MAX};
 use crate::link::LinkError;
 
 impl SharedFacts {
-    /// The values under these names, of at most `bytes_max` bytes together and one for each; none for each that is not there, or
+    /// The values under these names, of at most `bytes_max` bytes together, and one more byte for each that is cut; none for each that is not there, or
     /// not read. A value that no instance can have written, by its length or its type, is empty or too long.
     ///
     /// First, each may have as many bytes as the others. Nearly all values are shorter. What is left is for those that are

@@ -6,7 +6,8 @@ mod unrepeated;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -156,10 +157,22 @@ fn read(directory: &Path, schema: &Schema, existing: &BTreeSet<PathBuf>) -> Resu
                     errors.push(DocumentsError::Gone { path });
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && is_utf_16(&path) => {
+                let what = "UTF-16, not UTF-8: write it with mongoexport --out, not with `>` in PowerShell, or convert it with \
+                            `iconv -f UTF-16 -t UTF-8`";
+                errors.push(DocumentsError::Line { path, line: 1, what: what.to_owned() });
+            }
             Err(error) => errors.push(unreadable(&path, error)),
         }
     }
     if errors.is_empty() { Ok(collections) } else { Err(errors) }
+}
+
+/// Whether a file begins with the mark of UTF-16.
+fn is_utf_16(path: &Path) -> bool {
+    let mut mark = [0; 2];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut mark));
+    read.is_ok() && matches!(mark, [0xff, 0xfe] | [0xfe, 0xff])
 }
 
 fn read_lines(path: &Path, text: &str, errors: &mut Vec<DocumentsError>) -> Vec<Document> {

@@ -156,13 +156,13 @@ fn a_file_of_documents_in_another_form_has_one_error_and_a_byte_order_mark_is_sk
     let text = "default_subject = \"user\"\nsubject.user.id = \"integer\"\n[resource.note]\ncollection = \"notes\"\nid = \"integer\"\n\
                 relations = { owner = { field = \"owner\" } }\npermissions = { read = \"owner\" }";
     fs::write(&schema, text).unwrap();
-    let asked = |text: &str| {
+    let asked = |text: &[u8]| {
         fs::write(directory.path().join("notes.jsonl"), text).unwrap();
         run(&["check", "user:7", "read", "note:1", "--documents", documents, "--schema", schema.to_str().unwrap()])
     };
     let one = r#"{"_id": 1, "owner": 7}"#;
     for text in [one.to_owned(), format!("\u{feff}{one}\r\n"), format!("\u{feff}\n\n{one}\n")] {
-        assert_eq!(asked(&text).code, 0, "{text:?}: {:?}", asked(&text));
+        assert_eq!(asked(text.as_bytes()).code, 0, "{text:?}: {:?}", asked(text.as_bytes()));
     }
     for (text, line, remedy) in [
         (format!("[{one}]"), 1, "jq -c '.[]'"),
@@ -170,10 +170,17 @@ fn a_file_of_documents_in_another_form_has_one_error_and_a_byte_order_mark_is_sk
         (format!("\u{feff}\n  [{one},\n{one}]"), 2, "--jsonArray"),
         ("{\n  \"_id\": 1,\n  \"owner\": 7\n}\n".to_owned(), 1, "jq -c ."),
     ] {
-        let ended = asked(&text);
+        let ended = asked(text.as_bytes());
         assert_eq!(ended.code, 2, "{text:?}: {ended:?}");
         assert!(ended.stderr.contains(&format!("notes.jsonl:{line}: ")) && ended.stderr.contains(remedy), "{ended:?}");
         assert_eq!(ended.stderr.matches("notes.jsonl").count(), 1, "{ended:?}");
+    }
+    // PowerShell's `>` writes UTF-16.
+    for (mark, bytes) in [([0xff, 0xfe], u16::to_le_bytes as fn(u16) -> [u8; 2]), ([0xfe, 0xff], u16::to_be_bytes)] {
+        let text: Vec<u8> = mark.into_iter().chain(one.encode_utf16().flat_map(bytes)).collect();
+        let ended = asked(&text);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.contains("notes.jsonl:1: UTF-16, not UTF-8"), "{ended:?}");
     }
 }
 
