@@ -160,7 +160,7 @@ impl ConnectionString {
         options.split('&').filter_map(|option| option.split_once('=')).map(|(name, _)| name)
     }
 
-    /// The database in which the user is looked up only because the connection string names it, if that may be a mistake. The
+    /// The database in which the user is looked up only because the connection string names it, unless users are usually defined there. The
     /// driver's options, made of this connection string, tell it: a DNS record may name another database.
     pub(super) fn assumed_source(&self, options: &ClientOptions) -> Option<AssumedSource> {
         let credential = options.credential.as_ref().filter(|_| !self.has_source)?;

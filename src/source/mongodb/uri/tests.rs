@@ -259,7 +259,7 @@ fn a_password_that_is_not_percent_encoded_is_the_reason_only_where_it_is_and_is_
 }
 
 #[test]
-fn what_a_mechanism_needs_is_named() {
+fn what_a_mechanism_requires_is_named() {
     for (text, wanted) in [
         ("mongodb://u:s3cret@h/?authMechanism=MONGODB-X509", "excludes a password"),
         ("mongodb://u:@h/?authMechanism=MONGODB-X509", "excludes a password"),

@@ -1,4 +1,4 @@
-//! What the options, the hosts and the user of a connection string demand of each other.
+//! Which options, hosts and users of a connection string fit together.
 //!
 //! The driver checks most of it, too, but does not say which options it means without showing their values.
 
@@ -76,7 +76,7 @@ fn check_servers(options: &Options, rest: &Rest<'_>, errors: &mut Vec<String>) {
     }
 }
 
-/// Checks what the mechanism of the login needs. No error shows a value other than the mechanism's name.
+/// Checks what the mechanism of the login requires. No error shows a value other than the mechanism's name.
 fn check_login(options: &Options, user: Option<&str>, errors: &mut Vec<String>) {
     if let Some(properties) = options.value("authMechanismProperties") {
         let properties = percent_decode_str(properties).decode_utf8_lossy();
