@@ -160,8 +160,8 @@ impl ConnectionString {
         options.split('&').filter_map(|option| option.split_once('=')).map(|(name, _)| name)
     }
 
-    /// The database in which the user is looked up only because the connection string names it, unless users are usually defined there. The
-    /// driver's options, made of this connection string, tell it: a DNS record may name another database.
+    /// The database in which the user is looked up only because the connection string names it. None if it is the one that has the
+    /// user in most cases. The driver's options, made of this connection string, decide: a DNS record may name another database.
     pub(super) fn assumed_source(&self, options: &ClientOptions) -> Option<AssumedSource> {
         let credential = options.credential.as_ref().filter(|_| !self.has_source)?;
         let source = credential.source.clone().filter(|source| options.default_database.as_ref() == Some(source))?;
