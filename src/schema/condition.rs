@@ -117,7 +117,12 @@ impl Condition {
     pub fn is_typed(&self, document: &Document) -> bool {
         match self {
             Self::And(all) | Self::Or(all) => all.iter().all(|condition| condition.is_typed(document)),
-            Self::Field(path, test) => ends_all(path, document, |value| test.admits_field(value)),
+            Self::Field(path, test) => {
+                // The ends of a path do not tell `undefined` from a missing value.
+                let is_undefined = |value: Option<&Bson>| value == Some(&Bson::Undefined);
+                ends_all(path, document, |value| test.admits_field(value))
+                    && (test.admits_field(&Bson::Undefined) || !path.any(document, is_undefined))
+            }
             Self::Expr(_, left, right) => {
                 let kind = |path: &Path| Kind::of(&path.project(document).unwrap_or(Bson::Null));
                 let (l, r) = (kind(left), kind(right));
@@ -279,9 +284,23 @@ mod tests {
                 ("{ a = { '$exists' = true } }", doc! { "a": "x" }),
                 (r#"'{"a": null}'"#, doc! { "a": "x" }),
                 (r#"'{"a": {"$in": [null, 1]}}'"#, doc! { "a": 2 }),
+                ("{ a = 1 }", doc! { "a": Bson::Undefined }),
+                ("{ a = { '$exists' = true } }", doc! { "a": Bson::Undefined }),
             ],
         );
-        assert_typed(false, &[(r#"'{"a": {"$in": [null, 1]}}'"#, doc! { "a": "x" })]);
+        assert_typed(
+            false,
+            &[
+                (r#"'{"a": {"$in": [null, 1]}}'"#, doc! { "a": "x" }),
+                // Versions of mongod differ in whether it is equal to null.
+                (r#"'{"a": null}'"#, doc! { "a": Bson::Undefined }),
+                (r#"'{"a": {"$ne": null}}'"#, doc! { "a": [Bson::Undefined] }),
+                (r#"'{"a.b": {"$nin": [null]}}'"#, doc! { "a": [{ "b": Bson::Undefined }] }),
+                (r#"'{"a": {"$not": {"$in": [null, 1]}}}'"#, doc! { "a": Bson::Undefined }),
+                (r#"'{"a": {"$elemMatch": {"b": null}}}'"#, doc! { "a": [{ "b": Bson::Undefined }] }),
+                (r#"'{"a": {"$elemMatch": {"$eq": null}}}'"#, doc! { "a": [Bson::Undefined] }),
+            ],
+        );
     }
 
     #[test]

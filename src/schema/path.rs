@@ -46,7 +46,7 @@ impl Path {
             if part.is_empty() {
                 return Err("has an empty part");
             }
-            if part.starts_with('$') && (place == 0 || !DBREF.contains(&part)) {
+            if part.starts_with('$') && (place == 0 || !is_dbref(part)) {
                 return Err("has a part that starts with `$`");
             }
             if is_position(part) {
@@ -175,6 +175,11 @@ impl Path {
 pub(crate) fn is_field(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether it is the name of a field of a `DBRef`, which looks like an operator.
+pub(crate) fn is_dbref(name: &str) -> bool {
+    DBREF.contains(&name)
 }
 
 fn is_position(part: &str) -> bool {

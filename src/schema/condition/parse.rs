@@ -12,7 +12,7 @@ use super::{BitTest, Comparison, Condition, Test};
 use crate::schema::{
     error::{SchemaError, Span, listed},
     node::{self, Entry, Node, Value},
-    path::{Path, is_field},
+    path::{Path, is_dbref, is_field},
 };
 
 /// The maximal depth of nested conditions.
@@ -114,7 +114,8 @@ impl Parser<'_> {
             "$and" => Some(one_or(self.conditions(entry, depth)?, Condition::And)),
             "$or" => Some(Condition::Or(self.conditions(entry, depth)?)),
             "$expr" if self.is_element => {
-                let help = "use a relation with `each`, whose `where` can compare two fields of one element";
+                let help = "use a relation with `each`, whose `where` can compare two fields of one element; in place of a \
+                            `$not`, write `!` before that relation";
                 self.wrong(SchemaError::new(&entry.span, "`$expr` cannot stand inside `$elemMatch`").help(help))
             }
             "$expr" => self.expr(entry),
@@ -273,10 +274,17 @@ impl Parser<'_> {
         }
         if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
-            return self.wrong(
-                SchemaError::new(&inner.span, message)
-                    .help(format!("to test an inner field, write its path in quotes: \"{field}.{}\"", inner.name)),
-            );
+            let path = format!("\"{field}.{}\"", inner.name);
+            let help = if operators.len() == 1 {
+                format!("to test an inner field, write its path in quotes: {path}")
+            } else {
+                let one = self.example(&format!("{{ \"$elemMatch\": {{ \"{}\": …, … }} }}", inner.name));
+                format!(
+                    "for one element of an array that fulfils all of this: {one}; for a document, write each path in \
+                     quotes, as {path}"
+                )
+            };
+            return self.wrong(SchemaError::new(&inner.span, message).help(help));
         }
         Some(operators.iter().filter_map(|operator| self.test(field, operator, depth)).collect())
     }
@@ -314,6 +322,13 @@ impl Parser<'_> {
                 }
                 let example = self.example(&format!("{{ \"{name}\": [{{ \"{field}\": 1 }}, {{ \"{field}\": 2 }}] }}"));
                 self.wrong(error.help(format!("for example: {example}")))
+            }
+            name if is_dbref(name) => {
+                let message = format!("`{name}` is the name of a field, not an operator");
+                let help = format!(
+                    "to test this field alone, compare \"{field}.{name}\" in place of \"{field}\", without `$elemMatch`"
+                );
+                self.wrong(SchemaError::new(&operator.span, message).help(help))
             }
             name => match (Comparison::named(name), BitTest::named(name)) {
                 (Some(comparison), _) => Some(Test::Compare(comparison, self.ordered(name, node)?)),

@@ -286,7 +286,11 @@ fn has_element(value: Option<&Bson>, element: &Element) -> bool {
 }
 
 /// Whether the value has the type of one of the operands. Null has every type, and if all operands are null, so has any value.
+/// Except that `undefined` is not comparable with null: versions of mongod differ in whether the two are equal.
 fn has_kind_of(value: &Bson, operands: &[Bson]) -> bool {
+    if *value == Bson::Undefined && operands.contains(&Bson::Null) {
+        return false;
+    }
     let kind = Kind::of(value);
     let mut kinds = operands.iter().map(Kind::of).filter(|kind| !kind.is_nothing()).peekable();
     kind.is_nothing() || kinds.peek().is_none() || kinds.any(|operand| operand == kind)

@@ -128,6 +128,16 @@ fn arrays_bits_and_types() -> Vec<Case> {
             "flag & owner",
             doc! { "owner": "u", "tags": ["a"] },
         ),
+        case(
+            "flag = { where = { lessons = { kind = \"open\", level = 1 } } }",
+            "flag & owner",
+            doc! { "owner": "u", "lessons": [{ "kind": "open", "level": 9 }, { "kind": "shut", "level": 1 }] },
+        ),
+        closed(
+            "flag = { where = { refs = { \"$elemMatch\" = { \"$id\" = \"u\" } } } }",
+            doc! { "refs": [{ "$id": "u" }] },
+        ),
+        closed("flag = { where = { refs = { \"$ref\" = \"users\" } } }", doc! { "refs": { "$ref": "users" } }),
         case("flag = { where = { bits = { \"$bitsAllSet\" = 0 } } }", "flag & owner", doc! { "owner": "u", "bits": 0 }),
         case(
             "flag = { where = { bits = { \"$bitsAllSet\" = [] } } }",

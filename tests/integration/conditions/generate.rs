@@ -28,8 +28,8 @@ pub(crate) const COMPARISONS: [Comparison; 6] =
 
 pub(crate) const BIT_TESTS: [BitTest; 4] = [BitTest::AllSet, BitTest::AnySet, BitTest::AllClear, BitTest::AnyClear];
 
-/// Types that values of a stock have, and the container types.
-const TYPES: [ElementType; 12] = [
+/// All types.
+const TYPES: [ElementType; 21] = [
     ElementType::Double,
     ElementType::String,
     ElementType::EmbeddedDocument,
@@ -42,6 +42,15 @@ const TYPES: [ElementType; 12] = [
     ElementType::Int32,
     ElementType::Int64,
     ElementType::Decimal128,
+    ElementType::Undefined,
+    ElementType::Symbol,
+    ElementType::RegularExpression,
+    ElementType::Timestamp,
+    ElementType::JavaScriptCode,
+    ElementType::JavaScriptCodeWithScope,
+    ElementType::DbPointer,
+    ElementType::MinKey,
+    ElementType::MaxKey,
 ];
 
 /// The largest size of an array that is asked for: one more than any has.
@@ -233,6 +242,7 @@ pub(crate) fn tests(values: &[Bson]) -> Vec<Condition> {
     }
     tests.extend(TYPES.map(|kind| Test::Type(vec![kind])));
     tests.extend((0..=2).map(Test::Size));
+    tests.push(Test::All(vec![]));
     let masks = [
         vec![0],
         vec![1],

@@ -1,7 +1,6 @@
 //! The values in generated conditions and documents: families of values that are easily confused or close to each other.
 //!
-//! BSON's deprecated types are left out: no current driver writes `Undefined`, `Symbol` or `DbPointer`, and mongod converts
-//! some of them to other types.
+//! `DbPointer`, which no current driver writes, is left out.
 
 use bson::{
     Binary, Bson, DateTime, Document, JavaScriptCodeWithScope, Regex, Timestamp, bson, doc,
@@ -31,6 +30,7 @@ pub(crate) fn is_ordered(value: &Bson) -> bool {
 pub(crate) fn all() -> Vec<Bson> {
     let mut all = families().concat();
     all.extend([Bson::Null, true.into(), false.into(), bson!({}), bson!([])]);
+    all.extend([Bson::Array(vec![Bson::Undefined]), bson!([[3]]), bson!([[[3]], 0])]);
     all.extend([bson!([1]), bson!([1.5, 0]), bson!([1, null]), bson!([[1]])]);
     all.extend([bson!({ "a": 1 }), bson!({ "a": 2 }), bson!({ "a": "b" }), bson!({ "a": null })]);
     all.extend([bson!({ "b": 1 }), bson!({ "a": 1, "b": 0 }), bson!({ "b": 0, "a": 1 }), bson!({ "a": [1] })]);
@@ -110,7 +110,7 @@ pub(crate) fn families() -> Vec<Vec<Bson>> {
         .concat(),
         // Values of all other types.
         [
-            vec![Bson::MinKey, Bson::MaxKey],
+            vec![Bson::MinKey, Bson::MaxKey, Bson::Undefined, Bson::Symbol("a".into())],
             regexes(&[("a", ""), ("a", "i"), ("b", "")]),
             codes(&["a", "b"]),
             scopes(&[doc! {}, doc! { "a": 1 }, doc! { "a": 1.0 }, doc! { "b": 0 }]),

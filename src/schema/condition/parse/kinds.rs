@@ -2,7 +2,10 @@
 //!
 //! Evaluates nothing.
 
-use bson::{Bson, spec::ElementType};
+use bson::{
+    Bson,
+    spec::{BinarySubtype, ElementType},
+};
 
 use super::Parser;
 use crate::schema::{
@@ -35,6 +38,10 @@ impl Parser<'_> {
             }
             Value::Scalar(Bson::Binary(binary)) if binary.bytes.len() > MASK_BYTES_MAX => {
                 let message = format!("`{operator}` takes at most {MASK_BYTES_MAX} bytes of binary data");
+                return self.wrong(SchemaError::new(&node.span, message).help("list the positions of the bits"));
+            }
+            Value::Scalar(Bson::Binary(binary)) if binary.subtype != BinarySubtype::Generic => {
+                let message = format!("`{operator}` takes binary data of subtype 00 only");
                 return self.wrong(SchemaError::new(&node.span, message).help("list the positions of the bits"));
             }
             Value::Scalar(Bson::Binary(binary)) => Some(Mask::of_bytes(&binary.bytes)),
