@@ -127,6 +127,12 @@ fn white_space_and_quotes_around_a_value_are_left_out_everywhere_with_a_warning(
                 format!("{:?} {:?}", Config { notes: Vec::new(), ..config.clone() }, secrets_of(config, secret))
             };
             assert_eq!(shown(&config), shown(&plain), "{name} {written:?}");
+            let hashed = match name {
+                "AUTH_TOKENS" | "AUTH_ADMIN_TOKENS" => "true false",
+                "METRICS_TOKEN" => "false true",
+                _ => "false false",
+            };
+            assert!(shown(&config).trim_end_matches('"').ends_with(hashed), "{name} {written:?}");
         }
     }
     let token = ClientConfig::read(&TestEnvironment::of(&[("AUTH_TOKEN", "\"s3cret\"\n")])).unwrap();

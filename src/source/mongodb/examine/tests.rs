@@ -34,3 +34,13 @@ async fn the_remedy_of_a_refused_login_is_one_that_its_server_has() {
         assert!(found.contains(wanted) && !found.contains("changeUserPassword"), "{uri}: {found}");
     }
 }
+
+#[tokio::test]
+async fn a_file_that_has_no_key_is_the_reason_and_not_the_options() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("client.pem");
+    std::fs::write(&path, "no key").expect("it is written");
+    let found = examine(None, &format!("mongodb://h/db?tls=true&tlsCertificateKeyFile={}", path.display()), None).await;
+    let shown = format!("{found:?}");
+    assert!(shown.contains("the file of `tlsCertificateKeyFile` does not have both"), "{shown}");
+}
