@@ -31,7 +31,6 @@ use crate::{
     moment::Moment,
     question::{Id, LookupId, Millis, RelationId, Resource, Subject},
     schema::{Finds, Schema},
-    telemetry::FactSize,
 };
 
 /// The maximal number of documents of a fact.
@@ -379,20 +378,13 @@ impl Fact {
             || self.is_partial() && self.grants(relation).any(|grant| grant.grantee == Grantee::OverLimit)
     }
 
-    /// How large the fact is, if that is worth a notice.
+    /// Whether the fact has at least three quarters of what it may contain.
     #[must_use]
-    pub fn size_to_notice(&self) -> Option<FactSize> {
-        if self.is_partial() {
-            return Some(FactSize::OverLimit);
-        }
-        if self.is_over_limit() {
-            return Some(FactSize::Large);
-        }
+    pub fn is_near_limit(&self) -> bool {
         let documents = self.documents_beside_key();
         let bytes = documents.clone().map(DocumentId::size).sum::<usize>()
             + self.parts().iter().filter_map(Part::grant).map(Grant::size).sum::<usize>();
-        let is_near = 4 * documents.count() >= 3 * DOCUMENTS_MAX || 4 * bytes >= 3 * FACT_BYTES_MAX;
-        is_near.then_some(FactSize::NearLimit)
+        4 * documents.count() >= 3 * DOCUMENTS_MAX || 4 * bytes >= 3 * FACT_BYTES_MAX
     }
 
     /// The documents that were found, sorted, except a document whose `_id` is the key.

@@ -22,7 +22,7 @@ mod validate;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bson::{Bson, Document};
+use bson::Bson;
 
 pub use condition::{BitTest, Comparison, Condition, Element, Mask, Test};
 pub use error::{SchemaError, SchemaErrors, suggestion};
@@ -30,6 +30,7 @@ pub(crate) use error::{listed, nearest};
 pub use format::Format;
 pub(crate) use path::End;
 pub use path::Path;
+pub use plan::Wanted;
 pub(crate) use plan::repeats;
 pub use question::{FieldError, SubjectText};
 pub use unreadable::unreadable;
@@ -303,11 +304,8 @@ pub struct Lookup {
     pub projection: Box<[Box<str>]>,
     /// The fields that the relations read, including the field of the lookup. A change to any other field changes no fact.
     pub fields: Box<[Path]>,
-    /// A condition: a document that fails it is of no use to any relation. None if all documents may be.
-    pub pushed: Option<Condition>,
-    /// The condition that is pushed down into queries. It leaves out the documents that fail [`Lookup::pushed`] and, if relations
-    /// under a `!` are read from the others, those that surely are another type's. None if all documents are fetched.
-    pub wanted: Option<Document>,
+    /// The documents that can be of use to a relation, which is pushed down into queries. None if all may be.
+    pub wanted: Option<Wanted>,
 }
 
 impl Relation {
@@ -366,7 +364,6 @@ impl Lookup {
             relations: Box::default(),
             projection: Box::default(),
             fields: Box::default(),
-            pushed: None,
             wanted: None,
         }
     }

@@ -75,11 +75,11 @@ fn fact(schema: &Schema, key: &FactKey, documents: &[&Document]) {
                 let grants: Vec<&Grant> = fact.grants(*id).filter(|grant| fact.document_of(grant) == own).collect();
                 grants_follow(relation, document, &grants);
                 if !grants.is_empty()
-                    && let Some(pushed) = &lookup.pushed
+                    && let Some(wanted) = &lookup.wanted
                 {
                     // A value that cannot be read makes it uncertain whether the document matches.
                     let is_uncertain = document.to_string().contains('\u{fffd}');
-                    let is_found = pushed.matches(document) || is_uncertain;
+                    let is_found = wanted.matches(document) || is_uncertain;
                     assert!(is_found, "mongod would not find {document}, which grants {grants:?}");
                 }
             }

@@ -9,9 +9,10 @@ mod wanted;
 
 use std::collections::HashSet;
 
+pub use wanted::Wanted;
 pub(crate) use wanted::repeats;
 
-use super::{Condition, Expression, Lookup, Member, Origin, Path, Relation, Schema, Target};
+use super::{Expression, Lookup, Member, Origin, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, LookupId, RelationId};
 
 /// Plans the whole schema. Each step uses the results of the previous ones.
@@ -214,8 +215,7 @@ fn fill_lookups(schema: &mut Schema) {
         lookup.projection = projection.into();
         lookup.fields = fields.into();
         if !lookup.is_by_id() {
-            let relations = || relations.iter().map(|(_, relation)| *relation);
-            (lookup.pushed, lookup.wanted) = (pushed(relations()), wanted::wanted(relations()));
+            lookup.wanted = wanted::wanted(relations.iter().map(|(_, relation)| *relation));
         }
         lookup.relations = relations.into_iter().map(|(id, _)| id).collect();
     }
@@ -231,21 +231,6 @@ fn number_collections(schema: &mut Schema) {
         lookup.collection_id = CollectionId(u16::try_from(place).unwrap_or(u16::MAX));
     }
     schema.collections = names.into();
-}
-
-/// The condition that a document must fulfil to be of use to at least one of the relations; none if a relation uses all
-/// documents. A relation under a `!` uses all documents, because those that do not match count too. Dates are never part
-/// of the condition, because the clock would make the result outdated.
-fn pushed<'a>(relations: impl Iterator<Item = &'a Relation>) -> Option<Condition> {
-    let mut any = Vec::new();
-    for relation in relations {
-        let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-        let condition = condition.as_ref().filter(|_| !relation.negated)?;
-        if !any.contains(condition) {
-            any.push(condition.clone());
-        }
-    }
-    Some(Condition::Or(any))
 }
 
 impl Relation {

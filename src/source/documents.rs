@@ -255,7 +255,7 @@ impl Snapshot {
         for (id, lookup) in schema.lookups() {
             let mut found: HashMap<Id, Vec<&Document>> = HashMap::new();
             for document in collections.get(&*lookup.collection).into_iter().flatten() {
-                if lookup.pushed.as_ref().is_none_or(|condition| condition.matches(document)) {
+                if lookup.wanted.as_ref().is_none_or(|wanted| wanted.matches(document)) {
                     let mut keys = HashSet::new();
                     document_keys(lookup, document, &mut |key| {
                         keys.insert(key);

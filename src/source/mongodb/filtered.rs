@@ -98,7 +98,7 @@ impl<'a> FilteredQuery<'a> {
         }
         let mut any: Vec<Document> = Vec::new();
         for relation in relations {
-            let wanted = relation.wanted();
+            let wanted = relation.wanted().map(|wanted| wanted.query().clone());
             match self.selectors(relation) {
                 None if wanted.is_none() => return self.has_key.clone(),
                 None => any.extend(wanted),

@@ -162,7 +162,7 @@ impl MongoDb {
     /// Counts a large fact. Logs the first one of each size for a lookup, and afterwards some of those for which a relation is
     /// indeterminate.
     fn notice_size(&self, key: &FactKey, fact: &Fact) {
-        let Some(size) = fact.size_to_notice() else { return };
+        let Some(size) = size_to_notice(fact) else { return };
         let lookup = self.schema.lookup(key.lookup);
         self.commands.found_large(&lookup.collection, size);
         let notices = self.notices.get(key.lookup.index());
@@ -456,11 +456,22 @@ impl MongoDb {
     }
 }
 
+/// How large a fact is, if that is worth a notice.
+fn size_to_notice(fact: &Fact) -> Option<FactSize> {
+    if fact.is_partial() {
+        Some(FactSize::OverLimit)
+    } else if fact.is_over_limit() {
+        Some(FactSize::Large)
+    } else {
+        fact.is_near_limit().then_some(FactSize::NearLimit)
+    }
+}
+
 /// The documents that have one of the keys and can be of use.
 fn filter(lookup: &Lookup, keys: &[Id]) -> Document {
     let has_key = has_key(lookup, keys);
     match &lookup.wanted {
-        Some(wanted) => doc! { "$and": [has_key, wanted.clone()] },
+        Some(wanted) => doc! { "$and": [has_key, wanted.query()] },
         None => has_key,
     }
 }

@@ -134,7 +134,7 @@ impl Source for MemorySource {
             let documents = state.documents.get(&*lookup.collection).into_iter().flatten();
             let matching = documents.filter(|document| {
                 id_in(document, lookup.by.as_str()).as_ref() == Some(&key.id)
-                    && lookup.pushed.as_ref().is_none_or(|condition| condition.matches(document))
+                    && lookup.wanted.as_ref().is_none_or(|wanted| wanted.matches(document))
             });
             let fact = Fact::read(&self.0, key.clone(), state.now, &matching.collect::<Vec<_>>());
             (key, if at > state.now { Err(SourceError::TimedOut) } else { Ok(fact) })
