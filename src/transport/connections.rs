@@ -333,7 +333,8 @@ struct RequestExecutor {
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
     fn execute(&self, request: F) {
-        let request = until_given_way(request);
+        // Boxed, because a future that contains another one may reserve room for it twice.
+        let request = until_given_way(Box::pin(request));
         if self.threads().is_some() {
             self.run(Box::pin(request));
         } else {
