@@ -133,7 +133,7 @@ struct Bench {
     returned: Arc<Returned>,
 }
 
-/// What is measured: a permission of a resource, a subject who has it, and one who has not.
+/// The measured questions: a permission of a resource, a subject who has it, and one who has not.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,

@@ -88,7 +88,7 @@ pub struct Config {
     pub traces: Option<String>,
     /// The filter of the log, in the syntax of `RUST_LOG`.
     pub log_filter: String,
-    /// What was read otherwise than it is written: quotes that are left out, options of the connection string without effect.
+    /// The values that were read otherwise than they are written: quotes that are left out, options of the connection string without effect.
     pub notes: Vec<Diagnosis>,
 }
 

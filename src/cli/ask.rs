@@ -196,7 +196,7 @@ impl Ask {
     }
 }
 
-/// What a look at some documents shows about the relations of a denial: fields that no document has. Nothing if the look takes too
+/// The fields that relations of a denial read, and that no document has among some that are looked at. Nothing if the look takes too
 /// long.
 async fn misread(source: &dyn Source, response: &ExplainResponse) -> Vec<String> {
     let relations: BTreeSet<String> = response

@@ -48,7 +48,7 @@ pub(super) fn print_error_line(text: &str) {
     let _closed = writeln!(anstream::stderr(), "{text}");
 }
 
-/// What a command that takes long is doing: the last line of standard error, if that is a terminal. It goes when this is dropped.
+/// The step that a long command is at: the last line of standard error, if that is a terminal. It goes when this is dropped.
 pub(super) struct Progress {
     is_shown: bool,
 }

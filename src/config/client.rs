@@ -24,7 +24,7 @@ pub struct ClientConfig {
     pub authority: Option<Vec<u8>>,
     /// The caller's certificate and its key, as PEM.
     pub identity: Option<(Vec<u8>, Secret)>,
-    /// What was read otherwise than it is written.
+    /// The values that were read otherwise than they are written.
     pub notes: Vec<Diagnosis>,
 }
 

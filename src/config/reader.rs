@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         self.errors
     }
 
-    /// What was read otherwise than it is written. Each names the variable.
+    /// The values that were read otherwise than they are written. Each text names the variable.
     pub(super) fn take_notes(&mut self) -> Vec<Diagnosis> {
         std::mem::take(&mut self.notes)
     }
