@@ -1,4 +1,4 @@
-//! The memory that a million cached file facts take, by the growth of the whole process, and the time of a hit. The same
+//! The memory that a million cached file facts take, by the growth of the whole process, and the times of a hit, of an insertion that evicts, and of dropping everything. The same
 //! is measured for two established caches with the same keys, facts and budget in bytes, and for a map that is no cache.
 //!
 //! This program starts a process of its own for each cache. It measures neither a source nor a network.
@@ -15,6 +15,7 @@ use std::{
     hint::black_box,
     process::{Command, Stdio},
     sync::Arc,
+    thread,
     time::Instant,
 };
 
@@ -30,7 +31,7 @@ use permcached::{
 };
 
 const FACTS: u32 = 1_000_000;
-const BYTES_MAX: u32 = 1 << 30;
+const BYTES_MAX: u64 = 1 << 30;
 const SCHEMA: &str = include_str!("../schemas/fylora-sharing.toml");
 
 /// The environment variable that names the cache to measure. It is set in the processes that measure.
@@ -72,25 +73,171 @@ fn resident() -> u32 {
     kilobytes * 1_024
 }
 
-/// Fills a cache, then looks up every fact, in an order in which the processor's caches do not help. Prints the bytes of
-/// a fact and the nanoseconds of a hit: the best of several runs shows what the machine can do.
-fn measure(files: &Files, insert: impl Fn(FactKey, Fact), get: impl Fn(FactKey) -> bool) {
+/// A cache under test.
+trait Cache: Sync {
+    fn insert(&self, fact: Fact);
+
+    /// Looks a fact up and takes it, as a check does. Returns whether it was there.
+    fn get(&self, key: FactKey) -> bool;
+
+    fn clear(&self);
+}
+
+/// L1, and every use of a fact tests its freshness, as the service does.
+struct Tested {
+    memory: Arc<Memory>,
+    facts: Facts,
+}
+
+impl Tested {
+    fn new(schema: &Arc<Schema>, bytes_max: u64) -> Self {
+        let memory = Arc::new(Memory::new(usize::try_from(bytes_max).expect("a 64-bit machine")));
+        let freshness = Arc::new(Freshness::new(schema));
+        freshness.begin_at(Moment::from_count(1));
+        let source = Arc::new(Documents::new(schema, &std::collections::BTreeMap::new()));
+        let facts = Facts::new(source, freshness, Arc::clone(&memory), None, Arc::default());
+        Self { memory, facts }
+    }
+}
+
+impl Cache for Tested {
+    fn insert(&self, fact: Fact) {
+        self.memory.insert(&fact, || true);
+    }
+
+    fn get(&self, key: FactKey) -> bool {
+        let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
+        self.facts.cached(key.lookup, &key.id, None, requirement).is_some()
+    }
+
+    fn clear(&self) {
+        self.memory.clear();
+    }
+}
+
+impl Cache for Memory {
+    fn insert(&self, fact: Fact) {
+        Self::insert(self, &fact, || true);
+    }
+
+    fn get(&self, key: FactKey) -> bool {
+        Self::get(self, key.lookup, &key.id, None).is_some()
+    }
+
+    fn clear(&self) {
+        Self::clear(self);
+    }
+}
+
+/// A map, not a cache: it has no budget and evicts nothing.
+impl Cache for dashmap::DashMap<FactKey, Fact, RandomState> {
+    fn insert(&self, fact: Fact) {
+        drop(Self::insert(self, fact.key(), fact));
+    }
+
+    fn get(&self, key: FactKey) -> bool {
+        Self::get(self, &key).map(|fact| fact.clone()).is_some()
+    }
+
+    fn clear(&self) {
+        Self::clear(self);
+    }
+}
+
+impl Cache for moka::sync::Cache<FactKey, Fact, RandomState> {
+    fn insert(&self, fact: Fact) {
+        Self::insert(self, fact.key(), fact);
+    }
+
+    fn get(&self, key: FactKey) -> bool {
+        Self::get(self, &key).is_some()
+    }
+
+    fn clear(&self) {
+        self.invalidate_all();
+        self.run_pending_tasks();
+    }
+}
+
+#[derive(Clone)]
+struct Weighter;
+
+impl quick_cache::Weighter<FactKey, Fact> for Weighter {
+    fn weight(&self, _: &FactKey, fact: &Fact) -> u64 {
+        u64::try_from(fact.memory()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Cache for quick_cache::sync::Cache<FactKey, Fact, Weighter, RandomState> {
+    fn insert(&self, fact: Fact) {
+        Self::insert(self, fact.key(), fact);
+    }
+
+    fn get(&self, key: FactKey) -> bool {
+        Self::get(self, &key).is_some()
+    }
+
+    fn clear(&self) {
+        Self::clear(self);
+    }
+}
+
+/// Looks every fact up, in an order in which the processor's caches do not help, from some threads at once. Returns the
+/// nanoseconds of a hit: the best of several runs shows what the machine can do.
+fn hit<C: Cache>(files: &Files, cache: &C, threads: u32) -> f64 {
     const RUNS: u32 = 5;
     const STEP: u64 = 2_654_435_761;
-    let before = resident();
-    (0..FACTS).for_each(|number| insert(files.key(number), files.fact(number)));
-    let bytes = f64::from(resident() - before) / f64::from(FACTS);
-    let run = |_| {
-        let started = Instant::now();
+    let look_up_all = |thread: u32| {
+        let first = u64::from(FACTS / threads * thread);
         let mut found = 0;
         for number in 0..u64::from(FACTS) {
-            let number = u32::try_from(number * STEP % u64::from(FACTS)).expect("a number below FACTS");
-            found += u32::from(get(black_box(files.key(number))));
+            let number = (first + number) * STEP % u64::from(FACTS);
+            let number = u32::try_from(number).expect("a number below FACTS");
+            found += u32::from(cache.get(black_box(files.key(number))));
         }
         assert!(found >= FACTS / 100 * 99, "{found} of {FACTS} facts are cached");
+    };
+    let run = |_| {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            for thread in 1..threads {
+                scope.spawn(move || look_up_all(thread));
+            }
+            look_up_all(0);
+        });
         started.elapsed().as_secs_f64() * 1e9 / f64::from(FACTS)
     };
-    println!("{bytes} {}", (0..RUNS).map(run).fold(f64::INFINITY, f64::min));
+    (0..RUNS).map(run).fold(f64::INFINITY, f64::min)
+}
+
+/// The nanoseconds of an insertion into a full cache, which has to evict another fact each time.
+fn insert_and_evict<C: Cache>(files: &Files, cache: &C) -> f64 {
+    let facts: Vec<Fact> = (0..FACTS).map(|number| files.fact(number)).collect();
+    let (first, others) = facts.split_at(facts.len() / 2);
+    for fact in first {
+        cache.insert(fact.clone());
+    }
+    let started = Instant::now();
+    for fact in others {
+        cache.insert(fact.clone());
+    }
+    started.elapsed().as_secs_f64() * 1e9 / (f64::from(FACTS) / 2.0)
+}
+
+/// Prints the bytes of a fact, the nanoseconds of a hit from one and from two threads, the nanoseconds of an insertion that
+/// evicts, and the milliseconds that it takes to drop everything.
+fn measure<C: Cache>(files: &Files, new: impl Fn(u64) -> C, is_bounded: bool) {
+    let before = resident();
+    let cache = new(BYTES_MAX);
+    (0..FACTS).for_each(|number| cache.insert(files.fact(number)));
+    let bytes = f64::from(resident() - before) / f64::from(FACTS);
+    let (one, two) = (hit(files, &cache, 1), hit(files, &cache, 2));
+    let started = Instant::now();
+    cache.clear();
+    let clear = started.elapsed().as_secs_f64() * 1e3;
+    drop(cache);
+    let insert = if is_bounded { insert_and_evict(files, &new(BYTES_MAX / 32)) } else { f64::NAN };
+    println!("{bytes} {one} {two} {insert} {clear}");
 }
 
 fn measure_cache(cache: &str) {
@@ -98,49 +245,28 @@ fn measure_cache(cache: &str) {
     let is_it = |lookup: &permcached::schema::Lookup| &*lookup.collection == "files" && lookup.is_by_id();
     let lookup = schema.lookups().find(|(_, lookup)| is_it(lookup)).expect("the schema reads files").0;
     let files = Files { schema: Arc::clone(&schema), lookup };
-    let bytes_max = usize::try_from(BYTES_MAX).expect("a 64-bit machine");
     match cache {
-        "permcached" => {
-            let memory = Arc::new(Memory::new(bytes_max));
-            let freshness = Arc::new(Freshness::new(&schema));
-            freshness.begin_at(Moment::from_count(1));
-            let source = Arc::new(Documents::new(&schema, &std::collections::BTreeMap::new()));
-            let facts = Facts::new(source, freshness, Arc::clone(&memory), None, Arc::default());
-            let requirement = FreshnessRequirement { as_of: Moment::from_count(1), stamp: Moment::default() };
-            let get = |key: FactKey| facts.cached(key.lookup, &key.id, None, requirement).is_some();
-            measure(&files, |_, fact| memory.insert(&fact, || true), get);
-        }
+        "permcached" => measure(&files, |bytes| Tested::new(&schema, bytes), true),
         "permcached, no marks" => {
-            let memory = Memory::new(bytes_max);
-            let get = |key: FactKey| memory.get(key.lookup, &key.id, None).is_some();
-            measure(&files, |_, fact| memory.insert(&fact, || true), get);
+            measure(&files, |bytes| Memory::new(usize::try_from(bytes).expect("a 64-bit machine")), true);
         }
-        "dashmap" => {
-            // A map, not a cache: it has no budget and evicts nothing.
-            let map = dashmap::DashMap::with_hasher(RandomState::default());
-            let insert = |key, fact| drop(map.insert(key, fact));
-            measure(&files, insert, |key| map.get(&key).map(|fact| fact.clone()).is_some());
-        }
+        "dashmap" => measure(&files, |_| dashmap::DashMap::with_hasher(RandomState::default()), false),
         "moka" => {
-            let cache = moka::sync::Cache::builder()
-                .max_capacity(BYTES_MAX.into())
-                .weigher(|_: &FactKey, fact: &Fact| u32::try_from(fact.memory()).unwrap_or(u32::MAX))
-                .build_with_hasher(RandomState::default());
-            measure(&files, |key, fact| cache.insert(key, fact), |key| cache.get(&key).is_some());
+            let new = |bytes| {
+                moka::sync::Cache::builder()
+                    .max_capacity(bytes)
+                    .weigher(|_: &FactKey, fact: &Fact| u32::try_from(fact.memory()).unwrap_or(u32::MAX))
+                    .build_with_hasher(RandomState::default())
+            };
+            measure(&files, new, true);
         }
         "quick_cache" => {
-            #[derive(Clone)]
-            struct Weighter;
-            impl quick_cache::Weighter<FactKey, Fact> for Weighter {
-                fn weight(&self, _: &FactKey, fact: &Fact) -> u64 {
-                    u64::try_from(fact.memory()).unwrap_or(u64::MAX)
-                }
-            }
             let facts = usize::try_from(FACTS).expect("a 64-bit machine");
-            let hasher = RandomState::default();
-            let lifecycle = quick_cache::sync::DefaultLifecycle::default();
-            let cache = quick_cache::sync::Cache::with(facts, BYTES_MAX.into(), Weighter, hasher, lifecycle);
-            measure(&files, |key, fact| cache.insert(key, fact), |key| cache.get(&key).is_some());
+            let new = |bytes| {
+                let lifecycle = quick_cache::sync::DefaultLifecycle::default();
+                quick_cache::sync::Cache::with(facts, bytes, Weighter, RandomState::default(), lifecycle)
+            };
+            measure(&files, new, true);
         }
         other => panic!("unknown cache {other}"),
     }
@@ -151,15 +277,27 @@ fn main() {
         return measure_cache(&cache);
     }
     let program = env::current_exe().expect("this program has a path");
-    println!("{:<22} {:>13} {:>8} {:>8} {:>8}", "1,000,000 file facts", "bytes a fact", "ratio", "ns a hit", "ratio");
+    println!(
+        "{:<22} {:>12} {:>6} {:>9} {:>6} {:>12} {:>18} {:>9}",
+        "1,000,000 file facts",
+        "bytes a fact",
+        "ratio",
+        "ns a hit",
+        "ratio",
+        "two threads",
+        "insert and evict",
+        "clear"
+    );
     let mut first = None;
     for cache in CACHES {
         let child = Command::new(&program).env(CACHE, cache).stderr(Stdio::inherit()).output();
         let printed = String::from_utf8(child.expect("this program runs").stdout).expect("it prints text");
         let numbers: Vec<f64> = printed.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let [bytes, nanoseconds] = numbers[..] else { panic!("{cache} printed `{printed}`") };
-        let (bytes_first, nanoseconds_first) = *first.get_or_insert((bytes, nanoseconds));
-        let (bytes_ratio, ratio) = (bytes / bytes_first, nanoseconds / nanoseconds_first);
-        println!("{cache:<22} {bytes:>13.0} {bytes_ratio:>8.2} {nanoseconds:>8.0} {ratio:>8.2}");
+        let [bytes, one, two, insert, clear] = numbers[..] else { panic!("{cache} printed `{printed}`") };
+        let (bytes_first, one_first) = *first.get_or_insert((bytes, one));
+        let (bytes_ratio, ratio) = (bytes / bytes_first, one / one_first);
+        println!(
+            "{cache:<22} {bytes:>12.0} {bytes_ratio:>6.2} {one:>9.0} {ratio:>6.2} {two:>12.0} {insert:>15.0} ns {clear:>6.1} ms"
+        );
     }
 }

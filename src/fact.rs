@@ -19,7 +19,7 @@ mod value;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use bson::Document;
@@ -100,11 +100,22 @@ pub struct Fact(ThinArc<Head, Part>);
 struct Head {
     id: Id,
     stamp: Moment,
+    /// Its place in the ring of L1, if it is there.
+    place: AtomicU32,
     lookup: LookupId,
-    is_filtered: bool,
-    /// Whether it leaves out grants of some relation, because there are too many.
-    is_partial: bool,
+    extent: Extent,
     is_used: AtomicBool,
+}
+
+/// How much of what the lookup finds for its key a fact shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// All of what concerns one subject.
+    Filtered,
+    /// As [`Extent::Filtered`], without the grants of some relation, because there are too many.
+    Partial,
 }
 
 /// A part of a fact. Parts come in the order of the variants. Documents and grants are sorted.
@@ -247,10 +258,13 @@ impl Fact {
     }
 
     fn new(key: FactKey, stamp: Moment, parts: &[Part]) -> Self {
-        let is_filtered = key.subject.is_some();
-        let is_partial = is_filtered && parts.iter().any(Part::is_over_limit);
-        let head =
-            Head { id: key.id, stamp, lookup: key.lookup, is_filtered, is_partial, is_used: AtomicBool::new(true) };
+        let extent = match key.subject {
+            None => Extent::Whole,
+            Some(_) if parts.iter().any(Part::is_over_limit) => Extent::Partial,
+            Some(_) => Extent::Filtered,
+        };
+        let (place, is_used) = (AtomicU32::new(u32::MAX), AtomicBool::new(false));
+        let head = Head { id: key.id, stamp, place, lookup: key.lookup, extent, is_used };
         match key.subject {
             None => Self(ThinArc::from_header_and_iter(head, parts.iter().cloned())),
             Some(subject) => {
@@ -287,8 +301,8 @@ impl Fact {
     /// The subject that the fact is filtered to; none for a whole fact.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
-        match (self.head().is_filtered, &self.0.slice) {
-            (true, [.., Part::FilteredTo(subject)]) => Some(subject),
+        match (self.head().extent, &self.0.slice) {
+            (Extent::Filtered | Extent::Partial, [.., Part::FilteredTo(subject)]) => Some(subject),
             (_, _) => None,
         }
     }
@@ -368,7 +382,7 @@ impl Fact {
     /// Whether there was more than a fact may contain, for all relations or for some. What it lacks may be in any document.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        self.head().is_partial
+        self.head().extent == Extent::Partial
     }
 
     /// Whether there was more than a fact may contain for a relation.
@@ -433,9 +447,26 @@ impl Fact {
         }
     }
 
-    /// Whether the fact is new or was used since the last call. Clears the flag.
+    /// Whether the fact was used since the last call. Clears the flag.
     pub(crate) fn take_used(&self) -> bool {
-        self.head().is_used.swap(false, Ordering::Relaxed)
+        let is_used = self.head().is_used.load(Ordering::Relaxed);
+        self.head().is_used.store(false, Ordering::Relaxed);
+        is_used
+    }
+
+    /// Whether both are the same allocation.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.head(), other.head())
+    }
+
+    /// The place that was set last, if one was.
+    pub(crate) fn place(&self) -> Option<usize> {
+        usize::try_from(self.head().place.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Keeps the fact's place in a ring.
+    pub(crate) fn set_place(&self, place: usize) {
+        self.head().place.store(u32::try_from(place).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 

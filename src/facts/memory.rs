@@ -1,23 +1,29 @@
 //! L1: facts in this process's memory, within a budget of bytes that is never exceeded. The budget covers the facts with
-//! everything that they own, and the tables that index them.
+//! everything that they own, the tables that find them, and the rings that choose which to evict.
 //!
-//! There are 32 shards. Each has a hash table, a lock, a CLOCK hand and an equal share of the budget, so that all bytes
-//! are counted under the lock under which they change. A slot of the table is one pointer: the fact itself holds its key,
-//! its stamp and a bit that says whether it was used. A hit takes the shard's lock for reading and allocates nothing.
+//! A `DashMap` finds the facts. Its key is the fact itself, which contains its lookup and its id ([`entry`]), so that an
+//! entry is one pointer. Beside each of the map's shards, a [`Ring`] has the same facts for CLOCK, and each fact knows its
+//! place there. A hit reads the map, sets a bit in the fact, and allocates nothing.
 //!
-//! CLOCK chooses the facts to evict: the hand goes round the slots of the table and evicts the first fact that was not
-//! used since the hand last passed it. That is nearly as good as evicting the least recently used fact, and all that a
-//! hit does is to set a bit, which is mostly set already: there is no queue to reorder and no lock to take for writing.
+//! Every change of a shard is made under the lock of its ring, which also guards the count of bytes. Under that lock the
+//! shard's own lock is taken for one operation on the table at a time, so a hit never waits while facts to evict are
+//! chosen or freed. No deadlock is possible: no reference into the map outlives the expression that creates it, and
+//! whoever holds a shard's lock takes no other lock.
 //!
 //! It knows nothing of freshness: it returns whatever fact it has.
 
+mod entry;
+mod ring;
+
 use std::{
-    hash::{BuildHasher, Hash, Hasher},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    hash::BuildHasher,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use dashmap::{DashMap, SharedValue};
+use entry::{Entry, Key, Wanted};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use ring::Ring;
 
 use crate::{
     fact::Fact,
@@ -33,8 +39,9 @@ const FIRST_TABLE_BYTES_MAX: usize = 64;
 /// The facts in memory.
 #[derive(Debug)]
 pub struct Memory {
-    shards: Box<[RwLock<Shard>]>,
-    hasher: RandomState,
+    facts: DashMap<Entry, (), RandomState>,
+    /// For each shard of the map, a ring of the same facts. Either changes only under its lock.
+    rings: Box<[Mutex<Ring>]>,
     shard_bytes_max: usize,
 }
 
@@ -42,67 +49,121 @@ impl Memory {
     /// An empty cache of at most `bytes_max` bytes. A fact larger than a shard's share of them, a 32nd, is not cached.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, hasher: RandomState::default(), shard_bytes_max: bytes_max / SHARDS }
+        let facts = DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS);
+        let rings = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { facts, rings, shard_bytes_max: bytes_max / SHARDS }
     }
 
     /// The fact of a key, whole or filtered to a subject, if it is cached. Allocates nothing.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<Fact> {
-        let hash = hash(&self.hasher, lookup, id, subject);
-        let shard = read(self.shard(hash)?);
-        let fact = shard.facts.find(hash, |fact| fact.is_of(lookup, id, subject))?;
+        let key: &dyn Key = &Wanted { lookup, id, subject };
+        let fact = self.facts.get(key).map(|found| found.key().0.clone())?;
         fact.set_used();
-        Some(fact.clone())
+        Some(fact)
     }
 
     /// Caches a fact, unless a newer one is cached already or `is_current` returns false, which means that the fact's
-    /// epoch is over. `is_current` is called under the shard's lock.
+    /// epoch is over. `is_current` is called under the lock under which [`Memory::clear`] drops the facts.
     pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
-        let hash = hash_of(&self.hasher, fact);
-        let Some(shard) = self.shard(hash) else { return };
-        let mut shard = write(shard);
-        if is_current() {
-            shard.insert(hash, fact, self.shard_bytes_max, &self.hasher);
+        let entry = Entry(fact.clone());
+        let shard = self.facts.determine_map(&entry);
+        let (Some(table), Some(ring)) = (self.facts.shards().get(shard), self.rings.get(shard)) else { return };
+        let mut ring = lock(ring);
+        if !is_current() {
+            return;
         }
+        let hash = self.hash(&entry);
+        let (old, table_bytes) = {
+            let table = table.read();
+            let old = table.get(hash, |(old, _)| *old == entry).map(|(old, _)| old.0.clone());
+            (old, table.allocation_info().1.size())
+        };
+        if let Some(old) = old {
+            if old.stamp() > fact.stamp() {
+                return;
+            }
+            if table_bytes + ring.bytes() - old.memory() + fact.memory() <= self.shard_bytes_max {
+                ring.replace(&old, fact.clone());
+                if let Some((slot, _)) = table.write().get_mut(hash, |(old, _)| *old == entry) {
+                    *slot = entry;
+                }
+                return;
+            }
+            ring.remove(&old);
+            drop(table.write().remove_entry(hash, |(old, _)| *old == entry));
+        }
+        self.insert_new(shard, &mut ring, hash, entry);
+    }
+
+    /// Caches a fact of a new key. Evicts facts until it fits, but none if it would not fit even without any other.
+    fn insert_new(&self, shard: usize, ring: &mut Ring, hash: u64, mut entry: Entry) {
+        let Some(table) = self.facts.shards().get(shard) else { return };
+        let (fact, table_bytes) = (entry.0.clone(), table.read().allocation_info().1.size());
+        let (bytes, bytes_max) = (fact.memory(), self.shard_bytes_max);
+        if table_bytes + ring.slots_bytes() + bytes > bytes_max {
+            return;
+        }
+        loop {
+            let required = table_bytes + ring.bytes() + ring.growth() + bytes;
+            if required <= bytes_max {
+                match table.write().try_insert_no_grow(hash, (entry, SharedValue::new(()))) {
+                    Ok(_) => break,
+                    Err((returned, _)) => entry = returned,
+                }
+                // While a full table is copied to one of twice its size, both exist. If that exceeds the budget, an
+                // eviction frees a slot instead, and the table keeps its size.
+                if required + 2 * table_bytes + FIRST_TABLE_BYTES_MAX <= bytes_max {
+                    table.write().insert(hash, (entry, SharedValue::new(())), |(entry, _)| self.hash(entry));
+                    break;
+                }
+            }
+            let Some(evicted) = ring.evict().map(Entry) else { return };
+            drop(table.write().remove_entry(self.hash(&evicted), |(fact, _)| *fact == evicted));
+        }
+        ring.push(fact);
     }
 
     /// A random fact, each about as likely as any other; none if nothing is cached.
     #[must_use]
     pub fn random(&self) -> Option<Fact> {
         let first = fastrand::usize(..SHARDS);
-        let shards = self.shards.iter().cycle().skip(first).take(SHARDS);
-        shards.map(read).find_map(|shard| {
-            let slots = shard.facts.num_buckets();
-            let from = fastrand::usize(..slots.max(1));
-            (from..slots).chain(0..from).find_map(|slot| shard.facts.get_bucket(slot).cloned())
-        })
+        let rings = self.rings.iter().cycle().skip(first).take(SHARDS);
+        rings.map(lock).find_map(|ring| ring.random().cloned())
     }
 
     /// Drops every fact that is cached when this is called.
     pub fn clear(&self) {
-        for shard in &self.shards {
-            let mut shard = write(shard);
-            *shard = Shard { evictions: shard.evictions, ..Shard::default() };
+        for (table, ring) in self.facts.shards().iter().zip(&self.rings) {
+            let mut ring = lock(ring);
+            let table = std::mem::take(&mut *table.write());
+            let facts = ring.clear();
+            drop(ring);
+            // The facts are freed here, where nobody waits for a lock.
+            drop((table, facts));
         }
     }
 
     /// The bytes in use.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| read(shard).bytes()).sum()
+        let shard_bytes = |(shard, ring)| {
+            let ring = lock(ring);
+            self.table_bytes(shard) + ring.bytes()
+        };
+        self.rings.iter().enumerate().map(shard_bytes).sum()
     }
 
     /// The number of cached facts.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.shards.iter().map(|shard| read(shard).facts.len()).sum()
+        self.rings.iter().map(|ring| lock(ring).count()).sum()
     }
 
     /// The number of facts evicted so far.
     #[must_use]
     pub fn evictions(&self) -> usize {
-        self.shards.iter().map(|shard| read(shard).evictions).sum()
+        self.rings.iter().map(|ring| lock(ring).evictions()).sum()
     }
 
     /// The most bytes that may be in use.
@@ -111,111 +172,19 @@ impl Memory {
         self.shard_bytes_max * SHARDS
     }
 
-    fn shard(&self, hash: u64) -> Option<&RwLock<Shard>> {
-        // The table hardly uses these bits: it takes the lowest for the slot and the highest for a tag.
-        let [.., byte, _, _] = hash.to_le_bytes();
-        self.shards.get(usize::from(byte) % SHARDS)
+    fn hash(&self, entry: &Entry) -> u64 {
+        self.facts.hasher().hash_one(entry)
+    }
+
+    fn table_bytes(&self, shard: usize) -> usize {
+        self.facts.shards().get(shard).map_or(0, |table| table.read().allocation_info().1.size())
     }
 }
 
-/// Ignores poisoning: the facts of a shard are intact even after a panic under its lock.
-fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
-    shard.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
-    shard.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn hash(hasher: &RandomState, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> u64 {
-    let mut state = hasher.build_hasher();
-    lookup.hash(&mut state);
-    id.hash(&mut state);
-    // Most facts are whole: their hash costs no more.
-    if let Some(subject) = subject {
-        subject.hash(&mut state);
-    }
-    state.finish()
-}
-
-fn hash_of(hasher: &RandomState, fact: &Fact) -> u64 {
-    hash(hasher, fact.lookup(), fact.id(), fact.subject())
-}
-
-/// A part of the facts. The hash of a key chooses the shard.
-#[derive(Debug, Default)]
-struct Shard {
-    facts: HashTable<Fact>,
-    /// The bytes of the facts, without the table.
-    facts_bytes: usize,
-    /// The slot that the CLOCK hand has reached.
-    hand: usize,
-    /// The number of facts evicted so far.
-    evictions: usize,
-}
-
-impl Shard {
-    fn bytes(&self) -> usize {
-        self.facts_bytes + self.facts.allocation_size()
-    }
-
-    fn insert(&mut self, hash: u64, fact: &Fact, bytes_max: usize, hasher: &RandomState) {
-        if let Ok(old) = self.facts.find_entry(hash, |old| old.is_of(fact.lookup(), fact.id(), fact.subject())) {
-            if old.get().stamp() > fact.stamp() {
-                return;
-            }
-            self.facts_bytes -= old.get().memory();
-            old.remove();
-        }
-        let bytes = fact.memory();
-        if self.evict_for(bytes, bytes_max) {
-            self.facts_bytes += bytes;
-            self.facts.insert_unique(hash, fact.clone(), |fact| hash_of(hasher, fact));
-        }
-    }
-
-    /// Evicts facts until a fact of this many bytes fits. Returns whether it fits. Evicts nothing if it would not fit even
-    /// without any other fact.
-    fn evict_for(&mut self, bytes: usize, bytes_max: usize) -> bool {
-        if bytes + self.facts.allocation_size() > bytes_max {
-            return false;
-        }
-        while self.bytes() + bytes + self.growth() > bytes_max {
-            if !self.evict() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The most bytes that one more fact adds to the table. While a full table is copied to one of twice its size, both
-    /// exist. If that exceeds the budget, an eviction frees a slot instead, and the table keeps its size.
-    fn growth(&self) -> usize {
-        if self.facts.len() < self.facts.capacity() {
-            0
-        } else {
-            2 * self.facts.allocation_size() + FIRST_TABLE_BYTES_MAX
-        }
-    }
-
-    /// Evicts the first fact from the hand on that was not used since the hand last passed it. Returns whether there was
-    /// one.
-    fn evict(&mut self) -> bool {
-        let slots = self.facts.num_buckets();
-        // The first round clears every used bit, and no fact can be used meanwhile: the second round finds one.
-        for _ in 0..2 * slots {
-            self.hand = (self.hand + 1) % slots;
-            if let Ok(fact) = self.facts.get_bucket_entry(self.hand)
-                && !fact.get().take_used()
-            {
-                self.facts_bytes -= fact.get().memory();
-                fact.remove();
-                self.evictions += 1;
-                return true;
-            }
-        }
-        false
-    }
+/// Ignores poisoning: nothing panics under these locks, and a fact that were in the map or in the ring alone would still be
+/// replaced or evicted.
+fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -224,21 +193,24 @@ mod tests {
     use crate::{fact::FactKey, moment::Moment};
 
     #[test]
-    fn the_budget_covers_both_tables_while_one_grows() {
-        let hasher = RandomState::default();
+    fn the_budget_covers_both_copies_while_a_table_or_a_ring_grows() {
         let mut growths = 0;
         for bytes_max in [2_000, 10_000, 33_333, 150_000] {
-            let mut shard = Shard::default();
-            for number in 0..5_000 {
-                let fact = Fact::absent(FactKey::whole(LookupId(0), Id::Integer(number)), Moment::default());
-                let before = shard.facts.allocation_size();
-                shard.insert(hash_of(&hasher, &fact), &fact, bytes_max, &hasher);
-                let after = shard.facts.allocation_size();
-                let copied = if after > before { before } else { 0 };
-                assert!(shard.facts_bytes + after + copied <= bytes_max, "{bytes_max}: {before}, {after}");
+            let memory = Memory::new(SHARDS * bytes_max);
+            let shard_bytes = |shard| (memory.table_bytes(shard), lock(&memory.rings[shard]).slots_bytes());
+            for number in 0..SHARDS * 5_000 {
+                let key = FactKey::whole(LookupId(0), Id::Integer(i64::try_from(number).unwrap()));
+                let fact = Fact::absent(key, Moment::default());
+                let shard = memory.facts.determine_map(&Entry(fact.clone()));
+                let (table, slots) = shard_bytes(shard);
+                memory.insert(&fact, || true);
+                let (new_table, new_slots) = shard_bytes(shard);
+                let copied = if new_table > table { table } else { 0 } + if new_slots > slots { slots } else { 0 };
+                let bytes = new_table + lock(&memory.rings[shard]).bytes() + copied;
+                assert!(bytes <= bytes_max, "{bytes_max}: {table}, {new_table}, {slots}, {new_slots}");
                 growths += usize::from(copied > 0);
             }
         }
-        assert!(growths > 10, "{growths}");
+        assert!(growths > 10 * SHARDS, "{growths}");
     }
 }

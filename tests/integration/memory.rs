@@ -2,6 +2,8 @@
 //!
 //! Whether a cached fact still counts is tested in `freshness`.
 
+mod model;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -42,14 +44,14 @@ fn lookup(schema: &Schema, collection: &str, by: &str) -> LookupId {
 
 /// Makes facts of files and of their shares.
 struct Files {
-    schema: Schema,
+    schema: Arc<Schema>,
     by_id: LookupId,
     shares: LookupId,
 }
 
 impl Files {
     fn new() -> Self {
-        let schema = shipped_schema("fylora-sharing.toml");
+        let schema = Arc::new(shipped_schema("fylora-sharing.toml"));
         let (by_id, shares) = (lookup(&schema, "files", "_id"), lookup(&schema, "shares", "file_id"));
         Self { schema, by_id, shares }
     }
