@@ -1,9 +1,11 @@
 //! Tests every rule of the shipped schemas both ways: it allows, and it denies with the right reason if one condition is not
 //! fulfilled. Each question goes to documents in memory and to the same documents in a real replica set.
 //!
-//! The tables of rules are in `rules/`. This file tests what a table cannot express: invalid names, and the command line.
+//! The tables of rules are in `rules/`, and in `librechat` the changes of documents. This file tests what a table cannot express:
+//! invalid names, and the command line.
 
 pub mod items;
+mod librechat;
 mod notes;
 pub mod rule;
 mod sharing;
@@ -250,12 +252,12 @@ pub fn documents_in(directory: &Path, schema: &Schema) -> Collections {
     schema.collections().map(|name| (name.to_owned(), read(name).lines().map(read_line).collect())).collect()
 }
 
-/// Runs `schema test`: over the documents that the file names, or over a database of the replica set.
 /// The warnings in these logs, except those about documents: the samples have values of wrong types on purpose.
 pub fn warnings_of_the_database(logs: &str) -> Vec<&str> {
     logs.lines().filter(|line| line.contains("WARN") && !line.contains(" looked at")).collect()
 }
 
+/// Runs `schema test`: over the documents that the file names, or over a database of the replica set.
 pub fn schema_test(file: &Path, database: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
     command.args(["schema", "test"]).arg(file).env_clear().env("RUST_LOG", "warn");
