@@ -6,11 +6,12 @@
 use std::io::{Read as _, Write as _};
 
 use axum::{
-    body::Bytes,
+    body::{Body, BodyDataStream, Bytes},
     http::{HeaderMap, HeaderValue},
     response::Response,
 };
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use futures::{StreamExt as _, stream::try_unfold};
 use http_body_util::BodyExt as _;
 use tonic::{Status, metadata::MetadataValue};
 
@@ -176,6 +177,40 @@ impl Packed {
     }
 }
 
+/// The body of a request with many messages, each of them uncompressed. Both forms of a message together may have `bytes_max`; one
+/// that has not arrived whole takes no more.
+pub(super) fn unpacked_messages(body: Body, encoding: Encoding, bytes_max: usize) -> Body {
+    let next = move |(mut arriving, mut arrived): (BodyDataStream, Vec<u8>)| async move {
+        loop {
+            if let Some(end) = end_of_message(&arrived, bytes_max)? {
+                let rest = arrived.split_off(end);
+                let message = Bytes::from(arrived);
+                let message = match Packed::of(&message, Some(encoding), bytes_max)? {
+                    Some(packed) => packed.unpack()?,
+                    None => message,
+                };
+                return Ok(Some((message, (arriving, rest))));
+            }
+            match arriving.next().await {
+                Some(data) => arrived.extend_from_slice(&data.map_err(|_| broken_off())?),
+                None if arrived.is_empty() => return Ok(None),
+                None => return Err(broken_off()),
+            }
+        }
+    };
+    Body::from_stream(try_unfold((body.into_data_stream(), Vec::new()), next))
+}
+
+/// Where the first message ends, if it has arrived whole.
+fn end_of_message(arrived: &[u8], bytes_max: usize) -> Result<Option<usize>, Status> {
+    let Some(([_, length @ ..], _)) = arrived.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if length > bytes_max {
+        return Err(Status::out_of_range(format!("a message has {length} bytes: {bytes_max} are the most")));
+    }
+    Ok(Some(PREFIX_BYTES + length).filter(|end| *end <= arrived.len()))
+}
+
 /// The response with its message compressed. A response without a message stays as it is.
 ///
 /// # Errors
@@ -202,6 +237,10 @@ fn set_prefix(bytes: &mut [u8], flag: u8) {
         *first = flag;
         *rest = length.to_be_bytes();
     }
+}
+
+fn broken_off() -> Status {
+    Status::cancelled("the request broke off")
 }
 
 fn malformed() -> Status {

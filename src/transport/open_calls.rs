@@ -26,6 +26,7 @@ use tonic::Status;
 use super::{
     capacity::{Capacity, Place},
     codec::PREFIX_BYTES,
+    compression::{Encoding, Packed, packed_response, unpacked_messages},
     giving_way::end_with,
     limits::Limits,
     open_connection::OpenConnection,
@@ -89,6 +90,20 @@ impl OpenCalls {
         }
     }
 
+    /// Waits for the whole body of a request: its message, uncompressed.
+    async fn message(
+        &self,
+        body: Body,
+        connection: &Arc<OpenConnection>,
+        encoding: Option<Encoding>,
+    ) -> Result<Bytes, Status> {
+        let whole = self.whole(body, connection).await?;
+        match Packed::of(&whole, encoding, OPEN_BYTES_MAX)? {
+            Some(packed) => packed.unpack(),
+            None => Ok(whole),
+        }
+    }
+
     /// Waits for the whole body of a request.
     async fn whole(&self, body: Body, connection: &Arc<OpenConnection>) -> Result<Bytes, Status> {
         let too_large = |_| Status::out_of_range("the request is larger than 4 KiB, or it broke off");
@@ -111,29 +126,39 @@ pub(super) async fn admit_open(State(open): State<OpenCalls>, request: Request, 
     let Some(connection) = request.extensions().get::<Arc<OpenConnection>>().cloned() else {
         return Status::internal("the request has no connection").into_http();
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let encoding = match Encoding::take(&mut parts.headers) {
+        Ok(encoding) => encoding,
+        Err(status) => return status.into_http(),
+    };
     let path = parts.uri.path();
     if path.starts_with(REFLECTION) {
         let Some(place) = open.reflection_streams.enter(&connection) else { return status::overloaded().into_http() };
+        let body = match encoding {
+            Some(encoding) => unpacked_messages(body, encoding, OPEN_BYTES_MAX),
+            None => body,
+        };
         // When the response has ended, or has to give way: otherwise the service would wait for more of the request.
         let body = Body::new(BodyUntil::new(body, place.end().cancelled_owned(), None));
         let response = next.run(Request::from_parts(parts, body)).await;
         return with_place(response, place, Some(REFLECTION_TIME_MAX));
     }
     let is_stream = path == HEALTH_WATCH;
-    let whole = match open.whole(body, &connection).await {
-        Ok(whole) => whole,
+    let message = match open.message(body, &connection, encoding).await {
+        Ok(message) => message,
         Err(status) => return status.into_http(),
     };
+    let answered_in = encoding.filter(|encoding| encoding.is_accepted(&parts.headers));
     let place = match is_stream.then(|| open.health_streams.enter(&connection)) {
         None => None,
         Some(Some(place)) => Some(place),
         Some(None) => return status::overloaded().into_http(),
     };
-    let response = next.run(Request::from_parts(parts, Body::from(whole))).await;
-    match place {
-        Some(place) => with_place(response, place, None),
-        None => compact(response).await,
+    let response = next.run(Request::from_parts(parts, Body::from(message))).await;
+    match (place, answered_in) {
+        (Some(place), _) => with_place(response, place, None),
+        (None, Some(encoding)) => packed_response(response, encoding).await.unwrap_or_else(Status::into_http),
+        (None, None) => compact(response).await,
     }
 }
 

@@ -32,12 +32,12 @@ use crate::support::{
     service::{PATIENCE, Service},
 };
 
-const CHECK: &str = "PermissionService/Check";
-const BATCH: &str = "PermissionService/BatchCheck";
-const LIST: &str = "PermissionService/ListPermissions";
-const EXPLAIN: &str = "PermissionService/Explain";
-const INVALIDATE: &str = "InvalidationService/Invalidate";
-const WATCH: &str = "WatchService/Watch";
+const CHECK: &str = "/permcached.v1.PermissionService/Check";
+const BATCH: &str = "/permcached.v1.PermissionService/BatchCheck";
+const LIST: &str = "/permcached.v1.PermissionService/ListPermissions";
+const EXPLAIN: &str = "/permcached.v1.PermissionService/Explain";
+const INVALIDATE: &str = "/permcached.v1.InvalidationService/Invalidate";
+const WATCH: &str = "/permcached.v1.WatchService/Watch";
 
 /// The largest message.
 const MESSAGE_BYTES_MAX: usize = 4 * 1_024 * 1_024;
@@ -58,7 +58,7 @@ impl Raw {
 
     /// Begins a call.
     async fn begin(&self, method: &str, headers: &[(&str, &str)]) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut request = Request::post(format!("http://localhost/permcached.v1.{method}"))
+        let mut request = Request::post(format!("http://localhost{method}"))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers");
         for (name, value) in headers {

@@ -9,8 +9,14 @@ use h2::client::ResponseFuture;
 use permcached::transport::proto::{BatchCheckResponse, CheckResponse};
 use prost::Message;
 use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
+    server_reflection_response::MessageResponse,
+};
 
 use super::*;
+use crate::support::http2::{HEALTH_CHECK, HEALTH_WATCH, REFLECTION};
 
 /// The encodings that are accepted.
 const ENCODINGS: [&str; 2] = ["gzip", "zstd"];
@@ -175,4 +181,143 @@ async fn compressed_requests_wait_for_free_bytes_and_leave_some_for_other_caller
         }
         assert_eq!(modest.unwrap(), 10_000);
     }
+}
+
+/// The messages of a body.
+fn messages(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = bytes {
+        assert_eq!(*flag, 0, "streams are not compressed");
+        let (message, after) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        messages.push(message.to_vec());
+        bytes = after;
+    }
+    messages
+}
+
+#[tokio::test]
+async fn health_answers_compressed_requests_in_their_encoding_if_the_client_accepts_it() {
+    let service = Service::start().await;
+    let raw = Raw::connect(service.address).await;
+    let known = HealthCheckRequest { service: "permcached.v1.PermissionService".to_owned() }.encode_to_vec();
+    let every = HealthCheckRequest::default().encode_to_vec();
+    for encoding in ENCODINGS {
+        for (accepted, request) in [("identity,deflate,gzip,zstd", &known), ("identity", &known), (encoding, &every)] {
+            let is_accepted = accepted != "identity";
+            let headers = [("grpc-encoding", encoding), ("grpc-accept-encoding", accepted)];
+            let response = begin(&raw, HEALTH_CHECK, &packed(encoding, request), &headers).await;
+            let (named, flag, message) = answered(response).await;
+            assert_eq!(
+                (named.as_deref(), flag),
+                (is_accepted.then_some(encoding), u8::from(is_accepted)),
+                "{accepted}"
+            );
+            let plain = if is_accepted { unpacked(encoding, &message) } else { message };
+            assert_eq!(HealthCheckResponse::decode(&*plain).unwrap().status(), ServingStatus::Serving, "{accepted}");
+            // The stream lasts, so only its first message is read.
+            let response = begin(&raw, HEALTH_WATCH, &packed(encoding, request), &headers).await;
+            let (head, mut body) = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+            assert!(!head.headers.contains_key("grpc-encoding"));
+            let first = tokio::time::timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap();
+            let status = HealthCheckResponse::decode(&*messages(&first)[0]).unwrap().status();
+            assert_eq!(status, ServingStatus::Serving, "{accepted}");
+        }
+        let unknown = HealthCheckRequest { service: "unknown".to_owned() }.encode_to_vec();
+        let unknown = begin(&raw, HEALTH_CHECK, &packed(encoding, &unknown), &[("grpc-encoding", encoding)]).await;
+        assert_eq!(status(unknown).await.code(), Code::NotFound);
+    }
+    let other = status(begin(&raw, HEALTH_CHECK, b"x", &[("grpc-encoding", "snappy")]).await).await;
+    assert_eq!(other.code(), Code::Unimplemented, "{other:?}");
+}
+
+#[tokio::test]
+async fn reflection_takes_compressed_messages_however_they_arrive() {
+    let service = Service::start().await;
+    let raw = Raw::connect(service.address).await;
+    let request = |name: &str| {
+        let message_request = Some(MessageRequest::FileContainingSymbol(name.to_owned()));
+        ServerReflectionRequest { host: String::new(), message_request }.encode_to_vec()
+    };
+    for encoding in ENCODINGS {
+        let compressed = |name: &str| {
+            let packed = packed(encoding, &request(name));
+            let mut message = prefixed(packed.len(), &packed);
+            message[0] = 1;
+            message
+        };
+        let plain = request("grpc.health.v1.Health");
+        let names = ["permcached.v1.PermissionService", "permcached.v1.WatchService"];
+        let [first, last] = names.map(compressed);
+        let all = [first, prefixed(plain.len(), &plain), last].concat();
+        for piece in [1, 7, all.len()] {
+            let (response, mut stream) = raw.begin(REFLECTION, &[("grpc-encoding", encoding)]).await;
+            for (place, bytes) in all.chunks(piece).enumerate() {
+                let is_last = (place + 1) * piece >= all.len();
+                stream.send_data(bytes.to_vec().into(), is_last).unwrap();
+            }
+            let replies = everything(response).await;
+            assert_eq!(replies.len(), 3, "{encoding}, {piece} at once");
+            for reply in replies {
+                let reply = ServerReflectionResponse::decode(&*reply).unwrap().message_response;
+                assert!(matches!(reply, Some(MessageResponse::FileDescriptorResponse(_))), "{reply:?}");
+            }
+        }
+        // A message that breaks off.
+        let (response, mut stream) = raw.begin(REFLECTION, &[("grpc-encoding", encoding)]).await;
+        stream.send_data(all[..9].to_vec().into(), true).unwrap();
+        assert_ne!(status(response).await.code(), Code::Ok);
+    }
+}
+
+/// The messages of a response, read to its end.
+async fn everything(response: ResponseFuture) -> Vec<Vec<u8>> {
+    let read = async {
+        let mut body = response.await.unwrap().into_body();
+        let mut all = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            all.extend_from_slice(&data);
+        }
+        messages(&all)
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("a response")
+}
+
+/// Nobody needs a token for these calls. Each message has less than 4 KiB, and would have megabytes.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn calls_without_a_token_decompress_to_no_more_than_4_kib() {
+    const MEMORY_MAX: usize = 16 * 1_024 * 1_024;
+    let serving = Serving::start(&["--schema", "schemas/fylora-sharing.toml", "--documents", "examples/fylora"]);
+    let zeros = |mebibytes: usize| vec![0; mebibytes * 1_024 * 1_024];
+    let mut lying = packed("gzip", &zeros(3));
+    let place = lying.len() - 4;
+    lying.splice(place.., 1_000_u32.to_le_bytes());
+    let mut unsized_frame = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    unsized_frame.include_contentsize(false).unwrap();
+    unsized_frame.write_all(&zeros(16)).unwrap();
+    let bombs = [
+        ("gzip", packed("gzip", &zeros(3)), Code::OutOfRange),
+        ("zstd", packed("zstd", &zeros(16)), Code::OutOfRange),
+        ("gzip", lying, Code::Internal),
+        ("zstd", unsized_frame.finish().unwrap(), Code::Internal),
+    ];
+    let before = peak_memory(serving.process_id());
+    for (place, (encoding, bomb, code)) in bombs.iter().enumerate() {
+        assert!(bomb.len() < 4_096, "{place}: {} bytes", bomb.len());
+        let raws = join_all((0..8).map(|_| Raw::connect(serving.address))).await;
+        for method in [HEALTH_CHECK, HEALTH_WATCH, REFLECTION] {
+            let calls = raws.iter().flat_map(|raw| (0..2).map(move |_| raw));
+            let refused =
+                calls.map(async |raw| status(begin(raw, method, bomb, &[("grpc-encoding", encoding)]).await).await);
+            for status in join_all(refused).await {
+                assert!([*code, Code::ResourceExhausted].contains(&status.code()), "{method} {place}: {status:?}");
+            }
+            let once = status(begin(&raws[0], method, bomb, &[("grpc-encoding", encoding)]).await).await;
+            assert_eq!(once.code(), *code, "{method} {place}: {once:?}");
+        }
+    }
+    let grown = peak_memory(serving.process_id()) - before;
+    assert!(grown < MEMORY_MAX, "{grown} bytes more");
 }
