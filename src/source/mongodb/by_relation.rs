@@ -3,7 +3,10 @@
 //!
 //! All reads are of one snapshot if MongoDB is a replica set. Does not know what a fact may contain.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use bson::doc;
 use tokio::{sync::SemaphorePermit, time::timeout_at};
@@ -28,19 +31,27 @@ const DECIDING_MAX: usize = 20;
 #[derive(Default)]
 struct Collected {
     documents: Vec<Decoded>,
-    /// The bytes of the documents. Their ids are not enough: different ones look the same if they are not UTF-8, or are ids of
-    /// several shards.
-    seen: HashSet<Vec<u8>>,
+    /// The places of the documents, by the hash of their bytes. Their ids are not enough: different ones look the same if they are
+    /// not UTF-8, or are ids of several shards.
+    places: HashMap<u64, Vec<usize>>,
+    hashes: RandomState,
     /// The relations with too many documents, each with one of them.
     beyond: Vec<(RelationId, DocumentId)>,
 }
 
 impl Collected {
+    /// Adds those documents that are not there yet.
     fn add(&mut self, found: Found) {
         for decoded in found.documents {
-            if decoded.document.to_vec().map_or(true, |bytes| self.seen.insert(bytes)) {
-                self.documents.push(decoded);
+            if let Ok(bytes) = decoded.document.to_vec() {
+                let places = self.places.entry(self.hashes.hash_one(&bytes)).or_default();
+                let mut alike = places.iter().filter_map(|place| self.documents.get(*place));
+                if alike.any(|known| known.document.to_vec().is_ok_and(|known| known == bytes)) {
+                    continue;
+                }
+                places.push(self.documents.len());
             }
+            self.documents.push(decoded);
         }
     }
 }
