@@ -1,5 +1,5 @@
 //! Documents: facts are read from any documents with any condition. A fact grants only what the documents say, the parts of
-//! the code that evaluate conditions agree, and an answer follows from the fact.
+//! the code that evaluate conditions agree, what mongod does not find changes no fact, and an answer follows from the fact.
 
 use bson::Document;
 
@@ -8,8 +8,8 @@ use crate::{
     fact::{Certainty, DocumentId, Fact, FactKey, Grant, Grantee},
     facts::codec,
     moment::Moment,
-    question::{Answer, Id, LookupId, Millis, RelationId, Subject},
-    schema::{Condition, Relation, Schema, SubjectText},
+    question::{Answer, Id, LookupId, Millis, Question, RelationId, Subject},
+    schema::{Condition, Finds, Lookup, Member, Relation, ResourceType, Schema, SubjectText},
     source::mongodb,
 };
 
@@ -25,7 +25,10 @@ pub fn documents(data: &[u8]) {
     let Some(end) = data.iter().position(|byte| *byte == 0) else { return };
     let (condition, rest) = data.split_at(end);
     let Ok(condition) = std::str::from_utf8(condition) else { return };
-    let text = include_str!("../../fuzz/condition.toml").replace("CONDITION", condition);
+    let text = include_str!("../../fuzz/condition.toml")
+        .replace("CONDITION_OF_PAGE", &of_kind(condition, "page"))
+        .replace("CONDITION_OF_FOLDER", &of_kind(condition, "folder"))
+        .replace("CONDITION", condition);
     let Ok(schema) = Schema::parse("schema.toml", &text) else { return };
     let mut rest = rest.get(1..).unwrap_or_default();
     let mut all = Vec::new();
@@ -43,9 +46,21 @@ pub fn documents(data: &[u8]) {
                 }
             }
         } else {
-            let key = FactKey::whole(lookup, Id::ObjectId([7; 12]));
+            let key = match found.finds {
+                Finds::DeclaredForm | Finds::EveryForm => FactKey::whole(lookup, Id::ObjectId([7; 12])),
+                Finds::Structures => FactKey::structures(lookup),
+            };
             fact(&schema, &key, &all.iter().collect::<Vec<_>>());
         }
+    }
+}
+
+/// The condition, and that the document is of a kind. A condition that is not written as a table stays as it is.
+fn of_kind(condition: &str, kind: &str) -> String {
+    if condition.trim_start().starts_with('{') {
+        format!("{{ \"$and\" = [{condition}, {{ kind = \"{kind}\" }}] }}")
+    } else {
+        condition.to_owned()
     }
 }
 
@@ -56,8 +71,15 @@ fn next(bytes: &[u8]) -> Option<(Document, &[u8])> {
     Some((mongodb::fuzzing::document(first)?, rest))
 }
 
+/// Whether mongod finds a document for a lookup. A value that cannot be read makes that uncertain.
+fn may_be_found(lookup: &Lookup, document: &Document) -> bool {
+    let is_uncertain = || document.to_string().contains('\u{fffd}');
+    lookup.wanted.as_ref().is_none_or(|wanted| wanted.matches(document)) || is_uncertain()
+}
+
 fn fact(schema: &Schema, key: &FactKey, documents: &[&Document]) {
-    let fact = Fact::read(schema, key.clone(), Moment::new(1_790_000_000, 1), documents);
+    let read = |documents: &[&Document]| Fact::read(schema, key.clone(), Moment::new(1_790_000_000, 1), documents);
+    let fact = read(documents);
     if let Some(bytes) = codec::encode(schema, &fact) {
         let decoded = codec::decode(schema, key.clone(), &bytes);
         assert!(decoded.is_some_and(|decoded| decoded.has_same_content(&fact)), "{fact:?} survives its encoding");
@@ -74,17 +96,14 @@ fn fact(schema: &Schema, key: &FactKey, documents: &[&Document]) {
             if documents.iter().filter(|other| DocumentId::of(other) == own).count() == 1 {
                 let grants: Vec<&Grant> = fact.grants(*id).filter(|grant| fact.document_of(grant) == own).collect();
                 grants_follow(relation, document, &grants);
-                if !grants.is_empty()
-                    && let Some(wanted) = &lookup.wanted
-                {
-                    // A value that cannot be read makes it uncertain whether the document matches.
-                    let is_uncertain = document.to_string().contains('\u{fffd}');
-                    let is_found = wanted.matches(document) || is_uncertain;
-                    assert!(is_found, "mongod would not find {document}, which grants {grants:?}");
-                }
+                let is_found = grants.is_empty() || may_be_found(lookup, document);
+                assert!(is_found, "mongod would not find {document}, which grants {grants:?}");
             }
         }
     }
+    let found: Vec<&Document> = documents.iter().copied().filter(|document| may_be_found(lookup, document)).collect();
+    let found = read(&found);
+    assert!(found.has_same_content(&fact), "{fact:?} contains what mongod does not find for {found:?}");
     if lookup.is_by_id() {
         answers_follow(schema, &fact, key);
     }
@@ -151,24 +170,46 @@ fn answers_follow(schema: &Schema, fact: &Fact, key: &FactKey) {
         | Grantee::OverLimit => None,
     });
     let Id::ObjectId(_) = &key.id else { return };
-    for subject in named.chain(["65f000000000000000000009".to_owned()]).take(4) {
-        for permission in ["read", "see"] {
-            let who = SubjectText::Known { kind: "user", id: &subject };
-            let Ok(question) = schema.question(who, permission, "file", &key.id.to_string()) else { continue };
-            let verdict = evaluate(schema, &question, &Only(fact), NOW, &mut Vec::new());
-            let Verdict::Decided(Answer::Allowed { .. }) = verdict else { continue };
-            let grants = |relation: &RelationId| fact.grants(*relation).collect::<Vec<_>>();
-            let is_granted =
-                relations.iter().filter(|id| !schema.relation(**id).negated).flat_map(grants).any(|grant| {
-                    grant.certainty == Certainty::Sure && holds_for(grant, &question.subject) && holds_now(fact, grant)
-                });
-            assert!(is_granted, "{subject} is allowed to {permission}, and nothing in {fact:?} grants it");
-            let is_deleted = relations.iter().filter(|id| schema.relation(**id).negated).flat_map(grants).next();
-            assert!(
-                permission != "read" || is_deleted.is_none(),
-                "{subject} is allowed to read, and {is_deleted:?} denies it"
-            );
+    let subjects: Vec<String> = named.chain(["65f000000000000000000009".to_owned()]).take(4).collect();
+    for (_, kind) in schema.resources().filter(|(_, kind)| kind.document == Some(key.lookup)) {
+        for subject in &subjects {
+            for permission in ["read", "see"] {
+                let who = SubjectText::Known { kind: "user", id: subject };
+                let Ok(question) = schema.question(who, permission, &kind.name, &key.id.to_string()) else { continue };
+                let verdict = evaluate(schema, &question, &Only(fact), NOW, &mut Vec::new());
+                if let Verdict::Decided(Answer::Allowed { .. }) = verdict {
+                    let asked = format!("{subject} is allowed to {permission} {}", kind.name);
+                    allowed_by(schema, fact, kind, &question, &asked);
+                }
+            }
         }
+    }
+}
+
+/// An answer that allows follows from a fact: something grants it for sure, nothing under a `!` can hold, and the document is
+/// surely one of the type's.
+fn allowed_by(schema: &Schema, fact: &Fact, kind: &ResourceType, question: &Question, asked: &str) {
+    let of_kind: Vec<RelationId> = kind
+        .members
+        .values()
+        .filter_map(|member| match member {
+            Member::Relation(id) => Some(*id),
+            Member::Permission(_) => None,
+        })
+        .collect();
+    let is_sure = |grant: &Grant| grant.certainty == Certainty::Sure;
+    let is_granted = of_kind
+        .iter()
+        .filter(|id| !schema.relation(**id).negated)
+        .flat_map(|id| fact.grants(*id))
+        .any(|grant| is_sure(grant) && holds_for(grant, &question.subject) && holds_now(fact, grant));
+    assert!(is_granted, "{asked}, and nothing in {fact:?} grants it");
+    let is_of_kind = kind.gate.is_none_or(|gate| fact.grants(gate).any(is_sure));
+    assert!(is_of_kind, "{asked}, and {fact:?} may be of no {}", kind.name);
+    if schema.permission(question.permission).name.as_ref() == "read" {
+        let excluded = of_kind.iter().filter(|id| schema.relation(**id).negated).flat_map(|id| fact.grants(*id));
+        let excluded: Vec<&Grant> = excluded.filter(|grant| holds_now(fact, grant)).collect();
+        assert!(excluded.is_empty(), "{asked}, and {excluded:?} denies it");
     }
 }
 
