@@ -15,7 +15,7 @@ use super::oid;
 use crate::{
     rules::rule::NOW,
     support::{
-        both::{Both, Collections, fill, question, schema, shown},
+        both::{Asked, Both, Collections, fill, question, schema, shown},
         command::{Ended, run_with},
         servers::mongo,
     },
@@ -90,9 +90,14 @@ async fn create(database: &Database, names: &[&str]) {
     }
 }
 
+/// A source over a database, with a schema of this text.
+async fn open(database: &Database, text: &str) -> MongoDb {
+    MongoDb::open(Arc::new(schema("collated.toml", text)), database.clone()).await.unwrap()
+}
+
 async fn findings(database: &Database, text: &str) -> Vec<Finding> {
-    let source = MongoDb::open(Arc::new(schema("collated.toml", text)), database.clone()).await.unwrap();
-    source.inspect().await.unwrap().into_iter().filter(Finding::is_fatal).collect()
+    let found = open(database, text).await.inspect().await.unwrap();
+    found.into_iter().filter(Finding::is_fatal).collect()
 }
 
 const ALL: [&str; 7] = ["bans", "files", "grants", "invitations", "pages", "shares", "users"];
@@ -193,10 +198,8 @@ async fn without_texts_the_service_works_by_indexes_with_the_collation() {
     ]);
     let database = mongo().database().await;
     create(&database, &["users", "files", "shares", "counts"]).await;
-    let schema = schema("plain.toml", PLAIN);
-    fill(&database, &schema, &documents).await;
-    let source = MongoDb::open(Arc::new(schema), database.clone()).await.unwrap();
-    assert_eq!(source.inspect().await.unwrap(), []);
+    fill(&database, &schema("plain.toml", PLAIN), &documents).await;
+    assert_eq!(open(&database, PLAIN).await.inspect().await.unwrap(), []);
     // What the source asks, as mongod plans it.
     let find =
         doc! { "find": "shares", "filter": { "file": { "$in": [oid(3)] } }, "collation": { "locale": "simple" } };
@@ -224,7 +227,7 @@ read = "guest"
     database.collection::<Document>("shares").insert_one(doc! { "_id": 1, "file": "a", "user": "ann" }).await.unwrap();
     let index = doc! { "key": { "file": 1 }, "name": "file_1" };
     database.run_command(doc! { "createIndexes": "shares", "indexes": [index] }).await.unwrap();
-    let source = MongoDb::open(Arc::new(schema("text.toml", BY_TEXT)), database.clone()).await.unwrap();
+    let source = open(&database, BY_TEXT).await;
     let found = source.inspect().await.unwrap();
     let missing = found.iter().find(|finding| matches!(finding, Finding::NoIndex { .. })).unwrap();
     let remedy = "db.getCollection(\"shares\").createIndex({ \"file\": 1 }, { name: \"file_simple\", collation: { locale: \"simple\" } })";
@@ -259,8 +262,7 @@ async fn queries_compare_as_the_process_does() {
     create(&database, &["files", "bans"]).await;
     fill(&database, &both.schema, &collections).await;
     let source = MongoDb::open(Arc::clone(&both.schema), database.clone()).await.unwrap();
-    let asked = crate::support::both::Asked::new(&both.schema, Arc::new(source));
-    let answers = asked.check(&questions, NOW).await;
+    let answers = Asked::new(&both.schema, Arc::new(source)).check(&questions, NOW).await;
     assert!(expected.iter().any(|[documents, _]| shown(&both.schema, *documents) == "allowed by file#granted"));
     for ([documents, _], checked) in expected.into_iter().zip(answers) {
         assert_eq!(documents, checked.unwrap().answer);

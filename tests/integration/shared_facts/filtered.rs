@@ -3,6 +3,7 @@
 use bson::{Document, doc};
 use permcached::{
     check::Consistency,
+    freshness::Moment,
     question::{Question, Tier},
     source::Deadline,
 };
@@ -84,6 +85,13 @@ async fn until_served_by_redis(instance: &Instance, world: &World, subject: &str
     in_the_end(asking).await;
 }
 
+/// Asserts the answer of an instance once it has applied the change at this moment.
+async fn after(at: Moment, instance: &Instance, world: &World, subject: &str, expected: &str) {
+    instance.live.until_applied(at).await;
+    let (answer, _) = instance.answer_and_catch_up(&reads(world, subject)).await;
+    assert_eq!(answer, expected, "{subject}");
+}
+
 #[tokio::test]
 async fn a_filtered_fact_from_redis_serves_the_subject_that_it_is_filtered_to_and_no_other() {
     let redis = Redis::start(&[]);
@@ -122,15 +130,11 @@ async fn a_filtered_fact_in_redis_does_not_outlive_a_change() {
     let ban = vec![doc! { "_id": "ban", "file": 1, "user": "free" }];
     let at = first.live.insert("bans", ban).await;
     for instance in [&first, &second] {
-        instance.live.until_applied(at).await;
-        let (answer, _) = instance.answer_and_catch_up(&reads(&world, subject)).await;
-        assert_eq!(answer, EXCLUDED);
+        after(at, instance, &world, subject, EXCLUDED).await;
         until_served_by_redis(instance, &world, subject, EXCLUDED).await;
     }
     let at = first.live.update("bans", doc! { "_id": "ban" }, doc! { "$set": { "user": "other" } }).await;
     for instance in [&second, &first] {
-        instance.live.until_applied(at).await;
-        let (answer, _) = instance.answer_and_catch_up(&reads(&world, subject)).await;
-        assert_eq!(answer, ALLOWED);
+        after(at, instance, &world, subject, ALLOWED).await;
     }
 }
