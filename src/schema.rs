@@ -13,10 +13,12 @@ mod fingerprint;
 mod format;
 mod error;
 mod node;
+mod number;
 mod order;
 mod path;
 mod question;
 mod texts;
+mod types;
 mod unreadable;
 mod validate;
 
@@ -28,11 +30,13 @@ pub use condition::{BitTest, Comparison, Condition, Element, Mask, Test};
 pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use error::{listed, nearest};
 pub use format::Format;
+pub(crate) use number::whole_number;
 pub(crate) use path::End;
 pub use path::Path;
 pub use plan::Wanted;
 pub(crate) use plan::repeats;
 pub use question::{FieldError, SubjectText};
+pub(crate) use types::{NUMBER, id_types, type_name, value_types_except};
 pub use unreadable::unreadable;
 
 use crate::question::{

@@ -7,7 +7,6 @@
 mod bits;
 mod parse;
 mod test;
-mod types;
 
 use std::cmp::Ordering;
 

@@ -1,9 +1,11 @@
-//! The names and numbers of BSON's types in `$type`.
+//! BSON's types: their names and numbers in MongoDB's `$type`, and which of them are types of values.
 
 use bson::spec::ElementType;
 
+use crate::question::IdForm;
+
 /// The types that `$type` distinguishes, with their numbers and names in MongoDB.
-pub(super) const TYPES: [(i64, &str, ElementType); 21] = [
+const TYPES: [(i64, &str, ElementType); 21] = [
     (1, "double", ElementType::Double),
     (2, "string", ElementType::String),
     (3, "object", ElementType::EmbeddedDocument),
@@ -28,15 +30,15 @@ pub(super) const TYPES: [(i64, &str, ElementType); 21] = [
 ];
 
 /// The name of all types of numbers together.
-pub(super) const NUMBER: &str = "number";
+pub(crate) const NUMBER: &str = "number";
 
 /// The types that [`NUMBER`] stands for.
 pub(super) const NUMBERS: [ElementType; 4] =
     [ElementType::Double, ElementType::Int32, ElementType::Int64, ElementType::Decimal128];
 
-/// The name of a type in MongoDB.
-pub(super) fn name(wanted: ElementType) -> &'static str {
-    TYPES.iter().find(|(_, _, kind)| *kind == wanted).map_or("missing", |(_, name, _)| *name)
+/// The names of all types.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TYPES.iter().map(|(_, name, _)| *name)
 }
 
 /// The type of this name.
@@ -47,4 +49,25 @@ pub(super) fn named(wanted: &str) -> Option<ElementType> {
 /// The type of this number.
 pub(super) fn numbered(wanted: i64) -> Option<ElementType> {
     TYPES.iter().find(|(number, _, _)| *number == wanted).map(|(_, _, kind)| *kind)
+}
+
+/// The name of a type in MongoDB.
+pub(crate) fn type_name(wanted: ElementType) -> &'static str {
+    TYPES.iter().find(|(_, _, kind)| *kind == wanted).map_or("missing", |(_, name, _)| *name)
+}
+
+/// The types of values, except these. Null and `undefined` are no values.
+pub(crate) fn value_types_except(types: &[ElementType]) -> impl Iterator<Item = ElementType> {
+    let is_value = |kind: &ElementType| !matches!(kind, ElementType::Null | ElementType::Undefined);
+    TYPES.iter().map(|(_, _, kind)| *kind).filter(move |kind| is_value(kind) && !types.contains(kind))
+}
+
+/// The types of the values that are ids of a form.
+pub(crate) fn id_types(form: IdForm) -> &'static [ElementType] {
+    match form {
+        IdForm::ObjectId => &[ElementType::ObjectId],
+        IdForm::String => &[ElementType::String],
+        IdForm::Integer => &NUMBERS,
+        IdForm::Uuid => &[ElementType::Binary],
+    }
 }

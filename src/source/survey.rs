@@ -7,14 +7,19 @@ mod edges;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bson::{Bson, Document, spec::BinarySubtype};
+use bson::{
+    Bson, Document,
+    spec::{BinarySubtype, ElementType},
+};
 use edges::Edge;
 
 use crate::{
     diagnosis::{Diagnosis, Subject},
     fact::DocumentId,
     question::{Id, IdForm},
-    schema::{Condition, DateUnit, End, Finds, Path, Relation, Schema, Target, TextKeys, listed, nearest},
+    schema::{
+        self, Condition, DateUnit, End, Finds, NUMBER, Path, Relation, Schema, Target, TextKeys, listed, nearest,
+    },
 };
 
 /// How many names of fields are kept for one place, and how many types for one path.
@@ -482,14 +487,15 @@ fn type_name(value: &Bson) -> String {
 
 /// The name of a type in MongoDB's shell.
 fn shell_type(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "ObjectId" => "objectId",
-        "string" => "string",
-        "number" => "number",
-        "document" => "object",
-        "date" => "date",
-        "boolean" => "bool",
-        _ if name == "UUID" || name.starts_with("binary") => "binData",
+    let kind = match name {
+        "number" => return Some(NUMBER),
+        "ObjectId" => ElementType::ObjectId,
+        "string" => ElementType::String,
+        "document" => ElementType::EmbeddedDocument,
+        "date" => ElementType::DateTime,
+        "boolean" => ElementType::Boolean,
+        _ if name == "UUID" || name.starts_with("binary") => ElementType::Binary,
         _ => return None,
-    })
+    };
+    Some(schema::type_name(kind))
 }

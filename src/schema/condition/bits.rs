@@ -5,8 +5,10 @@
 
 use std::str::FromStr;
 
-use bigdecimal::{BigDecimal, RoundingMode, Zero};
+use bigdecimal::{BigDecimal, RoundingMode};
 use bson::{Binary, Bson, spec::BinarySubtype};
+
+use crate::schema::number::whole_number;
 
 /// The highest bit of a number. It is the sign, as which all bits beyond count.
 const SIGN_BIT: u32 = 63;
@@ -116,30 +118,23 @@ pub(super) fn has_bits(value: &Bson) -> bool {
         Bson::Binary(binary) => {
             matches!(binary.subtype, BinarySubtype::Generic | BinarySubtype::UserDefined(_))
         }
-        Bson::Decimal128(decimal) => whole_decimal(&decimal.to_string()).is_some_and(|(_, is_whole)| is_whole),
-        value => tested_number(value).is_some(),
+        value => whole_number(value).is_some(),
     }
 }
 
 /// The number of 64 bits that mongod tests in place of a value; none if it tests no bits.
 fn tested_number(value: &Bson) -> Option<i64> {
     match value {
-        Bson::Int32(number) => Some(i64::from(*number)),
-        Bson::Int64(number) => Some(*number),
-        Bson::Double(double) if double.fract() == 0.0 => format!("{double:.0}").parse().ok(),
         // What does not fit is the least number.
-        Bson::Decimal128(decimal) => Some(whole_decimal(&decimal.to_string()).map_or(i64::MIN, |(number, _)| number)),
-        _ => None,
+        Bson::Decimal128(decimal) => Some(nearest_whole(&decimal.to_string()).unwrap_or(i64::MIN)),
+        value => whole_number(value),
     }
 }
 
-/// The whole number that is nearest to a decimal, the even one of two, and whether the decimal is that number. None if it does
-/// not fit in 64 bits, or is no number.
-fn whole_decimal(text: &str) -> Option<(i64, bool)> {
-    let decimal = BigDecimal::from_str(text).ok()?;
-    let rounded = decimal.with_scale_round(0, RoundingMode::HalfEven);
-    let is_whole = (&decimal - &rounded).is_zero();
-    Some((i64::try_from(rounded.into_bigint_and_exponent().0).ok()?, is_whole))
+/// The whole number that is nearest to a decimal, the even one of two. None if it does not fit in 64 bits, or is no number.
+fn nearest_whole(text: &str) -> Option<i64> {
+    let rounded = BigDecimal::from_str(text).ok()?.with_scale_round(0, RoundingMode::HalfEven);
+    i64::try_from(rounded.into_bigint_and_exponent().0).ok()
 }
 
 /// The bytes of binary data as mongod tests them: it stores the length of an old-style binary before its bytes.

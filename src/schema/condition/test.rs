@@ -10,11 +10,11 @@ use bson::{
 use super::{
     BitTest, Comparison, Condition,
     bits::{Mask, has_bits},
-    types,
 };
 use crate::schema::{
     order::{Class, compare, is_nan},
     path::Path,
+    types::type_name,
 };
 
 /// A test of the values at a path.
@@ -263,7 +263,7 @@ impl Test {
             Self::Element(element) => doc! { "$elemMatch": element.to_query() },
             Self::Size(size) => doc! { "$size": i64::from(*size) },
             Self::Bits(test, mask) => doc! { test.as_str(): mask.to_operand() },
-            Self::Type(types) => doc! { "$type": types.iter().copied().map(types::name).collect::<Vec<_>>() },
+            Self::Type(types) => doc! { "$type": types.iter().copied().map(type_name).collect::<Vec<_>>() },
         }
     }
 }

@@ -4,30 +4,10 @@
 
 use bson::{Bson, Document, doc, spec::ElementType};
 
-use crate::schema::{Condition, Path, Relation, Test};
-
-/// All types of values, except those of no value.
-const TYPES: [ElementType; 19] = [
-    ElementType::Double,
-    ElementType::String,
-    ElementType::EmbeddedDocument,
-    ElementType::Array,
-    ElementType::Binary,
-    ElementType::ObjectId,
-    ElementType::Boolean,
-    ElementType::DateTime,
-    ElementType::RegularExpression,
-    ElementType::DbPointer,
-    ElementType::JavaScriptCode,
-    ElementType::Symbol,
-    ElementType::JavaScriptCodeWithScope,
-    ElementType::Int32,
-    ElementType::Timestamp,
-    ElementType::Int64,
-    ElementType::Decimal128,
-    ElementType::MinKey,
-    ElementType::MaxKey,
-];
+use crate::schema::{
+    Condition, Path, Relation, Test,
+    types::{NUMBERS, value_types_except},
+};
 
 /// Which documents relations can use.
 #[derive(Clone, Debug)]
@@ -162,9 +142,7 @@ fn types(test: &Test) -> Option<Vec<ElementType>> {
             Bson::Null => &[],
             Bson::String(_) => &[ElementType::String],
             Bson::Boolean(_) => &[ElementType::Boolean],
-            Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => {
-                &[ElementType::Int32, ElementType::Int64, ElementType::Double, ElementType::Decimal128]
-            }
+            Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => &NUMBERS,
             Bson::DateTime(_) => &[ElementType::DateTime],
             Bson::ObjectId(_) => &[ElementType::ObjectId],
             _ => return None,
@@ -175,7 +153,7 @@ fn types(test: &Test) -> Option<Vec<ElementType>> {
 
 /// Whether there is a value of a type that is none of these. What is in an array is not looked at.
 fn of_other_types(path: Path, types: &[ElementType]) -> Condition {
-    of_types(path, TYPES.into_iter().filter(|name| !types.contains(name)).collect())
+    of_types(path, value_types_except(types).collect())
 }
 
 /// Whether there is a value of one of these types.

@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
+use bson::{
+    Binary, Bson, Document, doc,
+    oid::ObjectId,
+    spec::{BinarySubtype, ElementType},
+};
 
 use super::{decode::REPEATED, keys::has_key};
 use crate::{
     fact::{FactKey, id_to_bson},
     question::{Id, IdForm, RelationId, Subject, SubjectTypeId},
-    schema::{Format, Ids, Lookup, Path, Relation, Schema, Target, repeats},
+    schema::{Format, Ids, Lookup, Path, Relation, Schema, Target, id_types, repeats, type_name, value_types_except},
 };
 
 /// How many bytes of keys are repeated in the parts of a filter.
@@ -24,29 +28,7 @@ const SMALL_BYTES_MAX: usize = 8 * 1_024;
 /// How long the parts of a format may be that are part of a regular expression, in bytes.
 const FORMAT_BYTES_MAX: usize = 1_024;
 
-/// The types of values that are neither arrays nor nothing.
-const TYPES: [&str; 18] = [
-    "double",
-    "string",
-    "object",
-    "binData",
-    "objectId",
-    "bool",
-    "date",
-    "regex",
-    "dbPointer",
-    "javascript",
-    "symbol",
-    "javascriptWithScope",
-    "int",
-    "timestamp",
-    "long",
-    "decimal",
-    "minKey",
-    "maxKey",
-];
-
-/// The types of no value.
+/// The types of no value in expressions.
 const NOTHING: [&str; 3] = ["missing", "null", "undefined"];
 
 /// How documents say which type the ids of a relation are of.
@@ -167,7 +149,7 @@ impl<'a> FilteredQuery<'a> {
             // If the values cannot be told apart, those documents that have any.
             let path = relation.each.as_ref().or(relation.ids.as_ref().map(|ids| &ids.field))?;
             let mut selectors = blocked(path);
-            let types: Vec<&str> = TYPES.into_iter().chain(["array"]).collect();
+            let types: Vec<&str> = value_types_except(&[]).map(type_name).collect();
             selectors.push(doc! { path.as_str(): { "$type": types } });
             Some(selectors)
         })
@@ -193,11 +175,11 @@ impl<'a> FilteredQuery<'a> {
         let types: Vec<Bson> = names.iter().map(|(name, _)| (*name).into()).chain([Bson::Null, "".into()]).collect();
         selectors.push(doc! { type_field.as_str(): { "$nin": types } });
         // A symbol equals a text for `$nin`, and names no type.
-        selectors.push(doc! { type_field.as_str(): { "$type": other_types(&["string"]) } });
+        selectors.push(doc! { type_field.as_str(): { "$type": other_types(&[ElementType::String]) } });
         selectors.push(doc! { type_field.as_str(): { "$type": "array" } });
         if let Some(field) = relation_field {
             selectors.push(doc! { field.as_str(): { "$gt": "" } });
-            selectors.push(doc! { field.as_str(): { "$type": other_types(&["string"]) } });
+            selectors.push(doc! { field.as_str(): { "$type": other_types(&[ElementType::String]) } });
             selectors.push(doc! { field.as_str(): { "$type": "array" } });
         }
         Some(selectors)
@@ -240,7 +222,7 @@ impl<'a> FilteredQuery<'a> {
         let mut within = doc! { "$gte": &least };
         let mut values = vec![
             doc! { field: { "$in": self.ids_of(kind) } },
-            doc! { field: { "$type": other_types(types_of(subject_type.id)) } },
+            doc! { field: { "$type": other_types(id_types(subject_type.id)) } },
         ];
         match subject_type.id {
             IdForm::ObjectId | IdForm::String => {}
@@ -271,7 +253,7 @@ impl<'a> FilteredQuery<'a> {
         let exact: Vec<String> = ids.iter().map(String::as_str).chain(["*", ""]).map(|id| format.text(id)).collect();
         let mut values = vec![
             doc! { field: { "$in": exact } },
-            doc! { field: { "$type": other_types(&["string"]) } },
+            doc! { field: { "$type": other_types(&[ElementType::String]) } },
             // Elements are not told apart.
             doc! { field: { "$type": "array" } },
         ];
@@ -398,10 +380,10 @@ impl<'a> FilteredQuery<'a> {
         };
         let field = ids.field.as_str();
         let value = format!("$$this.{field}");
-        let mut any = vec![is_not_of("$$this", &["object", "missing", "null", "undefined"])];
+        let mut any = vec![is_not_of("$$this", &[ElementType::EmbeddedDocument])];
         for (end, _) in field.match_indices('.') {
             let (part, _) = field.split_at(end);
-            any.push(is_not_of(&format!("$$this.{part}"), &["object", "missing", "null", "undefined"]));
+            any.push(is_not_of(&format!("$$this.{part}"), &[ElementType::EmbeddedDocument]));
         }
         let names = match self.names(ids) {
             Naming::Types(names) => names,
@@ -417,12 +399,12 @@ impl<'a> FilteredQuery<'a> {
         }
         let known: Vec<Bson> = names.iter().map(|(name, _)| literal(*name)).chain([literal("")]).collect();
         let other = doc! { "$not": [{ "$in": [&type_value, known] }] };
-        any.push(doc! { "$and": [is_not_of(&type_value, &NOTHING), other] }.into());
-        any.push(is_not_of(&type_value, &["string", "missing", "null", "undefined"]));
+        any.push(doc! { "$and": [is_not_of(&type_value, &[]), other] }.into());
+        any.push(is_not_of(&type_value, &[ElementType::String]));
         if let Some(relation_field) = &ids.subject_relation {
             let relation_value = format!("$$this.{relation_field}");
             let other = doc! { "$ne": [&relation_value, ""] };
-            any.push(doc! { "$and": [is_not_of(&relation_value, &NOTHING), other] }.into());
+            any.push(doc! { "$and": [is_not_of(&relation_value, &[]), other] }.into());
         }
         Some(any)
     }
@@ -435,8 +417,7 @@ impl<'a> FilteredQuery<'a> {
             return None;
         }
         let ids: Vec<Bson> = self.ids_of(kind).into_iter().map(literal).collect();
-        let types: Vec<&str> = types_of(subject_type.id).iter().copied().chain(NOTHING).collect();
-        let mut any = vec![doc! { "$in": [value, ids] }.into(), is_not_of(value, &types)];
+        let mut any = vec![doc! { "$in": [value, ids] }.into(), is_not_of(value, id_types(subject_type.id))];
         let (least, greatest) = range(subject_type.id);
         let outside = doc! { "$or": [{ "$lt": [value, &least] }, { "$gt": [value, &greatest] }] };
         match subject_type.id {
@@ -455,7 +436,7 @@ impl<'a> FilteredQuery<'a> {
 /// Conditions, one of which holds for each document in which something blocks the path.
 fn blocked(path: &Path) -> Vec<Document> {
     let of_part = |part: String| {
-        let is_other = doc! { part.as_str(): { "$type": other_types(&["object"]) } };
+        let is_other = doc! { part.as_str(): { "$type": other_types(&[ElementType::EmbeddedDocument]) } };
         [is_other, doc! { part: { "$elemMatch": { "$not": { "$gte": {} } } } }]
     };
     path.outer().flat_map(of_part).collect()
@@ -474,19 +455,9 @@ fn escaped(text: &str) -> Option<String> {
     (text.len() <= FORMAT_BYTES_MAX && !text.contains('\0')).then(|| letters.collect())
 }
 
-/// The names of the types of an id's values.
-fn types_of(form: IdForm) -> &'static [&'static str] {
-    match form {
-        IdForm::ObjectId => &["objectId"],
-        IdForm::String => &["string"],
-        IdForm::Integer => &["int", "long", "double", "decimal"],
-        IdForm::Uuid => &["binData"],
-    }
-}
-
-/// The types of values that are something else.
-fn other_types(types: &[&str]) -> Vec<&'static str> {
-    TYPES.into_iter().filter(|name| !types.contains(name)).collect()
+/// The types of values that are neither of these nor arrays.
+fn other_types(types: &[ElementType]) -> Vec<&'static str> {
+    value_types_except(types).filter(|kind| *kind != ElementType::Array).map(type_name).collect()
 }
 
 /// The least and the greatest value of an id's form. For texts there is no greatest one.
@@ -505,8 +476,9 @@ fn literal(value: impl Into<Bson>) -> Bson {
     doc! { "$literal": value.into() }.into()
 }
 
-/// Whether the type of an expression's value is none of these.
-fn is_not_of(value: &str, types: &[&str]) -> Bson {
+/// Whether an expression has a value, and of none of these types.
+fn is_not_of(value: &str, types: &[ElementType]) -> Bson {
+    let types: Vec<&str> = types.iter().copied().map(type_name).chain(NOTHING).collect();
     doc! { "$not": [{ "$in": [{ "$type": value }, types] }] }.into()
 }
 

@@ -9,12 +9,11 @@ use bson::{
 
 use super::Parser;
 use crate::schema::{
-    condition::{
-        Mask,
-        types::{NUMBER, NUMBERS, TYPES, named, numbered},
-    },
+    condition::Mask,
     error::SchemaError,
     node::{Node, Value},
+    number::whole_number,
+    types::{self, NUMBER, NUMBERS, named, numbered},
 };
 
 /// The maximal length of a mask in binary data.
@@ -45,7 +44,9 @@ impl Parser<'_> {
                 return self.wrong(SchemaError::new(&node.span, message).help("list the positions of the bits"));
             }
             Value::Scalar(Bson::Binary(binary)) => Some(Mask::of_bytes(&binary.bytes)),
-            Value::Scalar(value) => whole(value).and_then(|number| u64::try_from(number).ok()).map(Mask::of_number),
+            Value::Scalar(value) => {
+                whole_number(value).and_then(|number| u64::try_from(number).ok()).map(Mask::of_number)
+            }
             Value::Table(_) => None,
         };
         let message = match mask {
@@ -88,12 +89,12 @@ impl Parser<'_> {
                     self.wrong(SchemaError::new(&item.span, "`missing` is not a type of values").help(help))
                 }
                 None => {
-                    let names = TYPES.iter().map(|(_, name, _)| *name).chain([NUMBER]);
+                    let names = types::names().chain([NUMBER]);
                     let error = SchemaError::new(&item.span, format!("unknown type `{name}`"));
                     self.wrong(error.suggesting(name, names))
                 }
             },
-            Value::Scalar(value) if is_number(value) => match whole(value).and_then(numbered) {
+            Value::Scalar(value) if is_number(value) => match whole_number(value).and_then(numbered) {
                 Some(kind) => Some(vec![kind]),
                 None => {
                     let help = "write its name, for example \"string\", or for any number \"number\"";
@@ -112,21 +113,10 @@ impl Parser<'_> {
 /// A whole number that is the position of a bit, or the size of an array.
 pub(super) fn position(node: &Node) -> Option<u32> {
     let Value::Scalar(value) = &node.value else { return None };
-    let number = i32::try_from(whole(value)?).ok()?;
+    let number = i32::try_from(whole_number(value)?).ok()?;
     u32::try_from(number).ok()
 }
 
 fn is_number(value: &Bson) -> bool {
     matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_))
-}
-
-/// The whole number that an operand is, if it fits in 64 bits.
-fn whole(value: &Bson) -> Option<i64> {
-    match value {
-        Bson::Int32(number) => Some(i64::from(*number)),
-        Bson::Int64(number) => Some(*number),
-        Bson::Double(double) if double.fract() == 0.0 => format!("{double:.0}").parse().ok(),
-        Bson::Decimal128(decimal) => decimal.to_string().parse().ok(),
-        _ => None,
-    }
 }
