@@ -3,6 +3,8 @@
 //!
 //! Refuses nothing, and changes nothing.
 
+use std::collections::BTreeSet;
+
 use bson::{Bson, Document, doc};
 
 use super::{
@@ -33,8 +35,36 @@ pub(super) fn warnings(schema: &Schema, declarations: &Declarations) -> Vec<Sche
             });
             warnings.push(error.help(help));
         }
+        let mut compared = BTreeSet::new();
+        for condition in [&relation.condition, &relation.document_condition].into_iter().flatten() {
+            compared_fields(condition, &mut compared);
+        }
+        for path in compared.into_iter().filter(|path| means_who_asks(schema, path)) {
+            let message = format!(
+                "relation `{}` compares with the field `{path}` of the document, not of the subject that asks",
+                relation.name
+            );
+            let help = "to compare with who asks, write relations of the subject and of the resource that lead to the same \
+                        resource";
+            warnings.push(SchemaError::new(&declaration.name.span, message).help(help));
+        }
     }
     warnings
+}
+
+/// The fields that a condition compares with each other.
+fn compared_fields<'a>(condition: &'a Condition, fields: &mut BTreeSet<&'a Path>) {
+    match condition {
+        Condition::And(all) | Condition::Or(all) => all.iter().for_each(|one| compared_fields(one, fields)),
+        Condition::Expr(_, left, right) => fields.extend([left, right]),
+        Condition::Field(..) => {}
+    }
+}
+
+/// Whether a path looks as if it led into the subject that asks: `subject.org`, or `user.org` with a type `user`.
+fn means_who_asks(schema: &Schema, path: &Path) -> bool {
+    let is_subject = |name: &str| name == "subject" || schema.subjects().any(|(_, kind)| &*kind.name == name);
+    path.as_str().split_once('.').is_some_and(|(first, _)| is_subject(first))
 }
 
 /// The same as a relation of the subject, which reads each element of the array by itself. None if it cannot be written so.

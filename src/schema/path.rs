@@ -11,9 +11,12 @@ use super::{
     unreadable::has_unreadable,
 };
 
-/// The help where somebody writes a variable of MongoDB.
-pub(crate) const VARIABLES_HELP: &str =
-    "there are no variables: for the clock, use `since` or `until`; for two fields, `$expr`";
+/// The help where somebody means the current time. In a condition, a missing date is neither before nor after it.
+pub(crate) const CLOCK_HELP: &str = "for the clock, name the date's field as `since` or `until`; a missing date sets no bound, except with `required = true`";
+
+/// The help where somebody writes another variable of MongoDB.
+pub(crate) const VARIABLES_HELP: &str = "there are no variables: for two fields, use `$expr`; for the clock, `since` or `until`, with \
+                                         `required = true` unless a missing date sets no bound";
 
 /// The fields of a `DBRef`, the only names that may start with `$`. None of them can be the first part of a path.
 const DBREF: [&str; 3] = ["$id", "$ref", "$db"];

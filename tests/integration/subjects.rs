@@ -56,3 +56,27 @@ async fn assert_answers(text: &str, documents: &[(&str, &[&str])], expected: &[(
         .collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+#[test]
+fn a_condition_that_seems_to_compare_with_who_asks_has_a_warning() {
+    const SCHEMA: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        [resource.file]
+        collection = "files"
+        [resource.file.relations]
+        ours   = { where = { "$expr" = { "$eq" = ["$org", "$subject.org"] } } }
+        mine   = { where = { "$or" = [{ open = true }, { "$expr" = { "$ne" = ["$user.dept", "$dept"] } }] } }
+        shared = { each = "shares", field = "to", document_where = { "$expr" = { "$gte" = ["$subject.level", "$level"] } } }
+        used   = { where = { "$expr" = { "$lt" = ["$use.count", "$use.max"] } } }
+        titled = { where = { "$expr" = { "$eq" = ["$subject", "$title"] }, "user.name" = "ann" } }
+        [resource.file.permissions]
+        read = "ours | mine | shared | used | titled"
+    "#;
+    let schema = schema("warned.toml", SCHEMA);
+    let warnings: Vec<_> = schema.warnings().expect("there are some").iter().map(|one| one.message.clone()).collect();
+    let of = |relation: &str, path: &str| {
+        format!("relation `{relation}` compares with the field `{path}` of the document, not of the subject that asks")
+    };
+    assert_eq!(warnings, [of("ours", "subject.org"), of("mine", "user.dept"), of("shared", "subject.level")]);
+}

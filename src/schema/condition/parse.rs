@@ -12,7 +12,7 @@ use super::{BitTest, Comparison, Condition, Test};
 use crate::schema::{
     error::{SchemaError, Span, listed},
     node::{self, Entry, Node, Value},
-    path::{Path, is_dbref, is_field},
+    path::{Path, VARIABLES_HELP, is_dbref, is_field},
 };
 
 /// The maximal depth of nested conditions.
@@ -44,8 +44,25 @@ const FIELD_OPERATORS: [&str; 18] = [
 const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
 
 /// Other operators of MongoDB. They are not misspelt, so their error suggests no similar name.
-const UNSUPPORTED: [&str; 9] =
-    ["$nor", "$regex", "$options", "$mod", "$text", "$where", "$jsonSchema", "$geoWithin", "$comment"];
+const UNSUPPORTED: [&str; 13] = [
+    "$nor",
+    "$regex",
+    "$options",
+    "$mod",
+    "$text",
+    "$where",
+    "$jsonSchema",
+    "$geoWithin",
+    "$comment",
+    "$any",
+    "$none",
+    "$one",
+    "$some",
+];
+
+/// Names of values in Extended JSON.
+const JSON_TYPES: [&str; 8] =
+    ["$oid", "$date", "$uuid", "$binary", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal"];
 
 /// Parses a condition: a table, or a string of Extended JSON. `source` is the schema's text. Returns none if it adds an
 /// error to `errors`.
@@ -138,6 +155,16 @@ impl Parser<'_> {
 
     fn unknown<T>(&mut self, operator: &Entry, place: &str, valid: &[&str]) -> Option<T> {
         let name = operator.name.as_str();
+        if JSON_TYPES.contains(&name) && !self.is_json {
+            let message = format!("`{name}` is Extended JSON, which a table cannot contain");
+            let help = match name {
+                "$date" => "write a date without quotes: 2026-01-31T12:00:00Z",
+                _ => {
+                    "write the whole condition as a string, for example: where = '{\"org\": {\"$oid\": \"65f000000000000000000001\"}}'"
+                }
+            };
+            return self.wrong(SchemaError::new(&operator.span, message).help(help));
+        }
         if !UNSUPPORTED.contains(&name) {
             let error = SchemaError::new(&operator.span, format!("unknown operator `{name}` {place}"));
             return self.wrong(error.suggesting(name, valid.iter().copied()));
@@ -244,8 +271,8 @@ impl Parser<'_> {
             return self.wrong(SchemaError::new(&node.span, message).help(without()));
         };
         if name.starts_with('$') {
-            let help = "to compare a date with the clock, use `since` or `until` of the relation";
-            return self.wrong(SchemaError::new(&node.span, format!("`{text}` is a variable, not a field")).help(help));
+            let error = SchemaError::new(&node.span, format!("`{text}` is a variable, not a field"));
+            return self.wrong(error.help(VARIABLES_HELP));
         }
         Path::read(name, &node.span).map_or_else(|error| self.wrong(error), Some)
     }
@@ -275,7 +302,12 @@ impl Parser<'_> {
         if let Some(inner) = operators.iter().find(|operator| !operator.name.starts_with('$')) {
             let message = format!("the field `{field}` is compared with a document, which is not supported");
             let path = format!("\"{field}.{}\"", inner.name);
-            let help = if operators.len() == 1 {
+            let operator = format!("${}", inner.name);
+            let help = if FIELD_OPERATORS.contains(&operator.as_str()) {
+                format!(
+                    "operators begin with `$`: \"{operator}\"; to test an inner field, write its path in quotes: {path}"
+                )
+            } else if operators.len() == 1 {
                 format!("to test an inner field, write its path in quotes: {path}")
             } else {
                 let one = self.example(&format!("{{ \"$elemMatch\": {{ \"{}\": …, … }} }}", inner.name));

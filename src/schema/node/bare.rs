@@ -10,11 +10,16 @@ use super::entries;
 use crate::schema::{
     error::Span,
     node::{Node, Value},
+    path::CLOCK_HELP,
 };
 
 /// The help for invalid JSON: the usual cause.
 const JSON_HELP: &str =
     "write keys and strings in double quotes, for example: '{\"kind\": \"note\", \"is_deleted\": true}'";
+
+/// The help for a word that stands for null in some languages, and that some documents have as a text.
+const NULL_OR_TEXT_HELP: &str =
+    "write a text in quotes; TOML has no null: for null, write the whole condition as a string of Extended JSON";
 
 /// The maximal length, in bytes, of a condition that a help repeats.
 const CONDITION_BYTES_MAX: usize = 2_000;
@@ -23,6 +28,8 @@ const CONDITION_BYTES_MAX: usize = 2_000;
 #[derive(Clone, Copy, PartialEq)]
 enum Meaning {
     Null,
+    /// Some documents have these words as texts. For them, a test for null would match nothing, and a text in quotes for others.
+    NullOrText,
     True,
     False,
     Clock,
@@ -36,7 +43,8 @@ impl Meaning {
         match word.to_ascii_lowercase().as_str() {
             "isodate" | "date" | "date.now" | "now" | "new" if is_empty_call(after) => Self::Clock,
             _ if after.starts_with('(') => Self::Constructor,
-            "null" | "nil" | "none" | "undefined" | "nul" | "nothing" => Self::Null,
+            "null" | "nil" | "undefined" | "nul" => Self::Null,
+            "none" | "nothing" => Self::NullOrText,
             "true" | "yes" | "on" => Self::True,
             "false" | "no" | "off" => Self::False,
             "now" | "today" | "current_date" | "current_timestamp" => Self::Clock,
@@ -84,9 +92,10 @@ pub(super) fn help(text: &str, span: &Span) -> Option<String> {
                      key"
                 .to_owned(),
         },
+        Meaning::NullOrText => NULL_OR_TEXT_HELP.to_owned(),
         Meaning::True => "write true in lower case, without quotes: true".to_owned(),
         Meaning::False => "write false in lower case, without quotes: false".to_owned(),
-        Meaning::Clock => "for the clock, use `since` or `until` of the relation".to_owned(),
+        Meaning::Clock => CLOCK_HELP.to_owned(),
         Meaning::Constructor => {
             "write a date as 2026-01-31T12:00:00Z; for an ObjectId, write the whole condition as Extended JSON"
                 .to_owned()
@@ -114,9 +123,10 @@ pub(super) fn json_help(text: &str, at: usize) -> String {
     match Meaning::of(word, after) {
         _ if matches!(word, "" | "null" | "true" | "false") => JSON_HELP,
         Meaning::Null => "JSON writes null in lower case, without quotes: null",
+        Meaning::NullOrText => "write a text in double quotes, and null without quotes",
         Meaning::True => "JSON writes true in lower case, without quotes: true",
         Meaning::False => "JSON writes false in lower case, without quotes: false",
-        Meaning::Clock => "for the clock, use `since` or `until` of the relation",
+        Meaning::Clock => CLOCK_HELP,
         Meaning::Constructor => "in Extended JSON: {\"$oid\": \"…\"} or {\"$date\": \"2026-01-31T12:00:00Z\"}",
         Meaning::Text | Meaning::Unknown => JSON_HELP,
     }
@@ -149,10 +159,20 @@ fn as_json(text: &str, at: usize) -> Option<(&'static str, String)> {
         rest = end;
     }
     patched.push_str(text.get(rest..)?);
-    let (table, _) = DeTable::parse_recoverable(&patched);
-    let root = entries(table.get_ref(), &mut Vec::new());
+    let (table, errors) = DeTable::parse_recoverable(&patched);
+    let mut unreadable = Vec::new();
+    let root = entries(table.get_ref(), &mut unreadable);
     let root = Node { span: 0..0, value: Value::Table(root) };
     let (key, condition) = condition_with(&root, &wanted)?;
+    // What else is wrong in the condition is missing in the table. A condition without it would be another one.
+    let is_inline = patched.get(condition.span.clone())?.starts_with('{');
+    let spans = errors.iter().map(toml::de::Error::span).chain(unreadable.into_iter().map(|error| error.span));
+    let is_elsewhere = |span: Option<Span>| {
+        is_inline && span.is_some_and(|span| span.end <= condition.span.start || condition.span.end <= span.start)
+    };
+    if !spans.into_iter().all(is_elsewhere) {
+        return None;
+    }
     let json = to_bson(condition, MARK).into_relaxed_extjson().to_string();
     // A literal string of TOML cannot contain a quote.
     (!json.contains('\'')).then_some((key, json))

@@ -65,6 +65,17 @@ fn nulls_and_other_bare_words() -> Vec<Case> {
             doc! { "suspended": bson::DateTime::MIN },
         ),
         closed("flag = { where = { level = 007 } }", doc! { "level": 7 }),
+        closed("flag = { where = { paid_by = none } }", doc! { "paid_by": "none" }),
+        closed("flag = { where = { paid_by = Nothing, paid_at = null } }", doc! { "paid_by": "Nothing" }),
+        closed("flag = { where = '{\"paid_by\": none}' }", doc! { "paid_by": "none" }),
+        // Without the rest of the condition, null in `paid_at` would be enough.
+        case("flag = { where = { paid_at = null, is_free = True } }", "flag & owner", doc! { "owner": "u" }),
+        case(
+            "flag = { where = { paid_at = null, size = 99999999999999999999 } }",
+            "flag & owner",
+            doc! { "owner": "u", "size": 1 },
+        ),
+        case("flag = { where = { opens_at = { \"$lt\" = \"$$NOW\" } } }", "flag & owner", doc! { "owner": "u" }),
     ]
 }
 
@@ -83,6 +94,21 @@ fn comparisons() -> Vec<Case> {
         closed("flag = { where = \"status == 'closed'\" }", doc! { "status": "closed" }),
         closed("flag = { where = { status = { \"$noteq\" = \"open\" } } }", doc! { "status": "closed" }),
         closed("flag = { where = { status = { \"$notin\" = [\"open\"] } } }", doc! { "status": "closed" }),
+        closed("flag = { where = { status = { \"$neq\" = \"open\" } } }", doc! { "status": "closed" }),
+        closed("flag = { where = { released = { \"$notExists\" = true } } }", doc! {}),
+        closed("flag = { where = { released = { \"$nexists\" = true } } }", doc! {}),
+        closed("flag = { where = { level = { \"$ngt\" = 3 } } }", doc! { "level": 2 }),
+        closed("flag = { where = { released = { exists = false } } }", doc! {}),
+        closed("flag = { where = { \"$any\" = [{ banned = true }, { frozen = true }] } }", doc! { "frozen": true }),
+        closed(
+            "flag = { where = { \"$nand\" = [{ open = true }, { free = true }] } }",
+            doc! { "open": true, "free": false },
+        ),
+        case(
+            "flag = { where = { \"$xor\" = [{ open = true }, { free = true }] } }",
+            "flag & owner",
+            doc! { "owner": "u", "open": true, "free": true },
+        ),
         case(
             "flag = { where = { status = { \"$ne\" = [\"deleted\", \"banned\"] } } }",
             "flag & owner",

@@ -9,7 +9,7 @@ use crate::schema::{
     error::{SchemaError, Span},
     node::{Node, Value},
     order::{Class, is_nan},
-    path::VARIABLES_HELP,
+    path::{CLOCK_HELP, VARIABLES_HELP},
 };
 
 /// The variables of MongoDB that stand for the current time.
@@ -70,7 +70,7 @@ impl Parser<'_> {
     /// Reports a text that somebody means as a variable or a field, but that MongoDB would compare with as it is.
     fn not_literal<T>(&mut self, text: &str, span: &Span) -> Option<T> {
         let help = if CLOCKS.iter().any(|clock| text.eq_ignore_ascii_case(clock)) {
-            "for the clock, name the date's field as `since` or `until`: when the relation begins, or ends, to hold"
+            CLOCK_HELP
         } else if text.starts_with("$$") {
             VARIABLES_HELP
         } else {
