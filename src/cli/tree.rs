@@ -178,6 +178,11 @@ pub(super) fn grant_text(fact: &Fact, grant: &Grant) -> String {
     };
     let since = grant.since.as_ref().map(|since| format!(", since {}", time(since))).unwrap_or_default();
     let until = grant.until.as_ref().map(|until| format!(", until {}", time(until))).unwrap_or_default();
-    let doubt = if grant.doubtful { ", a value in its condition or dates has a wrong type" } else { "" };
+    let wrong = "a value in its condition or dates has a wrong type";
+    let doubt = match fact.field.as_str() {
+        _ if !grant.doubtful => String::new(),
+        "_id" => format!(", {wrong}"),
+        by => format!(", its `{by}` names {} in another way, or {wrong}", fact.key),
+    };
     format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field)
 }

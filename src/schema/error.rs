@@ -87,16 +87,11 @@ fn near<'a>(wrong: &str, valid: impl IntoIterator<Item = &'a str>) -> Vec<(Rever
 }
 
 /// Whether one of two names says the opposite of the other: without a prefix such as `un` or `not_`, it is nearer to it.
-/// Nobody who writes `inactive` means `active`, or `$notExists` `$exists`.
+/// Nobody who writes `inactive` means `active`.
 fn are_opposites(one: &str, other: &str, distance: usize) -> bool {
     const PREFIXES: [&str; 9] = ["un", "in", "im", "not", "non", "no", "dis", "de", "anti"];
-    // Names of operators are negated by one letter, too.
-    const OPERATOR_PREFIXES: [&str; 2] = ["n", "x"];
     let is_opposite = |long: &str, short: &str| {
-        let operators = long.strip_prefix('$').zip(short.strip_prefix('$'));
-        let more: &[&str] = if operators.is_some() { &OPERATOR_PREFIXES } else { &[] };
-        let (long, short) = operators.unwrap_or((long, short));
-        PREFIXES.into_iter().chain(more.iter().copied()).any(|prefix| {
+        PREFIXES.into_iter().any(|prefix| {
             let rest = long.strip_prefix(prefix).map(|rest| rest.trim_start_matches('_'));
             rest.is_some_and(|rest| strsim::damerau_levenshtein(rest, short) < distance)
         })

@@ -321,20 +321,19 @@ impl Surveyed {
 
     /// What follows for the documents with a value of another type.
     fn consequence(&self, count: usize) -> String {
-        let those = if count == 1 { "that one".to_owned() } else { format!("those {count}") };
+        let (those, are) = if count == 1 { ("that one".to_owned(), "is") } else { (format!("those {count}"), "are") };
         match &self.uses {
             Use::Key { .. } if self.types.contains_key(MIXED) => {
-                let are = if count == 1 { "is" } else { "are" };
                 format!("{those} {are} never found, not even under a `!`, as no index finds hex digits in mixed case")
             }
             Use::Key { negated, .. } if !negated.is_empty() => {
                 let names: Vec<&str> = negated.iter().map(String::as_str).collect();
                 format!(
-                    "{those} are not found as they are; if one may name a resource in another form, {} is indeterminate under its `!`",
+                    "{those} {are} not found as written; if one may name a resource in another form, {} is indeterminate under its `!`",
                     listed(&names)
                 )
             }
-            Use::Key { .. } => format!("{those} are never found"),
+            Use::Key { .. } => format!("{those} {are} never found"),
             Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) | Use::Condition(_) => {
                 format!("for {those}, `{}` is indeterminate, and denied with MALFORMED", self.relation)
             }

@@ -91,6 +91,16 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaEr
     Err(SchemaError::new(span, "a condition must be a table or a string of Extended JSON").help(help))
 }
 
+/// The operator that an unknown one negates by its name, as `$notExists` does `$exists`. It is never what is meant.
+fn negated<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
+    const PREFIXES: [&str; 4] = ["$not", "$no", "$n", "$x"];
+    let is_named = |operator: &&str, rest: &str| {
+        !operator.starts_with("$n") && operator.trim_start_matches('$').eq_ignore_ascii_case(rest)
+    };
+    let mut rests = PREFIXES.into_iter().filter_map(|prefix| name.strip_prefix(prefix));
+    rests.find_map(|rest| valid.iter().copied().find(|operator| is_named(operator, rest)))
+}
+
 struct Parser<'a> {
     errors: &'a mut Vec<SchemaError>,
     is_json: bool,
@@ -165,16 +175,25 @@ impl Parser<'_> {
             };
             return self.wrong(SchemaError::new(&operator.span, message).help(help));
         }
+        let choices = || format!("the choices are {}", listed(valid));
         if !UNSUPPORTED.contains(&name) {
             let error = SchemaError::new(&operator.span, format!("unknown operator `{name}` {place}"));
-            return self.wrong(error.suggesting(name, valid.iter().copied()));
+            return self.wrong(match negated(name, valid) {
+                None => error.suggesting(name, valid.iter().copied()),
+                Some("$eq") => error.help("did you mean `$ne`?"),
+                Some("$in") => error.help("did you mean `$nin`?"),
+                Some(other) if valid.contains(&"$not") => {
+                    error.help(format!("for the opposite of `{other}`, write it inside `$not`"))
+                }
+                Some(_) => error.help(choices()),
+            });
         }
         let help = match name {
             "$nor" => {
                 "use `$and` with the opposites (`$ne` for `$eq`, else `$not`), and `$or` within an alternative of several fields"
                     .to_owned()
             }
-            _ => format!("the choices are {}", listed(valid)),
+            _ => choices(),
         };
         self.wrong(SchemaError::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
     }
