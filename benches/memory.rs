@@ -1,5 +1,6 @@
-//! The memory that a million cached file facts take, by the growth of the whole process, and the times of a hit, of an insertion that evicts, and of dropping everything. The same
-//! is measured for two established caches with the same keys, facts and budget in bytes, and for a map that is no cache.
+//! The memory that a million cached file facts take, by the growth of the whole process, and the times of a hit, of an
+//! insertion that evicts another fact, and of dropping everything. The same is measured for two established caches with the
+//! same keys, facts and budget in bytes, and for a map that is no cache.
 //!
 //! This program starts a process of its own for each cache. It measures neither a source nor a network.
 

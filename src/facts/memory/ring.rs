@@ -138,3 +138,62 @@ impl Ring {
         Some(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fact::FactKey,
+        moment::Moment,
+        question::{Id, LookupId},
+    };
+
+    fn fact(number: i64) -> Fact {
+        Fact::absent(FactKey::whole(LookupId(0), Id::Integer(number)), Moment::default())
+    }
+
+    #[test]
+    fn each_fact_knows_its_place() {
+        let mut ring = Ring::default();
+        for number in 0..200 {
+            ring.push(fact(number));
+            match number % 5 {
+                0 => drop(ring.evict()),
+                1 => ring.remove(&ring.random().cloned().unwrap()),
+                2 => ring.replace(&ring.random().cloned().unwrap(), fact(-number)),
+                _ => {}
+            }
+            for (place, fact) in ring.facts.iter().enumerate() {
+                assert_eq!(fact.place(), Some(place));
+            }
+        }
+        assert_eq!((ring.count(), ring.evictions()), (120, 40));
+        assert_eq!(ring.bytes() - ring.slots_bytes(), ring.facts.iter().map(Fact::memory).sum::<usize>());
+    }
+
+    #[test]
+    fn a_fact_that_replaces_one_in_use_counts_as_used() {
+        let mut ring = Ring::default();
+        let facts = [fact(0), fact(1), fact(2)];
+        facts.iter().for_each(|fact| ring.push(fact.clone()));
+        facts[0].set_used();
+        let new = fact(0);
+        ring.replace(&facts[0], new.clone());
+        ring.replace(&facts[1], fact(1));
+        // The hand comes to the new fact first, and passes it.
+        assert_eq!(ring.evict().unwrap().id(), &Id::Integer(1));
+        assert!(ring.evict().is_some() && ring.evict().is_some());
+        assert!(ring.evict().is_none());
+    }
+
+    #[test]
+    fn the_hand_passes_a_bounded_number_of_facts_in_use() {
+        let mut ring = Ring::default();
+        let facts: Vec<Fact> = (0..5_000).map(fact).collect();
+        for fact in &facts {
+            fact.set_used();
+            ring.push(fact.clone());
+        }
+        assert!(ring.evict().is_some_and(|evicted| evicted.is_same(&facts[PASSED_MAX])));
+    }
+}
