@@ -175,7 +175,9 @@ mod tests {
     fn a_fact_that_replaces_one_in_use_counts_as_used() {
         let mut ring = Ring::default();
         let facts = [fact(0), fact(1), fact(2)];
-        facts.iter().for_each(|fact| ring.push(fact.clone()));
+        for fact in &facts {
+            ring.push(fact.clone());
+        }
         facts[0].set_used();
         let new = fact(0);
         ring.replace(&facts[0], new.clone());

@@ -97,8 +97,8 @@ impl<'a> Compared<'a> {
         found.is_some()
     }
 
-    fn take(&mut self, step: Step, evicts: bool) {
-        match step {
+    fn take(&mut self, step: &Step, evicts: bool) {
+        match *step {
             Step::Insert { key, shares, age } => {
                 self.insert(self.files.shares(key, shares, self.now - age), evicts);
                 self.insert(self.files.file(key, self.now - age), evicts);
@@ -147,7 +147,7 @@ proptest! {
         let files = Files::new();
         let budget = if evicts { 32 * shard_bytes } else { 64 * BUDGET };
         let mut compared = Compared::new(&files, budget);
-        for step in steps {
+        for step in &steps {
             compared.take(step, evicts);
             assert!(compared.memory.bytes() <= budget, "{} of {budget}", compared.memory.bytes());
         }
@@ -184,7 +184,9 @@ fn one_fact_in_two_caches_is_replaced_and_evicted_in_each() {
     for stamp in [1, 2] {
         let insert = |number| {
             let fact = files.file(number, stamp);
-            memories.iter().for_each(|memory| memory.insert(&fact, || true));
+            for memory in &memories {
+                memory.insert(&fact, || true);
+            }
         };
         // The order differs, so the place of a fact in one cache is not its place in the other.
         (0..2_000).for_each(insert);
