@@ -15,6 +15,7 @@ mod deadline;
 mod entrance;
 mod explanation;
 mod fields;
+mod following_stream;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod giving_way;
@@ -35,6 +36,7 @@ mod response_body;
 mod secret;
 mod server;
 mod shares;
+mod slower;
 mod status;
 mod tls;
 mod watch;

@@ -7,10 +7,8 @@
 
 use std::{
     future::{pending, poll_fn},
-    num::NonZero,
     pin::{Pin, pin},
     sync::Arc,
-    thread::available_parallelism,
     time::Duration,
 };
 
@@ -30,12 +28,14 @@ use tokio::{
 use super::{
     connection_table::{ConnectionTable, Entry},
     entrance::Entrance,
+    following_stream::FollowingStream,
     giving_way::until_given_way,
     http::HEADERS_MAX,
     limits::Limits,
     low_priority::LowPriority,
     open_connection::{OpenConnection, Standing},
     paced_io::PacedIo,
+    slower::Slower,
     tls::Tls,
 };
 use crate::telemetry::RateLimitedLog;
@@ -81,39 +81,6 @@ pub(super) struct Port {
     pub(super) slower: Option<Slower>,
     /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
-}
-
-/// The threads of lower priority.
-#[derive(Clone)]
-pub(super) struct Slower {
-    unknown: Arc<LowPriority>,
-    busy: Arc<LowPriority>,
-}
-
-impl Slower {
-    /// Starts one thread for unknown clients, and one for each processor for busy ones.
-    ///
-    /// # Errors
-    /// If the threads cannot be started.
-    pub(super) fn start() -> std::io::Result<Self> {
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        let unknown = Arc::new(LowPriority::start("permcached-unknown", 1)?);
-        Ok(Self { unknown, busy: Arc::new(LowPriority::start("permcached-busy", processors)?) })
-    }
-
-    /// The threads for unknown clients.
-    pub(super) fn unknown(&self) -> &Arc<LowPriority> {
-        &self.unknown
-    }
-
-    /// The threads for a client; none for the runtime's own.
-    fn threads(&self, standing: Standing) -> Option<&LowPriority> {
-        match standing {
-            Standing::Unknown => Some(&self.unknown),
-            Standing::Known => None,
-            Standing::Busy => Some(&self.busy),
-        }
-    }
 }
 
 impl Port {
@@ -206,6 +173,7 @@ impl Connection {
     /// Completes the TLS handshake where the port has TLS, then serves the connection.
     async fn accept(self, stream: TcpStream, tls: Option<Tls>) {
         let _slower_at_worst = stream.set_nodelay(true);
+        let stream = FollowingStream::new(stream, Arc::clone(&self.entry.connection), self.slower.clone());
         let Some(tls) = tls else { return self.serve(stream).await };
         let mut is_draining = self.is_draining.clone();
         let handshake = tokio::select! {

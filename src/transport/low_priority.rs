@@ -34,7 +34,7 @@ impl LowPriority {
     /// If the threads cannot be started.
     pub(super) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(threads).thread_name(name).on_thread_start(lower_priority).build()?;
+        let runtime = builder.worker_threads(threads).thread_name(name).on_thread_start(lower_priority).enable_io().build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 
@@ -49,6 +49,12 @@ impl LowPriority {
     ) -> Result<T, JoinError> {
         let Some(task) = self.spawn(work) else { std::future::pending().await };
         AbortOnDropHandle::new(task).await
+    }
+
+    /// Runs something that creates a socket, so that the socket wakes these threads. Returns none if they have ended.
+    pub(super) fn own<T>(&self, create: impl FnOnce() -> T) -> Option<T> {
+        let _entered = self.runtime.as_ref()?.enter();
+        Some(create())
     }
 
     /// As [`LowPriority::run`], for work that nobody waits for. Returns none if the threads have ended.

@@ -19,7 +19,7 @@ use tonic_health::{
 
 use super::{
     callers::{Admission, Callers, admit},
-    connections::{Port, Slower},
+    connections::Port,
     entrance::{CurrentRouter, Entrance},
     health::{Current, Health},
     http::{MetricsTokens, Pages, Rules},
@@ -36,6 +36,7 @@ use super::{
         watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
     },
     shares::Shares,
+    slower::Slower,
     status,
     tls::Tls,
     watch::WatchApi,

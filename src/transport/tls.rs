@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
@@ -118,7 +118,7 @@ impl Tls {
     }
 
     /// Completes the TLS handshake of a new connection, with the certificate that was read last.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let config = self.current.borrow().config.clone();
         let config =
             config.ok_or_else(|| io::Error::other("TLS_CLIENT_CRL_FILE cannot be used: no client is accepted"))?;

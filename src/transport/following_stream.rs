@@ -1,0 +1,102 @@
+//! A connection's socket, which wakes the threads that its connection runs on. If the runtime's own threads were woken for each
+//! packet of a client that floods the port, the calls of others would wait for that.
+//!
+//! Chooses no threads: `connections` does.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    runtime::Handle,
+};
+
+use super::{
+    open_connection::{OpenConnection, Standing},
+    slower::Slower,
+};
+
+/// The socket.
+pub(super) struct FollowingStream {
+    /// None only while it moves, and if that has failed.
+    stream: Option<TcpStream>,
+    connection: Arc<OpenConnection>,
+    /// The threads of lower priority; none if it never moves.
+    slower: Option<Slower>,
+    /// The runtime that accepted it.
+    accepted_on: Handle,
+    /// The standing whose threads it wakes.
+    wakes: Standing,
+}
+
+impl FollowingStream {
+    /// A socket that the present runtime has accepted.
+    pub(super) fn new(stream: TcpStream, connection: Arc<OpenConnection>, slower: Option<Slower>) -> Self {
+        // The runtime's own threads serve those.
+        let wakes = Standing::Known;
+        Self { stream: Some(stream), connection, slower, accepted_on: Handle::current(), wakes }
+    }
+
+    /// The socket, which wakes the threads for the client's present standing.
+    fn stream(&mut self, context: &Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        let standing = self.connection.standing();
+        if let Some(slower) = self.slower.as_ref().filter(|_| self.wakes != standing)
+            && let Some(stream) = self.stream.take()
+        {
+            let stream = stream.into_std()?;
+            let moved = match slower.threads(standing) {
+                Some(threads) => threads.own(|| TcpStream::from_std(stream)),
+                None => {
+                    let _entered = self.accepted_on.enter();
+                    Some(TcpStream::from_std(stream))
+                }
+            };
+            self.stream = moved.transpose()?;
+            self.wakes = standing;
+            // One who waits for the other direction would not be woken by the socket any more.
+            context.waker().wake_by_ref();
+        }
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for FollowingStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream(context)?.poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for FollowingStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream(context)?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream(context)?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream(context)?.poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream(context)?.poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+}
