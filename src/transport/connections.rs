@@ -211,7 +211,7 @@ impl Connection {
         // The age varies by 10 % either way, so that connections opened together do not all close together.
         let age_max = self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
         let ended = tokio::select! {
-            ended = in_turns(&open, connection.as_mut()) => Some(ended),
+            ended = in_turns(&self.entrance, &open, connection.as_mut()) => Some(ended),
             () = &mut close => return,
             () = sleep(age_max) => None,
             () = open.retired() => None,
@@ -224,7 +224,7 @@ impl Connection {
                 // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed, and
                 // an idle client misses nothing.
                 tokio::select! {
-                    ended = in_turns(&open, connection.as_mut()) => ended,
+                    ended = in_turns(&self.entrance, &open, connection.as_mut()) => ended,
                     () = &mut close => return,
                     () = sleep(self.limits.connection_grace) => return,
                 }
@@ -363,9 +363,9 @@ fn started<F: Future>(
 }
 
 /// Runs a connection. Each time it is polled, its next turn begins.
-async fn in_turns<F: Future>(open: &OpenConnection, mut connection: Pin<&mut F>) -> F::Output {
+async fn in_turns<F: Future>(entrance: &Entrance, open: &OpenConnection, mut connection: Pin<&mut F>) -> F::Output {
     poll_fn(|context| {
-        open.begin_turn();
+        entrance.begin_turn(open);
         connection.as_mut().poll(context)
     })
     .await

@@ -28,6 +28,9 @@ pub(super) type CurrentRouter = Box<dyn Fn() -> Router + Send + Sync>;
 /// The prefix of the paths whose responses may wait for their clients: each stream of `WatchService` has a bounded buffer.
 const PATIENT: &str = "/permcached.v1.WatchService/";
 
+/// How many bytes a connection reads in a turn before they are looked at for its caller's share.
+const MANY_BYTES: usize = 4 * 1_024;
+
 /// The entrance of a port.
 pub(super) struct Entrance {
     pub(super) shares: Arc<Shares>,
@@ -45,6 +48,15 @@ impl Entrance {
     /// Counts a request to this path from its arrival on, before it has its turn and before anything is known of it.
     pub(super) fn begin(&self, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
         begin(&self.shares, path, connection)
+    }
+
+    /// Begins a connection's next turn. The connection is busy if it has read much in the last one and its caller has more than
+    /// its share.
+    pub(super) fn begin_turn(&self, connection: &OpenConnection) {
+        if connection.bytes_in_turn() >= MANY_BYTES {
+            note_whether_busy(&self.shares, connection);
+        }
+        connection.begin_turn();
     }
 
     /// Answers a request that has begun.
@@ -87,10 +99,14 @@ impl Entrance {
 /// cost time, too.
 fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
     let open = connection.begin_request(is_open_stream(path) || path.starts_with(PATIENT));
+    note_whether_busy(shares, connection);
+    open
+}
+
+fn note_whether_busy(shares: &Shares, connection: &OpenConnection) {
     if connection.share().is_some_and(|share| shares.is_beyond(share)) {
         connection.set_busy();
     }
-    open
 }
 
 #[cfg(test)]

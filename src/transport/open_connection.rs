@@ -200,6 +200,14 @@ impl OpenConnection {
     pub(super) fn count_read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         self.bytes_in_turn.fetch_add(bytes, Ordering::Relaxed);
+        self.count_exchanged(bytes);
+    }
+
+    /// Counts bytes that were read or written towards its caller's share.
+    pub(super) fn count_exchanged(&self, bytes: usize) {
+        if let Some(share) = self.share() {
+            share.count_bytes(bytes);
+        }
     }
 
     pub(super) fn begin_turn(&self) {

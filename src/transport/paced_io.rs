@@ -34,6 +34,14 @@ impl<S> PacedIo<S> {
         Self { stream, connection, unwritten: None }
     }
 
+    /// Counts what was written, and notes whether a write has to wait for the other side.
+    fn note_written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.connection.count_exchanged(bytes);
+        }
+        self.note(written)
+    }
+
     /// Notes whether a write has to wait for the other side.
     fn note<T>(&mut self, written: Poll<T>) -> Poll<T> {
         match written {
@@ -80,7 +88,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedIo<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for PacedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(written)
+        self.note_written(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -99,7 +107,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedIo<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note(written)
+        self.note_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

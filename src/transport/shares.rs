@@ -1,5 +1,5 @@
-//! How many requests each caller has open, and whether that is more than its share: then those of other callers, who have few open,
-//! are not to wait for them. Requests without a known caller are those of one.
+//! How many requests each caller has open, how many bytes it exchanges, and whether that is more than its share: then the requests
+//! of other callers, who have few, are not to wait for them. Requests without a known caller are those of one.
 //!
 //! Moves nothing: `connections` does.
 
@@ -18,6 +18,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// wait for half of them at most: some 0.2 ms.
 const SHARE_MAX: usize = 32;
 
+/// How many bytes a caller may send and receive in [`PERIOD`] before they are more than its share: to carry them takes some
+/// hundredths of a processor.
+const SHARE_BYTES_MAX: usize = 512 * 1_024;
+
+/// The time in which bytes are counted.
+const PERIOD: Duration = Duration::from_millis(100);
+
 /// How long after its last call a caller still counts as one whom others may delay.
 const ACTIVE_TIME: Duration = Duration::from_secs(1);
 
@@ -35,6 +42,10 @@ pub(super) struct Share {
     permits: Semaphore,
     /// How many requests are open on its connections, those that have not run yet included, and streams not.
     open: AtomicUsize,
+    /// The number of the period in which bytes were exchanged last, and how many.
+    began: Instant,
+    period: AtomicU64,
+    bytes: AtomicUsize,
     /// When its last call was admitted, in milliseconds since the beginning; zero if none was.
     last_call: AtomicU64,
 }
@@ -60,9 +71,10 @@ impl Shares {
         share.last_call.store(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether a caller has more than its share open while others call.
+    /// Whether a caller has more than its share while others call.
     pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
-        share.open.load(Ordering::Relaxed) > SHARE_MAX && self.others_call(share)
+        (share.open.load(Ordering::Relaxed) > SHARE_MAX || share.recent_bytes() > SHARE_BYTES_MAX)
+            && self.others_call(share)
     }
 
     /// In milliseconds since the beginning, and never zero.
@@ -83,7 +95,33 @@ impl Shares {
 
 impl Share {
     fn new(requests_max: usize) -> Self {
-        Self { permits: Semaphore::new(requests_max), open: AtomicUsize::new(0), last_call: AtomicU64::new(0) }
+        Self {
+            permits: Semaphore::new(requests_max),
+            open: AtomicUsize::new(0),
+            began: Instant::now(),
+            period: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            last_call: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts bytes that its connections have read or written.
+    pub(super) fn count_bytes(&self, bytes: usize) {
+        let period = self.present_period();
+        if self.period.swap(period, Ordering::Relaxed) != period {
+            self.bytes.store(0, Ordering::Relaxed);
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes were exchanged in the present period.
+    fn recent_bytes(&self) -> usize {
+        let is_present = self.period.load(Ordering::Relaxed) == self.present_period();
+        if is_present { self.bytes.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    fn present_period(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis() / PERIOD.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Admits a request. Returns none if as many as there may be are admitted.
