@@ -16,9 +16,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
-/// How much the threads lower their priority. With it they have about a quarter of a processor that others keep busy.
+/// How much the threads lower their priority. With it they have about a tenth of a processor that others keep busy. With half of
+/// it, threads of normal priority that wake have to wait for a millisecond and more, because the system still owes these time.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
+const NICENESS: i32 = 10;
 
 /// The threads. They end when this is dropped.
 #[derive(Debug)]
