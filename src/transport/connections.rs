@@ -9,9 +9,11 @@ use std::{
     future::{pending, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -21,9 +23,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
     time::{Instant, interval_at, sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     connection_table::{ConnectionTable, Entry},
@@ -88,13 +90,17 @@ impl Port {
     /// connection has ended.
     pub(super) async fn serve(mut self) {
         let table = ConnectionTable::new(self.connections_max);
-        let mut connections = JoinSet::new();
+        let mut connections = FuturesUnordered::new();
         let starting = Arc::new(Semaphore::new(STARTING_MAX));
+        let acceptor = match Acceptor::new(self.listener, self.slower.clone()) {
+            Ok(acceptor) => acceptor,
+            Err(error) => return tracing::error!(%error, "the port cannot be served"),
+        };
         loop {
             let accepted = tokio::select! {
                 _ = self.is_draining.wait_for(|is_draining| *is_draining) => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.listener, &starting) => accepted,
+                Some(_) = connections.next() => continue,
+                accepted = acceptor.accept(&starting) => accepted,
             };
             let (stream, place) = match accepted {
                 Ok(accepted) => accepted,
@@ -123,22 +129,43 @@ impl Port {
                 entry,
                 is_draining: self.is_draining.clone(),
             };
-            let tls = self.tls.clone();
-            connections.spawn(connection.run(stream, tls, place));
+            let run = connection.run(stream, self.tls.clone(), place);
+            let task = match &self.slower {
+                Some(slower) => slower.unknown().spawn(run),
+                None => Some(tokio::spawn(run)),
+            };
+            connections.extend(task.map(AbortOnDropHandle::new));
         }
-        drop(self.listener);
-        while connections.join_next().await.is_some() {}
+        drop(acceptor);
+        while connections.next().await.is_some() {}
     }
 }
 
-/// Accepts a connection when there is a place among the starting ones, which it has from then on.
-async fn accept(
-    listener: &TcpListener,
-    starting: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
-    // Nobody closes the semaphore.
-    let place = Arc::clone(starting).acquire_owned().await.ok();
-    listener.accept().await.map(|(stream, _)| (stream, place))
+/// Accepts connections, by the thread for unknown clients if there is one: a flood of connections delays no calls then.
+struct Acceptor {
+    listener: TcpListener,
+    slower: Option<Slower>,
+}
+
+impl Acceptor {
+    fn new(listener: TcpListener, slower: Option<Slower>) -> std::io::Result<Self> {
+        let Some(threads) = &slower else { return Ok(Self { listener, slower }) };
+        let listener = listener.into_std()?;
+        let listener = threads.unknown().own(|| TcpListener::from_std(listener));
+        Ok(Self { listener: listener.unwrap_or_else(|| Err(std::io::ErrorKind::NotConnected.into()))?, slower })
+    }
+
+    /// Accepts a connection when there is a place among the starting ones, which it has from then on.
+    async fn accept(&self, starting: &Arc<Semaphore>) -> std::io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+        // Nobody closes the semaphore.
+        let place = Arc::clone(starting).acquire_owned().await.ok();
+        let (stream, _) = poll_fn(|context| match &self.slower {
+            Some(slower) => slower.unknown().own(|| self.listener.poll_accept(context)).unwrap_or(Poll::Pending),
+            None => self.listener.poll_accept(context),
+        })
+        .await?;
+        Ok((stream, place))
+    }
 }
 
 /// What one connection is served with.
@@ -161,9 +188,13 @@ impl Connection {
         loop {
             let standing = open.standing();
             let part = until(moves(Arc::clone(&open), standing), connection);
-            let rest = match slower.threads(standing) {
-                Some(threads) => threads.run(part).await.ok().flatten(),
-                None => part.await,
+            let rest = match (standing, slower.threads(standing)) {
+                // This is one of their threads.
+                (Standing::Unknown, _) => part.await,
+                (Standing::Known | Standing::Busy, Some(threads)) => threads.run(part).await.ok().flatten(),
+                (Standing::Known | Standing::Busy, None) => {
+                    AbortOnDropHandle::new(tokio::spawn(part)).await.ok().flatten()
+                }
             };
             let Some(rest) = rest else { return };
             connection = rest;
@@ -373,7 +404,7 @@ async fn in_turns<F: Future>(entrance: &Entrance, open: &OpenConnection, mut con
 
 #[cfg(test)]
 mod tests {
-    use std::{task::Poll, thread};
+    use std::thread;
 
     use tokio::sync::{mpsc, oneshot};
 
@@ -444,6 +475,7 @@ mod tests {
     async fn a_connection_is_accepted_only_while_few_have_not_had_their_first_turn() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
+        let acceptor = Acceptor::new(listener, Some(Slower::start().expect("threads"))).expect("a port");
         let starting = Arc::new(Semaphore::new(2));
         let mut clients = Vec::new();
         for _ in 0..3 {
@@ -451,12 +483,12 @@ mod tests {
         }
         let mut accepted = Vec::new();
         for _ in 0..2 {
-            accepted.push(accept(&listener, &starting).await.expect("a connection"));
+            accepted.push(acceptor.accept(&starting).await.expect("a connection"));
         }
         // Long enough for an accept that does not wait.
-        assert!(timeout(Duration::from_millis(50), accept(&listener, &starting)).await.is_err());
+        assert!(timeout(Duration::from_millis(50), acceptor.accept(&starting)).await.is_err());
         accepted.pop();
-        timeout(PATIENCE, accept(&listener, &starting)).await.expect("in time").expect("a connection");
+        timeout(PATIENCE, acceptor.accept(&starting)).await.expect("in time").expect("a connection");
     }
 
     #[tokio::test]

@@ -28,18 +28,16 @@ pub(super) struct FollowingStream {
     connection: Arc<OpenConnection>,
     /// The threads of lower priority; none if it never moves.
     slower: Option<Slower>,
-    /// The runtime that accepted it.
-    accepted_on: Handle,
+    /// The runtime whose own threads serve known clients.
+    runtime: Handle,
     /// The standing whose threads it wakes.
     wakes: Standing,
 }
 
 impl FollowingStream {
-    /// A socket that the present runtime has accepted.
+    /// A socket that wakes the threads for unknown clients, if there are any, or else those of the present runtime.
     pub(super) fn new(stream: TcpStream, connection: Arc<OpenConnection>, slower: Option<Slower>) -> Self {
-        // The runtime's own threads serve those.
-        let wakes = Standing::Known;
-        Self { stream: Some(stream), connection, slower, accepted_on: Handle::current(), wakes }
+        Self { stream: Some(stream), connection, slower, runtime: Handle::current(), wakes: Standing::Unknown }
     }
 
     /// The socket, which wakes the threads for the client's present standing.
@@ -52,7 +50,7 @@ impl FollowingStream {
             let moved = match slower.threads(standing) {
                 Some(threads) => threads.own(|| TcpStream::from_std(stream)),
                 None => {
-                    let _entered = self.accepted_on.enter();
+                    let _entered = self.runtime.enter();
                     Some(TcpStream::from_std(stream))
                 }
             };

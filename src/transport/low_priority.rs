@@ -35,7 +35,8 @@ impl LowPriority {
     /// If the threads cannot be started.
     pub(super) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(threads).thread_name(name).on_thread_start(lower_priority).enable_io().build()?;
+        let runtime =
+            builder.worker_threads(threads).thread_name(name).on_thread_start(lower_priority).enable_io().build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 

@@ -172,10 +172,10 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         limits,
         connections_max,
         entrance,
-        slower: Some(slower),
+        slower: Some(slower.clone()),
         is_draining: is_draining.clone(),
     };
-    let main = main.serve();
+    let main = slower.unknown().run(main.serve());
     let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
     let mut report = pin!(current.report(reporter, &SERVICES));
 
