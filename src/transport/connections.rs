@@ -404,18 +404,24 @@ async fn in_turns<F: Future>(entrance: &Entrance, open: &OpenConnection, mut con
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{sync::mpsc, task::Context, thread};
 
-    use tokio::sync::{mpsc, oneshot};
+    use tokio::{
+        io::ReadBuf,
+        sync::{
+            mpsc::{UnboundedReceiver, unbounded_channel},
+            oneshot,
+        },
+    };
 
-    use super::*;
+    use super::{super::following_stream::tests::Woken, *};
 
     /// How long something may take that has to happen.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// Runs a request that tells the name of its thread each time it runs, until `end` completes.
-    fn execute(executor: &RequestExecutor, end: oneshot::Receiver<()>) -> mpsc::UnboundedReceiver<String> {
-        let (named, names) = mpsc::unbounded_channel();
+    fn execute(executor: &RequestExecutor, end: oneshot::Receiver<()>) -> UnboundedReceiver<String> {
+        let (named, names) = unbounded_channel();
         let mut end = Box::pin(end);
         executor.execute(poll_fn(move |context| {
             let _nobody_asks = named.send(thread::current().name().unwrap_or_default().to_owned());
@@ -425,7 +431,7 @@ mod tests {
     }
 
     /// Waits until the request runs on a thread with this name; "" means none of lower priority.
-    async fn runs_on(names: &mut mpsc::UnboundedReceiver<String>, wanted: &str) {
+    async fn runs_on(names: &mut UnboundedReceiver<String>, wanted: &str) {
         let slower = |name: &str| name.starts_with("permcached-");
         let found = async {
             while let Some(name) = names.recv().await {
@@ -489,6 +495,28 @@ mod tests {
         assert!(timeout(Duration::from_millis(50), acceptor.accept(&starting)).await.is_err());
         accepted.pop();
         timeout(PATIENCE, acceptor.accept(&starting)).await.expect("in time").expect("a connection");
+    }
+
+    #[tokio::test]
+    async fn the_thread_for_unknown_clients_accepts_connections_and_carries_their_bytes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let acceptor = Acceptor::new(listener, Some(Slower::start().expect("threads"))).expect("a port");
+        let starting = Arc::new(Semaphore::new(1));
+        let (woken, names) = mpsc::channel();
+        let waker = Arc::new(Woken(woken)).into();
+        let mut context = Context::from_waker(&waker);
+        let woken_by = || names.recv_timeout(PATIENCE).expect("it is woken");
+        let mut accept = Box::pin(acceptor.accept(&starting));
+        assert!(accept.as_mut().poll(&mut context).is_pending());
+        let client = TcpStream::connect(address).await.expect("the system's queue takes it");
+        assert_eq!(woken_by(), "permcached-unknown");
+        let (mut stream, _) = accept.await.expect("a connection");
+        let mut byte = [0; 1];
+        let mut read = || Pin::new(&mut stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte));
+        assert!(read().is_pending());
+        client.try_write(b"x").expect("it is open");
+        assert_eq!(woken_by(), "permcached-unknown");
     }
 
     #[tokio::test]

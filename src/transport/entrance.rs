@@ -53,10 +53,7 @@ impl Entrance {
     /// Begins a connection's next turn. The connection is busy if it has read much in the last one and its caller has more than
     /// its share.
     pub(super) fn begin_turn(&self, connection: &OpenConnection) {
-        if connection.bytes_in_turn() >= MANY_BYTES {
-            note_whether_busy(&self.shares, connection);
-        }
-        connection.begin_turn();
+        begin_turn(&self.shares, connection);
     }
 
     /// Answers a request that has begun.
@@ -103,6 +100,13 @@ fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenR
     open
 }
 
+fn begin_turn(shares: &Shares, connection: &OpenConnection) {
+    if connection.bytes_in_turn() >= MANY_BYTES {
+        note_whether_busy(shares, connection);
+    }
+    connection.begin_turn();
+}
+
 fn note_whether_busy(shares: &Shares, connection: &OpenConnection) {
     if connection.share().is_some_and(|share| shares.is_beyond(share)) {
         connection.set_busy();
@@ -113,14 +117,20 @@ fn note_whether_busy(shares: &Shares, connection: &OpenConnection) {
 mod tests {
     use super::{super::open_connection::Standing, *};
 
-    /// The standing of a caller's connection on which so many requests to this path are open, while another caller calls.
-    fn standing(path: &str, count: usize) -> Standing {
+    /// The shares of two callers, one of whom calls, and a connection of the other one.
+    fn greedy() -> (Shares, Arc<OpenConnection>) {
         let names: [Arc<str>; 2] = ["greedy".into(), "modest".into()];
         let shares = Shares::new(names.iter(), 768, 1_024);
         shares.note_call(shares.of(Some("modest")));
         let connection = OpenConnection::new(1);
         connection.set_share(shares.of(Some("greedy")));
         connection.set_known();
+        (shares, connection)
+    }
+
+    /// The standing of a caller's connection on which so many requests to this path are open, while another caller calls.
+    fn standing(path: &str, count: usize) -> Standing {
+        let (shares, connection) = greedy();
         let _open: Vec<_> = (0..count).map(|_| begin(&shares, path, &connection)).collect();
         connection.standing()
     }
@@ -140,5 +150,16 @@ mod tests {
         for path in ["/permcached.v1.WatchService/Watch", "/grpc.health.v1.Health/Watch", "/grpc.reflection.v1.X/Y"] {
             assert_eq!(standing(path, 256), Standing::Known, "{path}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_reads_much_is_busy_at_its_next_turn_before_its_request_is_complete() {
+        let (shares, connection) = greedy();
+        connection.count_read(1_000);
+        begin_turn(&shares, &connection);
+        assert_eq!(connection.standing(), Standing::Known);
+        connection.count_read(10_000_000);
+        begin_turn(&shares, &connection);
+        assert_eq!(connection.standing(), Standing::Busy);
     }
 }

@@ -98,3 +98,58 @@ impl AsyncWrite for FollowingStream {
         self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{sync::mpsc, task::Wake, thread, time::Duration};
+
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    /// How long something may take that has to happen.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Tells the names of the threads that wake it.
+    pub(crate) struct Woken(pub(crate) mpsc::Sender<String>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            let _nobody_asks = self.0.send(thread::current().name().unwrap_or_default().to_owned());
+        }
+    }
+
+    /// The name of the thread that the next byte wakes.
+    async fn woken_by(stream: &mut FollowingStream, client: &mut TcpStream) -> String {
+        let (woken, names) = mpsc::channel();
+        let waker = Arc::new(Woken(woken)).into();
+        let mut bytes = [0; 1];
+        let mut read =
+            |waker| Pin::new(&mut *stream).poll_read(&mut Context::from_waker(waker), &mut ReadBuf::new(&mut bytes));
+        // The first time, the socket may move, or not know yet that there is nothing to read.
+        let _moved = read(&waker);
+        assert!(read(&waker).is_pending());
+        while names.try_recv().is_ok() {}
+        client.write_all(b"x").await.expect("it is open");
+        let woken_by = tokio::task::spawn_blocking(move || names.recv_timeout(PATIENCE));
+        let name = woken_by.await.expect("no panic").expect("it is woken");
+        assert!(read(&waker).is_ready());
+        name
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_socket_wakes_the_threads_for_its_client_wherever_it_was_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let open = OpenConnection::new(1);
+        let slower = Slower::start().expect("threads");
+        let mut stream = FollowingStream::new(stream, Arc::clone(&open), Some(slower));
+        open.set_known();
+        assert_eq!(woken_by(&mut stream, &mut client).await, "tokio-rt-worker");
+        open.set_busy();
+        assert_eq!(woken_by(&mut stream, &mut client).await, "permcached-busy");
+        open.calm_down().await;
+        assert_eq!(woken_by(&mut stream, &mut client).await, "tokio-rt-worker");
+    }
+}

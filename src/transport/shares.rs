@@ -191,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_that_exchanges_many_bytes_is_beyond_its_share_for_the_period() {
+        let shares = shares();
+        call(&shares, Some("modest"));
+        let share = shares.of(Some("greedy"));
+        // The bytes may fall into two periods.
+        let is_beyond = |bytes| {
+            (0..100).any(|_| {
+                share.count_bytes(bytes);
+                shares.is_beyond(share)
+            })
+        };
+        assert!(!is_beyond(SHARE_BYTES_MAX / 100));
+        assert!(is_beyond(SHARE_BYTES_MAX));
+        let over = Instant::now() + Duration::from_secs(30);
+        while shares.is_beyond(share) {
+            assert!(Instant::now() < over, "the period ends");
+            call(&shares, Some("modest"));
+        }
+        assert!(!is_beyond(1), "what was exchanged earlier does not count");
+    }
+
+    #[test]
     fn clients_without_a_known_caller_count_as_others() {
         let shares = shares();
         let _open = begin(&shares, Some("greedy"), SHARE_MAX + 1);

@@ -15,7 +15,7 @@ use super::low_priority::LowPriority;
 
 /// How many requests of one caller are worked at, for each thread. Most of them may wait for facts at the same time; those
 /// that do not take turns, because work yields.
-const CALLER_REQUESTS_PER_THREAD: usize = 16;
+const CALLER_REQUESTS_PER_THREAD: usize = 8;
 
 /// How many requests are worked at, for each thread.
 const REQUESTS_PER_THREAD: usize = 64;
