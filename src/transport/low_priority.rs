@@ -16,10 +16,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
-/// How much the threads lower their priority. With it they have about a tenth of a processor that others keep busy. With half of
-/// it, threads of normal priority that wake have to wait for a millisecond and more, because the system still owes these time.
+/// How much the threads lower their priority. With it they have about a sixth of a processor that others keep busy. If they had
+/// more, threads of normal priority that wake would have to wait for a millisecond and more, because the system still owed these time.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 7;
 
 /// The threads. They end when this is dropped.
 #[derive(Debug)]
