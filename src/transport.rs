@@ -40,6 +40,8 @@ mod slower;
 mod status;
 mod tls;
 mod watch;
+#[cfg(test)]
+mod woken;
 mod workers;
 
 pub use callers::{Caller, Callers, Scope};

@@ -414,7 +414,7 @@ mod tests {
         },
     };
 
-    use super::{super::following_stream::tests::Woken, *};
+    use super::{super::woken::Woken, *};
 
     /// How long something may take that has to happen.
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -100,24 +100,15 @@ impl AsyncWrite for FollowingStream {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::{sync::mpsc, task::Wake, thread, time::Duration};
+mod tests {
+    use std::{sync::mpsc, time::Duration};
 
     use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-    use super::*;
+    use super::{super::woken::Woken, *};
 
     /// How long something may take that has to happen.
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// Tells the names of the threads that wake it.
-    pub(crate) struct Woken(pub(crate) mpsc::Sender<String>);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            let _nobody_asks = self.0.send(thread::current().name().unwrap_or_default().to_owned());
-        }
-    }
 
     /// The name of the thread that the next byte wakes.
     async fn woken_by(stream: &mut FollowingStream, client: &mut TcpStream) -> String {
