@@ -1,11 +1,12 @@
 //! Measures a check in a group of a million members beside one in a group of ten, and a check of a role that a million users have
 //! beside one of ten, over a real mongod: with nothing in memory, with the subject new to a known group, and with everything in
-//! memory. Counts the finds, and the bytes that mongod returns.
+//! memory. Counts the finds, the bytes that mongod returns, and the documents that it reads.
 //!
-//! A check with nothing in memory takes one find for each lookup in a small group. In a large one, the find of its first documents is
-//! followed by one that is filtered to the subject. Where no group of the lookup was large before, a third one asks in between whether
-//! there are more documents than a whole fact may contain. The instance runs in this process. Measures no network but the
-//! connection to MongoDB.
+//! A check with nothing in memory takes one find for each lookup in a small group. In a large one, it takes one that is filtered to the
+//! subject, and others follow after the answer. Where no group of the lookup was large before, the filtered find comes after that of
+//! the first documents, and after one that asks whether there are more documents than a whole fact may contain. For a while after a
+//! large group, small ones are read in the same way. The instance runs in this process. Measures no network but the connection to
+//! MongoDB.
 
 #![expect(
     unreachable_pub,
@@ -62,6 +63,15 @@ const INSERTED: u32 = 50_000;
 /// How often each check is measured.
 const CHECKS: u32 = 100;
 
+/// How long finds may take for which no check waits. They count as those of the check before.
+const SETTLED: Duration = Duration::from_millis(20);
+
+/// How often what each check reads is counted.
+const COUNTED: u32 = 10;
+
+/// The name of the database.
+const DATABASE: &str = "large_relations";
+
 const SCHEMA: &str = r#"
     default_subject = "user"
     [subject.user]
@@ -113,24 +123,11 @@ async fn fill(database: &Database) {
     }
 }
 
-/// What mongod has returned.
+/// What mongod has returned, as the driver reports it.
 #[derive(Debug, Default)]
 struct Returned {
     finds: AtomicU64,
     bytes: AtomicU64,
-}
-
-impl Returned {
-    fn now(&self) -> [u64; 2] {
-        [&self.finds, &self.bytes].map(|count| count.load(Ordering::Relaxed))
-    }
-}
-
-/// A database, and what mongod has returned from it.
-struct Bench {
-    schema: Arc<Schema>,
-    database: Database,
-    returned: Arc<Returned>,
 }
 
 /// The measured questions: a permission of a resource, a subject who has it, and one who has not.
@@ -140,20 +137,28 @@ struct Case {
     permission: &'static str,
     resource: &'static str,
     has: u32,
-    /// A large resource of the same type that is asked for before.
-    before: Option<&'static str>,
+    /// A resource of the same type that is asked for before. The documents that may name any resource are then in memory.
+    before: &'static str,
 }
 
-/// Medians in microseconds: with nothing in memory, of a new subject, and with everything in memory.
-type Medians = [f64; 3];
+/// What was measured of a case: each time with nothing in memory, of a new subject, and with everything in memory.
+#[derive(Default)]
+struct Measured {
+    times: [Vec<Duration>; 3],
+    /// The finds, the bytes, and the documents that were read.
+    counts: [[u64; 3]; 2],
+}
+
+struct Bench {
+    schema: Arc<Schema>,
+    /// A client that does nothing but what it is asked for, to measure times.
+    plain: Database,
+    /// A client that reports what mongod returns. Its times would include that.
+    monitored: Database,
+    returned: Arc<Returned>,
+}
 
 impl Bench {
-    /// An instance with nothing in memory.
-    async fn instance(&self) -> App {
-        let source = MongoDb::open(Arc::clone(&self.schema), self.database.clone()).await.expect("mongod answers");
-        assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source)))
-    }
-
     async fn check(&self, app: &App, number: u32, permission: &str, resource: &str) -> (bool, Duration) {
         let questions = [question(&self.schema, &format!("user:{}", user(number)), permission, resource)];
         let deadline = Deadline::after(both::TIME_MAX);
@@ -164,49 +169,69 @@ impl Bench {
         (matches!(answer, Answer::Allowed { .. }), took)
     }
 
-    /// Measures checks, and prints the medians.
-    async fn measure(&self, case: Case) -> Medians {
+    /// Checks a subject and a new one, by an instance with nothing in memory.
+    async fn check_cold(&self, database: &Database, case: Case, number: u32, measured: &mut Measured) -> App {
         let Case { name, permission, resource, has, before } = case;
-        let (mut cold, mut new, mut warm, mut counts) = (Vec::new(), Vec::new(), Vec::new(), [[0; 2]; 2]);
-        for number in 0..CHECKS {
-            let app = self.instance().await;
-            // A probe, and the documents that may name any resource, so that only the reads of the resource are measured.
-            let (kind, _) = resource.split_once(':').expect("a resource");
-            let elsewhere = before.map_or_else(|| format!("{kind}:7"), str::to_owned);
-            self.check(&app, 0, permission, &elsewhere).await;
-            let at = [self.returned.now()];
-            let (is_allowed, took) = self.check(&app, has + number % FEW, permission, resource).await;
-            let at = [at[0], self.returned.now()];
-            assert!(is_allowed, "{name}");
-            cold.push(took);
-            let (is_allowed, took) = self.check(&app, 5 * MEMBERS + number, permission, resource).await;
-            let at = [at[0], at[1], self.returned.now()];
-            assert!(!is_allowed, "{name}");
-            new.push(took);
-            for place in 0..2 {
-                for count in 0..2 {
-                    counts[place][count] += at[place + 1][count] - at[place][count];
-                }
-            }
-            for _ in 0..10 {
-                let (is_allowed, took) = self.check(&app, has + number % FEW, permission, resource).await;
-                assert!(is_allowed, "{name}");
-                warm.push(took);
+        let source = MongoDb::open(Arc::clone(&self.schema), database.clone()).await.expect("mongod answers");
+        let app = assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source)));
+        // A probe, and the documents that may name any resource, so that only the reads of the resource are measured.
+        self.check(&app, 0, permission, before).await;
+        tokio::time::sleep(SETTLED).await;
+        for (place, number) in [has + number % FEW, 5 * MEMBERS + number].into_iter().enumerate() {
+            let counts = self.counts(database).await;
+            let (is_allowed, took) = self.check(&app, number, permission, resource).await;
+            assert_eq!(is_allowed, place == 0, "{name}");
+            measured.times[place].push(took);
+            tokio::time::sleep(SETTLED).await;
+            for (count, (after, before)) in self.counts(database).await.into_iter().zip(counts).enumerate() {
+                measured.counts[place][count] += after - before;
             }
         }
-        let [cold, new, warm] = [cold, new, warm].map(median);
-        let mean = |place: usize, count: usize, unit: u32| counts[place][count] as f64 / f64::from(CHECKS * unit);
-        let shown = |place: usize| format!("{:.0} finds {:>5.1} kB", mean(place, 0, 1), mean(place, 1, 1_000));
-        println!("{name:<44} {cold:>7.0} µs {} {new:>7.0} µs {} {warm:>7.1} µs", shown(0), shown(1));
-        [cold, new, warm]
+        app
     }
 
-    /// Measures a small and a large one, and prints the ratio.
-    async fn compare(&self, small: Case, large: Case) {
-        let small = self.measure(small).await;
-        let large = self.measure(large).await;
-        let ratio = |place: usize| large[place] / small[place];
-        println!("{:<44} {:>7.2} {:>28.2} {:>27.2}", "ratio", ratio(0), ratio(1), ratio(2));
+    /// What mongod has returned to the monitored client, and how many documents it has read.
+    async fn counts(&self, database: &Database) -> [u64; 3] {
+        if !std::ptr::eq(database, &raw const self.monitored) {
+            return [0; 3];
+        }
+        let status = database.run_command(doc! { "serverStatus": 1 }).await.expect("mongod answers");
+        let executor = status.get_document("metrics").and_then(|metrics| metrics.get_document("queryExecutor"));
+        let read = executor.and_then(|executor| executor.get_i64("scannedObjects")).expect("mongod counts them");
+        let [finds, bytes] = [&self.returned.finds, &self.returned.bytes].map(|count| count.load(Ordering::Relaxed));
+        [finds, bytes, u64::try_from(read).expect("a count")]
+    }
+
+    /// Measures cases in turn, and prints the medians of each and their ratios to the first.
+    async fn compare(&self, cases: &[Case]) {
+        let mut all: Vec<_> = cases.iter().map(|case| (*case, Measured::default(), Measured::default())).collect();
+        for number in 0..CHECKS {
+            for (case, measured, counted) in &mut all {
+                if number < COUNTED {
+                    self.check_cold(&self.monitored, *case, number, counted).await;
+                }
+                let app = self.check_cold(&self.plain, *case, number, measured).await;
+                for _ in 0..10 {
+                    let (is_allowed, took) =
+                        self.check(&app, case.has + number % FEW, case.permission, case.resource).await;
+                    assert!(is_allowed, "{}", case.name);
+                    measured.times[2].push(took);
+                }
+            }
+        }
+        let mut first = None;
+        for (case, measured, counted) in all {
+            let times = measured.times.map(median);
+            let first = *first.get_or_insert(times);
+            let mean =
+                |place: usize, count: usize, unit: u32| counted.counts[place][count] as f64 / f64::from(COUNTED * unit);
+            let counts = [0, 1].map(|place| {
+                let (finds, bytes, documents) = (mean(place, 0, 1), mean(place, 1, 1_000), mean(place, 2, 1));
+                format!("{finds:.0} finds {documents:>4.0} documents {bytes:>5.1} kB")
+            });
+            let shown = |place: usize| format!("{:>7.1} µs ({:.2})", times[place], times[place] / first[place]);
+            println!("{:<46}{} {}  {} {}  {}", case.name, shown(0), counts[0], shown(1), counts[1], shown(2));
+        }
     }
 }
 
@@ -220,6 +245,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 async fn main() {
     let returned = Arc::<Returned>::default();
     let mut options = ClientOptions::parse(servers::mongo().uri()).await.expect("the URI is our own");
+    let plain = Client::with_options(options.clone()).expect("a client").database(DATABASE);
     let counter = Arc::clone(&returned);
     options.command_event_handler = Some(EventHandler::callback(move |event| {
         if let CommandEvent::Succeeded(succeeded) = event
@@ -230,27 +256,29 @@ async fn main() {
             counter.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
         }
     }));
-    let client = Client::with_options(options).expect("a client");
-    let database = client.database("large_relations");
-    fill(&database).await;
+    let monitored = Client::with_options(options).expect("a client").database(DATABASE);
+    fill(&plain).await;
     let schema = Arc::new(both::schema("groups.toml", SCHEMA));
-    let bench = Bench { schema, database, returned };
-    println!("{:<44} {:<27} {:<27} in memory", "", "nothing in memory", "a new subject");
+    let bench = Bench { schema, plain, monitored, returned };
+    println!(
+        "Medians with nothing in memory, of a new subject, and with everything in memory (ratios to the first row):"
+    );
     let group = |name, resource, before| Case { name, permission: "read", resource, has: 0, before };
     bench
-        .compare(
-            group("a group of 10", "group:0", None),
-            group("a group of 1,000,000, the first large one", "group:1", None),
-        )
+        .compare(&[
+            group("a group of 10", "group:0", "group:7"),
+            group("a group of 10, after a large one", "group:0", "group:2"),
+            group("a group of 1,000,000, the first large one", "group:1", "group:7"),
+            group("a group of 1,000,000, after a large one", "group:1", "group:2"),
+        ])
         .await;
+    let role = |name, resource, has, before| Case { name, permission: "use", resource, has, before };
     bench
-        .compare(
-            group("a group of 10, after a large one", "group:0", Some("group:2")),
-            group("a group of 1,000,000, after a large one", "group:1", Some("group:2")),
-        )
-        .await;
-    let role = |name, resource, has| Case { name, permission: "use", resource, has, before: Some("role:2") };
-    bench
-        .compare(role("a role of 10 users", "role:0", 4 * MEMBERS), role("a role of 1,000,000 users", "role:1", 0))
+        .compare(&[
+            role("a role of 10 users", "role:0", 4 * MEMBERS, "role:7"),
+            role("a role of 10 users, after a large one", "role:0", 4 * MEMBERS, "role:2"),
+            role("a role of 1,000,000 users, the first large one", "role:1", 0, "role:7"),
+            role("a role of 1,000,000 users, after a large one", "role:1", 0, "role:2"),
+        ])
         .await;
 }

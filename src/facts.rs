@@ -18,7 +18,7 @@ pub use redis::{ANSWER_TIME, RedisWriter, SharedFacts};
 use singleflight::InFlightLoads;
 
 use crate::{
-    fact::Fact,
+    fact::{Fact, FactKey},
     freshness::{Freshness, Moment},
     question::{Id, LookupId, Subject, Tier},
     source::Source,
@@ -91,5 +91,12 @@ impl Facts {
         let fact = self.memory.get(lookup, id, subject)?;
         let as_of = self.freshness.as_of(&fact, requirement.stamp, epoch)?;
         (as_of >= requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Memory })
+    }
+    /// Whether a whole fact that is not cached is presumed to be over its limit: it was when it was last read, or the source expects
+    /// it of the lookup.
+    #[must_use]
+    pub fn is_presumed_large(&self, key: &FactKey) -> bool {
+        let was_large = || self.memory.get(key.lookup, &key.id, None).is_some_and(|fact| fact.is_over_limit());
+        key.subject.is_none() && (self.source.expects_large(key.lookup) || was_large())
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     diagnosis::Diagnosis,
     fact::{Fact, FactKey},
     freshness::{Change, Clock, Moment},
-    question::{CollectionId, Id},
+    question::{CollectionId, Id, LookupId},
 };
 
 /// How much of a request's time is reserved for returning what was loaded.
@@ -46,6 +46,12 @@ pub trait Source: Send + Sync {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
+
+    /// Whether the next whole fact of the lookup is likely to be over its limit. A guess, which may be wrong either way: only the
+    /// time of a load depends on it.
+    fn expects_large(&self, _lookup: LookupId) -> bool {
+        false
+    }
 
     /// Looks at some documents, and returns what is wrong with them or with what the schema expects of them: nothing for a
     /// source that does not do that. Takes no longer than a bounded time.

@@ -7,10 +7,10 @@ use tracing::Instrument as _;
 use super::{CheckError, Checker, Consistency, RequestFacts};
 use crate::{
     diagnosis::error_chain,
-    fact::FactKey,
-    facts::{Facts, FreshnessRequirement},
+    fact::{Fact, FactKey},
+    facts::{CachedFact, Facts, FreshnessRequirement},
     freshness::LocalTime,
-    question::Question,
+    question::{Question, Subject},
     source::{Deadline, SourceError},
     telemetry::{RateLimitedLog, SPANS, Work},
 };
@@ -51,6 +51,8 @@ impl Checker {
 pub(super) struct Missing {
     keys: Vec<FactKey>,
     seen: HashSet<FactKey>,
+    /// The whole facts that are presumed to be over their limit: filtered ones are loaded first.
+    presumed: HashSet<FactKey>,
 }
 
 impl Missing {
@@ -103,6 +105,17 @@ impl Request {
         })
     }
 
+    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject: this one decides the
+    /// same, whether the presumption is right or not. If it could not be loaded, the whole fact is required after all.
+    pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
+        for key in wanted.iter_mut().filter(|key| facts.is_presumed_large(key)) {
+            let filtered = FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
+            if !self.failed.contains_key(&filtered) {
+                missing.presumed.insert(std::mem::replace(key, filtered));
+            }
+        }
+    }
+
     /// What the request has done so far, for the metrics.
     pub(super) fn work(&self) -> Work {
         Work { rounds: self.rounds, from_memory: self.facts.found_in_memory(), loaded: self.loaded }
@@ -120,6 +133,7 @@ impl Request {
         for (key, result) in facts.load(keys, self.requirement, self.deadline).instrument(span).await {
             match result {
                 Ok(cached) => {
+                    self.route_by_presumption(&key, &cached, &missing.presumed);
                     self.facts.insert(key, cached);
                 }
                 Err(error) => {
@@ -127,12 +141,27 @@ impl Request {
                 }
             }
         }
+        // Whether the presumption was right matters to later requests.
+        facts.load_ahead(missing.presumed.into_iter().collect(), self.requirement, self.deadline);
         // One line for each request, however many of its questions fail.
         if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
             && let Some(suppressed) = FAILURES.admit()
         {
             let error = error_chain(error);
             tracing::warn!(%error, facts = self.failed.len(), suppressed, "facts could not be read");
+        }
+    }
+
+    /// If a filtered fact was loaded because the whole one is presumed to be over its limit, this request treats the whole one as such.
+    /// Nothing else uses the presumption.
+    fn route_by_presumption(&mut self, filtered: &FactKey, cached: &CachedFact, presumed: &HashSet<FactKey>) {
+        let whole = FactKey::whole(filtered.lookup, filtered.id.clone());
+        if filtered.subject.is_some()
+            && presumed.contains(&whole)
+            && self.facts.get(whole.lookup, &whole.id, None).is_none()
+        {
+            let fact = Fact::over_limit(whole.clone(), cached.fact.stamp());
+            self.facts.insert(whole, CachedFact { fact, ..cached.clone() });
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::{
 /// How long a round that starts after the deadline may still evaluate questions.
 const LAST_TURN: Duration = Duration::from_millis(5);
 
+/// How many facts a round lacks at most if some of them are presumed to be over their limit.
+const PRESUMING_MAX: usize = 100;
+
 impl Checker {
     /// Evaluates and loads in turn until each question has its result.
     pub(super) async fn answer_all(
@@ -63,6 +66,9 @@ impl Checker {
             Verdict::Decided(answer) => Some(Ok(self.checked(answer, &tracked, request.arrived))),
             Verdict::Missing => match request.next(&mut wanted) {
                 Some(Ok(())) => {
+                    if missing.len() + wanted.len() <= PRESUMING_MAX {
+                        request.presume(&self.facts, &question.subject, &mut wanted, missing);
+                    }
                     missing.extend(wanted);
                     None
                 }

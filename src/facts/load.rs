@@ -51,6 +51,15 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Starts to load facts for which the caller does not wait. They are cached when they arrive.
+    pub fn load_ahead(&self, keys: Vec<FactKey>, requirement: FreshnessRequirement, deadline: Deadline) {
+        if !keys.is_empty() {
+            LoadRequest { facts: self, requirement, deadline, results: Vec::new() }.join_or_start(keys, false);
+        }
+    }
+}
+
 /// One call of [`Facts::load`]: what it requires, and the results so far.
 struct LoadRequest<'a> {
     facts: &'a Facts,

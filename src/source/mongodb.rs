@@ -271,6 +271,10 @@ impl Source for MongoDb {
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 
+    fn expects_large(&self, lookup: LookupId) -> bool {
+        self.notices.get(lookup.index()).is_some_and(Notices::expects_large)
+    }
+
     async fn survey(&self) -> Vec<Diagnosis> {
         self.survey_documents().await
     }

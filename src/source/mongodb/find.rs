@@ -8,6 +8,7 @@ use std::{
 };
 
 use bson::{Bson, Document, RawArray, RawBsonRef, RawDocument, doc};
+use futures::future::join_all;
 use tracing::{Instrument as _, Span, trace_span};
 
 use super::{
@@ -33,6 +34,12 @@ pub(super) const BATCH_DOCUMENTS_MAX: usize = 40_000;
 /// How many documents the first look at a whole fact returns at most.
 const FIRST_DOCUMENTS: usize = 100;
 
+/// How many keys are each read alone if the first look at all of them shows that one may be large.
+const FEW_KEYS_MAX: usize = 8;
+
+/// How many whole facts of a lookup are expected to be large after one that was.
+const EXPECTED_MAX: usize = 16;
+
 /// How many bytes a command may have; the limit of MongoDB is 16 MiB. More keys are asked for in halves.
 const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
@@ -53,13 +60,17 @@ pub(super) struct Found {
     pub(super) is_complete: bool,
 }
 
-/// Which sizes of facts of a lookup have been logged.
+/// Which sizes of facts of a lookup have been logged, and which are expected.
 #[derive(Debug, Default)]
-pub(super) struct Notices([AtomicBool; FactSize::ALL.len()]);
+pub(super) struct Notices {
+    logged: [AtomicBool; FactSize::ALL.len()],
+    /// How many more whole facts are expected to be large.
+    expected: AtomicUsize,
+}
 
 impl Notices {
     fn of(&self, size: FactSize) -> &AtomicBool {
-        let [near, large, over] = &self.0;
+        let [near, large, over] = &self.logged;
         match size {
             FactSize::NearLimit => near,
             FactSize::Large => large,
@@ -70,6 +81,20 @@ impl Notices {
     /// Whether the lookup has had a key with more documents than a whole fact may contain.
     fn has_large_keys(&self) -> bool {
         self.of(FactSize::Large).load(Ordering::Relaxed)
+    }
+
+    /// Whether the next whole fact is expected to be large.
+    pub(super) fn expects_large(&self) -> bool {
+        self.expected.load(Ordering::Relaxed) > 0
+    }
+
+    /// Learns from a whole fact that was read.
+    fn learn(&self, is_large: bool) {
+        if is_large {
+            self.expected.store(EXPECTED_MAX, Ordering::Relaxed);
+        } else if self.expects_large() {
+            self.expected.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(1));
+        }
     }
 }
 
@@ -109,6 +134,7 @@ impl MongoDb {
         byte_budget: &AtomicUsize,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
+        let mut alone = Vec::new();
         let mut remaining = vec![keys];
         while let Some(mut keys) = remaining.pop() {
             let found = match byte_budget.load(Ordering::Relaxed) {
@@ -130,6 +156,10 @@ impl MongoDb {
                     let bytes = facts.iter().map(|(_, fact)| fact.memory()).sum();
                     byte_budget.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
                     results.extend(facts.into_iter().map(|(key, fact)| (key, Ok(fact))));
+                }
+                Ok(_) if self.has_first_look(lookup, &keys) => {
+                    let find = |key| Box::pin(self.find(lookup, vec![key], at, deadline, byte_budget));
+                    alone = join_all(keys.into_iter().map(find)).await;
                 }
                 Ok(found) if keys.len() > 1 => {
                     let large = self.large_keys(lookup, &keys, &found);
@@ -154,8 +184,12 @@ impl MongoDb {
                 }
             }
         }
-        let read = results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?)));
-        read.for_each(|(key, fact)| self.notice_size(key, fact));
+        let notices = self.notices.get(lookup.index());
+        for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
+            self.notice_size(key, fact);
+            notices.filter(|_| key.subject.is_none()).inspect(|notices| notices.learn(fact.is_over_limit()));
+        }
+        results.extend(alone.into_iter().flatten());
         results
     }
 
@@ -215,10 +249,28 @@ impl MongoDb {
             [FactKey { id, subject: None, .. }] => self.find_alone(lookup, id, at, deadline).await,
             keys if keys.iter().all(|key| key.subject.is_none()) => {
                 let ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
-                self.find_once(self.schema.lookup(lookup), &ids, at, deadline).await
+                let documents_max = if self.has_first_look(lookup, keys) {
+                    keys.len() * FIRST_DOCUMENTS
+                } else {
+                    // If there are more, one of the keys has more than a fact may contain.
+                    (keys.len() * DOCUMENTS_MAX).min(BATCH_DOCUMENTS_MAX)
+                };
+                self.find_documents(self.schema.lookup(lookup), &ids, documents_max, at, deadline).await
             }
             keys => self.find_filtered(lookup, keys, at, deadline).await,
         }
+    }
+
+    /// Whether a look at a few documents comes first: for a few whole facts, if other keys of the lookup are large. If there are more
+    /// documents, each fact is read alone.
+    fn has_first_look(&self, lookup: LookupId, keys: &[FactKey]) -> bool {
+        let is_whole = keys.iter().all(|key| key.subject.is_none());
+        is_whole && (2..=FEW_KEYS_MAX).contains(&keys.len()) && self.has_large_keys(lookup)
+    }
+
+    /// Whether the lookup has had a key with more documents than a whole fact may contain.
+    fn has_large_keys(&self, lookup: LookupId) -> bool {
+        self.notices.get(lookup.index()).is_some_and(Notices::has_large_keys)
     }
 
     /// Reads a whole fact. Looks at a few documents first: most facts have no more. Then it asks whether there are more than a whole
@@ -231,7 +283,7 @@ impl MongoDb {
         deadline: Deadline,
     ) -> Result<Found, SourceError> {
         // Where other keys are large, both are asked at once.
-        let expects_more = self.notices.get(lookup.index()).is_some_and(Notices::has_large_keys);
+        let expects_more = self.has_large_keys(lookup);
         let lookup = self.schema.lookup(lookup);
         let ids = std::slice::from_ref(id);
         let first = self.find_documents(lookup, ids, FIRST_DOCUMENTS, at, deadline);

@@ -90,6 +90,50 @@ async fn documents_beyond_the_limit_and_back() {
 }
 
 #[tokio::test]
+async fn documents_far_below_the_limit_beyond_it_and_back() {
+    let few = 50;
+    let all = [("halls", vec![doc! { "_id": 1 }]), ("memberships", related(7, few)), ("bans", related(100_000, few))];
+    let two = Two::new(SCHEMA, &all).await;
+    let live = &two.first;
+    let asks = |user: i32, permission: &str| live.question(&format!("user:{user}"), permission, "hall:1");
+    let (old, new) = (asks(7, "enter"), asks(5_000, "enter"));
+    let (old_stays, new_stays) = (asks(7, "stay"), asks(5_000, "stay"));
+    let answers = |enter: [&'static str; 2], stay: [&'static str; 2]| {
+        [(&old, enter[0]), (&new, enter[1]), (&old_stays, stay[0]), (&new_stays, stay[1])]
+    };
+    let only = |user: i32| doc! { "_id": user };
+    let rename = |user: i32| doc! { "$set": { "user": user } };
+    let remove_others = async |collection: &str| {
+        let deletes = vec![doc! { "q": { "_id": { "$gte": 200_000 } }, "limit": 0 }];
+        live.run(doc! { "delete": collection, "deletes": deletes }).await
+    };
+    two.until_cached(&answers([MEMBER, NO_GRANT], [MEMBER, NO_GRANT])).await;
+    // The first time, permcached learns that these groups can be large. Then it knows.
+    for (first, others) in [(200_000, DOCUMENTS), (300_000, DOCUMENTS), (400_000, 300)] {
+        live.insert("memberships", related(first, others)).await;
+        let moment = live.insert("bans", related(first, others)).await;
+        two.notice(moment, &answers([MEMBER, NO_GRANT], [MEMBER, NO_GRANT])).await;
+        let moment = live.update("bans", only(first), rename(7)).await;
+        two.notice(moment, &answers([MEMBER, NO_GRANT], [EXCLUDED, NO_GRANT])).await;
+        let moment = live.update("memberships", only(first + 1), rename(5_000)).await;
+        two.notice(moment, &answers([MEMBER, MEMBER], [EXCLUDED, MEMBER])).await;
+        // Few are left of one relation, and then of the other.
+        let moment = remove_others("bans").await;
+        two.notice(moment, &answers([MEMBER, MEMBER], [MEMBER, MEMBER])).await;
+        let moment = live.update("bans", only(100_000), rename(5_000)).await;
+        two.notice(moment, &answers([MEMBER, MEMBER], [MEMBER, EXCLUDED])).await;
+        let moment = live.update("bans", only(100_000), rename(100_000)).await;
+        two.notice(moment, &answers([MEMBER, MEMBER], [MEMBER, MEMBER])).await;
+        let moment = remove_others("memberships").await;
+        two.notice(moment, &answers([MEMBER, NO_GRANT], [MEMBER, NO_GRANT])).await;
+        let moment = live.update("memberships", only(7), rename(5_000)).await;
+        two.notice(moment, &answers([NO_GRANT, MEMBER], [NO_GRANT, MEMBER])).await;
+        let moment = live.update("memberships", only(7), rename(7)).await;
+        two.notice(moment, &answers([MEMBER, NO_GRANT], [MEMBER, NO_GRANT])).await;
+    }
+}
+
+#[tokio::test]
 async fn arrays_beyond_the_limit_and_back() {
     let ids = |first: i32, count: i32| (first..first + count).collect::<Vec<i32>>();
     let users = [ids(1_000, IDS / 2), vec![7]].concat();

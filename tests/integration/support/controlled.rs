@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use permcached::{
     fact::{Fact, FactKey},
     freshness::{Clock, Moment},
-    question::{CollectionId, Id},
+    question::{CollectionId, Id, LookupId},
     schema::Schema,
     source::{Deadline, Source, SourceError},
 };
@@ -205,6 +205,10 @@ impl Source for ControlledSource {
         }
         (self.observer)(Step::After(&keys));
         loaded
+    }
+
+    fn expects_large(&self, lookup: LookupId) -> bool {
+        self.facts.expects_large(lookup)
     }
 
     async fn keys_of(
