@@ -191,13 +191,13 @@ const SEVERAL: &str = r#"
     id = "string"
     [resource.group.relations]
     member = { collection = "memberships", by = "group", field = "user" }
-    [resource.room]
+    [resource.hall]
     id = "string"
-    collection = "rooms"
-    [resource.room.relations]
+    collection = "halls"
+    [resource.hall.relations]
     guest  = { field = "guests", subject = "group.member" }
     barred = { field = "barred", subject = "group.member" }
-    [resource.room.permissions]
+    [resource.hall.permissions]
     enter = "guest & !barred"
 "#;
 
@@ -210,14 +210,14 @@ async fn a_check_of_several_groups_reads_kilobytes_of_the_large_ones() {
     members.push(doc! { "group": "g3", "user": "of3" });
     members.push(doc! { "group": "g6", "user": "of6" });
     members.push(doc! { "group": "g4", "user": "of6" });
-    let rooms = vec![
+    let halls = vec![
         doc! { "_id": "all", "guests": &names, "barred": [] },
         doc! { "_id": "some", "guests": ["g1", "g3", "g4"], "barred": ["g2", "g6"] },
         doc! { "_id": "small", "guests": ["g1", "g3"], "barred": [] },
     ];
-    let collections = Collections::from([("memberships".to_owned(), members), ("rooms".to_owned(), rooms)]);
+    let collections = Collections::from([("memberships".to_owned(), members), ("halls".to_owned(), halls)]);
     let (asked, returned) = asked(SEVERAL, &collections).await;
-    let allowed = "allowed by room#guest";
+    let allowed = "allowed by hall#guest";
     let cases = [
         ("of4", "all", allowed),
         ("of6", "all", allowed),
@@ -229,12 +229,12 @@ async fn a_check_of_several_groups_reads_kilobytes_of_the_large_ones() {
         ("of3", "small", allowed),
         ("of4", "small", "denied NO_GRANT"),
     ];
-    for (place, (user, room, expected)) in cases.into_iter().enumerate() {
-        let (answer, cost) = ask(&asked, &returned, user, "enter", &format!("room:{room}")).await;
-        assert_eq!(answer, expected, "{user} {room}");
+    for (place, (user, hall, expected)) in cases.into_iter().enumerate() {
+        let (answer, cost) = ask(&asked, &returned, user, "enter", &format!("hall:{hall}")).await;
+        assert_eq!(answer, expected, "{user} {hall}");
         // Of the first large groups, a lookup reads as many documents as several whole facts may have.
         let bytes_max = if place == 0 { 1_000_000 } else { 200_000 };
-        assert!(cost.bytes < bytes_max, "{user} {room}: {cost:?}");
+        assert!(cost.bytes < bytes_max, "{user} {hall}: {cost:?}");
     }
 }
 
