@@ -166,6 +166,8 @@ struct Evaluation<'a, F, T> {
     missing: &'a mut Vec<FactKey>,
     /// The number of nodes so far.
     nodes: usize,
+    /// Whether the depth or the work of a graph is over a limit.
+    is_limited: bool,
     /// The values of members of resources, after [`MEMO_AFTER`] nodes. A key includes whether the member is under a `!`.
     memo: HashMap<MemoKey, Value, foldhash::fast::RandomState>,
     /// Whether recursion has met a cycle or the maximal depth. Then its values are of no use.
@@ -184,12 +186,35 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         missing: &'a mut Vec<FactKey>,
         trace: T,
     ) -> Self {
-        let memo = HashMap::default();
-        Self { schema, facts, subject, now, missing, nodes: 0, memo, is_abandoned: false, graph: None, trace }
+        Self {
+            schema,
+            facts,
+            subject,
+            now,
+            missing,
+            nodes: 0,
+            is_limited: false,
+            memo: HashMap::default(),
+            is_abandoned: false,
+            graph: None,
+            trace,
+        }
+    }
+
+    /// The answer to a question.
+    fn question(&mut self, question: &Question) -> Value {
+        let before = self.missing.len();
+        let value = self.permitted(question);
+        // With the missing facts the same check may do less work, or find a shorter way, and so stay within its limits.
+        let may_change = (self.is_limited || self.nodes > NODES_MAX) && self.missing.len() > before;
+        match value.truth {
+            Truth::False(_) | Truth::Unsure(_) if may_change => Value::MISSING,
+            Truth::True(_) | Truth::False(_) | Truth::Unsure(_) | Truth::Missing => value,
+        }
     }
 
     /// The conjunction of three values: the subject passes its gate, the resource exists, and the permission holds.
-    fn question(&mut self, question: &Question) -> Value {
+    fn permitted(&mut self, question: &Question) -> Value {
         let resource = &question.resource;
         let mut all = All::default();
         if let Subject::Known { kind, id } = &question.subject
@@ -252,13 +277,14 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         value
     }
 
-    /// Whether it is known that a resource does not exist, or that its existence is indeterminate. Reports no missing fact and
-    /// records no step: the resource has been asked for before.
-    fn may_be_absent(&self, kind: ResourceTypeId, id: &Id) -> bool {
+    /// The false value of a member at the end of an edge that must lead to something: indeterminate unless the resource surely
+    /// exists. Reports no missing fact and records no step: the resource has been asked for before.
+    fn unless_absent(&self, kind: ResourceTypeId, id: &Id, value: Value) -> Value {
         let resource = self.schema.resource(kind);
-        let Some(fact) = resource.document.and_then(|lookup| self.available(lookup, id).ok()) else { return false };
+        let Some(lookup) = resource.document else { return value };
+        let Ok(fact) = self.available(lookup, id) else { return Value::MISSING };
         let is_sure = |gate| fact.grants(gate).any(|grant| grant.certainty == Certainty::Sure);
-        fact.is_absent() || resource.gate.is_some_and(|gate| !is_sure(gate))
+        if !fact.is_absent() && resource.gate.is_none_or(is_sure) { value } else { Value::MALFORMED }
     }
 
     /// The fact from which a relation of the frame's resource is read.
@@ -392,8 +418,10 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         let follow = |this: &mut Self, grant: &Grant| match (&grant.grantee, this.target(grant)) {
             (Grantee::Id(id), Some(Target::Resource(kind))) => {
                 let value = this.elsewhere(kind, id, member, frame, under);
-                let is_dangling = must_exist && matches!(value.truth, Truth::False(_)) && this.may_be_absent(kind, id);
-                if is_dangling { Value::MALFORMED } else { value }
+                match value.truth {
+                    Truth::False(_) if must_exist => this.unless_absent(kind, id, value),
+                    Truth::True(_) | Truth::False(_) | Truth::Unsure(_) | Truth::Missing => value,
+                }
             }
             (Grantee::Id(_), Some(Target::Subject(_) | Target::Set(..)) | None)
             | (Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit, _) => {

@@ -36,7 +36,6 @@ pub(super) struct Asked<'i> {
 }
 
 /// One question, and its value so far.
-#[expect(clippy::struct_excessive_bools, reason = "each says something else about the value")]
 struct Node {
     kind: ResourceTypeId,
     id: Id,
@@ -47,11 +46,8 @@ struct Node {
     value: Value,
     /// The value that a reference through a `!` uses.
     assumed: Value,
-    /// Whether the value is computed from other values. If not, it is over a limit, or not discovered yet.
+    /// Whether the value is computed from other values. If not, it is `LIMIT`, or missing because it is not discovered yet.
     is_open: bool,
-    /// Whether its reason, and also its truth unless that is known, depends on what is missing or not discovered yet. While
-    /// truth is computed, what is missing counts as indeterminate.
-    is_pending: bool,
     /// Whether a value that it depends on may have changed since it was computed.
     is_outdated: bool,
     /// The places of questions that have used its value.
@@ -65,25 +61,23 @@ impl Node {
 
     /// Gives the question a value that does not depend on others.
     fn fix(&mut self, value: Value) {
-        (self.value, self.assumed, self.is_open, self.is_pending) = (value, value, false, false);
+        (self.value, self.assumed, self.is_open) = (value, value, false);
     }
 
-    /// Takes a new truth. Returns whether it is one.
+    /// Takes a new truth. Returns whether it is one. What is missing counts as indeterminate.
     fn take_truth(&mut self, value: Value) -> bool {
-        let value = if value.truth == Truth::Missing { Value::CYCLE } else { value };
+        let value = value.or_indeterminate();
         let is_new = !self.value.is_alike(value);
         self.value = value;
         is_new
     }
 
-    /// Takes another reason and time. Returns whether they are new.
+    /// Takes another reason of the same truth. Returns whether it comes before the one so far. No reason comes before a
+    /// missing one.
     fn take_reason(&mut self, value: Value) -> bool {
-        let before = (self.value, self.is_pending);
-        self.is_pending |= value.truth == Truth::Missing;
-        if self.value.is_alike(value) {
-            self.value = self.value.joined(value);
-        }
-        (self.value, self.is_pending) != before
+        let before = self.value;
+        self.value = before.explained(value);
+        self.value != before
     }
 }
 
@@ -135,21 +129,12 @@ impl Graph {
                 Value::MISSING
             }
             (Phase::Compute | Phase::Explain, None) => Value::MISSING,
-            (Phase::Compute, Some(node)) => {
-                if is_crossed {
-                    node.assumed
-                } else {
-                    node.value
-                }
+            (Phase::Compute, Some(node)) if is_crossed => node.assumed,
+            // The truth is still the assumed one.
+            (Phase::Explain, Some(node)) if is_crossed && !node.value.or_indeterminate().is_alike(node.assumed) => {
+                node.assumed
             }
-            (Phase::Explain, Some(node)) if node.is_pending => Value::MISSING,
-            (Phase::Explain, Some(node)) => {
-                if is_crossed && !node.value.is_alike(node.assumed) {
-                    node.assumed
-                } else {
-                    node.value
-                }
-            }
+            (Phase::Compute | Phase::Explain, Some(node)) => node.value,
         }
     }
 
@@ -166,14 +151,12 @@ impl Graph {
     fn add(&mut self, asked: Asked<'_>, depth: usize) {
         let is_limited = depth > DEPTH_MAX + 1;
         self.is_limited |= is_limited;
-        let value = if is_limited { Value::LIMIT } else { Value::CYCLE };
+        let value = if is_limited { Value::LIMIT } else { Value::MISSING };
         let (place, hash) = (self.nodes.len(), self.hash(asked));
         let Asked { kind, id, member, negated } = asked;
         let (id, assumed) = (id.clone(), value);
-        let (is_open, is_pending) = (false, !is_limited);
-        let (is_outdated, users) = (true, Vec::new());
-        let node = Node { kind, id, member, negated, depth, value, assumed, is_open, is_pending, is_outdated, users };
-        self.nodes.push(node);
+        let (is_open, is_outdated, users) = (false, true, Vec::new());
+        self.nodes.push(Node { kind, id, member, negated, depth, value, assumed, is_open, is_outdated, users });
         let Self { nodes, index, hasher, .. } = self;
         index.insert_unique(hash, place, |place| {
             let asked = nodes.get(*place).map(Node::asked);
@@ -221,7 +204,6 @@ impl Graph {
                 Truth::Unsure(_) | Truth::Missing => Value::CYCLE,
                 Truth::True(_) => node.value,
             };
-            node.is_pending = false;
             node.is_outdated = true;
         }
     }
@@ -230,7 +212,7 @@ impl Graph {
     fn assume(&mut self) -> bool {
         let mut is_changed = false;
         for node in self.nodes.iter_mut().filter(|node| node.is_open) {
-            let value = if node.is_pending { Value::CYCLE } else { node.value };
+            let value = node.value.or_indeterminate();
             is_changed |= !value.is_alike(node.assumed);
             node.assumed = value;
         }
@@ -241,13 +223,12 @@ impl Graph {
 impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
     /// The value of a question and of all questions that it depends on.
     pub(super) fn solve(&mut self, asked: Asked<'_>) -> Value {
-        let before = self.missing.len();
         let mut graph = Graph::default();
         graph.add(asked, 1);
         self.graph = Some(graph);
         self.nodes = 0;
         let (mut next, mut checked) = (0, 0);
-        let value = loop {
+        loop {
             let (count, is_over) = self.graph.as_ref().map_or((0, true), |graph| (graph.nodes.len(), graph.is_over()));
             while next < count && !is_over {
                 self.discover(next);
@@ -258,17 +239,11 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
             if is_last || is_over || next >= 2 * checked {
                 checked = next;
                 let value = self.compute();
-                if is_last || is_over || value.truth != Truth::Missing {
-                    break value;
+                if is_last || is_over || value.is_decided() {
+                    self.is_limited = self.graph.take().is_none_or(|graph| graph.is_limited || graph.is_over());
+                    return value;
                 }
             }
-        };
-        let graph = self.graph.take();
-        // A shorter way may lead through a fact that is missing.
-        let may_change = graph.is_none_or(|graph| graph.is_limited || graph.is_over()) && self.missing.len() > before;
-        match value.truth {
-            Truth::False(_) | Truth::Unsure(_) if may_change => Value::MISSING,
-            Truth::True(_) | Truth::False(_) | Truth::Unsure(_) | Truth::Missing => value,
         }
     }
 
@@ -284,7 +259,7 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
         let Some(graph) = &mut self.graph else { return };
         graph.is_limited |= is_exhausted;
         if let Some(node) = graph.nodes.get_mut(place) {
-            (node.is_open, node.is_pending) = (true, false);
+            node.is_open = true;
             if is_exhausted {
                 node.fix(Value::LIMIT);
             }
@@ -329,7 +304,6 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
         match node.value.truth {
             Truth::True(_) => node.value,
             Truth::False(_) | Truth::Unsure(_) | Truth::Missing if graph.is_over() => Value::LIMIT,
-            Truth::False(_) | Truth::Unsure(_) | Truth::Missing if node.is_pending => Value::MISSING,
             Truth::False(_) | Truth::Unsure(_) | Truth::Missing => node.value,
         }
     }

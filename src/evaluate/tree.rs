@@ -110,7 +110,7 @@ pub enum Outcome {
     Fails(Reason),
     /// It is indeterminate.
     Indeterminate(Reason),
-    /// A fact is missing.
+    /// A fact is missing, for the result or for its reason.
     Missing,
 }
 
@@ -118,9 +118,9 @@ impl From<Value> for Outcome {
     fn from(value: Value) -> Self {
         match value.truth {
             Truth::True(_) => Self::Holds { until: Some(value.until).filter(|until| *until != Millis::MAX) },
-            Truth::False(reason) => Self::Fails(reason),
+            Truth::False(Some(reason)) => Self::Fails(reason),
             Truth::Unsure(reason) => Self::Indeterminate(reason),
-            Truth::Missing => Self::Missing,
+            Truth::False(None) | Truth::Missing => Self::Missing,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The values of an evaluation: Kleene's three truth values and a fourth for a missing fact. Defines how `!`, `&` and `|`
 //! combine them, and which reason a denial has (docs/schema.md, "Indeterminate values" and "Reasons").
 //!
+//! A value is false as soon as no missing fact can make it true, even if its reason is still open. `graph` relies on this: there,
+//! a value that counted as indeterminate until its reason is known could keep itself indeterminate through a cycle.
+//!
 //! Reads no fact and no schema.
 
 use std::mem::discriminant;
@@ -19,7 +22,8 @@ pub(super) enum Truth {
     /// It holds, with a relation that grants it, if one does.
     True(Option<RelationId>),
     /// It does not hold: nothing grants it, it is excluded or expired, the resource is not found or the subject is inactive.
-    False(Reason),
+    /// The reason is none as long as it depends on a missing fact.
+    False(Option<Reason>),
     /// It is indeterminate: a value is malformed, a limit is exceeded, or it depends on itself through a `!`.
     Unsure(Reason),
     /// A fact is missing.
@@ -35,7 +39,7 @@ pub(super) struct Value {
 
 impl Value {
     pub(super) const TRUE: Self = Self::of(Truth::True(None));
-    pub(super) const FALSE: Self = Self::of(Truth::False(Reason::NoGrant));
+    pub(super) const FALSE: Self = Self::denied(Reason::NoGrant);
     pub(super) const MISSING: Self = Self::of(Truth::Missing);
     pub(super) const MALFORMED: Self = Self::of(Truth::Unsure(Reason::Malformed));
     pub(super) const LIMIT: Self = Self::of(Truth::Unsure(Reason::Limit));
@@ -51,7 +55,7 @@ impl Value {
     }
 
     pub(super) const fn denied(reason: Reason) -> Self {
-        Self::of(Truth::False(reason))
+        Self::of(Truth::False(Some(reason)))
     }
 
     /// Whether both values are true, both false, both indeterminate, or both missing.
@@ -59,11 +63,26 @@ impl Value {
         discriminant(&self.truth) == discriminant(&other.truth)
     }
 
-    /// The same value for both reasons, of which the first counts, and until the earlier time.
-    pub(super) fn joined(self, other: Self) -> Self {
+    /// Whether no missing fact can change the truth, nor the reason.
+    pub(super) fn is_decided(self) -> bool {
+        match self.truth {
+            Truth::True(_) | Truth::False(Some(_)) | Truth::Unsure(_) => true,
+            Truth::False(None) | Truth::Missing => false,
+        }
+    }
+
+    /// The same, but indeterminate if it is missing.
+    pub(super) fn or_indeterminate(self) -> Self {
+        if self.truth == Truth::Missing { Self::CYCLE } else { self }
+    }
+
+    /// The same truth with the first reason of both, and until the earlier time. `other` is the same truth computed from
+    /// other reasons, or missing.
+    pub(super) fn explained(self, other: Self) -> Self {
         let truth = match (self.truth, other.truth) {
-            (Truth::False(l), Truth::False(r)) => Truth::False(l.min(r)),
+            (Truth::False(l), Truth::False(r)) => Truth::False(first_reason(l, r)),
             (Truth::Unsure(l), Truth::Unsure(r)) => Truth::Unsure(l.min(r)),
+            (Truth::Unsure(_), Truth::Missing) => Truth::Missing,
             (truth, _) => truth,
         };
         join(truth, self, other)
@@ -87,7 +106,7 @@ impl Value {
 
     pub(super) fn negated(self) -> Self {
         let truth = match self.truth {
-            Truth::True(_) => Truth::False(Reason::Excluded),
+            Truth::True(_) => Truth::False(Some(Reason::Excluded)),
             Truth::False(_) => Truth::True(None),
             same @ (Truth::Unsure(_) | Truth::Missing) => same,
         };
@@ -98,9 +117,11 @@ impl Value {
     pub(super) fn during(self, window: Window, certainty: Certainty, now: Millis) -> Self {
         let (is_early, is_late) = (now < window.since, now >= window.until);
         match self.truth {
-            Truth::True(_) | Truth::Unsure(_) if is_early || is_late => {
+            Truth::True(_) | Truth::Unsure(_) | Truth::Missing if is_early || is_late => {
                 let until = if is_early && !is_late { window.since } else { NEVER };
-                Self { truth: Truth::False(Reason::Expired), until: until.min(self.until) }
+                // What is missing may turn out to be no grant at all.
+                let reason = (self.truth != Truth::Missing).then_some(Reason::Expired);
+                Self { truth: Truth::False(reason), until: until.min(self.until) }
             }
             Truth::True(_) if certainty != Certainty::Sure => Self::MALFORMED,
             Truth::True(_) => Self { until: self.until.min(window.until), ..self },
@@ -111,8 +132,8 @@ impl Value {
     pub(super) fn verdict(self) -> Verdict {
         Verdict::Decided(match self.truth {
             Truth::True(by) => Answer::Allowed { by, valid_until: Some(self.until).filter(|until| *until != NEVER) },
-            Truth::False(reason) | Truth::Unsure(reason) => Answer::Denied(reason),
-            Truth::Missing => return Verdict::Missing,
+            Truth::False(Some(reason)) | Truth::Unsure(reason) => Answer::Denied(reason),
+            Truth::False(None) | Truth::Missing => return Verdict::Missing,
         })
     }
 }
@@ -136,7 +157,7 @@ impl Any {
                     (Truth::Missing, _) | (_, Truth::Missing) => Truth::Missing,
                     (Truth::Unsure(l), Truth::Unsure(r)) => Truth::Unsure(l.min(r)),
                     (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => Truth::Unsure(reason),
-                    (Truth::False(l), Truth::False(r)) => Truth::False(l.min(r)),
+                    (Truth::False(l), Truth::False(r)) => Truth::False(first_reason(l, r)),
                     (Truth::True(_), _) | (_, Truth::True(_)) => left,
                 };
                 join(truth, self.0, side)
@@ -154,45 +175,43 @@ impl Any {
     }
 }
 
-/// The value of an `&`. Sides are added from left to right.
-pub(super) struct All {
-    value: Value,
-    is_settled: bool,
-}
+/// The value of an `&`. Sides are added from left to right. The leftmost false side gives the reason.
+pub(super) struct All(Value);
 
 impl Default for All {
     fn default() -> Self {
-        Self { value: Value::TRUE, is_settled: false }
+        Self(Value::TRUE)
     }
 }
 
 impl All {
     pub(super) fn add(&mut self, side: Value) {
-        if self.is_settled {
-            return;
-        }
-        let left = self.value;
-        self.value = match (left.truth, side.truth) {
+        let left = self.0;
+        self.0 = match (left.truth, side.truth) {
             (Truth::False(_), _) => return,
             (Truth::True(_) | Truth::Unsure(_), Truth::False(_)) => side,
+            // The missing side may turn out to be false, and would then give the reason.
+            (Truth::Missing, Truth::False(_)) => Value { truth: Truth::False(None), ..side },
             (Truth::Missing, _) | (_, Truth::Missing) => join(Truth::Missing, left, side),
             (Truth::Unsure(l), Truth::Unsure(r)) => join(Truth::Unsure(l.min(r)), left, side),
             (Truth::Unsure(reason), _) | (_, Truth::Unsure(reason)) => join(Truth::Unsure(reason), left, side),
             (Truth::True(l), Truth::True(r)) => join(Truth::True(l.or(r)), left, side),
         };
-        // A false side decides. If a side before it is missing, only the reason is still open: the leftmost false side gives
-        // it, and that may turn out to be the missing one.
-        self.is_settled = matches!(side.truth, Truth::False(_));
     }
 
     /// Whether no further side can change the value.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_settled
+        matches!(self.0.truth, Truth::False(_))
     }
 
     pub(super) fn value(&self) -> Value {
-        self.value
+        self.0
     }
+}
+
+/// The first of two reasons, in their order of precedence. It is unknown if one of them is.
+fn first_reason(left: Option<Reason>, right: Option<Reason>) -> Option<Reason> {
+    left.zip(right).map(|(left, right)| left.min(right))
 }
 
 fn join(truth: Truth, left: Value, right: Value) -> Value {

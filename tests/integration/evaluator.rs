@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod naive;
 mod negation;
+mod partial;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -225,23 +226,8 @@ impl Bench {
         question: &Question,
         answer: Answer,
     ) -> Result<(), String> {
-        let mut facts = TestFacts::default();
-        let tree = loop {
-            let mut missing = Vec::new();
-            let tree = explain(schema, question, &facts, case.now, &mut missing);
-            if missing.is_empty() {
-                break tree;
-            }
-            let loaded = source.load(missing, Moment::from_count(1), deadline());
-            let loaded = self.runtime.block_on(loaded).into_iter();
-            facts.0.extend(loaded.map(|(key, loaded)| (key, loaded.expect("a fact"))));
-        };
-        let explained = match tree.outcome {
-            Outcome::Holds { until } => (Ok(()), until),
-            Outcome::Fails(reason) | Outcome::Indeterminate(reason) => (Err(reason), None),
-            Outcome::Missing => return Err("a fact is missing, but none is requested".to_owned()),
-        };
-        if explained.0 != plain(answer) {
+        let (facts, explained) = load_all(&self.runtime, schema, source, question, case.now)?;
+        if explained != plain(answer) {
             return Err(format!("the answer is {answer:?}, explained as {explained:?}"));
         }
         let without_one = facts.0.keys().map(|key| {
@@ -268,6 +254,30 @@ impl Bench {
             }
         }
         Ok(())
+    }
+}
+
+/// Loads every fact that an explanation of the question looks at. Returns them, and what is explained.
+fn load_all(
+    runtime: &Runtime,
+    schema: &Schema,
+    source: &Documents,
+    question: &Question,
+    now: Millis,
+) -> Result<(TestFacts, Answered), String> {
+    let mut facts = TestFacts::default();
+    loop {
+        let mut missing = Vec::new();
+        let tree = explain(schema, question, &facts, now, &mut missing);
+        if missing.is_empty() {
+            return match tree.outcome {
+                Outcome::Holds { .. } => Ok((facts, Ok(()))),
+                Outcome::Fails(reason) | Outcome::Indeterminate(reason) => Ok((facts, Err(reason))),
+                Outcome::Missing => Err("a fact is missing, but none is requested".to_owned()),
+            };
+        }
+        let loaded = runtime.block_on(source.load(missing, Moment::from_count(1), deadline()));
+        facts.0.extend(loaded.into_iter().map(|(key, loaded)| (key, loaded.expect("a fact"))));
     }
 }
 
