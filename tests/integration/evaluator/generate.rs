@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt};
 use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
 use permcached::{
     question::IdForm,
-    schema::{Comparison, Condition, Path, Test},
+    schema::{BitTest, Comparison, Condition, Element, Mask, Path, Test},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -52,7 +52,7 @@ pub fn case() -> impl Strategy<Value = Case> {
     let tape = |length: usize| vec(any::<u8>(), length);
     let schema = (tape(24), vec(tape(32), 2..=14), vec(tape(24), 2..=9));
     let of_subjects = vec(tape(32), 0..=4);
-    let rest = (vec(tape(48), 4..=28), vec(tape(7), 1..=8), any::<u8>(), tape(32));
+    let rest = (vec(tape(80), 4..=28), vec(tape(7), 1..=8), any::<u8>(), tape(32));
     (schema, of_subjects, rest).prop_map(|((types, relations, permissions), of_subjects, rest)| {
         let (documents, questions, now, available) = rest;
         let model = model(&types, &of_subjects, &relations, &permissions);
@@ -376,6 +376,9 @@ fn condition(tape: &mut Tape<'_>) -> Condition {
 fn leaf(tape: &mut Tape<'_>) -> Condition {
     let path = |text: &str| Path::parse(text).expect("a path");
     let test = |name: &str, test: Test| Condition::Field(path(name), test);
+    if tape.rarely(12) {
+        return array_leaf(tape);
+    }
     match tape.below(12) {
         0..=3 => test("gone", Test::Ne(true.into())),
         4 => test("gone", Test::Eq(true.into())),
@@ -386,6 +389,28 @@ fn leaf(tape: &mut Tape<'_>) -> Condition {
         9 => test("meta.level", Test::Eq(Bson::Null)),
         10 => test("state", Test::Exists(true)),
         _ => Condition::Expr(Comparison::Lt, path("level"), path("meta.level")),
+    }
+}
+
+/// A test of arrays, bits or types.
+fn array_leaf(tape: &mut Tape<'_>) -> Condition {
+    let path = |text: &str| Path::parse(text).expect("a path");
+    let test = |name: &str, test: Test| Condition::Field(path(name), test);
+    let is_on = || Condition::Field(path("state"), Test::Eq("on".into()));
+    let is_high = || Condition::Field(path("level"), Test::Compare(Comparison::Gte, 2.into()));
+    let document = |condition: Condition| Element::Document(Box::new(condition));
+    match tape.below(8) {
+        0 => test("marks", Test::Element(document(Condition::And(vec![is_on(), is_high()])))),
+        1 => test("marks", Test::Not(vec![Test::Element(document(is_on()))])),
+        2 => test("marks", Test::AllElements(vec![document(is_on()), document(is_high())])),
+        3 => test(
+            "scores",
+            Test::Element(Element::Value(vec![Test::Ne(2.into()), Test::Compare(Comparison::Lt, 3.into())])),
+        ),
+        4 => test("scores", Test::All(vec![1.into(), 2.into()])),
+        5 => test("scores", Test::Not(vec![Test::Size(2)])),
+        6 => test("level", Test::Bits(BitTest::AllSet, Mask::of_number(1))),
+        _ => test("state", Test::Type(vec![bson::spec::ElementType::String])),
     }
 }
 

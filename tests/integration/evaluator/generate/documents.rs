@@ -87,17 +87,32 @@ impl Writer<'_, '_> {
 
     /// Writes the fields that conditions test.
     fn conditioned(&mut self, document: &mut Document) {
-        for name in ["gone", "state", "level", "meta.level"] {
+        for name in ["gone", "state", "level", "meta.level", "marks", "scores"] {
             if self.tape.rarely(70) {
                 let value = match name {
                     "gone" => (self.tape.below(2) == 1).into(),
                     "state" => ["on", "off", "new"][self.tape.below(3)].into(),
-                    _ => [Bson::Int32(1), Bson::Int64(2), Bson::Double(3.0)][self.tape.below(3)].clone(),
+                    "marks" => Bson::Array((0..self.tape.below(3)).map(|_| self.mark()).collect()),
+                    "scores" => Bson::Array((0..self.tape.below(4)).map(|_| self.level()).collect()),
+                    _ => self.level(),
                 };
                 let value = if self.tape.rarely(7) { self.wrong() } else { value };
                 self.set(document, name, value);
             }
         }
+    }
+
+    fn level(&mut self) -> Bson {
+        [Bson::Int32(1), Bson::Int64(2), Bson::Double(3.0)][self.tape.below(3)].clone()
+    }
+
+    /// An element of an array that conditions test.
+    fn mark(&mut self) -> Bson {
+        if self.tape.rarely(7) {
+            return self.wrong();
+        }
+        let state = ["on", "on", "off"][self.tape.below(3)];
+        doc! { "state": state, "level": self.level() }.into()
     }
 
     /// Writes the fields that the relation reads.
