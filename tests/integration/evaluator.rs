@@ -1,12 +1,13 @@
 //! Compares the evaluator with a naive one over random schemas, documents and questions. Tests the limits of the evaluator
 //! one by one.
 //!
-//! Uses no server: the documents are in memory. It does not test that conditions match as in mongod; `conditions` does.
+//! Uses no server: the documents are in memory. That conditions match as in mongod is tested by `conditions`.
 //!
 //! Runs are repeatable. `PROPTEST_RNG_SEED=7` selects other cases, `PROPTEST_CASES=100000` more of them.
 
 mod generate;
 mod limits;
+mod matching;
 mod model;
 mod naive;
 mod negation;

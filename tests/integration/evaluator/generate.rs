@@ -9,7 +9,11 @@ mod tape;
 
 use std::{collections::BTreeMap, fmt};
 
-use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
+use bson::{
+    Binary, Bson, Document,
+    oid::ObjectId,
+    spec::{BinarySubtype, ElementType},
+};
 use permcached::{
     question::IdForm,
     schema::{BitTest, Comparison, Condition, Element, Mask, Path, Test},
@@ -376,7 +380,7 @@ fn condition(tape: &mut Tape<'_>) -> Condition {
 fn leaf(tape: &mut Tape<'_>) -> Condition {
     let path = |text: &str| Path::parse(text).expect("a path");
     let test = |name: &str, test: Test| Condition::Field(path(name), test);
-    if tape.rarely(12) {
+    if tape.rarely(25) {
         return array_leaf(tape);
     }
     match tape.below(12) {
@@ -399,7 +403,7 @@ fn array_leaf(tape: &mut Tape<'_>) -> Condition {
     let is_on = || Condition::Field(path("state"), Test::Eq("on".into()));
     let is_high = || Condition::Field(path("level"), Test::Compare(Comparison::Gte, 2.into()));
     let document = |condition: Condition| Element::Document(Box::new(condition));
-    match tape.below(8) {
+    match tape.below(10) {
         0 => test("marks", Test::Element(document(Condition::And(vec![is_on(), is_high()])))),
         1 => test("marks", Test::Not(vec![Test::Element(document(is_on()))])),
         2 => test("marks", Test::AllElements(vec![document(is_on()), document(is_high())])),
@@ -409,8 +413,15 @@ fn array_leaf(tape: &mut Tape<'_>) -> Condition {
         ),
         4 => test("scores", Test::All(vec![1.into(), 2.into()])),
         5 => test("scores", Test::Not(vec![Test::Size(2)])),
-        6 => test("level", Test::Bits(BitTest::AllSet, Mask::of_number(1))),
-        _ => test("state", Test::Type(vec![bson::spec::ElementType::String])),
+        6 => test("marks", Test::Size(1)),
+        7 => {
+            let tests = [BitTest::AllSet, BitTest::AnySet, BitTest::AllClear, BitTest::AnyClear];
+            let bits = Test::Bits(tests[tape.below(4)], Mask::of_number(3));
+            let name = ["level", "scores", "meta.level"][tape.below(3)];
+            test(name, if tape.rarely(30) { Test::Not(vec![bits]) } else { bits })
+        }
+        8 => test("level", Test::Type(vec![ElementType::Int32, ElementType::Double])),
+        _ => test("state", Test::Type(vec![ElementType::String])),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A naive evaluator: recursive, and directly from the documents, which it reads again each time.
 //!
-//! It has no facts, no rounds and no memo, and shares no code with the crate's evaluator except the matching of conditions,
-//! which `conditions` compares with mongod. It has no limits either: it gives up a question that becomes too much work.
+//! It has no facts, no rounds and no memo, and shares no code with the crate: `matching` reads conditions as queries. It has no
+//! limits either: it gives up a question that becomes too much work.
 //!
 //! A member that comes back to itself is cut off: it is false, or unclear if a `!` is in between. So a value depends on where
 //! the evaluation started. The value of the question is right, but the reason of a denial is not: it follows from the values
@@ -19,6 +19,7 @@ use permcached::{
 };
 
 use super::{
+    matching,
     model::{Expression, Model, Relation, Target},
     negation::{names_otherwise, negated, of_subject},
 };
@@ -540,7 +541,8 @@ fn certainty(condition: Option<&Condition>, document: &Document, under: usize) -
     let Some(condition) = condition else {
         return Some(true);
     };
-    match (condition.matches(document), condition.is_typed(document)) {
+    let query = condition.to_query();
+    match (matching::matches(&query, document), matching::is_typed(&query, document)) {
         (true, is_typed) => Some(is_typed),
         (false, false) if under > 0 => Some(false),
         (false, _) => None,
