@@ -1,4 +1,4 @@
-//! Changes of LibreChat's documents show in the next answers: over the change stream, and at once to a request with the token of
+//! Changes of `LibreChat`'s documents show in the next answers: over the change stream, and at once to a request with the token of
 //! the change. The documents are those of `examples/librechat`, the schema is the shipped one.
 
 use std::{fs, path::Path};
