@@ -296,9 +296,10 @@ fn main() {
         let numbers: Vec<f64> = printed.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         let [bytes, one, two, insert, clear] = numbers[..] else { panic!("{cache} printed `{printed}`") };
         let (bytes_first, one_first) = *first.get_or_insert((bytes, one));
+        let insert = if insert.is_nan() { "-".to_owned() } else { format!("{insert:.0} ns") };
         let (bytes_ratio, ratio) = (bytes / bytes_first, one / one_first);
         println!(
-            "{cache:<22} {bytes:>12.0} {bytes_ratio:>6.2} {one:>9.0} {ratio:>6.2} {two:>12.0} {insert:>15.0} ns {clear:>6.1} ms"
+            "{cache:<22} {bytes:>12.0} {bytes_ratio:>6.2} {one:>9.0} {ratio:>6.2} {two:>12.0} {insert:>18} {clear:>6.1} ms"
         );
     }
 }
