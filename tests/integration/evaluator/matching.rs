@@ -257,7 +257,7 @@ fn order(left: Option<&Bson>, right: Option<&Bson>) -> Ordering {
     let (Some(left), Some(right)) = (left, right) else { return left.is_some().cmp(&right.is_some()) };
     let number = |value: &Bson| match value {
         Bson::Double(number) => *number,
-        value => whole(value).expect("a number") as f64,
+        value => f64::from(whole(value).and_then(|number| i32::try_from(number).ok()).expect("a small number")),
     };
     kind(left).cmp(&kind(right)).then_with(|| match (left, right) {
         (Bson::String(left), Bson::String(right)) => left.cmp(right),

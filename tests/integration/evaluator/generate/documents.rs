@@ -111,7 +111,8 @@ impl Writer<'_, '_> {
         if self.tape.rarely(7) {
             return self.wrong();
         }
-        let state = ["on", "on", "off"][self.tape.below(3)];
+        let state = ["on", "on", "off"][self.tape.below(3)].into();
+        let state = if self.tape.rarely(7) { self.wrong() } else { state };
         doc! { "state": state, "level": self.level() }.into()
     }
 
