@@ -1,0 +1,164 @@
+//! The servers: permcached, and an empty tonic service. Each is a process of its own.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use permcached::transport::proto::{
+    Answer, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
+    ListPermissionsRequest, ListPermissionsResponse,
+    permission_service_server::{PermissionService, PermissionServiceServer},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpListener;
+use tonic::{
+    Response, Status,
+    transport::{Identity, ServerTlsConfig, server::TcpIncoming},
+};
+
+use super::{Security, calls::files};
+
+pub(crate) const TOKEN: &str = "a-token-of-this-bench";
+
+/// The names of the files with the certificate and its key.
+const CERTIFICATE: [&str; 2] = ["certificate.pem", "key.pem"];
+
+/// A service that always gives the same answer.
+pub(crate) struct Empty;
+
+#[tonic::async_trait]
+impl PermissionService for Empty {
+    async fn check(&self, _: tonic::Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let answer = Answer { allowed: true, ..Answer::default() };
+        Ok(Response::new(CheckResponse { answer: Some(answer), ..CheckResponse::default() }))
+    }
+
+    async fn batch_check(&self, _: tonic::Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn list_permissions(
+        &self,
+        _: tonic::Request<ListPermissionsRequest>,
+    ) -> Result<Response<ListPermissionsResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn explain(&self, _: tonic::Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+}
+
+impl Empty {
+    /// The argument that makes this program run as the empty service.
+    pub(crate) const ARGUMENT: &str = "empty-service";
+
+    /// Serves, with the certificate of the working directory or without TLS, until this process is killed.
+    pub(crate) async fn serve(has_tls: bool) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let mut server = tonic::transport::Server::builder();
+        if has_tls {
+            let [certificate, key] = CERTIFICATE.map(|name| fs::read_to_string(name).expect("it was written"));
+            let config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+            server = server.tls_config(config).expect("a certificate");
+        }
+        println!("{address}");
+        let served = server.add_service(PermissionServiceServer::new(Self)).serve_with_incoming(incoming);
+        served.await.expect("it serves");
+    }
+}
+
+/// A server, which is killed when this is dropped.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) security: Security,
+    /// The authority of its certificate, if it has TLS.
+    pub(crate) authority: Option<String>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+    }
+}
+
+impl Server {
+    pub(crate) fn empty(directory: &Path, security: Security) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.arg(Empty::ARGUMENT).current_dir(directory).stdout(Stdio::piped());
+        let authority = (security == Security::TokenAndTls).then(|| {
+            command.arg("tls");
+            certificate(directory)
+        });
+        let mut process = command.spawn().expect("it starts");
+        let mut line = String::new();
+        let stdout = process.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it prints its address");
+        let address = line.trim().parse().expect("an address");
+        Self { process, address, security, authority }
+    }
+
+    pub(crate) fn permcached(directory: &Path, security: Security) -> Self {
+        for (name, text) in files() {
+            fs::write(directory.join(name), text).expect("it is written");
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
+        command.args(["serve", "--port", "0", "--bind", "127.0.0.1"]);
+        command.args(["--schema", "schema.toml", "--documents", "."]).current_dir(directory);
+        // More than are open at once.
+        command.env_clear().envs([("MAX_REQUESTS", "8192"), ("MAX_CALLER_REQUESTS", "8192")]);
+        if security != Security::Nothing {
+            command.env("AUTH_TOKENS", format!("bench:{TOKEN}"));
+        }
+        let authority = (security == Security::TokenAndTls).then(|| {
+            let [file, key] = CERTIFICATE;
+            command.envs([("TLS_CERT_FILE", file), ("TLS_KEY_FILE", key)]);
+            certificate(directory)
+        });
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
+        let address = loop {
+            let line = lines.next().expect("it gets ready").expect("text");
+            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            if line["message"] == "ready" {
+                break line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+            }
+        };
+        // Its later output must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address, security, authority }
+    }
+
+    /// The processor time that the process has used, in user code and in the system.
+    pub(crate) fn cpu(&self) -> (Duration, Duration) {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
+        // They are the fields 14 and 15, in hundredths of a second; two fields come before the `)`.
+        let mut ticks = fields.split_whitespace().skip(11).map(|ticks| ticks.parse().expect("a number"));
+        let mut time = || Duration::from_millis(10 * ticks.next().unwrap_or(0));
+        (time(), time())
+    }
+}
+
+/// Writes a certificate for `localhost`, with its key. Returns the authority that signed it.
+fn certificate(directory: &Path) -> String {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
+    let [file, key_file] = CERTIFICATE.map(|name| directory.join(name));
+    fs::write(file, certificate.pem()).expect("it is written");
+    fs::write(key_file, key.serialize_pem()).expect("it is written");
+    authority.pem()
+}
