@@ -116,7 +116,7 @@ async fn round(server: &Server, connections: &Connections, call: Call, streams: 
     let after = server.cpu();
     times.sort_unstable();
     let calls = times.len() as f64;
-    let microseconds = |from: Duration, to: Duration| (to - from).as_secs_f64() * 1e6 / calls;
+    let microseconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / calls;
     let at = |share: usize| times[times.len() * share / 100] as f64 / 1_000.0;
     Round {
         user: microseconds(before.0, after.0),

@@ -36,7 +36,7 @@ mod response_body;
 mod secret;
 mod server;
 mod shares;
-mod slower;
+mod slow_threads;
 mod status;
 mod tls;
 mod watch;

@@ -115,7 +115,10 @@ fn guest() -> String {
 /// The files of a directory with a schema and its documents, by their names.
 pub(crate) fn files() -> [(&'static str, String); 5] {
     let reference = |id: String| json!({ "$oid": id });
-    let lines = |documents: Vec<serde_json::Value>| documents.iter().map(|document| format!("{document}\n")).collect();
+    let lines = |documents: Vec<serde_json::Value>| {
+        let lines: Vec<String> = documents.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
     let users = [owner(), guest()].map(|id| json!({ "_id": reference(id), "is_active": true }));
     let files = (0..FILES).map(|number| {
         json!({ "_id": reference(id(3, number)), "owner_id": reference(owner()), "folder_id": reference(id(2, 1)) })

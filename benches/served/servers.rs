@@ -35,7 +35,7 @@ pub(crate) struct Empty;
 impl PermissionService for Empty {
     async fn check(&self, _: tonic::Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let answer = Answer { allowed: true, ..Answer::default() };
-        Ok(Response::new(CheckResponse { answer: Some(answer), ..CheckResponse::default() }))
+        Ok(Response::new(CheckResponse { answer: Some(answer) }))
     }
 
     async fn batch_check(&self, _: tonic::Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {

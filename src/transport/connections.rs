@@ -37,7 +37,7 @@ use super::{
     low_priority::LowPriority,
     open_connection::{OpenConnection, Standing},
     paced_io::PacedIo,
-    slower::Slower,
+    slow_threads::SlowThreads,
     tls::Tls,
 };
 use crate::telemetry::RateLimitedLog;
@@ -80,7 +80,7 @@ pub(super) struct Port {
     pub(super) connections_max: usize,
     pub(super) entrance: Arc<Entrance>,
     /// Runs the connections of clients that are unknown or busy; none if the runtime's own threads do.
-    pub(super) slower: Option<Slower>,
+    pub(super) slower: Option<SlowThreads>,
     /// Whether the service is draining: then the port accepts no more connections.
     pub(super) is_draining: watch::Receiver<bool>,
 }
@@ -88,14 +88,14 @@ pub(super) struct Port {
 impl Port {
     /// Accepts and serves connections until the service stops. Then closes the listener, and returns when every open
     /// connection has ended.
-    pub(super) async fn serve(mut self) {
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub(super) async fn serve(mut self) -> std::io::Result<()> {
         let table = ConnectionTable::new(self.connections_max);
         let mut connections = FuturesUnordered::new();
         let starting = Arc::new(Semaphore::new(STARTING_MAX));
-        let acceptor = match Acceptor::new(self.listener, self.slower.clone()) {
-            Ok(acceptor) => acceptor,
-            Err(error) => return tracing::error!(%error, "the port cannot be served"),
-        };
+        let acceptor = Acceptor::new(self.listener, self.slower.clone())?;
         loop {
             let accepted = tokio::select! {
                 _ = self.is_draining.wait_for(|is_draining| *is_draining) => break,
@@ -138,21 +138,22 @@ impl Port {
         }
         drop(acceptor);
         while connections.next().await.is_some() {}
+        Ok(())
     }
 }
 
 /// Accepts connections, by the thread for unknown clients if there is one: a flood of connections delays no calls then.
 struct Acceptor {
     listener: TcpListener,
-    slower: Option<Slower>,
+    slower: Option<SlowThreads>,
 }
 
 impl Acceptor {
-    fn new(listener: TcpListener, slower: Option<Slower>) -> std::io::Result<Self> {
+    fn new(listener: TcpListener, slower: Option<SlowThreads>) -> std::io::Result<Self> {
         let Some(threads) = &slower else { return Ok(Self { listener, slower }) };
         let listener = listener.into_std()?;
-        let listener = threads.unknown().own(|| TcpListener::from_std(listener));
-        Ok(Self { listener: listener.unwrap_or_else(|| Err(std::io::ErrorKind::NotConnected.into()))?, slower })
+        let listener = threads.unknown().with_driver(|| TcpListener::from_std(listener));
+        Ok(Self { listener: listener.ok_or_else(ended)??, slower })
     }
 
     /// Accepts a connection when there is a place among the starting ones, which it has from then on.
@@ -160,7 +161,10 @@ impl Acceptor {
         // Nobody closes the semaphore.
         let place = Arc::clone(starting).acquire_owned().await.ok();
         let (stream, _) = poll_fn(|context| match &self.slower {
-            Some(slower) => slower.unknown().own(|| self.listener.poll_accept(context)).unwrap_or(Poll::Pending),
+            Some(slower) => slower
+                .unknown()
+                .with_driver(|| self.listener.poll_accept(context))
+                .unwrap_or_else(|| Poll::Ready(Err(ended()))),
             None => self.listener.poll_accept(context),
         })
         .await?;
@@ -168,11 +172,16 @@ impl Acceptor {
     }
 }
 
+/// The threads for unknown clients have ended.
+fn ended() -> std::io::Error {
+    std::io::Error::other("the threads for unknown clients have ended")
+}
+
 /// What one connection is served with.
 struct Connection {
     limits: Limits,
     entrance: Arc<Entrance>,
-    slower: Option<Slower>,
+    slower: Option<SlowThreads>,
     /// Its place on the port.
     entry: Entry,
     is_draining: watch::Receiver<bool>,
@@ -183,21 +192,13 @@ impl Connection {
     /// starting ones when it has run for the first time.
     async fn run(self, stream: TcpStream, tls: Option<Tls>, place: Option<OwnedSemaphorePermit>) {
         let (open, slower) = (Arc::clone(&self.entry.connection), self.slower.clone());
-        let mut connection = started(Box::pin(self.accept(stream, tls)), place);
+        let connection = started(Box::pin(self.accept(stream, tls)), place);
         let Some(slower) = slower else { return connection.await };
-        loop {
-            let standing = open.standing();
-            let part = until(moves(Arc::clone(&open), standing), connection);
-            let rest = match (standing, slower.threads(standing)) {
-                // This is one of their threads.
-                (Standing::Unknown, _) => part.await,
-                (Standing::Known | Standing::Busy, Some(threads)) => threads.run(part).await.ok().flatten(),
-                (Standing::Known | Standing::Busy, None) => {
-                    AbortOnDropHandle::new(tokio::spawn(part)).await.ok().flatten()
-                }
-            };
-            let Some(rest) = rest else { return };
-            connection = rest;
+        let unknown = until(moves(Arc::clone(&open), Standing::Unknown), connection);
+        if let Some(known) = unknown.await {
+            // On the runtime: whatever unknown clients send, it moves a connection without delay.
+            let ended = AbortOnDropHandle::new(tokio::spawn(run_known(open, slower, known))).await;
+            drop(ended);
         }
     }
 
@@ -323,11 +324,28 @@ impl Connection {
     }
 }
 
+/// Runs the connection of a known client until it ends, on the threads for its client's standing.
+async fn run_known<F>(open: Arc<OpenConnection>, slower: SlowThreads, mut connection: Pin<Box<F>>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let standing = open.standing();
+        let part = until(moves(Arc::clone(&open), standing), connection);
+        let rest = match slower.threads(standing) {
+            Some(threads) => threads.run(part).await.ok().flatten(),
+            None => part.await,
+        };
+        let Some(rest) = rest else { return };
+        connection = rest;
+    }
+}
+
 /// Runs the requests of a connection.
 #[derive(Clone)]
 struct RequestExecutor {
     open: Arc<OpenConnection>,
-    slower: Option<Slower>,
+    slower: Option<SlowThreads>,
 }
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
@@ -447,7 +465,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_runs_on_the_threads_for_its_client_and_is_moved_while_it_waits() {
         let open = OpenConnection::new(1);
-        let executor = RequestExecutor { open: Arc::clone(&open), slower: Some(Slower::start().expect("threads")) };
+        let executor =
+            RequestExecutor { open: Arc::clone(&open), slower: Some(SlowThreads::start().expect("threads")) };
         let (_ends, end) = oneshot::channel();
         let mut names = execute(&executor, end);
         runs_on(&mut names, "permcached-unknown").await;
@@ -481,7 +500,7 @@ mod tests {
     async fn a_connection_is_accepted_only_while_few_have_not_had_their_first_turn() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let acceptor = Acceptor::new(listener, Some(Slower::start().expect("threads"))).expect("a port");
+        let acceptor = Acceptor::new(listener, Some(SlowThreads::start().expect("threads"))).expect("a port");
         let starting = Arc::new(Semaphore::new(2));
         let mut clients = Vec::new();
         for _ in 0..3 {
@@ -501,7 +520,7 @@ mod tests {
     async fn the_thread_for_unknown_clients_accepts_connections_and_carries_their_bytes() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let acceptor = Acceptor::new(listener, Some(Slower::start().expect("threads"))).expect("a port");
+        let acceptor = Acceptor::new(listener, Some(SlowThreads::start().expect("threads"))).expect("a port");
         let starting = Arc::new(Semaphore::new(1));
         let (woken, names) = mpsc::channel();
         let waker = Arc::new(Woken(woken)).into();

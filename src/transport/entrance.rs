@@ -28,9 +28,6 @@ pub(super) type CurrentRouter = Box<dyn Fn() -> Router + Send + Sync>;
 /// The prefix of the paths whose responses may wait for their clients: each stream of `WatchService` has a bounded buffer.
 const PATIENT: &str = "/permcached.v1.WatchService/";
 
-/// How many bytes a connection reads in a turn before they are looked at for its caller's share.
-const MANY_BYTES: usize = 4 * 1_024;
-
 /// The entrance of a port.
 pub(super) struct Entrance {
     pub(super) shares: Arc<Shares>,
@@ -50,8 +47,7 @@ impl Entrance {
         begin(&self.shares, path, connection)
     }
 
-    /// Begins a connection's next turn. The connection is busy if it has read much in the last one and its caller has more than
-    /// its share.
+    /// Begins a connection's next turn. The connection is busy if with the last one its caller has carried more than its share.
     pub(super) fn begin_turn(&self, connection: &OpenConnection) {
         begin_turn(&self.shares, connection);
     }
@@ -96,19 +92,16 @@ impl Entrance {
 /// cost time, too.
 fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
     let open = connection.begin_request(is_open_stream(path) || path.starts_with(PATIENT));
-    note_whether_busy(shares, connection);
+    if connection.share().is_some_and(|share| shares.is_beyond(share)) {
+        connection.set_busy();
+    }
     open
 }
 
+/// Begins a connection's next turn, and counts the last one.
 fn begin_turn(shares: &Shares, connection: &OpenConnection) {
-    if connection.bytes_in_turn() >= MANY_BYTES {
-        note_whether_busy(shares, connection);
-    }
-    connection.begin_turn();
-}
-
-fn note_whether_busy(shares: &Shares, connection: &OpenConnection) {
-    if connection.share().is_some_and(|share| shares.is_beyond(share)) {
+    let bytes = connection.begin_turn();
+    if connection.share().is_some_and(|share| shares.carry(share, bytes)) {
         connection.set_busy();
     }
 }
@@ -153,13 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_reads_much_is_busy_at_its_next_turn_before_its_request_is_complete() {
-        let (shares, connection) = greedy();
-        connection.count_read(1_000);
-        begin_turn(&shares, &connection);
-        assert_eq!(connection.standing(), Standing::Known);
-        connection.count_read(10_000_000);
-        begin_turn(&shares, &connection);
-        assert_eq!(connection.standing(), Standing::Busy);
+    fn a_connection_that_carries_much_is_busy_at_its_next_turn_before_its_request_is_complete() {
+        for is_read in [true, false] {
+            let (shares, connection) = greedy();
+            let carry = |bytes| if is_read { connection.count_read(bytes) } else { connection.count_written(bytes) };
+            carry(1_000);
+            begin_turn(&shares, &connection);
+            assert_eq!(connection.standing(), Standing::Known);
+            carry(10_000_000);
+            begin_turn(&shares, &connection);
+            assert_eq!(connection.standing(), Standing::Busy);
+        }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     open_connection::{OpenConnection, Standing},
-    slower::Slower,
+    slow_threads::SlowThreads,
 };
 
 /// The socket.
@@ -27,7 +27,7 @@ pub(super) struct FollowingStream {
     stream: Option<TcpStream>,
     connection: Arc<OpenConnection>,
     /// The threads of lower priority; none if it never moves.
-    slower: Option<Slower>,
+    slower: Option<SlowThreads>,
     /// The runtime whose own threads serve known clients.
     runtime: Handle,
     /// The standing whose threads it wakes.
@@ -36,7 +36,7 @@ pub(super) struct FollowingStream {
 
 impl FollowingStream {
     /// A socket that wakes the threads for unknown clients, if there are any, or else those of the present runtime.
-    pub(super) fn new(stream: TcpStream, connection: Arc<OpenConnection>, slower: Option<Slower>) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<OpenConnection>, slower: Option<SlowThreads>) -> Self {
         Self { stream: Some(stream), connection, slower, runtime: Handle::current(), wakes: Standing::Unknown }
     }
 
@@ -48,7 +48,7 @@ impl FollowingStream {
         {
             let stream = stream.into_std()?;
             let moved = match slower.threads(standing) {
-                Some(threads) => threads.own(|| TcpStream::from_std(stream)),
+                Some(threads) => threads.with_driver(|| TcpStream::from_std(stream)),
                 None => {
                     let _entered = self.runtime.enter();
                     Some(TcpStream::from_std(stream))
@@ -56,7 +56,7 @@ impl FollowingStream {
             };
             self.stream = moved.transpose()?;
             self.wakes = standing;
-            // One who waits for the other direction would not be woken by the socket any more.
+            // A task that waits in the other direction would not be woken by the socket any more.
             context.waker().wake_by_ref();
         }
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -134,7 +134,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
         let (stream, _) = listener.accept().await.expect("a connection");
         let open = OpenConnection::new(1);
-        let slower = Slower::start().expect("threads");
+        let slower = SlowThreads::start().expect("threads");
         let mut stream = FollowingStream::new(stream, Arc::clone(&open), Some(slower));
         open.set_known();
         assert_eq!(woken_by(&mut stream, &mut client).await, "tokio-rt-worker");
@@ -142,5 +142,25 @@ mod tests {
         assert_eq!(woken_by(&mut stream, &mut client).await, "permcached-busy");
         open.calm_down().await;
         assert_eq!(woken_by(&mut stream, &mut client).await, "tokio-rt-worker");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_task_that_waits_to_write_is_woken_when_the_socket_moves_by_a_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let _client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let open = OpenConnection::new(1);
+        open.set_known();
+        let mut stream = FollowingStream::new(stream, Arc::clone(&open), Some(SlowThreads::start().expect("threads")));
+        let (woken, names) = mpsc::channel();
+        let waker = Arc::new(Woken(woken)).into();
+        let mut context = Context::from_waker(&waker);
+        // What the system takes of it is bounded.
+        while Pin::new(&mut stream).poll_write(&mut context, &[0; 16_384]).is_ready() {}
+        while names.try_recv().is_ok() {}
+        open.set_busy();
+        let mut byte = [0; 1];
+        assert!(Pin::new(&mut stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending());
+        assert!(names.try_recv().is_ok());
     }
 }

@@ -17,9 +17,14 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
 /// How much the threads lower their priority. With it they have about a sixth of a processor that others keep busy. If they had
-/// more, threads of normal priority that wake would have to wait for a millisecond and more, because the system still owed these time.
+/// more, a thread of normal priority that wakes would wait for a millisecond and more, because Linux (6.18) lets each thread have its
+/// share of the time that has passed before another one runs.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 7;
+
+/// After how many tasks a thread looks at its sockets. With tokio's 61, a flood of connections could fill all places for new ones
+/// before the first bytes of an honest one were noticed.
+const TASKS_PER_LOOK: u32 = 8;
 
 /// The threads. They end when this is dropped.
 #[derive(Debug)]
@@ -35,8 +40,13 @@ impl LowPriority {
     /// If the threads cannot be started.
     pub(super) fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime =
-            builder.worker_threads(threads).thread_name(name).on_thread_start(lower_priority).enable_io().build()?;
+        let runtime = builder
+            .worker_threads(threads)
+            .thread_name(name)
+            .on_thread_start(lower_priority)
+            .enable_io()
+            .event_interval(TASKS_PER_LOOK)
+            .build()?;
         Ok(Self { runtime: Some(runtime) })
     }
 
@@ -53,8 +63,8 @@ impl LowPriority {
         AbortOnDropHandle::new(task).await
     }
 
-    /// Runs something that creates a socket, so that the socket wakes these threads. Returns none if they have ended.
-    pub(super) fn own<T>(&self, create: impl FnOnce() -> T) -> Option<T> {
+    /// Runs something that creates or accepts a socket, so that the socket wakes these threads. Returns none if they have ended.
+    pub(super) fn with_driver<T>(&self, create: impl FnOnce() -> T) -> Option<T> {
         let _entered = self.runtime.as_ref()?.enter();
         Some(create())
     }
@@ -65,7 +75,7 @@ impl LowPriority {
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<JoinHandle<T>> {
         // Logs go where they go for the one who starts the work.
-        let work = OnRuntime { runtime: Handle::current(), work: Box::pin(work.with_current_subscriber()) };
+        let work = OnRuntime { runtime: Handle::current(), work: Some(Box::pin(work.with_current_subscriber())) };
         self.runtime.as_ref().map(|runtime| runtime.spawn(work))
     }
 }
@@ -83,7 +93,16 @@ impl Drop for LowPriority {
 /// must not have the low priority of the large request that started it.
 struct OnRuntime<F> {
     runtime: Handle,
-    work: Pin<Box<F>>,
+    /// None only while this is dropped.
+    work: Option<Pin<Box<F>>>,
+}
+
+impl<F> Drop for OnRuntime<F> {
+    fn drop(&mut self) {
+        // What is dropped may start something, too.
+        let _entered = self.runtime.enter();
+        self.work = None;
+    }
 }
 
 impl<F: Future> Future for OnRuntime<F> {
@@ -92,7 +111,7 @@ impl<F: Future> Future for OnRuntime<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         let entered = this.runtime.enter();
-        let polled = this.work.as_mut().poll(context);
+        let polled = this.work.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context));
         drop(entered);
         // The system lets a thread run on for milliseconds, even if one of higher priority has work, unless it yields.
         std::thread::yield_now();

@@ -21,7 +21,7 @@ const PERIODS: u32 = 3;
 /// How many bytes of its requests that wait for room may arrive: half of the connection's window, so that others can arrive.
 const WAITING_BYTES_MAX: usize = 256 * 1_024;
 
-/// How long a connection stays busy after the last request that its caller began with more than its share open.
+/// How long a connection stays busy after its caller had more than its share for the last time.
 const BUSY_TIME: Duration = Duration::from_millis(250);
 
 /// What the client of a connection is to the others.
@@ -31,7 +31,7 @@ pub(super) enum Standing {
     Unknown,
     /// A call was answered: the client has a valid token, where one is required.
     Known,
-    /// The same, and its caller has so many requests open that those of others would wait for them.
+    /// The same, and its caller has so many requests open, or exchanges so much, that others would wait for that.
     Busy,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct OpenConnection {
     is_known: AtomicBool,
     /// The requests of the caller of its first call.
     share: OnceLock<Arc<Share>>,
-    /// Whether its caller has more than its share of requests open, and until when that counts, in milliseconds since `opened`.
+    /// Whether its caller has more than its share, and until when that counts, in milliseconds since `opened`.
     is_busy: AtomicBool,
     busy_until: AtomicU64,
     /// Wakes whoever waits for another standing.
@@ -59,6 +59,8 @@ pub(super) struct OpenConnection {
     /// How many bytes were read, in all and in this turn.
     bytes_read: AtomicUsize,
     bytes_in_turn: AtomicUsize,
+    /// How many were written in this turn.
+    written_in_turn: AtomicUsize,
     /// The number of the present period, and how much of what the client has not taken yet was offered in each.
     period: AtomicU32,
     untaken: [AtomicU32; 3],
@@ -84,6 +86,7 @@ impl OpenConnection {
             waiting_bytes: AtomicUsize::new(0),
             bytes_read: AtomicUsize::new(0),
             bytes_in_turn: AtomicUsize::new(0),
+            written_in_turn: AtomicUsize::new(0),
             period: AtomicU32::new(0),
             untaken: Default::default(),
             retire: CancellationToken::new(),
@@ -114,7 +117,7 @@ impl OpenConnection {
         self.share.get()
     }
 
-    /// Notes that its caller has more than its share of requests open. That counts for [`BUSY_TIME`].
+    /// Notes that its caller has more than its share. That counts for [`BUSY_TIME`].
     pub(super) fn set_busy(&self) {
         self.busy_until.store(milliseconds(self.opened.elapsed() + BUSY_TIME), Ordering::Relaxed);
         if !self.is_busy.load(Ordering::Relaxed) && !self.is_busy.swap(true, Ordering::Relaxed) {
@@ -141,7 +144,7 @@ impl OpenConnection {
         }
     }
 
-    /// Waits until its caller has had no more than its share open for [`BUSY_TIME`], and notes that it is busy no longer.
+    /// Waits until its caller has had no more than its share for [`BUSY_TIME`], and notes that it is busy no longer.
     pub(super) async fn calm_down(&self) {
         loop {
             let busy_until = Duration::from_millis(self.busy_until.load(Ordering::Relaxed));
@@ -200,18 +203,15 @@ impl OpenConnection {
     pub(super) fn count_read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
         self.bytes_in_turn.fetch_add(bytes, Ordering::Relaxed);
-        self.count_exchanged(bytes);
     }
 
-    /// Counts bytes that were read or written towards its caller's share.
-    pub(super) fn count_exchanged(&self, bytes: usize) {
-        if let Some(share) = self.share() {
-            share.count_bytes(bytes);
-        }
+    pub(super) fn count_written(&self, bytes: usize) {
+        self.written_in_turn.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_turn(&self) {
-        self.bytes_in_turn.store(0, Ordering::Relaxed);
+    /// Begins a turn. Returns how many bytes were read and written in the last one.
+    pub(super) fn begin_turn(&self) -> usize {
+        self.bytes_in_turn.swap(0, Ordering::Relaxed) + self.written_in_turn.swap(0, Ordering::Relaxed)
     }
 
     /// Counts something that is offered to the client until it has taken it. Then the guard is dropped.

@@ -37,7 +37,7 @@ impl<S> PacedIo<S> {
     /// Counts what was written, and notes whether a write has to wait for the other side.
     fn note_written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = written {
-            self.connection.count_exchanged(bytes);
+            self.connection.count_written(bytes);
         }
         self.note(written)
     }

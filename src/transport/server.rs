@@ -9,7 +9,6 @@ use std::{
 };
 
 use axum::{Router, body::Body, middleware::from_fn_with_state};
-use futures::future::OptionFuture;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tonic::{Status, service::Routes};
 use tonic_health::{
@@ -36,7 +35,7 @@ use super::{
         watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
     },
     shares::Shares,
-    slower::Slower,
+    slow_threads::SlowThreads,
     status,
     tls::Tls,
     watch::WatchApi,
@@ -87,9 +86,19 @@ pub enum ServeError {
     /// The descriptions of the services are invalid.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A port has ended although it was not to stop.
+    #[error("the port cannot be served any more")]
+    Port(#[source] std::io::Error),
     /// The system starts no more threads.
     #[error("the threads of lower priority cannot be started")]
     Threads(#[from] std::io::Error),
+}
+
+impl ServeError {
+    /// A port has ended like this, although it was not to stop.
+    fn ended(ended: std::io::Result<()>) -> Self {
+        Self::Port(ended.err().unwrap_or_else(|| std::io::Error::other("it has stopped accepting connections")))
+    }
 }
 
 /// Serves until `stop` completes. Health, HTTP and reflection answer from the start, the application's services as soon
@@ -163,7 +172,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         let (tls, slower) = (None, None);
         Port { listener, tls, limits, connections_max, entrance, slower, is_draining: is_draining.clone() }.serve()
     });
-    let slower = Slower::start()?;
+    let slower = SlowThreads::start()?;
     let entrance = entrance(&listener, described, router, Some(Arc::clone(slower.unknown())));
     let connections_max = limits.connections_max;
     let main = Port {
@@ -176,7 +185,14 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         is_draining: is_draining.clone(),
     };
     let main = slower.unknown().run(main.serve());
-    let mut ports = pin!(async { tokio::join!(main, OptionFuture::from(probes)) });
+    let mut main = pin!(async { main.await.unwrap_or_else(|panicked| Err(panicked.into())) });
+    let mut all_drain = drain.subscribe();
+    let mut probes = pin!(async {
+        match probes {
+            Some(probes) => probes.await,
+            None => all_drain.wait_for(|is_draining| *is_draining).await.map(drop).map_err(std::io::Error::other),
+        }
+    });
     let mut report = pin!(current.report(reporter, &SERVICES));
 
     // Only `stop` completes. In this order, health and services are set before the ports accept the first connection.
@@ -184,12 +200,13 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         biased;
         () = &mut report => {}
         () = start => {}
-        _ = &mut ports => {}
+        ended = &mut main => return Err(ServeError::ended(ended)),
+        ended = &mut probes => return Err(ServeError::ended(ended)),
         () = reload_certificates => {}
         () = stop => {}
     }
     let _no_receivers = drain.send(true);
-    if timeout(limits.drain_timeout, async { tokio::join!(ports, report) }).await.is_err() {
+    if timeout(limits.drain_timeout, async { tokio::join!(main, probes, report) }).await.is_err() {
         tracing::warn!("connections were still open when the time to drain was over");
     }
     Ok(())

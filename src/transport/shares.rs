@@ -18,9 +18,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// wait for half of them at most: some 0.2 ms.
 const SHARE_MAX: usize = 32;
 
-/// How many bytes a caller may send and receive in [`PERIOD`] before they are more than its share: to carry them takes some
-/// hundredths of a processor.
-const SHARE_BYTES_MAX: usize = 512 * 1_024;
+/// How many bytes a caller's connections may carry in [`PERIOD`] before they are more than its share: it takes between some
+/// hundredths and a fifth of a processor, the more the smaller the pieces are.
+const SHARE_BYTES_MAX: u32 = 512 * 1_024;
+
+/// The least that a turn of a connection counts for, in bytes: it costs as much as to carry those.
+const TURN_BYTES_MIN: u32 = 256;
 
 /// The time in which bytes are counted.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -42,10 +45,8 @@ pub(super) struct Share {
     permits: Semaphore,
     /// How many requests are open on its connections, those that have not run yet included, and streams not.
     open: AtomicUsize,
-    /// The number of the period in which bytes were exchanged last, and how many.
-    began: Instant,
-    period: AtomicU64,
-    bytes: AtomicUsize,
+    /// The number of the period in which its connections had their last turns, and in the lower half the bytes that they carried.
+    carried: AtomicU64,
     /// When its last call was admitted, in milliseconds since the beginning; zero if none was.
     last_call: AtomicU64,
 }
@@ -73,8 +74,20 @@ impl Shares {
 
     /// Whether a caller has more than its share while others call.
     pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
-        (share.open.load(Ordering::Relaxed) > SHARE_MAX || share.recent_bytes() > SHARE_BYTES_MAX)
+        (share.open.load(Ordering::Relaxed) > SHARE_MAX || share.carried(self.period()) > SHARE_BYTES_MAX)
             && self.others_call(share)
+    }
+
+    /// Counts a turn of a caller's connection, which has carried so many bytes. Returns whether the caller has more than its share
+    /// of bytes while others call.
+    pub(super) fn carry(&self, share: &Arc<Share>, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(TURN_BYTES_MIN);
+        share.carry(self.period(), bytes) > SHARE_BYTES_MAX && self.others_call(share)
+    }
+
+    /// The number of the present period.
+    fn period(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX)
     }
 
     /// In milliseconds since the beginning, and never zero.
@@ -98,30 +111,21 @@ impl Share {
         Self {
             permits: Semaphore::new(requests_max),
             open: AtomicUsize::new(0),
-            began: Instant::now(),
-            period: AtomicU64::new(0),
-            bytes: AtomicUsize::new(0),
+            carried: AtomicU64::new(0),
             last_call: AtomicU64::new(0),
         }
     }
 
-    /// Counts bytes that its connections have read or written.
-    pub(super) fn count_bytes(&self, bytes: usize) {
-        let period = self.present_period();
-        if self.period.swap(period, Ordering::Relaxed) != period {
-            self.bytes.store(0, Ordering::Relaxed);
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Counts bytes in a period, which do not count in later ones. Returns how many were carried in it.
+    fn carry(&self, period: u32, bytes: u32) -> u32 {
+        let add = |carried| Some(join(period, bytes.saturating_add(in_period(carried, period))));
+        let before = self.carried.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).unwrap_or(0);
+        bytes.saturating_add(in_period(before, period))
     }
 
-    /// How many bytes were exchanged in the present period.
-    fn recent_bytes(&self) -> usize {
-        let is_present = self.period.load(Ordering::Relaxed) == self.present_period();
-        if is_present { self.bytes.load(Ordering::Relaxed) } else { 0 }
-    }
-
-    fn present_period(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis() / PERIOD.as_millis()).unwrap_or(u64::MAX)
+    /// How many bytes were carried in a period.
+    fn carried(&self, period: u32) -> u32 {
+        in_period(self.carried.load(Ordering::Relaxed), period)
     }
 
     /// Admits a request. Returns none if as many as there may be are admitted.
@@ -134,6 +138,17 @@ impl Share {
         self.open.fetch_add(1, Ordering::Relaxed);
         Begun(Arc::clone(self))
     }
+}
+
+/// A period and the bytes that were carried in it, as one number.
+fn join(period: u32, bytes: u32) -> u64 {
+    u64::from(period) << u32::BITS | u64::from(bytes)
+}
+
+/// The bytes, if they were carried in this period.
+fn in_period(carried: u64, period: u32) -> u32 {
+    let bytes = carried.checked_sub(join(period, 0)).and_then(|bytes| u32::try_from(bytes).ok());
+    bytes.unwrap_or(0)
 }
 
 /// A request that is open.
@@ -190,26 +205,43 @@ mod tests {
         assert!(!is_beyond(&shares, Some("greedy")), "few are open");
     }
 
-    #[test]
-    fn a_caller_that_exchanges_many_bytes_is_beyond_its_share_for_the_period() {
-        let shares = shares();
-        call(&shares, Some("modest"));
+    /// Whether a caller is beyond its share when its connections have had so many turns and carried so many bytes in each, in the
+    /// same period.
+    fn is_beyond_by_bytes(shares: &Shares, turns: usize, bytes: usize) -> bool {
         let share = shares.of(Some("greedy"));
-        // The bytes may fall into two periods.
-        let is_beyond = |bytes| {
-            (0..100).any(|_| {
-                share.count_bytes(bytes);
-                shares.is_beyond(share)
-            })
-        };
-        assert!(!is_beyond(SHARE_BYTES_MAX / 100));
-        assert!(is_beyond(SHARE_BYTES_MAX));
-        let over = Instant::now() + Duration::from_secs(30);
-        while shares.is_beyond(share) {
-            assert!(Instant::now() < over, "the period ends");
-            call(&shares, Some("modest"));
+        loop {
+            call(shares, Some("modest"));
+            let period = shares.period();
+            share.carried.store(0, Ordering::Relaxed);
+            let is_beyond = (0..turns).any(|_| shares.carry(share, bytes));
+            let agrees = shares.is_beyond(share) == is_beyond;
+            if shares.period() == period {
+                assert!(agrees, "a request finds the same");
+                return is_beyond;
+            }
         }
-        assert!(!is_beyond(1), "what was exchanged earlier does not count");
+    }
+
+    #[test]
+    fn a_caller_whose_connections_carry_many_bytes_or_have_many_turns_is_beyond_its_share() {
+        let shares = shares();
+        for (turns, bytes, expected) in [
+            (1, 512 * 1_024, false),
+            (1, 512 * 1_024 + 1, true),
+            (33, 16 * 1_024, true),
+            (32, 16 * 1_024, false),
+            (2_048, 17, false),
+            (2_049, 17, true),
+        ] {
+            assert_eq!(is_beyond_by_bytes(&shares, turns, bytes), expected, "{turns} x {bytes}");
+        }
+    }
+
+    #[test]
+    fn bytes_count_in_their_period_only() {
+        let share = Share::new(1);
+        assert_eq!([share.carry(7, 10), share.carry(7, 5), share.carried(7), share.carried(8)], [10, 15, 15, 0]);
+        assert_eq!([share.carry(8, 3), share.carried(8), share.carry(8, u32::MAX)], [3, 3, u32::MAX]);
     }
 
     #[test]

@@ -70,11 +70,13 @@ fn channel(service: &Service, authority: &str, identity: Option<&Certified>) -> 
 
 /// Whether the connection was refused. The client reports one of four codes, depending on where it noticed. `INTERNAL` and `CANCELLED`
 /// are its own if they have a source: a client without TLS may take the server's TLS alert for a frame of HTTP/2, and a request may
-/// wait for its turn when the connection is closed.
+/// wait for its turn when the connection is closed. A connection that is left open in silence is not refused.
 fn is_refused<T>(asked: &Result<T, Status>) -> bool {
     matches!(asked, Err(status) if match status.code() {
         Code::Unavailable | Code::Unknown => true,
-        Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
+        Code::Internal | Code::Cancelled => {
+            std::error::Error::source(status).is_some_and(|source| !source.is::<tonic::TimeoutExpired>())
+        }
         _ => false,
     })
 }

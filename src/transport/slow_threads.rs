@@ -9,12 +9,12 @@ use super::{low_priority::LowPriority, open_connection::Standing};
 
 /// The threads of lower priority.
 #[derive(Clone)]
-pub(super) struct Slower {
+pub(super) struct SlowThreads {
     unknown: Arc<LowPriority>,
     busy: Arc<LowPriority>,
 }
 
-impl Slower {
+impl SlowThreads {
     /// Starts one thread for unknown clients, and one for each processor for busy ones.
     ///
     /// # Errors
