@@ -81,7 +81,8 @@ const SCHEMA: &str = r#"
     member = { collection = "memberships", by = "group", field = "user" }
     banned = { collection = "bans", by = "group", field = "user" }
     [resource.group.permissions]
-    read = "!banned & member"
+    enter = "member"
+    read  = "!banned & member"
     [resource.role]
     id = "integer"
     [resource.role.relations]
@@ -263,13 +264,20 @@ async fn main() {
     println!(
         "Medians with nothing in memory, of a new subject, and with everything in memory (ratios to the first row):"
     );
-    let group = |name, resource, before| Case { name, permission: "read", resource, has: 0, before };
+    let group = |name, permission, resource, before| Case { name, permission, resource, has: 0, before };
     bench
         .compare(&[
-            group("a group of 10", "group:0", "group:7"),
-            group("a group of 10, after a large one", "group:0", "group:2"),
-            group("a group of 1,000,000, the first large one", "group:1", "group:7"),
-            group("a group of 1,000,000, after a large one", "group:1", "group:2"),
+            group("a group of 10", "enter", "group:0", "group:7"),
+            group("a group of 10, after a large one", "enter", "group:0", "group:2"),
+            group("a group of 1,000,000, the first large one", "enter", "group:1", "group:7"),
+            group("a group of 1,000,000, after a large one", "enter", "group:1", "group:2"),
+        ])
+        .await;
+    bench
+        .compare(&[
+            group("10 members, 10 banned", "read", "group:0", "group:7"),
+            group("1,000,000 each, the first large ones", "read", "group:1", "group:7"),
+            group("1,000,000 each, after large ones", "read", "group:1", "group:2"),
         ])
         .await;
     let role = |name, resource, has, before| Case { name, permission: "use", resource, has, before };

@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub use memory::Memory;
 pub use redis::{ANSWER_TIME, RedisWriter, SharedFacts};
 use singleflight::InFlightLoads;
+use tokio::sync::Semaphore;
 
 use crate::{
     fact::{Fact, FactKey},
@@ -60,8 +61,13 @@ pub struct Facts {
     memory: Arc<Memory>,
     in_flight: Arc<InFlightLoads>,
     shared: Option<Arc<SharedFacts>>,
+    /// Free places of loads for which nobody waits.
+    ahead: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
+
+/// How many loads for which nobody waits run at once.
+const AHEAD_MAX: usize = 4;
 
 impl Facts {
     /// Facts of a source, cached in memory and, if `shared` is given, in Redis. Facts in Redis come from any instance: give
@@ -74,7 +80,15 @@ impl Facts {
         shared: Option<Arc<SharedFacts>>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { source, freshness, memory, in_flight: Arc::default(), shared, metrics }
+        Self {
+            source,
+            freshness,
+            memory,
+            in_flight: Arc::default(),
+            shared,
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
+            metrics,
+        }
     }
 
     /// The fact from memory, whole or filtered to a subject, if it is cached there and meets the requirement. Allocates nothing.
@@ -92,11 +106,12 @@ impl Facts {
         let as_of = self.freshness.as_of(&fact, requirement.stamp, epoch)?;
         (as_of >= requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Memory })
     }
+
     /// Whether a whole fact that is not cached is presumed to be over its limit: it was when it was last read, or the source expects
     /// it of the lookup.
     #[must_use]
     pub fn is_presumed_large(&self, key: &FactKey) -> bool {
         let was_large = || self.memory.get(key.lookup, &key.id, None).is_some_and(|fact| fact.is_over_limit());
-        key.subject.is_none() && (self.source.expects_large(key.lookup) || was_large())
+        key.subject.is_none() && self.source.expects_large(key.lookup, was_large())
     }
 }

@@ -47,11 +47,15 @@ pub trait Source: Send + Sync {
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
 
-    /// Whether the next whole fact of the lookup is likely to be over its limit. A guess, which may be wrong either way: only the
-    /// time of a load depends on it.
-    fn expects_large(&self, _lookup: LookupId) -> bool {
+    /// Whether the next whole fact of the lookup is likely to be over its limit; `was_large` says that this one was, when it was read
+    /// last. A guess, which may be wrong either way. Never true of a lookup for which a fact that is filtered to a subject could
+    /// allow what the whole one denies.
+    fn expects_large(&self, _lookup: LookupId, _was_large: bool) -> bool {
         false
     }
+
+    /// Learns whether a whole fact was over its limit, wherever it came from.
+    fn learn_size(&self, _lookup: LookupId, _is_large: bool) {}
 
     /// Looks at some documents, and returns what is wrong with them or with what the schema expects of them: nothing for a
     /// source that does not do that. Takes no longer than a bounded time.

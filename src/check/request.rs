@@ -105,7 +105,7 @@ impl Request {
         })
     }
 
-    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject: this one decides the
+    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject: this one allows the
     /// same, whether the presumption is right or not. If it could not be loaded, the whole fact is required after all.
     pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
         for key in wanted.iter_mut().filter(|key| facts.is_presumed_large(key)) {
@@ -130,10 +130,16 @@ impl Request {
         tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
         let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = keys.len());
         let had_failed = !self.failed.is_empty();
-        for (key, result) in facts.load(keys, self.requirement, self.deadline).instrument(span).await {
+        let loaded = facts.load(keys, self.requirement, self.deadline).instrument(span).await;
+        let mut presumed = missing.presumed;
+        // Where one subject's fact could not be loaded, the whole one is required after all.
+        for (key, _) in loaded.iter().filter(|(_, result)| result.is_err()) {
+            presumed.remove(&FactKey::whole(key.lookup, key.id.clone()));
+        }
+        for (key, result) in loaded {
             match result {
                 Ok(cached) => {
-                    self.route_by_presumption(&key, &cached, &missing.presumed);
+                    self.route_by_presumption(&key, &cached, &presumed);
                     self.facts.insert(key, cached);
                 }
                 Err(error) => {
@@ -141,8 +147,10 @@ impl Request {
                 }
             }
         }
-        // Whether the presumption was right matters to later requests.
-        facts.load_ahead(missing.presumed.into_iter().collect(), self.requirement, self.deadline);
+        // Whether a presumption was right matters to later requests.
+        if let Some(key) = presumed.into_iter().next() {
+            facts.load_ahead(key, self.requirement, self.deadline);
+        }
         // One line for each request, however many of its questions fail.
         if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
             && let Some(suppressed) = FAILURES.admit()

@@ -14,7 +14,7 @@ use super::{
     singleflight::{JoinCondition, LoadParameters, LoadResults, ResultReceiver, Role},
 };
 use crate::{
-    fact::FactKey,
+    fact::{Fact, FactKey},
     freshness::{Epoch, Moment},
     question::Tier,
     source::{Deadline, SourceError},
@@ -52,11 +52,17 @@ impl Facts {
 }
 
 impl Facts {
-    /// Starts to load facts for which the caller does not wait. They are cached when they arrive.
-    pub fn load_ahead(&self, keys: Vec<FactKey>, requirement: FreshnessRequirement, deadline: Deadline) {
-        if !keys.is_empty() {
-            LoadRequest { facts: self, requirement, deadline, results: Vec::new() }.join_or_start(keys, false);
-        }
+    /// Starts to load a fact for which the caller does not wait, unless several such loads run already. It is cached when it arrives.
+    pub fn load_ahead(&self, key: FactKey, requirement: FreshnessRequirement, deadline: Deadline) {
+        let Ok(place) = Arc::clone(&self.ahead).try_acquire_owned() else { return };
+        let mut request = LoadRequest { facts: self, requirement, deadline, results: Vec::new() };
+        let loads = request.join_or_start(vec![key], false);
+        tokio::spawn(async move {
+            for Wait { mut result_receiver, .. } in loads.waits {
+                let _over = timeout_at(deadline.instant(), result_receiver.wait_for(Option::is_some)).await;
+            }
+            drop(place);
+        });
     }
 }
 
@@ -246,8 +252,16 @@ impl Facts {
             (as_of >= load.requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Redis })
         });
         let fresh: Vec<CachedFact> = fresh.collect();
+        fresh.iter().for_each(|cached| self.learn_size(&cached.fact));
         self.metrics.asked_redis(keys.len(), fresh.len());
         fresh
+    }
+
+    /// Tells the source how large a whole fact was.
+    fn learn_size(&self, fact: &Fact) {
+        if fact.subject().is_none() {
+            self.source.learn_size(fact.lookup(), fact.is_over_limit());
+        }
     }
 
     /// Reads facts from the source and caches them, in memory and in Redis.
@@ -260,6 +274,7 @@ impl Facts {
         self.metrics.asked_source(asked, read.iter().filter(|(_, result)| result.is_ok()).count());
         for (key, result) in read {
             if let Ok(fact) = &result {
+                self.learn_size(fact);
                 self.memory.insert(fact, is_current);
                 if let Some(shared) = self.shared.as_ref().filter(|_| is_current()) {
                     shared.put(fact);

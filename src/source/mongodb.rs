@@ -39,6 +39,7 @@ pub use connect::ConnectError;
 use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
+use filtered::can_stand_for_whole;
 use find::{BATCH_DOCUMENTS_MAX, Notices};
 pub use inspect::Finding;
 use mongodb::{Database, options::ClientOptions};
@@ -155,7 +156,7 @@ impl MongoDb {
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
-        let notices = schema.lookups().map(|_| Notices::default()).collect();
+        let notices = schema.lookups().map(|(_, lookup)| Notices::new(can_stand_for_whole(&schema, lookup))).collect();
         Self { schema, client, name, set, mode, permits, notices, turns, ticks, commands }
     }
 
@@ -271,8 +272,14 @@ impl Source for MongoDb {
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 
-    fn expects_large(&self, lookup: LookupId) -> bool {
-        self.notices.get(lookup.index()).is_some_and(Notices::expects_large)
+    fn expects_large(&self, lookup: LookupId, was_large: bool) -> bool {
+        self.notices.get(lookup.index()).is_some_and(|notices| notices.expects_large(was_large))
+    }
+
+    fn learn_size(&self, lookup: LookupId, is_large: bool) {
+        if let Some(notices) = self.notices.get(lookup.index()) {
+            notices.learn(is_large);
+        }
     }
 
     async fn survey(&self) -> Vec<Diagnosis> {

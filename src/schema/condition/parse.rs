@@ -91,14 +91,25 @@ fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaEr
     Err(SchemaError::new(span, "a condition must be a table or a string of Extended JSON").help(help))
 }
 
-/// The operator that an unknown one negates by its name, as `$notExists` does `$exists`. It is never what is meant.
+/// The operator that an unknown one negates by its name, as `$notExists` does `$exists`, however it is spelt. It is never what is
+/// meant.
 fn negated<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     const PREFIXES: [&str; 4] = ["$not", "$no", "$n", "$x"];
-    let is_named = |operator: &&str, rest: &str| {
-        !operator.starts_with("$n") && operator.trim_start_matches('$').eq_ignore_ascii_case(rest)
+    let name = name.to_lowercase();
+    // How many letters differ, if few do: `ge` for `gte` counts as the same.
+    let distance = |operator: &str, rest: &str| {
+        let operator = operator.trim_start_matches('$').to_lowercase();
+        let distance = match (rest, &*operator) {
+            ("ge", "gte") | ("le", "lte") => 0,
+            _ => strsim::damerau_levenshtein(rest, &operator),
+        };
+        (!operator.starts_with('n') && distance <= usize::from(rest.len() > 2)).then_some(distance)
     };
-    let mut rests = PREFIXES.into_iter().filter_map(|prefix| name.strip_prefix(prefix));
-    rests.find_map(|rest| valid.iter().copied().find(|operator| is_named(operator, rest)))
+    let rests = PREFIXES.into_iter().filter_map(|prefix| name.strip_prefix(prefix));
+    let rests = rests.map(|rest| rest.trim_start_matches(['_', '$']));
+    let near =
+        rests.flat_map(|rest| valid.iter().filter_map(move |operator| Some((distance(operator, rest)?, *operator))));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, operator)| operator)
 }
 
 struct Parser<'a> {

@@ -52,6 +52,17 @@ pub(super) struct FilteredQuery<'a> {
     key_bytes: usize,
 }
 
+/// Whether facts of a lookup that are filtered to a subject can be read instead of whole ones that may be within their limit: the
+/// query finds few documents, and no relation stands under a `!`. There, a document that cannot be read would have to be seen
+/// whoever its subject is, and a query does not find all of those.
+pub(super) fn can_stand_for_whole(schema: &Schema, lookup: &Lookup) -> bool {
+    let query = FilteredQuery::new(schema, lookup, &[]);
+    lookup.relations.iter().all(|id| {
+        let relation = schema.relation(*id);
+        !relation.negated && query.exact_selectors(relation).is_some()
+    })
+}
+
 impl<'a> FilteredQuery<'a> {
     pub(super) fn new(schema: &'a Schema, lookup: &'a Lookup, keys: &'a [FactKey]) -> Self {
         let mut subjects: Vec<&Subject> = keys.iter().filter_map(FactKey::subject).collect();

@@ -61,14 +61,21 @@ pub(super) struct Found {
 }
 
 /// Which sizes of facts of a lookup have been logged, and which are expected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Notices {
     logged: [AtomicBool; FactSize::ALL.len()],
+    /// Whether filtered facts can be read instead of whole ones.
+    can_expect: bool,
     /// How many more whole facts are expected to be large.
     expected: AtomicUsize,
 }
 
 impl Notices {
+    /// `can_expect` says whether filtered facts of the lookup can be read instead of whole ones.
+    pub(super) fn new(can_expect: bool) -> Self {
+        Self { logged: Default::default(), can_expect, expected: AtomicUsize::new(0) }
+    }
+
     fn of(&self, size: FactSize) -> &AtomicBool {
         let [near, large, over] = &self.logged;
         match size {
@@ -83,16 +90,16 @@ impl Notices {
         self.of(FactSize::Large).load(Ordering::Relaxed)
     }
 
-    /// Whether the next whole fact is expected to be large.
-    pub(super) fn expects_large(&self) -> bool {
-        self.expected.load(Ordering::Relaxed) > 0
+    /// Whether the next whole fact is expected to be large. `was_large` says that it was.
+    pub(super) fn expects_large(&self, was_large: bool) -> bool {
+        self.can_expect && (was_large || self.expected.load(Ordering::Relaxed) > 0)
     }
 
-    /// Learns from a whole fact that was read.
-    fn learn(&self, is_large: bool) {
+    /// Learns from a whole fact.
+    pub(super) fn learn(&self, is_large: bool) {
         if is_large {
             self.expected.store(EXPECTED_MAX, Ordering::Relaxed);
-        } else if self.expects_large() {
+        } else if self.expected.load(Ordering::Relaxed) > 0 {
             self.expected.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(1));
         }
     }
@@ -159,7 +166,7 @@ impl MongoDb {
                 }
                 Ok(_) if self.has_first_look(lookup, &keys) => {
                     let find = |key| Box::pin(self.find(lookup, vec![key], at, deadline, byte_budget));
-                    alone = join_all(keys.into_iter().map(find)).await;
+                    alone.extend(join_all(keys.into_iter().map(find)).await);
                 }
                 Ok(found) if keys.len() > 1 => {
                     let large = self.large_keys(lookup, &keys, &found);
@@ -184,10 +191,8 @@ impl MongoDb {
                 }
             }
         }
-        let notices = self.notices.get(lookup.index());
         for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
             self.notice_size(key, fact);
-            notices.filter(|_| key.subject.is_none()).inspect(|notices| notices.learn(fact.is_over_limit()));
         }
         results.extend(alone.into_iter().flatten());
         results

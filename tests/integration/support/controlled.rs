@@ -207,8 +207,12 @@ impl Source for ControlledSource {
         loaded
     }
 
-    fn expects_large(&self, lookup: LookupId) -> bool {
-        self.facts.expects_large(lookup)
+    fn expects_large(&self, lookup: LookupId, was_large: bool) -> bool {
+        self.facts.expects_large(lookup, was_large)
+    }
+
+    fn learn_size(&self, lookup: LookupId, is_large: bool) {
+        self.facts.learn_size(lookup, is_large);
     }
 
     async fn keys_of(
