@@ -252,7 +252,9 @@ impl Facts {
             (as_of >= load.requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Redis })
         });
         let fresh: Vec<CachedFact> = fresh.collect();
-        fresh.iter().for_each(|cached| self.learn_size(&cached.fact));
+        for cached in &fresh {
+            self.learn_size(&cached.fact);
+        }
         self.metrics.asked_redis(keys.len(), fresh.len());
         fresh
     }

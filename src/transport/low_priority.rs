@@ -4,9 +4,12 @@
 //! Does not bound how much work there is: those who pass it do.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -25,6 +28,14 @@ const NICENESS: i32 = 7;
 /// After how many tasks a thread looks at its sockets. With tokio's 61, a flood of connections could fill all places for new ones
 /// before the first bytes of an honest one were noticed.
 const TASKS_PER_LOOK: u32 = 8;
+
+/// How long work may take until it gives way.
+const WORK_TIME: Duration = Duration::from_micros(50);
+
+thread_local! {
+    /// When this thread gave way last; none if it has no low priority.
+    static GAVE_WAY: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// The threads. They end when this is dropped.
 #[derive(Debug)]
@@ -113,22 +124,32 @@ impl<F: Future> Future for OnRuntime<F> {
         let entered = this.runtime.enter();
         let polled = this.work.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context));
         drop(entered);
-        // The system lets a thread run on for milliseconds, even if one of higher priority has work, unless it yields.
-        std::thread::yield_now();
+        give_way();
         polled
+    }
+}
+
+/// Lets a thread of higher priority have this one's processor, if this one has low priority and has worked for a while. To be called
+/// in long work between its pauses: the system lets a thread run on for milliseconds, even if one of higher priority has work,
+/// unless it yields.
+pub(super) fn give_way() {
+    if let Some(since) = GAVE_WAY.get()
+        && since.elapsed() >= WORK_TIME
+    {
+        thread::yield_now();
+        GAVE_WAY.set(Some(Instant::now()));
     }
 }
 
 /// Lowers the priority of this thread. Elsewhere than on Linux, a process has only one priority for all of its threads.
 fn lower_priority() {
+    GAVE_WAY.set(Some(Instant::now()));
     #[cfg(target_os = "linux")]
     let _only_slower = rustix::process::nice(NICENESS);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
-
     use tokio::{sync::oneshot, time::timeout};
 
     use super::*;
@@ -157,6 +178,19 @@ mod tests {
         let threads = threads();
         let lower = threads.run(async move { niceness() }).await.expect("no panic");
         assert_eq!(lower, (niceness() + NICENESS).min(19));
+    }
+
+    #[tokio::test]
+    async fn long_work_gives_way_on_the_threads_and_nowhere_else() {
+        let gave_way = || {
+            thread::sleep(2 * WORK_TIME);
+            let before = GAVE_WAY.get();
+            give_way();
+            (before, GAVE_WAY.get())
+        };
+        assert_eq!(gave_way(), (None, None));
+        let (before, after) = threads().run(async move { gave_way() }).await.expect("no panic");
+        assert!(before.is_some() && after > before, "{before:?} {after:?}");
     }
 
     #[tokio::test]
