@@ -392,6 +392,17 @@ impl Fact {
             || self.is_partial() && self.grants(relation).any(|grant| grant.grantee == Grantee::OverLimit)
     }
 
+    /// Whether a document could not be relied on, or may mean any subject.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        let is_readable = |grantee: &Grantee| match grantee {
+            Grantee::Flag | Grantee::Id(_) | Grantee::Everyone => true,
+            Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => false,
+        };
+        let mut grants = self.parts().iter().filter_map(Part::grant);
+        grants.any(|grant| grant.certainty != Certainty::Sure || !is_readable(&grant.grantee))
+    }
+
     /// Whether the fact has at least three quarters of what it may contain.
     #[must_use]
     pub fn is_near_limit(&self) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) deadline: Deadline,
     pub(super) facts: RequestFacts,
     failed: HashMap<FactKey, SourceError>,
+    /// The whole facts that are not presumed to be over their limit any more.
+    required_whole: HashSet<FactKey>,
     rounds: u32,
     loaded: u64,
 }
@@ -42,7 +44,16 @@ impl Checker {
         let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
         let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
         let facts = RequestFacts::new(self.schema.lookup_count());
-        Ok(Request { requirement, arrived, deadline, facts, failed: HashMap::new(), rounds: 0, loaded: 0 })
+        Ok(Request {
+            requirement,
+            arrived,
+            deadline,
+            facts,
+            failed: HashMap::new(),
+            required_whole: HashSet::new(),
+            rounds: 0,
+            loaded: 0,
+        })
     }
 }
 
@@ -105,14 +116,14 @@ impl Request {
         })
     }
 
-    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject: this one allows the
-    /// same, whether the presumption is right or not. If it could not be loaded, the whole fact is required after all.
+    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject. If that one could not be
+    /// loaded, or has a document that cannot be relied on, the whole fact is required after all. So this one allows the same, whether
+    /// the presumption is right or not.
     pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
-        for key in wanted.iter_mut().filter(|key| facts.is_presumed_large(key)) {
+        let may_presume = |key: &FactKey| !self.required_whole.contains(key) && facts.is_presumed_large(key);
+        for key in wanted.iter_mut().filter(|key| may_presume(key)) {
             let filtered = FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
-            if !self.failed.contains_key(&filtered) {
-                missing.presumed.insert(std::mem::replace(key, filtered));
-            }
+            missing.presumed.insert(std::mem::replace(key, filtered));
         }
     }
 
@@ -132,9 +143,11 @@ impl Request {
         let had_failed = !self.failed.is_empty();
         let loaded = facts.load(keys, self.requirement, self.deadline).instrument(span).await;
         let mut presumed = missing.presumed;
-        // Where one subject's fact could not be loaded, the whole one is required after all.
-        for (key, _) in loaded.iter().filter(|(_, result)| result.is_err()) {
-            presumed.remove(&FactKey::whole(key.lookup, key.id.clone()));
+        for (key, result) in &loaded {
+            let whole = FactKey::whole(key.lookup, key.id.clone());
+            if result.as_ref().map_or(true, |cached| cached.fact.is_doubtful()) && presumed.remove(&whole) {
+                self.required_whole.insert(whole);
+            }
         }
         for (key, result) in loaded {
             match result {

@@ -155,9 +155,17 @@ mod tests {
         let (woken, names) = mpsc::channel();
         let waker = Arc::new(Woken(woken)).into();
         let mut context = Context::from_waker(&waker);
-        // What the system takes of it is bounded.
-        while Pin::new(&mut stream).poll_write(&mut context, &[0; 16_384]).is_ready() {}
-        while names.try_recv().is_ok() {}
+        // What the system takes of it is bounded. A poll may also be pending because this task has done enough for its turn.
+        let bytes = vec![0; 1_048_576];
+        let mut is_full = false;
+        while !is_full {
+            while Pin::new(&mut stream).poll_write(&mut context, &bytes).is_ready() {}
+            tokio::task::yield_now().await;
+            while names.try_recv().is_ok() {}
+            is_full = Pin::new(&mut stream).poll_write(&mut context, &bytes).is_pending()
+                && names.recv_timeout(Duration::from_millis(50)).is_err();
+        }
+        tokio::task::yield_now().await;
         open.set_busy();
         let mut byte = [0; 1];
         assert!(Pin::new(&mut stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending());

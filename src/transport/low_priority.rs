@@ -129,7 +129,7 @@ impl<F: Future> Future for OnRuntime<F> {
     }
 }
 
-/// Lets a thread of higher priority have this one's processor, if this one has low priority and has worked for a while. To be called
+/// Lets a thread of higher priority have this one's processor, if this one has low priority and has not given way for a while. To be called
 /// in long work between its pauses: the system lets a thread run on for milliseconds, even if one of higher priority has work,
 /// unless it yields.
 pub(super) fn give_way() {

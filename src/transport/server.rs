@@ -195,7 +195,7 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     });
     let mut report = pin!(current.report(reporter, &SERVICES));
 
-    // Only `stop` completes. In this order, health and services are set before the ports accept the first connection.
+    // Unless a port ends, only `stop` completes. In this order, health and services are set before the ports accept the first connection.
     tokio::select! {
         biased;
         () = &mut report => {}

@@ -118,9 +118,11 @@ impl Share {
 
     /// Counts bytes in a period, which do not count in later ones. Returns how many were carried in it.
     fn carry(&self, period: u32, bytes: u32) -> u32 {
-        let add = |carried| Some(join(period, bytes.saturating_add(in_period(carried, period))));
+        // Another thread may be in the next period already.
+        let now = |carried: u64| period.max(u32::try_from(carried >> u32::BITS).unwrap_or(0));
+        let add = |carried| Some(join(now(carried), bytes.saturating_add(in_period(carried, now(carried)))));
         let before = self.carried.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).unwrap_or(0);
-        bytes.saturating_add(in_period(before, period))
+        bytes.saturating_add(in_period(before, now(before)))
     }
 
     /// How many bytes were carried in a period.
@@ -241,7 +243,9 @@ mod tests {
     fn bytes_count_in_their_period_only() {
         let share = Share::new(1);
         assert_eq!([share.carry(7, 10), share.carry(7, 5), share.carried(7), share.carried(8)], [10, 15, 15, 0]);
-        assert_eq!([share.carry(8, 3), share.carried(8), share.carry(8, u32::MAX)], [3, 3, u32::MAX]);
+        assert_eq!([share.carry(8, 3), share.carried(8)], [3, 3]);
+        assert_eq!([share.carry(7, 2), share.carried(8)], [5, 5], "a thread that is late");
+        assert_eq!(share.carry(8, u32::MAX), u32::MAX);
     }
 
     #[test]

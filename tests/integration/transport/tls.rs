@@ -75,7 +75,9 @@ fn is_refused<T>(asked: &Result<T, Status>) -> bool {
     matches!(asked, Err(status) if match status.code() {
         Code::Unavailable | Code::Unknown => true,
         Code::Internal | Code::Cancelled => {
-            std::error::Error::source(status).is_some_and(|source| !source.is::<tonic::TimeoutExpired>())
+            let source = std::error::Error::source(status);
+            let sources = || std::iter::successors(source, |error| error.source());
+            source.is_some() && !sources().any(|error| error.is::<tonic::TimeoutExpired>())
         }
         _ => false,
     })
