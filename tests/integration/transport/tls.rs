@@ -76,8 +76,8 @@ fn is_refused<T>(asked: &Result<T, Status>) -> bool {
         Code::Unavailable | Code::Unknown => true,
         Code::Internal | Code::Cancelled => {
             let source = std::error::Error::source(status);
-            let sources = || std::iter::successors(source, |error| error.source());
-            source.is_some() && !sources().any(|error| error.is::<tonic::TimeoutExpired>())
+            let mut sources = std::iter::successors(source, |error| error.source());
+            source.is_some() && sources.all(|error| !error.is::<tonic::TimeoutExpired>())
         }
         _ => false,
     })
