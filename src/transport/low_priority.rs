@@ -124,7 +124,7 @@ impl<F: Future> Future for OnRuntime<F> {
         let entered = this.runtime.enter();
         let polled = this.work.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context));
         drop(entered);
-        give_way();
+        yield_processor();
         polled
     }
 }
@@ -136,9 +136,14 @@ pub(super) fn give_way() {
     if let Some(since) = GAVE_WAY.get()
         && since.elapsed() >= WORK_TIME
     {
-        thread::yield_now();
-        GAVE_WAY.set(Some(Instant::now()));
+        yield_processor();
     }
+}
+
+/// Lets another thread have this one's processor, and notes it.
+fn yield_processor() {
+    thread::yield_now();
+    GAVE_WAY.set(Some(Instant::now()));
 }
 
 /// Lowers the priority of this thread. Elsewhere than on Linux, a process has only one priority for all of its threads.
