@@ -28,32 +28,7 @@ use permcached::{
 };
 
 /// Files in folders, with shares that apply to everything beneath a folder: the usual structure of a file store.
-const SCHEMA: &str = r#"
-default_subject = "user"
-
-[subject.user]
-collection = "users"
-where = { is_active = { "$ne" = false } }
-
-[resource.file]
-collection = "files"
-[resource.file.relations]
-owner   = { field = "owner_id" }
-folder  = { field = "folder_id", resource = "folder" }
-deleted = { where = { is_deleted = true } }
-guest   = { collection = "shares", by = "file_id", field = "user_id", until = "expires_at" }
-[resource.file.permissions]
-read = "!deleted & (owner | guest | folder.shared)"
-
-[resource.folder]
-collection = "folders"
-[resource.folder.relations]
-parent  = { field = "parent_id", resource = "folder" }
-deleted = { where = { is_deleted = true } }
-guest   = { collection = "shares", by = "folder_id", field = "user_id", until = "expires_at" }
-[resource.folder.permissions]
-shared = "!deleted & (guest | parent.shared)"
-"#;
+const SCHEMA: &str = include_str!("file_store.toml");
 
 const NOW: i64 = 1_764_000_000_000;
 const DEPTH: u32 = 8;

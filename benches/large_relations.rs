@@ -124,7 +124,7 @@ async fn fill(database: &Database) {
     }
 }
 
-/// What mongod has returned, as the driver reports it.
+/// The replies of mongod, as the driver reports them.
 #[derive(Debug, Default)]
 struct Returned {
     finds: AtomicU64,
@@ -142,7 +142,7 @@ struct Case {
     before: &'static str,
 }
 
-/// What was measured of a case: each time with nothing in memory, of a new subject, and with everything in memory.
+/// The measurements of a case: each time with nothing in memory, of a new subject, and with everything in memory.
 #[derive(Default)]
 struct Measured {
     times: [Vec<Duration>; 3],
@@ -191,7 +191,7 @@ impl Bench {
         app
     }
 
-    /// What mongod has returned to the monitored client, and how many documents it has read.
+    /// The replies of mongod to the monitored client, and how many documents it has read.
     async fn counts(&self, database: &Database) -> [u64; 3] {
         if !std::ptr::eq(database, &raw const self.monitored) {
             return [0; 3];

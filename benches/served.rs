@@ -59,7 +59,7 @@ impl Security {
     }
 }
 
-/// What is measured, and how many of it are open at once on each connection.
+/// A call to measure, and how many of it are open at once on each connection.
 struct Case {
     call: Call,
     streams: usize,

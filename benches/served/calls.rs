@@ -14,7 +14,7 @@ const DEPTH: u32 = 8;
 /// How many files there are.
 const FILES: u32 = 1_000;
 
-/// What is called.
+/// A call that the client makes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
     /// `Check`: the file's owner may read it.
@@ -137,29 +137,4 @@ pub(crate) fn files() -> [(&'static str, String); 5] {
     ]
 }
 
-const SCHEMA: &str = r#"
-default_subject = "user"
-
-[subject.user]
-collection = "users"
-where = { is_active = { "$ne" = false } }
-
-[resource.file]
-collection = "files"
-[resource.file.relations]
-owner   = { field = "owner_id" }
-folder  = { field = "folder_id", resource = "folder" }
-deleted = { where = { is_deleted = true } }
-guest   = { collection = "shares", by = "file_id", field = "user_id", until = "expires_at" }
-[resource.file.permissions]
-read = "!deleted & (owner | guest | folder.shared)"
-
-[resource.folder]
-collection = "folders"
-[resource.folder.relations]
-parent  = { field = "parent_id", resource = "folder" }
-deleted = { where = { is_deleted = true } }
-guest   = { collection = "shares", by = "folder_id", field = "user_id", until = "expires_at" }
-[resource.folder.permissions]
-shared = "!deleted & (guest | parent.shared)"
-"#;
+const SCHEMA: &str = include_str!("../file_store.toml");

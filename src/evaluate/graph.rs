@@ -64,7 +64,7 @@ impl Node {
         (self.value, self.assumed, self.is_open) = (value, value, false);
     }
 
-    /// Takes a new truth. Returns whether it is one. What is missing counts as indeterminate.
+    /// Takes a new truth. Returns whether it is one. A missing fact counts as indeterminate.
     fn take_truth(&mut self, value: Value) -> bool {
         let value = value.or_indeterminate();
         let is_new = !self.value.is_alike(value);

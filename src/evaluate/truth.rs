@@ -119,7 +119,7 @@ impl Value {
         match self.truth {
             Truth::True(_) | Truth::Unsure(_) | Truth::Missing if is_early || is_late => {
                 let until = if is_early && !is_late { window.since } else { NEVER };
-                // What is missing may turn out to be no grant at all.
+                // A missing fact may turn out to contain no grant at all.
                 let reason = (self.truth != Truth::Missing).then_some(Reason::Expired);
                 Self { truth: Truth::False(reason), until: until.min(self.until) }
             }

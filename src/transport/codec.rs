@@ -81,7 +81,7 @@ impl<T: Message + Default> Decoder for InPieces<T> {
 /// The bytes of a message. After each piece, other threads may run.
 struct Pieces<'a, 'b> {
     bytes: &'a mut DecodeBuf<'b>,
-    /// What is left of the present piece.
+    /// How many bytes of the present piece are left.
     left: usize,
 }
 

@@ -155,7 +155,7 @@ mod tests {
         let (woken, names) = mpsc::channel();
         let waker = Arc::new(Woken(woken)).into();
         let mut context = Context::from_waker(&waker);
-        // What the system takes of it is bounded. A poll may also be pending because this task has done enough for its turn.
+        // The system takes a bounded number of bytes. A poll may also be pending because this task has done enough for its turn.
         let bytes = vec![0; 1_048_576];
         let mut is_full = false;
         while !is_full {

@@ -21,7 +21,7 @@ pub(super) struct Wanted<'a> {
     pub(super) subject: Option<&'a Subject>,
 }
 
-/// What has the key of a fact. Both [`Entry`] and [`Wanted`] can be borrowed as this, so a fact is found without making an
+/// Something that has the key of a fact. Both [`Entry`] and [`Wanted`] can be borrowed as this, so a fact is found without making an
 /// owned key.
 pub(super) trait Key {
     fn lookup(&self) -> LookupId;
