@@ -4,7 +4,9 @@
 //! Knows no database and decides no permission.
 
 mod byte_budget;
+mod call_context;
 mod callers;
+mod calls;
 mod capacity;
 mod codec;
 mod compression;
@@ -25,6 +27,8 @@ mod intake;
 mod invalidation;
 mod limits;
 mod low_priority;
+mod message;
+mod method;
 mod observed;
 mod open_calls;
 mod open_connection;
@@ -32,9 +36,11 @@ mod paced_io;
 mod permission;
 mod record;
 mod request_body;
+mod requests;
 mod response_body;
 mod secret;
 mod server;
+mod services;
 mod shares;
 mod slow_threads;
 mod status;
@@ -44,6 +50,7 @@ mod watch;
 mod woken;
 mod workers;
 
+pub use call_context::CallContext;
 pub use callers::{Caller, Callers, Scope};
 pub use health::Health;
 pub use http::MetricsTokens;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::time::timeout;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     Ended, Failure, Outcome, brief,
@@ -22,11 +22,10 @@ use crate::{
     },
     source::Source,
     transport::{
-        PermissionApi,
+        CallContext, PermissionApi,
         proto::{
             Answer, CheckRequest, Consistency, ExplainRequest, ExplainResponse, Freshness, Resource, Subject,
             consistency::Requirement, explanation::Step, freshness, permission_service_client::PermissionServiceClient,
-            permission_service_server::PermissionService,
         },
     },
 };
@@ -99,13 +98,12 @@ impl Ask {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
         let request = CheckRequest { subject, permission, resource: Some(resource), consistency };
-        let request = timed(request);
         let service = self.service().await?;
         let response = match &service {
-            Service::Server(server) => client(server).check(request).await,
-            Service::InProcess { api, .. } => api.check(request).await,
+            Service::Server(server) => client(server).check(timed(request)).await.map(Response::into_inner),
+            Service::InProcess { api, .. } => api.check(request, &CallContext::in_process()).await,
         };
-        let response = response.map_err(|status| service.failure(&status))?.into_inner();
+        let response = response.map_err(|status| service.failure(&status))?;
         if self.json {
             print_line!("{}", text::json("CheckResponse", &response)?);
         } else if let Some(answer) = &response.answer {
@@ -118,13 +116,12 @@ impl Ask {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
         let request = ExplainRequest { subject, permission, resource: Some(resource), consistency };
-        let request = timed(request);
         let service = self.service().await?;
         let response = match &service {
-            Service::Server(server) => client(server).explain(request).await,
-            Service::InProcess { api, .. } => api.explain(request).await,
+            Service::Server(server) => client(server).explain(timed(request)).await.map(Response::into_inner),
+            Service::InProcess { api, .. } => api.explain(request, &CallContext::in_process()).await,
         };
-        let response = response.map_err(|status| service.failure(&status))?.into_inner();
+        let response = response.map_err(|status| service.failure(&status))?;
         if self.json {
             print_line!("{}", text::json("ExplainResponse", &response)?);
         } else if let Some(answer) = &response.answer {

@@ -3,29 +3,17 @@
 //!
 //! Does not know who a question's subject is, and believes the caller about it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use axum::{
-    extract::{Request, State},
-    http::{HeaderValue, header::AUTHORIZATION},
-    middleware::Next,
-    response::Response,
-};
-use tokio::time::timeout;
+use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::{limits::Limits, open_connection::OpenConnection, secret::HashedSecret, shares::Shares, status};
+use super::{method::Method, open_connection::OpenConnection, secret::HashedSecret, shares::Shares, status};
 use crate::telemetry::RateLimitedLog;
 
 /// The name of a caller who is not asked for a token.
 pub(super) const ANONYMOUS: &str = "anonymous";
-
-/// The methods that the scope `check` allows.
-const CHECKS: [&str; 3] = [
-    "/permcached.v1.PermissionService/Check",
-    "/permcached.v1.PermissionService/BatchCheck",
-    "/permcached.v1.PermissionService/ListPermissions",
-];
 
 /// Limits log lines about refused requests. Admitted admin calls are all logged.
 static REFUSALS: RateLimitedLog = RateLimitedLog::per_second(10);
@@ -108,7 +96,7 @@ impl Callers {
 
     /// Decides whether a call to this path may go on. Returns its caller, or `None` where no token is required.
     fn admit(&self, path: &str, authorization: Option<&[u8]>) -> Result<Option<Caller>, Status> {
-        let required = if CHECKS.contains(&path) { Scope::Check } else { Scope::Admin };
+        let required = Method::at(path).map_or(Scope::Admin, Method::scope);
         let caller = self.authenticate(authorization)?;
         let name = caller.as_ref().map_or(ANONYMOUS, |caller| &*caller.name);
         if caller.as_ref().is_some_and(|caller| caller.scope < required) {
@@ -140,53 +128,48 @@ impl Callers {
     }
 }
 
-/// Who may call, and how many requests each caller has open. Clones share it.
-#[derive(Clone)]
+/// Who may call, and how many requests each caller has open.
 pub(super) struct Admission {
     callers: Callers,
     shares: Arc<Shares>,
-    request_timeout: Duration,
+}
+
+/// A call that may go on. It counts as open until this is dropped.
+pub(super) struct Admitted {
+    /// None where no token is required.
+    pub(super) caller: Option<Arc<str>>,
+    _open: OwnedSemaphorePermit,
 }
 
 impl Admission {
-    pub(super) fn new(callers: Callers, shares: Arc<Shares>, limits: Limits) -> Self {
-        Self { callers, shares, request_timeout: limits.request_timeout }
+    pub(super) fn new(callers: Callers, shares: Arc<Shares>) -> Self {
+        Self { callers, shares }
     }
-}
 
-/// The admission layer: passes a call on, with its caller as an extension, if the caller may send it and has not too
-/// many open.
-pub(super) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let caller = match admission.callers.admit(request.uri().path(), authorization) {
-        Ok(caller) => caller,
-        Err(status) => return status.into_http(),
-    };
-    let share = admission.shares.of(caller.as_ref().map(|caller| &*caller.name));
-    let Some(_admitted) = share.admit() else {
-        return status::overloaded().into_http();
-    };
-    admission.shares.note_call(share);
-    if let Some(connection) = request.extensions().get::<Arc<OpenConnection>>() {
+    /// Admits a call to this path if its caller may send it and has not too many open.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `PERMISSION_DENIED` or `RESOURCE_EXHAUSTED`.
+    pub(super) fn admit(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        connection: &OpenConnection,
+    ) -> Result<Admitted, Status> {
+        let caller = self.callers.admit(path, headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
+        let share = self.shares.of(caller.as_ref().map(|caller| &*caller.name));
+        let open = share.admit().ok_or_else(status::overloaded)?;
+        self.shares.note_call(share);
         connection.set_share(share);
-    }
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
-    }
-    // This bounds the arrival of the request's body too, whatever timeout the request itself names.
-    match timeout(admission.request_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Status::deadline_exceeded("the request did not arrive in time").into_http(),
+        Ok(Admitted { caller: caller.map(|caller| caller.name), _open: open })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, middleware::from_fn_with_state};
     use tonic::Code;
-    use tower_service::Service as _;
 
-    use super::*;
+    use super::{super::limits::Limits, *};
 
     fn callers() -> Callers {
         let known = [
@@ -222,21 +205,20 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn the_requests_of_a_connection_count_for_the_caller_of_its_first_admitted_call() {
+    #[test]
+    fn the_requests_of_a_connection_count_for_the_caller_of_its_first_admitted_call() {
         let limits = Limits::default();
         let shares = Arc::new(Shares::new(callers().names(), limits.caller_requests_max, limits.requests_max));
-        let admission = Admission::new(callers(), Arc::clone(&shares), limits);
-        let mut router = Router::new().fallback(async || ()).layer(from_fn_with_state(admission, admit));
+        let admission = Admission::new(callers(), Arc::clone(&shares));
         let connection = OpenConnection::new(1);
         for (token, counts_for) in [("wrong", None), ("new", Some("backend")), ("root", Some("backend"))] {
-            let request = axum::http::Request::post("/permcached.v1.PermissionService/Check");
-            let mut request = request.header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty()).unwrap();
-            request.extensions_mut().insert(Arc::clone(&connection));
-            router.call(request).await.unwrap();
+            let token = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, token.clone())]);
+            let admitted = admission.admit(Method::Check.path(), &headers, &connection);
+            assert_eq!(admitted.is_ok(), counts_for.is_some(), "{token:?}");
             let share = connection.share();
-            assert_eq!(share.is_some(), counts_for.is_some(), "{token}");
-            assert!(share.is_none_or(|share| Arc::ptr_eq(share, shares.of(counts_for))), "{token}");
+            assert_eq!(share.is_some(), counts_for.is_some(), "{token:?}");
+            assert!(share.is_none_or(|share| Arc::ptr_eq(share, shares.of(counts_for))), "{token:?}");
         }
     }
 

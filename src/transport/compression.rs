@@ -15,7 +15,7 @@ use futures::{StreamExt as _, stream::try_unfold};
 use http_body_util::BodyExt as _;
 use tonic::{Status, metadata::MetadataValue};
 
-use super::{codec::PREFIX_BYTES, response_body::complete_body};
+use super::{message::PREFIX_BYTES, response_body::WholeBody};
 
 /// The header that names how messages are compressed, and the one that lists what the other side accepts.
 const ENCODING: &str = "grpc-encoding";
@@ -216,18 +216,27 @@ fn end_of_message(arrived: &[u8], bytes_max: usize) -> Result<Option<usize>, Sta
 /// # Errors
 /// The response cannot be encoded.
 pub(super) async fn packed_response(response: Response, encoding: Encoding) -> Result<Response, Status> {
-    let failed = || Status::internal("the response cannot be encoded");
     let (mut head, body) = response.into_parts();
-    let collected = body.collect().await.map_err(|_| failed())?;
+    let collected = body.collect().await.map_err(|_| not_encoded())?;
     let trailers = collected.trailers().cloned();
-    let mut bytes = collected.to_bytes();
-    if let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() {
-        let mut packed = encoding.pack(message).map_err(|_| failed())?;
-        set_prefix(&mut packed, 1);
-        bytes = packed.into();
-        head.headers.insert(ENCODING, HeaderValue::from_static(encoding.as_str()));
-    }
-    Ok(Response::from_parts(head, complete_body(bytes, trailers)))
+    let bytes = packed(collected.to_bytes(), encoding, &mut head.headers)?;
+    Ok(Response::from_parts(head, WholeBody::new(bytes, trailers).into()))
+}
+
+/// A message with its prefix, compressed; the headers of its response say so. What is no message stays as it is.
+///
+/// # Errors
+/// It cannot be compressed.
+pub(super) fn packed(bytes: Bytes, encoding: Encoding, headers: &mut HeaderMap) -> Result<Bytes, Status> {
+    let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(bytes) };
+    let mut packed = encoding.pack(message).map_err(|_| not_encoded())?;
+    set_prefix(&mut packed, 1);
+    headers.insert(ENCODING, HeaderValue::from_static(encoding.as_str()));
+    Ok(packed.into())
+}
+
+fn not_encoded() -> Status {
+    Status::internal("the response cannot be encoded")
 }
 
 /// Writes the prefix of a message: whether it is compressed, and its length.

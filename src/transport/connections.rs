@@ -6,6 +6,7 @@
 //! does) nor who is busy (`shares` does).
 
 use std::{
+    convert::Infallible,
     future::{pending, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use hyper::{rt::Executor, service::service_fn};
+use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -31,12 +32,11 @@ use super::{
     connection_table::{ConnectionTable, Entry},
     entrance::Entrance,
     following_stream::FollowingStream,
-    giving_way::until_given_way,
     http::HEADERS_MAX,
     limits::Limits,
-    low_priority::LowPriority,
     open_connection::{OpenConnection, Standing},
     paced_io::PacedIo,
+    requests::{Arrived, WithRequests},
     slow_threads::SlowThreads,
     tls::Tls,
 };
@@ -229,21 +229,23 @@ impl Connection {
     async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let open = Arc::clone(&self.entry.connection);
         let stream = TokioIo::new(PacedIo::new(stream, Arc::clone(&open)));
-        let (entrance, table) = (Arc::clone(&self.entrance), self.entry.table().clone());
-        let service = service_fn({
-            let open = Arc::clone(&open);
-            move |request| {
-                let open = entrance.begin(request.uri().path(), &open);
-                Arc::clone(&entrance).answer(request, open, table.clone())
+        let answering = Arc::new((Arc::clone(&self.entrance), self.entry.table().clone(), Arc::clone(&open)));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answering = Arc::clone(&answering);
+            let begun = answering.0.begin(request.uri().path(), &answering.2);
+            async move {
+                let (entrance, table, _) = &*answering;
+                Ok::<_, Infallible>(entrance.answer(request, begun, table).await)
             }
         });
-        let builder = self.builder();
-        let mut connection = pin!(builder.serve_connection(stream, service));
+        let requests = Arrived::default();
+        let builder = self.builder(requests.clone());
+        let mut connection = WithRequests::new(builder.serve_connection(stream, service), requests);
         let mut close = pin!(self.reason_to_close());
         // The age varies by 10 % either way, so that connections opened together do not all close together.
         let age_max = self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
         let ended = tokio::select! {
-            ended = in_turns(&self.entrance, &open, connection.as_mut()) => Some(ended),
+            ended = in_turns(&self.entrance, &open, &mut connection) => Some(ended),
             () = &mut close => return,
             () = sleep(age_max) => None,
             () = open.retired() => None,
@@ -252,11 +254,11 @@ impl Connection {
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                connection.as_mut().graceful_shutdown();
+                connection.connection().graceful_shutdown();
                 // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed, and
                 // an idle client misses nothing.
                 tokio::select! {
-                    ended = in_turns(&self.entrance, &open, connection.as_mut()) => ended,
+                    ended = in_turns(&self.entrance, &open, &mut connection) => ended,
                     () = &mut close => return,
                     () = sleep(self.limits.connection_grace) => return,
                 }
@@ -301,9 +303,8 @@ impl Connection {
         }
     }
 
-    fn builder(&self) -> Builder<RequestExecutor> {
-        let open = Arc::clone(&self.entry.connection);
-        let mut builder = Builder::new(RequestExecutor { open, slower: self.slower.clone() });
+    fn builder(&self, requests: Arrived) -> Builder<Arrived> {
+        let mut builder = Builder::new(requests);
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -341,48 +342,6 @@ where
     }
 }
 
-/// Runs the requests of a connection.
-#[derive(Clone)]
-struct RequestExecutor {
-    open: Arc<OpenConnection>,
-    slower: Option<SlowThreads>,
-}
-
-impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for RequestExecutor {
-    fn execute(&self, request: F) {
-        // Boxed, because a future that contains another one may reserve room for it twice.
-        let request = until_given_way(Box::pin(request));
-        if self.threads().is_some() {
-            self.run(Box::pin(request));
-        } else {
-            // A request that has begun on the runtime's own threads ends there.
-            drop(tokio::spawn(request));
-        }
-    }
-}
-
-impl RequestExecutor {
-    /// The threads for the present standing; none for the runtime's own.
-    fn threads(&self) -> Option<(Standing, &LowPriority)> {
-        let standing = self.open.standing();
-        Some((standing, self.slower.as_ref()?.threads(standing)?))
-    }
-
-    /// Runs a request on the threads for its client's standing, and moves it when that changes: a stream may last for as long as
-    /// its connection.
-    fn run<F: Future<Output: Send + 'static> + Send + 'static>(&self, request: Pin<Box<F>>) {
-        let Some((standing, threads)) = self.threads() else { return drop(tokio::spawn(request)) };
-        let open = Arc::clone(&self.open);
-        let part = until(async move { open.leaves(standing).await }, request);
-        let executor = self.clone();
-        drop(threads.spawn(async move {
-            if let Some(request) = part.await {
-                executor.run(request);
-            }
-        }));
-    }
-}
-
 /// Completes when a connection of this standing has another. A busy one calms down by that.
 async fn moves(open: Arc<OpenConnection>, standing: Standing) {
     match standing {
@@ -412,10 +371,10 @@ fn started<F: Future>(
 }
 
 /// Runs a connection. Each time it is polled, its next turn begins.
-async fn in_turns<F: Future>(entrance: &Entrance, open: &OpenConnection, mut connection: Pin<&mut F>) -> F::Output {
+async fn in_turns<F: Future + Unpin>(entrance: &Entrance, open: &OpenConnection, mut connection: &mut F) -> F::Output {
     poll_fn(|context| {
         entrance.begin_turn(open);
-        connection.as_mut().poll(context)
+        Pin::new(&mut connection).poll(context)
     })
     .await
 }
@@ -424,12 +383,11 @@ async fn in_turns<F: Future>(entrance: &Entrance, open: &OpenConnection, mut con
 mod tests {
     use std::{sync::mpsc, task::Context, thread};
 
+    use futures::FutureExt as _;
+    use hyper::rt::Executor as _;
     use tokio::{
         io::ReadBuf,
-        sync::{
-            mpsc::{UnboundedReceiver, unbounded_channel},
-            oneshot,
-        },
+        sync::mpsc::{UnboundedReceiver, unbounded_channel},
     };
 
     use super::{super::woken::Woken, *};
@@ -437,18 +395,7 @@ mod tests {
     /// How long something may take that has to happen.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Runs a request that tells the name of its thread each time it runs, until `end` completes.
-    fn execute(executor: &RequestExecutor, end: oneshot::Receiver<()>) -> UnboundedReceiver<String> {
-        let (named, names) = unbounded_channel();
-        let mut end = Box::pin(end);
-        executor.execute(poll_fn(move |context| {
-            let _nobody_asks = named.send(thread::current().name().unwrap_or_default().to_owned());
-            end.as_mut().poll(context).map(drop)
-        }));
-        names
-    }
-
-    /// Waits until the request runs on a thread with this name; "" means none of lower priority.
+    /// Waits until a request runs on a thread with this name; "" means none of lower priority.
     async fn runs_on(names: &mut UnboundedReceiver<String>, wanted: &str) {
         let slower = |name: &str| name.starts_with("permcached-");
         let found = async {
@@ -463,23 +410,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_runs_on_the_threads_for_its_client_and_is_moved_while_it_waits() {
+    async fn a_request_runs_on_the_threads_for_its_client_and_is_moved_with_its_connection_while_it_waits() {
         let open = OpenConnection::new(1);
-        let executor =
-            RequestExecutor { open: Arc::clone(&open), slower: Some(SlowThreads::start().expect("threads")) };
-        let (_ends, end) = oneshot::channel();
-        let mut names = execute(&executor, end);
-        runs_on(&mut names, "permcached-unknown").await;
-        open.set_busy();
+        let slower = SlowThreads::start().expect("threads");
+        let (named, mut names) = unbounded_channel();
+        // It tells the name of its thread each time it runs, which it does all the time.
+        let request = poll_fn(move |context| {
+            let _nobody_asks = named.send(thread::current().name().unwrap_or_default().to_owned());
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let requests = Arrived::default();
+        requests.execute(request);
+        let connection = Box::pin(WithRequests::new(pending::<()>(), requests).map(drop));
         open.set_known();
-        runs_on(&mut names, "permcached-busy").await;
-        let (_ends, end) = oneshot::channel();
-        let mut begun_while_busy = execute(&executor, end);
-        runs_on(&mut begun_while_busy, "permcached-busy").await;
-        // As its connection does.
-        open.calm_down().await;
+        let run = tokio::spawn(run_known(Arc::clone(&open), slower, connection));
         runs_on(&mut names, "").await;
-        runs_on(&mut begun_while_busy, "").await;
+        open.set_busy();
+        runs_on(&mut names, "permcached-busy").await;
+        // It calms down by itself.
+        runs_on(&mut names, "").await;
+        run.abort();
     }
 
     #[tokio::test]

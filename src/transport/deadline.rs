@@ -3,9 +3,9 @@
 //!
 //! Enforces nothing: the handlers pass the deadline on, and what they call keeps it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::http::{Extensions, HeaderMap};
+use axum::http::HeaderMap;
 
 use crate::source::Deadline;
 
@@ -15,23 +15,11 @@ pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
 /// The most time that is reserved for the response to reach the caller.
 const MARGIN_MAX: Duration = Duration::from_millis(10);
 
-/// The moment at which the head of a request arrived: an extension of the request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrived(Instant);
-
-impl Arrived {
-    pub(super) fn now() -> Self {
-        Self(Instant::now())
-    }
-}
-
-/// The deadline of a request, counted from the arrival of its head. A request whose extensions do not say when that was has
-/// arrived now.
-pub(super) fn deadline(headers: &HeaderMap, extensions: &Extensions) -> Deadline {
+/// The deadline of a request whose head has just arrived.
+pub(super) fn deadline(headers: &HeaderMap) -> Deadline {
     let requested = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
     let time = requested.map_or(REQUEST_TIME_MAX, |time| time.saturating_sub(MARGIN_MAX.min(time / 10)));
-    let passed = extensions.get::<Arrived>().map_or(Duration::ZERO, |arrived| arrived.0.elapsed());
-    Deadline::after(time.min(REQUEST_TIME_MAX).saturating_sub(passed))
+    Deadline::after(time.min(REQUEST_TIME_MAX))
 }
 
 /// Parses a timeout in the format of the gRPC protocol: up to eight digits and a unit.

@@ -3,30 +3,28 @@
 //!
 //! Answers nothing itself.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{Response, body::Incoming};
 use tower_service::Service as _;
+use tracing::Instrument as _;
 
 use super::{
+    calls::Calls,
     connection_table::ConnectionTable,
     http::{Kind, Pages, Rules},
     low_priority::LowPriority,
+    method::Method,
+    observed::Observed,
     open_calls::{is_open, is_open_stream},
     open_connection::{OpenConnection, OpenRequest},
     request_body::RequestBody,
-    response_body::{Patience, ResponseBody},
+    response_body::{CallBody, Patience, ResponseBody},
     shares::Shares,
     status,
 };
-
-/// Returns the router that answers the next call. It is called for each call, because the router changes once the
-/// application has started.
-pub(super) type CurrentRouter = Box<dyn Fn() -> Router + Send + Sync>;
-
-/// The prefix of the paths whose responses may wait for their clients: each stream of `WatchService` has a bounded buffer.
-const PATIENT: &str = "/permcached.v1.WatchService/";
+use crate::telemetry;
 
 /// The entrance of a port.
 pub(super) struct Entrance {
@@ -36,7 +34,9 @@ pub(super) struct Entrance {
     /// Answers health and reflection.
     pub(super) open_calls: Router,
     /// Answers all other calls.
-    pub(super) calls: CurrentRouter,
+    pub(super) calls: Calls,
+    /// Counts and times all calls.
+    pub(super) observed: telemetry::Calls,
     /// Reads what unknown clients still send after they have been answered; none if the runtime's own threads do.
     pub(super) unknown: Option<Arc<LowPriority>>,
 }
@@ -54,44 +54,78 @@ impl Entrance {
 
     /// Answers a request that has begun.
     pub(super) async fn answer(
-        self: Arc<Self>,
+        &self,
         request: Request<Incoming>,
         open: OpenRequest,
-        table: ConnectionTable,
-    ) -> Result<Response<ResponseBody>, Infallible> {
-        let path = request.uri().path();
-        let patience = if path.starts_with(PATIENT) { Patience::Unlimited } else { Patience::Limited };
+        table: &ConnectionTable,
+    ) -> Response<ResponseBody> {
         let connection = Arc::clone(open.connection());
+        let path = request.uri().path();
+        let patience = if is_patient(path) { Patience::Unlimited } else { Patience::Limited };
         let kind = self.rules.kind(&request);
-        let is_open = is_open(path);
-        let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
-        let request = request.map(|body| RequestBody::new(body, threads));
-        let response = match kind {
-            Kind::Page(page) => self.pages.answer(page, request.method(), request.headers()),
-            Kind::Wrong(response) => response,
+        let (response, observed) = match kind {
+            Kind::Page(page) => {
+                (self.pages.answer(page, request.method(), request.headers()).map(CallBody::Other), None)
+            }
+            Kind::Wrong(response) => (response.map(CallBody::Other), None),
             Kind::Call => {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Arc::clone(&connection));
-                if is_open {
-                    let response = self.open_calls.clone().call(request).await?;
-                    return Ok(response.map(|body| ResponseBody::new(body, patience, open)));
-                }
-                let response = (self.calls)().call(request).await?;
-                // It is noted once for each connection.
-                if status::is_of_a_caller(&response) && connection.set_known() && !table.promote(&connection) {
-                    connection.retire();
-                }
-                response
+                let mut observed = Observed::begin(&self.observed, &request);
+                let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
+                let request = request.map(|body| RequestBody::new(body, threads));
+                let span = observed.span();
+                let response = if is_open(request.uri().path()) {
+                    Box::pin(self.answer_open(request, &connection)).instrument(span).await
+                } else {
+                    self.answer_call(request, &connection, table).instrument(span).await
+                };
+                observed.read(response.headers());
+                (response, Some(observed))
             }
         };
-        Ok(response.map(|body| ResponseBody::new(body, patience, open)))
+        response.map(|body| ResponseBody::new(body, patience, observed, open))
     }
+
+    /// Answers a call that requires no token.
+    async fn answer_open(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+        connection: &Arc<OpenConnection>,
+    ) -> Response<CallBody> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(connection));
+        let Ok(response) = self.open_calls.clone().call(request).await;
+        response.map(CallBody::Other)
+    }
+
+    /// Answers any other call.
+    async fn answer_call(
+        &self,
+        request: Request<RequestBody<Incoming>>,
+        connection: &Arc<OpenConnection>,
+        table: &ConnectionTable,
+    ) -> Response<CallBody> {
+        let response = self.calls.answer(request, connection).await;
+        // It is noted once for each connection.
+        if !connection.is_known()
+            && status::is_of_a_caller(&response)
+            && connection.set_known()
+            && !table.promote(connection)
+        {
+            connection.retire();
+        }
+        response
+    }
+}
+
+/// Whether responses of the method at this path may wait for their clients.
+fn is_patient(path: &str) -> bool {
+    Method::at(path).is_some_and(Method::is_stream)
 }
 
 /// Counts a request. Whatever its answer will be, its connection is busy if its caller has more than its share open: refusals
 /// cost time, too.
 fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
-    let open = connection.begin_request(is_open_stream(path) || path.starts_with(PATIENT));
+    let open = connection.begin_request(is_open_stream(path) || is_patient(path));
     if connection.share().is_some_and(|share| shares.is_beyond(share)) {
         connection.set_busy();
     }

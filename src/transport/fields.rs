@@ -11,7 +11,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-use super::{low_priority::give_way, proto::DESCRIPTORS, status::Violation};
+use super::{low_priority::give_way, method::Method, proto::DESCRIPTORS, status::Violation};
 
 /// The most items that all repeated fields of one request have together.
 const ITEMS_MAX: usize = 10_000;
@@ -57,8 +57,8 @@ struct Field {
 #[derive(Debug)]
 pub(super) struct Messages {
     all: Vec<Vec<Field>>,
-    /// The place of each method's request among `all`, by the path of the method.
-    requests: HashMap<String, usize>,
+    /// The place of each method's request among `all`.
+    requests: Vec<(Method, usize)>,
 }
 
 impl Messages {
@@ -73,28 +73,23 @@ impl Messages {
         }
         let places: HashMap<&str, usize> = found.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
         let all = found.iter().map(|(_, message)| fields(message, &places)).collect();
-        let mut requests = HashMap::new();
+        let mut requests = Vec::new();
         for file in &files {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    requests.extend(places.get(method.input_type()).map(|place| (path, *place)));
+                    requests.extend(Method::at(&path).zip(places.get(method.input_type()).copied()));
                 }
             }
         }
         Self { all, requests }
     }
 
-    /// Whether a path is a method of the API.
-    pub(super) fn has_method(&self, path: &str) -> bool {
-        self.requests.contains_key(path)
-    }
-
     /// Counts the fields of a method's request message, and stops at the first that is too many.
-    pub(super) fn count(&self, path: &str, message: &[u8]) -> Result<Counted, Refused> {
-        let Some(fields) = self.requests.get(path).and_then(|place| self.all.get(*place)) else {
-            return Ok(Counted::default());
-        };
+    pub(super) fn count(&self, method: Method, message: &[u8]) -> Result<Counted, Refused> {
+        let place = self.requests.iter().find(|(known, _)| *known == method);
+        // A test shows that every method has its request.
+        let Some(fields) = place.and_then(|(_, place)| self.all.get(*place)) else { return Err(Refused::Malformed) };
         let has_items = fields.iter().any(|field| field.is_repeated);
         let fields_max = FIELDS_MAX + if has_items { ITEMS_MAX * ITEM_FIELDS_MAX } else { 0 };
         let mut counting = Counting { messages: self, fields_max, counted: Counted::default() };
@@ -199,17 +194,17 @@ mod tests {
     use super::*;
     use crate::transport::proto::{BatchCheckRequest, InvalidateRequest, Question, Resource, Subject};
 
-    const CHECK: &str = "/permcached.v1.PermissionService/Check";
-    const BATCH: &str = "/permcached.v1.PermissionService/BatchCheck";
-    const INVALIDATE: &str = "/permcached.v1.InvalidationService/Invalidate";
+    const CHECK: Method = Method::Check;
+    const BATCH: Method = Method::BatchCheck;
+    const INVALIDATE: Method = Method::Invalidate;
 
-    fn count(path: &str, message: &[u8]) -> Result<Counted, Refused> {
-        Messages::of_api().count(path, message)
+    fn count(method: Method, message: &[u8]) -> Result<Counted, Refused> {
+        Messages::of_api().count(method, message)
     }
 
     /// The field that has too many items or is one too many.
-    fn refused_field(path: &str, message: &[u8]) -> String {
-        match count(path, message) {
+    fn refused_field(method: Method, message: &[u8]) -> String {
+        match count(method, message) {
             Err(Refused::TooMany(violation)) => violation.field,
             other => panic!("{other:?}"),
         }
@@ -227,10 +222,11 @@ mod tests {
     #[test]
     fn every_method_of_the_api_has_its_request_message() {
         let messages = Messages::of_api();
-        assert_eq!(messages.requests.len(), 6);
-        assert!(
-            messages.requests.values().all(|place| messages.all.get(*place).is_some_and(|fields| !fields.is_empty()))
-        );
+        for method in Method::ALL {
+            let place = messages.requests.iter().find(|(known, _)| *known == method);
+            let fields = place.and_then(|(_, place)| messages.all.get(*place));
+            assert!(fields.is_some_and(|fields| !fields.is_empty()), "{method:?}");
+        }
     }
 
     #[test]

@@ -3,8 +3,14 @@
 //!
 //! Does not choose which request gives way (`capacity` does).
 
-use std::{cell::Cell, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    cell::Cell,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::future::BoxFuture;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,25 +27,36 @@ pub(super) fn end_with(token: CancellationToken) {
     END.set(Some(token));
 }
 
-/// Works at a request until it ends or has to give way: returns none then.
-pub(super) async fn until_given_way<F: Future>(request: F) -> Option<F::Output> {
-    let mut request = pin!(request);
-    let mut given_way = pin!(None);
-    poll_fn(|context| {
+/// A request, which ends early if it has to give way.
+pub(super) struct UntilGivenWay {
+    request: BoxFuture<'static, ()>,
+    /// Completes when the request is dropped; none if it need not give way.
+    given_way: Option<BoxFuture<'static, ()>>,
+}
+
+impl UntilGivenWay {
+    pub(super) fn new(request: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { request: Box::pin(request), given_way: None }
+    }
+}
+
+impl Future for UntilGivenWay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         END.set(None);
-        let polled = request.as_mut().poll(context);
+        let polled = self.request.as_mut().poll(context);
         if let Some(end) = END.take() {
-            given_way.set(Some(async move {
+            self.given_way = Some(Box::pin(async move {
                 end.cancelled().await;
                 sleep(GIVE_WAY_TIME).await;
             }));
         }
-        if let Poll::Ready(output) = polled {
-            return Poll::Ready(Some(output));
+        match (polled, &mut self.given_way) {
+            (Poll::Pending, Some(given_way)) => given_way.as_mut().poll(context),
+            (polled, _) => polled,
         }
-        given_way.as_mut().as_pin_mut().map_or(Poll::Pending, |given_way| given_way.poll(context)).map(|()| None)
-    })
-    .await
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +73,7 @@ mod tests {
         let end = CancellationToken::new();
         let token = end.clone();
         let (alive, mut dropped) = oneshot::channel::<()>();
-        let mut request = Box::pin(until_given_way(async move {
+        let mut request = Box::pin(UntilGivenWay::new(async move {
             end_with(token);
             pending::<()>().await;
             drop(alive);
@@ -65,7 +82,7 @@ mod tests {
         end.cancel();
         assert!(request.as_mut().now_or_never().is_none(), "it has time to end by itself");
         assert!(dropped.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
-        assert_eq!(request.await, None);
+        request.await;
         assert!(dropped.await.is_err());
     }
 
@@ -75,16 +92,20 @@ mod tests {
         cancelled.cancel();
         // It is another request's.
         end_with(cancelled.clone());
-        let other = until_given_way(async {
+        let (ends, ended) = oneshot::channel();
+        let other = UntilGivenWay::new(async {
             sleep(2 * GIVE_WAY_TIME).await;
-            7
+            let _nobody_waits = ends.send(7);
         });
-        assert_eq!(other.await, Some(7));
-        let in_time = until_given_way(async {
+        other.await;
+        assert_eq!(ended.await, Ok(7));
+        let (ends, ended) = oneshot::channel();
+        let in_time = UntilGivenWay::new(async {
             end_with(cancelled);
             yield_now().await;
-            8
+            let _nobody_waits = ends.send(8);
         });
-        assert_eq!(in_time.await, Some(8));
+        in_time.await;
+        assert_eq!(ended.await, Ok(8));
     }
 }

@@ -1,4 +1,4 @@
-//! The innermost layer of the port: receives a call's request message, and decides where it is answered. Small requests are
+//! Receives a call's request message, and decides where it is answered. Small requests are
 //! answered at once. Large ones are counted before they are decoded, and are answered by the workers. Their bytes are limited
 //! from their arrival on until the response is sent.
 //!
@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,29 +16,36 @@ use std::{
 };
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
+    body::Bytes,
+    http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE},
 };
-use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tracing::Instrument as _;
 
 use super::{
     byte_budget::{ByteBudget, TakenBytes},
-    callers::{Caller, Callers},
-    codec::PREFIX_BYTES,
-    compression::{Encoding, Packed, packed_response},
-    deadline::{Arrived, deadline},
+    call_context::CallContext,
+    callers::Callers,
+    compression::{self, Encoding, Packed},
+    deadline::deadline,
     fields::{Counted, Messages, Refused},
     limits::Limits,
+    message::{self, PREFIX_BYTES},
+    method::Method,
     open_connection::OpenConnection,
-    response_body::complete_body,
+    request_body::{RequestBody, Rest},
+    response_body::{CallBody, WholeBody},
+    services::{Answered, Services},
     status,
     workers::Workers,
 };
+
+/// The content type of every response.
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The status of every call that is answered.
+const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// The largest message whose bytes do not count. As many as there may be requests at once have 4 MiB by default.
 const FREE_BYTES_MAX: usize = 4 * 1_024;
@@ -64,13 +71,7 @@ const CALLER_BYTES_MAX: usize = 13 * 1_024 * 1_024;
 /// How long a message that others wait for may take to arrive further.
 const STALLED_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// The methods whose work does not show in the size of the request: `Explain` has up to 2,000 steps.
-const LARGE: [&str; 1] = ["/permcached.v1.PermissionService/Explain"];
-
-/// The methods whose responses are streams.
-const STREAMS: [&str; 1] = ["/permcached.v1.WatchService/Watch"];
-
-/// What the layer needs to know. Clones share it.
+/// What intake needs to know. Clones share it.
 #[derive(Clone)]
 pub(super) struct Intake(Arc<Shared>);
 
@@ -86,7 +87,7 @@ struct Shared {
 }
 
 impl Intake {
-    /// The layer's state, for these callers.
+    /// For these callers.
     ///
     /// # Errors
     /// If the workers cannot be started.
@@ -101,20 +102,6 @@ impl Intake {
     }
 }
 
-/// The layer: receives the message of a call of the API, and passes it on where and when it may be answered. Other requests pass
-/// through untouched.
-pub(super) async fn take_in(State(intake): State<Intake>, mut request: Request, next: Next) -> Response {
-    let Intake(shared) = intake;
-    if !shared.messages.has_method(request.uri().path()) {
-        return next.run(request).await;
-    }
-    request.extensions_mut().insert(Arrived::now());
-    match shared.answer(request, next).await {
-        Ok(response) => response,
-        Err(status) => status.into_http(),
-    }
-}
-
 /// A request whose message has arrived.
 struct Received {
     /// The message with its prefix.
@@ -123,45 +110,120 @@ struct Received {
     taken: Option<TakenBytes>,
 }
 
-impl Shared {
-    async fn answer(self: Arc<Self>, request: Request, next: Next) -> Result<Response, Status> {
+impl Intake {
+    /// Receives the message of a call that was admitted, and has the services answer it where and when it may be answered.
+    pub(super) async fn answer<B: Rest>(
+        &self,
+        method: Method,
+        request: Request<RequestBody<B>>,
+        connection: &Arc<OpenConnection>,
+        caller: Option<&Arc<str>>,
+        services: &Arc<Services>,
+    ) -> Result<Response<CallBody>, Status> {
+        let Self(shared) = self;
         let (mut head, body) = request.into_parts();
         let encoding = Encoding::take(&mut head.headers)?;
-        let deadline = deadline(&head.headers, &head.extensions);
-        let caller = head.extensions.get::<Caller>().map(|caller| Arc::clone(&caller.name));
-        let budget = caller.as_ref().and_then(|caller| self.caller_budgets.get(caller)).unwrap_or(&self.budget);
-        let connection = head.extensions.get::<Arc<OpenConnection>>();
-        let arriving = Arriving { budget, connection, bytes_max: self.message_bytes_max, deadline: deadline.instant() };
+        let deadline = deadline(&head.headers);
+        let budget = caller.and_then(|caller| shared.caller_budgets.get(caller)).unwrap_or(&shared.budget);
+        let bytes_max = shared.message_bytes_max;
+        let arriving = Arriving { budget, connection, bytes_max, deadline: deadline.instant() };
         let Received { mut bytes, mut taken } = arriving.receive(body).await?;
-        let mut packed = Packed::of(&bytes, encoding, self.message_bytes_max)?;
+        let mut packed = Packed::of(&bytes, encoding, bytes_max)?;
         if let Some(packed) = &packed {
             arriving.take_unpacked(&mut taken, packed).await?;
         }
         if let Some(taken) = &mut taken {
             taken.complete();
         }
-        let path = head.uri.path();
-        let is_stream = STREAMS.contains(&path);
         // The workers unpack large messages.
-        if let Some(small) = packed.take_if(|packed| packed.is_small(SMALL_BYTES_MAX) || is_stream) {
+        if let Some(small) = packed.take_if(|packed| packed.is_small(SMALL_BYTES_MAX) || method.is_stream()) {
             bytes = small.unpack()?;
         }
-        let answered_in = encoding.filter(|encoding| !is_stream && encoding.is_accepted(&head.headers));
+        let encoding = encoding.filter(|encoding| !method.is_stream() && encoding.is_accepted(&head.headers));
+        let context = CallContext { deadline, caller: caller.cloned() };
+        let call = Call { method, context, encoding };
         // The workers count what is in a large message.
-        let is_counted = packed.is_none() && bytes.len() <= SMALL_BYTES_MAX;
-        let counted = if is_counted { count(&self.messages, path, &bytes)? } else { Counted::default() };
-        let small = if is_counted && !LARGE.contains(&path) { self.small(counted) } else { None };
-        if small.is_some() || is_stream {
-            if !is_counted {
-                count(&self.messages, path, &bytes)?;
+        let counted = if packed.is_none() && bytes.len() <= SMALL_BYTES_MAX {
+            Some(shared.messages.counted(method, &bytes)?)
+        } else {
+            None
+        };
+        let small = counted.filter(|_| !method.is_always_large()).and_then(|counted| shared.small(counted));
+        if small.is_some() || method.is_stream() {
+            if counted.is_none() {
+                shared.messages.counted(method, &bytes)?;
             }
-            let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
-            return encoded(response, answered_in).await;
+            return call.answer(&bytes, services, None).await;
         }
-        let taken = taken.unwrap_or_else(|| budget.take());
-        let turn = self.workers.turn(caller.as_deref());
-        let turn = timeout_at(deadline.instant(), turn).await.map_err(|_| late())?;
-        let shared = Arc::clone(&self);
+        let work =
+            Large { call, bytes, packed, is_counted: counted.is_some(), taken: taken.unwrap_or_else(|| budget.take()) };
+        // Boxed: most calls are small, and need less memory then.
+        Box::pin(shared.answer_large(work, services)).await
+    }
+}
+
+/// A call whose message has arrived.
+struct Call {
+    method: Method,
+    context: CallContext,
+    /// How the answer is compressed.
+    encoding: Option<Encoding>,
+}
+
+impl Call {
+    /// Has the services answer. The bytes of the answer count as taken until they are sent.
+    async fn answer(
+        &self,
+        bytes: &[u8],
+        services: &Services,
+        taken: Option<TakenBytes>,
+    ) -> Result<Response<CallBody>, Status> {
+        let answered = services.answer(self.method, message::only(bytes)?, &self.context).await?;
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(CONTENT_TYPE, GRPC);
+        let body = match answered {
+            Answered::Message(mut bytes) => {
+                if let Some(encoding) = self.encoding {
+                    bytes = compression::packed(bytes, encoding, &mut headers)?;
+                }
+                if let Some(mut taken) = taken {
+                    taken.replace(bytes.len());
+                    bytes = Bytes::from_owner(Unsent { bytes, _taken: taken });
+                }
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert(Status::GRPC_STATUS, OK);
+                CallBody::Whole(WholeBody::new(bytes, Some(trailers)))
+            }
+            Answered::Stream(body) => CallBody::Other(body),
+        };
+        let mut response = Response::new(body);
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
+/// A large call.
+struct Large {
+    call: Call,
+    bytes: Bytes,
+    /// The message, if it is still compressed.
+    packed: Option<Packed>,
+    /// Whether what is in the message has been counted.
+    is_counted: bool,
+    taken: TakenBytes,
+}
+
+impl Shared {
+    /// Has a worker answer a large call, when it has its turn.
+    async fn answer_large(
+        self: &Arc<Self>,
+        large: Large,
+        services: &Arc<Services>,
+    ) -> Result<Response<CallBody>, Status> {
+        let Large { call, bytes, packed, is_counted, taken } = large;
+        let turn = self.workers.turn(call.context.caller.as_deref());
+        let turn = timeout_at(call.context.deadline.instant(), turn).await.map_err(|_| late())?;
+        let (shared, services) = (Arc::clone(self), Arc::clone(services));
         let work = async move {
             let _turn = turn;
             let bytes = match packed {
@@ -169,10 +231,9 @@ impl Shared {
                 None => bytes,
             };
             if !is_counted {
-                count(&shared.messages, head.uri.path(), &bytes)?;
+                shared.messages.counted(call.method, &bytes)?;
             }
-            let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
-            complete(encoded(response, answered_in).await?, taken).await
+            call.answer(&bytes, &services, Some(taken)).await
         };
         let done = self.workers.run(work.in_current_span()).await;
         done.unwrap_or_else(|_| Err(Status::internal("the request could not be answered")))
@@ -210,22 +271,21 @@ impl Drop for SmallItems {
 /// A message that is arriving.
 struct Arriving<'a> {
     budget: &'a ByteBudget,
-    connection: Option<&'a Arc<OpenConnection>>,
+    connection: &'a Arc<OpenConnection>,
     bytes_max: usize,
     deadline: Instant,
 }
 
 impl Arriving<'_> {
     /// Receives the message. It takes twice as many bytes as have arrived, as its buffer may have, and no more than it has.
-    async fn receive(&self, body: Body) -> Result<Received, Status> {
-        let mut body = pin!(body);
+    async fn receive(&self, mut body: impl Rest) -> Result<Received, Status> {
         // A message that arrives in one piece is not copied.
         let mut only = Bytes::new();
         let mut joined = Vec::new();
         let mut whole = None;
         let mut taken: Option<TakenBytes> = None;
         loop {
-            let frame = poll_fn(|context| body.as_mut().poll_frame(context));
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
             let frame = match &taken {
                 Some(taken) if taken.has_turn() => {
                     let until = self.deadline.min(Instant::now() + STALLED_TIME_MAX);
@@ -279,19 +339,8 @@ impl Arriving<'_> {
         if taken.try_grow(bytes) {
             return Ok(());
         }
-        let _waiting = match self.connection {
-            Some(connection) => Some(connection.begin_waiting(lacking).ok_or_else(status::over_budget)?),
-            None => None,
-        };
+        let _waiting = self.connection.begin_waiting(lacking).ok_or_else(status::over_budget)?;
         timeout_at(self.deadline, taken.grow(bytes)).await.map_err(|_| status::over_budget())
-    }
-}
-
-/// The response as the client has asked for it: compressed as its request was.
-async fn encoded(response: Response, encoding: Option<Encoding>) -> Result<Response, Status> {
-    match encoding {
-        Some(encoding) => packed_response(response, encoding).await,
-        None => Ok(response),
     }
 }
 
@@ -305,25 +354,16 @@ fn message_length(arrived: &[u8]) -> Option<usize> {
     Some(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
 }
 
-/// Counts what a message contains, or refuses it.
-fn count(messages: &Messages, path: &str, bytes: &Bytes) -> Result<Counted, Status> {
-    // A message without a prefix is refused before it is decoded.
-    let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Counted::default()) };
-    messages.count(path, message).map_err(|refused| match refused {
-        Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),
-        Refused::TooMany(violation) => status::invalid(&[violation]),
-    })
-}
-
-/// Encodes the whole response, so that the connection need not. Its bytes count until they are sent.
-async fn complete(response: Response, mut taken: TakenBytes) -> Result<Response, Status> {
-    let (head, body) = response.into_parts();
-    let collected = body.collect().await.map_err(|_| Status::internal("the response cannot be encoded"))?;
-    let trailers = collected.trailers().cloned();
-    let bytes = collected.to_bytes();
-    taken.replace(bytes.len());
-    let bytes = Bytes::from_owner(Unsent { bytes, _taken: taken });
-    Ok(Response::from_parts(head, complete_body(bytes, trailers)))
+impl Messages {
+    /// Counts what a message contains, or refuses it. `bytes` has its prefix.
+    fn counted(&self, method: Method, bytes: &[u8]) -> Result<Counted, Status> {
+        // A message without a prefix is refused before it is decoded.
+        let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Counted::default()) };
+        self.count(method, message).map_err(|refused| match refused {
+            Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),
+            Refused::TooMany(violation) => status::invalid(&[violation]),
+        })
+    }
 }
 
 /// Bytes that are not yet sent, and that count.

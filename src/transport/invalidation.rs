@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use tokio::{sync::Semaphore, time::timeout_at};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::{
+    call_context::CallContext,
     convert,
-    deadline::deadline,
-    proto::{InvalidateRequest, InvalidateResponse, invalidation_service_server::InvalidationService},
+    proto::{InvalidateRequest, InvalidateResponse},
     status::{self, Violation},
 };
 use crate::{
@@ -27,7 +27,7 @@ static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
 /// The most resources, documents and subjects that one request may name, together.
 const NAMED_MAX: usize = 10_000;
 
-/// The service, as tonic calls it.
+/// The service, as the port calls it.
 #[derive(Clone)]
 pub struct InvalidationApi {
     schema: Arc<Schema>,
@@ -43,12 +43,18 @@ impl InvalidationApi {
     }
 }
 
-#[tonic::async_trait]
-impl InvalidationService for InvalidationApi {
-    async fn invalidate(&self, request: Request<InvalidateRequest>) -> Result<Response<InvalidateResponse>, Status> {
-        let deadline = deadline(request.metadata().as_ref(), request.extensions());
+impl InvalidationApi {
+    /// `Invalidate`.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn invalidate(
+        &self,
+        request: InvalidateRequest,
+        context: &CallContext,
+    ) -> Result<InvalidateResponse, Status> {
+        let deadline = context.deadline;
         let _permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
-        let request = request.into_inner();
         let outdated = outdated(&self.schema, &request).map_err(|wrong| status::invalid(&wrong))?;
         let invalidated = timeout_at(deadline.instant(), self.invalidator.invalidate(&outdated, deadline)).await;
         let invalidated = invalidated.unwrap_or(Err(SourceError::TimedOut)).map_err(|error| match error {
@@ -61,7 +67,7 @@ impl InvalidationService for InvalidationApi {
             }
         })?;
         let Invalidated { token, is_published } = invalidated;
-        Ok(Response::new(InvalidateResponse { token: token.to_string(), published: is_published }))
+        Ok(InvalidateResponse { token: token.to_string(), published: is_published })
     }
 }
 

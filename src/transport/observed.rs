@@ -1,24 +1,11 @@
-//! The outermost layer of calls: counts each one, times it from its arrival to its last byte and, if traces are on, makes a
-//! span of it.
+//! Counts each call, times it from its arrival to its last byte and, if traces are on, makes a span of it.
 //!
 //! Decides nothing. Of a call it reads the path, the status and the trace headers only.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-
-use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    http::{HeaderMap, header::HeaderName},
-    middleware::Next,
-    response::Response,
-};
-use http_body::{Frame, SizeHint};
+use axum::http::{HeaderMap, Request, header::HeaderName};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::proto::DESCRIPTORS;
 use crate::telemetry::{Call, Calls, Method, call_span};
@@ -50,32 +37,33 @@ pub(super) fn methods() -> Vec<Method> {
     methods.collect()
 }
 
-/// The layer: counts a call and passes it on.
-pub(super) async fn observe(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    let mut observed = Observed::begin(&calls, &request);
-    let span = observed.span.clone();
-    let response = next.run(request).instrument(span).await;
-    observed.read(response.headers());
-    response.map(|body| Body::new(ObservedBody { body, observed }))
-}
-
 /// A call that has begun and not ended.
-struct Observed {
+pub(super) struct Observed {
     call: Call,
     span: Span,
 }
 
 impl Observed {
     /// Begins to observe a call.
-    fn begin(calls: &Calls, request: &Request) -> Self {
+    pub(super) fn begin<B>(calls: &Calls, request: &Request<B>) -> Self {
         let call = calls.begin(request.uri().path());
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let span = call_span(call.service(), call.method(), || header("traceparent"), || header("tracestate"));
         Self { call, span }
     }
 
+    /// The call's span, in which it is worked at.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Records that the call has ended, if no status was recorded.
+    pub(super) fn end_unknown(&mut self) {
+        self.call.end_unknown();
+    }
+
     /// Records the status if these headers have one.
-    fn read(&mut self, headers: &HeaderMap) {
+    pub(super) fn read(&mut self, headers: &HeaderMap) {
         let Some(status) = headers.get(STATUS) else { return };
         match status.to_str().ok().and_then(|status| status.parse().ok()) {
             Some(code) => self.call.end(code),
@@ -96,40 +84,5 @@ impl Drop for Observed {
         if matches!(code, 2 | 4 | 12 | 13 | 14 | 15) {
             self.span.record("otel.status_code", "ERROR");
         }
-    }
-}
-
-/// The body of a response. The call ends with it.
-struct ObservedBody {
-    body: Body,
-    observed: Observed,
-}
-
-impl HttpBody for ObservedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    self.observed.read(trailers);
-                }
-            }
-            Some(Err(_)) | None => self.observed.call.end_unknown(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -25,12 +25,12 @@ use tonic::Status;
 
 use super::{
     capacity::{Capacity, Place},
-    codec::PREFIX_BYTES,
     compression::{Encoding, Packed, packed_response, unpacked_messages},
     giving_way::end_with,
     limits::Limits,
+    message::PREFIX_BYTES,
     open_connection::OpenConnection,
-    response_body::complete_body,
+    response_body::WholeBody,
     status,
 };
 
@@ -170,7 +170,7 @@ async fn compact(response: Response) -> Response {
     };
     let trailers = collected.trailers().cloned();
     let data = Bytes::copy_from_slice(&collected.to_bytes());
-    Response::from_parts(head, complete_body(data, trailers))
+    Response::from_parts(head, WholeBody::new(data, trailers).into())
 }
 
 /// The response, which holds the place as long as it lasts, and ends when it has to give way.

@@ -6,18 +6,16 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
+use tonic::Status;
 use tonic_types::pb;
 
 use super::{
-    convert,
-    deadline::deadline,
-    explanation,
+    call_context::CallContext,
+    convert, explanation,
     proto::{
         self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
         ListPermissionsRequest, ListPermissionsResponse, PermissionAnswer,
         batch_check_response::{self, result::Outcome},
-        permission_service_server::PermissionService,
     },
     record::Record,
     status::{self, Violation},
@@ -37,7 +35,7 @@ const BATCH_MAX: usize = 10_000;
 /// The most bytes of errors with details in one batch response. Nobody reads thousands of them.
 const ERROR_BYTES_MAX: usize = 256 * 1_024;
 
-/// The service, as tonic calls it and as the command line calls it in process.
+/// The service, as the port and, in process, the command line call it.
 #[derive(Clone)]
 pub struct PermissionApi {
     schema: Arc<Schema>,
@@ -75,11 +73,10 @@ impl PermissionApi {
         Self { record: self.record.logging(share), ..self }
     }
 
-    /// Takes a permit for a request, and reads its consistency and deadline. Adds what is wrong with the consistency to
-    /// `violations`.
+    /// Takes a permit for a request, and reads its consistency. Adds what is wrong with it to `violations`.
     fn admit(
         &self,
-        (metadata, extensions): (&MetadataMap, &Extensions),
+        context: &CallContext,
         consistency: Option<&proto::Consistency>,
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
@@ -89,12 +86,7 @@ impl PermissionApi {
             Consistency::FullyConsistent
         });
         let moment_field = convert::moment_field(consistency);
-        Ok(Admitted {
-            consistency: required,
-            moment_field,
-            deadline: deadline(metadata.as_ref(), extensions),
-            _permit: permit,
-        })
+        Ok(Admitted { consistency: required, moment_field, deadline: context.deadline, _permit: permit })
     }
 
     /// Reads the questions of a batch. Returns the valid ones, and in the place of each question none or its error.
@@ -154,23 +146,37 @@ fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>)
     }
 }
 
-#[tonic::async_trait]
-impl PermissionService for PermissionApi {
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let (metadata, extensions, CheckRequest { subject, permission, resource, consistency }) = request.into_parts();
+/// The methods.
+///
+/// Their errors are gRPC statuses, with details (docs/clients.md).
+impl PermissionApi {
+    /// `Check`.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn check(&self, request: CheckRequest, context: &CallContext) -> Result<CheckResponse, Status> {
+        let CheckRequest { subject, permission, resource, consistency } = request;
         let mut violations = Vec::new();
-        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let checked = self.ask_one(&question, &admitted).await?;
-        self.record.of(&extensions).answered(&question, &checked);
-        Ok(Response::new(CheckResponse { answer: Some(self.answer(&checked)) }))
+        self.record.of(context).answered(&question, &checked);
+        Ok(CheckResponse { answer: Some(self.answer(&checked)) })
     }
 
-    async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
-        let (metadata, extensions, BatchCheckRequest { questions, consistency }) = request.into_parts();
+    /// `BatchCheck`.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn batch_check(
+        &self,
+        request: BatchCheckRequest,
+        context: &CallContext,
+    ) -> Result<BatchCheckResponse, Status> {
+        let BatchCheckRequest { questions, consistency } = request;
         let mut violations = Vec::new();
-        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
             let message = format!("has {} questions: a batch has 1 to 10,000", questions.len());
             violations.push(Violation::new("questions", message));
@@ -184,7 +190,7 @@ impl PermissionService for PermissionApi {
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.status(error));
         }
-        self.record.of(&extensions).answered_all(&valid, &checked);
+        self.record.of(context).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
         let mut results = Vec::with_capacity(refused.len());
         let mut slice = Slice::begin();
@@ -199,40 +205,48 @@ impl PermissionService for PermissionApi {
             };
             results.push(batch_check_response::Result { outcome: Some(outcome) });
         }
-        Ok(Response::new(BatchCheckResponse { results }))
+        Ok(BatchCheckResponse { results })
     }
 
-    async fn list_permissions(
+    /// `ListPermissions`.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn list_permissions(
         &self,
-        request: Request<ListPermissionsRequest>,
-    ) -> Result<Response<ListPermissionsResponse>, Status> {
-        let (metadata, extensions, ListPermissionsRequest { subject, resource, consistency }) = request.into_parts();
+        request: ListPermissionsRequest,
+        context: &CallContext,
+    ) -> Result<ListPermissionsResponse, Status> {
+        let ListPermissionsRequest { subject, resource, consistency } = request;
         let mut violations = Vec::new();
-        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let schema = &self.schema;
         let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
         let questions = valid(questions, violations)?;
         let checked = self.checker.check(&questions, admitted.consistency, admitted.deadline).await;
-        self.record.of(&extensions).answered_all(&questions, &checked);
+        self.record.of(context).answered_all(&questions, &checked);
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
             let checked = checked.map_err(|error| admitted.status(&error))?;
             let permission = schema.permission(question.permission).name.to_string();
             Ok(PermissionAnswer { permission, answer: Some(self.answer(&checked)) })
         });
-        Ok(Response::new(ListPermissionsResponse { permissions: permissions.collect::<Result<_, Status>>()? }))
+        Ok(ListPermissionsResponse { permissions: permissions.collect::<Result<_, Status>>()? })
     }
 
-    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
-        let (metadata, extensions, ExplainRequest { subject, permission, resource, consistency }) =
-            request.into_parts();
+    /// `Explain`.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn explain(&self, request: ExplainRequest, context: &CallContext) -> Result<ExplainResponse, Status> {
+        let ExplainRequest { subject, permission, resource, consistency } = request;
         let mut violations = Vec::new();
-        let admitted = self.admit((&metadata, &extensions), consistency.as_ref(), &mut violations)?;
+        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
         let question = valid(question, violations)?;
         let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;
         let explained = explained.map_err(|error| admitted.status(&error))?;
-        self.record.of(&extensions).answered(&question, &explained.checked);
-        Ok(Response::new(explanation::response(&self.schema, &question, &explained)))
+        self.record.of(context).answered(&question, &explained.checked);
+        Ok(explanation::response(&self.schema, &question, &explained))
     }
 }
 

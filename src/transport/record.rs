@@ -4,12 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use tonic::Extensions;
-
-use super::{
-    callers::{ANONYMOUS, Caller},
-    low_priority::give_way,
-};
+use super::{call_context::CallContext, callers::ANONYMOUS, low_priority::give_way};
 use crate::{
     check::{CheckError, Checked},
     question::{Answer, Id, Question, Subject},
@@ -45,9 +40,9 @@ impl Record {
         Self { logged_share, ..self }
     }
 
-    /// A recorder for the answers to one request, whose extensions name the caller.
-    pub(super) fn of<'a>(&'a self, extensions: &'a Extensions) -> RecordOfRequest<'a> {
-        let caller = extensions.get::<Caller>().map_or(ANONYMOUS, |caller| &*caller.name);
+    /// A recorder for the answers to one call.
+    pub(super) fn of<'a>(&'a self, context: &'a CallContext) -> RecordOfRequest<'a> {
+        let caller = context.caller.as_deref().unwrap_or(ANONYMOUS);
         RecordOfRequest { record: self, caller, decisions: self.decisions.to(caller) }
     }
 }

@@ -4,7 +4,7 @@
 //! Closes nothing.
 
 use std::{
-    convert::Infallible,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,11 +13,12 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     http::HeaderMap,
 };
-use futures::stream::iter;
 use http_body::{Frame, SizeHint};
-use http_body_util::StreamBody;
 
-use super::open_connection::{OpenRequest, Untaken};
+use super::{
+    observed::Observed,
+    open_connection::{OpenRequest, Untaken},
+};
 
 /// The largest piece. It is also the largest frame of HTTP/2 that every client accepts.
 const PIECE_BYTES: usize = 16 * 1_024;
@@ -27,13 +28,82 @@ const PIECE_BYTES: usize = 16 * 1_024;
 /// more than this in memory.
 const LAST_BYTES: usize = 1_024;
 
+/// The body of a response as its service makes it.
+#[derive(Default)]
+pub(super) enum CallBody {
+    /// A response without a body.
+    #[default]
+    Empty,
+    /// A body of which everything is there.
+    Whole(WholeBody),
+    /// Any other body.
+    Other(Body),
+}
+
+impl HttpBody for CallBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(whole) => Poll::Ready(whole.next().map(Ok)),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(whole) => whole.is_over(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(whole) => SizeHint::with_exact(u64::try_from(whole.data.len()).unwrap_or(u64::MAX)),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body of which everything is there.
-pub(super) fn complete_body(data: Bytes, trailers: Option<HeaderMap>) -> Body {
-    let data = (!data.is_empty()).then(|| Frame::data(data));
-    let mut frames = data.into_iter().chain(trailers.map(Frame::trailers)).peekable();
-    match frames.peek() {
-        Some(_) => Body::new(StreamBody::new(iter(frames.map(Ok::<_, Infallible>)))),
-        None => Body::empty(),
+#[derive(Default)]
+pub(super) struct WholeBody {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl WholeBody {
+    pub(super) fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self { data, trailers }
+    }
+
+    fn is_over(&self) -> bool {
+        self.data.is_empty() && self.trailers.is_none()
+    }
+}
+
+impl Iterator for WholeBody {
+    type Item = Frame<Bytes>;
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        if self.data.is_empty() {
+            return self.trailers.take().map(Frame::trailers);
+        }
+        Some(Frame::data(mem::take(&mut self.data)))
+    }
+}
+
+/// As a body of any kind.
+impl From<WholeBody> for Body {
+    fn from(whole: WholeBody) -> Self {
+        Self::new(CallBody::Whole(whole))
     }
 }
 
@@ -46,22 +116,24 @@ pub(super) enum Patience {
     Unlimited,
 }
 
-/// The body of a response.
+/// The body of a response on its way.
 pub(super) struct ResponseBody {
-    body: Body,
+    body: CallBody,
     /// Data that was taken from `body` and not yet passed on.
     rest: Bytes,
     /// Whether `rest` is, or was, too large for one piece.
     is_cut: bool,
     patience: Patience,
     untaken: Option<Untaken>,
+    /// The call, if it is one: it ends with its body.
+    observed: Option<Observed>,
     /// The request is open until the response has been taken.
     request: OpenRequest,
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Body, patience: Patience, request: OpenRequest) -> Self {
-        Self { body, rest: Bytes::new(), is_cut: false, patience, untaken: None, request }
+    pub(super) fn new(body: CallBody, patience: Patience, observed: Option<Observed>, request: OpenRequest) -> Self {
+        Self { body, rest: Bytes::new(), is_cut: false, patience, untaken: None, observed, request }
     }
 
     /// Cuts the next piece off the data that is left.
@@ -92,9 +164,19 @@ impl HttpBody for ResponseBody {
                         this.is_cut = data.len() > LAST_BYTES;
                         this.rest = data;
                     }
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(trailers) => {
+                        if let (Some(observed), Some(trailers)) = (&mut this.observed, trailers.trailers_ref()) {
+                            observed.read(trailers);
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
                 },
-                end => return Poll::Ready(end),
+                end => {
+                    if let Some(observed) = &mut this.observed {
+                        observed.end_unknown();
+                    }
+                    return Poll::Ready(end);
+                }
             }
         }
         if this.patience == Patience::Limited {

@@ -8,39 +8,38 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use axum::{Router, body::Body, middleware::from_fn_with_state};
+use axum::{Router, middleware::from_fn_with_state};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::{Status, service::Routes};
+use tonic::{Status, body::Body, service::Routes};
 use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 
 use super::{
-    callers::{Admission, Callers, admit},
+    callers::{Admission, Callers},
+    calls::Calls,
     connections::Port,
-    entrance::{CurrentRouter, Entrance},
+    entrance::Entrance,
     health::{Current, Health},
     http::{MetricsTokens, Pages, Rules},
-    intake::{Intake, take_in},
+    intake::Intake,
     invalidation::InvalidationApi,
     limits::Limits,
-    observed::{methods, observe},
+    observed::methods,
     open_calls::{OPEN_BYTES_MAX, OpenCalls, admit_open},
     permission::PermissionApi,
     proto::{
-        DESCRIPTORS,
-        invalidation_service_server::{InvalidationServiceServer, SERVICE_NAME as INVALIDATION},
-        permission_service_server::{PermissionServiceServer, SERVICE_NAME as PERMISSION},
-        watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer},
+        DESCRIPTORS, invalidation_service_server::SERVICE_NAME as INVALIDATION,
+        permission_service_server::SERVICE_NAME as PERMISSION, watch_service_server::SERVICE_NAME as WATCH,
     },
+    services::Services,
     shares::Shares,
     slow_threads::SlowThreads,
-    status,
     tls::Tls,
     watch::WatchApi,
 };
-use crate::telemetry::{Calls, Kind, Metrics, SampledMetric};
+use crate::telemetry::{Kind, Metrics, SampledMetric};
 
 /// The names that gRPC health reports on: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
@@ -115,12 +114,10 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     metrics.show(state_metric(&current));
     metrics.show(serving_metric(&current));
     let shares = Arc::new(Shares::new(callers.names(), limits.caller_requests_max, limits.requests_max));
-    let gate = Gate {
-        intake: Intake::start(&callers, limits)?,
-        admission: Admission::new(callers, Arc::clone(&shares), limits),
-        open: OpenCalls::new(limits),
-        calls: metrics.calls(methods()),
-    };
+    let intake = Intake::start(&callers, limits)?;
+    let admission = Arc::new(Admission::new(callers, Arc::clone(&shares)));
+    let open = OpenCalls::new(limits);
+    let observed = metrics.calls(methods());
     let pages = Pages::new(current.clone(), metrics, metrics_tokens);
     let reporter = HealthReporter::new();
     let health_service = || {
@@ -131,18 +128,10 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     };
     let described = if reflection { with_reflection(health_service())? } else { health_service() };
 
-    let unready = current.clone();
-    let unready = move || ready(status::unavailable(&unready.now().describe()).into_http::<Body>());
-    let starting = gate.in_front_of_calls(Router::new().fallback(unready));
-    let started: Arc<OnceLock<Router>> = Arc::default();
-    let router: CurrentRouter = Box::new({
-        let started = Arc::clone(&started);
-        move || started.get().unwrap_or(&starting).clone()
-    });
+    let started: Arc<OnceLock<Arc<Services>>> = Arc::default();
     let start = async {
         if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
-            let services = services(apis, limits, is_draining.clone());
-            let _once = started.set(gate.in_front_of_calls(complete(services)));
+            let _once = started.set(Arc::new(Services::new(apis, is_draining.clone())));
         }
         pending::<()>().await;
     };
@@ -152,28 +141,33 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
             None => pending().await,
         }
     };
-    let entrance = |listener: &TcpListener, open, calls, unknown| {
+    let entrance = |listener: &TcpListener, routes: Routes, services, unknown| {
         let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        let open_calls = gate.in_front_of_open_calls(complete(open));
         Arc::new(Entrance {
             shares: Arc::clone(&shares),
             rules: Rules { is_local },
             pages: pages.clone(),
-            open_calls,
-            calls,
+            open_calls: complete(routes).layer(from_fn_with_state(open.clone(), admit_open)),
+            calls: Calls {
+                admission: Arc::clone(&admission),
+                intake: intake.clone(),
+                current: current.clone(),
+                services,
+                request_timeout: limits.request_timeout,
+            },
+            observed: observed.clone(),
             unknown,
         })
     };
     let probes = probes.map(|listener| {
-        let no_calls = gate.in_front_of_calls(complete(Routes::default()));
-        let entrance = entrance(&listener, health_service(), Box::new(move || no_calls.clone()), None);
+        let entrance = entrance(&listener, health_service(), None, None);
         let connections_max = limits.probe_connections_max;
         // Its clients are never known, and nobody's calls wait for them.
         let (tls, slower) = (None, None);
         Port { listener, tls, limits, connections_max, entrance, slower, is_draining: is_draining.clone() }.serve()
     });
     let slower = SlowThreads::start()?;
-    let entrance = entrance(&listener, described, router, Some(Arc::clone(slower.unknown())));
+    let entrance = entrance(&listener, described, Some(Arc::clone(&started)), Some(Arc::clone(slower.unknown())));
     let connections_max = limits.connections_max;
     let main = Port {
         listener,
@@ -212,15 +206,6 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     Ok(())
 }
 
-/// The application's services.
-fn services(apis: Apis, limits: Limits, is_draining: watch::Receiver<bool>) -> Routes {
-    let Apis { permissions, invalidation, watch } = apis;
-    let bytes_max = limits.message_bytes_max;
-    Routes::new(PermissionServiceServer::new(permissions).max_decoding_message_size(bytes_max))
-        .add_service(InvalidationServiceServer::new(invalidation).max_decoding_message_size(bytes_max))
-        .add_service(WatchServiceServer::new(watch.until(is_draining)).max_decoding_message_size(bytes_max))
-}
-
 /// Adds both versions of the reflection service.
 fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
     let reflection = || {
@@ -239,30 +224,6 @@ fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
 fn complete(routes: Routes) -> Router {
     let unknown = || ready(Status::unimplemented("there is no such method here").into_http::<Body>());
     routes.into_axum_router().fallback(unknown)
-}
-
-/// The layers that calls pass first: observation, then admission, then intake. Observation is outermost, so that it counts
-/// refused calls too.
-struct Gate {
-    intake: Intake,
-    admission: Admission,
-    open: OpenCalls,
-    calls: Calls,
-}
-
-impl Gate {
-    /// Puts the layers in front of the services that require a token.
-    fn in_front_of_calls(&self, router: Router) -> Router {
-        let taken_in = router.layer(from_fn_with_state(self.intake.clone(), take_in));
-        let admitted = taken_in.layer(from_fn_with_state(self.admission.clone(), admit));
-        admitted.layer(from_fn_with_state(self.calls.clone(), observe))
-    }
-
-    /// Puts the layers in front of the services that require none.
-    fn in_front_of_open_calls(&self, router: Router) -> Router {
-        let admitted = router.layer(from_fn_with_state(self.open.clone(), admit_open));
-        admitted.layer(from_fn_with_state(self.calls.clone(), observe))
-    }
 }
 
 /// The metric that shows whether clients should send questions to this instance.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many requests a caller may have open before they are more than its share. On two processors, those of another caller
 /// wait for half of them at most: some 0.2 ms.
@@ -42,7 +42,7 @@ pub(super) struct Shares {
 /// The requests of one caller.
 #[derive(Debug)]
 pub(super) struct Share {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// How many requests are open on its connections, those that have not run yet included, and streams not.
     open: AtomicUsize,
     /// The number of the period in which its connections had their last turns, and in the lower half the bytes that they carried.
@@ -109,7 +109,7 @@ impl Shares {
 impl Share {
     fn new(requests_max: usize) -> Self {
         Self {
-            permits: Semaphore::new(requests_max),
+            permits: Arc::new(Semaphore::new(requests_max)),
             open: AtomicUsize::new(0),
             carried: AtomicU64::new(0),
             last_call: AtomicU64::new(0),
@@ -131,8 +131,8 @@ impl Share {
     }
 
     /// Admits a request. Returns none if as many as there may be are admitted.
-    pub(super) fn admit(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.try_acquire().ok()
+    pub(super) fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
     /// Counts a request as open until the guard is dropped.

@@ -2,19 +2,19 @@
 //!
 //! Keeps no log of changes: the bus does.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::Instant,
 };
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::{
+    call_context::CallContext,
     convert,
-    deadline::deadline,
-    proto::{self, Document, Key, WatchRequest, WatchResponse, change::What, watch_service_server::WatchService},
+    proto::{self, Document, Key, WatchRequest, WatchResponse, change::What},
     status,
 };
 use crate::{
@@ -35,7 +35,7 @@ const CHANGES_MAX: usize = 1_000;
 /// The longest time without a response while updates arrive, even if they have no changes.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// The service, as tonic calls it.
+/// The service, as the port calls it.
 #[derive(Clone)]
 pub struct WatchApi {
     schema: Arc<Schema>,
@@ -62,12 +62,14 @@ impl WatchApi {
     }
 }
 
-#[tonic::async_trait]
-impl WatchService for WatchApi {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
-
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (arrived, deadline) = (LocalTime::now(), deadline(request.metadata().as_ref(), request.extensions()));
+impl WatchApi {
+    /// `Watch`.
+    pub(super) async fn watch(
+        &self,
+        request: WatchRequest,
+        context: &CallContext,
+    ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + use<>, Status> {
+        let (arrived, deadline) = (LocalTime::now(), context.deadline);
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| status::overloaded())?;
         let clock = self.clock;
         if clock == Clock::Local {
@@ -75,7 +77,7 @@ impl WatchService for WatchApi {
                 "a MongoDB that is no replica set does not report changes: run mongod with --replSet, and rs.initiate() once",
             ));
         }
-        let since = match &request.get_ref().since {
+        let since = match &request.since {
             None => None,
             Some(since) => {
                 let token = convert::token(since, "since", clock).map_err(|wrong| status::invalid(&[wrong]))?;
@@ -93,7 +95,7 @@ impl WatchService for WatchApi {
             _permit: permit,
             _counted: self.metrics.watch_stream(),
         };
-        Ok(Response::new(Box::pin(stream::unfold(Some(stream), WatchStream::next))))
+        Ok(stream::unfold(Some(stream), WatchStream::next))
     }
 }
 

@@ -1,0 +1,60 @@
+//! The calls that require a token, where tokens are required. Each passes admission, then intake, which has the services
+//! answer it.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::http::{Request, Response};
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::{
+    callers::Admission,
+    health::Current,
+    intake::Intake,
+    method::Method,
+    open_connection::OpenConnection,
+    request_body::{RequestBody, Rest},
+    response_body::CallBody,
+    services::Services,
+    status,
+};
+
+/// The calls of one port.
+pub(super) struct Calls {
+    pub(super) admission: Arc<Admission>,
+    pub(super) intake: Intake,
+    pub(super) current: Current,
+    /// The services, once the application has started; none on a port that has none.
+    pub(super) services: Option<Arc<OnceLock<Arc<Services>>>>,
+    pub(super) request_timeout: Duration,
+}
+
+impl Calls {
+    /// Answers a call.
+    pub(super) async fn answer<B: Rest>(
+        &self,
+        request: Request<RequestBody<B>>,
+        connection: &Arc<OpenConnection>,
+    ) -> Response<CallBody> {
+        self.try_answer(request, connection).await.unwrap_or_else(Status::into_http)
+    }
+
+    async fn try_answer<B: Rest>(
+        &self,
+        request: Request<RequestBody<B>>,
+        connection: &Arc<OpenConnection>,
+    ) -> Result<Response<CallBody>, Status> {
+        let path = request.uri().path();
+        let admitted = self.admission.admit(path, request.headers(), connection)?;
+        let method = Method::at(path).zip(self.services.as_ref());
+        let (method, services) = method.ok_or_else(|| Status::unimplemented("there is no such method here"))?;
+        let services = services.get().ok_or_else(|| status::unavailable(&self.current.now().describe()))?;
+        // This bounds the arrival of the request's body too, whatever timeout the request itself names.
+        let answered = self.intake.answer(method, request, connection, admitted.caller.as_ref(), services);
+        let late = |_| Status::deadline_exceeded("the request did not arrive in time");
+        timeout(self.request_timeout, answered).await.map_err(late)?
+    }
+}

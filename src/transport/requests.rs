@@ -1,0 +1,173 @@
+//! The HTTP/2 requests of a connection. They run on the connection's own task, so that a request needs no task of its own, and
+//! moves to other threads together with its connection.
+//!
+//! Reads and writes nothing: hyper does.
+
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use hyper::rt::Executor;
+
+use super::{giving_way::UntilGivenWay, low_priority::give_way};
+
+/// How often a connection is run again in one turn because its requests have progressed. What is left is done in its next turn.
+const RUNS_MAX: u32 = 4;
+
+/// The requests that hyper has begun to read, and that have not run yet.
+#[derive(Clone, Default)]
+pub(super) struct Arrived(Arc<Mutex<Vec<UntilGivenWay>>>);
+
+impl Arrived {
+    fn take(&self) -> Vec<UntilGivenWay> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrived {
+    fn execute(&self, request: F) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(UntilGivenWay::new(request));
+    }
+}
+
+/// A connection with its requests. When it ends or is dropped, its requests are dropped.
+pub(super) struct WithRequests<C> {
+    connection: Pin<Box<C>>,
+    arrived: Arrived,
+    /// Those that have run and wait for something.
+    waiting: FuturesUnordered<Request>,
+}
+
+impl<C> WithRequests<C> {
+    pub(super) fn new(connection: C, arrived: Arrived) -> Self {
+        Self { connection: Box::pin(connection), arrived, waiting: FuturesUnordered::new() }
+    }
+
+    pub(super) fn connection(&mut self) -> Pin<&mut C> {
+        self.connection.as_mut()
+    }
+
+    /// Runs the requests that can go on. Returns whether there was one that arrived or ended.
+    fn run_requests(&mut self, context: &mut Context<'_>) -> bool {
+        let mut has_progressed = false;
+        for request in self.arrived.take() {
+            has_progressed = true;
+            let mut request = Request(request);
+            // Most requests have arrived whole, and everything that they need is in memory: they end at once.
+            if Pin::new(&mut request).poll(context).is_pending() {
+                self.waiting.push(request);
+            }
+            give_way();
+        }
+        while let Poll::Ready(Some(())) = self.waiting.poll_next_unpin(context) {
+            has_progressed = true;
+            give_way();
+        }
+        has_progressed
+    }
+}
+
+impl<C: Future> Future for WithRequests<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = &mut *self;
+        for _ in 0..RUNS_MAX {
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            if !this.run_requests(context) {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A request. If it panics, it ends, and the others on its connection go on.
+struct Request(UntilGivenWay);
+
+impl Future for Request {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let request = Pin::new(&mut self.0);
+        // Nothing of a request that has panicked is used again.
+        catch_unwind(AssertUnwindSafe(|| request.poll(context))).unwrap_or(Poll::Ready(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, poll_fn},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures::FutureExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_run_on_the_task_of_their_connection_and_one_that_waits_is_run_when_it_is_woken() {
+        let arrived = Arrived::default();
+        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let (wakes, woken) = oneshot::channel::<()>();
+        let (ends, ended) = oneshot::channel();
+        arrived.execute(async move {
+            let _woken = woken.await;
+            let _nobody_waits = ends.send(std::thread::current().id());
+        });
+        assert!((&mut connection).now_or_never().is_none());
+        wakes.send(()).expect("it waits");
+        tokio::select! {
+            biased;
+            thread = ended => assert_eq!(thread, Ok(std::thread::current().id())),
+            () = connection => panic!("the connection does not end"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_alone() {
+        let arrived = Arrived::default();
+        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let count = Arc::new(AtomicUsize::new(0));
+        for number in 0..3 {
+            let count = Arc::clone(&count);
+            arrived.execute(async move {
+                tokio::task::yield_now().await;
+                assert!(number != 1, "a request that panics, as this test wants");
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        poll_fn(|context| {
+            assert!(Pin::new(&mut connection).poll(context).is_pending());
+            if count.load(Ordering::Relaxed) == 2 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn requests_of_a_connection_that_has_ended_are_dropped() {
+        let arrived = Arrived::default();
+        let (end, ended) = oneshot::channel::<()>();
+        let mut connection = WithRequests::new(ended, arrived.clone());
+        let (alive, dropped) = oneshot::channel::<()>();
+        arrived.execute(async move {
+            pending::<()>().await;
+            drop(alive);
+        });
+        assert!((&mut connection).now_or_never().is_none());
+        end.send(()).expect("it waits");
+        (&mut connection).await.expect("it ends");
+        drop(connection);
+        assert!(dropped.await.is_err());
+    }
+}

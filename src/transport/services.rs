@@ -1,0 +1,73 @@
+//! The application's services: decodes the message of a call, has its handler answer, and encodes the answer.
+//!
+//! Decides nothing about who may call.
+
+use axum::body::{Body, Bytes};
+use tokio::sync::watch;
+use tonic::{
+    Status,
+    codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride},
+};
+
+use super::{
+    call_context::CallContext,
+    codec::SmallBuffers,
+    invalidation::InvalidationApi,
+    message::{decode, encode},
+    method::Method,
+    permission::PermissionApi,
+    proto::{WatchRequest, WatchResponse},
+    server::Apis,
+    watch::WatchApi,
+};
+
+/// The services.
+pub(super) struct Services {
+    permissions: PermissionApi,
+    invalidation: InvalidationApi,
+    watch: WatchApi,
+}
+
+/// The answer to a call.
+pub(super) enum Answered {
+    /// The only message, with its prefix.
+    Message(Bytes),
+    /// A stream of messages, with the status at its end.
+    Stream(Body),
+}
+
+impl Services {
+    /// The services, whose streams end once this is true.
+    pub(super) fn new(apis: Apis, is_draining: watch::Receiver<bool>) -> Self {
+        let Apis { permissions, invalidation, watch } = apis;
+        Self { permissions, invalidation, watch: watch.until(is_draining) }
+    }
+
+    /// Answers a call with this message.
+    ///
+    /// # Errors
+    /// It is no message of the method, or the handler's status.
+    pub(super) async fn answer(
+        &self,
+        method: Method,
+        message: &[u8],
+        context: &CallContext,
+    ) -> Result<Answered, Status> {
+        let Self { permissions, invalidation, watch } = self;
+        // Boxed where a call is rare: the others need less memory then.
+        let answer = match method {
+            Method::Check => encode(&permissions.check(decode(message)?, context).await?),
+            Method::BatchCheck => encode(&permissions.batch_check(decode(message)?, context).await?),
+            Method::ListPermissions => encode(&permissions.list_permissions(decode(message)?, context).await?),
+            Method::Explain => encode(&Box::pin(permissions.explain(decode(message)?, context)).await?),
+            Method::Invalidate => encode(&Box::pin(invalidation.invalidate(decode(message)?, context)).await?),
+            Method::Watch => {
+                let stream = Box::pin(watch.watch(decode(message)?, context)).await?;
+                let encoder = SmallBuffers::<WatchResponse, WatchRequest>::default().encoder();
+                let whole = SingleMessageCompressionOverride::default();
+                return Ok(Answered::Stream(Body::new(EncodeBody::new_server(encoder, stream, None, whole, None))));
+            }
+        };
+        Ok(Answered::Message(answer))
+    }
+}
