@@ -51,13 +51,15 @@ mod woken;
 mod workers;
 
 pub use call_context::CallContext;
-pub use callers::{Caller, Callers, Scope};
+pub use callers::{Caller, Callers};
 pub use health::Health;
 pub use http::MetricsTokens;
 pub use invalidation::InvalidationApi;
 pub use limits::Limits;
+pub use method::Scope;
 pub use permission::PermissionApi;
-pub use server::{Apis, ServeError, Serving, serve};
+pub use server::{ServeError, Serving, serve};
+pub use services::Apis;
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFile, TlsFiles};
 pub use watch::WatchApi;
 

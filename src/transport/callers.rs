@@ -9,7 +9,13 @@ use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::{method::Method, open_connection::OpenConnection, secret::HashedSecret, shares::Shares, status};
+use super::{
+    method::{Method, Scope},
+    open_connection::OpenConnection,
+    secret::HashedSecret,
+    shares::Shares,
+    status,
+};
 use crate::telemetry::RateLimitedLog;
 
 /// The name of a caller who is not asked for a token.
@@ -17,26 +23,6 @@ pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// Limits log lines about refused requests. Admitted admin calls are all logged.
 static REFUSALS: RateLimitedLog = RateLimitedLog::per_second(10);
-
-/// What a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// `Check`, `BatchCheck` and `ListPermissions`.
-    Check,
-    /// The same, and `Explain`, `Invalidate` and `Watch`.
-    Admin,
-}
-
-impl Scope {
-    /// The name in the configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Check => "check",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 /// A service that may call.
 #[derive(Clone)]

@@ -1,6 +1,26 @@
 //! The methods of the API, and what is known of each before its request is read.
+//!
+//! Admits no caller (`callers` does).
 
-use super::callers::Scope;
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// `Check`, `BatchCheck` and `ListPermissions`.
+    Check,
+    /// The same, and `Explain`, `Invalidate` and `Watch`.
+    Admin,
+}
+
+impl Scope {
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Admin => "admin",
+        }
+    }
+}
 
 /// A method of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,36 +24,22 @@ use super::{
     health::{Current, Health},
     http::{MetricsTokens, Pages, Rules},
     intake::Intake,
-    invalidation::InvalidationApi,
     limits::Limits,
     observed::methods,
     open_calls::{OPEN_BYTES_MAX, OpenCalls, admit_open},
-    permission::PermissionApi,
     proto::{
         DESCRIPTORS, invalidation_service_server::SERVICE_NAME as INVALIDATION,
         permission_service_server::SERVICE_NAME as PERMISSION, watch_service_server::SERVICE_NAME as WATCH,
     },
-    services::Services,
+    services::{Apis, Services},
     shares::Shares,
     slow_threads::SlowThreads,
     tls::Tls,
-    watch::WatchApi,
 };
 use crate::telemetry::{Kind, Metrics, SampledMetric};
 
 /// The names that gRPC health reports on: the whole server, and each service.
 const SERVICES: [&str; 4] = ["", PERMISSION, INVALIDATION, WATCH];
-
-/// The services that the application provides once it has started.
-#[derive(Clone)]
-pub struct Apis {
-    /// `PermissionService`.
-    pub permissions: PermissionApi,
-    /// `InvalidationService`.
-    pub invalidation: InvalidationApi,
-    /// `WatchService`.
-    pub watch: WatchApi,
-}
 
 /// The listeners, services and limits of [`serve`].
 pub struct Serving {

@@ -17,11 +17,21 @@ use super::{
     method::Method,
     permission::PermissionApi,
     proto::{WatchRequest, WatchResponse},
-    server::Apis,
     watch::WatchApi,
 };
 
-/// The services.
+/// The services that the application provides once it has started.
+#[derive(Clone)]
+pub struct Apis {
+    /// `PermissionService`.
+    pub permissions: PermissionApi,
+    /// `InvalidationService`.
+    pub invalidation: InvalidationApi,
+    /// `WatchService`.
+    pub watch: WatchApi,
+}
+
+/// The same services, once they have started.
 pub(super) struct Services {
     permissions: PermissionApi,
     invalidation: InvalidationApi,
