@@ -9,7 +9,7 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use tracing::Level;
+use tracing::{Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt as _, filter_fn},
@@ -18,7 +18,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{log_queue::LogQueue, traces::Spans};
+use super::{
+    log_queue::LogQueue,
+    traces::{self, Spans},
+};
 
 /// What the targets of permcached's own lines and spans begin with.
 const OWN: &str = "permcached";
@@ -58,9 +61,8 @@ pub fn is_filter(text: &str) -> bool {
 pub fn start(filter: &str, traces: Option<&str>) -> Result<Recording, String> {
     let spans = traces.map(Spans::begin).transpose()?;
     let log = LogQueue::start(std::io::stderr()).map_err(|error| error.to_string())?;
-    let layer = layer(filter, log.clone())?;
-    let registry = tracing_subscriber::registry().with(layer).with(spans.as_ref().map(Spans::layer));
-    registry.try_init().map_err(|error| error.to_string())?;
+    let subscriber = subscriber(filter, log.clone(), spans.as_ref())?;
+    subscriber.try_init().map_err(|error| error.to_string())?;
     log_panics();
     Ok(Recording { spans, log })
 }
@@ -74,6 +76,14 @@ pub fn start_warnings() -> Result<(), String> {
     tracing_subscriber::registry().with(layer).try_init().map_err(|error| error.to_string())
 }
 
+/// Formats lines for a writer, and records spans if there is an exporter.
+fn subscriber<W>(filter: &str, writer: W, spans: Option<&Spans>) -> Result<impl Subscriber + Send + Sync, String>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    Ok(tracing_subscriber::registry().with(layer(filter, writer)?).with(traces::layer(spans)))
+}
+
 /// Formats lines for a writer.
 fn layer<W>(filter: &str, writer: W) -> Result<impl Layer<Registry>, String>
 where
@@ -82,7 +92,8 @@ where
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     // At that level h2 shows whole headers, and so tokens.
     let libraries = filter_fn(|metadata| *metadata.level() != Level::TRACE || metadata.target().starts_with(OWN));
-    let filter = filter.and(libraries);
+    // Without the hint, both filters together would be asked about every level.
+    let filter = filter.and(libraries.with_max_level_hint(LevelFilter::TRACE));
     let log = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(if std::io::stderr().is_terminal() {
         // As for the command line: no colours with `NO_COLOR` or `TERM=dumb`.
@@ -159,6 +170,18 @@ impl RateLimitedLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The finest level that any layer wants to see.
+    fn finest_level(filter: &str) -> Option<LevelFilter> {
+        subscriber(filter, std::io::sink, None).expect("a filter").max_level_hint()
+    }
+
+    #[test]
+    fn what_is_finer_than_the_log_costs_a_comparison_of_levels_only() {
+        assert_eq!(finest_level("info"), Some(LevelFilter::INFO));
+        assert_eq!(finest_level("warn,permcached=debug"), Some(LevelFilter::DEBUG));
+        assert_eq!(finest_level("trace"), Some(LevelFilter::TRACE));
+    }
 
     #[test]
     fn lines_past_the_limit_are_suppressed_and_the_next_line_counts_them() {

@@ -47,23 +47,27 @@ impl Spans {
         Ok(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
     }
 
-    /// The `tracing` layer that records spans for this exporter.
-    pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
-    where
-        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
-    {
-        let layer: OpenTelemetryLayer<S, SdkTracer> =
-            tracing_opentelemetry::layer().with_tracer(self.0.tracer("permcached"));
-        let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false);
-        layer.with_filter(Targets::new().with_target(SPANS, LevelFilter::TRACE))
-    }
-
     /// Sends the spans that are left, for at most a second. Blocks.
     pub(super) fn end(&self) {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }
+}
+
+/// The `tracing` layer that records spans for an exporter, or nothing if there is none.
+pub(super) fn layer<S>(spans: Option<&Spans>) -> impl Layer<S> + use<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    let layer = spans.map(|Spans(provider)| {
+        let layer: OpenTelemetryLayer<S, SdkTracer> =
+            tracing_opentelemetry::layer().with_tracer(provider.tracer("permcached"));
+        layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_target(false)
+    });
+    // Without a filter, a layer that does nothing wants every span of every library, and each is made.
+    let level = if spans.is_some() { LevelFilter::TRACE } else { LevelFilter::OFF };
+    layer.with_filter(Targets::new().with_target(SPANS, level))
 }
 
 /// Whether neither `OTEL_SERVICE_NAME` nor `OTEL_RESOURCE_ATTRIBUTES` names the service. The library then calls it
