@@ -107,11 +107,17 @@ impl Facts {
         (as_of >= requirement.as_of).then_some(CachedFact { fact, as_of, tier: Tier::Memory })
     }
 
-    /// Whether a whole fact that is not cached is presumed to be over its limit: it was when it was last read, or the source expects
-    /// it of the lookup.
+    /// Whether a whole fact that is not cached is likely to be over its limit: it was when it was last read, or the source expects it.
     #[must_use]
-    pub fn is_presumed_large(&self, key: &FactKey) -> bool {
+    pub fn expects_large(&self, key: &FactKey) -> bool {
         let was_large = || self.memory.get(key.lookup, &key.id, None).is_some_and(|fact| fact.is_over_limit());
-        key.subject.is_none() && self.source.expects_large(key.lookup, was_large())
+        key.subject.is_none() && self.source.expects_large(key, was_large())
+    }
+
+    /// Whether a fact of the lookup that is filtered to a subject may stand for the whole one, if it has no document that cannot be
+    /// relied on.
+    #[must_use]
+    pub fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
+        self.source.may_stand_for_whole(lookup)
     }
 }

@@ -47,15 +47,20 @@ pub trait Source: Send + Sync {
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;
 
-    /// Whether the next whole fact of the lookup is likely to be over its limit; `was_large` says that this one was, when it was read
-    /// last. A guess, which may be wrong either way. Never true of a lookup for which a fact that is filtered to a subject could
-    /// allow what the whole one denies.
-    fn expects_large(&self, _lookup: LookupId, _was_large: bool) -> bool {
+    /// Whether a whole fact is likely to be over its limit, and reading the one that is filtered to a subject costs little; `was_large`
+    /// says that it was over its limit when it was read last. A guess, which may be wrong either way.
+    fn expects_large(&self, _key: &FactKey, _was_large: bool) -> bool {
+        false
+    }
+
+    /// Whether a fact of the lookup that is filtered to a subject may stand for the whole one: whether it allows nothing that the whole
+    /// one does not allow, if it has no document that cannot be relied on.
+    fn may_stand_for_whole(&self, _lookup: LookupId) -> bool {
         false
     }
 
     /// Learns whether a whole fact was over its limit, wherever it came from.
-    fn learn_size(&self, _lookup: LookupId, _is_large: bool) {}
+    fn learn_size(&self, _key: &FactKey, _is_large: bool) {}
 
     /// Looks at some documents, and returns what is wrong with them or with what the schema expects of them: nothing for a
     /// source that does not do that. Takes no longer than a bounded time.

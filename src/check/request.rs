@@ -116,15 +116,25 @@ impl Request {
         })
     }
 
-    /// Replaces each whole fact that is presumed to be over its limit by the one that is filtered to the subject. If that one could not be
-    /// loaded, or has a document that cannot be relied on, the whole fact is required after all. So this one allows the same, whether
-    /// the presumption is right or not.
+    /// Asks for the filtered fact of each whole one that is likely to be over its limit. Where it may stand for the whole one, that one
+    /// is presumed to be over its limit, and not asked for. If the filtered fact then could not be loaded, or has a document that cannot be
+    /// relied on, the whole fact is required after all. So the filtered fact allows the same, whether the presumption is right or not.
+    /// Elsewhere, both are loaded at once, and nothing is presumed.
     pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
-        let may_presume = |key: &FactKey| !self.required_whole.contains(key) && facts.is_presumed_large(key);
-        for key in wanted.iter_mut().filter(|key| may_presume(key)) {
+        let mut beside = Vec::new();
+        for key in wanted.iter_mut().filter(|key| facts.expects_large(key)) {
             let filtered = FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
-            missing.presumed.insert(std::mem::replace(key, filtered));
+            if facts.may_stand_for_whole(key.lookup) {
+                if !self.required_whole.contains(key) {
+                    missing.presumed.insert(std::mem::replace(key, filtered));
+                }
+            } else if !self.failed.contains_key(&filtered)
+                && self.facts.get(key.lookup, &key.id, Some(subject)).is_none()
+            {
+                beside.push(filtered);
+            }
         }
+        missing.extend(beside);
     }
 
     /// What the request has done so far, for the metrics.

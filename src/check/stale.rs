@@ -3,10 +3,11 @@
 
 use super::{CheckError, Checked, Checker, Consistency, RequestFacts, tracked_facts::TrackedFacts};
 use crate::{
-    evaluate::{Verdict, evaluate},
-    facts::FreshnessRequirement,
+    evaluate::{DEPTH_MAX, Verdict, evaluate},
+    fact::{Fact, FactKey},
+    facts::{CachedFact, FreshnessRequirement},
     freshness::LocalTime,
-    question::{Millis, Question},
+    question::{Millis, Question, Subject},
     source::SourceError,
 };
 
@@ -41,11 +42,34 @@ impl Checker {
         }
         let as_of = self.freshness.required_moment(arrived.minus(age_max))?;
         let requirement = FreshnessRequirement { as_of, stamp: self.freshness.subject_mark(&question.subject) };
-        let facts = RequestFacts::new(self.schema.lookup_count());
-        let tracked = TrackedFacts::new(&facts, &self.facts, requirement);
-        match evaluate(&self.schema, question, &tracked, now, &mut Vec::new()) {
-            Verdict::Decided(answer) => Some(Checked { is_stale: true, ..self.checked(answer, &tracked, arrived) }),
-            Verdict::Missing => None,
+        let mut facts = RequestFacts::new(self.schema.lookup_count());
+        // Each round may reach facts that are one edge farther.
+        for _ in 0..=DEPTH_MAX {
+            let tracked = TrackedFacts::new(&facts, &self.facts, requirement);
+            let mut missing = Vec::new();
+            if let Verdict::Decided(answer) = evaluate(&self.schema, question, &tracked, now, &mut missing) {
+                return Some(Checked { is_stale: true, ..self.checked(answer, &tracked, arrived) });
+            }
+            let stand_ins: Vec<_> = missing
+                .into_iter()
+                .filter_map(|key| Some((self.stand_in(&key, &question.subject, requirement)?, key)))
+                .collect();
+            if stand_ins.is_empty() || facts.is_full() {
+                return None;
+            }
+            stand_ins.into_iter().for_each(|(fact, key)| facts.insert(key, fact));
         }
+        None
+    }
+
+    /// A whole fact that is not in memory, as if it were over its limit, if the filtered one is in memory and may stand for it. Earlier
+    /// requests have read it in place of the whole one.
+    fn stand_in(&self, key: &FactKey, subject: &Subject, requirement: FreshnessRequirement) -> Option<CachedFact> {
+        if key.subject.is_some() || !self.facts.may_stand_for_whole(key.lookup) {
+            return None;
+        }
+        let filtered = self.facts.cached(key.lookup, &key.id, Some(subject), requirement)?;
+        let fact = Fact::over_limit(key.clone(), filtered.fact.stamp());
+        (!filtered.fact.is_doubtful()).then_some(CachedFact { fact, ..filtered })
     }
 }

@@ -262,7 +262,7 @@ impl Facts {
     /// Tells the source how large a whole fact was.
     fn learn_size(&self, fact: &Fact) {
         if fact.subject().is_none() {
-            self.source.learn_size(fact.lookup(), fact.is_over_limit());
+            self.source.learn_size(&fact.key(), fact.is_over_limit());
         }
     }
 

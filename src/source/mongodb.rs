@@ -19,6 +19,7 @@ mod find;
 mod inspect;
 mod keys;
 mod sample;
+mod sizes;
 mod survey;
 mod uri;
 
@@ -39,10 +40,10 @@ pub use connect::ConnectError;
 use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
-use filtered::can_stand_for_whole;
-use find::{BATCH_DOCUMENTS_MAX, Notices};
+use find::BATCH_DOCUMENTS_MAX;
 pub use inspect::Finding;
 use mongodb::{Database, options::ClientOptions};
+use sizes::KnownSizes;
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
 pub use uri::{AssumedSource, ConnectionString, UriErrors};
@@ -90,8 +91,8 @@ pub struct MongoDb {
     mode: Mode,
     /// Bounds the finds that run at once.
     permits: Semaphore,
-    /// For each lookup, which large facts have been noticed.
-    notices: Box<[Notices]>,
+    /// For each lookup, what is known of the sizes of its facts.
+    sizes: Box<[KnownSizes]>,
     /// Bounds the finds for filtered facts that run at once and may return many documents of other subjects.
     turns: Semaphore,
     /// The last tick that was used as a moment, in the modes without cluster time.
@@ -138,7 +139,7 @@ impl MongoDb {
     pub async fn connect_with(schema: Arc<Schema>, options: ClientOptions, name: &str) -> Result<Self, ConnectError> {
         let database = connect::database(options.clone(), name)?;
         let hello = connect::reach(&database).await?;
-        Ok(Self::with_hello(schema, ReplacedClient::new(database, Some(options)), hello))
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, Some(options)), hello).await)
     }
 
     /// Uses a database of an existing client.
@@ -147,17 +148,17 @@ impl MongoDb {
     /// [`ConnectError`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = connect::hello(&database).await?;
-        Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello))
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello).await)
     }
 
-    fn with_hello(schema: Arc<Schema>, client: ReplacedClient, Hello { mode, set, .. }: Hello) -> Self {
+    async fn with_hello(schema: Arc<Schema>, client: ReplacedClient, Hello { mode, set, .. }: Hello) -> Self {
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
-        let notices = schema.lookups().map(|(_, lookup)| Notices::new(can_stand_for_whole(&schema, lookup))).collect();
-        Self { schema, client, name, set, mode, permits, notices, turns, ticks, commands }
+        let sizes = sizes::first_expected(&schema, &client.database()).await;
+        Self { schema, client, name, set, mode, permits, sizes, turns, ticks, commands }
     }
 
     /// What distinguishes this database from others.
@@ -272,13 +273,18 @@ impl Source for MongoDb {
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 
-    fn expects_large(&self, lookup: LookupId, was_large: bool) -> bool {
-        self.notices.get(lookup.index()).is_some_and(|notices| notices.expects_large(was_large))
+    fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
+        let expects = |sizes: &KnownSizes| sizes.expects_large(&key.id) || was_large && sizes.can_expect();
+        self.sizes_of(key.lookup).is_some_and(expects)
     }
 
-    fn learn_size(&self, lookup: LookupId, is_large: bool) {
-        if let Some(notices) = self.notices.get(lookup.index()) {
-            notices.learn(is_large);
+    fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
+        self.sizes_of(lookup).is_some_and(KnownSizes::may_stand)
+    }
+
+    fn learn_size(&self, key: &FactKey, is_large: bool) {
+        if let Some(sizes) = self.sizes_of(key.lookup) {
+            sizes.learn(&key.id, is_large);
         }
     }
 

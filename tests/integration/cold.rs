@@ -18,7 +18,7 @@ use permcached::{
     app::{App, Parts, assemble},
     check::{Consistency, Settings},
     question::{Answer, Question},
-    source::{Deadline, mongodb::MongoDb},
+    source::{Deadline, Source, mongodb::MongoDb},
 };
 
 use crate::support::{
@@ -335,9 +335,10 @@ async fn ten_thousand_checks_of_one_file_load_each_fact_once() {
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
     // Long enough that no fact becomes too old and is read again, however busy the machine is.
     let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
-    let parts = Parts::new(Arc::clone(&schema), Arc::new(source));
+    let source: Arc<dyn Source> = Arc::new(source);
+    let parts = Parts::new(Arc::clone(&schema), Arc::clone(&source));
     let App { schema, checker, metrics, .. } = assemble(Parts { settings, ..parts });
-    let crowd = Asked { schema: Arc::clone(&schema), checker, metrics };
+    let crowd = Asked { schema: Arc::clone(&schema), checker, metrics, source };
     let asked = question(&schema, &format!("user:{}", id(USER, 1)), "read", &format!("file:{}", id(FILE, 0)));
     monitor.take();
     let checks = (0..CHECKS).map(|_| {

@@ -11,6 +11,7 @@ mod matching;
 mod model;
 mod naive;
 mod negation;
+mod oversized;
 mod partial;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
@@ -36,6 +37,7 @@ use tokio::runtime::Runtime;
 use self::{
     generate::{Asked, Case, dates, id_text, id_value},
     naive::Naive,
+    oversized::Oversized,
 };
 
 /// The number of random schemas, each with its documents and questions.
@@ -55,6 +57,9 @@ struct Seen {
     denied: BTreeMap<&'static str, u32>,
     undecided: u32,
     decided_by_few: u32,
+    /// Answers that depend on facts that are filtered to the subject.
+    allowed_by_filtered: u32,
+    denied_by_filtered: u32,
 }
 
 struct Bench {
@@ -79,6 +84,7 @@ fn the_evaluator_agrees_with_a_naive_one() {
         }
     }
     assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
+    assert!(seen.allowed_by_filtered * 4 > cases && seen.denied_by_filtered * 4 > cases);
 }
 
 #[test]
@@ -172,10 +178,6 @@ impl Bench {
             return Ok(());
         };
         let schema = Arc::new(schema);
-        let source = Arc::new(Documents::new(&schema, &case.collections));
-        let metrics = Arc::clone(&self.metrics);
-        let parts = Parts::new(Arc::clone(&schema), Arc::<Documents>::clone(&source));
-        let checker = assemble(Parts { metrics, ..parts }).checker;
         let mut asked = Vec::new();
         let mut expected = Vec::new();
         for question in &case.questions {
@@ -187,7 +189,26 @@ impl Bench {
                 None => self.seen.borrow_mut().given_up += 1,
             }
         }
-        let questions: Vec<Question> = asked.iter().map(|asked| question(case, &schema, asked)).collect();
+        let documents = Arc::new(Documents::new(&schema, &case.collections));
+        let oversized = Oversized::new(Arc::<Documents>::clone(&documents), &case.available);
+        self.compare(case, &schema, documents, &asked, &expected)?;
+        self.compare(case, &schema, Arc::new(oversized), &asked, &expected)
+            .map_err(|error| TestCaseError::fail(format!("with some whole facts over their limit: {error}")))
+    }
+
+    /// Compares the answers over a source with those that are expected.
+    fn compare(
+        &self,
+        case: &Case,
+        schema: &Arc<Schema>,
+        source: Arc<dyn Source>,
+        asked: &[&Asked],
+        expected: &[Answered],
+    ) -> Result<(), TestCaseError> {
+        let metrics = Arc::clone(&self.metrics);
+        let parts = Parts::new(Arc::clone(schema), Arc::clone(&source));
+        let checker = assemble(Parts { metrics, ..parts }).checker;
+        let questions: Vec<Question> = asked.iter().map(|asked| question(case, schema, asked)).collect();
         let check = |questions: &[Question]| -> Vec<Answer> {
             let checked = checker.check_at(questions, Consistency::FullyConsistent, deadline(), || case.now);
             let checked = self.runtime.block_on(checked);
@@ -206,7 +227,7 @@ impl Bench {
             if alone.iter().any(|alone| plain(*alone) != plain(answer)) {
                 return fail(format!("the answer is {answer:?} in a batch, but {alone:?} alone"));
             }
-            if let Err(what) = self.check_with_fewer_facts(case, &schema, &source, question, answer) {
+            if let Err(what) = self.check_with_fewer_facts(case, schema, &*source, question, answer) {
                 return fail(what);
             }
             if let Err(what) = check_validity(case, asked, answer) {
@@ -223,13 +244,16 @@ impl Bench {
         &self,
         case: &Case,
         schema: &Schema,
-        source: &Documents,
+        source: &dyn Source,
         question: &Question,
         answer: Answer,
     ) -> Result<(), String> {
         let (facts, explained) = load_all(&self.runtime, schema, source, question, case.now)?;
         if explained != plain(answer) {
             return Err(format!("the answer is {answer:?}, explained as {explained:?}"));
+        }
+        if depends_on_filtered(schema, question, &facts, case.now) {
+            self.seen.borrow_mut().answer_by_filtered(answer);
         }
         let without_one = facts.0.keys().map(|key| {
             let mut less = facts.clone();
@@ -262,7 +286,7 @@ impl Bench {
 fn load_all(
     runtime: &Runtime,
     schema: &Schema,
-    source: &Documents,
+    source: &dyn Source,
     question: &Question,
     now: Millis,
 ) -> Result<(TestFacts, Answered), String> {
@@ -282,7 +306,21 @@ fn load_all(
     }
 }
 
+/// Whether the whole facts do not decide the question without the filtered ones.
+fn depends_on_filtered(schema: &Schema, question: &Question, facts: &TestFacts, now: Millis) -> bool {
+    let mut whole = facts.clone();
+    whole.0.retain(|key, _| key.subject.is_none());
+    whole.0.len() < facts.0.len() && evaluate(schema, question, &whole, now, &mut Vec::new()) == Verdict::Missing
+}
+
 impl Seen {
+    fn answer_by_filtered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Allowed { .. } => self.allowed_by_filtered += 1,
+            Answer::Denied(_) => self.denied_by_filtered += 1,
+        }
+    }
+
     fn answer(&mut self, answer: Answer) {
         match answer {
             Answer::Allowed { valid_until, .. } => {

@@ -52,15 +52,10 @@ pub(super) struct FilteredQuery<'a> {
     key_bytes: usize,
 }
 
-/// Whether facts of a lookup that are filtered to a subject can be read instead of whole ones that may be within their limit: the
-/// query finds few documents, and no relation stands under a `!`. There, a document that cannot be read would have to be seen
-/// whoever its subject is, and a query does not find all of those.
-pub(super) fn can_stand_for_whole(schema: &Schema, lookup: &Lookup) -> bool {
+/// Whether the query for facts of a lookup finds few documents, whoever the subject is, and leaves out all others.
+pub(super) fn is_selective(schema: &Schema, lookup: &Lookup) -> bool {
     let query = FilteredQuery::new(schema, lookup, &[]);
-    lookup.relations.iter().all(|id| {
-        let relation = schema.relation(*id);
-        !relation.negated && query.exact_selectors(relation).is_some()
-    })
+    lookup.relations.iter().all(|id| query.exact_selectors(schema.relation(*id)).is_some())
 }
 
 impl<'a> FilteredQuery<'a> {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use bson::{Bson, Document, RawArray, RawBsonRef, RawDocument, doc};
@@ -17,7 +17,9 @@ use super::{
     decode::{Decoded, NO_FIELD},
     filtered::FilteredQuery,
     keys::has_key,
-    moment_of, timestamp_of,
+    moment_of,
+    sizes::KnownSizes,
+    timestamp_of,
 };
 use crate::{
     fact::{DOCUMENTS_MAX, DocumentId, Fact, FactKey, document_keys},
@@ -25,7 +27,7 @@ use crate::{
     question::{Id, LookupId},
     schema::Lookup,
     source::{Deadline, Source as _, SourceError},
-    telemetry::{FactSize, RateLimitedLog, SPANS},
+    telemetry::{RateLimitedLog, SPANS},
 };
 
 /// How many documents one `find` for several keys returns at most. If there are more, the keys are asked for in halves.
@@ -37,17 +39,11 @@ const FIRST_DOCUMENTS: usize = 100;
 /// How many keys are each read alone if the first look at all of them shows that one may be large.
 const FEW_KEYS_MAX: usize = 8;
 
-/// How many whole facts of a lookup are expected to be large after one that was.
-const EXPECTED_MAX: usize = 16;
-
 /// How many bytes a command may have; the limit of MongoDB is 16 MiB. More keys are asked for in halves.
 const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// How many documents one `find` for several filtered facts returns at most.
 const FILTERED_DOCUMENTS_MAX: usize = 4_000;
-
-/// Limits log lines about facts over their limit, as whoever may write documents can cause them.
-static OVER_LIMIT: RateLimitedLog = RateLimitedLog::per_second(1);
 
 /// Limits log lines about documents that cannot be read, as whoever may write documents can cause them.
 static UNREADABLE: RateLimitedLog = RateLimitedLog::per_second(1);
@@ -58,51 +54,6 @@ pub(super) struct Found {
     pub(super) stamp: Moment,
     /// Whether these are all. If not, they are some of them.
     pub(super) is_complete: bool,
-}
-
-/// Which sizes of facts of a lookup have been logged, and which are expected.
-#[derive(Debug)]
-pub(super) struct Notices {
-    logged: [AtomicBool; FactSize::ALL.len()],
-    /// Whether filtered facts can be read instead of whole ones.
-    can_expect: bool,
-    /// How many more whole facts are expected to be large.
-    expected: AtomicUsize,
-}
-
-impl Notices {
-    /// `can_expect` says whether filtered facts of the lookup can be read instead of whole ones.
-    pub(super) fn new(can_expect: bool) -> Self {
-        Self { logged: Default::default(), can_expect, expected: AtomicUsize::new(0) }
-    }
-
-    fn of(&self, size: FactSize) -> &AtomicBool {
-        let [near, large, over] = &self.logged;
-        match size {
-            FactSize::NearLimit => near,
-            FactSize::Large => large,
-            FactSize::OverLimit => over,
-        }
-    }
-
-    /// Whether the lookup has had a key with more documents than a whole fact may contain.
-    fn has_large_keys(&self) -> bool {
-        self.of(FactSize::Large).load(Ordering::Relaxed)
-    }
-
-    /// Whether the next whole fact is expected to be large. `was_large` says that it was.
-    pub(super) fn expects_large(&self, was_large: bool) -> bool {
-        self.can_expect && (was_large || self.expected.load(Ordering::Relaxed) > 0)
-    }
-
-    /// Learns from a whole fact.
-    pub(super) fn learn(&self, is_large: bool) {
-        if is_large {
-            self.expected.store(EXPECTED_MAX, Ordering::Relaxed);
-        } else if self.expected.load(Ordering::Relaxed) > 0 {
-            self.expected.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(1));
-        }
-    }
 }
 
 /// The snapshot that a `find` reads.
@@ -198,37 +149,6 @@ impl MongoDb {
         results
     }
 
-    /// Counts a large fact. Logs the first one of each size for a lookup, and afterwards some of those for which a relation is
-    /// indeterminate.
-    fn notice_size(&self, key: &FactKey, fact: &Fact) {
-        let Some(size) = size_to_notice(fact) else { return };
-        let lookup = self.schema.lookup(key.lookup);
-        self.commands.found_large(&lookup.collection, size);
-        let notices = self.notices.get(key.lookup.index());
-        let is_first = |notices: &Notices| !notices.of(size).swap(true, Ordering::Relaxed);
-        let is_first = notices.is_some_and(is_first);
-        let suppressed = match size {
-            FactSize::NearLimit | FactSize::Large => is_first.then_some(0),
-            FactSize::OverLimit => OVER_LIMIT.admit().or(is_first.then_some(0)),
-        };
-        let Some(suppressed) = suppressed else { return };
-        let (collection, field, key) = (&*lookup.collection, lookup.by.as_str(), &key.id);
-        match size {
-            FactSize::NearLimit => tracing::warn!(
-                collection, field, %key,
-                "a fact has three quarters of the documents or bytes that it may contain: beyond that, it is read for each subject"
-            ),
-            FactSize::Large => tracing::warn!(
-                collection, field, %key,
-                "more documents or ids than a fact may contain: it is read for each subject, which needs an index on this field and the field of the ids"
-            ),
-            FactSize::OverLimit => tracing::warn!(
-                collection, field, %key, suppressed,
-                "more documents or ids than a fact may contain, even for one subject: a relation that is read from them is LIMIT"
-            ),
-        }
-    }
-
     /// The keys of whole facts that have more documents than a fact may contain among those that were found.
     fn large_keys(&self, lookup: LookupId, keys: &[FactKey], found: &Found) -> HashSet<FactKey> {
         let mut counts: HashMap<Id, usize> = HashMap::new();
@@ -270,12 +190,7 @@ impl MongoDb {
     /// documents, each fact is read alone.
     fn has_first_look(&self, lookup: LookupId, keys: &[FactKey]) -> bool {
         let is_whole = keys.iter().all(|key| key.subject.is_none());
-        is_whole && (2..=FEW_KEYS_MAX).contains(&keys.len()) && self.has_large_keys(lookup)
-    }
-
-    /// Whether the lookup has had a key with more documents than a whole fact may contain.
-    fn has_large_keys(&self, lookup: LookupId) -> bool {
-        self.notices.get(lookup.index()).is_some_and(Notices::has_large_keys)
+        is_whole && (2..=FEW_KEYS_MAX).contains(&keys.len()) && self.sizes_of(lookup).is_some_and(KnownSizes::had_large)
     }
 
     /// Reads a whole fact. Looks at a few documents first: most facts have no more. Then it asks whether there are more than a whole
@@ -287,8 +202,8 @@ impl MongoDb {
         at: Moment,
         deadline: Deadline,
     ) -> Result<Found, SourceError> {
-        // Where other keys are large, both are asked at once.
-        let expects_more = self.has_large_keys(lookup);
+        // Where this key may well be large, or others were, both are asked at once.
+        let expects_more = self.sizes_of(lookup).is_some_and(|sizes| sizes.had_large() || sizes.expects_large(id));
         let lookup = self.schema.lookup(lookup);
         let ids = std::slice::from_ref(id);
         let first = self.find_documents(lookup, ids, FIRST_DOCUMENTS, at, deadline);
@@ -298,26 +213,27 @@ impl MongoDb {
             (first?, is_large)
         } else {
             let first = first.await?;
-            let is_large = if first.is_complete { Ok(false) } else { is_large.await };
+            let is_large = if first.is_complete { Ok(None) } else { is_large.await };
             (first, is_large)
         };
         if first.is_complete {
             return Ok(first);
         }
-        if is_large? {
-            return Ok(first);
+        match is_large? {
+            // The key had so many documents at that moment, which may be an earlier one than that of the first look.
+            Some(stamp) => Ok(Found { stamp, ..first }),
+            None => self.find_documents(lookup, ids, DOCUMENTS_MAX, at, deadline).await,
         }
-        self.find_documents(lookup, ids, DOCUMENTS_MAX, at, deadline).await
     }
 
-    /// Whether a key has more documents than a whole fact may contain. Reads one document at most.
+    /// The moment at which a key has more documents than a whole fact may contain; none if it has not. Reads one document at most.
     async fn is_large(
         &self,
         lookup: &Lookup,
         keys: &[Id],
         at: Moment,
         deadline: Deadline,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Option<Moment>, SourceError> {
         // An index on the field has what is projected.
         let projection = doc! { "_id": 0, lookup.by.as_str(): 1 };
         let mut command = find_command(lookup, filter(lookup, keys), projection, 0);
@@ -325,7 +241,7 @@ impl MongoDb {
         let nothing = Lookup::by_id(&lookup.collection, lookup.collection_id);
         let decode = |document: &RawDocument| Decoded::projected(document, &nothing.projection);
         let found = self.run_find(lookup, command, Snapshot::After(at), Kept::One, deadline, decode).await?;
-        Ok(!found.is_complete)
+        Ok((!found.is_complete).then_some(found.stamp))
     }
 
     /// Runs one `find` for filtered facts.
@@ -510,17 +426,6 @@ impl MongoDb {
             (key.clone(), Fact::read(&self.schema, key, found.stamp, documents))
         };
         keys.into_iter().map(fact).collect()
-    }
-}
-
-/// How large a fact is, if that is worth a notice.
-fn size_to_notice(fact: &Fact) -> Option<FactSize> {
-    if fact.is_partial() {
-        Some(FactSize::OverLimit)
-    } else if fact.is_over_limit() {
-        Some(FactSize::Large)
-    } else {
-        fact.is_near_limit().then_some(FactSize::NearLimit)
     }
 }
 

@@ -72,6 +72,7 @@ impl MongoDb {
             pipeline.push(doc! { "$project": projection.clone() });
             let found = collection.aggregate(pipeline).max_time(COLLECTION_TIME).selection_criteria(primary());
             let mut documents = found.with_type::<RawDocumentBuf>().await?;
+            let mut sampled = Vec::new();
             while bytes_left > 0
                 && let Some(document) = documents.try_next().await?
             {
@@ -82,6 +83,10 @@ impl MongoDb {
                     _ => Vec::new(),
                 };
                 survey.add(&document, names.into_iter().filter_map(|name| name.as_str().map(str::to_owned)));
+                sampled.extend(first.contains_key("$sample").then_some(document));
+            }
+            if !sampled.is_empty() {
+                self.learn_sample(name, &sampled, count);
             }
         }
         for edge in survey.edges() {

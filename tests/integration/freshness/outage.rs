@@ -222,3 +222,44 @@ async fn a_probe_does_not_wait_for_loads() {
     end_blocked_commands(&live.database).await;
     slow.off().await;
 }
+
+/// The relations are read by fields with enough documents that a key may have more than a whole fact.
+const LARGE: &str = r#"
+    default_subject = "user"
+    [subject.user]
+    id = "string"
+    [resource.room]
+    id = "string"
+    [resource.room.relations]
+    member = { collection = "members", by = "room", field = "user" }
+    paid   = { collection = "payments", by = "room", field = "user" }
+    signed = { collection = "contracts", by = "room", field = "user" }
+    [resource.room.permissions]
+    enter = "member & paid & signed"
+    keep  = { is = "enter", stale_if_error = "10m" }
+"#;
+
+/// A check that presumes whole facts to be large reads the filtered ones, and looks at one of the whole ones afterwards. So two checks
+/// leave one of three unread.
+#[tokio::test]
+async fn filtered_facts_that_stood_for_whole_ones_answer_during_an_outage_too() {
+    let of =
+        |count: u32| (0..count).map(|number| doc! { "room": "r", "user": format!("u{number}") }).collect::<Vec<_>>();
+    let all = [("members", of(1_200)), ("payments", of(1_100)), ("contracts", of(1_200))];
+    let settings = Settings { staleness_max: BOUND, ..Settings::default() };
+    let (live, _) = Live::named("stale-filtered", LARGE, &all, settings).await;
+    let asked = |user: &str, permission: &str| live.question(&format!("user:{user}"), permission, "room:r");
+    let granted = "allowed by room#member";
+    assert_eq!(live.answer(&asked("u7", "enter"), Consistency::MinimizeLatency).await, granted);
+    assert_eq!(live.answer(&asked("u1150", "enter"), Consistency::MinimizeLatency).await, NO_GRANT);
+    let outage = outage("stale-filtered").await;
+    outlast_the_bound(&live, &asked("u7", "enter")).await;
+    for (user, expected) in [("u7", granted), ("u1150", NO_GRANT)] {
+        let checked = live.ask(&asked(user, "keep"), Consistency::MinimizeLatency).await.expect("it may be stale");
+        assert_eq!((shown(&live.schema, checked.answer).as_str(), checked.is_stale), (expected, true), "{user}");
+        assert!(checked.age > BOUND, "{checked:?}");
+    }
+    let unknown = live.ask(&asked("u8", "keep"), Consistency::MinimizeLatency).await;
+    assert!(matches!(unknown, Err(CheckError::Unavailable(_))), "nobody has asked for that user: {unknown:?}");
+    outage.off().await;
+}

@@ -17,6 +17,7 @@ use mongodb::{
 use permcached::{
     app::{App, Parts, assemble},
     check::{CheckError, Checked, Checker, Consistency},
+    diagnosis::Diagnosis,
     question::{Answer, Millis, Question},
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
@@ -87,12 +88,18 @@ pub struct Asked {
     pub schema: Arc<Schema>,
     pub checker: Checker,
     pub metrics: Arc<Metrics>,
+    pub source: Arc<dyn Source>,
 }
 
 impl Asked {
     pub fn new(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
-        let App { schema, checker, metrics, .. } = assemble(Parts::new(Arc::clone(schema), source));
-        Self { schema, checker, metrics }
+        let App { schema, checker, metrics, .. } = assemble(Parts::new(Arc::clone(schema), Arc::clone(&source)));
+        Self { schema, checker, metrics, source }
+    }
+
+    /// Lets the source look at some documents, as at the start of the service.
+    pub async fn survey(&self) -> Vec<Diagnosis> {
+        self.source.survey().await
     }
 
     /// Answers the questions in order, at the time `now`.

@@ -207,12 +207,16 @@ impl Source for ControlledSource {
         loaded
     }
 
-    fn expects_large(&self, lookup: LookupId, was_large: bool) -> bool {
-        self.facts.expects_large(lookup, was_large)
+    fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
+        self.facts.expects_large(key, was_large)
     }
 
-    fn learn_size(&self, lookup: LookupId, is_large: bool) {
-        self.facts.learn_size(lookup, is_large);
+    fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
+        self.facts.may_stand_for_whole(lookup)
+    }
+
+    fn learn_size(&self, key: &FactKey, is_large: bool) {
+        self.facts.learn_size(key, is_large);
     }
 
     async fn keys_of(
