@@ -3,10 +3,10 @@
 //! memory. Counts the finds, the bytes that mongod returns, and the documents that it reads.
 //!
 //! A check with nothing in memory takes one find for each lookup in a small group. In a large one, it takes one that is filtered to the
-//! subject, and others follow after the answer. Where no group of the lookup was large before, the filtered find comes after that of
-//! the first documents, and after one that asks whether there are more documents than a whole fact may contain. For a while after a
-//! large group, small ones are read in the same way. The instance runs in this process. Measures no network but the connection to
-//! MongoDB.
+//! subject, and others follow after the answer; under a `!`, they are sent together with it. Small groups are read in the same way for a
+//! while after a large one, and at first, as nothing is known of the lookup. Only if small ones were read before does the filtered find of
+//! a large one come after that of the first documents, and after one that asks whether there are more documents than a whole fact may
+//! contain. The instance runs in this process. Measures no network but the connection to MongoDB.
 
 #![expect(
     unreachable_pub,
@@ -56,6 +56,9 @@ const FEW: u32 = 10;
 
 /// How many members a group has that is just large.
 const MANY: u32 = 1_001;
+
+/// How many small resources are asked for before a case in which nothing large is expected any more.
+const SMALL: u32 = 6;
 
 /// How many documents are inserted at once.
 const INSERTED: u32 = 50_000;
@@ -140,6 +143,8 @@ struct Case {
     has: u32,
     /// A resource of the same type that is asked for before. The documents that may name any resource are then in memory.
     before: &'static str,
+    /// How many more resources of the same type are asked for before, which do not exist.
+    small_before: u32,
 }
 
 /// The measurements of a case: each time with nothing in memory, of a new subject, and with everything in memory.
@@ -172,12 +177,17 @@ impl Bench {
 
     /// Checks a subject and a new one, by an instance with nothing in memory.
     async fn check_cold(&self, database: &Database, case: Case, number: u32, measured: &mut Measured) -> App {
-        let Case { name, permission, resource, has, before } = case;
+        let Case { name, permission, resource, has, before, small_before } = case;
         let source = MongoDb::open(Arc::clone(&self.schema), database.clone()).await.expect("mongod answers");
         let app = assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source)));
         // A probe, and the documents that may name any resource, so that only the reads of the resource are measured.
         self.check(&app, 0, permission, before).await;
         tokio::time::sleep(SETTLED).await;
+        let (kind, _) = resource.split_once(':').expect("type:id");
+        for number in 0..small_before {
+            self.check(&app, 0, permission, &format!("{kind}:{}", 100 + number)).await;
+            tokio::time::sleep(SETTLED).await;
+        }
         for (place, number) in [has + number % FEW, 5 * MEMBERS + number].into_iter().enumerate() {
             let counts = self.counts(database).await;
             let (is_allowed, took) = self.check(&app, number, permission, resource).await;
@@ -264,29 +274,47 @@ async fn main() {
     println!(
         "Medians with nothing in memory, of a new subject, and with everything in memory (ratios to the first row):"
     );
-    let group = |name, permission, resource, before| Case { name, permission, resource, has: 0, before };
+    let group = |name, permission, resource, before, small_before| Case {
+        name,
+        permission,
+        resource,
+        has: 0,
+        before,
+        small_before,
+    };
     bench
         .compare(&[
-            group("a group of 10", "enter", "group:0", "group:7"),
-            group("a group of 10, after a large one", "enter", "group:0", "group:2"),
-            group("a group of 1,000,000, the first large one", "enter", "group:1", "group:7"),
-            group("a group of 1,000,000, after a large one", "enter", "group:1", "group:2"),
+            group("a group of 10, after small ones", "enter", "group:0", "group:7", SMALL),
+            group("a group of 10, the first one", "enter", "group:0", "group:7", 0),
+            group("a group of 10, after a large one", "enter", "group:0", "group:2", 0),
+            group("a group of 1,000,000, the first one", "enter", "group:1", "group:7", 0),
+            group("a group of 1,000,000, after a large one", "enter", "group:1", "group:2", 0),
+            group("a group of 1,000,000, after small ones", "enter", "group:1", "group:7", SMALL),
         ])
         .await;
     bench
         .compare(&[
-            group("10 members, 10 banned", "read", "group:0", "group:7"),
-            group("1,000,000 each, the first large ones", "read", "group:1", "group:7"),
-            group("1,000,000 each, after large ones", "read", "group:1", "group:2"),
+            group("10 members, 10 banned, after small ones", "read", "group:0", "group:7", SMALL),
+            group("1,000,000 each, the first ones", "read", "group:1", "group:7", 0),
+            group("1,000,000 each, after large ones", "read", "group:1", "group:2", 0),
+            group("1,000,000 each, after small ones", "read", "group:1", "group:7", SMALL),
         ])
         .await;
-    let role = |name, resource, has, before| Case { name, permission: "use", resource, has, before };
+    let role = |name, resource, has, before, small_before| Case {
+        name,
+        permission: "use",
+        resource,
+        has,
+        before,
+        small_before,
+    };
     bench
         .compare(&[
-            role("a role of 10 users", "role:0", 4 * MEMBERS, "role:7"),
-            role("a role of 10 users, after a large one", "role:0", 4 * MEMBERS, "role:2"),
-            role("a role of 1,000,000 users, the first large one", "role:1", 0, "role:7"),
-            role("a role of 1,000,000 users, after a large one", "role:1", 0, "role:2"),
+            role("a role of 10 users, after small ones", "role:0", 4 * MEMBERS, "role:7", SMALL),
+            role("a role of 10 users, the first one", "role:0", 4 * MEMBERS, "role:7", 0),
+            role("a role of 1,000,000 users, the first one", "role:1", 0, "role:7", 0),
+            role("a role of 1,000,000 users, after a large one", "role:1", 0, "role:2", 0),
+            role("a role of 1,000,000 users, after small ones", "role:1", 0, "role:7", SMALL),
         ])
         .await;
 }

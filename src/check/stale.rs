@@ -57,7 +57,9 @@ impl Checker {
             if stand_ins.is_empty() || facts.is_full() {
                 return None;
             }
-            stand_ins.into_iter().for_each(|(fact, key)| facts.insert(key, fact));
+            for (fact, key) in stand_ins {
+                facts.insert(key, fact);
+            }
         }
         None
     }

@@ -9,6 +9,7 @@ use bson::{Bson, Document, doc};
 
 use super::{
     Condition, DateUnit, Ids, Owner, Path, Relation, Schema, Target, declaration::Declarations, error::SchemaError,
+    path::CLOCK_HELP,
 };
 use crate::question::SubjectTypeId;
 
@@ -48,8 +49,39 @@ pub(super) fn warnings(schema: &Schema, declarations: &Declarations) -> Vec<Sche
                         resource";
             warnings.push(SchemaError::new(&declaration.name.span, message).help(help));
         }
+        let mut texts = BTreeSet::new();
+        for condition in [&relation.condition, &relation.document_condition].into_iter().flatten() {
+            ordered_texts(&condition.to_query(), &mut texts);
+        }
+        for text in texts.into_iter().filter(|text| means_the_clock(text)) {
+            let message =
+                format!("relation `{}` compares with the text `{text}` itself, not with the clock", relation.name);
+            warnings.push(SchemaError::new(&declaration.name.span, message).help(CLOCK_HELP));
+        }
     }
     warnings
+}
+
+/// The texts that a query requires values to be before or after.
+fn ordered_texts(query: &Document, texts: &mut BTreeSet<String>) {
+    for (operator, operand) in query {
+        match operand {
+            Bson::String(text) if ["$gt", "$gte", "$lt", "$lte"].contains(&operator.as_str()) => {
+                texts.insert(text.clone());
+            }
+            Bson::Document(inner) => ordered_texts(inner, texts),
+            Bson::Array(all) => all.iter().filter_map(Bson::as_document).for_each(|one| ordered_texts(one, texts)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a text looks as if it meant the current time: `now`, `NOW()`, `new Date()`.
+fn means_the_clock(text: &str) -> bool {
+    let letters: String = text.chars().filter(char::is_ascii_alphabetic).collect();
+    let words =
+        ["now", "today", "date", "newdate", "datenow", "isodate", "currentdate", "currenttime", "currenttimestamp"];
+    words.contains(&letters.to_ascii_lowercase().as_str())
 }
 
 /// The fields that a condition compares with each other.

@@ -9,6 +9,7 @@ mod one_of_many;
 mod own_lookups;
 mod shapes;
 mod sizes;
+mod warnings;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -80,3 +80,28 @@ fn a_condition_that_seems_to_compare_with_who_asks_has_a_warning() {
     };
     assert_eq!(warnings, [of("ours", "subject.org"), of("mine", "user.dept"), of("shared", "subject.level")]);
 }
+
+#[test]
+fn a_condition_that_seems_to_compare_with_the_clock_has_a_warning() {
+    const SCHEMA: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        [resource.file]
+        collection = "files"
+        [resource.file.relations]
+        ended  = { where = { until = { "$lt" = "now" } } }
+        held   = { where = { "$or" = [{ open = true }, { until = { "$not" = { "$gte" = "NOW()" } } }] } }
+        shared = { each = "shares", field = "to", document_where = { dates = { "$elemMatch" = { "$gt" = "new Date()" } } } }
+        past   = { where = { until = { "$lte" = "Date.now()" } } }
+        named  = { where = { when = "now", state = { "$in" = ["today"] } } }
+        old    = { where = { until = { "$lt" = "2026-01-31T12:00:00Z" }, name = { "$gte" = "nowhere" } } }
+        [resource.file.permissions]
+        read = "ended | held | shared | past | named | old"
+    "#;
+    let schema = schema("warned.toml", SCHEMA);
+    let warnings: Vec<_> = schema.warnings().expect("there are some").iter().map(|one| one.message.clone()).collect();
+    let of =
+        |(relation, text)| format!("relation `{relation}` compares with the text `{text}` itself, not with the clock");
+    let expected = [("ended", "now"), ("held", "NOW()"), ("shared", "new Date()"), ("past", "Date.now()")];
+    assert_eq!(warnings, expected.map(of));
+}

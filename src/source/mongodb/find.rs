@@ -91,8 +91,23 @@ impl MongoDb {
         deadline: Deadline,
         byte_budget: &AtomicUsize,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+        let results = self.find_each(lookup, keys, at, deadline, byte_budget).await;
+        for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
+            self.notice_size(key, fact);
+        }
+        results
+    }
+
+    /// As [`MongoDb::find`], without notice of large facts.
+    async fn find_each(
+        &self,
+        lookup: LookupId,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+        byte_budget: &AtomicUsize,
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
-        let mut alone = Vec::new();
         let mut remaining = vec![keys];
         while let Some(mut keys) = remaining.pop() {
             let found = match byte_budget.load(Ordering::Relaxed) {
@@ -116,8 +131,8 @@ impl MongoDb {
                     results.extend(facts.into_iter().map(|(key, fact)| (key, Ok(fact))));
                 }
                 Ok(_) if self.has_first_look(lookup, &keys) => {
-                    let find = |key| Box::pin(self.find(lookup, vec![key], at, deadline, byte_budget));
-                    alone.extend(join_all(keys.into_iter().map(find)).await);
+                    let find = |key| Box::pin(self.find_each(lookup, vec![key], at, deadline, byte_budget));
+                    results.extend(join_all(keys.into_iter().map(find)).await.into_iter().flatten());
                 }
                 Ok(found) if keys.len() > 1 => {
                     let large = self.large_keys(lookup, &keys, &found);
@@ -142,10 +157,6 @@ impl MongoDb {
                 }
             }
         }
-        for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
-            self.notice_size(key, fact);
-        }
-        results.extend(alone.into_iter().flatten());
         results
     }
 

@@ -3,7 +3,10 @@
 //!
 //! Each case needs one combination of values that random cases rarely contain.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bson::{Document, doc};
 use permcached::{
@@ -55,12 +58,19 @@ const SCHEMA: &str = r#"
     apart    = "!kept.banned"
     unkept   = "!kept.read & member"
     past     = "!guest & member"
+    late     = "guest"
     odd      = "folder.read & !within.even & !muted"
     even     = "folder.read & !within.odd & !banned"
 "#;
 
-/// Asks a question about the group 1 with every selection of the facts that it depends on.
-fn assert_answer(groups: &[Document], others: &[(&str, Document)], permission: &str, expected: Answered) {
+/// Asks a question about the group 1 with every selection of the facts that it depends on. Returns the collections of the facts without
+/// which it is decided, each by itself.
+fn assert_answer(
+    groups: &[Document],
+    others: &[(&str, Document)],
+    permission: &str,
+    expected: Answered,
+) -> BTreeSet<String> {
     let mut collections = BTreeMap::from([("groups".to_owned(), groups.to_vec())]);
     for (name, document) in others {
         collections.entry((*name).to_owned()).or_default().push(document.clone());
@@ -72,6 +82,7 @@ fn assert_answer(groups: &[Document], others: &[(&str, Document)], permission: &
     let (facts, _) = load_all(&runtime(), &schema, &source, &question, 0).expect("all facts");
     let facts: Vec<_> = facts.0.into_iter().collect();
     assert!(facts.len() < 16, "few enough facts to try every selection");
+    let mut unneeded = BTreeSet::new();
     for selection in 0..1_u32 << facts.len() {
         let is_selected = |place: &usize| selection & (1 << place) != 0;
         let some = (0..facts.len()).filter(is_selected).map(|place| facts[place].clone());
@@ -81,11 +92,16 @@ fn assert_answer(groups: &[Document], others: &[(&str, Document)], permission: &
             Verdict::Decided(answer) => {
                 let keys: Vec<_> = some.0.keys().collect();
                 assert_eq!(plain(answer), expected, "{permission} with only {keys:?}");
+                if keys.len() + 1 == facts.len() {
+                    let without = facts.iter().filter(|(key, _)| !some.0.contains_key(key));
+                    unneeded.extend(without.map(|(key, _)| schema.lookup(key.lookup).collection.to_string()));
+                }
             }
             Verdict::Missing => assert!(!missing.is_empty(), "{permission}: undecided, but nothing is missing"),
         }
         assert!(missing.iter().all(|key| !some.0.contains_key(key)), "{permission}: an available fact is missing");
     }
+    unneeded
 }
 
 fn group(id: i64, within: &[i64]) -> Document {
@@ -140,8 +156,10 @@ fn what_depends_on_itself_through_an_exclusion_has_one_reason() {
 fn a_side_that_is_surely_false_lets_an_exclusion_hold_before_all_is_loaded() {
     let ban = ("bans", doc! { "_id": 1, "group": 1_i64, "user": "anna" });
     let mute = ("mutes", doc! { "_id": 1, "group": 1_i64, "user": "anna" });
-    for one in [Vec::new(), vec![ban.clone()], vec![mute.clone()]] {
-        assert_answer(&[group(1, &[])], &one, "spared", Ok(()));
+    for (one, other) in [(Vec::new(), "bans mutes"), (vec![ban.clone()], "bans"), (vec![mute.clone()], "mutes")] {
+        let unneeded = assert_answer(&[group(1, &[])], &one, "spared", Ok(()));
+        let unneeded: Vec<_> = unneeded.iter().map(String::as_str).collect();
+        assert_eq!(unneeded.join(" "), other, "{one:?}");
     }
     assert_answer(&[group(1, &[])], &[ban, mute], "spared", Err(Reason::Excluded));
 }
@@ -160,7 +178,10 @@ fn an_edge_that_must_not_dangle_is_decided_only_when_its_end_is_loaded() {
 fn a_grant_that_is_over_grants_nothing_whatever_it_leads_to() {
     let mut past = group(1, &[2]);
     past.insert("until", bson::DateTime::from_millis(-1));
-    assert_answer(&[past.clone(), group(2, &[2])], &[folder("anna")], "past", Ok(()));
+    let unneeded = assert_answer(&[past.clone(), group(2, &[2])], &[folder("anna")], "past", Ok(()));
+    assert!(unneeded.contains("groups"), "{unneeded:?}");
+    // What it leads to grants nothing either, which is the reason.
+    assert_answer(&[past.clone(), group(2, &[2])], &[folder("anna")], "late", Err(Reason::NoGrant));
     assert_answer(&[past], &[folder("anna")], "past", Ok(()));
     let ban = ("bans", doc! { "_id": 1, "group": 2_i64, "user": "anna" });
     assert_answer(&[group(1, &[2]), group(2, &[2])], &[ban], "past", Ok(()));
