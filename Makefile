@@ -1,11 +1,11 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos soak fuzz bench attack load lint msrv deny
+.PHONY: help run test clients model chaos soak fuzz bench bench-peers profile attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
 help:
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 # Requires only cargo: the sample documents replace MongoDB. The profile `quick` builds without optimisation, in about two
 # minutes on two cores.
@@ -58,7 +58,17 @@ fuzz: ## fuzz requests, schemas, documents, Redis and change events, FUZZ_SECOND
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
-		--bench evaluate --bench large_relations --bench memory --bench redis --bench revocation --bench served
+		--bench evaluate --bench growth --bench large_relations --bench memory --bench redis --bench revocation --bench served
+
+# Requires Go, and builds the peers into target/peers the first time, in some ten minutes. Use a quiet machine.
+bench-peers: ## compare with OpenFGA and SpiceDB: answers, checks a second, processor time (docs/performance.md)
+	peers=$$(scripts/build-peers) && eval "$$peers" && export OPENFGA SPICEDB && cargo bench --locked --bench peers
+
+# Requires perf. PROFILE chooses the calls whose names contain it. With frame pointers, so that perf can follow the callers.
+PROFILE = Check, owner
+profile: ## profile the served calls into target/profile: by layer, by function, by caller (docs/performance.md)
+	RUSTFLAGS="$(RUSTFLAGS) -C force-frame-pointers=yes" cargo bench --locked --profile profiling --bench served -- \
+		--profile "$(PROFILE)"
 
 # Use a quiet machine. ATTACK chooses the attacks whose names contain it: make attack ATTACK=unread
 attack: ## measure what one client can do to another: latency and peak memory (docs/performance.md)

@@ -1,77 +1,66 @@
 //! Measures what a call costs with warm caches, beside an empty tonic service with the same messages, in the same run: processor
-//! time of the server for each call, calls a second, and latency.
+//! time of the server for each call, calls a second, and latency. Also the start and the memory of the server.
 //!
-//! Each service is a process of its own, on the same machine as the client, which keeps several questions open on each
-//! connection. They take turns, so that other load on the machine affects all. The client is as small as HTTP/2 allows,
-//! because it uses the same processors. Processor time varies least on a busy machine, and is what the targets are about.
+//! Each service is a process of its own, on the same machine as the client, which keeps several calls open on each connection.
+//! Processor time varies least on a busy machine, and is what the targets are about.
 //!
-//! Words after `--` choose the cases whose names contain one of them. Does not measure cold caches.
+//! Words after `--` choose the cases whose names contain one of them. `--profile` before them profiles these cases in place
+//! of measuring them (`served/profile.rs`). Does not measure cold caches.
 
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a bench that cannot run panics with the reason, and prints its results"
 )]
+#![allow(dead_code, reason = "other benches use more of the client and the servers")]
 
 #[path = "served/calls.rs"]
 mod calls;
 #[path = "served/client.rs"]
 mod client;
+#[path = "served/layers.rs"]
+mod layers;
+#[path = "served/profile.rs"]
+mod profile;
+#[path = "served/rounds.rs"]
+mod rounds;
 #[path = "served/servers.rs"]
 mod servers;
+#[path = "served/size.rs"]
+mod size;
 
-use std::{collections::HashMap, env, time::Duration};
+use std::{collections::HashMap, env, path::Path};
 
 use calls::Call;
-use client::Connections;
-use servers::{Empty, Server};
+use rounds::{Round, Side, measure};
+use servers::{Empty, Security, Server};
 
 /// The number of connections.
 const CONNECTIONS: usize = 8;
-
-/// How many rounds each case has, alternating with the same of the empty service.
-const ROUNDS: usize = 3;
-
-/// The length of a round.
-const ROUND_TIME: Duration = Duration::from_millis(1_500);
-
-/// How long a case runs before it is measured.
-const WARM_UP: Duration = Duration::from_millis(300);
-
-/// A server's port: in the clear, and without tokens; or with both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Security {
-    Nothing,
-    Token,
-    TokenAndTls,
-}
-
-impl Security {
-    const ALL: [Self; 3] = [Self::Nothing, Self::Token, Self::TokenAndTls];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "",
-            Self::Token => ", token",
-            Self::TokenAndTls => ", token and TLS",
-        }
-    }
-}
 
 /// A call to measure, and how many of it are open at once on each connection.
 struct Case {
     call: Call,
     streams: usize,
     security: Security,
-    /// The most processor time of the server, as a multiple of the empty service's, or in microseconds for each question.
     target: Option<Target>,
 }
 
+/// The most processor time of the server.
 #[derive(Clone, Copy)]
 enum Target {
+    /// For each call, as a multiple of the empty service's.
     Ratio(f64),
+    /// For each question, in microseconds.
     Microseconds(f64),
+}
+
+impl Case {
+    fn name(&self) -> String {
+        format!("{}{}", self.call.name(), self.security.name())
+    }
 }
 
 /// All cases.
@@ -82,7 +71,7 @@ fn cases() -> Vec<Case> {
         for streams in [1, 16, 128] {
             let target = if streams == 16 { 0.75 } else { 1.0 };
             cases.push(case(Call::Owner, streams, security, Some(Target::Ratio(target))));
-            cases.push(case(Call::EightFolders, streams, security, None));
+            cases.push(case(Call::Folders(8), streams, security, None));
         }
         for (questions, most) in [(100, 16), (1_000, 4)] {
             for streams in [1, most] {
@@ -93,49 +82,18 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The figures of one round.
-struct Round {
-    /// In microseconds for each call.
-    user: f64,
-    system: f64,
-    calls_a_second: f64,
-    median: f64,
-    p99: f64,
-}
-
-impl Round {
-    fn cpu(&self) -> f64 {
-        self.user + self.system
+/// Says whether a target is met, and otherwise by how much it is missed.
+fn verdict(value: f64, most: f64) -> String {
+    if value <= most {
+        format!("target {most}: met")
+    } else {
+        format!("target {most}: MISSED by {:.0} %", (value / most - 1.0) * 100.0)
     }
-}
-
-#[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-async fn round(server: &Server, connections: &Connections, call: Call, streams: usize, time: Duration) -> Round {
-    let before = server.cpu();
-    let mut times = connections.call_for(call, streams, time).await;
-    let after = server.cpu();
-    times.sort_unstable();
-    let calls = times.len() as f64;
-    let microseconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / calls;
-    let at = |share: usize| times[times.len() * share / 100] as f64 / 1_000.0;
-    Round {
-        user: microseconds(before.0, after.0),
-        system: microseconds(before.1, after.1),
-        calls_a_second: calls / time.as_secs_f64(),
-        median: at(50),
-        p99: at(99),
-    }
-}
-
-/// The middle one by processor time.
-fn middle(mut rounds: Vec<Round>) -> Round {
-    rounds.sort_unstable_by(|a, b| a.cpu().total_cmp(&b.cpu()));
-    rounds.swap_remove(rounds.len() / 2)
 }
 
 fn print(name: &str, streams: usize, round: &Round, remark: &str) {
     println!(
-        "{name:<34} {streams:>8} {:>8.2} {:>8.2} {:>8.2} {:>10.0} {:>10.0} {:>10.0}  {remark}",
+        "{name:<36} {streams:>7} {:>9.2} {:>8.2} {:>8.2} {:>9.0} {:>9.0} {:>9.0}  {remark}",
         round.cpu(),
         round.user,
         round.system,
@@ -145,65 +103,76 @@ fn print(name: &str, streams: usize, round: &Round, remark: &str) {
     );
 }
 
+/// The servers of a port of this kind: the empty service, and permcached.
+type Servers = HashMap<Security, (Server, Server)>;
+
+fn servers_of<'a>(servers: &'a mut Servers, directory: &Path, security: Security) -> &'a (Server, Server) {
+    servers
+        .entry(security)
+        .or_insert_with(|| (Server::empty(directory, security), Server::permcached(directory, security)))
+}
+
+/// Measures a case and prints its figures. Returns the target that is missed, if one is.
+async fn run(case: &Case, (empty, permcached): &(Server, Server)) -> Option<String> {
+    let Case { call, streams, security, target } = *case;
+    let own = Side::new(permcached, CONNECTIONS, call.calls()).await;
+    let (round, value, most, remark) = match target {
+        Some(Target::Ratio(most)) => {
+            let empty = Side::new(empty, CONNECTIONS, call.calls()).await;
+            let [of_empty, round] = measure([&empty, &own], streams).await;
+            print(&format!("empty service{}", security.name()), streams, &of_empty, "");
+            let (ratio, rate) = (round.cpu() / of_empty.cpu(), round.calls_a_second / of_empty.calls_a_second);
+            (round, ratio, most, format!("{ratio:.2} x the empty service's CPU, {rate:.2} x its calls/s"))
+        }
+        Some(Target::Microseconds(most)) => {
+            let [round] = measure([&own], streams).await;
+            let each = round.cpu() / f64::from(call.questions());
+            (round, each, most, format!("{each:.2} µs a question"))
+        }
+        None => {
+            let [round] = measure([&own], streams).await;
+            (round, 0.0, f64::INFINITY, String::new())
+        }
+    };
+    let remark = if target.is_some() { format!("{remark} ({})", verdict(value, most)) } else { remark };
+    print(&case.name(), streams, &round, &remark);
+    (value > most).then(|| format!("{}, {streams} streams: {remark}", case.name()))
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench").peekable();
     if arguments.next_if(|first| first == Empty::ARGUMENT).is_some() {
         return Empty::serve(arguments.next().is_some()).await;
     }
+    let is_profile = arguments.next_if(|first| first == "--profile").is_some();
     let words: Vec<String> = arguments.collect();
+    let is_chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(&**word));
     let directory = tempfile::tempdir().expect("a directory");
-    let mut servers = HashMap::new();
+    let mut servers = Servers::new();
+    let cases: Vec<Case> = cases().into_iter().filter(|case| is_chosen(&case.name())).collect();
+    if is_profile {
+        for case in cases.iter().filter(|case| case.streams == 16) {
+            let (empty, permcached) = servers_of(&mut servers, directory.path(), case.security);
+            profile::run(&case.name(), permcached, case).await;
+            profile::run(&format!("empty service{}", case.security.name()), empty, case).await;
+        }
+        return;
+    }
+    println!("Processor time (CPU) of the server in µs a call, {CONNECTIONS} connections\n");
     println!(
-        "{:<34} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10}",
+        "{:<36} {:>7} {:>9} {:>8} {:>8} {:>9} {:>9} {:>9}",
         "", "streams", "CPU µs", "user", "system", "calls/s", "p50 µs", "p99 µs"
     );
-    let is_chosen = |case: &Case| {
-        let name = format!("{}{}", case.call.name(), case.security.name());
-        words.is_empty() || words.iter().any(|word| name.contains(&**word))
-    };
     let mut missed = Vec::new();
-    for case in cases().into_iter().filter(is_chosen) {
-        let Case { call, streams, security, target } = case;
-        let (empty, permcached) = servers.entry(security).or_insert_with(|| {
-            (Server::empty(directory.path(), security), Server::permcached(directory.path(), security))
-        });
-        let to_empty = Connections::open(empty, CONNECTIONS).await;
-        let to_permcached = Connections::open(permcached, CONNECTIONS).await;
-        // The empty service has one call.
-        let least = Call::Owner;
-        let has_baseline = matches!(target, Some(Target::Ratio(_)));
-        let (mut of_empty, mut of_permcached) = (Vec::new(), Vec::new());
-        for number in 0..=ROUNDS {
-            let time = if number == 0 { WARM_UP } else { ROUND_TIME };
-            if has_baseline {
-                of_empty.push(round(empty, &to_empty, least, streams, time).await);
-            }
-            of_permcached.push(round(permcached, &to_permcached, call, streams, time).await);
-        }
-        let drop_warm_up = |mut rounds: Vec<Round>| rounds.split_off(1.min(rounds.len()));
-        let own = middle(drop_warm_up(of_permcached));
-        let name = format!("{}{}", call.name(), security.name());
-        let (remark, is_missed) = match target {
-            None => (String::new(), false),
-            Some(Target::Ratio(most)) => {
-                let empty = middle(drop_warm_up(of_empty));
-                print(&format!("empty service{}", security.name()), streams, &empty, "");
-                let ratio = own.cpu() / empty.cpu();
-                let rate = own.calls_a_second / empty.calls_a_second;
-                (format!("{ratio:.2} x the empty service's CPU (target {most}), {rate:.2} x its calls/s"), ratio > most)
-            }
-            Some(Target::Microseconds(most)) => {
-                let each = own.cpu() / f64::from(call.questions());
-                (format!("{each:.2} µs a question (target {most})"), each > most)
-            }
-        };
-        print(&name, streams, &own, &remark);
-        if is_missed {
-            missed.push(format!("{name}, {streams} streams: {remark}"));
-        }
+    for case in &cases {
+        missed.extend(run(case, servers_of(&mut servers, directory.path(), case.security)).await);
     }
-    println!("\nbeyond the target: {}", if missed.is_empty() { "nothing" } else { "" });
+    drop(servers);
+    if is_chosen(size::NAME) {
+        missed.extend(size::run(directory.path()).await);
+    }
+    println!("\nTargets missed: {}", if missed.is_empty() { "none" } else { "" });
     for line in missed {
         println!("  {line}");
     }

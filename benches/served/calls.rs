@@ -1,6 +1,5 @@
-//! The calls that are measured, over the documents of this bench: a user, eight folders within each other, and files.
+//! The calls that are measured, over the documents of this bench: a user, folders within each other, and files.
 
-use axum::body::Bytes;
 use permcached::transport::proto::{
     BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, Question, Resource, Subject,
     batch_check_response::result::Outcome,
@@ -8,19 +7,27 @@ use permcached::transport::proto::{
 use prost::Message;
 use serde_json::json;
 
-/// How many folders lie between a file and the one that is shared.
-const DEPTH: u32 = 8;
+use super::client::{Calls, grpc};
 
-/// How many files there are.
-const FILES: u32 = 1_000;
+/// How many folders lie between a file and the topmost one.
+pub(crate) const DEPTH_MAX: u32 = 16;
 
-/// A call that the client makes.
-#[derive(Clone, Copy, Debug)]
+/// How many files there are, and how many of them somebody asks about.
+pub(crate) const FILES: u32 = 1_000;
+
+/// The first of the files that are in no folder but a shared one.
+const SHARED_FILES: u32 = 10_000;
+
+const CHECK: &str = "permcached.v1.PermissionService/Check";
+const BATCH_CHECK: &str = "permcached.v1.PermissionService/BatchCheck";
+
+/// A call to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// `Check`: the file's owner may read it.
+    /// `Check`: a file's owner may read it.
     Owner,
-    /// `Check`: somebody with whom the eighth folder above the file is shared may read it.
-    EightFolders,
+    /// `Check`: somebody may read a file, because the folder so many folders above it is shared with them.
+    Folders(u32),
     /// `BatchCheck`: as many different files of the owner.
     Batch(u32),
 }
@@ -29,66 +36,51 @@ impl Call {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Owner => "Check, owner".to_owned(),
-            Self::EightFolders => "Check, eight folders".to_owned(),
+            Self::Folders(depth) => format!("Check, {depth} folders deep"),
             Self::Batch(questions) => format!("BatchCheck of {questions}"),
         }
     }
 
     pub(crate) fn questions(self) -> u32 {
         match self {
-            Self::Owner | Self::EightFolders => 1,
+            Self::Owner | Self::Folders(_) => 1,
             Self::Batch(questions) => questions,
         }
     }
 
-    pub(crate) fn path(self) -> &'static str {
+    /// The calls for the client. All answers are yes.
+    pub(crate) fn calls(self) -> Calls {
         match self {
-            Self::Owner | Self::EightFolders => "/permcached.v1.PermissionService/Check",
-            Self::Batch(_) => "/permcached.v1.PermissionService/BatchCheck",
-        }
-    }
-
-    /// The request as a gRPC message.
-    pub(crate) fn request(self) -> Bytes {
-        match self {
-            Self::Owner => grpc(&check(owner(), 0)),
-            Self::EightFolders => grpc(&check(guest(), 0)),
-            Self::Batch(questions) => grpc(&BatchCheckRequest {
-                questions: (0..questions)
-                    .map(|number| {
-                        let CheckRequest { subject, permission, resource, .. } = check(owner(), number % FILES);
-                        Question { subject, permission, resource }
-                    })
-                    .collect(),
-                consistency: None,
-            }),
-        }
-    }
-
-    /// Verifies a response: everything is allowed.
-    pub(crate) fn verify(self, message: &[u8]) {
-        match self {
-            Self::Owner | Self::EightFolders => {
-                let response = CheckResponse::decode(message).expect("a response");
-                assert!(response.answer.as_ref().is_some_and(|answer| answer.allowed), "a wrong answer: {response:?}");
-            }
+            Self::Owner => checks((0..FILES).map(|number| check(owner(), number))),
+            Self::Folders(depth) => checks([check(guest(), SHARED_FILES + depth)]),
             Self::Batch(questions) => {
-                let response = BatchCheckResponse::decode(message).expect("a response");
-                let allowed = response.results.iter().filter(|result| match &result.outcome {
-                    Some(Outcome::Answer(answer)) => answer.allowed,
-                    _ => false,
-                });
-                assert_eq!(u32::try_from(allowed.count()).ok(), Some(questions), "a wrong answer");
+                let batch = BatchCheckRequest {
+                    questions: (0..questions)
+                        .map(|number| {
+                            let CheckRequest { subject, permission, resource, .. } = check(owner(), number % FILES);
+                            Question { subject, permission, resource }
+                        })
+                        .collect(),
+                    consistency: None,
+                };
+                Calls::new(BATCH_CHECK, [grpc(&batch)], move |_, message| {
+                    let response = BatchCheckResponse::decode(message).expect("a response");
+                    let allowed = response.results.iter().filter(|result| match &result.outcome {
+                        Some(Outcome::Answer(answer)) => answer.allowed,
+                        _ => false,
+                    });
+                    assert_eq!(u32::try_from(allowed.count()).ok(), Some(questions), "a wrong answer");
+                })
             }
         }
     }
 }
 
-/// A gRPC message.
-pub(crate) fn grpc(message: &impl Message) -> Bytes {
-    let message = message.encode_to_vec();
-    let length = u32::try_from(message.len()).expect("it is small");
-    [&[0], length.to_be_bytes().as_slice(), &message].concat().into()
+fn checks(requests: impl IntoIterator<Item = CheckRequest>) -> Calls {
+    Calls::new(CHECK, requests.into_iter().map(|request| grpc(&request)), |_, message| {
+        let response = CheckResponse::decode(message).expect("a response");
+        assert!(response.answer.as_ref().is_some_and(|answer| answer.allowed), "a wrong answer: {response:?}");
+    })
 }
 
 fn check(subject: String, file: u32) -> CheckRequest {
@@ -100,7 +92,8 @@ fn check(subject: String, file: u32) -> CheckRequest {
     }
 }
 
-fn id(kind: u8, number: u32) -> String {
+/// The hexadecimal form of an `ObjectId`.
+pub(crate) fn id(kind: u8, number: u32) -> String {
     format!("{kind:02x}00000000000000{number:08x}")
 }
 
@@ -112,29 +105,29 @@ fn guest() -> String {
     id(1, 2)
 }
 
-/// The files of a directory with a schema and its documents, by their names.
-pub(crate) fn files() -> [(&'static str, String); 5] {
+/// The schema of the documents.
+pub(crate) const SCHEMA: &str = include_str!("../file_store.toml");
+
+/// The documents by the names of their collections.
+pub(crate) fn documents() -> [(&'static str, Vec<serde_json::Value>); 4] {
     let reference = |id: String| json!({ "$oid": id });
-    let lines = |documents: Vec<serde_json::Value>| {
-        let lines: Vec<String> = documents.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    };
     let users = [owner(), guest()].map(|id| json!({ "_id": reference(id), "is_active": true }));
-    let files = (0..FILES).map(|number| {
-        json!({ "_id": reference(id(3, number)), "owner_id": reference(owner()), "folder_id": reference(id(2, 1)) })
-    });
-    let folders = (1..=DEPTH).map(|number| match number {
-        DEPTH => json!({ "_id": reference(id(2, number)) }),
+    let file = |number, folder| json!({ "_id": reference(id(3, number)), "owner_id": reference(owner()), "folder_id": reference(id(2, folder)) });
+    // The file of depth n is in the n-th folder, counted from the shared one; at depth 0 it is shared itself.
+    let shared = |depth: u32| match depth {
+        0 => json!({ "_id": reference(id(3, SHARED_FILES)), "owner_id": reference(owner()) }),
+        _ => file(SHARED_FILES + depth, DEPTH_MAX + 1 - depth),
+    };
+    let folders = (1..=DEPTH_MAX).map(|number| match number {
+        DEPTH_MAX => json!({ "_id": reference(id(2, number)) }),
         _ => json!({ "_id": reference(id(2, number)), "parent_id": reference(id(2, number + 1)) }),
     });
-    let share = json!({ "_id": "share", "folder_id": reference(id(2, DEPTH)), "user_id": reference(guest()) });
+    let share = |name: &str, field: &str, id: String| json!({ "_id": name, field: reference(id), "user_id": reference(guest()) });
+    let shares = vec![share("folder", "folder_id", id(2, DEPTH_MAX)), share("file", "file_id", id(3, SHARED_FILES))];
     [
-        ("schema.toml", SCHEMA.to_owned()),
-        ("users.jsonl", lines(users.to_vec())),
-        ("files.jsonl", lines(files.collect())),
-        ("folders.jsonl", lines(folders.collect())),
-        ("shares.jsonl", lines(vec![share])),
+        ("users", users.to_vec()),
+        ("files", (0..FILES).map(|number| file(number, 1)).chain((0..=DEPTH_MAX).map(shared)).collect()),
+        ("folders", folders.collect()),
+        ("shares", shares),
     ]
 }
-
-const SCHEMA: &str = include_str!("../file_store.toml");

@@ -1,4 +1,5 @@
-//! The client: connections that keep a number of calls open.
+//! The client: connections that keep a number of calls open. It is as small as HTTP/2 allows, because it uses the same processors
+//! as the server.
 
 use std::{
     sync::Arc,
@@ -9,7 +10,9 @@ use axum::{
     body::Bytes,
     http::{Request, header},
 };
+use futures::future::BoxFuture;
 use h2::client::SendRequest;
+use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -24,16 +27,59 @@ use tokio_rustls::{
     },
 };
 
-use super::{
-    Security,
-    calls::Call,
-    servers::{Server, TOKEN},
-};
+use super::servers::Server;
+
+/// One answer in so many is verified: to decode each would cost the client more than the call costs the server.
+const VERIFIED_EVERY: usize = 100;
+
+/// Verifies the answer to the message of this number.
+type Verify = Arc<dyn Fn(usize, &[u8]) + Send + Sync>;
+
+/// What a caller does after each of its calls.
+pub(crate) type Between = Arc<dyn Fn() -> Option<BoxFuture<'static, ()>> + Send + Sync>;
+
+/// The calls to make: a method, and the messages that each caller sends one after the other, again and again.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    path: String,
+    messages: Arc<[Bytes]>,
+    verify: Verify,
+    between: Option<Between>,
+}
+
+impl Calls {
+    /// Calls of the method `package.Service/Method`.
+    pub(crate) fn new(
+        method: &str,
+        messages: impl IntoIterator<Item = Bytes>,
+        verify: impl Fn(usize, &[u8]) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            path: format!("/{method}"),
+            messages: messages.into_iter().collect(),
+            verify: Arc::new(verify),
+            between: None,
+        }
+    }
+
+    /// The same, with something to do after each call.
+    pub(crate) fn with(self, between: Between) -> Self {
+        Self { between: Some(between), ..self }
+    }
+}
+
+/// A message with its gRPC prefix.
+pub(crate) fn grpc(message: &impl Message) -> Bytes {
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).expect("it is small");
+    [&[0], length.to_be_bytes().as_slice(), &message].concat().into()
+}
 
 /// Open connections to a server.
 pub(crate) struct Connections {
     clients: Vec<SendRequest<Bytes>>,
-    security: Security,
+    scheme: &'static str,
+    token: Option<String>,
 }
 
 impl Connections {
@@ -50,18 +96,20 @@ impl Connections {
                 }
             });
         }
-        Self { clients, security: server.security }
+        let scheme = if server.authority.is_some() { "https" } else { "http" };
+        Self { clients, scheme, token: server.token.clone() }
     }
 
-    /// Keeps so many calls open on each connection for this time, and verifies the answers. Returns how long each took, in
-    /// nanoseconds.
-    pub(crate) async fn call_for(&self, call: Call, streams: usize, time: Duration) -> Vec<u64> {
+    /// Keeps so many calls open on each connection for this time. Returns how long each took, in nanoseconds.
+    pub(crate) async fn call_for(&self, calls: &Calls, streams: usize, time: Duration) -> Vec<u64> {
         let until = Instant::now() + time;
         let mut callers = JoinSet::new();
-        let message = call.request();
-        for client in &self.clients {
-            for _ in 0..streams {
-                let (client, request, message) = (client.clone(), self.request(call), message.clone());
+        for (connection, client) in self.clients.iter().enumerate() {
+            for stream in 0..streams {
+                let (client, request, calls) = (client.clone(), self.request(&calls.path), calls.clone());
+                // The callers begin at different messages.
+                let caller = connection * streams + stream;
+                let first = caller * calls.messages.len() / (self.clients.len() * streams);
                 callers.spawn(async move {
                     let mut times = Vec::new();
                     loop {
@@ -69,11 +117,14 @@ impl Connections {
                         if began >= until {
                             return times;
                         }
-                        let answer = answer(&client, &request, &message).await;
+                        let number = (first + times.len()) % calls.messages.len();
+                        let answer = answer(&client, &request, &calls.messages[number]).await;
                         times.push(u64::try_from(began.elapsed().as_nanos()).expect("it is short"));
-                        // To decode each answer would cost the client more than the call.
-                        if times.len() % 100 == 1 {
-                            call.verify(&answer);
+                        if times.len() % VERIFIED_EVERY == 1 {
+                            (calls.verify)(number, &answer);
+                        }
+                        if let Some(work) = calls.between.as_ref().and_then(|between| between()) {
+                            work.await;
                         }
                     }
                 });
@@ -82,21 +133,38 @@ impl Connections {
         callers.join_all().await.concat()
     }
 
-    fn request(&self, call: Call) -> Request<()> {
-        let scheme = if self.security == Security::TokenAndTls { "https" } else { "http" };
-        let request = Request::post(format!("{scheme}://localhost{}", call.path()))
+    /// Makes each of the calls once, one after the other. Returns the answers.
+    pub(crate) async fn answers(&self, calls: &Calls) -> Vec<Vec<u8>> {
+        let request = self.request(&calls.path);
+        let mut answers = Vec::new();
+        for message in &*calls.messages {
+            answers.push(answer(&self.clients[0], &request, message).await);
+        }
+        answers
+    }
+
+    /// Makes the first of the calls, and verifies the answer.
+    pub(crate) async fn first_answer(&self, calls: &Calls) {
+        let answer = answer(&self.clients[0], &self.request(&calls.path), &calls.messages[0]).await;
+        (calls.verify)(0, &answer);
+    }
+
+    fn request(&self, path: &str) -> Request<()> {
+        let request = Request::post(format!("{}://localhost{path}", self.scheme))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers");
-        let request = match self.security {
-            Security::Nothing => request,
-            Security::Token | Security::TokenAndTls => request.header(header::AUTHORIZATION, format!("Bearer {TOKEN}")),
+        let request = match &self.token {
+            None => request,
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
         };
         request.body(()).expect("a request")
     }
 }
 
 async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Bytes> {
-    let (client, connection) = h2::client::handshake(stream).await.expect("it speaks HTTP/2");
+    // By default, h2 ends a connection on which 130 small responses wait to be read, as they do when the machine is busy.
+    let handshake = h2::client::Builder::new().data_frame_budget(64 * 1_024 * 1_024).handshake(stream);
+    let (client, connection) = handshake.await.expect("it speaks HTTP/2");
     tokio::spawn(connection);
     client
 }
@@ -118,14 +186,17 @@ async fn answer(client: &SendRequest<Bytes>, request: &Request<()>, message: &By
     let mut ready = client.clone().ready().await.expect("the connection stays");
     let (response, mut body) = ready.send_request(request.clone(), false).expect("a stream");
     body.send_data(message.clone(), true).expect("it is sent");
-    let mut received = response.await.expect("a response").into_body();
+    let response = response.await.expect("a response");
+    let head = response.headers().clone();
+    let mut received = response.into_body();
     let mut answer = Vec::new();
     while let Some(data) = received.data().await {
         let data = data.expect("the message");
         received.flow_control().release_capacity(data.len()).expect("what was read");
         answer.extend_from_slice(&data);
     }
-    let trailers = received.trailers().await.expect("an end").expect("a status");
+    // An error has no message, and its status may be in the head.
+    let trailers = received.trailers().await.expect("an end").unwrap_or(head);
     assert_eq!(trailers["grpc-status"], "0", "{trailers:?}");
     answer.split_off(5)
 }

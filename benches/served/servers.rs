@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
 use permcached::transport::proto::{
     Answer, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
     ListPermissionsRequest, ListPermissionsResponse,
@@ -21,12 +25,39 @@ use tonic::{
     transport::{Identity, ServerTlsConfig, server::TcpIncoming},
 };
 
-use super::{Security, calls::files};
+use super::calls;
 
-pub(crate) const TOKEN: &str = "a-token-of-this-bench";
+const TOKEN: &str = "a-token-of-this-bench";
 
 /// The names of the files with the certificate and its key.
 const CERTIFICATE: [&str; 2] = ["certificate.pem", "key.pem"];
+
+/// A server's port: in the clear, and without tokens; or with both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Security {
+    Nothing,
+    Token,
+    TokenAndTls,
+}
+
+impl Security {
+    pub(crate) const ALL: [Self; 3] = [Self::Nothing, Self::Token, Self::TokenAndTls];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Token => ", token",
+            Self::TokenAndTls => ", token and TLS",
+        }
+    }
+
+    fn token(self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Token | Self::TokenAndTls => Some(TOKEN.to_owned()),
+        }
+    }
+}
 
 /// A service that always gives the same answer.
 pub(crate) struct Empty;
@@ -79,9 +110,10 @@ impl Empty {
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: SocketAddr,
-    pub(crate) security: Security,
     /// The authority of its certificate, if it has TLS.
     pub(crate) authority: Option<String>,
+    /// What a caller shows it, if it asks for that.
+    pub(crate) token: Option<String>,
 }
 
 impl Drop for Server {
@@ -92,6 +124,7 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// The empty service. It ignores the token.
     pub(crate) fn empty(directory: &Path, security: Security) -> Self {
         let mut command = Command::new(env::current_exe().expect("this program"));
         command.arg(Empty::ARGUMENT).current_dir(directory).stdout(Stdio::piped());
@@ -104,18 +137,34 @@ impl Server {
         let stdout = process.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it prints its address");
         let address = line.trim().parse().expect("an address");
-        Self { process, address, security, authority }
+        Self { process, address, authority, token: security.token() }
     }
 
+    /// permcached over the documents of this bench.
     pub(crate) fn permcached(directory: &Path, security: Security) -> Self {
-        for (name, text) in files() {
-            fs::write(directory.join(name), text).expect("it is written");
+        for (collection, documents) in calls::documents() {
+            let lines: Vec<String> = documents.iter().map(ToString::to_string).collect();
+            fs::write(directory.join(collection).with_extension("jsonl"), lines.join("\n")).expect("it is written");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_permcached"));
-        command.args(["serve", "--port", "0", "--bind", "127.0.0.1"]);
-        command.args(["--schema", "schema.toml", "--documents", "."]).current_dir(directory);
+        Self::permcached_with(directory, calls::SCHEMA, security, &["--documents", "."], &[])
+    }
+
+    /// permcached over what the arguments or the environment say. `PERMCACHED_PROGRAM` names another build of it.
+    pub(crate) fn permcached_with(
+        directory: &Path,
+        schema: &str,
+        security: Security,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let program = env::var_os("PERMCACHED_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_permcached").into());
+        fs::write(directory.join("schema.toml"), schema).expect("it is written");
+        let mut command = Command::new(program);
+        command.args(["serve", "--port", "0", "--bind", "127.0.0.1", "--schema", "schema.toml"]);
+        command.args(arguments).current_dir(directory);
         // More than are open at once.
         command.env_clear().envs([("MAX_REQUESTS", "8192"), ("MAX_CALLER_REQUESTS", "8192")]);
+        command.envs(environment.iter().copied());
         if security != Security::Nothing {
             command.env("AUTH_TOKENS", format!("bench:{TOKEN}"));
         }
@@ -126,27 +175,57 @@ impl Server {
         });
         let mut process = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
+        let mut said = Vec::new();
         let address = loop {
-            let line = lines.next().expect("it gets ready").expect("text");
-            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            if line["message"] == "ready" {
-                break line["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+            let line = lines.next().unwrap_or_else(|| panic!("permcached ended: {said:?}")).expect("text");
+            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if parsed["message"] == "ready" {
+                break parsed["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
             }
+            said.push(line);
         };
         // Its later output must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address, security, authority }
+        Self { process, address, authority, token: security.token() }
     }
 
-    /// The processor time that the process has used, in user code and in the system.
-    pub(crate) fn cpu(&self) -> (Duration, Duration) {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
-        let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
-        // They are the fields 14 and 15, in hundredths of a second; two fields come before the `)`.
-        let mut ticks = fields.split_whitespace().skip(11).map(|ticks| ticks.parse().expect("a number"));
-        let mut time = || Duration::from_millis(10 * ticks.next().unwrap_or(0));
-        (time(), time())
+    /// Another program, which listens on this address and asks for this token.
+    pub(crate) fn other(mut command: Command, address: SocketAddr, token: Option<String>) -> Self {
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { process, address, authority: None, token }
     }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The processor time that the process has used.
+    pub(crate) fn cpu(&self) -> Cpu {
+        let process = Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
+        let clock = ClockId::pid_cpu_clock_id(process).expect("it runs");
+        let total = Duration::from(clock_gettime(clock).expect("it runs"));
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
+        // They are the fields 14 and 15; two fields come before the `)`.
+        let mut ticks = fields.split_whitespace().skip(11).map(|ticks| ticks.parse().expect("a number"));
+        let mut next = || ticks.next().expect("enough fields");
+        Cpu { total, user_ticks: next(), system_ticks: next() }
+    }
+
+    /// The bytes of memory that the process has.
+    pub(crate) fn memory(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a resident size");
+        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1_024.0
+    }
+}
+
+/// The processor time of a process: exact in total, and in hundredths of a second in user code and in the system.
+pub(crate) struct Cpu {
+    pub(crate) total: Duration,
+    pub(crate) user_ticks: f64,
+    pub(crate) system_ticks: f64,
 }
 
 /// Writes a certificate for `localhost`, with its key. Returns the authority that signed it.
