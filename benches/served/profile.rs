@@ -88,5 +88,5 @@ fn perf(data: &Path, arguments: &[&str]) -> String {
 /// perf's own report: each function with its callers.
 fn callers(data: &Path) -> String {
     let limits = ["--percent-limit", "0.5", "--no-inline", "--stdio", "--no-children"];
-    perf(data, &[&["report", "--call-graph", "caller,0.5,callee,function,percent"], &limits[..]].concat())
+    perf(data, &[&["report", "--call-graph", "graph,0.5,callee,function,percent"], &limits[..]].concat())
 }
