@@ -226,7 +226,7 @@ impl Connection {
 
     /// Serves a connection until it ends, grows too old, has to give way, or the service stops; or until its client leaves
     /// untaken what is sent to it.
-    async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let open = Arc::clone(&self.entry.connection);
         let stream = TokioIo::new(PacedIo::new(stream, Arc::clone(&open)));
         let answering = Arc::new((Arc::clone(&self.entrance), self.entry.table().clone(), Arc::clone(&open)));
@@ -241,31 +241,44 @@ impl Connection {
         let requests = Arrived::default();
         let builder = self.builder(requests.clone());
         let mut connection = WithRequests::new(builder.serve_connection(stream, service), requests);
-        let mut close = pin!(self.reason_to_close());
-        // The age varies by 10 % either way, so that connections opened together do not all close together.
-        let age_max = self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let mut end = pin!(rarely(self.reason_to_end()));
         let ended = tokio::select! {
-            ended = in_turns(&self.entrance, &open, &mut connection) => Some(ended),
-            () = &mut close => return,
-            () = sleep(age_max) => None,
-            () = open.retired() => None,
-            _ = self.is_draining.wait_for(|is_draining| *is_draining) => None,
-        };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                connection.connection().graceful_shutdown();
-                // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed, and
-                // an idle client misses nothing.
-                tokio::select! {
-                    ended = in_turns(&self.entrance, &open, &mut connection) => ended,
-                    () = &mut close => return,
-                    () = sleep(self.limits.connection_grace) => return,
+            biased;
+            ended = in_turns(&self.entrance, &open, &mut connection) => ended,
+            end = &mut end => match end {
+                End::AtOnce => return,
+                End::AfterRequests => {
+                    connection.connection().graceful_shutdown();
+                    // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed,
+                    // and an idle client misses nothing.
+                    let close = rarely(self.reason_to_close());
+                    tokio::select! {
+                        biased;
+                        ended = in_turns(&self.entrance, &open, &mut connection) => ended,
+                        () = close => return,
+                        () = sleep(self.limits.connection_grace) => return,
+                    }
                 }
-            }
+            },
         };
         if let Err(error) = ended {
             tracing::debug!(error, "a connection broke");
+        }
+    }
+
+    /// Completes when the connection is to end.
+    fn reason_to_end(&self) -> impl Future<Output = End> + use<> {
+        // The age varies by 10 % either way, so that connections opened together do not all close together.
+        let age_max = self.limits.connection_age_max.mul_f64(0.9 + 0.2 * fastrand::f64());
+        let (open, close) = (Arc::clone(&self.entry.connection), self.reason_to_close());
+        let mut is_draining = self.is_draining.clone();
+        async move {
+            tokio::select! {
+                () = close => End::AtOnce,
+                () = sleep(age_max) => End::AfterRequests,
+                () = open.retired() => End::AfterRequests,
+                _ = is_draining.wait_for(|is_draining| *is_draining) => End::AfterRequests,
+            }
         }
     }
 
@@ -325,6 +338,20 @@ impl Connection {
     }
 }
 
+/// How a connection is to end.
+enum End {
+    AtOnce,
+    AfterRequests,
+}
+
+/// Waits for something that happens rarely. It is looked at when it has been woken, and not whenever the task runs.
+async fn rarely<F: Future>(rare: F) -> F::Output {
+    match FuturesUnordered::from_iter([rare]).next().await {
+        Some(output) => output,
+        None => pending().await,
+    }
+}
+
 /// Runs the connection of a known client until it ends, on the threads for its client's standing.
 async fn run_known<F>(open: Arc<OpenConnection>, slower: SlowThreads, mut connection: Pin<Box<F>>)
 where
@@ -353,8 +380,9 @@ async fn moves(open: Arc<OpenConnection>, standing: Standing) {
 /// Runs work until it is to move. Returns it if it has not ended by then.
 async fn until<F: Future>(moves: impl Future<Output = ()>, mut work: Pin<Box<F>>) -> Option<Pin<Box<F>>> {
     tokio::select! {
+        biased;
         _ = &mut work => None,
-        () = moves => Some(work),
+        () = rarely(moves) => Some(work),
     }
 }
 

@@ -7,11 +7,14 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::rt::Executor;
 
 use super::{giving_way::UntilGivenWay, low_priority::give_way};
@@ -41,34 +44,19 @@ pub(super) struct WithRequests<C> {
     arrived: Arrived,
     /// Those that have run and wait for something.
     waiting: FuturesUnordered<Request>,
+    wakes: Arc<Wakes>,
+    waker: Waker,
 }
 
 impl<C> WithRequests<C> {
     pub(super) fn new(connection: C, arrived: Arrived) -> Self {
-        Self { connection: Box::pin(connection), arrived, waiting: FuturesUnordered::new() }
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        Self { connection: Box::pin(connection), arrived, waiting: FuturesUnordered::new(), wakes, waker }
     }
 
     pub(super) fn connection(&mut self) -> Pin<&mut C> {
         self.connection.as_mut()
-    }
-
-    /// Runs the requests that can go on. Returns whether there was one that arrived or ended.
-    fn run_requests(&mut self, context: &mut Context<'_>) -> bool {
-        let mut has_progressed = false;
-        for request in self.arrived.take() {
-            has_progressed = true;
-            let mut request = Request(request);
-            // Most requests have arrived whole, and everything that they need is in memory: they end at once.
-            if Pin::new(&mut request).poll(context).is_pending() {
-                self.waiting.push(request);
-            }
-            give_way();
-        }
-        while let Poll::Ready(Some(())) = self.waiting.poll_next_unpin(context) {
-            has_progressed = true;
-            give_way();
-        }
-        has_progressed
     }
 }
 
@@ -76,17 +64,80 @@ impl<C: Future> Future for WithRequests<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        let this = &mut *self;
+        let Self { connection, arrived, waiting, wakes, waker } = &mut *self;
+        wakes.task.register(context.waker());
+        let mut context = Context::from_waker(waker);
         for _ in 0..RUNS_MAX {
-            if let Poll::Ready(ended) = this.connection.as_mut().poll(context) {
+            // What the last run has woken is run now.
+            wakes.begin_run();
+            if let Poll::Ready(ended) = connection.as_mut().poll(&mut context) {
                 return Poll::Ready(ended);
             }
-            if !this.run_requests(context) {
-                return Poll::Pending;
+            if !run_requests(arrived, waiting, &mut context) {
+                break;
             }
         }
-        context.waker().wake_by_ref();
+        wakes.end_runs();
         Poll::Pending
+    }
+}
+
+/// Runs the requests that can go on. Returns whether there was one that arrived or ended: then the connection may have something
+/// to write.
+fn run_requests(arrived: &Arrived, waiting: &mut FuturesUnordered<Request>, context: &mut Context<'_>) -> bool {
+    let mut has_progressed = false;
+    for request in arrived.take() {
+        has_progressed = true;
+        let mut request = Request(request);
+        // Most requests have arrived whole, and everything that they need is in memory: they end at once.
+        if Pin::new(&mut request).poll(context).is_pending() {
+            waiting.push(request);
+        }
+        give_way();
+    }
+    while let Poll::Ready(Some(())) = waiting.poll_next_unpin(context) {
+        has_progressed = true;
+        give_way();
+    }
+    has_progressed
+}
+
+/// What wakes a connection. Requests wake it whenever they have something for it to write. As they run on its own task, that need
+/// not wake the task, which would cost more than the request.
+#[derive(Debug, Default)]
+struct Wakes {
+    task: AtomicWaker,
+    /// Whether the connection or its requests run now.
+    is_running: AtomicBool,
+    /// Whether it has been woken since the present run began, or since the last one if none runs.
+    is_woken: AtomicBool,
+}
+
+impl Wakes {
+    fn begin_run(&self) {
+        self.is_running.store(true, Ordering::SeqCst);
+        self.is_woken.swap(false, Ordering::SeqCst);
+    }
+
+    /// Ends a turn. The task is woken if the connection has been, and has not run since.
+    fn end_runs(&self) {
+        self.is_running.store(false, Ordering::SeqCst);
+        if self.is_woken.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let was_woken = self.is_woken.swap(true, Ordering::SeqCst);
+        if !was_woken && !self.is_running.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
     }
 }
 
