@@ -14,7 +14,7 @@ mod tracked_facts;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 pub use consistency::Consistency;
@@ -86,6 +86,9 @@ impl CheckError {
     }
 }
 
+/// The result of a question, once there is one.
+type CheckResult = Option<Result<Checked, CheckError>>;
+
 /// The bounds of an instance.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -132,6 +135,22 @@ impl Checker {
         self.check_at(questions, consistency, deadline, wall_clock).await
     }
 
+    /// Answers one question as [`Checker::check`] does. Allocates nothing if a few facts in memory decide it.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub async fn check_one(
+        &self,
+        question: &Question,
+        consistency: Consistency,
+        deadline: Deadline,
+    ) -> Result<Checked, CheckError> {
+        let mut results = [None];
+        self.answer(std::slice::from_ref(question), &mut results, (consistency, deadline), wall_clock).await;
+        let [result] = results;
+        result.unwrap_or(Err(CheckError::DeadlineExceeded))
+    }
+
     /// As [`Checker::check`], with the dates in documents compared to another clock: for tests of schemas, whose documents
     /// have fixed dates.
     pub async fn check_at(
@@ -141,30 +160,52 @@ impl Checker {
         deadline: Deadline,
         now: impl Fn() -> Millis + Send + Sync,
     ) -> Vec<Result<Checked, CheckError>> {
-        let started = Instant::now();
+        let mut results: Vec<_> = questions.iter().map(|_| None).collect();
+        self.answer(questions, &mut results, (consistency, deadline), now).await;
+        results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded))).collect()
+    }
+
+    /// Puts the result of each question in its place.
+    async fn answer(
+        &self,
+        questions: &[Question],
+        results: &mut [CheckResult],
+        (consistency, deadline): (Consistency, Deadline),
+        now: impl Fn() -> Millis + Send + Sync,
+    ) {
         let arrived = LocalTime::now();
-        let mut results: Vec<Option<Result<Checked, CheckError>>> = questions.iter().map(|_| None).collect();
         let mut work = Work::default();
         match self.begin(questions, consistency, arrived, deadline).await {
             Ok(mut request) => {
-                self.answer_all(questions, &mut results, &mut request, &now).await;
+                self.answer_all(questions, results, &mut request, &now).await;
                 work = request.work();
             }
             Err(error) => results.fill_with(|| Some(Err(error.clone()))),
         }
-        self.metrics.worked(work, started.elapsed());
-        let checked = questions.iter().zip(results).map(|(question, result)| match result {
-            Some(Ok(checked)) => Ok(checked),
-            Some(Err(error)) => self.stale_answer(question, consistency, arrived, now(), &error).ok_or(error),
-            None => Err(CheckError::DeadlineExceeded),
-        });
-        checked.inspect(|result| self.record(result)).collect()
+        self.metrics.worked(work, LocalTime::now().since(arrived));
+        for (question, result) in questions.iter().zip(&mut *results) {
+            if let Err(error) = result.get_or_insert(Err(CheckError::DeadlineExceeded))
+                && let Some(stale) = self.stale_answer(question, consistency, arrived, now(), error)
+            {
+                *result = Some(Ok(stale));
+            }
+        }
+        self.record(results);
     }
 
-    fn record(&self, result: &Result<Checked, CheckError>) {
-        match result {
-            Ok(checked) => self.metrics.aged(checked.age),
-            Err(error) => self.metrics.failed(error.as_str()),
+    /// Counts the results: at once those that follow each other and are alike. Most answers of a request have the same age.
+    fn record(&self, results: &[CheckResult]) {
+        let are_alike = |left: &CheckResult, right: &CheckResult| match (left, right) {
+            (Some(Ok(left)), Some(Ok(right))) => left.age == right.age,
+            (Some(Err(left)), Some(Err(right))) => left.as_str() == right.as_str(),
+            (Some(Ok(_) | Err(_)) | None, _) => false,
+        };
+        for alike in results.chunk_by(are_alike) {
+            match alike.first() {
+                Some(Some(Ok(checked))) => self.metrics.aged(checked.age, alike.len()),
+                Some(Some(Err(error))) => self.metrics.failed(error.as_str(), alike.len()),
+                Some(None) | None => {}
+            }
         }
     }
 }

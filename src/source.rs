@@ -195,6 +195,12 @@ impl Deadline {
         self.left().is_zero()
     }
 
+    /// Whether no time was left at an instant.
+    #[must_use]
+    pub fn is_over_at(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+
     /// The earlier of this deadline and the one this long from now.
     #[must_use]
     pub fn at_most(self, time: Duration) -> Self {

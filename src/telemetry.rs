@@ -4,6 +4,7 @@
 
 mod calls;
 mod decisions;
+mod histogram;
 mod log_queue;
 mod logs;
 mod metrics;
@@ -11,7 +12,7 @@ mod sampled_metric;
 mod traces;
 
 pub use calls::{Call, Calls, Method};
-pub use decisions::{CALLERS_MAX, Decisions, DecisionsOfCaller};
+pub use decisions::{CALLERS_MAX, DecisionTally, Decisions, DecisionsOfCaller};
 pub use logs::{RateLimitedLog, Recording, is_filter, start as start_recording, start_warnings};
 pub use metrics::{ChangeMetrics, Commands, FactSize, Metrics, Present, Via, Work};
 pub use sampled_metric::{Kind, SampledMetric};

@@ -48,7 +48,8 @@ impl Checker {
                 Some(Err(error)) => return Err(error),
                 Some(Ok(())) => request.load(&self.facts, missing.into()).await,
                 None => {
-                    let answer = self.try_answer(question, &request, now, &mut Missing::default());
+                    let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+                    let answer = self.try_answer(question, &request, &tracked, now, &mut Missing::default());
                     let checked = answer.unwrap_or(Err(CheckError::DeadlineExceeded))?;
                     self.metrics.worked(request.work(), started.elapsed());
                     return Ok(Explained { checked, tree, facts: request.facts });

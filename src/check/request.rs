@@ -1,6 +1,10 @@
 //! One request: what it requires of each fact, the facts it has so far, and those that could not be loaded.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tracing::Instrument as _;
 
@@ -9,7 +13,7 @@ use crate::{
     diagnosis::error_chain,
     fact::{Fact, FactKey},
     facts::{CachedFact, Facts, FreshnessRequirement},
-    freshness::LocalTime,
+    freshness::{Freshness, LocalTime, Moment},
     question::{Question, Subject},
     source::{Deadline, SourceError},
     telemetry::{RateLimitedLog, SPANS, Work},
@@ -21,7 +25,7 @@ static FAILURES: RateLimitedLog = RateLimitedLog::per_second(10);
 /// The state of one request.
 pub(super) struct Request {
     pub(super) requirement: FreshnessRequirement,
-    pub(super) arrived: LocalTime,
+    arrived: LocalTime,
     pub(super) deadline: Deadline,
     pub(super) facts: RequestFacts,
     failed: HashMap<FactKey, SourceError>,
@@ -29,6 +33,8 @@ pub(super) struct Request {
     required_whole: HashSet<FactKey>,
     rounds: u32,
     loaded: u64,
+    /// The last age that was asked for, and its moment: most answers of a request have the same.
+    age: Cell<Option<(Moment, Duration)>>,
 }
 
 impl Checker {
@@ -41,18 +47,20 @@ impl Checker {
         deadline: Deadline,
     ) -> Result<Request, CheckError> {
         let as_of = self.required_moment(consistency, arrived, deadline).await?;
-        let marks = questions.iter().map(|question| self.freshness.subject_mark(&question.subject));
+        // Most batches have one subject, or name each several times in a row.
+        let runs = questions.chunk_by(|left, right| left.subject == right.subject);
+        let marks = runs.flat_map(<[_]>::first).map(|question| self.freshness.subject_mark(&question.subject));
         let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
-        let facts = RequestFacts::new(self.schema.lookup_count());
         Ok(Request {
             requirement,
             arrived,
             deadline,
-            facts,
+            facts: RequestFacts::default(),
             failed: HashMap::new(),
             required_whole: HashSet::new(),
             rounds: 0,
             loaded: 0,
+            age: Cell::new(None),
         })
     }
 }
@@ -137,6 +145,18 @@ impl Request {
         missing.extend(beside);
     }
 
+    /// An upper bound on the age of a fact that is true as of a moment.
+    pub(super) fn age(&self, freshness: &Freshness, as_of: Moment) -> Duration {
+        match self.age.get() {
+            Some((moment, age)) if moment == as_of => age,
+            Some(_) | None => {
+                let age = freshness.age(as_of, self.arrived);
+                self.age.set(Some((as_of, age)));
+                age
+            }
+        }
+    }
+
     /// What the request has done so far, for the metrics.
     pub(super) fn work(&self) -> Work {
         Work { rounds: self.rounds, from_memory: self.facts.found_in_memory(), loaded: self.loaded }
@@ -163,7 +183,7 @@ impl Request {
             match result {
                 Ok(cached) => {
                     self.route_by_presumption(&key, &cached, &presumed);
-                    self.facts.insert(key, cached);
+                    self.facts.insert(cached);
                 }
                 Err(error) => {
                     self.failed.insert(key, error);
@@ -191,8 +211,8 @@ impl Request {
             && presumed.contains(&whole)
             && self.facts.get(whole.lookup, &whole.id, None).is_none()
         {
-            let fact = Fact::over_limit(whole.clone(), cached.fact.stamp());
-            self.facts.insert(whole, CachedFact { fact, ..cached.clone() });
+            let fact = Fact::over_limit(whole, cached.fact.stamp());
+            self.facts.insert(CachedFact { fact, ..cached.clone() });
         }
     }
 }

@@ -1,15 +1,24 @@
 //! The facts of one request. A fact that the request has used stays the same until the request is answered, whatever changes
 //! in the meantime.
 //!
+//! Most requests are one question that few facts decide, so the first facts have their places here and are found by a look
+//! at each of them: such a request allocates nothing. A request with more facts allocates places and an index.
+//!
 //! Loads nothing, and does not know whether a fact is fresh.
 
-use std::{cell::Cell, fmt};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    fmt,
+    hash::BuildHasher,
+};
 
-use elsa::FrozenMap;
+use elsa::FrozenVec;
+use foldhash::fast::RandomState;
+use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::{
     evaluate::AvailableFacts,
-    fact::{Fact, FactKey},
+    fact::Fact,
     facts::CachedFact,
     question::{Id, LookupId, Subject},
 };
@@ -20,76 +29,104 @@ pub(super) const FACTS_MAX: usize = 100_000;
 /// How many bytes of memory the facts of one request may take.
 const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
-type Map<K, V> = FrozenMap<K, Box<V>, foldhash::fast::RandomState>;
+/// The number of facts that have places without an allocation.
+const FIRST: usize = 8;
 
-/// The facts of one lookup, by id.
+/// A place of a fact. A fact that is put there stays there.
+type Place = OnceCell<CachedFact>;
+
+/// The facts of one request, in the order in which they were added.
 #[derive(Default)]
-struct FactsOfLookup {
-    whole: Map<Id, CachedFact>,
-    /// The facts that are filtered to a subject, by subject. A batch may have several subjects.
-    filtered: Map<Id, Map<Subject, CachedFact>>,
-}
-
-/// The facts of one request, by lookup and id.
 pub struct RequestFacts {
-    by_lookup: Box<[FactsOfLookup]>,
-    facts: Cell<usize>,
+    first: [Place; FIRST],
+    /// The places of further facts. Each block has twice as many as the one before it, and the first has twice [`FIRST`].
+    more: FrozenVec<Box<[Place]>>,
+    /// How many places are taken.
+    count: Cell<usize>,
+    /// The place of the last fact of each key. Empty as long as the first places suffice.
+    index: RefCell<HashTable<usize>>,
+    hasher: OnceCell<RandomState>,
     bytes: Cell<usize>,
     /// How many of the facts came from memory.
     from_memory: Cell<u64>,
 }
 
 impl RequestFacts {
-    /// No facts yet, for a schema with this many lookups.
-    #[must_use]
-    pub fn new(lookups: usize) -> Self {
-        let by_lookup = (0..lookups).map(|_| FactsOfLookup::default()).collect();
-        Self { by_lookup, facts: Cell::new(0), bytes: Cell::new(0), from_memory: Cell::new(0) }
-    }
-
     /// The fact, with its tier and its as-of moment, if the request has it.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&CachedFact> {
-        let facts = self.by_lookup.get(lookup.index())?;
-        match subject {
-            None => facts.whole.get(id),
-            Some(subject) => facts.filtered.get(id)?.get(subject),
+        let count = self.count.get();
+        if count <= FIRST {
+            let taken = self.first.iter().take(count).rev().filter_map(Place::get);
+            return taken.into_iter().find(|cached| cached.fact.is_of(lookup, id, subject));
         }
+        let place = *self.index.borrow().find(self.hash(lookup, id, subject), |place| {
+            self.at(*place).is_some_and(|cached| cached.fact.is_of(lookup, id, subject))
+        })?;
+        self.at(place)
     }
 
-    /// Adds a loaded fact. A fact that had to be loaded again replaces the earlier one.
-    pub fn insert(&mut self, key: FactKey, fact: CachedFact) {
-        if let Some(facts) = self.by_lookup.get_mut(key.lookup.index()) {
-            match key.subject() {
-                None => drop(facts.whole.as_mut().remove(&key.id)),
-                Some(subject) => {
-                    let of_id = facts.filtered.as_mut().get_mut(&key.id);
-                    drop(of_id.and_then(|of_id| Map::as_mut(of_id).remove(subject)));
-                }
-            }
-        }
-        self.add(key, fact);
+    /// Adds a loaded fact. A fact that had to be loaded again takes the place of the earlier one.
+    pub fn insert(&mut self, fact: CachedFact) {
+        self.add(fact);
     }
 
     /// Adds a fact that was found in memory during an evaluation.
-    pub(super) fn add_cached(&self, key: FactKey, fact: CachedFact) -> Option<&CachedFact> {
+    pub(super) fn add_cached(&self, fact: CachedFact) -> Option<&CachedFact> {
         self.from_memory.update(|count| count + 1);
-        self.add(key, fact)
+        self.add(fact)
     }
 
-    fn add(&self, key: FactKey, fact: CachedFact) -> Option<&CachedFact> {
-        let facts = self.by_lookup.get(key.lookup.index())?;
-        self.facts.update(|count| count + 1);
-        let bytes = fact.fact.memory() + size_of::<CachedFact>() + key.id.size() + key.subject().map_or(0, of_subject);
-        self.bytes.update(|before| before + bytes);
-        let fact = Box::new(fact);
-        Some(match key.subject {
-            None => facts.whole.insert(key.id, fact),
-            Some(subject) => match facts.filtered.get(&key.id) {
-                Some(of_id) => of_id.insert(*subject, fact),
-                None => facts.filtered.insert(key.id, Box::default()).insert(*subject, fact),
-            },
-        })
+    fn add(&self, fact: CachedFact) -> Option<&CachedFact> {
+        let place = self.count.get();
+        self.count.set(place + 1);
+        let index_bytes = if place < FIRST { 0 } else { 2 * size_of::<usize>() };
+        self.bytes.update(|before| before + fact.fact.memory() + size_of::<Place>() + index_bytes);
+        let added = self.place(place)?.get_or_init(|| fact);
+        match place {
+            ..FIRST => {}
+            FIRST => (0..=FIRST).for_each(|place| self.enter(place)),
+            _ => self.enter(place),
+        }
+        Some(added)
+    }
+
+    /// Enters a fact into the index, in place of an earlier one of the same key.
+    fn enter(&self, place: usize) {
+        let Some(new) = self.at(place).map(|cached| &cached.fact) else { return };
+        let is_alike = |other: &usize| {
+            self.at(*other).is_some_and(|other| other.fact.is_of(new.lookup(), new.id(), new.subject()))
+        };
+        let hash_of = |other: &usize| {
+            let other = self.at(*other).map(|cached| &cached.fact);
+            other.map_or(0, |other| self.hash(other.lookup(), other.id(), other.subject()))
+        };
+        match self.index.borrow_mut().entry(hash_of(&place), is_alike, hash_of) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = place,
+            Entry::Vacant(entry) => drop(entry.insert(place)),
+        }
+    }
+
+    fn hash(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> u64 {
+        self.hasher.get_or_init(RandomState::default).hash_one((lookup, id, subject))
+    }
+
+    /// The fact in a place.
+    fn at(&self, place: usize) -> Option<&CachedFact> {
+        let (block, offset) = block_of(place);
+        let block = if block == 0 { Some(&self.first[..]) } else { self.more.get(block - 1) };
+        block?.get(offset)?.get()
+    }
+
+    /// A place, which may be the first of a new block.
+    fn place(&self, place: usize) -> Option<&Place> {
+        let (block, offset) = block_of(place);
+        let block = match block.checked_sub(1) {
+            None => &self.first[..],
+            Some(further) if further < self.more.len() => self.more.get(further)?,
+            Some(_) => self.more.push_get((0..FIRST << block).map(|_| Place::new()).collect()),
+        };
+        block.get(offset)
     }
 
     /// How many of the facts came from memory and did not have to be loaded.
@@ -99,7 +136,7 @@ impl RequestFacts {
 
     /// How many more facts the request may use.
     pub(super) fn capacity_left(&self) -> usize {
-        FACTS_MAX.saturating_sub(self.facts.get())
+        FACTS_MAX.saturating_sub(self.count.get())
     }
 
     /// Whether the request may use no more facts.
@@ -108,19 +145,16 @@ impl RequestFacts {
     }
 }
 
-/// The memory that the subject of a filtered fact takes as a key, in bytes. The fact has a copy of its own.
-fn of_subject(subject: &Subject) -> usize {
-    let id = match subject {
-        Subject::Known { kind: _, id } => id.size(),
-        Subject::Anonymous => 0,
-    };
-    // Most ids have facts that are filtered to one subject only, in a map of their own.
-    size_of::<Map<Subject, CachedFact>>() + size_of::<Subject>() + id
+/// The block that a place is in, and its place there.
+fn block_of(place: usize) -> (usize, usize) {
+    let block = (place / FIRST + 1).ilog2();
+    let before = FIRST * ((1 << block) - 1);
+    (usize::try_from(block).unwrap_or(usize::MAX), place - before)
 }
 
 impl fmt::Debug for RequestFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestFacts").field("facts", &self.facts).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("RequestFacts").field("count", &self.count).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -134,23 +168,58 @@ impl AvailableFacts for RequestFacts {
 mod tests {
     use super::*;
     use crate::{
+        fact::FactKey,
         freshness::Moment,
         question::{ID_BYTES_MAX, SubjectTypeId},
     };
 
+    fn key(number: i64, is_filtered: bool) -> FactKey {
+        let (lookup, id) = (LookupId(u16::try_from(number % 3).unwrap()), Id::Integer(number));
+        if is_filtered { FactKey::filtered(lookup, id, Subject::Anonymous) } else { FactKey::whole(lookup, id) }
+    }
+
+    fn stamp(facts: &RequestFacts, key: &FactKey) -> Option<u64> {
+        facts.get(key.lookup, &key.id, key.subject()).map(|cached| cached.fact.stamp().as_u64())
+    }
+
     #[test]
-    fn the_subjects_of_filtered_facts_count_in_their_facts_and_in_their_keys() {
-        let mut facts = RequestFacts::new(1);
+    fn the_last_fact_of_a_key_counts_however_many_there_are() {
+        let mut facts = RequestFacts::default();
+        let all: Vec<FactKey> =
+            (0..100).flat_map(|number| [false, true].map(|is_filtered| key(number, is_filtered))).collect();
+        let mut latest = std::collections::HashMap::new();
+        for (stamp_of, place) in (1..).zip([0, 1, 0, 2, 3, 0, 4].into_iter().chain(5..200).chain([0, 7, 150, 199, 7])) {
+            let added = &all[place];
+            facts.insert(Fact::absent(added.clone(), Moment::from_count(stamp_of)).into());
+            latest.insert(added.clone(), stamp_of);
+            for key in &all {
+                assert_eq!(stamp(&facts, key), latest.get(key).copied(), "{key:?} after {stamp_of}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_place_is_in_one_block() {
+        let mut expected = (0..10).flat_map(|block| (0..FIRST << block).map(move |offset| (block, offset)));
+        for place in 0..1_000 {
+            assert_eq!(Some(block_of(place)), expected.next());
+        }
+    }
+
+    #[test]
+    fn the_subjects_of_filtered_facts_count() {
+        let mut facts = RequestFacts::default();
         let mut count = 0;
         while !facts.is_full() {
             let text = format!("{count:0>ID_BYTES_MAX$}");
             let subject = Subject::Known { kind: SubjectTypeId(0), id: Id::String(text.into()) };
-            let key = FactKey::filtered(LookupId(0), Id::Integer(count), subject);
-            facts.insert(key.clone(), Fact::absent(key, Moment::default()).into());
+            facts.insert(
+                Fact::absent(FactKey::filtered(LookupId(0), Id::Integer(count), subject), Moment::default()).into(),
+            );
             count += 1;
         }
         let count = usize::try_from(count).unwrap();
-        assert!(count < FACT_BYTES_MAX / (2 * ID_BYTES_MAX), "{count} facts of two texts each");
-        assert!(count > FACT_BYTES_MAX / (3 * ID_BYTES_MAX), "{count}");
+        assert!(count < FACT_BYTES_MAX / ID_BYTES_MAX, "{count} facts of one text each");
+        assert!(count > FACT_BYTES_MAX / (2 * ID_BYTES_MAX), "{count}");
     }
 }

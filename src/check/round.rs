@@ -1,17 +1,17 @@
 //! Rounds: evaluate every open question, then load every fact that they lack, until each question has its result.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
-    CheckError, Checked, Checker,
+    CheckError, CheckResult, Checked, Checker,
     request::{Missing, Request},
     request_facts::FACTS_MAX,
     slice::Slice,
-    tracked_facts::TrackedFacts,
+    tracked_facts::{Seen, TrackedFacts},
 };
 use crate::{
     evaluate::{Verdict, evaluate},
-    freshness::{LocalTime, Token},
+    freshness::Token,
     question::{Answer, Millis, Question},
 };
 
@@ -26,22 +26,28 @@ impl Checker {
     pub(super) async fn answer_all(
         &self,
         questions: &[Question],
-        results: &mut [Option<Result<Checked, CheckError>>],
+        results: &mut [CheckResult],
         request: &mut Request,
         now: &(impl Fn() -> Millis + Send + Sync),
     ) {
         loop {
             let now = now();
             let mut missing = Missing::default();
-            let round = Instant::now();
             let mut slice = Slice::begin();
+            let (round, mut is_late) = (slice.begun(), false);
             for (question, result) in questions.iter().zip(&mut *results).filter(|(_, result)| result.is_none()) {
-                slice.pause_if_over().await;
-                // The facts just loaded may still decide, so a short time is left for that.
-                if request.deadline.is_over() && round.elapsed() > LAST_TURN {
+                if is_late {
                     *result = Some(Err(CheckError::DeadlineExceeded));
                 } else if missing.len() < FACTS_MAX {
-                    *result = self.try_answer(question, request, now, &mut missing);
+                    let looked_at = {
+                        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+                        *result = self.try_answer(question, request, &tracked, now, &mut missing);
+                        tracked.asked()
+                    };
+                    if let Some(now) = slice.pause_if_over_after(looked_at).await {
+                        // The facts just loaded may still decide, so a short time is left for that.
+                        is_late = request.deadline.is_over_at(now) && now.duration_since(round) > LAST_TURN;
+                    }
                 }
             }
             if results.iter().all(Option::is_some) {
@@ -57,13 +63,16 @@ impl Checker {
         &self,
         question: &Question,
         request: &Request,
+        tracked: &TrackedFacts<'_>,
         now: Millis,
         missing: &mut Missing,
-    ) -> Option<Result<Checked, CheckError>> {
-        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+    ) -> CheckResult {
         let mut wanted = Vec::new();
-        match evaluate(&self.schema, question, &tracked, now, &mut wanted) {
-            Verdict::Decided(answer) => Some(Ok(self.checked(answer, &tracked, request.arrived))),
+        match evaluate(&self.schema, question, tracked, now, &mut wanted) {
+            Verdict::Decided(answer) => {
+                let seen = tracked.seen();
+                Some(Ok(self.checked(answer, seen, request.age(&self.freshness, seen.oldest))))
+            }
             Verdict::Missing => match request.next(&mut wanted) {
                 Some(Ok(())) => {
                     if missing.len() + wanted.len() <= PRESUMING_MAX {
@@ -79,10 +88,7 @@ impl Checker {
     }
 
     /// An answer with the age, tier and token of the facts that were used.
-    pub(super) fn checked(&self, answer: Answer, tracked: &TrackedFacts<'_>, arrived: LocalTime) -> Checked {
-        let seen = tracked.seen();
-        // If the fact is older than every probe that is kept, its reported age is the time since this machine booted.
-        let age = arrived.since(self.freshness.fresh_since(seen.oldest).unwrap_or_default());
+    pub(super) fn checked(&self, answer: Answer, seen: Seen, age: Duration) -> Checked {
         let as_of = Token { clock: self.clock, moment: seen.newest };
         Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
     }

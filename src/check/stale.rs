@@ -42,23 +42,25 @@ impl Checker {
         }
         let as_of = self.freshness.required_moment(arrived.minus(age_max))?;
         let requirement = FreshnessRequirement { as_of, stamp: self.freshness.subject_mark(&question.subject) };
-        let mut facts = RequestFacts::new(self.schema.lookup_count());
+        let mut facts = RequestFacts::default();
         // Each round may reach facts that are one edge farther.
         for _ in 0..=DEPTH_MAX {
             let tracked = TrackedFacts::new(&facts, &self.facts, requirement);
             let mut missing = Vec::new();
             if let Verdict::Decided(answer) = evaluate(&self.schema, question, &tracked, now, &mut missing) {
-                return Some(Checked { is_stale: true, ..self.checked(answer, &tracked, arrived) });
+                let seen = tracked.seen();
+                let age = self.freshness.age(seen.oldest, arrived);
+                return Some(Checked { is_stale: true, ..self.checked(answer, seen, age) });
             }
             let stand_ins: Vec<_> = missing
-                .into_iter()
-                .filter_map(|key| Some((self.stand_in(&key, &question.subject, requirement)?, key)))
+                .iter()
+                .filter_map(|key| self.stand_in(key, &question.subject, requirement))
                 .collect();
             if stand_ins.is_empty() || facts.is_full() {
                 return None;
             }
-            for (fact, key) in stand_ins {
-                facts.insert(key, fact);
+            for fact in stand_ins {
+                facts.insert(fact);
             }
         }
         None

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use super::request_facts::RequestFacts;
 use crate::{
     evaluate::AvailableFacts,
-    fact::{Fact, FactKey},
+    fact::Fact,
     facts::{CachedFact, Facts, FreshnessRequirement},
     freshness::Moment,
     question::{Id, LookupId, Subject, Tier},
@@ -29,17 +29,24 @@ pub(super) struct TrackedFacts<'a> {
     facts: &'a Facts,
     requirement: FreshnessRequirement,
     seen: Cell<Option<Seen>>,
+    /// How many facts the evaluation has asked for.
+    asked: Cell<u32>,
 }
 
 impl<'a> TrackedFacts<'a> {
     pub(super) fn new(request: &'a RequestFacts, facts: &'a Facts, requirement: FreshnessRequirement) -> Self {
-        Self { request, facts, requirement, seen: Cell::new(None) }
+        Self { request, facts, requirement, seen: Cell::new(None), asked: Cell::new(0) }
     }
 
     /// What the evaluation has used. One that used no fact is exactly as fresh as the request requires.
     pub(super) fn seen(&self) -> Seen {
         let as_of = self.requirement.as_of;
         self.seen.get().unwrap_or(Seen { newest: as_of, oldest: as_of, tier: Tier::Memory })
+    }
+
+    /// How many facts the evaluation has asked for, each time it did: a measure of its work.
+    pub(super) fn asked(&self) -> u32 {
+        self.asked.get()
     }
 
     fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&'a CachedFact> {
@@ -50,13 +57,13 @@ impl<'a> TrackedFacts<'a> {
             return None;
         }
         let cached = self.facts.cached(lookup, id, subject, self.requirement)?;
-        let key = FactKey { lookup, id: id.clone(), subject: subject.cloned().map(Box::new) };
-        self.request.add_cached(key, cached)
+        self.request.add_cached(cached)
     }
 }
 
 impl AvailableFacts for TrackedFacts<'_> {
     fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
+        self.asked.update(|asked| asked.saturating_add(1));
         let found = self.find(lookup, id, subject)?;
         let seen = self.seen.get().unwrap_or(Seen { newest: found.as_of, oldest: found.as_of, tier: found.tier });
         self.seen.set(Some(Seen {

@@ -4,9 +4,12 @@
 //! Readers take no lock, except that of the probes. Writers take turns. [`Freshness`] does not decide what a request
 //! requires: `check` does.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use super::{
@@ -272,6 +275,13 @@ impl Freshness {
     #[must_use]
     pub fn fresh_since(&self, moment: Moment) -> Option<LocalTime> {
         self.probes().fresh_since(moment)
+    }
+
+    /// An upper bound on the age, at the local time `now`, of a fact that is true as of `moment`. If that is earlier than the
+    /// moments of all recorded probes, it is the time since this machine booted.
+    #[must_use]
+    pub fn age(&self, moment: Moment, now: LocalTime) -> Duration {
+        now.since(self.fresh_since(moment).unwrap_or_default())
     }
 
     /// The last answered probe that was sent at `time` or before.

@@ -11,9 +11,11 @@ use std::{
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family},
     registry::{Registry, Unit},
 };
+
+use super::histogram::Histogram;
 
 /// The names of gRPC's codes, in the order of their numbers.
 const CODES: [&str; 17] = [
@@ -73,7 +75,7 @@ pub(super) struct CallMetrics {
 impl CallMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let (started, handled) = (Family::default(), Family::default());
-        let seconds: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(SECONDS));
+        let seconds: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(&SECONDS));
         registry.register("grpc_server_started", "Calls that have begun", started.clone());
         registry.register("grpc_server_handled", "Calls that have ended, by gRPC's code", handled.clone());
         let help = "Time from a call's beginning to its end";

@@ -13,13 +13,14 @@ use prometheus_client::{
         EncodeLabelSet,
         text::{encode_eof, encode_registry},
     },
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
 use super::{
     calls::{CallMetrics, Calls, Method},
     decisions::{DecisionLabels, Decisions},
+    histogram::Histogram,
     log_queue,
     sampled_metric::{Kind, SampledMetric},
 };
@@ -30,6 +31,9 @@ const SECONDS: [f64; 13] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025
 
 /// The upper bounds of the buckets of an age, in seconds.
 const AGES: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 15.0, 60.0];
+
+/// The upper bounds of the buckets of a number of rounds.
+const ROUNDS: [f64; 9] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 16.0, 32.0];
 
 /// All metrics of the process. Clones of its parts share their values.
 #[derive(Debug)]
@@ -122,10 +126,10 @@ impl Default for Metrics {
         all.register("permcached_decisions", help, decisions.clone());
         let errors = Family::default();
         all.register("permcached_check_errors", "Questions that could not be answered, by error", errors.clone());
-        let rounds = Histogram::new([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 16.0, 32.0]);
+        let rounds = Histogram::new(&ROUNDS);
         all.register("permcached_check_rounds", "Rounds of loading facts that a request took", rounds.clone());
-        let seconds = seconds(all, "permcached_check", "Time that a request's checks took", SECONDS);
-        let age = self::seconds(all, "permcached_answer_age", "How old the oldest fact of an answer may be", AGES);
+        let seconds = seconds(all, "permcached_check", "Time that a request's checks took", &SECONDS);
+        let age = self::seconds(all, "permcached_answer_age", "How old the oldest fact of an answer may be", &AGES);
         let found = by_tier(all, "permcached_facts_found", "Facts that were looked for in a tier and found there");
         let missed =
             by_tier(all, "permcached_facts_missed", "Facts that were looked for in a tier and not found there");
@@ -139,7 +143,7 @@ impl Default for Metrics {
             "Facts that a request waited for while another request loaded them",
         );
         let help = "Time that a request waited for facts that another request loaded";
-        let load_wait = self::seconds(all, "permcached_load_wait", help, SECONDS);
+        let load_wait = self::seconds(all, "permcached_load_wait", help, &SECONDS);
         let shared_written = counter(all, "permcached_redis_facts_written", "Facts written to Redis");
         let shared_unwritten = Family::default();
         let help = "Facts that were to be written to Redis and were not, by reason";
@@ -195,8 +199,8 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 }
 
 /// A histogram of seconds. The name is given without its unit.
-fn seconds(registry: &mut Registry, name: &str, help: &str, buckets: impl IntoIterator<Item = f64>) -> Histogram {
-    let histogram = Histogram::new(buckets);
+fn seconds(registry: &mut Registry, name: &str, help: &str, bounds: &'static [f64]) -> Histogram {
+    let histogram = Histogram::new(bounds);
     registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
     histogram
 }
@@ -282,9 +286,9 @@ impl Metrics {
         self.put("changes", registry);
     }
 
-    /// Counts a question that could not be answered.
-    pub fn failed(&self, error: &'static str) {
-        self.errors.get_or_create(&ErrorLabels { error }).inc();
+    /// Counts questions that could not be answered because of the same error.
+    pub fn failed(&self, error: &'static str, questions: usize) {
+        self.errors.get_or_create(&ErrorLabels { error }).inc_by(count(questions));
     }
 
     /// Counts a request's work.
@@ -297,9 +301,9 @@ impl Metrics {
         missed.inc_by(loaded);
     }
 
-    /// Records the age of an answer's oldest fact.
-    pub fn aged(&self, age: Duration) {
-        self.age.observe(age.as_secs_f64());
+    /// Records the age of the oldest fact of answers that all have the same.
+    pub fn aged(&self, age: Duration, answers: usize) {
+        self.age.observe_times(age.as_secs_f64(), u32::try_from(answers).unwrap_or(u32::MAX));
     }
 
     /// Counts facts that Redis was asked for. `found` of them were there and fresh enough.
@@ -435,7 +439,7 @@ pub struct Commands {
 impl Default for Commands {
     fn default() -> Self {
         Self {
-            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            seconds: Family::new_with_constructor(|| Histogram::new(&SECONDS)),
             in_progress: Gauge::default(),
             unreadable: Family::default(),
             not_understood: Family::default(),
@@ -542,7 +546,7 @@ pub struct ChangeMetrics {
 
 impl Default for ChangeMetrics {
     fn default() -> Self {
-        Self { delay: Family::new_with_constructor(|| Histogram::new(SECONDS)), streams: Gauge::default() }
+        Self { delay: Family::new_with_constructor(|| Histogram::new(&SECONDS)), streams: Gauge::default() }
     }
 }
 
