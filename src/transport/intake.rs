@@ -178,7 +178,8 @@ impl Call {
         services: &Services,
         taken: Option<TakenBytes>,
     ) -> Result<Response<CallBody>, Status> {
-        let answered = services.answer(self.method, message::only(bytes)?, &self.context).await?;
+        // Boxed: the futures around it are moved more than once.
+        let answered = Box::pin(services.answer(self.method, message::only(bytes)?, &self.context)).await?;
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_TYPE, GRPC);
         let body = match answered {

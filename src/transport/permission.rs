@@ -117,9 +117,8 @@ impl PermissionApi {
     }
 
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
-        let questions = std::slice::from_ref(question);
-        let mut results = self.checker.check(questions, admitted.consistency, admitted.deadline).await;
-        results.pop().unwrap_or(Err(CheckError::DeadlineExceeded)).map_err(|error| admitted.status(&error))
+        let checked = self.checker.check_one(question, admitted.consistency, admitted.deadline).await;
+        checked.map_err(|error| admitted.status(&error))
     }
 
     fn answer(&self, checked: &Checked) -> proto::Answer {

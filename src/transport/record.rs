@@ -57,22 +57,29 @@ pub(super) struct RecordOfRequest<'a> {
 impl RecordOfRequest<'_> {
     /// Records the answer to a question.
     pub(super) fn answered(&self, question: &Question, checked: &Checked) {
-        let Record { decisions, logged_share, .. } = self.record;
-        decisions.count(self.decisions, question.permission, checked.answer);
-        if *logged_share > 0.0 && fastrand::f64() < *logged_share {
-            self.log(question, checked);
-        }
+        self.record.decisions.count(self.decisions, question.permission, checked.answer);
+        self.log_some(question, checked);
     }
 
     /// Records the answer to each question that has one.
     pub(super) fn answered_all(&self, questions: &[Question], checked: &[Result<Checked, CheckError>]) {
+        let mut tally = self.record.decisions.tally(self.decisions);
         for (place, (question, checked)) in questions.iter().zip(checked).enumerate() {
             if place % ANSWERS_AT_ONCE == 0 {
                 give_way();
             }
             if let Ok(checked) = checked {
-                self.answered(question, checked);
+                tally.count(question.permission, checked.answer);
+                self.log_some(question, checked);
             }
+        }
+    }
+
+    /// Logs a share of the answers.
+    fn log_some(&self, question: &Question, checked: &Checked) {
+        let logged_share = self.record.logged_share;
+        if logged_share > 0.0 && fastrand::f64() < logged_share {
+            self.log(question, checked);
         }
     }
 
