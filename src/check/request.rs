@@ -49,7 +49,7 @@ impl Checker {
         let as_of = self.required_moment(consistency, arrived, deadline).await?;
         // Most batches have one subject, or name each several times in a row.
         let runs = questions.chunk_by(|left, right| left.subject == right.subject);
-        let marks = runs.flat_map(<[_]>::first).map(|question| self.freshness.subject_mark(&question.subject));
+        let marks = runs.filter_map(<[_]>::first).map(|question| self.freshness.subject_mark(&question.subject));
         let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
         Ok(Request {
             requirement,

@@ -52,9 +52,14 @@ impl Calls {
         let method = Method::at(path).zip(self.services.as_ref());
         let (method, services) = method.ok_or_else(|| Status::unimplemented("there is no such method here"))?;
         let services = services.get().ok_or_else(|| status::unavailable(&self.current.now().describe()))?;
-        // This bounds the arrival of the request's body too, whatever timeout the request itself names.
-        let answered = self.intake.answer(method, request, connection, admitted.caller.as_ref(), services);
+        // This bounds the arrival of the request's body too, whatever timeout the request itself names. The inner future has no name,
+        // because the outer one would reserve room for it twice.
         let late = |_| Status::deadline_exceeded("the request did not arrive in time");
-        timeout(self.request_timeout, answered).await.map_err(late)?
+        timeout(
+            self.request_timeout,
+            self.intake.answer(method, request, connection, admitted.caller.as_ref(), services),
+        )
+        .await
+        .map_err(late)?
     }
 }
