@@ -3,6 +3,7 @@
 //!
 //! Knows no database and decides no permission.
 
+mod answers;
 mod byte_budget;
 mod call_context;
 mod callers;
@@ -34,6 +35,7 @@ mod open_calls;
 mod open_connection;
 mod paced_io;
 mod permission;
+mod question_fields;
 mod record;
 mod request_body;
 mod requests;
@@ -46,6 +48,7 @@ mod slow_threads;
 mod status;
 mod tls;
 mod watch;
+mod wire;
 #[cfg(test)]
 mod woken;
 mod workers;

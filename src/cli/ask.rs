@@ -101,7 +101,7 @@ impl Ask {
         let service = self.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).check(timed(request)).await.map(Response::into_inner),
-            Service::InProcess { api, .. } => api.check(request, &CallContext::in_process()).await,
+            Service::InProcess { api, .. } => api.check_in_process(&request).await,
         };
         let response = response.map_err(|status| service.failure(&status))?;
         if self.json {

@@ -9,6 +9,7 @@ use prost_types::Timestamp;
 
 use super::{
     proto::{self, Freshness, consistency::Requirement, freshness},
+    question_fields::{QuestionFields, ResourceFields, SubjectFields},
     status::Violation,
 };
 use crate::{
@@ -19,32 +20,26 @@ use crate::{
 };
 
 /// Reads one question.
-pub(super) fn question(
-    schema: &Schema,
-    subject: Option<&proto::Subject>,
-    permission: &str,
-    resource: Option<&proto::Resource>,
-) -> Result<Question, Vec<Violation>> {
-    with_parts(subject, resource, |subject, resource| {
-        schema.question(subject, permission, &resource.r#type, &resource.id)
-    })
+pub(super) fn question(schema: &Schema, fields: QuestionFields<'_>) -> Result<Question, Vec<Violation>> {
+    let QuestionFields { subject, permission, resource } = fields;
+    with_parts(subject, resource, |subject, resource| schema.question(subject, permission, resource.kind, resource.id))
 }
 
 /// Reads one question for each permission of the resource's type.
 pub(super) fn questions_for_all(
     schema: &Schema,
-    subject: Option<&proto::Subject>,
-    resource: Option<&proto::Resource>,
+    subject: Option<SubjectFields<'_>>,
+    resource: Option<ResourceFields<'_>>,
 ) -> Result<Vec<Question>, Vec<Violation>> {
-    with_parts(subject, resource, |subject, resource| schema.questions_for_all(subject, &resource.r#type, &resource.id))
+    with_parts(subject, resource, |subject, resource| schema.questions_for_all(subject, resource.kind, resource.id))
 }
 
 /// Reads the subject and the resource. A missing one does not stop the validation of the other, so that one response
 /// names all violations.
 fn with_parts<T>(
-    subject: Option<&proto::Subject>,
-    resource: Option<&proto::Resource>,
-    read: impl FnOnce(SubjectText<'_>, &proto::Resource) -> Result<T, Vec<FieldError>>,
+    subject: Option<SubjectFields<'_>>,
+    resource: Option<ResourceFields<'_>>,
+    read: impl FnOnce(SubjectText<'_>, ResourceFields<'_>) -> Result<T, Vec<FieldError>>,
 ) -> Result<T, Vec<Violation>> {
     let mut violations = Vec::new();
     let subject = match subject {
@@ -53,15 +48,14 @@ fn with_parts<T>(
             SubjectText::Anonymous
         }
         Some(subject) if subject.anonymous => {
-            if !subject.r#type.is_empty() || !subject.id.is_empty() {
+            if !subject.kind.is_empty() || !subject.id.is_empty() {
                 violations.push(Violation::new("subject.anonymous", "an anonymous subject has no type and no id"));
             }
             SubjectText::Anonymous
         }
-        Some(subject) => SubjectText::Known { kind: &subject.r#type, id: &subject.id },
+        Some(SubjectFields { kind, id, .. }) => SubjectText::Known { kind, id },
     };
-    let nothing = proto::Resource::default();
-    let read = read(subject, resource.unwrap_or(&nothing));
+    let read = read(subject, resource.unwrap_or_default());
     let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
     let errors = read.as_ref().err().into_iter().flatten();
     let relevant = errors.filter(|error| resource.is_some() || !is_of_resource(error));

@@ -5,13 +5,19 @@
 
 use std::collections::HashMap;
 
-use prost::{Message as _, encoding::decode_varint};
+use prost::Message as _;
 use prost_types::{
     DescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
 
-use super::{low_priority::give_way, method::Method, proto::DESCRIPTORS, status::Violation};
+use super::{
+    low_priority::give_way,
+    method::Method,
+    proto::DESCRIPTORS,
+    status::Violation,
+    wire::{Fields, Malformed, Value},
+};
 
 /// The most items that all repeated fields of one request have together.
 const ITEMS_MAX: usize = 10_000;
@@ -127,16 +133,12 @@ struct Counting<'a> {
 
 impl Counting<'_> {
     /// Counts the fields of a message.
-    fn add_all(&mut self, fields: &[Field], mut message: &[u8], depth: usize) -> Result<(), Refused> {
+    fn add_all(&mut self, fields: &[Field], message: &[u8], depth: usize) -> Result<(), Refused> {
         if depth > DEPTH_MAX {
             return Err(Refused::Malformed);
         }
-        while !message.is_empty() {
-            let tag = varint(&mut message)?;
-            let (number, encoding) = (tag >> 3, tag & 7);
-            if number == 0 || u32::try_from(tag).is_err() {
-                return Err(Refused::Malformed);
-            }
+        for found in Fields(message) {
+            let (number, value) = found?;
             let field = fields.iter().find(|field| field.number == number);
             self.counted.fields += 1;
             if self.counted.fields.is_multiple_of(FIELDS_AT_ONCE) {
@@ -147,29 +149,21 @@ impl Counting<'_> {
                 let message = "is one field too many in this request: send no field twice, and no unknown fields";
                 return Err(Refused::TooMany(Violation::new(name, message)));
             }
-            let value = match encoding {
-                0 => {
-                    varint(&mut message)?;
-                    &[]
-                }
-                1 => take(&mut message, 8)?,
-                2 => {
-                    let length = usize::try_from(varint(&mut message)?).map_err(|_| Refused::Malformed)?;
-                    take(&mut message, length)?
-                }
-                5 => take(&mut message, 4)?,
-                _ => return Err(Refused::Malformed),
-            };
             let Some(field) = field else { continue };
             if field.is_repeated {
-                // Packed numbers are one field with at most as many items as bytes.
-                self.counted.items += if field.message.is_none() && encoding == 2 { value.len().max(1) } else { 1 };
+                self.counted.items += match value {
+                    // Packed numbers are one field with at most as many items as bytes.
+                    Value::Bytes(bytes) if field.message.is_none() => bytes.len().max(1),
+                    Value::Bytes(_) | Value::Varint(_) | Value::Fixed => 1,
+                };
                 if self.counted.items > ITEMS_MAX {
                     let message = "has too many items: a request has 10,000 at most";
                     return Err(Refused::TooMany(Violation::new(&field.name, message)));
                 }
             }
-            if let (2, Some(inner)) = (encoding, field.message.and_then(|place| self.messages.all.get(place))) {
+            if let (Value::Bytes(value), Some(inner)) =
+                (value, field.message.and_then(|place| self.messages.all.get(place)))
+            {
                 self.add_all(inner, value, depth + 1)?;
             }
         }
@@ -177,16 +171,10 @@ impl Counting<'_> {
     }
 }
 
-/// Takes a number of variable length from the front.
-fn varint(bytes: &mut &[u8]) -> Result<u64, Refused> {
-    decode_varint(bytes).map_err(|_| Refused::Malformed)
-}
-
-/// Takes so many bytes from the front.
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Refused> {
-    let (value, rest) = bytes.split_at_checked(length).ok_or(Refused::Malformed)?;
-    *bytes = rest;
-    Ok(value)
+impl From<Malformed> for Refused {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
 #[cfg(test)]

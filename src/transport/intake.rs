@@ -38,6 +38,7 @@ use super::{
     response_body::{CallBody, WholeBody},
     services::{Answered, Services},
     status,
+    wire::Malformed,
     workers::Workers,
 };
 
@@ -361,7 +362,7 @@ impl Messages {
         // A message without a prefix is refused before it is decoded.
         let Some(([0, ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(Counted::default()) };
         self.count(method, message).map_err(|refused| match refused {
-            Refused::Malformed => Status::internal("failed to decode the request: it is no message of this protocol"),
+            Refused::Malformed => Malformed.into(),
             Refused::TooMany(violation) => status::invalid(&[violation]),
         })
     }

@@ -4,19 +4,21 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use prost::Message as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 use tonic_types::pb;
 
 use super::{
+    answers::Answers,
     call_context::CallContext,
-    convert, explanation,
+    convert, explanation, message,
     proto::{
-        self, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
-        ListPermissionsRequest, ListPermissionsResponse, PermissionAnswer,
-        batch_check_response::{self, result::Outcome},
+        self, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse, ListPermissionsRequest,
+        ListPermissionsResponse, PermissionAnswer,
     },
+    question_fields::{BatchFields, CheckFields, QuestionFields},
     record::Record,
     status::{self, Violation},
 };
@@ -92,16 +94,15 @@ impl PermissionApi {
     /// Reads the questions of a batch. Returns the valid ones, and in the place of each question none or its error.
     async fn read(
         &self,
-        questions: Vec<proto::Question>,
+        questions: &[QuestionFields<'_>],
         errors: &mut ErrorBudget,
     ) -> (Vec<Question>, Vec<Option<pb::Status>>) {
         let mut valid = Vec::with_capacity(questions.len());
         let mut refused = Vec::with_capacity(questions.len());
         let mut slice = Slice::begin();
-        for (place, question) in questions.into_iter().enumerate() {
+        for (place, question) in questions.iter().enumerate() {
             slice.pause_if_over().await;
-            let proto::Question { subject, permission, resource } = &question;
-            match convert::question(&self.schema, subject.as_ref(), permission, resource.as_ref()) {
+            match convert::question(&self.schema, *question) {
                 Ok(question) => {
                     valid.push(question);
                     refused.push(None);
@@ -119,10 +120,6 @@ impl PermissionApi {
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let checked = self.checker.check_one(question, admitted.consistency, admitted.deadline).await;
         checked.map_err(|error| admitted.status(&error))
-    }
-
-    fn answer(&self, checked: &Checked) -> proto::Answer {
-        convert::answer(&self.schema, checked)
     }
 }
 
@@ -149,31 +146,37 @@ fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>)
 ///
 /// Their errors are gRPC statuses, with details (docs/clients.md).
 impl PermissionApi {
-    /// `Check`.
+    /// `Check` from within this process.
     ///
     /// # Errors
     /// The status of the call.
-    pub async fn check(&self, request: CheckRequest, context: &CallContext) -> Result<CheckResponse, Status> {
-        let CheckRequest { subject, permission, resource, consistency } = request;
-        let mut violations = Vec::new();
-        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
-        let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
-        let question = valid(question, violations)?;
-        let checked = self.ask_one(&question, &admitted).await?;
-        self.record.of(context).answered(&question, &checked);
-        Ok(CheckResponse { answer: Some(self.answer(&checked)) })
+    pub async fn check_in_process(&self, request: &CheckRequest) -> Result<CheckResponse, Status> {
+        let response = self.check(&request.encode_to_vec(), &CallContext::in_process()).await?;
+        message::decode(message::only(&response)?)
     }
 
-    /// `BatchCheck`.
+    /// `Check`: takes a `CheckRequest`, and returns a `CheckResponse` as gRPC sends it.
     ///
     /// # Errors
     /// The status of the call.
-    pub async fn batch_check(
-        &self,
-        request: BatchCheckRequest,
-        context: &CallContext,
-    ) -> Result<BatchCheckResponse, Status> {
-        let BatchCheckRequest { questions, consistency } = request;
+    pub(super) async fn check(&self, message: &[u8], context: &CallContext) -> Result<Bytes, Status> {
+        let CheckFields { question, consistency } = CheckFields::read(message)?;
+        let mut violations = Vec::new();
+        let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
+        let question = valid(convert::question(&self.schema, question), violations)?;
+        let checked = self.ask_one(&question, &admitted).await?;
+        self.record.of(context).answered(&question, &checked);
+        let mut answers = Answers::new(&self.schema, 1);
+        answers.add(&checked);
+        Ok(answers.finish())
+    }
+
+    /// `BatchCheck`: takes a `BatchCheckRequest`, and returns a `BatchCheckResponse` as gRPC sends it.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub(super) async fn batch_check(&self, message: &[u8], context: &CallContext) -> Result<Bytes, Status> {
+        let BatchFields { questions, consistency } = BatchFields::read(message)?;
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
@@ -184,27 +187,26 @@ impl PermissionApi {
             return Err(status::invalid(&violations));
         }
         let mut errors = ErrorBudget(ERROR_BYTES_MAX);
-        let (valid, refused) = self.read(questions, &mut errors).await;
+        let (valid, refused) = self.read(&questions, &mut errors).await;
         let checked = self.checker.check(&valid, admitted.consistency, admitted.deadline).await;
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.status(error));
         }
         self.record.of(context).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
-        let mut results = Vec::with_capacity(refused.len());
+        let mut answers = Answers::new(&self.schema, refused.len());
         let mut slice = Slice::begin();
         for refused in refused {
             slice.pause_if_over().await;
-            let outcome = match refused {
-                Some(error) => Outcome::Error(error),
+            match refused {
+                Some(error) => answers.add_error(&error),
                 None => match checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)) {
-                    Ok(checked) => Outcome::Answer(self.answer(&checked)),
-                    Err(error) => Outcome::Error(errors.message(&admitted.status(&error))),
+                    Ok(checked) => answers.add_result(&checked),
+                    Err(error) => answers.add_error(&errors.message(&admitted.status(&error))),
                 },
-            };
-            results.push(batch_check_response::Result { outcome: Some(outcome) });
+            }
         }
-        Ok(BatchCheckResponse { results })
+        Ok(answers.finish())
     }
 
     /// `ListPermissions`.
@@ -220,14 +222,15 @@ impl PermissionApi {
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let schema = &self.schema;
-        let questions = convert::questions_for_all(schema, subject.as_ref(), resource.as_ref());
+        let questions =
+            convert::questions_for_all(schema, subject.as_ref().map(Into::into), resource.as_ref().map(Into::into));
         let questions = valid(questions, violations)?;
         let checked = self.checker.check(&questions, admitted.consistency, admitted.deadline).await;
         self.record.of(context).answered_all(&questions, &checked);
         let permissions = questions.iter().zip(checked).map(|(question, checked)| {
             let checked = checked.map_err(|error| admitted.status(&error))?;
             let permission = schema.permission(question.permission).name.to_string();
-            Ok(PermissionAnswer { permission, answer: Some(self.answer(&checked)) })
+            Ok(PermissionAnswer { permission, answer: Some(convert::answer(schema, &checked)) })
         });
         Ok(ListPermissionsResponse { permissions: permissions.collect::<Result<_, Status>>()? })
     }
@@ -240,8 +243,12 @@ impl PermissionApi {
         let ExplainRequest { subject, permission, resource, consistency } = request;
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
-        let question = convert::question(&self.schema, subject.as_ref(), &permission, resource.as_ref());
-        let question = valid(question, violations)?;
+        let question = QuestionFields {
+            subject: subject.as_ref().map(Into::into),
+            permission: &permission,
+            resource: resource.as_ref().map(Into::into),
+        };
+        let question = valid(convert::question(&self.schema, question), violations)?;
         let explained = self.checker.explain(&question, admitted.consistency, admitted.deadline).await;
         let explained = explained.map_err(|error| admitted.status(&error))?;
         self.record.of(context).answered(&question, &explained.checked);

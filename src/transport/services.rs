@@ -66,8 +66,8 @@ impl Services {
         let Self { permissions, invalidation, watch } = self;
         // Boxed where a call is rare: the others need less memory then.
         let answer = match method {
-            Method::Check => encode(&permissions.check(decode(message)?, context).await?),
-            Method::BatchCheck => encode(&permissions.batch_check(decode(message)?, context).await?),
+            Method::Check => permissions.check(message, context).await?,
+            Method::BatchCheck => permissions.batch_check(message, context).await?,
             Method::ListPermissions => encode(&permissions.list_permissions(decode(message)?, context).await?),
             Method::Explain => encode(&Box::pin(permissions.explain(decode(message)?, context)).await?),
             Method::Invalidate => encode(&Box::pin(invalidation.invalidate(decode(message)?, context)).await?),
