@@ -204,7 +204,9 @@ mod tests {
             prop_assert_eq!(answers.finish(), message::encode(&whole));
             let error = pb::Status { code: 3, message: error, details: Vec::new() };
             let mut answers = Answers::new(&schema, all.len());
-            all.iter().for_each(|checked| answers.add_result(checked));
+            for checked in &all {
+                answers.add_result(checked);
+            }
             answers.add_error(&error);
             let outcomes = all.iter().map(|checked| Outcome::Answer(convert::answer(&schema, checked)));
             let results = outcomes.chain([Outcome::Error(error)]).map(|outcome| Result { outcome: Some(outcome) });
