@@ -179,8 +179,13 @@ impl Deadline {
     /// The deadline this long from now.
     #[must_use]
     pub fn after(time: Duration) -> Self {
-        let now = Instant::now();
-        Self(now.checked_add(time).unwrap_or(now))
+        Self::since(Instant::now(), time)
+    }
+
+    /// The deadline this long after an instant.
+    #[must_use]
+    pub fn since(start: Instant, time: Duration) -> Self {
+        Self(start.checked_add(time).unwrap_or(start))
     }
 
     /// How much time is left.

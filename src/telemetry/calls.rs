@@ -181,6 +181,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// When it began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.since
+    }
+
     /// The full name of its service.
     #[must_use]
     pub fn service(&self) -> &str {

@@ -145,7 +145,7 @@ impl Admission {
         let caller = self.callers.admit(path, headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
         let share = self.shares.of(caller.as_ref().map(|caller| &*caller.name));
         let open = share.admit().ok_or_else(status::overloaded)?;
-        self.shares.note_call(share);
+        self.shares.note_call(share, connection.turn());
         connection.set_share(share);
         Ok(Admitted { caller: caller.map(|caller| caller.name), _open: open })
     }

@@ -3,11 +3,11 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::http::{Request, Response};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tonic::Status;
 
 use super::{
@@ -33,18 +33,20 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Answers a call.
+    /// Answers a call whose head arrived then.
     pub(super) async fn answer<B: Rest>(
         &self,
         request: Request<RequestBody<B>>,
+        began: Instant,
         connection: &Arc<OpenConnection>,
     ) -> Response<CallBody> {
-        self.try_answer(request, connection).await.unwrap_or_else(Status::into_http)
+        self.try_answer(request, began, connection).await.unwrap_or_else(Status::into_http)
     }
 
     async fn try_answer<B: Rest>(
         &self,
         request: Request<RequestBody<B>>,
+        began: Instant,
         connection: &Arc<OpenConnection>,
     ) -> Result<Response<CallBody>, Status> {
         let path = request.uri().path();
@@ -55,9 +57,9 @@ impl Calls {
         // This bounds the arrival of the request's body too, whatever timeout the request itself names. The inner future has no name,
         // because the outer one would reserve room for it twice.
         let late = |_| Status::deadline_exceeded("the request did not arrive in time");
-        timeout(
-            self.request_timeout,
-            self.intake.answer(method, request, connection, admitted.caller.as_ref(), services),
+        timeout_at(
+            (began + self.request_timeout).into(),
+            self.intake.answer(method, (request, began), connection, admitted.caller.as_ref(), services),
         )
         .await
         .map_err(late)?

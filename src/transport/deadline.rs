@@ -3,7 +3,7 @@
 //!
 //! Enforces nothing: the handlers pass the deadline on, and what they call keeps it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 
@@ -15,11 +15,11 @@ pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
 /// The most time that is reserved for the response to reach the caller.
 const MARGIN_MAX: Duration = Duration::from_millis(10);
 
-/// The deadline of a request whose head has just arrived.
-pub(super) fn deadline(headers: &HeaderMap) -> Deadline {
+/// The deadline of a request whose head arrived then.
+pub(super) fn deadline(headers: &HeaderMap, arrived: Instant) -> Deadline {
     let requested = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
     let time = requested.map_or(REQUEST_TIME_MAX, |time| time.saturating_sub(MARGIN_MAX.min(time / 10)));
-    Deadline::after(time.min(REQUEST_TIME_MAX))
+    Deadline::since(arrived, time.min(REQUEST_TIME_MAX))
 }
 
 /// Parses a timeout in the format of the gRPC protocol: up to eight digits and a unit.

@@ -3,7 +3,7 @@
 //!
 //! Answers nothing itself.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{Response, body::Incoming};
@@ -72,11 +72,11 @@ impl Entrance {
                 let mut observed = Observed::begin(&self.observed, &request);
                 let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
                 let request = request.map(|body| RequestBody::new(body, threads));
-                let span = observed.span();
+                let (span, began) = (observed.span(), observed.began());
                 let response = if is_open(request.uri().path()) {
                     Box::pin(self.answer_open(request, &connection)).instrument(span).await
                 } else {
-                    self.answer_call(request, &connection, table).instrument(span).await
+                    self.answer_call(request, began, &connection, table).instrument(span).await
                 };
                 observed.read(response.headers());
                 (response, Some(observed))
@@ -101,10 +101,11 @@ impl Entrance {
     async fn answer_call(
         &self,
         request: Request<RequestBody<Incoming>>,
+        began: Instant,
         connection: &Arc<OpenConnection>,
         table: &ConnectionTable,
     ) -> Response<CallBody> {
-        let response = self.calls.answer(request, connection).await;
+        let response = self.calls.answer(request, began, connection).await;
         // It is noted once for each connection.
         if !connection.is_known()
             && status::is_of_a_caller(&response)
@@ -126,7 +127,7 @@ fn is_patient(path: &str) -> bool {
 /// cost time, too.
 fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenRequest {
     let open = connection.begin_request(is_open_stream(path) || is_patient(path));
-    if connection.share().is_some_and(|share| shares.is_beyond(share)) {
+    if connection.share().is_some_and(|share| shares.is_beyond(share, connection.turn())) {
         connection.set_busy();
     }
     open
@@ -135,7 +136,7 @@ fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenR
 /// Begins a connection's next turn, and counts the last one.
 fn begin_turn(shares: &Shares, connection: &OpenConnection) {
     let bytes = connection.begin_turn();
-    if connection.share().is_some_and(|share| shares.carry(share, bytes)) {
+    if connection.share().is_some_and(|share| shares.carry(share, bytes, connection.turn())) {
         connection.set_busy();
     }
 }
@@ -148,7 +149,7 @@ mod tests {
     fn greedy() -> (Shares, Arc<OpenConnection>) {
         let names: [Arc<str>; 2] = ["greedy".into(), "modest".into()];
         let shares = Shares::new(names.iter(), 768, 1_024);
-        shares.note_call(shares.of(Some("modest")));
+        shares.note_call(shares.of(Some("modest")), Instant::now());
         let connection = OpenConnection::new(1);
         connection.set_share(shares.of(Some("greedy")));
         connection.set_known();

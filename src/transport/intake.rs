@@ -112,11 +112,11 @@ struct Received {
 }
 
 impl Intake {
-    /// Receives the message of a call that was admitted, and has the services answer it where and when it may be answered.
+    /// Receives the message of a call that was admitted, and whose head arrived then, and has the services answer it where and when it may be answered.
     pub(super) async fn answer<B: Rest>(
         &self,
         method: Method,
-        request: Request<RequestBody<B>>,
+        (request, began): (Request<RequestBody<B>>, std::time::Instant),
         connection: &Arc<OpenConnection>,
         caller: Option<&Arc<str>>,
         services: &Arc<Services>,
@@ -124,7 +124,7 @@ impl Intake {
         let Self(shared) = self;
         let (mut head, body) = request.into_parts();
         let encoding = Encoding::take(&mut head.headers)?;
-        let deadline = deadline(&head.headers);
+        let deadline = deadline(&head.headers, began);
         let budget = caller.and_then(|caller| shared.caller_budgets.get(caller)).unwrap_or(&shared.budget);
         let bytes_max = shared.message_bytes_max;
         let arriving = Arriving { budget, connection, bytes_max, deadline: deadline.instant() };

@@ -2,6 +2,8 @@
 //!
 //! Decides nothing. Of a call it reads the path, the status and the trace headers only.
 
+use std::time::Instant;
+
 use axum::http::{HeaderMap, Request, header::HeaderName};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
@@ -50,6 +52,11 @@ impl Observed {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let span = call_span(call.service(), call.method(), || header("traceparent"), || header("tracestate"));
         Self { call, span }
+    }
+
+    /// When the call began.
+    pub(super) fn began(&self) -> Instant {
+        self.call.began()
     }
 
     /// The call's span, in which it is worked at.

@@ -50,6 +50,8 @@ pub(super) struct OpenConnection {
     busy_until: AtomicU64,
     /// Wakes whoever waits for another standing.
     standing_changed: Notify,
+    /// When the present turn began, in microseconds since `opened`.
+    turn: AtomicU64,
     /// How many requests are open.
     requests: AtomicU32,
     /// When the last request ended, in milliseconds since `opened`; zero if none has.
@@ -81,6 +83,7 @@ impl OpenConnection {
             is_busy: AtomicBool::new(false),
             busy_until: AtomicU64::new(0),
             standing_changed: Notify::new(),
+            turn: AtomicU64::new(0),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -209,8 +212,16 @@ impl OpenConnection {
         self.written_in_turn.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// When the present turn began. What happens in a turn takes less than some milliseconds, so it is the time of all of that.
+    pub(super) fn turn(&self) -> Instant {
+        let since_opened = Duration::from_micros(self.turn.load(Ordering::Relaxed));
+        self.opened.checked_add(since_opened).unwrap_or(self.opened)
+    }
+
     /// Begins a turn. Returns how many bytes were read and written in the last one.
     pub(super) fn begin_turn(&self) -> usize {
+        let since_opened = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.turn.store(since_opened, Ordering::Relaxed);
         self.bytes_in_turn.swap(0, Ordering::Relaxed) + self.written_in_turn.swap(0, Ordering::Relaxed)
     }
 
@@ -292,7 +303,7 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         // Zero means never.
-        let used = milliseconds(self.connection.opened.elapsed()).max(1);
+        let used = milliseconds(self.connection.turn().saturating_duration_since(self.connection.opened)).max(1);
         self.connection.last_used.store(used, Ordering::Relaxed);
         self.connection.requests.fetch_sub(1, Ordering::Relaxed);
     }

@@ -67,37 +67,38 @@ impl Shares {
         caller.and_then(|caller| self.callers.get(caller)).unwrap_or(&self.anonymous)
     }
 
-    /// Notes that a call of this caller is admitted now.
-    pub(super) fn note_call(&self, share: &Share) {
-        share.last_call.store(self.now(), Ordering::Relaxed);
+    /// Notes that a call of this caller is admitted.
+    pub(super) fn note_call(&self, share: &Share, now: Instant) {
+        share.last_call.store(self.milliseconds(now), Ordering::Relaxed);
     }
 
     /// Whether a caller has more than its share while others call.
-    pub(super) fn is_beyond(&self, share: &Arc<Share>) -> bool {
-        (share.open.load(Ordering::Relaxed) > SHARE_MAX || share.carried(self.period()) > SHARE_BYTES_MAX)
-            && self.others_call(share)
+    pub(super) fn is_beyond(&self, share: &Arc<Share>, now: Instant) -> bool {
+        (share.open.load(Ordering::Relaxed) > SHARE_MAX || share.carried(self.period(now)) > SHARE_BYTES_MAX)
+            && self.others_call(share, now)
     }
 
     /// Counts a turn of a caller's connection, which has carried so many bytes. Returns whether the caller has more than its share
     /// of bytes while others call.
-    pub(super) fn carry(&self, share: &Arc<Share>, bytes: usize) -> bool {
+    pub(super) fn carry(&self, share: &Arc<Share>, bytes: usize, now: Instant) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(TURN_BYTES_MIN);
-        share.carry(self.period(), bytes) > SHARE_BYTES_MAX && self.others_call(share)
+        share.carry(self.period(now), bytes) > SHARE_BYTES_MAX && self.others_call(share, now)
     }
 
     /// The number of the present period.
-    fn period(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX)
+    fn period(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.began);
+        u32::try_from(since.as_millis() / PERIOD.as_millis()).unwrap_or(u32::MAX)
     }
 
     /// In milliseconds since the beginning, and never zero.
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Whether a call of another caller was admitted a short time ago.
-    fn others_call(&self, share: &Arc<Share>) -> bool {
-        let now = self.now();
+    fn others_call(&self, share: &Arc<Share>, now: Instant) -> bool {
+        let now = self.milliseconds(now);
         let active = u64::try_from(ACTIVE_TIME.as_millis()).unwrap_or(u64::MAX);
         self.callers.values().chain([&self.anonymous]).filter(|other| !Arc::ptr_eq(other, share)).any(|other| {
             let last = other.last_call.load(Ordering::Relaxed);
@@ -177,11 +178,11 @@ mod tests {
     }
 
     fn is_beyond(shares: &Shares, caller: Option<&str>) -> bool {
-        shares.is_beyond(shares.of(caller))
+        shares.is_beyond(shares.of(caller), Instant::now())
     }
 
     fn call(shares: &Shares, caller: Option<&str>) {
-        shares.note_call(shares.of(caller));
+        shares.note_call(shares.of(caller), Instant::now());
     }
 
     #[test]
@@ -213,11 +214,11 @@ mod tests {
         let share = shares.of(Some("greedy"));
         loop {
             call(shares, Some("modest"));
-            let period = shares.period();
+            let period = shares.period(Instant::now());
             share.carried.store(0, Ordering::Relaxed);
-            let is_beyond = (0..turns).any(|_| shares.carry(share, bytes));
-            let agrees = shares.is_beyond(share) == is_beyond;
-            if shares.period() == period {
+            let is_beyond = (0..turns).any(|_| shares.carry(share, bytes, Instant::now()));
+            let agrees = shares.is_beyond(share, Instant::now()) == is_beyond;
+            if shares.period(Instant::now()) == period {
                 assert!(agrees, "a request finds the same");
                 return is_beyond;
             }
