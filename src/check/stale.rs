@@ -52,10 +52,8 @@ impl Checker {
                 let age = self.freshness.age(seen.oldest, arrived);
                 return Some(Checked { is_stale: true, ..self.checked(answer, seen, age) });
             }
-            let stand_ins: Vec<_> = missing
-                .iter()
-                .filter_map(|key| self.stand_in(key, &question.subject, requirement))
-                .collect();
+            let stand_ins: Vec<_> =
+                missing.iter().filter_map(|key| self.stand_in(key, &question.subject, requirement)).collect();
             if stand_ins.is_empty() || facts.is_full() {
                 return None;
             }
