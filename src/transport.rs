@@ -35,6 +35,7 @@ mod open_calls;
 mod open_connection;
 mod paced_io;
 mod permission;
+mod protobuf;
 mod question_fields;
 mod record;
 mod request_body;
@@ -48,7 +49,6 @@ mod slow_threads;
 mod status;
 mod tls;
 mod watch;
-mod wire;
 #[cfg(test)]
 mod woken;
 mod workers;

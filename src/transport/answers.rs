@@ -5,10 +5,7 @@
 use std::fmt::Write as _;
 
 use axum::body::Bytes;
-use prost::{
-    Message,
-    encoding::{WireType, encode_key, encode_varint},
-};
+use prost::{Message, encoding::encode_varint};
 use tonic_types::pb;
 
 use super::{convert, message::PREFIX_BYTES};
@@ -105,21 +102,21 @@ impl<'a> Answers<'a> {
         self.token = Some((token, text));
     }
 
-    fn number(&mut self, number: u32, value: u64) {
+    fn number(&mut self, number: u64, value: u64) {
         if value != 0 {
-            encode_key(number, WireType::Varint, &mut self.bytes);
+            encode_varint(number << 3, &mut self.bytes);
             encode_varint(value, &mut self.bytes);
         }
     }
 
     /// Writes a text that consists of these parts, and is not empty.
-    fn text(&mut self, number: u32, parts: &[&str]) {
+    fn text(&mut self, number: u64, parts: &[&str]) {
         self.nested(number, |this| parts.iter().for_each(|part| this.bytes.extend_from_slice(part.as_bytes())));
     }
 
     /// Writes a field with a length before it, which is known once it has been written. Most need one byte for that.
-    fn nested(&mut self, number: u32, write: impl FnOnce(&mut Self)) {
-        encode_key(number, WireType::LengthDelimited, &mut self.bytes);
+    fn nested(&mut self, number: u64, write: impl FnOnce(&mut Self)) {
+        encode_varint(number << 3 | 2, &mut self.bytes);
         let place = self.bytes.len();
         self.bytes.push(0);
         write(self);

@@ -15,8 +15,8 @@ use super::{
     low_priority::give_way,
     method::Method,
     proto::DESCRIPTORS,
+    protobuf::{Fields, Malformed, Value},
     status::Violation,
-    wire::{Fields, Malformed, Value},
 };
 
 /// The most items that all repeated fields of one request have together.

@@ -34,11 +34,11 @@ use super::{
     message::{self, PREFIX_BYTES},
     method::Method,
     open_connection::OpenConnection,
+    protobuf::Malformed,
     request_body::{RequestBody, Rest},
     response_body::{CallBody, WholeBody},
     services::{Answered, Services},
     status,
-    wire::Malformed,
     workers::Workers,
 };
 

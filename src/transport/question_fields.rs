@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{
     low_priority::give_way,
     proto,
-    wire::{Fields, Malformed, Value},
+    protobuf::{Fields, Malformed, Value},
 };
 
 /// How many questions are read until other threads may run: some 10 microseconds.
