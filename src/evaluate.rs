@@ -169,7 +169,7 @@ struct Evaluation<'a, F, T> {
     /// Whether the depth or the work of a graph is over a limit.
     is_limited: bool,
     /// The values of members of resources, after [`MEMO_AFTER`] nodes. A key includes whether the member is under a `!`.
-    memo: HashMap<MemoKey, Value, foldhash::fast::RandomState>,
+    memo: Option<HashMap<MemoKey, Value, foldhash::fast::RandomState>>,
     /// Whether recursion has met a cycle or the maximal depth. Then its values are of no use.
     is_abandoned: bool,
     /// The values of questions that depend on each other. If there are none, the evaluation recurses.
@@ -194,7 +194,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             missing,
             nodes: 0,
             is_limited: false,
-            memo: HashMap::default(),
+            memo: None,
             is_abandoned: false,
             graph: None,
             trace,
@@ -478,7 +478,9 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
         let grants = fact.grants(relation);
         // A long list of grants is work too, so it counts against the bound on nodes.
-        self.nodes += grants.clone().count() / GRANTS_A_NODE;
+        if fact.parts().len() >= GRANTS_A_NODE {
+            self.nodes += grants.clone().count() / GRANTS_A_NODE;
+        }
         let mut any = Any::default();
         for grant in grants {
             if any.is_settled() && !T::WHOLE {
@@ -546,7 +548,10 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
         }
         let negated = under.negated;
         let is_memoizing = self.nodes > MEMO_AFTER && !T::WHOLE;
-        if is_memoizing && let Some(value) = self.memo.get(&(kind, id.clone(), member, negated)) {
+        if is_memoizing
+            && let Some(memo) = &self.memo
+            && let Some(value) = memo.get(&(kind, id.clone(), member, negated))
+        {
             return *value;
         }
         let own = self.own(kind, id);
@@ -557,7 +562,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             all.add(self.member(member, &frame, under));
         }
         if is_memoizing && !self.is_abandoned {
-            self.memo.insert((kind, id.clone(), member, negated), all.value());
+            self.memo.get_or_insert_default().insert((kind, id.clone(), member, negated), all.value());
         }
         all.value()
     }

@@ -280,9 +280,9 @@ impl Fact {
 
     /// The content of the fact.
     pub(crate) fn parts(&self) -> &[Part] {
-        match &self.0.slice {
-            [content @ .., Part::FilteredTo(_)] => content,
-            content => content,
+        match (self.head().extent, &self.0.slice) {
+            (Extent::Whole, content) => content,
+            (Extent::Filtered | Extent::Partial, [content @ .., Part::FilteredTo(_)] | content) => content,
         }
     }
 

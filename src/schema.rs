@@ -508,7 +508,7 @@ impl Schema {
     /// under a `!`.
     #[must_use]
     pub fn structures(&self, relation: &Relation) -> Option<LookupId> {
-        self.lookup(relation.lookup()?).structures.filter(|_| relation.negated)
+        if relation.negated { self.lookup(relation.lookup()?).structures } else { None }
     }
 
     /// The lookup of the own documents of a type.

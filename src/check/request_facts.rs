@@ -14,7 +14,7 @@ use std::{
 
 use elsa::FrozenVec;
 use foldhash::fast::RandomState;
-use hashbrown::{HashTable, hash_table::Entry};
+use hashbrown::HashTable;
 
 use crate::{
     evaluate::AvailableFacts,
@@ -32,7 +32,7 @@ const FACT_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 /// The number of facts that have places without an allocation.
 const FIRST: usize = 8;
 
-/// A place of a fact. A fact that is put there stays there.
+/// A place of a fact.
 type Place = OnceCell<CachedFact>;
 
 /// The facts of one request, in the order in which they were added.
@@ -43,7 +43,10 @@ pub struct RequestFacts {
     more: FrozenVec<Box<[Place]>>,
     /// How many places are taken.
     count: Cell<usize>,
-    /// The place of the last fact of each key. Empty as long as the first places suffice.
+    /// The place that was found last. Each evaluation of a question asks for the facts in the same order, so the next one is likely to
+    /// come after it.
+    last_found: Cell<usize>,
+    /// The place of each fact by its key. Empty as long as the first places suffice.
     index: RefCell<HashTable<usize>>,
     hasher: OnceCell<RandomState>,
     bytes: Cell<usize>,
@@ -55,23 +58,45 @@ impl RequestFacts {
     /// The fact, with its tier and its as-of moment, if the request has it.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&CachedFact> {
-        let count = self.count.get();
-        if count <= FIRST {
-            let taken = self.first.iter().take(count).rev().filter_map(Place::get);
-            return taken.into_iter().find(|cached| cached.fact.is_of(lookup, id, subject));
+        self.at(self.find(lookup, id, subject)?)
+    }
+
+    /// The place of a fact.
+    fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<usize> {
+        let is_it = |cached: &CachedFact| cached.fact.is_of(lookup, id, subject);
+        if self.count.get() <= FIRST {
+            return self.first.iter().map_while(Place::get).position(is_it);
         }
-        let place = *self.index.borrow().find(self.hash(lookup, id, subject), |place| {
-            self.at(*place).is_some_and(|cached| cached.fact.is_of(lookup, id, subject))
-        })?;
-        self.at(place)
+        let next = self.last_found.get() + 1;
+        let found = if self.at(next).is_some_and(is_it) {
+            next
+        } else {
+            let is_there = |place: &usize| self.at(*place).is_some_and(is_it);
+            *self.index.borrow().find(self.hash(lookup, id, subject), is_there)?
+        };
+        self.last_found.set(found);
+        Some(found)
     }
 
-    /// Adds a loaded fact. A fact that had to be loaded again takes the place of the earlier one.
+    /// Adds a loaded fact. A fact that had to be loaded again replaces the earlier one.
     pub fn insert(&mut self, fact: CachedFact) {
-        self.add(fact);
+        let Some(place) = self.find(fact.fact.lookup(), fact.fact.id(), fact.fact.subject()) else {
+            self.add(fact);
+            return;
+        };
+        let (block, offset) = block_of(place);
+        let block = match block.checked_sub(1) {
+            None => Some(&mut self.first[..]),
+            Some(further) => self.more.as_mut().get_mut(further).map(|block| &mut **block),
+        };
+        if let Some(place) = block.and_then(|block| block.get_mut(offset)) {
+            let old = place.take().map_or(0, |old| old.fact.memory());
+            self.bytes.set(self.bytes.get() - old + fact.fact.memory());
+            *place = fact.into();
+        }
     }
 
-    /// Adds a fact that was found in memory during an evaluation.
+    /// Adds a fact that was found in memory during an evaluation, and that the request does not have.
     pub(super) fn add_cached(&self, fact: CachedFact) -> Option<&CachedFact> {
         self.from_memory.update(|count| count + 1);
         self.add(fact)
@@ -91,20 +116,13 @@ impl RequestFacts {
         Some(added)
     }
 
-    /// Enters a fact into the index, in place of an earlier one of the same key.
+    /// Enters a fact into the index.
     fn enter(&self, place: usize) {
-        let Some(new) = self.at(place).map(|cached| &cached.fact) else { return };
-        let is_alike = |other: &usize| {
-            self.at(*other).is_some_and(|other| other.fact.is_of(new.lookup(), new.id(), new.subject()))
+        let hash_of = |place: &usize| {
+            let fact = self.at(*place).map(|cached| &cached.fact);
+            fact.map_or(0, |fact| self.hash(fact.lookup(), fact.id(), fact.subject()))
         };
-        let hash_of = |other: &usize| {
-            let other = self.at(*other).map(|cached| &cached.fact);
-            other.map_or(0, |other| self.hash(other.lookup(), other.id(), other.subject()))
-        };
-        match self.index.borrow_mut().entry(hash_of(&place), is_alike, hash_of) {
-            Entry::Occupied(mut entry) => *entry.get_mut() = place,
-            Entry::Vacant(entry) => drop(entry.insert(place)),
-        }
+        self.index.borrow_mut().insert_unique(hash_of(&place), place, hash_of);
     }
 
     fn hash(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> u64 {
@@ -183,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_fact_of_a_key_counts_however_many_there_are() {
+    fn each_fact_is_found_and_the_last_of_a_key_counts_however_many_there_are() {
         let mut facts = RequestFacts::default();
         let all: Vec<FactKey> =
             (0..100).flat_map(|number| [false, true].map(|is_filtered| key(number, is_filtered))).collect();
