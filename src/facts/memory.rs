@@ -21,7 +21,7 @@ use std::{
 };
 
 use dashmap::{DashMap, SharedValue};
-use entry::{Entry, Key, Wanted};
+use entry::{Entry, Key};
 use foldhash::fast::RandomState;
 use ring::Ring;
 
@@ -57,23 +57,25 @@ impl Memory {
     /// The fact of a key, whole or filtered to a subject, if it is cached. Allocates nothing.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<Fact> {
-        let key: &dyn Key = &Wanted { lookup, id, subject };
-        let fact = self.facts.get(key).map(|found| found.key().0.clone())?;
+        let key = Key { lookup, id, subject };
+        let hash = self.facts.hasher().hash_one(&key);
+        let table = self.facts.shards().get(self.shard_of(hash))?.read();
+        let (Entry(fact), _) = table.get(hash, |(entry, _)| key.is_of(entry))?;
         fact.set_used();
-        Some(fact)
+        Some(fact.clone())
     }
 
     /// Caches a fact, unless a newer one is cached already or `is_current` returns false, which means that the fact's
     /// epoch is over. `is_current` is called under the lock under which [`Memory::clear`] drops the facts.
     pub fn insert(&self, fact: &Fact, is_current: impl FnOnce() -> bool) {
         let entry = Entry(fact.clone());
-        let shard = self.facts.determine_map(&entry);
+        let hash = self.hash(&entry);
+        let shard = self.shard_of(hash);
         let (Some(table), Some(ring)) = (self.facts.shards().get(shard), self.rings.get(shard)) else { return };
         let mut ring = lock(ring);
         if !is_current() {
             return;
         }
-        let hash = self.hash(&entry);
         let (old, table_bytes) = {
             let table = table.read();
             let old = table.get(hash, |(old, _)| *old == entry).map(|(old, _)| old.0.clone());
@@ -174,6 +176,12 @@ impl Memory {
 
     fn hash(&self, entry: &Entry) -> u64 {
         self.facts.hasher().hash_one(entry)
+    }
+
+    /// The shard of a hash. The map looks at as much of it as fits into a word.
+    fn shard_of(&self, hash: u64) -> usize {
+        let word = hash & u64::try_from(usize::MAX).unwrap_or(u64::MAX);
+        self.facts.determine_shard(usize::try_from(word).unwrap_or(usize::MAX))
     }
 
     fn table_bytes(&self, shard: usize) -> usize {
