@@ -56,6 +56,10 @@ impl<'a> Answers<'a> {
         if let Some([_, prefix @ ..]) = self.bytes.first_chunk_mut::<PREFIX_BYTES>() {
             *prefix = length.to_be_bytes();
         }
+        // What the client does not take stays in memory for a while.
+        if self.bytes.capacity() > 2 * self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
         self.bytes.into()
     }
 

@@ -51,9 +51,10 @@ impl Calls {
     ) -> Result<Response<CallBody>, Status> {
         let path = request.uri().path();
         let admitted = self.admission.admit(path, request.headers(), connection)?;
-        let method = Method::at(path).zip(self.services.as_ref());
-        let (method, services) = method.ok_or_else(|| Status::unimplemented("there is no such method here"))?;
+        let unknown = || Status::unimplemented("there is no such method here");
+        let services = self.services.as_ref().ok_or_else(unknown)?;
         let services = services.get().ok_or_else(|| status::unavailable(&self.current.now().describe()))?;
+        let method = Method::at(path).ok_or_else(unknown)?;
         // This bounds the arrival of the request's body too, whatever timeout the request itself names. The inner future has no name,
         // because the outer one would reserve room for it twice.
         let late = |_| Status::deadline_exceeded("the request did not arrive in time");

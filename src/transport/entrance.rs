@@ -63,6 +63,9 @@ impl Entrance {
         let path = request.uri().path();
         let patience = if is_patient(path) { Patience::Unlimited } else { Patience::Limited };
         let kind = self.rules.kind(&request);
+        // Whatever the answer is, what is left of the body is read.
+        let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
+        let request = request.map(|body| RequestBody::new(body, threads));
         let (response, observed) = match kind {
             Kind::Page(page) => {
                 (self.pages.answer(page, request.method(), request.headers()).map(CallBody::Other), None)
@@ -70,8 +73,6 @@ impl Entrance {
             Kind::Wrong(response) => (response.map(CallBody::Other), None),
             Kind::Call => {
                 let mut observed = Observed::begin(&self.observed, &request);
-                let threads = self.unknown.as_ref().filter(|_| !connection.is_known()).cloned();
-                let request = request.map(|body| RequestBody::new(body, threads));
                 let (span, began) = (observed.span(), observed.began());
                 let response = if is_open(request.uri().path()) {
                     Box::pin(self.answer_open(request, &connection)).instrument(span).await
@@ -136,7 +137,8 @@ fn begin(shares: &Shares, path: &str, connection: &Arc<OpenConnection>) -> OpenR
 /// Begins a connection's next turn, and counts the last one.
 fn begin_turn(shares: &Shares, connection: &OpenConnection) {
     let bytes = connection.begin_turn();
-    if connection.share().is_some_and(|share| shares.carry(share, bytes, connection.turn())) {
+    // A turn that carried nothing is one of the requests that wait, and not of what the client sends.
+    if bytes > 0 && connection.share().is_some_and(|share| shares.carry(share, bytes, connection.turn())) {
         connection.set_busy();
     }
 }

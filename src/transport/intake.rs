@@ -48,7 +48,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// The status of every call that is answered.
 const OK: HeaderValue = HeaderValue::from_static("0");
 
-/// The largest message whose bytes do not count. As many as there may be requests at once have 4 MiB by default.
+/// The largest message, or answer to a small request, whose bytes do not count. As many as there may be requests at once have 4 MiB
+/// by default.
 const FREE_BYTES_MAX: usize = 4 * 1_024;
 
 /// The largest message that is counted outside of the workers.
@@ -154,7 +155,7 @@ impl Intake {
             if counted.is_none() {
                 shared.messages.counted(method, &bytes)?;
             }
-            return call.answer(&bytes, services, None).await;
+            return call.answer(&bytes, services, Counts::IfLarge(budget)).await;
         }
         let work =
             Large { call, bytes, packed, is_counted: counted.is_some(), taken: taken.unwrap_or_else(|| budget.take()) };
@@ -172,26 +173,24 @@ struct Call {
 }
 
 impl Call {
-    /// Has the services answer. The bytes of the answer count as taken until they are sent.
+    /// Has the services answer.
     async fn answer(
         &self,
         bytes: &[u8],
         services: &Services,
-        taken: Option<TakenBytes>,
+        counts: Counts<'_>,
     ) -> Result<Response<CallBody>, Status> {
         // Boxed: the futures around it are moved more than once.
         let answered = Box::pin(services.answer(self.method, message::only(bytes)?, &self.context)).await?;
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_TYPE, GRPC);
         let body = match answered {
-            Answered::Message(mut bytes) => {
-                if let Some(encoding) = self.encoding {
-                    bytes = compression::packed(bytes, encoding, &mut headers)?;
-                }
-                if let Some(mut taken) = taken {
-                    taken.replace(bytes.len());
-                    bytes = Bytes::from_owner(Unsent { bytes, _taken: taken });
-                }
+            Answered::Message(bytes) => {
+                let bytes = match self.encoding {
+                    Some(encoding) => compression::packed(bytes, encoding, &mut headers)?,
+                    None => bytes,
+                };
+                let bytes = counts.until_sent(bytes)?;
                 let mut trailers = HeaderMap::with_capacity(1);
                 trailers.insert(Status::GRPC_STATUS, OK);
                 CallBody::Whole(WholeBody::new(bytes, Some(trailers)))
@@ -201,6 +200,38 @@ impl Call {
         let mut response = Response::new(body);
         *response.headers_mut() = headers;
         Ok(response)
+    }
+}
+
+/// How the bytes of an answer count until they are sent.
+enum Counts<'a> {
+    /// In place of those of its request.
+    InPlaceOf(TakenBytes),
+    /// Towards this budget if they are more than [`FREE_BYTES_MAX`].
+    IfLarge(&'a ByteBudget),
+}
+
+impl Counts<'_> {
+    /// The answer, which counts until it is dropped.
+    ///
+    /// # Errors
+    /// There is no room left for it.
+    fn until_sent(self, bytes: Bytes) -> Result<Bytes, Status> {
+        let taken = match self {
+            Self::InPlaceOf(mut taken) => {
+                taken.replace(bytes.len());
+                taken
+            }
+            Self::IfLarge(_) if bytes.len() <= FREE_BYTES_MAX => return Ok(bytes),
+            Self::IfLarge(budget) => {
+                let mut taken = budget.take();
+                if !taken.try_grow(bytes.len()) {
+                    return Err(status::over_budget());
+                }
+                taken
+            }
+        };
+        Ok(Bytes::from_owner(Unsent { bytes, _taken: taken }))
     }
 }
 
@@ -235,7 +266,7 @@ impl Shared {
             if !is_counted {
                 shared.messages.counted(call.method, &bytes)?;
             }
-            call.answer(&bytes, &services, Some(taken)).await
+            call.answer(&bytes, &services, Counts::InPlaceOf(taken)).await
         };
         let done = self.workers.run(work.in_current_span()).await;
         done.unwrap_or_else(|_| Err(Status::internal("the request could not be answered")))

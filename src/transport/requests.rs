@@ -4,6 +4,7 @@
 //! Reads and writes nothing: hyper does.
 
 use std::{
+    collections::VecDeque,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -12,6 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered, task::AtomicWaker};
@@ -21,6 +23,10 @@ use super::{giving_way::UntilGivenWay, low_priority::give_way};
 
 /// How often a connection is run again in one turn because its requests have progressed. What is left is done in its next turn.
 const RUNS_MAX: u32 = 4;
+
+/// How long requests run in one turn, apart from the last of them, which ends. What is left is done in the next turn, after other
+/// connections have had theirs, and maybe on other threads.
+const TURN_TIME: Duration = Duration::from_micros(300);
 
 /// The requests that hyper has begun to read, and that have not run yet.
 #[derive(Clone, Default)]
@@ -42,6 +48,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrived {
 pub(super) struct WithRequests<C> {
     connection: Pin<Box<C>>,
     arrived: Arrived,
+    /// Those that have arrived, and not run yet.
+    next: VecDeque<UntilGivenWay>,
     /// Those that have run and wait for something.
     waiting: FuturesUnordered<Request>,
     wakes: Arc<Wakes>,
@@ -52,7 +60,8 @@ impl<C> WithRequests<C> {
     pub(super) fn new(connection: C, arrived: Arrived) -> Self {
         let wakes = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&wakes));
-        Self { connection: Box::pin(connection), arrived, waiting: FuturesUnordered::new(), wakes, waker }
+        let (next, waiting) = (VecDeque::new(), FuturesUnordered::new());
+        Self { connection: Box::pin(connection), arrived, next, waiting, wakes, waker }
     }
 
     pub(super) fn connection(&mut self) -> Pin<&mut C> {
@@ -64,42 +73,51 @@ impl<C: Future> Future for WithRequests<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        let Self { connection, arrived, waiting, wakes, waker } = &mut *self;
-        wakes.task.register(context.waker());
-        let mut context = Context::from_waker(waker);
+        let this = &mut *self;
+        this.wakes.task.register(context.waker());
+        let waker = this.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        let turn = Instant::now();
         for _ in 0..RUNS_MAX {
             // What the last run has woken is run now.
-            wakes.begin_run();
-            if let Poll::Ready(ended) = connection.as_mut().poll(&mut context) {
+            this.wakes.begin_run();
+            if let Poll::Ready(ended) = this.connection.as_mut().poll(&mut context) {
                 return Poll::Ready(ended);
             }
-            if !run_requests(arrived, waiting, &mut context) {
+            if !this.run_requests(turn, &mut context) {
                 break;
             }
         }
-        wakes.end_runs();
+        this.wakes.end_runs();
         Poll::Pending
     }
 }
 
-/// Runs the requests that can go on. Returns whether there was one that arrived or ended: then the connection may have something
-/// to write.
-fn run_requests(arrived: &Arrived, waiting: &mut FuturesUnordered<Request>, context: &mut Context<'_>) -> bool {
-    let mut has_progressed = false;
-    for request in arrived.take() {
-        has_progressed = true;
-        let mut request = Request(request);
-        // Most requests have arrived whole, and everything that they need is in memory: they end at once.
-        if Pin::new(&mut request).poll(context).is_pending() {
-            waiting.push(request);
+impl<C> WithRequests<C> {
+    /// Runs the requests that can go on, until the turn that began then is over. Returns whether the connection is to run again in this
+    /// turn: it may have something to write.
+    fn run_requests(&mut self, turn: Instant, context: &mut Context<'_>) -> bool {
+        self.next.extend(self.arrived.take());
+        let mut has_progressed = false;
+        loop {
+            if has_progressed && turn.elapsed() > TURN_TIME {
+                // The next turn begins with what these requests have to write.
+                context.waker().wake_by_ref();
+                return false;
+            }
+            if let Some(request) = self.next.pop_front() {
+                let mut request = Request(request);
+                // Most requests have arrived whole, and everything that they need is in memory: they end at once.
+                if Pin::new(&mut request).poll(context).is_pending() {
+                    self.waiting.push(request);
+                }
+            } else if !matches!(self.waiting.poll_next_unpin(context), Poll::Ready(Some(()))) {
+                return has_progressed;
+            }
+            has_progressed = true;
+            give_way();
         }
-        give_way();
     }
-    while let Poll::Ready(Some(())) = waiting.poll_next_unpin(context) {
-        has_progressed = true;
-        give_way();
-    }
-    has_progressed
 }
 
 /// What wakes a connection. Requests wake it whenever they have something for it to write. As they run on its own task, that need
@@ -182,6 +200,39 @@ mod tests {
             biased;
             thread = ended => assert_eq!(thread, Ok(std::thread::current().id())),
             () = connection => panic!("the connection does not end"),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_take_long_together_leave_others_their_turns() {
+        let arrived = Arrived::default();
+        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let count = Arc::new(AtomicUsize::new(0));
+        for number in 0..6 {
+            let count = Arc::clone(&count);
+            arrived.execute(async move {
+                // Half of them have waited for something before.
+                if number % 2 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                std::thread::sleep(TURN_TIME);
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        for turns in 1.. {
+            poll_fn(|context| {
+                assert!(Pin::new(&mut connection).poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            let ended = count.load(Ordering::Relaxed);
+            assert!(ended <= turns, "one in each turn");
+            if ended == 6 {
+                break;
+            }
+            // It is woken, or else it would wait for ever.
+            assert!(connection.wakes.is_woken.load(Ordering::SeqCst) || ended < turns);
+            tokio::task::yield_now().await;
         }
     }
 

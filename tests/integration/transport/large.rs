@@ -324,9 +324,13 @@ async fn a_client_that_is_refused_while_it_sends_large_bodies_keeps_its_connecti
     let raw = Raw::connect(service.address).await;
     let body = prefixed(1_000_000, &vec![0; 1_000_000]);
     let mut open = Vec::new();
-    for index in 0..200 {
+    for index in 0..100 {
         let (response, stream) = raw.begin_as("a secret that nobody has", BATCH, body.clone()).await;
         assert_eq!(status(response).await.code(), Code::Unauthenticated, "{index}");
+        open.push(stream);
+        // Neither is this a call.
+        let (response, stream) = raw.begin_as(MODEST, "/healthz", body.clone()).await;
+        assert_eq!(response.await.unwrap().status(), 405, "{index}");
         open.push(stream);
     }
     let small = check(ALICE, "read", ROADMAP).encode_to_vec();
@@ -338,25 +342,33 @@ async fn a_client_that_is_refused_while_it_sends_large_bodies_keeps_its_connecti
 #[tokio::test]
 async fn responses_that_nobody_reads_stay_in_the_byte_budget() {
     let service = of_two_callers().await;
-    let message = batch(vec![question(ALICE, "write", ROADMAP); 10_000]).encode_to_vec();
+    // Each response has half a megabyte or more, and the client's window has room for 64 KiB.
+    let large = batch(vec![question(ALICE, "write", ROADMAP); 10_000]).encode_to_vec();
+    unread_until_refused(&service, &large, 32).await;
+    // Small requests with errors whose details are long.
+    let small = batch(vec![question("", "", ""); 256]).encode_to_vec();
+    unread_until_refused(&service, &small, 250).await;
+}
+
+/// Sends this batch again and again, and reads no response, until one is refused. Then drops them, and there is room again.
+async fn unread_until_refused(service: &Service, message: &[u8], responses_max: usize) {
     let mut unread = Vec::new();
     let raw = Raw::connect(service.address).await;
-    // Each response has half a megabyte or more, and the client's window has room for 64 KiB.
     let refused = loop {
-        let (response, mut stream) = raw.begin_as(GREEDY, BATCH, prefixed(message.len(), &message)).await;
+        let (response, mut stream) = raw.begin_as(GREEDY, BATCH, prefixed(message.len(), message)).await;
         stream.send_data(Bytes::new(), true).unwrap();
         let response = tokio::time::timeout(PATIENCE, response).await.expect("a response").unwrap();
         if let Some(status) = Status::from_header_map(response.headers()) {
             break status;
         }
         unread.push(response.into_body());
-        assert!(unread.len() < 32, "the responses have no room of 13 MiB");
+        assert!(unread.len() < responses_max, "the responses have no room of 13 MiB");
     };
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     drop(unread);
     let again = async {
         loop {
-            let (response, mut stream) = raw.begin_as(GREEDY, BATCH, prefixed(message.len(), &message)).await;
+            let (response, mut stream) = raw.begin_as(GREEDY, BATCH, prefixed(message.len(), message)).await;
             stream.send_data(Bytes::new(), true).unwrap();
             if status(response).await.code() == Code::Ok {
                 break;
