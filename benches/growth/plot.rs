@@ -54,7 +54,7 @@ impl Panel {
     }
 }
 
-/// Writes the panels side by side to `docs/NAME.svg`. On white, so that it can be read on dark pages too.
+/// Writes the panels side by side to a file with this name in `docs`. On white, so that it can be read on dark pages too.
 pub(crate) fn plot(name: &str, panels: &[Panel]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name).with_extension("svg");
     draw(&path, panels).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

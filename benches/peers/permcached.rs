@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use permcached::transport::proto::{
-    BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, Question as WireQuestion, Resource, Subject,
+    BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, Question as ProtoQuestion, Resource, Subject,
     batch_check_response::result::Outcome,
 };
 use prost::Message;
@@ -50,8 +50,8 @@ fn documents(world: &World) -> [(&'static str, Vec<Value>); 4] {
     ]
 }
 
-fn question(question: &Question) -> WireQuestion {
-    WireQuestion {
+fn question(question: &Question) -> ProtoQuestion {
+    ProtoQuestion {
         subject: Some(Subject { id: id(1, question.user), ..Subject::default() }),
         permission: "read".to_owned(),
         resource: Some(Resource { r#type: "file".to_owned(), id: id(3, question.file) }),
@@ -68,7 +68,7 @@ pub(crate) fn start(world: &World, directory: &Path) -> Service {
         server: Server::permcached_with(directory, SCHEMA, Security::Nothing, &["--documents", "."], &[]),
         methods: ["permcached.v1.PermissionService/Check", "permcached.v1.PermissionService/BatchCheck"],
         check: Box::new(|asked| {
-            let WireQuestion { subject, permission, resource } = question(asked);
+            let ProtoQuestion { subject, permission, resource } = question(asked);
             grpc(&CheckRequest { subject, permission, resource, consistency: None })
         }),
         bulk: Box::new(|asked| {

@@ -175,14 +175,14 @@ impl Server {
         });
         let mut process = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(process.stderr.take().expect("it is piped")).lines();
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         let address = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("permcached ended: {said:?}")).expect("text");
+            let line = lines.next().unwrap_or_else(|| panic!("permcached ended: {output:?}")).expect("text");
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if parsed["message"] == "ready" {
                 break parsed["address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
             }
-            said.push(line);
+            output.push(line);
         };
         // Its later output must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));

@@ -346,7 +346,7 @@ async fn responses_that_nobody_reads_stay_in_the_byte_budget() {
     let large = batch(vec![question(ALICE, "write", ROADMAP); 10_000]).encode_to_vec();
     unread_until_refused(&service, &large, 32).await;
     // Small requests with errors whose details are long.
-    let small = batch(vec![question("", "", ""); 256]).encode_to_vec();
+    let small = batch(vec![Question::default(); 256]).encode_to_vec();
     unread_until_refused(&service, &small, 250).await;
 }
 
