@@ -15,7 +15,7 @@ const COLORS: [RGBColor; 4] =
     [RGBColor(0x80, 0x80, 0x80), RGBColor(0x1b, 0x6c, 0xa8), RGBColor(0xc8, 0x55, 0x3d), RGBColor(0x3a, 0x7d, 0x44)];
 
 /// A line of a panel.
-struct Line {
+struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
     has_dots: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Panel {
     below: String,
     /// The names of the steps 0, 1 and so on of the horizontal axis; none if it shows numbers.
     steps: Vec<String>,
-    lines: Vec<Line>,
+    lines: Vec<Curve>,
 }
 
 impl Panel {
@@ -49,7 +49,7 @@ impl Panel {
     /// Adds a line through these points.
     pub(crate) fn points(mut self, name: &str, points: Vec<(f64, f64)>) -> Self {
         let has_dots = points.len() < 20;
-        self.lines.push(Line { name: name.to_owned(), points, has_dots });
+        self.lines.push(Curve { name: name.to_owned(), points, has_dots });
         self
     }
 }

@@ -241,7 +241,7 @@ impl Connection {
         });
         let requests = Arrived::default();
         let builder = self.builder(requests.clone());
-        let mut connection = WithRequests::new(builder.serve_connection(stream, service), requests);
+        let mut connection = WithRequests::new(builder.serve_connection(stream, service), Arc::clone(&open), requests);
         let mut end = pin!(rarely(self.reason_to_end()));
         let ended = tokio::select! {
             biased;
@@ -452,7 +452,7 @@ mod tests {
         });
         let requests = Arrived::default();
         requests.execute(request);
-        let connection = Box::pin(WithRequests::new(pending::<()>(), requests).map(drop));
+        let connection = Box::pin(WithRequests::new(pending::<()>(), Arc::clone(&open), requests).map(drop));
         open.set_known();
         let run = tokio::spawn(run_known(Arc::clone(&open), slower, connection));
         runs_on(&mut names, "").await;

@@ -52,6 +52,8 @@ pub(super) struct OpenConnection {
     standing_changed: Notify,
     /// When the present turn began, in microseconds since `opened`.
     turn: AtomicU64,
+    /// Whether nothing is read, because requests that have arrived wait for their turn.
+    holds_input: AtomicBool,
     /// How many requests are open.
     requests: AtomicU32,
     /// When the last request ended, in milliseconds since `opened`; zero if none has.
@@ -84,6 +86,7 @@ impl OpenConnection {
             busy_until: AtomicU64::new(0),
             standing_changed: Notify::new(),
             turn: AtomicU64::new(0),
+            holds_input: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
             waiting_bytes: AtomicUsize::new(0),
@@ -216,6 +219,15 @@ impl OpenConnection {
     pub(super) fn turn(&self) -> Instant {
         let since_opened = Duration::from_micros(self.turn.load(Ordering::Relaxed));
         self.opened.checked_add(since_opened).unwrap_or(self.opened)
+    }
+
+    /// Notes whether nothing is to be read now.
+    pub(super) fn hold_input(&self, holds: bool) {
+        self.holds_input.store(holds, Ordering::Relaxed);
+    }
+
+    pub(super) fn holds_input(&self) -> bool {
+        self.holds_input.load(Ordering::Relaxed)
     }
 
     /// Begins a turn. Returns how many bytes were read and written in the last one.

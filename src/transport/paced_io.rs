@@ -60,6 +60,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.connection.holds_input() {
+            // Its task runs again by itself.
+            return Poll::Pending;
+        }
         let is_known = this.connection.is_known();
         let bytes_max = if is_known { TURN_BYTES } else { UNKNOWN_TURN_BYTES };
         let left = bytes_max.saturating_sub(this.connection.bytes_in_turn());

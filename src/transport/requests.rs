@@ -19,7 +19,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::rt::Executor;
 
-use super::{giving_way::UntilGivenWay, low_priority::give_way};
+use super::{giving_way::UntilGivenWay, low_priority::give_way, open_connection::OpenConnection};
 
 /// How often a connection is run again in one turn because its requests have progressed. What is left is done in its next turn.
 const RUNS_MAX: u32 = 4;
@@ -47,6 +47,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Arrived {
 /// A connection with its requests. When it ends or is dropped, its requests are dropped.
 pub(super) struct WithRequests<C> {
     connection: Pin<Box<C>>,
+    open: Arc<OpenConnection>,
     arrived: Arrived,
     /// Those that have arrived, and not run yet.
     next: VecDeque<UntilGivenWay>,
@@ -57,11 +58,11 @@ pub(super) struct WithRequests<C> {
 }
 
 impl<C> WithRequests<C> {
-    pub(super) fn new(connection: C, arrived: Arrived) -> Self {
+    pub(super) fn new(connection: C, open: Arc<OpenConnection>, arrived: Arrived) -> Self {
         let wakes = Arc::<Wakes>::default();
         let waker = Waker::from(Arc::clone(&wakes));
         let (next, waiting) = (VecDeque::new(), FuturesUnordered::new());
-        Self { connection: Box::pin(connection), arrived, next, waiting, wakes, waker }
+        Self { connection: Box::pin(connection), open, arrived, next, waiting, wakes, waker }
     }
 
     pub(super) fn connection(&mut self) -> Pin<&mut C> {
@@ -81,12 +82,18 @@ impl<C: Future> Future for WithRequests<C> {
         for _ in 0..RUNS_MAX {
             // What the last run has woken is run now.
             this.wakes.begin_run();
+            // What waits for its turn is bounded by that.
+            this.open.hold_input(!this.next.is_empty());
             if let Poll::Ready(ended) = this.connection.as_mut().poll(&mut context) {
                 return Poll::Ready(ended);
             }
             if !this.run_requests(turn, &mut context) {
                 break;
             }
+        }
+        if this.open.holds_input() {
+            // The socket does not wake it.
+            waker.wake_by_ref();
         }
         this.wakes.end_runs();
         Poll::Pending
@@ -187,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn requests_run_on_the_task_of_their_connection_and_one_that_waits_is_run_when_it_is_woken() {
         let arrived = Arrived::default();
-        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let mut connection = WithRequests::new(pending::<()>(), OpenConnection::new(1), arrived.clone());
         let (wakes, woken) = oneshot::channel::<()>();
         let (ends, ended) = oneshot::channel();
         arrived.execute(async move {
@@ -206,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn requests_that_take_long_together_leave_others_their_turns() {
         let arrived = Arrived::default();
-        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let mut connection = WithRequests::new(pending::<()>(), OpenConnection::new(1), arrived.clone());
         let count = Arc::new(AtomicUsize::new(0));
         for number in 0..6 {
             let count = Arc::clone(&count);
@@ -239,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_panics_ends_alone() {
         let arrived = Arrived::default();
-        let mut connection = WithRequests::new(pending::<()>(), arrived.clone());
+        let mut connection = WithRequests::new(pending::<()>(), OpenConnection::new(1), arrived.clone());
         let count = Arc::new(AtomicUsize::new(0));
         for number in 0..3 {
             let count = Arc::clone(&count);
@@ -260,7 +267,7 @@ mod tests {
     async fn requests_of_a_connection_that_has_ended_are_dropped() {
         let arrived = Arrived::default();
         let (end, ended) = oneshot::channel::<()>();
-        let mut connection = WithRequests::new(ended, arrived.clone());
+        let mut connection = WithRequests::new(ended, OpenConnection::new(1), arrived.clone());
         let (alive, dropped) = oneshot::channel::<()>();
         arrived.execute(async move {
             pending::<()>().await;
