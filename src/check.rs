@@ -183,12 +183,13 @@ impl Checker {
             Err(error) => results.fill_with(|| Some(Err(error.clone()))),
         }
         self.metrics.worked(work, LocalTime::now().since(arrived));
-        for (question, result) in questions.iter().zip(&mut *results) {
-            if let Err(error) = result.get_or_insert(Err(CheckError::DeadlineExceeded))
-                && let Some(stale) = self.stale_answer(question, consistency, arrived, now(), error)
-            {
-                *result = Some(Ok(stale));
-            }
+        let mut has_errors = false;
+        for result in &mut *results {
+            has_errors |= result.get_or_insert(Err(CheckError::DeadlineExceeded)).is_err();
+        }
+        if has_errors {
+            // Boxed, as most requests do not need it and it takes much space.
+            Box::pin(self.answer_stale(questions, results, (consistency, arrived, deadline), &now)).await;
         }
         self.record(results);
     }

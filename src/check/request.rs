@@ -29,6 +29,9 @@ pub(super) struct Request {
     pub(super) deadline: Deadline,
     pub(super) facts: RequestFacts,
     failed: HashMap<FactKey, SourceError>,
+    /// The whole facts that are presumed to be over their limit, as facts that say so. Each counts only for the subject whose filtered
+    /// fact was loaded in its place and can be relied on. There are no more of them than loaded facts.
+    presumed: HashMap<Subject, RequestFacts>,
     /// The whole facts that are not presumed to be over their limit any more.
     required_whole: HashSet<FactKey>,
     rounds: u32,
@@ -57,6 +60,7 @@ impl Checker {
             deadline,
             facts: RequestFacts::default(),
             failed: HashMap::new(),
+            presumed: HashMap::new(),
             required_whole: HashSet::new(),
             rounds: 0,
             loaded: 0,
@@ -72,11 +76,19 @@ pub(super) struct Missing {
     seen: HashSet<FactKey>,
     /// The whole facts that are presumed to be over their limit: filtered ones are loaded first.
     presumed: HashSet<FactKey>,
+    /// Filtered facts that are likely to be needed in the next round.
+    beside: Vec<FactKey>,
 }
 
 impl Missing {
     pub(super) fn len(&self) -> usize {
-        self.keys.len()
+        self.keys.len() + self.beside.len()
+    }
+
+    /// Adds the facts that are likely to be needed after those that are, so that there is room for all that are.
+    fn extend_with_beside(&mut self) {
+        let beside = std::mem::take(&mut self.beside);
+        self.extend(beside);
     }
 
     pub(super) fn extend(&mut self, keys: Vec<FactKey>) {
@@ -129,7 +141,6 @@ impl Request {
     /// relied on, the whole fact is required after all. So the filtered fact allows the same, whether the presumption is right or not.
     /// Elsewhere, both are loaded at once, and nothing is presumed.
     pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
-        let mut beside = Vec::new();
         for key in wanted.iter_mut().filter(|key| facts.expects_large(key)) {
             let filtered = FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
             if facts.may_stand_for_whole(key.lookup) {
@@ -139,10 +150,14 @@ impl Request {
             } else if !self.failed.contains_key(&filtered)
                 && self.facts.get(key.lookup, &key.id, Some(subject)).is_none()
             {
-                beside.push(filtered);
+                missing.beside.push(filtered);
             }
         }
-        missing.extend(beside);
+    }
+
+    /// The whole facts that count for a subject as over their limit, by presumption.
+    pub(super) fn presumed_large(&self, subject: &Subject) -> Option<&RequestFacts> {
+        if self.presumed.is_empty() { None } else { self.presumed.get(subject) }
     }
 
     /// An upper bound on the age of a fact that is true as of a moment.
@@ -163,8 +178,9 @@ impl Request {
     }
 
     /// Loads the missing facts, all at once.
-    pub(super) async fn load(&mut self, facts: &Facts, missing: Missing) {
+    pub(super) async fn load(&mut self, facts: &Facts, mut missing: Missing) {
         self.rounds += 1;
+        missing.extend_with_beside();
         let mut keys = missing.keys;
         keys.truncate(self.facts.capacity_left());
         self.loaded += u64::try_from(keys.len()).unwrap_or(u64::MAX);
@@ -203,16 +219,35 @@ impl Request {
         }
     }
 
-    /// If a filtered fact was loaded because the whole one is presumed to be over its limit, this request treats the whole one as such.
-    /// Nothing else uses the presumption.
+    /// If a filtered fact was loaded because the whole one is presumed to be over its limit, this request treats the whole one as such
+    /// for that subject. Nothing else uses the presumption: the filtered fact of another subject may be one that cannot be relied on.
     fn route_by_presumption(&mut self, filtered: &FactKey, cached: &CachedFact, presumed: &HashSet<FactKey>) {
         let whole = FactKey::whole(filtered.lookup, filtered.id.clone());
-        if filtered.subject.is_some()
+        if let Some(subject) = filtered.subject()
             && presumed.contains(&whole)
             && self.facts.get(whole.lookup, &whole.id, None).is_none()
         {
             let fact = Fact::over_limit(whole, cached.fact.stamp());
-            self.facts.insert(CachedFact { fact, ..cached.clone() });
+            let of_subject = self.presumed.entry(subject.clone()).or_default();
+            of_subject.insert(CachedFact { fact, ..cached.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::{Id, LookupId};
+
+    #[test]
+    fn the_facts_that_are_needed_come_before_those_that_are_likely_to_be() {
+        let key = |number| FactKey::whole(LookupId(0), Id::Integer(number));
+        let mut missing = Missing::default();
+        for number in [1, 2] {
+            missing.beside.extend([key(10 + number), key(2)]);
+            missing.extend(vec![key(number)]);
+        }
+        missing.extend_with_beside();
+        assert_eq!(missing.keys, [1, 2, 11, 12].map(key));
     }
 }

@@ -6,7 +6,7 @@ use super::{
     CheckError, CheckResult, Checked, Checker,
     request::{Missing, Request},
     request_facts::FACTS_MAX,
-    slice::Slice,
+    slice::Turn,
     tracked_facts::{Seen, TrackedFacts},
 };
 use crate::{
@@ -14,9 +14,6 @@ use crate::{
     freshness::Token,
     question::{Answer, Millis, Question},
 };
-
-/// How long a round that starts after the deadline may still evaluate questions.
-const LAST_TURN: Duration = Duration::from_millis(5);
 
 /// How many facts a round lacks at most if some of them are presumed to be over their limit.
 const PRESUMING_MAX: usize = 100;
@@ -33,21 +30,18 @@ impl Checker {
         loop {
             let now = now();
             let mut missing = Missing::default();
-            let mut slice = Slice::begin();
-            let (round, mut is_late) = (slice.begun(), false);
+            let mut turn = Turn::begin(request.deadline);
             for (question, result) in questions.iter().zip(&mut *results).filter(|(_, result)| result.is_none()) {
-                if is_late {
+                if turn.is_late() {
                     *result = Some(Err(CheckError::DeadlineExceeded));
                 } else if missing.len() < FACTS_MAX {
                     let looked_at = {
-                        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement);
+                        let tracked = TrackedFacts::new(&request.facts, &self.facts, request.requirement)
+                            .presuming(request.presumed_large(&question.subject));
                         *result = self.try_answer(question, request, &tracked, now, &mut missing);
                         tracked.asked()
                     };
-                    if let Some(now) = slice.pause_if_over_after(looked_at).await {
-                        // The facts just loaded may still decide, so a short time is left for that.
-                        is_late = request.deadline.is_over_at(now) && now.duration_since(round) > LAST_TURN;
-                    }
+                    turn.pause_if_over_after(looked_at).await;
                 }
             }
             if results.iter().all(Option::is_some) {

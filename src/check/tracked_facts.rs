@@ -26,6 +26,8 @@ pub(super) struct Seen {
 /// The facts of one request and, behind them, the facts in memory that meet its freshness requirement.
 pub(super) struct TrackedFacts<'a> {
     request: &'a RequestFacts,
+    /// Whole facts that the request lacks, and that the subject of this evaluation has as over their limit.
+    presumed: Option<&'a RequestFacts>,
     facts: &'a Facts,
     requirement: FreshnessRequirement,
     seen: Cell<Option<Seen>>,
@@ -35,7 +37,12 @@ pub(super) struct TrackedFacts<'a> {
 
 impl<'a> TrackedFacts<'a> {
     pub(super) fn new(request: &'a RequestFacts, facts: &'a Facts, requirement: FreshnessRequirement) -> Self {
-        Self { request, facts, requirement, seen: Cell::new(None), asked: Cell::new(0) }
+        Self { request, presumed: None, facts, requirement, seen: Cell::new(None), asked: Cell::new(0) }
+    }
+
+    /// The same, with these whole facts where the request has none.
+    pub(super) fn presuming(self, presumed: Option<&'a RequestFacts>) -> Self {
+        Self { presumed, ..self }
     }
 
     /// What the evaluation has used. One that used no fact is exactly as fresh as the request requires.
@@ -51,6 +58,9 @@ impl<'a> TrackedFacts<'a> {
 
     fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&'a CachedFact> {
         if let Some(found) = self.request.get(lookup, id, subject) {
+            return Some(found);
+        }
+        if let Some(found) = self.presumed.and_then(|presumed| presumed.get(lookup, id, subject)) {
             return Some(found);
         }
         if self.request.is_full() {

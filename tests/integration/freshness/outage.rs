@@ -12,7 +12,7 @@ use permcached::{
     fact::FactKey,
     facts::FreshnessRequirement,
     freshness::{LocalTime, Moment},
-    question::{Id, Question, Tier},
+    question::{Id, Question, Subject, Tier},
     source::{Deadline, mongodb::MongoDb},
     transport::proto::{self, permission_service_client::PermissionServiceClient},
 };
@@ -22,8 +22,9 @@ use tonic_types::StatusExt as _;
 use super::{GUEST, NO_GRANT, SCHEMA, USER, feed::end_blocked_commands, file, id, reads, share, users};
 use crate::support::{
     both::{TIME_MAX, shown},
-    live::Live,
+    live::{Live, until},
     monitored::FailPoint,
+    raw::{Raw, insert},
     servers::mongo,
     service::Service,
 };
@@ -261,5 +262,86 @@ async fn filtered_facts_that_stood_for_whole_ones_answer_during_an_outage_too() 
     }
     let unknown = live.ask(&asked("u8", "keep"), Consistency::MinimizeLatency).await;
     assert!(matches!(unknown, Err(CheckError::Unavailable(_))), "nobody has asked for that user: {unknown:?}");
+    outage.off().await;
+}
+
+const ROOMS: &str = r#"
+    default_subject = "user"
+    [subject.user]
+    id = "string"
+    [resource.room]
+    id = "string"
+    [resource.room.relations]
+    member = { collection = "members", by = "room", field = "user", until = "until" }
+    banned = { collection = "bans", by = "room", field = "user" }
+    [resource.room.permissions]
+    enter = { is = "member & !banned", stale_if_error = "10m" }
+    visit = { is = "member", stale_if_error = "10m" }
+"#;
+
+/// Rooms with these members. No fact is in memory.
+async fn rooms(app_name: &str, members: Vec<Document>) -> Live {
+    let all = [("members", members), ("bans", vec![doc! { "room": "other", "user": "u1" }])];
+    Live::named(app_name, ROOMS, &all, Settings::default()).await.0
+}
+
+/// Loads the fact of room `r` into memory, whole or filtered. Returns whether it has a document that cannot be relied on.
+async fn load(live: &Live, collection: &str, subject: Option<&Subject>) -> bool {
+    let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == collection).expect("a lookup");
+    let id = Id::String("r".into());
+    let key = match subject {
+        None => FactKey::whole(lookup, id.clone()),
+        Some(subject) => FactKey::filtered(lookup, id.clone(), subject.clone()),
+    };
+    let (facts, requirement) = (&live.app.facts, FreshnessRequirement::default());
+    let loaded = facts.load(vec![key], requirement, Deadline::after(TIME_MAX)).await.remove(0).1;
+    until(|| facts.cached(lookup, &id, subject, requirement).is_some()).await;
+    loaded.expect("mongod answers").fact.is_doubtful()
+}
+
+/// A find for one user compares with the first value only, so it does not find this ban. The whole fact has it, and it counts for
+/// every user.
+#[tokio::test]
+async fn a_filtered_fact_of_bans_answers_in_place_of_the_whole_one_in_no_outage() {
+    let live = rooms("stale-bans", ["r", "other"].map(|room| doc! { "room": room, "user": "u7" }).to_vec()).await;
+    let ban = Raw::of(&doc! { "_id": "odd", "room": "r", "user": "u9" }).and(&doc! { "user": "u7" });
+    live.until_applied(insert(&live.database, "bans", &ban).await).await;
+    // What every check of a ban needs, beside the bans of its room, is in memory.
+    let elsewhere = live.until_cached(&live.question("user:u7", "enter", "room:other")).await;
+    assert_eq!(shown(&live.schema, elsewhere), "allowed by room#member");
+    let question = live.question("user:u7", "enter", "room:r");
+    assert!(!load(&live, "members", None).await);
+    assert!(!load(&live, "bans", Some(&question.subject)).await, "it lacks the ban");
+    let outage = outage("stale-bans").await;
+    let asked = live.ask(&question, Consistency::MinimizeLatency).await;
+    assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
+    outage.off().await;
+    assert_eq!(live.answer(&question, Consistency::FullyConsistent).await, "denied MALFORMED");
+}
+
+#[tokio::test]
+async fn a_filtered_fact_that_cannot_be_relied_on_answers_in_no_outage() {
+    let member = |user: &str| doc! { "room": "r", "user": user };
+    let mut doubtful = member("u7");
+    doubtful.insert("until", "tomorrow");
+    let live = rooms("stale-doubtful", vec![member("u7"), doubtful, member("u8")]).await;
+    let [odd, even] = ["user:u7", "user:u8"].map(|user| live.question(user, "visit", "room:r"));
+    assert!(load(&live, "members", Some(&odd.subject)).await);
+    assert!(!load(&live, "members", Some(&even.subject)).await);
+    let outage = outage("stale-doubtful").await;
+    // Together, too: what stands for the whole fact does so for one user only.
+    for questions in [vec![odd.clone()], vec![even.clone(), odd.clone()], vec![odd.clone(), even.clone()]] {
+        let checker = &live.app.checker;
+        let asked = checker.check(&questions, Consistency::MinimizeLatency, Deadline::after(TIME_MAX)).await;
+        for (question, asked) in questions.iter().zip(asked) {
+            if question.subject == odd.subject {
+                assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
+            } else {
+                let checked = asked.expect("a stale answer");
+                assert_eq!(shown(&live.schema, checked.answer), "allowed by room#member");
+                assert!(checked.is_stale, "{checked:?}");
+            }
+        }
+    }
     outage.off().await;
 }

@@ -1,9 +1,18 @@
 //! Several subjects in one batch: none is answered by a fact that is filtered to another.
 
-use bson::doc;
+use std::sync::Arc;
 
-use super::MANY;
-use crate::support::both::{Both, Collections, question, schema, shown};
+use async_trait::async_trait;
+use bson::doc;
+use permcached::{
+    fact::{Fact, FactKey},
+    freshness::{Clock, Moment},
+    question::{CollectionId, Id, LookupId, Subject},
+    source::{Deadline, Source, SourceError, documents::Documents},
+};
+
+use super::{MANY, NOW};
+use crate::support::both::{Asked, Both, Collections, question, schema, shown};
 
 const SCHEMA: &str = r#"
     default_subject = "user"
@@ -73,4 +82,107 @@ async fn in_a_batch_no_subject_is_answered_by_the_fact_of_another() {
     let owner = question(&both.schema, "user:anna", "edit", "file:1");
     let answers = both.ask(&[owner], super::NOW).await;
     assert_eq!(answers[0].map(|answer| shown(&both.schema, answer)), ["allowed by file#owner"; 2]);
+}
+
+/// A source that expects every whole fact of memberships to be large, although none is.
+struct Expecting {
+    documents: Documents,
+    memberships: LookupId,
+    /// A subject whose filtered facts cannot be relied on.
+    odd: Subject,
+    /// Where these facts come from. None if they cannot be read.
+    odd_facts: Option<Documents>,
+}
+
+#[async_trait]
+impl Source for Expecting {
+    fn clock(&self) -> Clock {
+        self.documents.clock()
+    }
+
+    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
+        self.documents.probe(deadline).await
+    }
+
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+        let (odd, others): (Vec<_>, _) = keys.into_iter().partition(|key| key.subject() == Some(&self.odd));
+        let mut loaded = self.documents.load(others, at, deadline).await;
+        match &self.odd_facts {
+            Some(documents) => loaded.extend(documents.load(odd, at, deadline).await),
+            None => loaded.extend(odd.into_iter().map(|key| (key, Err(SourceError::TooMuch)))),
+        }
+        loaded
+    }
+
+    fn expects_large(&self, key: &FactKey, _: bool) -> bool {
+        key.lookup == self.memberships
+    }
+
+    fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
+        lookup == self.memberships
+    }
+
+    async fn keys_of(
+        &self,
+        collection: CollectionId,
+        ids: Vec<Id>,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Vec<FactKey>, SourceError> {
+        self.documents.keys_of(collection, ids, at, deadline).await
+    }
+}
+
+const GROUPS: &str = r#"
+    default_subject = "user"
+    [subject.user]
+    id = "string"
+    [resource.group]
+    id = "string"
+    [resource.group.relations]
+    member = { collection = "memberships", by = "group", field = "user", until = "until" }
+    [resource.group.permissions]
+    enter = "member"
+    [resource.hall]
+    id = "string"
+    collection = "halls"
+    [resource.hall.relations]
+    group = { field = "group", resource = "group" }
+    [resource.hall.permissions]
+    enter = "group.enter"
+"#;
+
+/// The first question asks for the group's members in the first round, the second one in the next.
+#[tokio::test]
+async fn a_group_that_is_presumed_to_be_large_for_one_subject_is_not_so_for_another_without_a_fact_to_rely_on() {
+    let schema = Arc::new(schema("groups.toml", GROUPS));
+    let documents = |of_group| {
+        let halls = vec![doc! { "_id": "h", "group": "g" }];
+        let all = Collections::from([("memberships".to_owned(), of_group), ("halls".to_owned(), halls)]);
+        Documents::new(&schema, &all)
+    };
+    let member = |user: &str| doc! { "group": "g", "user": user };
+    let doubtful = doc! { "group": "g", "user": "bob", "until": "tomorrow" };
+    let questions = [("user:anna", "group:g"), ("user:bob", "hall:h")];
+    let questions = questions.map(|(user, resource)| question(&schema, user, "enter", resource));
+    let memberships = schema.lookups().find(|(_, lookup)| &*lookup.collection == "memberships").expect("a lookup").0;
+    let allowed = "allowed by group#member";
+    for (members, odd_facts, expected) in [
+        (vec![member("anna"), member("bob")], None, allowed),
+        // Only the whole fact tells that the user is no member.
+        (vec![member("anna")], Some(documents(vec![member("bob"), doubtful])), "denied NO_GRANT"),
+    ] {
+        let odd = questions[1].subject.clone();
+        let source = Expecting { documents: documents(members), memberships, odd, odd_facts };
+        let asked = Asked::new(&schema, Arc::new(source));
+        let answers = asked.check(&questions, NOW).await;
+        let answers = answers.into_iter().map(|answer| answer.expect("the whole fact can be read").answer);
+        let texts: Vec<String> = answers.map(|answer| shown(&schema, answer)).collect();
+        assert_eq!(texts, [allowed, expected]);
+    }
 }
