@@ -240,7 +240,7 @@ mod tests {
     use crate::question::{Id, LookupId};
 
     #[test]
-    fn the_facts_that_are_needed_come_before_those_that_are_likely_to_be() {
+    fn required_facts_come_before_those_that_are_likely_to_be_wanted() {
         let key = |number| FactKey::whole(LookupId(0), Id::Integer(number));
         let mut missing = Missing::default();
         for number in [1, 2] {

@@ -265,27 +265,27 @@ async fn filtered_facts_that_stood_for_whole_ones_answer_during_an_outage_too() 
     outage.off().await;
 }
 
-const ROOMS: &str = r#"
+const HALLS: &str = r#"
     default_subject = "user"
     [subject.user]
     id = "string"
-    [resource.room]
+    [resource.hall]
     id = "string"
-    [resource.room.relations]
-    member = { collection = "members", by = "room", field = "user", until = "until" }
-    banned = { collection = "bans", by = "room", field = "user" }
-    [resource.room.permissions]
+    [resource.hall.relations]
+    member = { collection = "members", by = "hall", field = "user", until = "until" }
+    banned = { collection = "bans", by = "hall", field = "user" }
+    [resource.hall.permissions]
     enter = { is = "member & !banned", stale_if_error = "10m" }
     visit = { is = "member", stale_if_error = "10m" }
 "#;
 
-/// Rooms with these members. No fact is in memory.
-async fn rooms(app_name: &str, members: Vec<Document>) -> Live {
-    let all = [("members", members), ("bans", vec![doc! { "room": "other", "user": "u1" }])];
-    Live::named(app_name, ROOMS, &all, Settings::default()).await.0
+/// Halls with these members. No fact is in memory.
+async fn halls(app_name: &str, members: Vec<Document>) -> Live {
+    let all = [("members", members), ("bans", vec![doc! { "hall": "other", "user": "u1" }])];
+    Live::named(app_name, HALLS, &all, Settings::default()).await.0
 }
 
-/// Loads the fact of room `r` into memory, whole or filtered. Returns whether it has a document that cannot be relied on.
+/// Loads the fact of hall `r` into memory, whole or filtered. Returns whether it has a document that cannot be relied on.
 async fn load(live: &Live, collection: &str, subject: Option<&Subject>) -> bool {
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == collection).expect("a lookup");
     let id = Id::String("r".into());
@@ -303,13 +303,13 @@ async fn load(live: &Live, collection: &str, subject: Option<&Subject>) -> bool 
 /// every user.
 #[tokio::test]
 async fn a_filtered_fact_of_bans_answers_in_place_of_the_whole_one_in_no_outage() {
-    let live = rooms("stale-bans", ["r", "other"].map(|room| doc! { "room": room, "user": "u7" }).to_vec()).await;
-    let ban = Raw::of(&doc! { "_id": "odd", "room": "r", "user": "u9" }).and(&doc! { "user": "u7" });
+    let live = halls("stale-bans", ["r", "other"].map(|hall| doc! { "hall": hall, "user": "u7" }).to_vec()).await;
+    let ban = Raw::of(&doc! { "_id": "odd", "hall": "r", "user": "u9" }).and(&doc! { "user": "u7" });
     live.until_applied(insert(&live.database, "bans", &ban).await).await;
-    // What every check of a ban needs, beside the bans of its room, is in memory.
-    let elsewhere = live.until_cached(&live.question("user:u7", "enter", "room:other")).await;
-    assert_eq!(shown(&live.schema, elsewhere), "allowed by room#member");
-    let question = live.question("user:u7", "enter", "room:r");
+    // What every check of a ban needs, beside the bans of its hall, is in memory.
+    let elsewhere = live.until_cached(&live.question("user:u7", "enter", "hall:other")).await;
+    assert_eq!(shown(&live.schema, elsewhere), "allowed by hall#member");
+    let question = live.question("user:u7", "enter", "hall:r");
     assert!(!load(&live, "members", None).await);
     assert!(!load(&live, "bans", Some(&question.subject)).await, "it lacks the ban");
     let outage = outage("stale-bans").await;
@@ -321,11 +321,11 @@ async fn a_filtered_fact_of_bans_answers_in_place_of_the_whole_one_in_no_outage(
 
 #[tokio::test]
 async fn a_filtered_fact_that_cannot_be_relied_on_answers_in_no_outage() {
-    let member = |user: &str| doc! { "room": "r", "user": user };
+    let member = |user: &str| doc! { "hall": "r", "user": user };
     let mut doubtful = member("u7");
     doubtful.insert("until", "tomorrow");
-    let live = rooms("stale-doubtful", vec![member("u7"), doubtful, member("u8")]).await;
-    let [odd, even] = ["user:u7", "user:u8"].map(|user| live.question(user, "visit", "room:r"));
+    let live = halls("stale-doubtful", vec![member("u7"), doubtful, member("u8")]).await;
+    let [odd, even] = ["user:u7", "user:u8"].map(|user| live.question(user, "visit", "hall:r"));
     assert!(load(&live, "members", Some(&odd.subject)).await);
     assert!(!load(&live, "members", Some(&even.subject)).await);
     let outage = outage("stale-doubtful").await;
@@ -338,7 +338,7 @@ async fn a_filtered_fact_that_cannot_be_relied_on_answers_in_no_outage() {
                 assert!(matches!(asked, Err(CheckError::Unavailable(_))), "{asked:?}");
             } else {
                 let checked = asked.expect("a stale answer");
-                assert_eq!(shown(&live.schema, checked.answer), "allowed by room#member");
+                assert_eq!(shown(&live.schema, checked.answer), "allowed by hall#member");
                 assert!(checked.is_stale, "{checked:?}");
             }
         }
