@@ -234,10 +234,11 @@ impl Connection {
         let service = service_fn(move |request: Request<Incoming>| {
             let answering = Arc::clone(&answering);
             let begun = answering.0.begin(request.uri().path(), &answering.2);
-            async move {
+            // Boxed, so that its memory is free as soon as there is a response: a client may leave many untaken.
+            Box::pin(async move {
                 let (entrance, table, _) = &*answering;
                 Ok::<_, Infallible>(entrance.answer(request, begun, table).await)
-            }
+            })
         });
         let requests = Arrived::default();
         let builder = self.builder(requests.clone());
