@@ -81,7 +81,7 @@ fn request_facts(schema: &Schema, source: &Documents, question: &Question) -> Re
 
 /// A map for the decisions that are written by hand.
 trait Map<V>: FromIterator<(ObjectId, V)> {
-    /// What `read` returns for the value of a key, if there is one.
+    /// The result of `read` for the value of a key, if there is one.
     fn read<T>(&self, key: &ObjectId, read: impl FnOnce(&V) -> T) -> Option<T>;
 }
 

@@ -614,11 +614,17 @@ impl Schema {
     /// The name of a relation in answers: `type#relation`.
     #[must_use]
     pub fn relation_name(&self, id: RelationId) -> String {
+        self.relation_name_parts(id).concat()
+    }
+
+    /// The name of a relation in answers, in parts.
+    #[must_use]
+    pub fn relation_name_parts(&self, id: RelationId) -> [&str; 3] {
         let relation = self.relation(id);
         let owner = match relation.owner {
             Owner::Resource(kind) => &self.resource(kind).name,
             Owner::Subject(kind) => &self.subject(kind).name,
         };
-        format!("{owner}#{}", relation.name)
+        [owner, "#", &relation.name]
     }
 }

@@ -1,5 +1,5 @@
 //! The memory of a cache with a budget over a long simulated trace: look-ups of files and of their shares, most of them for a few
-//! files, which change over time, and now and then of every file in turn. What is missing is loaded and inserted. Beside
+//! files, which change over time, and now and then of every file in turn. Missing facts are loaded and inserted. Beside
 //! `quick_cache` with the same budget.
 
 use std::hint::black_box;

@@ -35,7 +35,7 @@ const VERIFIED_EVERY: usize = 100;
 /// Verifies the answer to the message of this number.
 type Verify = Arc<dyn Fn(usize, &[u8]) + Send + Sync>;
 
-/// What a caller does after each of its calls.
+/// The action of a caller after each of its calls.
 pub(crate) type Between = Arc<dyn Fn() -> Option<BoxFuture<'static, ()>> + Send + Sync>;
 
 /// The calls to make: a method, and the messages that each caller sends one after the other, again and again.

@@ -88,7 +88,7 @@ const ALLOCATOR: &[&str] = &[
     "__rdl_",
 ];
 
-/// What the kernel does, by the name of the system call.
+/// The work of the kernel, by the name of the system call.
 const SYSTEM_CALLS: &[(&[&str], &str)] = &[
     (&["sys_write", "sys_send"], "kernel: writes to sockets"),
     (&["sys_read", "sys_recv"], "kernel: reads from sockets"),

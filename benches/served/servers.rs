@@ -112,7 +112,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// The authority of its certificate, if it has TLS.
     pub(crate) authority: Option<String>,
-    /// What a caller shows it, if it asks for that.
+    /// The token that a caller shows it, if it asks for one.
     pub(crate) token: Option<String>,
 }
 

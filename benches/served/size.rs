@@ -13,7 +13,7 @@ use super::{
     verdict,
 };
 
-/// What chooses these figures on the command line.
+/// The word that chooses these figures on the command line.
 pub(crate) const NAME: &str = "start and memory";
 
 /// How often the server is started.

@@ -15,7 +15,7 @@ use crate::{
     source::{Deadline, SourceError},
 };
 
-/// What the stale answer of a question is based on.
+/// The facts that the stale answer of a question is based on.
 struct StaleFacts<'a> {
     subject: &'a Subject,
     requirement: FreshnessRequirement,
@@ -57,8 +57,8 @@ impl Checker {
         }
     }
 
-    /// What an answer in place of this error requires of each fact. None unless the permission allows such an answer, the request asks
-    /// for nothing stricter than the default, and the error means that the source is not answering.
+    /// The freshness that an answer in place of this error requires of each fact. None unless the permission allows such an answer, the
+    /// request asks for nothing stricter than the default, and the error means that the source is not answering.
     fn stale_requirement(
         &self,
         question: &Question,

@@ -1,6 +1,6 @@
 //! Writes the responses of `Check` and `BatchCheck`: each answer straight into the bytes that are sent.
 //!
-//! Converts the answers of other methods not (`convert` does).
+//! `convert` has the answers of the other methods.
 
 use std::fmt::Write as _;
 
@@ -8,13 +8,11 @@ use axum::body::Bytes;
 use prost::{Message, encoding::encode_varint};
 use tonic_types::pb;
 
-use super::{convert, message::PREFIX_BYTES};
-use crate::{
-    check::Checked,
-    freshness::Token,
-    question::Answer,
-    schema::{Owner, Schema},
+use super::{
+    convert,
+    message::{PREFIX_BYTES, set_prefix},
 };
+use crate::{check::Checked, freshness::Token, question::Answer, schema::Schema};
 
 /// What an answer takes, if its names are not long.
 const ANSWER_BYTES: usize = 80;
@@ -52,10 +50,7 @@ impl<'a> Answers<'a> {
 
     /// The response, with its prefix.
     pub(super) fn finish(mut self) -> Bytes {
-        let length = u32::try_from(self.bytes.len() - PREFIX_BYTES).unwrap_or(u32::MAX);
-        if let Some([_, prefix @ ..]) = self.bytes.first_chunk_mut::<PREFIX_BYTES>() {
-            *prefix = length.to_be_bytes();
-        }
+        set_prefix(&mut self.bytes, 0);
         // What the client does not take stays in memory for a while.
         if self.bytes.capacity() > 2 * self.bytes.len() {
             self.bytes.shrink_to_fit();
@@ -70,12 +65,7 @@ impl<'a> Answers<'a> {
             Answer::Allowed { by, .. } => {
                 self.number(1, 1);
                 if let Some(by) = by {
-                    let relation = self.schema.relation(by);
-                    let owner = match relation.owner {
-                        Owner::Resource(kind) => &self.schema.resource(kind).name,
-                        Owner::Subject(kind) => &self.schema.subject(kind).name,
-                    };
-                    self.text(3, &[owner, "#", &relation.name]);
+                    self.text(3, &self.schema.relation_name_parts(by));
                 }
             }
             Answer::Denied(reason) => self.number(2, enumeration(convert::reason(reason).into())),

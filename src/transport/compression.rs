@@ -15,7 +15,10 @@ use futures::{StreamExt as _, stream::try_unfold};
 use http_body_util::BodyExt as _;
 use tonic::{Status, metadata::MetadataValue};
 
-use super::{message::PREFIX_BYTES, response_body::WholeBody};
+use super::{
+    message::{self, PREFIX_BYTES, set_prefix},
+    response_body::WholeBody,
+};
 
 /// The header that names how messages are compressed, and the one that lists what the other side accepts.
 const ENCODING: &str = "grpc-encoding";
@@ -203,8 +206,7 @@ pub(super) fn unpacked_messages(body: Body, encoding: Encoding, bytes_max: usize
 
 /// Where the first message ends, if it has arrived whole.
 fn end_of_message(arrived: &[u8], bytes_max: usize) -> Result<Option<usize>, Status> {
-    let Some(([_, length @ ..], _)) = arrived.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    let Some(length) = message::length(arrived) else { return Ok(None) };
     if length > bytes_max {
         return Err(Status::out_of_range(format!("a message has {length} bytes: {bytes_max} are the most")));
     }
@@ -237,15 +239,6 @@ pub(super) fn packed(bytes: Bytes, encoding: Encoding, headers: &mut HeaderMap) 
 
 fn not_encoded() -> Status {
     Status::internal("the response cannot be encoded")
-}
-
-/// Writes the prefix of a message: whether it is compressed, and its length.
-fn set_prefix(bytes: &mut [u8], flag: u8) {
-    let length = u32::try_from(bytes.len().saturating_sub(PREFIX_BYTES)).unwrap_or(u32::MAX);
-    if let Some([first, rest @ ..]) = bytes.first_chunk_mut::<PREFIX_BYTES>() {
-        *first = flag;
-        *rest = length.to_be_bytes();
-    }
 }
 
 fn broken_off() -> Status {

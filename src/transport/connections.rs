@@ -230,35 +230,34 @@ impl Connection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let open = Arc::clone(&self.entry.connection);
         let stream = TokioIo::new(PacedIo::new(stream, Arc::clone(&open)));
-        let answering = Arc::new((Arc::clone(&self.entrance), self.entry.table().clone(), Arc::clone(&open)));
+        let this = Arc::new(self);
+        let answering = Arc::clone(&this);
         let service = service_fn(move |request: Request<Incoming>| {
-            let answering = Arc::clone(&answering);
-            let begun = answering.0.begin(request.uri().path(), &answering.2);
-            // Boxed, so that its memory is free as soon as there is a response: a client may leave many untaken.
-            Box::pin(async move {
-                let (entrance, table, _) = &*answering;
-                Ok::<_, Infallible>(entrance.answer(request, begun, table).await)
-            })
+            let this = Arc::clone(&answering);
+            let begun = this.entrance.begin(request.uri().path(), &this.entry.connection);
+            async move {
+                // Boxed while it is worked at. Many requests may wait for their turn, and a client may leave many responses untaken.
+                Ok::<_, Infallible>(Box::pin(this.entrance.answer(request, begun, this.entry.table())).await)
+            }
         });
         let requests = Arrived::default();
-        let builder = self.builder(requests.clone());
+        let builder = this.builder(requests.clone());
         let mut connection = WithRequests::new(builder.serve_connection(stream, service), Arc::clone(&open), requests);
-        let mut end = pin!(rarely(self.reason_to_end()));
+        let mut end = pin!(rarely(this.reason_to_end()));
         let ended = tokio::select! {
             biased;
-            ended = in_turns(&self.entrance, &open, &mut connection) => ended,
+            ended = in_turns(&this.entrance, &open, &mut connection) => ended,
             end = &mut end => match end {
                 End::AtOnce => return,
                 End::AfterRequests => {
                     connection.connection().graceful_shutdown();
                     // After the grace period the connection is dropped. A Watch client reconnects and receives what it missed,
                     // and an idle client misses nothing.
-                    let close = rarely(self.reason_to_close());
+                    let over = rarely(timeout(this.limits.connection_grace, this.reason_to_close()));
                     tokio::select! {
                         biased;
-                        ended = in_turns(&self.entrance, &open, &mut connection) => ended,
-                        () = close => return,
-                        () = sleep(self.limits.connection_grace) => return,
+                        ended = in_turns(&this.entrance, &open, &mut connection) => ended,
+                        _ = over => return,
                     }
                 }
             },

@@ -113,7 +113,8 @@ struct Received {
 }
 
 impl Intake {
-    /// Receives the message of a call that was admitted, and whose head arrived then, and has the services answer it where and when it may be answered.
+    /// Receives the message of a call that was admitted and whose head arrived then. Has the services answer it where and when it may
+    /// be answered.
     pub(super) async fn answer<B: Rest>(
         &self,
         method: Method,
@@ -180,7 +181,7 @@ impl Call {
         services: &Services,
         counts: Counts<'_>,
     ) -> Result<Response<CallBody>, Status> {
-        // Boxed: the futures around it are moved more than once.
+        // Boxed, because a future that contains another one may reserve room for it twice.
         let answered = Box::pin(services.answer(self.method, message::only(bytes)?, &self.context)).await?;
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_TYPE, GRPC);
@@ -337,7 +338,7 @@ impl Arriving<'_> {
             let arrived = if joined.is_empty() { &*only } else { &*joined };
             let arrived_bytes = arrived.len();
             if whole.is_none()
-                && let Some(length) = message_length(arrived)
+                && let Some(length) = message::length(arrived)
             {
                 if length > self.bytes_max {
                     let message = format!("the request has {length} bytes: {} are the most", self.bytes_max);
@@ -379,12 +380,6 @@ impl Arriving<'_> {
 
 fn late() -> Status {
     Status::deadline_exceeded("the request could not be answered in time")
-}
-
-/// The length of the message that begins with these bytes; none if they do not contain its whole prefix.
-fn message_length(arrived: &[u8]) -> Option<usize> {
-    let ([_, length @ ..], _) = arrived.split_first_chunk::<PREFIX_BYTES>()?;
-    Some(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
 }
 
 impl Messages {

@@ -17,6 +17,21 @@ pub(super) const PREFIX_BYTES: usize = 5;
 /// How much of a message is decoded at once: some 10 microseconds.
 const PIECE_BYTES: usize = 2 * 1_024;
 
+/// The length of the message that begins with these bytes; none if they do not contain its whole prefix.
+pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+    let ([_, length @ ..], _) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
+    Some(usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX))
+}
+
+/// Writes the prefix of a message, for which there is room before it: whether it is compressed, and its length.
+pub(super) fn set_prefix(bytes: &mut [u8], flag: u8) {
+    let length = u32::try_from(bytes.len().saturating_sub(PREFIX_BYTES)).unwrap_or(u32::MAX);
+    if let Some([first, rest @ ..]) = bytes.first_chunk_mut::<PREFIX_BYTES>() {
+        *first = flag;
+        *rest = length.to_be_bytes();
+    }
+}
+
 /// The message of a request that has only one, without its prefix.
 ///
 /// # Errors
@@ -26,12 +41,11 @@ pub(super) fn only(received: &[u8]) -> Result<&[u8], Status> {
         return Err(Status::internal("the request has no message"));
     }
     let broken_off = || Status::internal("the request's message has not arrived whole");
-    let ([flag, length @ ..], message) = received.split_first_chunk::<PREFIX_BYTES>().ok_or_else(broken_off)?;
+    let ([flag, ..], message) = received.split_first_chunk::<PREFIX_BYTES>().ok_or_else(broken_off)?;
     if *flag != 0 {
         return Err(Status::internal("the request's message begins with another number than 0 or 1"));
     }
-    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    if message.len() == length { Ok(message) } else { Err(broken_off()) }
+    if length(received) == Some(message.len()) { Ok(message) } else { Err(broken_off()) }
 }
 
 /// Decodes a message.
@@ -45,11 +59,10 @@ pub(super) fn decode<T: Message + Default>(message: &[u8]) -> Result<T, Status> 
 
 /// A message with its prefix.
 pub(super) fn encode(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+    bytes.put_bytes(0, PREFIX_BYTES);
     message.encode_raw(&mut bytes);
+    set_prefix(&mut bytes, 0);
     bytes.freeze()
 }
 

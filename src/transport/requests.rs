@@ -78,7 +78,7 @@ impl<C: Future> Future for WithRequests<C> {
         this.wakes.task.register(context.waker());
         let waker = this.waker.clone();
         let mut context = Context::from_waker(&waker);
-        let turn = Instant::now();
+        let turn = this.open.turn();
         for _ in 0..RUNS_MAX {
             // What the last run has woken is run now.
             this.wakes.begin_run();

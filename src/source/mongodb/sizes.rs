@@ -56,7 +56,7 @@ pub(super) struct KnownSizes {
 }
 
 impl KnownSizes {
-    /// What is expected of a lookup before any fact was read. `count` is how many documents its collection has, if that is known.
+    /// The expectations of a lookup before any fact was read. `count` is how many documents its collection has, if that is known.
     fn new(schema: &Schema, lookup: &Lookup, count: Option<u64>) -> Self {
         // Few documents have arrays so long that one document is too large.
         let can_have_large =
@@ -130,7 +130,7 @@ impl KnownSizes {
     }
 }
 
-/// What is expected of each lookup before any fact was read. Asks how many documents the collections have, and waits a short time for
+/// The expectations of each lookup before any fact was read. Asks how many documents the collections have, and waits a short time for
 /// the answers.
 pub(super) async fn first_expected(schema: &Schema, database: &Database) -> Box<[KnownSizes]> {
     let can_be_large = |lookup: &Lookup| !lookup.is_by_id() && is_selective(schema, lookup);
