@@ -2,7 +2,7 @@
 //! answer it.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use super::{
     open_connection::OpenConnection,
     request_body::{RequestBody, Rest},
     response_body::CallBody,
-    services::Services,
+    services::Started,
     status,
 };
 
@@ -27,8 +27,8 @@ pub(super) struct Calls {
     pub(super) admission: Arc<Admission>,
     pub(super) intake: Intake,
     pub(super) current: Current,
-    /// The services, once the application has started; none on a port that has none.
-    pub(super) services: Option<Arc<OnceLock<Arc<Services>>>>,
+    /// None on a port that has no services.
+    pub(super) services: Option<Started>,
     pub(super) request_timeout: Duration,
 }
 

@@ -5,7 +5,7 @@
 use std::{
     future::{Future, pending, ready},
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use axum::{Router, middleware::from_fn_with_state};
@@ -31,7 +31,7 @@ use super::{
         DESCRIPTORS, invalidation_service_server::SERVICE_NAME as INVALIDATION,
         permission_service_server::SERVICE_NAME as PERMISSION, watch_service_server::SERVICE_NAME as WATCH,
     },
-    services::{Apis, Services},
+    services::{Apis, Started},
     shares::Shares,
     slow_threads::SlowThreads,
     tls::Tls,
@@ -93,8 +93,7 @@ impl ServeError {
 /// # Errors
 /// [`ServeError`].
 pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
-    let Serving { listener, probes, tls, callers, reflection, limits, metrics_tokens, metrics, health, mut apis } =
-        serving;
+    let Serving { listener, probes, tls, callers, reflection, limits, metrics_tokens, metrics, health, apis } = serving;
     let (drain, is_draining) = watch::channel(false);
     let current = Current { health, is_draining: is_draining.clone() };
     metrics.show(state_metric(&current));
@@ -114,13 +113,6 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     };
     let described = if reflection { with_reflection(health_service())? } else { health_service() };
 
-    let started: Arc<OnceLock<Arc<Services>>> = Arc::default();
-    let start = async {
-        if let Ok(Some(apis)) = apis.wait_for(Option::is_some).await.map(|apis| apis.clone()) {
-            let _once = started.set(Arc::new(Services::new(apis, is_draining.clone())));
-        }
-        pending::<()>().await;
-    };
     let reload_certificates = async {
         match &tls {
             Some(tls) => tls.clone().reload_when_changed().await,
@@ -153,7 +145,12 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
         Port { listener, tls, limits, connections_max, entrance, slower, is_draining: is_draining.clone() }.serve()
     });
     let slower = SlowThreads::start()?;
-    let entrance = entrance(&listener, described, Some(Arc::clone(&started)), Some(Arc::clone(slower.unknown())));
+    let entrance = entrance(
+        &listener,
+        described,
+        Some(Started::new(apis, is_draining.clone())),
+        Some(Arc::clone(slower.unknown())),
+    );
     let connections_max = limits.connections_max;
     let main = Port {
         listener,
@@ -175,11 +172,10 @@ pub async fn serve(serving: Serving, stop: impl Future<Output = ()> + Send) -> R
     });
     let mut report = pin!(current.report(reporter, &SERVICES));
 
-    // Unless a port ends, only `stop` completes. In this order, health and services are set before the ports accept the first connection.
+    // Unless a port ends, only `stop` completes. In this order, health is set before the ports accept the first connection.
     tokio::select! {
         biased;
         () = &mut report => {}
-        () = start => {}
         ended = &mut main => return Err(ServeError::ended(ended)),
         ended = &mut probes => return Err(ServeError::ended(ended)),
         () = reload_certificates => {}

@@ -2,6 +2,8 @@
 //!
 //! Decides nothing about who may call.
 
+use std::sync::{Arc, OnceLock};
+
 use axum::body::{Body, Bytes};
 use tokio::sync::watch;
 use tonic::{
@@ -36,6 +38,29 @@ pub(super) struct Services {
     permissions: PermissionApi,
     invalidation: InvalidationApi,
     watch: WatchApi,
+}
+
+/// The services, as soon as the application has started.
+pub(super) struct Started {
+    apis: watch::Receiver<Option<Apis>>,
+    is_draining: watch::Receiver<bool>,
+    services: OnceLock<Arc<Services>>,
+}
+
+impl Started {
+    pub(super) fn new(apis: watch::Receiver<Option<Apis>>, is_draining: watch::Receiver<bool>) -> Self {
+        Self { apis, is_draining, services: OnceLock::new() }
+    }
+
+    /// The services; none before the start. No task stands between the application and this: a call that comes after the health state
+    /// `ready` is answered.
+    pub(super) fn get(&self) -> Option<&Arc<Services>> {
+        if let Some(services) = self.services.get() {
+            return Some(services);
+        }
+        let apis = self.apis.borrow().clone()?;
+        Some(self.services.get_or_init(|| Arc::new(Services::new(apis, self.is_draining.clone()))))
+    }
 }
 
 /// The answer to a call.
