@@ -19,7 +19,7 @@ use super::open_connection::{OpenConnection, Untaken};
 const TURN_BYTES: usize = 16 * 1_024;
 
 /// The same while nothing shows that its client may call: many small requests fit in few bytes.
-const UNKNOWN_TURN_BYTES: usize = 4 * 1_024;
+const UNKNOWN_TURN_BYTES: usize = 2 * 1_024;
 
 /// The two directions of a connection.
 pub(super) struct PacedIo<S> {
