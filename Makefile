@@ -58,7 +58,7 @@ fuzz: ## fuzz requests, schemas, documents, Redis and change events, FUZZ_SECOND
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
-		--bench evaluate --bench growth --bench large_relations --bench memory --bench redis --bench revocation --bench served
+		--bench cold --bench evaluate --bench growth --bench large_relations --bench memory --bench redis --bench revocation --bench served
 
 # Requires Go, and builds the peers into target/peers the first time, in some ten minutes. Use a quiet machine.
 bench-peers: ## compare with OpenFGA and SpiceDB: answers, checks a second, processor time (docs/performance.md)
