@@ -206,7 +206,7 @@ async fn measure_redis(schema: &Arc<Schema>, database: &Database, questions: &Ar
     let connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
     let mut fill = redis::pipe();
     for number in 0..QUESTIONS {
-        fill.set(format!("bare:user:{number}"), [7_u8; 30]).set(format!("bare:file:{number}"), [7_u8; 50]);
+        fill.set(format!("bare:user:{number}"), &[7_u8; 30][..]).set(format!("bare:file:{number}"), &[7_u8; 50][..]);
     }
     fill.query_async::<()>(&mut connection.clone()).await.expect("Redis answers");
     let live = Arc::new(instance(database, url, schema).await);

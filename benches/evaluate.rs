@@ -198,7 +198,8 @@ impl Warm {
 
     /// The nanoseconds of a check, and how many allocations it makes.
     fn measure(&self) -> (f64, u64) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
         let _guard = runtime.enter();
         self.check();
         let allocations = allocation_counter::measure(|| self.check()).count_total;

@@ -58,29 +58,32 @@ impl RequestFacts {
     /// The fact, with its tier and its as-of moment, if the request has it.
     #[must_use]
     pub fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&CachedFact> {
-        self.at(self.find(lookup, id, subject)?)
+        self.find(lookup, id, subject).map(|(_, cached)| cached)
     }
 
-    /// The place of a fact.
-    fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<usize> {
-        let is_it = |cached: &CachedFact| cached.fact.is_of(lookup, id, subject);
+    /// The place of a fact, and the fact.
+    fn find(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<(usize, &CachedFact)> {
+        let is_it = |cached: &&CachedFact| cached.fact.is_of(lookup, id, subject);
         if self.count.get() <= FIRST {
-            return self.first.iter().map_while(Place::get).position(is_it);
+            return self.first.iter().map_while(Place::get).enumerate().find(|(_, cached)| is_it(cached));
         }
         let next = self.last_found.get() + 1;
-        let found = if self.at(next).is_some_and(is_it) {
-            next
-        } else {
-            let is_there = |place: &usize| self.at(*place).is_some_and(is_it);
-            *self.index.borrow().find(self.hash(lookup, id, subject), is_there)?
+        let found = match self.at(next).filter(is_it) {
+            Some(cached) => (next, cached),
+            None => {
+                let is_there = |place: &usize| self.at(*place).is_some_and(|cached| is_it(&cached));
+                let place = *self.index.borrow().find(self.hash(lookup, id, subject), is_there)?;
+                (place, self.at(place)?)
+            }
         };
-        self.last_found.set(found);
+        self.last_found.set(found.0);
         Some(found)
     }
 
     /// Adds a loaded fact. A fact that had to be loaded again replaces the earlier one.
     pub fn insert(&mut self, fact: CachedFact) {
-        let Some(place) = self.find(fact.fact.lookup(), fact.fact.id(), fact.fact.subject()) else {
+        let found = self.find(fact.fact.lookup(), fact.fact.id(), fact.fact.subject());
+        let Some(place) = found.map(|(place, _)| place) else {
             self.add(fact);
             return;
         };
