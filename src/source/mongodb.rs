@@ -1,7 +1,7 @@
 //! MongoDB as the source. Facts come from one `find` per lookup, on the primary, with read concern *snapshot* after a known
 //! moment, so that a fact is exactly the state at its stamp (docs/freshness.md, point 1). Changes come from a change stream.
 //!
-//! Only reads: the `read` role on the database is enough. Caches nothing.
+//! Only reads: the `read` role on the database is enough. `journal` commits transactions that read nothing. Caches nothing.
 
 mod by_relation;
 mod change_stream;
@@ -17,6 +17,7 @@ mod filtered;
 pub(crate) mod fuzzing;
 mod find;
 mod inspect;
+mod journal;
 mod keys;
 mod sample;
 mod sizes;
@@ -89,6 +90,8 @@ pub struct MongoDb {
     /// The name of the replica set.
     set: Option<String>,
     mode: Mode,
+    /// Whether a probe may have to wait for the primary's journal, by the `hello` of the start.
+    needs_journal: bool,
     /// Bounds the finds that run at once.
     permits: Semaphore,
     /// For each lookup, what is known of the sizes of its facts.
@@ -151,14 +154,15 @@ impl MongoDb {
         Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello).await)
     }
 
-    async fn with_hello(schema: Arc<Schema>, client: ReplacedClient, Hello { mode, set, .. }: Hello) -> Self {
+    async fn with_hello(schema: Arc<Schema>, client: ReplacedClient, hello: Hello) -> Self {
+        let Hello { mode, set, needs_journal, .. } = hello;
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
         let sizes = sizes::first_expected(&schema, &client.database()).await;
-        Self { schema, client, name, set, mode, permits, sizes, turns, ticks, commands }
+        Self { schema, client, name, set, mode, needs_journal, permits, sizes, turns, ticks, commands }
     }
 
     /// What distinguishes this database from others.
@@ -211,7 +215,8 @@ impl MongoDb {
         };
         let span = trace_span!(target: SPANS, "mongodb probe", otel.kind = "client", db.system = "mongodb");
         let began = Instant::now();
-        let reply = self.read(command, deadline.at_most(PROBE_TIME)).instrument(span).await;
+        let read = self.read(command, deadline.at_most(PROBE_TIME));
+        let reply = self.with_journal(read).instrument(span).await;
         self.commands.took("probe", began.elapsed());
         let reply = reply.map_err(|error| error.into_source_error(SourceError::Probe))?;
         let time = reply.as_raw_document().get_timestamp("operationTime");

@@ -1,11 +1,13 @@
 //! MongoDB as the source, over a real replica set: tokens, limits, and missing collections. `keys` has ids of every form as
-//! keys, `faults` failing servers, `inspection` the findings about a database.
+//! keys, `faults` failing servers, `inspection` the findings about a database, `journal` probes for which mongod writes its
+//! journal.
 //!
 //! Runs no change stream: `freshness` does.
 
 mod collations;
 mod faults;
 pub mod inspection;
+mod journal;
 mod keys;
 mod unreadable;
 

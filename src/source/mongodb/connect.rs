@@ -10,13 +10,13 @@ use mongodb::{Client, Database, error::ErrorKind, options::ClientOptions};
 use super::{
     COMMANDS_MAX, Mode, PROBE_TIME,
     error::{DriverError, Unusable},
-    primary,
+    journal, primary,
     uri::{AssumedSource, ConnectionString, UriErrors},
 };
 use crate::source::Deadline;
 
-/// How many connections there may be: one for each of these finds, one for each probe, and some for the change stream.
-const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 16;
+/// How many connections there may be: one for each of these finds, two for each probe, and some for the change stream.
+const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 24;
 
 /// How long a command waits for a server that can be reached, unless the connection string sets another time. It is less than
 /// a request may take, so that a request can report that there is no server.
@@ -79,6 +79,8 @@ pub(super) struct Hello {
     pub(super) mode: Mode,
     /// The name of its replica set, if it is in one.
     pub(super) set: Option<String>,
+    /// Whether a probe may have to wait for its journal.
+    pub(super) needs_journal: bool,
     /// Its clock, if it reports it.
     pub(super) time: Option<DateTime>,
 }
@@ -122,7 +124,8 @@ pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
         _ if set.is_some() => Mode::ReplicaSet,
         _ => Mode::Standalone,
     };
-    Ok(Hello { mode, set, time: hello.get_datetime("localTime").ok().copied() })
+    let needs_journal = journal::is_needed(&hello);
+    Ok(Hello { mode, set, needs_journal, time: hello.get_datetime("localTime").ok().copied() })
 }
 
 /// The options of a connection string, with defaults of our own, and the name of the database. The given name comes before the

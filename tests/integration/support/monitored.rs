@@ -26,7 +26,12 @@ impl Monitor {
     /// A client of a server whose commands are all recorded. `app_name` distinguishes it from the server's other clients, so
     /// that a fail point can apply to it alone.
     pub async fn client(&self, server: &Mongo, app_name: &str) -> Client {
-        let mut options = ClientOptions::parse(server.uri()).await.expect("the URI is our own");
+        self.client_of(&server.uri(), app_name).await
+    }
+
+    /// The same by a connection string, which may name a user.
+    pub async fn client_of(&self, uri: &str, app_name: &str) -> Client {
+        let mut options = ClientOptions::parse(uri).await.expect("the URI is our own");
         options.app_name = Some(app_name.to_owned());
         // A server that fails on purpose as if it were not the primary does not report the end of that. The driver must poll.
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);

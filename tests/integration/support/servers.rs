@@ -69,21 +69,21 @@ rm -rf "$directory"
 /// The single-node replica set that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn mongo() -> &'static Mongo {
-    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), false));
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), false, &[]));
     started(&MONGO)
 }
 
 /// The single-node replica set with authentication that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn secured_mongo() -> &'static Mongo {
-    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), true));
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(Some(SET_NAME), true, &[]));
     started(&MONGO)
 }
 
 /// The mongod without a replica set that all tests of this binary share. The first call starts it.
 #[track_caller]
 pub fn standalone_mongo() -> &'static Mongo {
-    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None, false));
+    static MONGO: LazyLock<Result<Mongo, String>> = LazyLock::new(|| Mongo::start(None, false, &[]));
     started(&MONGO)
 }
 
@@ -127,7 +127,13 @@ impl Mongo {
     /// A single-node replica set for one test, which may kill and freeze it.
     #[track_caller]
     pub fn own() -> Self {
-        Self::start(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
+        Self::own_with(&[])
+    }
+
+    /// Like [`Mongo::own`], with further arguments.
+    #[track_caller]
+    pub fn own_with(arguments: &[&str]) -> Self {
+        Self::start(Some(SET_NAME), false, arguments).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// Ends it by `kill -9`.
@@ -167,20 +173,21 @@ impl Mongo {
     /// A member of a replica set that is not initiated.
     #[track_caller]
     pub fn uninitiated() -> Self {
-        Self::spawn(Some(SET_NAME), false).unwrap_or_else(|why| panic!("{why}"))
+        Self::spawn(Some(SET_NAME), false, &[]).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn start(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
-        let mongo = Self::spawn(set_name, secured)?;
+    fn start(set_name: Option<&'static str>, secured: bool, more: &[&str]) -> Result<Self, String> {
+        let mongo = Self::spawn(set_name, secured, more)?;
         // The caller may be inside a runtime, where another cannot run. Hence the thread.
         thread::scope(|scope| scope.spawn(|| mongo.until_writable()).join())
             .unwrap_or_else(|_| Err("the start of mongod panicked".to_owned()))?;
         Ok(mongo)
     }
 
-    fn spawn(set_name: Option<&'static str>, secured: bool) -> Result<Self, String> {
+    fn spawn(set_name: Option<&'static str>, secured: bool, more: &[&str]) -> Result<Self, String> {
         let server = Server::start("mongod", "MONGOD", |port, directory| {
             let mut arguments = mongod_arguments(port, directory);
+            arguments.extend(more.iter().map(OsString::from));
             if let Some(set_name) = set_name {
                 arguments.extend(["--replSet", set_name, "--oplogSize", "64"].map(OsString::from));
             }
