@@ -91,7 +91,7 @@ pub struct MongoDb {
     set: Option<String>,
     mode: Mode,
     /// Whether a probe may have to wait for the primary's journal, by the `hello` of the start.
-    needs_journal: bool,
+    waits_for_journal: bool,
     /// Bounds the finds that run at once.
     permits: Semaphore,
     /// For each lookup, what is known of the sizes of its facts.
@@ -155,14 +155,14 @@ impl MongoDb {
     }
 
     async fn with_hello(schema: Arc<Schema>, client: ReplacedClient, hello: Hello) -> Self {
-        let Hello { mode, set, needs_journal, .. } = hello;
+        let Hello { mode, set, waits_for_journal, .. } = hello;
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
         let sizes = sizes::first_expected(&schema, &client.database()).await;
-        Self { schema, client, name, set, mode, needs_journal, permits, sizes, turns, ticks, commands }
+        Self { schema, client, name, set, mode, waits_for_journal, permits, sizes, turns, ticks, commands }
     }
 
     /// What distinguishes this database from others.

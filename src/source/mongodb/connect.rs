@@ -80,7 +80,7 @@ pub(super) struct Hello {
     /// The name of its replica set, if it is in one.
     pub(super) set: Option<String>,
     /// Whether a probe may have to wait for its journal.
-    pub(super) needs_journal: bool,
+    pub(super) waits_for_journal: bool,
     /// Its clock, if it reports it.
     pub(super) time: Option<DateTime>,
 }
@@ -124,8 +124,8 @@ pub(super) async fn hello(database: &Database) -> Result<Hello, ConnectError> {
         _ if set.is_some() => Mode::ReplicaSet,
         _ => Mode::Standalone,
     };
-    let needs_journal = journal::is_needed(&hello);
-    Ok(Hello { mode, set, needs_journal, time: hello.get_datetime("localTime").ok().copied() })
+    let waits_for_journal = journal::is_waited_for(&hello);
+    Ok(Hello { mode, set, waits_for_journal, time: hello.get_datetime("localTime").ok().copied() })
 }
 
 /// The options of a connection string, with defaults of our own, and the name of the database. The given name comes before the

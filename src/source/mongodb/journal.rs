@@ -28,9 +28,9 @@ const TIME_MAX: Duration = Duration::from_secs(1);
 /// collection or a new index.
 const NO_COLLECTION: &str = "permcached.no_collection";
 
-/// Whether every majority of a replica set includes the primary, by its reply to `hello`: at most two members have data. Hidden
-/// members are not shown. Decides only how long probes take.
-pub(super) fn is_needed(hello: &Document) -> bool {
+/// Whether linearizable reads wait for the journal of the primary, by its reply to `hello`: at most two members have data, so every
+/// majority includes it. Hidden members are not shown. Decides only how long probes take.
+pub(super) fn is_waited_for(hello: &Document) -> bool {
     let members = |name| hello.get_array(name).map_or(0, Vec::len);
     (1..=2).contains(&(members("hosts") + members("passives")))
 }
@@ -40,7 +40,7 @@ impl MongoDb {
     /// read may wait for it.
     pub(super) async fn with_journal<T>(&self, read: impl Future<Output = T>) -> T {
         let mut read = pin!(read);
-        for wait in WAITS_MS.map(Duration::from_millis).into_iter().filter(|_| self.needs_journal) {
+        for wait in WAITS_MS.map(Duration::from_millis).into_iter().filter(|_| self.waits_for_journal) {
             if let Ok(result) = timeout(wait, &mut read).await {
                 return result;
             }
@@ -71,7 +71,8 @@ async fn commit_nothing(database: Database) -> Result<(), DriverError> {
     let mut session = database.client().start_session().await?;
     let begin = session.start_transaction().read_concern(ReadConcern::local()).selection_criteria(primary());
     begin.write_concern(journaled).max_commit_time(TIME_MAX).await?;
-    let _no_document = database.collection::<RawDocumentBuf>(NO_COLLECTION).aggregate([]).session(&mut session).await?;
+    let none = database.collection::<RawDocumentBuf>(NO_COLLECTION);
+    none.distinct("_id", Document::new()).session(&mut session).await?;
     Ok(session.commit_transaction().await?)
 }
 
@@ -93,7 +94,7 @@ mod tests {
             // Not a replica set.
             (doc! {}, false),
         ] {
-            assert_eq!(is_needed(&hello), expected, "{hello}");
+            assert_eq!(is_waited_for(&hello), expected, "{hello}");
         }
     }
 }

@@ -70,9 +70,6 @@ async fn a_probe_does_not_wait_until_mongod_writes_its_journal_at_its_interval()
         let (moment, events) = probed.probe().await;
         assert!(moment >= written.get_timestamp("operationTime").unwrap());
         let commits = commands(&events, "commitTransaction");
-        for commit in &commits {
-            assert!(commit.get_document("writeConcern").unwrap().get_bool("j").unwrap(), "{commit}");
-        }
         sent += commits.len();
         waited += usize::from(commits.len() == TRANSACTIONS_MAX);
     }
@@ -127,17 +124,22 @@ async fn a_probe_is_answered_although_the_transactions_fail_or_hang() {
     let probed = Probed::over(&mongo().uri(), "journal-faults").await;
     let hangs = doc! { "blockConnection": true, "blockTimeMS": 10_000 };
     let faults = [doc! { "errorCode": 13 }, doc! { "errorCode": 11_602 }, doc! { "closeConnection": true }, hangs];
-    for command in ["aggregate", "commitTransaction"] {
+    for command in ["distinct", "commitTransaction"] {
         for fault in &faults {
             let mut data = fault.clone();
             data.insert("failCommands", vec![command]);
             let point = FailPoint::on(mongo(), "journal-faults", "alwaysOn", data).await;
             let mut sent = 0;
-            while sent == 0 {
+            // Another client may have the journal written at the same time.
+            for _ in 0..10 * PROBES {
                 let (_, events) = probed.probe().await;
-                sent += commands(&events, command).len();
                 assert!(!succeeded(&events, command), "{command} {fault}");
+                sent += commands(&events, command).len();
+                if sent > 0 {
+                    break;
+                }
             }
+            assert!(sent > 0, "{command} {fault}");
             point.off().await;
         }
     }
