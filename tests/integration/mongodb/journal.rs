@@ -39,19 +39,15 @@ impl Probed {
         Self { source, database, monitor }
     }
 
-    /// Probes, asserts that this was a linearizable read, and returns the moment and all commands.
+    /// Probes, asserts that this was by a linearizable read, and returns the moment and all commands.
     async fn probe(&self) -> (Timestamp, Vec<CommandEvent>) {
         self.monitor.take();
         let moment = self.source.probe(Deadline::after(TIME_MAX)).await.expect("mongod answers");
         let events = self.monitor.take();
-        let levels: Vec<_> = commands(&events, "find").iter().map(|find| level(find).to_owned()).collect();
-        assert_eq!(levels, ["linearizable"]);
+        let finds = commands(&events, "find");
+        assert!(!finds.is_empty() && finds.iter().all(|find| level(find) == "linearizable"), "{finds:?}");
         (Timestamp { time: moment.seconds(), increment: moment.increment() }, events)
     }
-}
-
-fn succeeded(events: &[CommandEvent], name: &str) -> bool {
-    events.iter().any(|event| matches!(event, CommandEvent::Succeeded(succeeded) if succeeded.command_name == name))
 }
 
 fn failures(events: &[CommandEvent]) -> Vec<&CommandEvent> {
@@ -133,7 +129,6 @@ async fn a_probe_is_answered_although_the_transactions_fail_or_hang() {
             // Another client may have the journal written at the same time.
             for _ in 0..10 * PROBES {
                 let (_, events) = probed.probe().await;
-                assert!(!succeeded(&events, command), "{command} {fault}");
                 sent += commands(&events, command).len();
                 if sent > 0 {
                     break;
