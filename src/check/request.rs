@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::{OptionFuture, join};
 use tracing::Instrument as _;
 
 use super::{CheckError, Checker, Consistency, RequestFacts};
@@ -76,19 +77,13 @@ pub(super) struct Missing {
     seen: HashSet<FactKey>,
     /// The whole facts that are presumed to be over their limit: filtered ones are loaded first.
     presumed: HashSet<FactKey>,
-    /// Filtered facts that are likely to be needed in the next round.
-    beside: Vec<FactKey>,
+    /// The filtered facts that are loaded because the whole ones are likely to be over their limit.
+    guessed: Vec<FactKey>,
 }
 
 impl Missing {
     pub(super) fn len(&self) -> usize {
-        self.keys.len() + self.beside.len()
-    }
-
-    /// Adds the facts that are likely to be needed after those that are, so that there is room for all that are.
-    fn extend_with_beside(&mut self) {
-        let beside = std::mem::take(&mut self.beside);
-        self.extend(beside);
+        self.keys.len() + self.guessed.len()
     }
 
     pub(super) fn extend(&mut self, keys: Vec<FactKey>) {
@@ -97,6 +92,16 @@ impl Missing {
                 self.keys.push(key);
             }
         }
+    }
+
+    /// The facts to load if the request may use no more than this many: those that are required, and those that are guessed to be.
+    fn within(&mut self, facts_max: usize) -> [Vec<FactKey>; 2] {
+        let mut required = std::mem::take(&mut self.keys);
+        required.truncate(facts_max);
+        let mut guessed = std::mem::take(&mut self.guessed);
+        guessed.retain(|key| self.seen.insert(key.clone()));
+        guessed.truncate(facts_max - required.len());
+        [required, guessed]
     }
 }
 
@@ -140,19 +145,20 @@ impl Request {
     /// is presumed to be over its limit, and not asked for. If the filtered fact then could not be loaded, or has a document that cannot be
     /// relied on, the whole fact is required after all. So the filtered fact allows the same, whether the presumption is right or not.
     /// Elsewhere, both are loaded at once, and nothing is presumed.
-    pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut [FactKey], missing: &mut Missing) {
-        for key in wanted.iter_mut().filter(|key| facts.expects_large(key)) {
-            let filtered = FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
-            if facts.may_stand_for_whole(key.lookup) {
-                if !self.required_whole.contains(key) {
-                    missing.presumed.insert(std::mem::replace(key, filtered));
-                }
-            } else if !self.failed.contains_key(&filtered)
-                && self.facts.get(key.lookup, &key.id, Some(subject)).is_none()
-            {
-                missing.beside.push(filtered);
+    pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut Vec<FactKey>, missing: &mut Missing) {
+        wanted.retain(|key| {
+            if self.required_whole.contains(key) || !facts.expects_large(key) {
+                return true;
             }
-        }
+            let may_stand = facts.may_stand_for_whole(key.lookup);
+            if may_stand {
+                missing.presumed.insert(key.clone());
+            }
+            if may_stand || self.facts.get(key.lookup, &key.id, Some(subject)).is_none() {
+                missing.guessed.push(FactKey::filtered(key.lookup, key.id.clone(), subject.clone()));
+            }
+            !may_stand
+        });
     }
 
     /// The whole facts that count for a subject as over their limit, by presumption.
@@ -180,35 +186,26 @@ impl Request {
     /// Loads the missing facts, all at once.
     pub(super) async fn load(&mut self, facts: &Facts, mut missing: Missing) {
         self.rounds += 1;
-        missing.extend_with_beside();
-        let mut keys = missing.keys;
-        keys.truncate(self.facts.capacity_left());
-        self.loaded += u64::try_from(keys.len()).unwrap_or(u64::MAX);
-        tracing::debug!(round = self.rounds, facts = keys.len(), "loading facts");
-        let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = keys.len());
+        let [required, guessed] = missing.within(self.facts.capacity_left());
+        let count = required.len() + guessed.len();
+        self.loaded += u64::try_from(count).unwrap_or(u64::MAX);
+        tracing::debug!(round = self.rounds, facts = count, "loading facts");
+        let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = count);
         let had_failed = !self.failed.is_empty();
-        let loaded = facts.load(keys, self.requirement, self.deadline).instrument(span).await;
-        let mut presumed = missing.presumed;
-        for (key, result) in &loaded {
-            let whole = FactKey::whole(key.lookup, key.id.clone());
-            if result.as_ref().map_or(true, |cached| cached.fact.is_doubtful()) && presumed.remove(&whole) {
-                self.required_whole.insert(whole);
-            }
-        }
+        let (requirement, deadline) = (self.requirement, self.deadline);
+        // By a load of their own, so that what is guessed takes nothing of what a load may read from what is required. Boxed, as few
+        // rounds need it.
+        let guessing = (!guessed.is_empty()).then(|| Box::pin(facts.load(guessed, requirement, deadline)));
+        let loading = join(facts.load(required, requirement, deadline), OptionFuture::from(guessing));
+        let (loaded, guessed) = loading.instrument(span).await;
+        self.take_guessed(facts, guessed.unwrap_or_default(), missing.presumed);
         for (key, result) in loaded {
             match result {
-                Ok(cached) => {
-                    self.route_by_presumption(&key, &cached, &presumed);
-                    self.facts.insert(cached);
-                }
+                Ok(cached) => self.facts.insert(cached),
                 Err(error) => {
                     self.failed.insert(key, error);
                 }
             }
-        }
-        // Whether a presumption was right matters to later requests.
-        if let Some(key) = presumed.into_iter().next() {
-            facts.load_ahead(key, self.requirement, self.deadline);
         }
         // One line for each request, however many of its questions fail.
         if let Some(error) = self.failed.values().next().filter(|_| !had_failed)
@@ -216,6 +213,30 @@ impl Request {
         {
             let error = error_chain(error);
             tracing::warn!(%error, facts = self.failed.len(), suppressed, "facts could not be read");
+        }
+    }
+
+    /// Takes filtered facts that were loaded on a guess, and treats the presumed whole ones as over their limit. One that could not be
+    /// loaded is no failure: it may turn out not to be needed, and is required if it is.
+    fn take_guessed(
+        &mut self,
+        facts: &Facts,
+        guessed: Vec<(FactKey, Result<CachedFact, SourceError>)>,
+        mut presumed: HashSet<FactKey>,
+    ) {
+        for (key, result) in &guessed {
+            let whole = FactKey::whole(key.lookup, key.id.clone());
+            if result.as_ref().map_or(true, |cached| cached.fact.is_doubtful()) && presumed.remove(&whole) {
+                self.required_whole.insert(whole);
+            }
+        }
+        for (key, cached) in guessed.into_iter().filter_map(|(key, result)| Some((key, result.ok()?))) {
+            self.route_by_presumption(&key, &cached, &presumed);
+            self.facts.insert(cached);
+        }
+        // Whether a presumption was right matters to later requests.
+        if let Some(key) = presumed.into_iter().next() {
+            facts.load_ahead(key, self.requirement);
         }
     }
 
@@ -242,12 +263,19 @@ mod tests {
     #[test]
     fn required_facts_come_before_those_that_are_likely_to_be_wanted() {
         let key = |number| FactKey::whole(LookupId(0), Id::Integer(number));
-        let mut missing = Missing::default();
-        for number in [1, 2] {
-            missing.beside.extend([key(10 + number), key(2)]);
-            missing.extend(vec![key(number)]);
+        let missing = || {
+            let mut missing = Missing::default();
+            for number in [1, 2] {
+                missing.guessed.extend([key(10 + number), key(2)]);
+                missing.extend(vec![key(number)]);
+            }
+            missing
+        };
+        for (facts_max, required, guessed) in
+            [(9, &[1, 2][..], &[11, 12][..]), (3, &[1, 2], &[11]), (2, &[1, 2], &[]), (1, &[1], &[])]
+        {
+            let keys = |numbers: &[i64]| numbers.iter().map(|number| key(*number)).collect::<Vec<_>>();
+            assert_eq!(missing().within(facts_max), [keys(required), keys(guessed)]);
         }
-        missing.extend_with_beside();
-        assert_eq!(missing.keys, [1, 2, 11, 12].map(key));
     }
 }

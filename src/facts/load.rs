@@ -4,7 +4,7 @@
 //! How loads are shared is in `singleflight`. Whether a loaded fact counts is tested by `freshness`, for each request
 //! that waited.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
@@ -24,6 +24,9 @@ use crate::{
 /// request.
 const ATTEMPTS_MAX: u32 = 8;
 
+/// How long a load may take for which nobody waits.
+const AHEAD_TIME: Duration = Duration::from_secs(5);
+
 impl Facts {
     /// Loads facts, all at the same time. Returns one result for each key, in any order.
     pub async fn load(
@@ -32,6 +35,9 @@ impl Facts {
         requirement: FreshnessRequirement,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<CachedFact, SourceError>)> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
         let results = Vec::with_capacity(keys.len());
         let mut request = LoadRequest { facts: self, requirement, deadline, results };
         let mut missing = keys;
@@ -53,8 +59,10 @@ impl Facts {
 
 impl Facts {
     /// Starts to load a fact for which the caller does not wait, unless several such loads run already. It is cached when it arrives.
-    pub fn load_ahead(&self, key: FactKey, requirement: FreshnessRequirement, deadline: Deadline) {
+    /// The load has a deadline of its own: that of a request may be so short that no such fact would ever arrive.
+    pub fn load_ahead(&self, key: FactKey, requirement: FreshnessRequirement) {
         let Ok(place) = Arc::clone(&self.ahead).try_acquire_owned() else { return };
+        let deadline = Deadline::after(AHEAD_TIME);
         let mut request = LoadRequest { facts: self, requirement, deadline, results: Vec::new() };
         let loads = request.join_or_start(vec![key], false);
         tokio::spawn(async move {
@@ -168,6 +176,8 @@ impl LoadRequest<'_> {
             match loaded.as_ref().and_then(|loaded| loaded.get(&key)) {
                 // The load's deadline was earlier than this request's.
                 Some(Err(SourceError::TimedOut)) if !self.deadline.is_all_but_over() => missing.push(key),
+                // The load had more to read than this request has.
+                Some(Err(SourceError::TooMuch)) if is_joined => missing.push(key),
                 Some(Err(error)) => self.results.push((key, Err(error.clone()))),
                 Some(Ok(cached)) => match self.accept(cached, epoch, newest_moment) {
                     Some(cached) => self.results.push((key, Ok(cached))),

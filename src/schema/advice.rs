@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document, doc};
 
 use super::{
-    Condition, DateUnit, Ids, Owner, Path, Relation, Schema, Target, declaration::Declarations, error::SchemaError,
+    Condition, DateUnit, Ids, Owner, Path, Relation, Schema, Target,
+    declaration::Declarations,
+    error::{SchemaError, Span},
     path::CLOCK_HELP,
 };
 use crate::question::SubjectTypeId;
@@ -36,30 +38,88 @@ pub(super) fn warnings(schema: &Schema, declarations: &Declarations) -> Vec<Sche
             });
             warnings.push(error.help(help));
         }
-        let mut compared = BTreeSet::new();
-        for condition in [&relation.condition, &relation.document_condition].into_iter().flatten() {
-            compared_fields(condition, &mut compared);
-        }
-        for path in compared.into_iter().filter(|path| means_who_asks(schema, path)) {
-            let message = format!(
-                "relation `{}` compares with the field `{path}` of the document, not of the subject that asks",
-                relation.name
-            );
-            let help = "to compare with who asks, write relations of the subject and of the resource that lead to the same \
-                        resource";
-            warnings.push(SchemaError::new(&declaration.name.span, message).help(help));
-        }
-        let mut texts = BTreeSet::new();
-        for condition in [&relation.condition, &relation.document_condition].into_iter().flatten() {
-            ordered_texts(&condition.to_query(), &mut texts);
-        }
-        for text in texts.into_iter().filter(|text| means_the_clock(text)) {
-            let message =
-                format!("relation `{}` compares with the text `{text}` itself, not with the clock", relation.name);
-            warnings.push(SchemaError::new(&declaration.name.span, message).help(CLOCK_HELP));
-        }
+        let name = format!("relation `{}`", relation.name);
+        let conditions = [&declaration.condition, &declaration.document_condition];
+        warnings.extend(of_conditions(schema, &name, &declaration.name.span, CLOCK_HELP, conditions));
+    }
+    for subject in &declarations.subjects {
+        let (name, span) = (format!("subject `{}`", subject.name.text), &subject.name.span);
+        warnings.extend(of_conditions(schema, &name, span, SUBJECT_HELP, [&subject.condition]));
+    }
+    for resource in &declarations.resources {
+        let (name, span) = (format!("resource `{}`", resource.name.text), &resource.name.span);
+        warnings.extend(of_conditions(schema, &name, span, FLAG_HELP, [&resource.condition]));
     }
     warnings
+}
+
+/// The help about the clock in the condition of a subject type.
+const SUBJECT_HELP: &str =
+    "for the clock, name the date's field as `since` or `until` of this subject type; a missing date sets no bound";
+
+/// The help about the clock in the condition of a resource type, which has no times.
+const FLAG_HELP: &str = "a resource type has no times: for the clock, write a flag of the resource with `where`, `since` or `until`, and \
+                         `required = true`, and require it in each permission";
+
+/// What conditions compare with, and probably are not meant to.
+fn of_conditions<'a>(
+    schema: &Schema,
+    name: &str,
+    span: &Span,
+    clock_help: &str,
+    conditions: impl IntoIterator<Item = &'a Option<Condition>>,
+) -> Vec<SchemaError> {
+    let (mut fields, mut texts, mut nulls) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for condition in conditions.into_iter().flatten() {
+        compared_fields(condition, &mut fields);
+        let query = condition.to_query();
+        ordered_texts(&query, &mut texts);
+        nulls.extend(with_null(&query));
+    }
+    let of_nulls = nulls.into_iter().map(|(query, text)| {
+        let help = match as_json(query) {
+            Some(json) => format!("for null, write the condition as Extended JSON: '{json}'"),
+            None => "for null, write the condition as Extended JSON, with null without quotes".to_owned(),
+        };
+        SchemaError::new(span, format!("{name} compares with the text `{text}` itself, not with null")).help(help)
+    });
+    let of_fields = fields.into_iter().filter(|path| means_who_asks(schema, path)).map(|path| {
+        let message =
+            format!("{name} compares with the field `{path}` of the document, not of the subject that asks");
+        let help = "to compare with who asks, write relations of the subject and of the resource that lead to the same resource";
+        SchemaError::new(span, message).help(help)
+    });
+    let of_texts = texts.into_iter().filter(|text| means_the_clock(text)).map(|text| {
+        SchemaError::new(span, format!("{name} compares with the text `{text}` itself, not with the clock"))
+            .help(clock_help)
+    });
+    of_fields.chain(of_texts).chain(of_nulls).collect()
+}
+
+/// Whether a text looks as if it meant null, which TOML cannot write.
+fn means_null(text: &str) -> bool {
+    ["null", "NULL", "undefined", "nil"].contains(&text)
+}
+
+/// The query with null in place of texts that look as if they meant it, and one of these texts; none if there is none.
+fn with_null(query: &Document) -> Option<(Document, String)> {
+    let mut found = None;
+    let replaced = query.iter().map(|(name, value)| (name.clone(), null_for(value, &mut found))).collect();
+    Some((replaced, found?))
+}
+
+fn null_for(value: &Bson, found: &mut Option<String>) -> Bson {
+    match value {
+        Bson::String(text) if means_null(text) => {
+            found.get_or_insert_with(|| text.clone());
+            Bson::Null
+        }
+        Bson::Document(inner) => {
+            Bson::Document(inner.iter().map(|(name, value)| (name.clone(), null_for(value, found))).collect())
+        }
+        Bson::Array(all) => Bson::Array(all.iter().map(|value| null_for(value, found)).collect()),
+        value => value.clone(),
+    }
 }
 
 /// The texts that a query requires values to be before or after.

@@ -142,7 +142,7 @@ impl MongoDb {
     pub async fn connect_with(schema: Arc<Schema>, options: ClientOptions, name: &str) -> Result<Self, ConnectError> {
         let database = connect::database(options.clone(), name)?;
         let hello = connect::reach(&database).await?;
-        Ok(Self::with_hello(schema, ReplacedClient::new(database, Some(options)), hello).await)
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, Some(options)), hello))
     }
 
     /// Uses a database of an existing client.
@@ -151,17 +151,17 @@ impl MongoDb {
     /// [`ConnectError`].
     pub async fn open(schema: Arc<Schema>, database: Database) -> Result<Self, ConnectError> {
         let hello = connect::hello(&database).await?;
-        Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello).await)
+        Ok(Self::with_hello(schema, ReplacedClient::new(database, None), hello))
     }
 
-    async fn with_hello(schema: Arc<Schema>, client: ReplacedClient, hello: Hello) -> Self {
+    fn with_hello(schema: Arc<Schema>, client: ReplacedClient, hello: Hello) -> Self {
         let Hello { mode, set, waits_for_journal, .. } = hello;
         let permits = Semaphore::new(usize::try_from(COMMANDS_MAX).unwrap_or(1));
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
-        let sizes = sizes::first_expected(&schema, &client.database()).await;
+        let sizes = schema.lookups().map(|(_, lookup)| KnownSizes::new(&schema, lookup)).collect();
         Self { schema, client, name, set, mode, waits_for_journal, permits, sizes, turns, ticks, commands }
     }
 

@@ -39,6 +39,7 @@ use self::{
     naive::Naive,
     oversized::Oversized,
 };
+use crate::support::wrapper::Wrapped;
 
 /// The number of random schemas, each with its documents and questions.
 const CASES: u32 = 4_000;
@@ -60,6 +61,13 @@ struct Seen {
     /// Answers that depend on facts that are filtered to the subject.
     allowed_by_filtered: u32,
     denied_by_filtered: u32,
+    /// Filtered facts of whole ones that were expected to be over their limit: of those that are; of those that are not, in their place;
+    /// and of those that are not, where they could not be read or relied on.
+    presumed_rightly: u32,
+    presumed_wrongly: u32,
+    presumed_unfit: u32,
+    /// How many of those that were presumed wrongly were found out.
+    learned: u32,
 }
 
 struct Bench {
@@ -85,6 +93,10 @@ fn the_evaluator_agrees_with_a_naive_one() {
     }
     assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
     assert!(seen.allowed_by_filtered * 4 > cases && seen.denied_by_filtered * 4 > cases);
+    for presumed in [seen.presumed_rightly, seen.presumed_wrongly, seen.presumed_unfit] {
+        assert!(presumed * 4 > cases, "{seen:?}");
+    }
+    assert!(seen.learned * 4 > seen.presumed_wrongly, "{seen:?}");
 }
 
 #[test]
@@ -190,10 +202,12 @@ impl Bench {
             }
         }
         let documents = Arc::new(Documents::new(&schema, &case.collections));
-        let oversized = Oversized::new(Arc::<Documents>::clone(&documents), &case.available);
+        let oversized = Arc::new(Oversized::new(&schema, Arc::<Documents>::clone(&documents), &case.available));
         self.compare(case, &schema, documents, &asked, &expected)?;
-        self.compare(case, &schema, Arc::new(oversized), &asked, &expected)
-            .map_err(|error| TestCaseError::fail(format!("with some whole facts over their limit: {error}")))
+        self.compare(case, &schema, Arc::<Wrapped<Oversized>>::clone(&oversized), &asked, &expected)
+            .map_err(|error| TestCaseError::fail(format!("with some whole facts over their limit: {error}")))?;
+        oversized.count(&mut self.seen.borrow_mut());
+        Ok(())
     }
 
     /// Compares the answers over a source with those that are expected.

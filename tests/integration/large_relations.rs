@@ -5,6 +5,7 @@
 
 mod batches;
 mod cost;
+mod guesses;
 mod one_of_many;
 mod own_lookups;
 mod shapes;

@@ -105,3 +105,78 @@ fn a_condition_that_seems_to_compare_with_the_clock_has_a_warning() {
     let expected = [("ended", "now"), ("held", "NOW()"), ("shared", "new Date()"), ("past", "Date.now()")];
     assert_eq!(warnings, expected.map(of));
 }
+
+#[test]
+fn the_conditions_of_types_have_the_same_warnings() {
+    const SCHEMA: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        collection = "users"
+        where = { "$or" = [{ suspended_until = { "$lt" = "now" } }, { "$expr" = { "$eq" = ["$org", "$subject.org"] } }] }
+        [resource.file]
+        collection = "files"
+        where = { published_at = { "$lte" = "today" }, drafted_at = { "$lte" = "ISODate()" }, "$expr" = { "$eq" = ["$a", "$user.a"] } }
+        [resource.file.relations]
+        owner = { field = "owner" }
+        [resource.file.permissions]
+        read = "owner"
+    "#;
+    let schema = schema("warned.toml", SCHEMA);
+    let warnings = schema.warnings().expect("there are some");
+    let messages: Vec<_> = warnings.iter().map(|one| one.message.as_str()).collect();
+    let fields = |of: &str, path: &str| {
+        format!("{of} compares with the field `{path}` of the document, not of the subject that asks")
+    };
+    let clock = |of: &str, text: &str| format!("{of} compares with the text `{text}` itself, not with the clock");
+    let (user, file) = ("subject `user`", "resource `file`");
+    let expected = [
+        fields(user, "subject.org"),
+        clock(user, "now"),
+        fields(file, "user.a"),
+        clock(file, "ISODate()"),
+        clock(file, "today"),
+    ];
+    assert_eq!(messages, expected.each_ref().map(String::as_str));
+    // What they recommend is well formed.
+    let followed = SCHEMA
+        .replace("collection = \"users\"", "collection = \"users\"\nsince = \"suspended_until\"")
+        .replace("owner = {", "published = { where = { published_at = { \"$exists\" = true } }, since = \"published_at\", required = true }\nowner = {")
+        .replace("read = \"owner\"", "read = \"owner & published\"");
+    self::schema("followed.toml", &followed);
+}
+
+#[test]
+fn a_condition_that_seems_to_compare_with_null_has_a_warning_and_the_right_condition() {
+    const SCHEMA: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        [resource.file]
+        collection = "files"
+        where = { deleted_at = "undefined" }
+        [resource.file.relations]
+        unpaid = { where = { paid_at = "null" } }
+        kept   = { where = { "$or" = [{ a = { "$ne" = "NULL" } }, { b = { "$in" = ["x", "nil"] } }] } }
+        shared = { each = "shares", field = "to", document_where = { state = { "$not" = { "$eq" = "null" } } } }
+        named  = { where = { name = "nullable", state = "none", open = "Null" } }
+        [resource.file.permissions]
+        read = "unpaid | kept | shared | named"
+    "#;
+    let schema = schema("warned.toml", SCHEMA);
+    let warnings: Vec<_> = schema.warnings().expect("there are some").iter().collect();
+    let messages: Vec<_> = warnings.iter().map(|one| one.message.clone()).collect();
+    let of = |(of, text)| format!("{of} compares with the text `{text}` itself, not with null");
+    let expected = [
+        ("resource `file`", "undefined"),
+        ("relation `unpaid`", "null"),
+        ("relation `kept`", "NULL"),
+        ("relation `shared`", "null"),
+    ];
+    assert_eq!(messages, expected.map(of));
+    for warning in warnings {
+        let help = warning.help.as_deref().expect("a help");
+        let (_, json) = help.split_once(": ").expect("it shows the condition");
+        assert!(json.contains("null") && !json.contains("\"null\""), "{json}");
+        let followed = SCHEMA.replace("{ where = { paid_at = \"null\" } }", &format!("{{ where = {json} }}"));
+        self::schema("followed.toml", &followed);
+    }
+}

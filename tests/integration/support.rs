@@ -16,3 +16,4 @@ pub mod redis;
 pub mod replica_set;
 pub mod servers;
 pub mod service;
+pub mod wrapper;

@@ -10,7 +10,7 @@ use bson::{Bson, doc};
 
 use super::{BitTest, Comparison, Condition, Test};
 use crate::schema::{
-    error::{SchemaError, Span, listed},
+    error::{SchemaError, Span, listed, suggestion},
     node::{self, Entry, Node, Value},
     path::{Path, VARIABLES_HELP, is_dbref, is_field},
 };
@@ -44,7 +44,7 @@ const FIELD_OPERATORS: [&str; 18] = [
 const TOP_OPERATORS: [&str; 3] = ["$and", "$or", "$expr"];
 
 /// Other operators of MongoDB. They are not misspelt, so their error suggests no similar name.
-const UNSUPPORTED: [&str; 13] = [
+const UNSUPPORTED: [&str; 20] = [
     "$nor",
     "$regex",
     "$options",
@@ -58,7 +58,25 @@ const UNSUPPORTED: [&str; 13] = [
     "$none",
     "$one",
     "$some",
+    "$like",
+    "$near",
+    "$nearSphere",
+    "$geoIntersects",
+    "$contains",
+    "$startsWith",
+    "$endsWith",
 ];
+
+/// Operators of other languages, each with the one of MongoDB that means the same.
+const RENAMED: [(&str, &str); 6] =
+    [("$ge", "$gte"), ("$geq", "$gte"), ("$gteq", "$gte"), ("$le", "$lte"), ("$leq", "$lte"), ("$lteq", "$lte")];
+
+/// Words that are the names of operators without the `$`, and more likely meant as such than as a field.
+const BARE: [&str; 4] = ["and", "or", "nor", "not"];
+
+/// The help for `$nor`.
+const NOR_HELP: &str =
+    "use `$and` with the opposites (`$ne` for `$eq`, else `$not`), and `$or` within an alternative of several fields";
 
 /// Names of values in Extended JSON.
 const JSON_TYPES: [&str; 8] =
@@ -110,6 +128,32 @@ fn negated<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     let near =
         rests.flat_map(|rest| valid.iter().filter_map(move |operator| Some((distance(operator, rest)?, *operator))));
     near.min_by_key(|(distance, _)| *distance).map(|(_, operator)| operator)
+}
+
+/// Whether a value is a condition or a list of conditions, and no test of a field.
+fn is_nested(node: &Node) -> bool {
+    match &node.value {
+        Value::Table(entries) => entries.first().is_some_and(|entry| !entry.name.starts_with('$')),
+        Value::List(items) => items.iter().any(|item| matches!(item.value, Value::Table(_))),
+        Value::Scalar(_) => false,
+    }
+}
+
+/// The help for an unknown operator. Operators are short, so that many a word is near to one that means something else.
+fn meant(name: &str, valid: &[&str]) -> String {
+    let lower = name.to_lowercase();
+    if let Some((_, meant)) = RENAMED.iter().find(|(other, meant)| *other == lower && valid.contains(meant)) {
+        return format!("did you mean `{meant}`?");
+    }
+    let distance_max = (lower.len() / 5).max(1);
+    let is_near = |operator: &&str| strsim::damerau_levenshtein(&lower, &operator.to_lowercase()) <= distance_max;
+    let near: Vec<&str> = valid.iter().copied().filter(is_near).collect();
+    let suggested = suggestion(name, near).filter(|text| text.starts_with("did you mean"));
+    suggested.unwrap_or_else(|| {
+        let mut all = valid.to_vec();
+        all.sort_unstable();
+        format!("the choices are {}", listed(&all))
+    })
 }
 
 struct Parser<'a> {
@@ -190,7 +234,7 @@ impl Parser<'_> {
         if !UNSUPPORTED.contains(&name) {
             let error = SchemaError::new(&operator.span, format!("unknown operator `{name}` {place}"));
             return self.wrong(match negated(name, valid) {
-                None => error.suggesting(name, valid.iter().copied()),
+                None => error.help(meant(name, valid)),
                 Some("$eq") => error.help("did you mean `$ne`?"),
                 Some("$in") => error.help("did you mean `$nin`?"),
                 Some(other) if valid.contains(&"$not") => {
@@ -200,10 +244,7 @@ impl Parser<'_> {
             });
         }
         let help = match name {
-            "$nor" => {
-                "use `$and` with the opposites (`$ne` for `$eq`, else `$not`), and `$or` within an alternative of several fields"
-                    .to_owned()
-            }
+            "$nor" => NOR_HELP.to_owned(),
             _ => choices(),
         };
         self.wrong(SchemaError::new(&operator.span, format!("`{name}` is not supported {place}")).help(help))
@@ -312,12 +353,32 @@ impl Parser<'_> {
             Ok(path) => path,
             Err(error) => return self.wrong(error),
         };
+        if BARE.contains(&entry.name.to_lowercase().as_str()) && is_nested(&entry.node) {
+            return self.bare(entry);
+        }
         let tests = match &entry.node.value {
             Value::Table(operators) => self.tests(&entry.name, &entry.node.span, operators, depth)?,
             Value::List(_) | Value::Scalar(_) => vec![Test::Eq(self.operand(None, &entry.node)?)],
         };
         let all = tests.into_iter().map(|test| Condition::Field(path.clone(), test)).collect();
         Some(one_or(all, Condition::And))
+    }
+
+    /// Reports the name of an operator that lacks its `$`.
+    fn bare<T>(&mut self, entry: &Entry) -> Option<T> {
+        let name = entry.name.to_lowercase();
+        let help = match &*name {
+            "nor" => NOR_HELP.to_owned(),
+            "not" => {
+                format!(
+                    "`$not` belongs inside a field, for example: {}",
+                    self.example("{ \"size\": { \"$not\": { \"$lt\": 1 } } }")
+                )
+            }
+            name => format!("operators begin with `$`: \"${name}\""),
+        };
+        let message = format!("`{}` is a field here, which cannot be compared with conditions", entry.name);
+        self.wrong(SchemaError::new(&entry.span, message).help(help))
     }
 
     fn tests(&mut self, field: &str, span: &Span, operators: &[Entry], depth: usize) -> Option<Vec<Test>> {

@@ -115,7 +115,7 @@ async fn examine_database(schema: Option<&Arc<Schema>>, database: Database, addr
             .push(Diagnosis::skipped(Subject::MongoDb, "collections, indexes and rights, as there is no valid schema")),
         Some(schema) => {
             let unsuitable = collections::examine(schema, &database, is_there, &mut diagnoses).await;
-            let source = MongoDb::with_hello(Arc::clone(schema), ReplacedClient::new(database, None), hello).await;
+            let source = MongoDb::with_hello(Arc::clone(schema), ReplacedClient::new(database, None), hello);
             rights::examine(&source, schema, &unsuitable, address, &mut diagnoses).await;
             if is_there {
                 diagnoses.extend(source.survey_documents().await);

@@ -4,36 +4,33 @@
 //! A wrong guess costs time and changes no answer. Reads no document.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bson::Document;
-use futures::future::join_all;
-use mongodb::Database;
-use tokio::time::timeout;
 
-use super::{MongoDb, filtered::is_selective, primary};
+use super::{MongoDb, filtered::is_selective};
 use crate::{
     fact::{DOCUMENTS_MAX, Fact, FactKey, document_keys},
     question::{Id, LookupId},
-    schema::{Lookup, Schema},
+    schema::{Finds, Lookup, Schema},
     telemetry::{FactSize, RateLimitedLog},
 };
 
-/// How many whole facts of a lookup are expected to be large after one that was.
+/// How many whole facts of a lookup are expected to be large at most.
 const EXPECTED_MAX: usize = 16;
 
 /// How many whole facts of a lookup are expected to be large before any of them was read. A few small ones show little about the next
 /// one, and each of them costs two finds more.
 const EXPECTED_FIRST: usize = 4;
 
-/// How long counting documents may take.
-const COUNT_TIME: Duration = Duration::from_millis(500);
+/// How many more whole facts are expected to be large after one that was, if the filtered ones cannot stand for them: what is read
+/// beside a small one is of no use.
+const EXPECTED_BESIDE: usize = 2;
 
 /// How many of the documents of a sample have the same key at least if the key is expected to be large. With fewer, it may be chance.
 const SAMPLED_MIN: usize = 3;
@@ -49,23 +46,25 @@ pub(super) struct KnownSizes {
     can_expect: bool,
     /// Whether a filtered fact may stand for the whole one.
     may_stand: bool,
-    /// How many more whole facts are expected to be large.
+    /// Whether the collection is known to have more documents than a whole fact may contain.
+    has_many: AtomicBool,
+    /// How many more whole facts are expected to be large if the collection has many documents.
     expected: AtomicUsize,
     /// The keys that are expected to be large because many documents of a sample have them.
     frequent: RwLock<HashSet<Id>>,
 }
 
 impl KnownSizes {
-    /// The expectations of a lookup before any fact was read. `count` is how many documents its collection has, if that is known.
-    fn new(schema: &Schema, lookup: &Lookup, count: Option<u64>) -> Self {
-        // Few documents have arrays so long that one document is too large.
-        let can_have_large =
-            !lookup.is_by_id() && count.is_none_or(|count| count > DOCUMENTS_MAX.try_into().unwrap_or(0));
+    /// The expectations of a lookup before any fact was read.
+    pub(super) fn new(schema: &Schema, lookup: &Lookup) -> Self {
+        // Few documents have arrays so long that one document is too large. Structures are of a wrong type, and rare.
+        let can_have_large = !lookup.is_by_id() && lookup.finds != Finds::Structures;
         Self {
             logged: Default::default(),
             can_expect: is_selective(schema, lookup),
             // Under a `!`, what cannot be read counts for every subject, and a query for one does not find all of it.
             may_stand: lookup.relations.iter().all(|id| !schema.relation(*id).negated),
+            has_many: AtomicBool::new(false),
             expected: AtomicUsize::new(if can_have_large { EXPECTED_FIRST } else { 0 }),
             frequent: RwLock::default(),
         }
@@ -88,7 +87,8 @@ impl KnownSizes {
     /// Whether the whole fact of a key is expected to be large, and a filtered one can be read at little cost.
     pub(super) fn expects_large(&self, id: &Id) -> bool {
         let is_frequent = || self.frequent.read().unwrap_or_else(PoisonError::into_inner).contains(id);
-        self.can_expect && (self.expected.load(Ordering::Relaxed) > 0 || is_frequent())
+        let is_expected = || self.has_many.load(Ordering::Relaxed) && self.expected.load(Ordering::Relaxed) > 0;
+        self.can_expect && (is_expected() || is_frequent())
     }
 
     /// Whether a filtered fact can be read at little cost.
@@ -104,7 +104,9 @@ impl KnownSizes {
     /// Learns from a whole fact.
     pub(super) fn learn(&self, id: &Id, is_large: bool) {
         if is_large {
-            self.expected.store(EXPECTED_MAX, Ordering::Relaxed);
+            self.has_many.store(true, Ordering::Relaxed);
+            let more = if self.may_stand { EXPECTED_MAX } else { EXPECTED_BESIDE };
+            self.expected.update(Ordering::Relaxed, Ordering::Relaxed, |left| (left + more).min(EXPECTED_MAX));
             return;
         }
         if self.expected.load(Ordering::Relaxed) > 0 {
@@ -113,6 +115,13 @@ impl KnownSizes {
         let is_frequent = self.frequent.read().unwrap_or_else(PoisonError::into_inner).contains(id);
         if is_frequent {
             self.frequent.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+    }
+
+    /// Learns how many documents the collection has. As long as that is not known, nothing is expected of it.
+    fn learn_count(&self, count: u64) {
+        if usize::try_from(count).is_ok_and(|count| count > DOCUMENTS_MAX) {
+            self.has_many.store(true, Ordering::Relaxed);
         }
     }
 
@@ -130,28 +139,19 @@ impl KnownSizes {
     }
 }
 
-/// The expectations of each lookup before any fact was read. Asks how many documents the collections have, and waits a short time for
-/// the answers.
-pub(super) async fn first_expected(schema: &Schema, database: &Database) -> Box<[KnownSizes]> {
-    let can_be_large = |lookup: &Lookup| !lookup.is_by_id() && is_selective(schema, lookup);
-    let lookups = schema.lookups().filter(|(_, lookup)| can_be_large(lookup));
-    let names: BTreeSet<&str> = lookups.map(|(_, lookup)| &*lookup.collection).collect();
-    let count = |name| async move {
-        let collection = database.collection::<Document>(name);
-        let count = collection.estimated_document_count().max_time(COUNT_TIME).selection_criteria(primary());
-        Some((name, timeout(COUNT_TIME, count.into_future()).await.ok()?.ok()?))
-    };
-    let counts: HashMap<&str, u64> = join_all(names.into_iter().map(count)).await.into_iter().flatten().collect();
-    schema
-        .lookups()
-        .map(|(_, lookup)| KnownSizes::new(schema, lookup, counts.get(&*lookup.collection).copied()))
-        .collect()
-}
-
 impl MongoDb {
     /// What is known of the sizes of a lookup's facts.
     pub(super) fn sizes_of(&self, lookup: LookupId) -> Option<&KnownSizes> {
         self.sizes.get(lookup.index())
+    }
+
+    /// Learns how many documents a collection has.
+    pub(super) fn learn_count(&self, collection: &str, count: u64) {
+        for (id, _) in self.schema.lookups().filter(|(_, lookup)| &*lookup.collection == collection) {
+            if let Some(sizes) = self.sizes_of(id) {
+                sizes.learn_count(count);
+            }
+        }
     }
 
     /// Learns which keys are likely large from documents that were drawn at random from a collection of `count` documents.

@@ -53,6 +53,7 @@ impl MongoDb {
     async fn survey_collection(&self, survey: &mut Survey, name: &str) -> Result<(), DriverError> {
         let collection = self.client.database().collection::<RawDocumentBuf>(name);
         let count = collection.estimated_document_count().selection_criteria(primary()).await?;
+        self.learn_count(name, count);
         let third = DOCUMENTS_MAX / 3;
         let parts = if count <= u64::from(DOCUMENTS_MAX.unsigned_abs()) {
             vec![doc! { "$limit": DOCUMENTS_MAX }]

@@ -248,7 +248,7 @@ async fn filtered_facts_that_stood_for_whole_ones_answer_during_an_outage_too() 
         |count: u32| (0..count).map(|number| doc! { "room": "r", "user": format!("u{number}") }).collect::<Vec<_>>();
     let all = [("members", of(1_200)), ("payments", of(1_100)), ("contracts", of(1_200))];
     let settings = Settings { staleness_max: BOUND, ..Settings::default() };
-    let (live, _) = Live::named("stale-filtered", LARGE, &all, settings).await;
+    let live = Live::surveyed("stale-filtered", LARGE, &all, settings).await;
     let asked = |user: &str, permission: &str| live.question(&format!("user:{user}"), permission, "room:r");
     let granted = "allowed by room#member";
     assert_eq!(live.answer(&asked("u7", "enter"), Consistency::MinimizeLatency).await, granted);

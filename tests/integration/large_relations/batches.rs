@@ -6,13 +6,16 @@ use async_trait::async_trait;
 use bson::doc;
 use permcached::{
     fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
-    question::{CollectionId, Id, LookupId, Subject},
+    freshness::Moment,
+    question::{LookupId, Subject},
     source::{Deadline, Source, SourceError, documents::Documents},
 };
 
 use super::{MANY, NOW};
-use crate::support::both::{Asked, Both, Collections, question, schema, shown};
+use crate::support::{
+    both::{Asked, Both, Collections, question, schema, shown},
+    wrapper::{Wrapped, Wrapper},
+};
 
 const SCHEMA: &str = r#"
     default_subject = "user"
@@ -95,13 +98,9 @@ struct Expecting {
 }
 
 #[async_trait]
-impl Source for Expecting {
-    fn clock(&self) -> Clock {
-        self.documents.clock()
-    }
-
-    async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
-        self.documents.probe(deadline).await
+impl Wrapper for Expecting {
+    fn inner(&self) -> &dyn Source {
+        &self.documents
     }
 
     async fn load(
@@ -125,16 +124,6 @@ impl Source for Expecting {
 
     fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
         lookup == self.memberships
-    }
-
-    async fn keys_of(
-        &self,
-        collection: CollectionId,
-        ids: Vec<Id>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Vec<FactKey>, SourceError> {
-        self.documents.keys_of(collection, ids, at, deadline).await
     }
 }
 
@@ -179,7 +168,7 @@ async fn a_group_that_is_presumed_to_be_large_for_one_subject_is_not_so_for_anot
     ] {
         let odd = questions[1].subject.clone();
         let source = Expecting { documents: documents(members), memberships, odd, odd_facts };
-        let asked = Asked::new(&schema, Arc::new(source));
+        let asked = Asked::new(&schema, Arc::new(Wrapped(source)));
         let answers = asked.check(&questions, NOW).await;
         let answers = answers.into_iter().map(|answer| answer.expect("the whole fact can be read").answer);
         let texts: Vec<String> = answers.map(|answer| shown(&schema, answer)).collect();

@@ -13,14 +13,16 @@ use std::{
 use async_trait::async_trait;
 use permcached::{
     fact::{Fact, FactKey},
-    freshness::{Clock, Moment},
-    question::{CollectionId, Id, LookupId},
+    freshness::Moment,
     schema::Schema,
     source::{Deadline, Source, SourceError},
 };
 use tokio::sync::{Semaphore, watch};
 
-use super::live::{in_the_end, until};
+use super::{
+    live::{in_the_end, until},
+    wrapper::{Wrapped, Wrapper},
+};
 
 /// What the gate does to a load while it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,10 @@ pub enum Step<'a> {
 type Observer = Box<dyn Fn(Step<'_>) + Send + Sync>;
 
 /// Another source under control.
-pub struct ControlledSource {
+pub type ControlledSource = Wrapped<Controlled>;
+
+/// What controls the other source.
+pub struct Controlled {
     schema: Arc<Schema>,
     /// The source that is asked for the time.
     time: Arc<dyn Source>,
@@ -79,7 +84,7 @@ pub struct ControlledSource {
 impl ControlledSource {
     /// A source whose gate is open and which has no fault.
     pub fn over(schema: &Arc<Schema>, source: Arc<dyn Source>) -> Self {
-        Self {
+        Wrapped(Controlled {
             schema: Arc::clone(schema),
             time: Arc::clone(&source),
             facts: source,
@@ -90,19 +95,21 @@ impl ControlledSource {
             probes: AtomicUsize::new(0),
             moments: Mutex::default(),
             observer: Box::new(|_| ()),
-        }
+        })
     }
 
     /// The same, but asks another source for the time.
     pub fn with_time_of(self, time: Arc<dyn Source>) -> Self {
-        Self { time, ..self }
+        Wrapped(Controlled { time, ..self.0 })
     }
 
     /// The same, with an observer of each load.
     pub fn observed(self, observer: impl Fn(Step<'_>) + Send + Sync + 'static) -> Self {
-        Self { observer: Box::new(observer), ..self }
+        Wrapped(Controlled { observer: Box::new(observer), ..self.0 })
     }
+}
 
+impl Controlled {
     /// Sets what is wrong from now on.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().expect("no panic before") = fault;
@@ -167,9 +174,13 @@ fn driver_error() -> Arc<dyn std::error::Error + Send + Sync> {
 }
 
 #[async_trait]
-impl Source for ControlledSource {
-    fn clock(&self) -> Clock {
-        self.time.clock()
+impl Wrapper for Controlled {
+    fn inner(&self) -> &dyn Source {
+        &*self.facts
+    }
+
+    fn time(&self) -> &dyn Source {
+        &*self.time
     }
 
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError> {
@@ -205,27 +216,5 @@ impl Source for ControlledSource {
         }
         (self.observer)(Step::After(&keys));
         loaded
-    }
-
-    fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
-        self.facts.expects_large(key, was_large)
-    }
-
-    fn may_stand_for_whole(&self, lookup: LookupId) -> bool {
-        self.facts.may_stand_for_whole(lookup)
-    }
-
-    fn learn_size(&self, key: &FactKey, is_large: bool) {
-        self.facts.learn_size(key, is_large);
-    }
-
-    async fn keys_of(
-        &self,
-        collection: CollectionId,
-        ids: Vec<Id>,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Vec<FactKey>, SourceError> {
-        self.facts.keys_of(collection, ids, at, deadline).await
     }
 }

@@ -12,7 +12,7 @@ use permcached::{
     freshness::{Clock, Moment, Token},
     question::{Answer, Question},
     schema::Schema,
-    source::{Deadline, mongodb::MongoDb},
+    source::{Deadline, Source as _, mongodb::MongoDb},
 };
 use tokio::{
     task::JoinSet,
@@ -70,6 +70,25 @@ impl Live {
     /// Over an existing database.
     pub async fn over(schema: Arc<Schema>, database: Database, settings: Settings) -> Self {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        Self::over_source(schema, database, source, settings).await
+    }
+
+    /// Like [`Live::named`], after a look at some documents, which the service does in the background.
+    pub async fn surveyed(
+        app_name: &str,
+        schema: &str,
+        collections: &[(&str, Vec<Document>)],
+        settings: Settings,
+    ) -> Self {
+        let (schema, database) = filled(schema, collections).await;
+        let client = Monitor::default().client(mongo(), app_name).await;
+        let database = client.database(database.name());
+        let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+        source.survey().await;
+        Self::over_source(schema, database, source, settings).await
+    }
+
+    async fn over_source(schema: Arc<Schema>, database: Database, source: MongoDb, settings: Settings) -> Self {
         let app = assemble(Parts { settings, ..Parts::over_mongodb(Arc::clone(&schema), source) });
         Self::start(schema, database, app).await
     }
