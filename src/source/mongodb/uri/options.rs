@@ -66,6 +66,8 @@ const KEY_PASSWORD: &str = "the driver reads only keys without a password: write
                             permcached may read (`openssl pkey -in KEY.pem -out PLAIN.pem`), and remove this option";
 const TWO_FILES: &str =
     "the driver reads the certificate and its key from one file: join the two, and name it by tlsCertificateKeyFile";
+const DATABASE: &str =
+    "name the database after the host, as in mongodb://host/NAME, or set MONGODB_DATABASE, and remove this option";
 const ENCRYPTION: &str =
     "client-side encryption is not supported: remove it, if the fields that the schema reads are not encrypted";
 
@@ -114,9 +116,11 @@ const KNOWN: &[(&str, Value, Effect)] = &[
     ("retryWrites", Flag, Own),
     ("safe", Flag, Own),
     ("w", Text, Own),
+    ("writeConcern", Text, Own),
     ("wtimeout", COUNT, Own),
     ("wtimeoutMS", COUNT, Own),
     ("maxStalenessSeconds", Number(-1, 4_294_967_295), OwnReads),
+    ("readConcern", Text, OwnReads),
     ("readConcernLevel", Choice(&["local", "available", "majority", "linearizable", "snapshot"]), OwnReads),
     (
         "readPreference",
@@ -127,6 +131,7 @@ const KNOWN: &[(&str, Value, Effect)] = &[
     ("slaveOk", Flag, OwnReads),
     // The driver does not relax these one by one.
     ("checkServerIdentity", Text, Lax),
+    ("rejectUnauthorized", Text, Lax),
     ("sslAllowInvalidCertificates", Text, Lax),
     ("sslAllowInvalidHostnames", Text, Lax),
     ("sslInsecure", Text, Lax),
@@ -138,6 +143,7 @@ const KNOWN: &[(&str, Value, Effect)] = &[
     ("allowInsecureTls", Text, Lax),
     ("tlsAllowInvalidHostnames", Text, Lax),
     ("autoEncryption", Hidden, Refused(ENCRYPTION)),
+    ("dbName", Text, Refused(DATABASE)),
     ("auto_encryption_opts", Hidden, Refused(ENCRYPTION)),
     ("proxyHost", Text, Refused(PROXY)),
     ("proxyPassword", Hidden, Refused(PROXY)),
@@ -212,6 +218,7 @@ const FOREIGN: &[&str] = &[
     "serverSelectionTimeout",
     "serverSelectionTryOnce",
     "socketCheckIntervalMS",
+    "socketKeepAlive",
     "socketTimeout",
     "socketTimeoutMS",
     "streamType",
@@ -220,6 +227,7 @@ const FOREIGN: &[&str] = &[
     "timeoutMS",
     "tlsDisableCertificateRevocationCheck",
     "tlsDisableOCSPEndpointCheck",
+    "type_registry",
     "tz_aware",
     "unicode_decode_error_handler",
     "useBigInt64",
@@ -366,6 +374,9 @@ fn unknown(name: &str) -> String {
         return "an option has a name with other characters than letters and digits: options are separated by `&`"
             .to_owned();
     }
+    if name.eq_ignore_ascii_case("amp") {
+        return "it has `&amp;`, which is an `&` escaped for HTML: write `&`".to_owned();
+    }
     let meant = suggestion(name, names).filter(|remedy| remedy.starts_with("did you mean"));
     let remedy = meant.unwrap_or_else(|| "remove it, or look its name up in MongoDB's manual".to_owned());
     format!("`{name}` is no option of MongoDB's drivers: {remedy}")
@@ -439,7 +450,13 @@ fn checked(
 fn is_lax(name: &str, value: &str) -> bool {
     let is_false =
         ["false", "0", "no", "none", "cert_none", "ssl.cert_none"].contains(&value.to_ascii_lowercase().as_str());
-    let verifies =
-        ["checkServerIdentity", "sslValidate", "sslVerifyCertificate", "ssl_cert_reqs", "ssl_match_hostname"];
+    let verifies = [
+        "checkServerIdentity",
+        "rejectUnauthorized",
+        "sslValidate",
+        "sslVerifyCertificate",
+        "ssl_cert_reqs",
+        "ssl_match_hostname",
+    ];
     verifies.contains(&name) == is_false
 }

@@ -39,6 +39,9 @@ fn options_of_other_drivers_are_left_out_and_named() {
         "maxLifeTimeMS=1000",
         "serverSelectionTryOnce=false",
         "tz_aware=true",
+        "type_registry=x",
+        "socketKeepAlive=true",
+        "readConcern=majority",
         "maxStalenessSeconds=120",
         "readPreference=secondaryPreferred",
         "readConcernLevel=local",
@@ -110,9 +113,13 @@ fn options_that_the_driver_knows_are_passed_on() {
 
 #[test]
 fn what_would_relax_the_verification_of_the_server_is_never_taken_for_more() {
-    for option in
-        ["tlsAllowInvalidHostnames=true", "sslValidate=false", "sslInvalidHostNameAllowed=1", "ssl_cert_reqs=CERT_NONE"]
-    {
+    for option in [
+        "rejectUnauthorized=false",
+        "tlsAllowInvalidHostnames=true",
+        "sslValidate=false",
+        "sslInvalidHostNameAllowed=1",
+        "ssl_cert_reqs=CERT_NONE",
+    ] {
         let given = parsed(&format!("mongodb://h/db?tls=true&{option}"));
         assert_eq!(given.driver(), "mongodb://h/db?tls=true");
         assert!(noted(&given).contains("are verified as if they were not set"), "{}", noted(&given));
@@ -306,4 +313,18 @@ async fn the_database_of_the_login_is_assumed_only_if_the_driver_takes_it_from_t
     assert!(given.assumed_source(&options).is_some());
     options.credential.as_mut().expect("there is a user").source = Some("admin".to_owned());
     assert_eq!(given.assumed_source(&options), None);
+}
+
+#[test]
+fn an_option_that_names_the_database_is_refused_and_not_ignored() {
+    for option in ["dbName=shop", "dbname=shop", "dbName="] {
+        let error = error(&format!("mongodb://h/other?{option}&retryWrites=true"));
+        assert!(error.starts_with("`dbName`: name the database after the host"), "{error}");
+    }
+}
+
+#[test]
+fn a_connection_string_escaped_for_html_has_an_error_of_its_own() {
+    let error = error("mongodb://h/db?retryWrites=true&amp;w=majority&amp;maxPoolSize=5");
+    assert!(error.starts_with("it has `&amp;`, which is an `&` escaped for HTML: write `&`"), "{error}");
 }
