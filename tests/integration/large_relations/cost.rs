@@ -161,13 +161,13 @@ async fn a_check_reads_kilobytes_of_a_large_group_and_a_group_within_the_limit_o
 }
 
 /// Asks for the small group until no filtered fact is read, as nothing large is expected any more. Until then, a check reads a few small
-/// facts more, and all of them in one round.
+/// facts more, and all of them in one round. In none, if the whole facts were read in the background meanwhile.
 async fn small_until_whole(asked: &Asked, returned: &Returned, user: &str, expected: &str) {
     let asking = async {
         loop {
             let (answer, cost) = ask(asked, returned, user, "read", "group:small").await;
-            assert_eq!((answer.as_str(), cost.rounds), (expected, 1), "{user}");
-            if cost.filtered == 0 {
+            assert!(answer == expected && cost.rounds <= 1, "{user}: {answer}, {cost:?}");
+            if cost.filtered == 0 && cost.rounds == 1 {
                 return;
             }
             assert!(cost.bytes < 10_000, "{user}: {cost:?}");
@@ -243,11 +243,11 @@ async fn after_a_large_group_others_are_read_as_if_they_were_large_for_a_short_t
                 [("m000007", "allowed by group#member"), ("x", "denied NO_GRANT")].into_iter().cycle()
             {
                 let (answer, cost) = ask(&asked, &returned, user, "enter", &format!("group:{group}")).await;
-                assert_eq!((answer.as_str(), cost.rounds), (expected, 1), "{user} {group}");
-                if cost.filtered == 0 {
+                assert!(answer == expected && cost.rounds <= 1, "{user} {group}: {answer}, {cost:?}");
+                if cost.filtered == 0 && cost.rounds == 1 {
                     return;
                 }
-                presumed += 1;
+                presumed += cost.filtered;
             }
         };
         in_the_end(asking).await;
