@@ -4,7 +4,7 @@
 //!
 //! A check with nothing in memory takes one find for each lookup in a small group. In a large one, it takes one that is filtered to the
 //! subject, and others follow after the answer; under a `!`, they are sent together with it. Small groups are read in the same way for a
-//! while after a large one, and at first, as nothing is known of the lookup. Only if small ones were read before does the filtered find of
+//! while after a large one, and at first, when the documents have been counted and nothing else is known of the lookup. Only if small ones were read before does the filtered find of
 //! a large one come after that of the first documents, and after one that asks whether there are more documents than a whole fact may
 //! contain. The instance runs in this process. Measures no network but the connection to MongoDB.
 
@@ -45,7 +45,7 @@ use permcached::{
     check::Consistency,
     question::Answer,
     schema::Schema,
-    source::{Deadline, mongodb::MongoDb},
+    source::{Deadline, Source as _, mongodb::MongoDb},
 };
 
 /// How many members the large group has.
@@ -179,6 +179,10 @@ impl Bench {
     async fn check_cold(&self, database: &Database, case: Case, number: u32, measured: &mut Measured) -> App {
         let Case { name, permission, resource, has, before, small_before } = case;
         let source = MongoDb::open(Arc::clone(&self.schema), database.clone()).await.expect("mongod answers");
+        if small_before == 0 {
+            // As `serve` does after its start.
+            source.survey().await;
+        }
         let app = assemble(Parts::new(Arc::clone(&self.schema), Arc::new(source)));
         // A probe, and the documents that may name any resource, so that only the reads of the resource are measured.
         self.check(&app, 0, permission, before).await;
