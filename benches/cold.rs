@@ -23,6 +23,8 @@ mod monitored;
 mod replica_set;
 #[path = "../tests/integration/support/servers.rs"]
 mod servers;
+#[path = "../tests/integration/support/wrapper.rs"]
+mod wrapper;
 
 use std::{
     ffi::OsString,
