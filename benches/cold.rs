@@ -128,7 +128,7 @@ async fn measure<F: Future<Output = ()> + Send + 'static>(
         done.expect("no panic");
     }
     let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(QUESTIONS);
-    [each(processor_time() - used), each(began.elapsed())]
+    [each(processor_time().saturating_sub(used)), each(began.elapsed())]
 }
 
 fn print(name: &str, rounds: &[[f64; 2]], baseline: f64) -> f64 {
