@@ -104,8 +104,17 @@ fn means_null(text: &str) -> bool {
 /// The query with null in place of texts that look as if they meant it, and one of these texts; none if there is none.
 fn with_null(query: &Document) -> Option<(Document, String)> {
     let mut found = None;
-    let replaced = query.iter().map(|(name, value)| (name.clone(), null_for(value, &mut found))).collect();
+    let replaced = nulls_in(query, &mut found);
     Some((replaced, found?))
+}
+
+fn nulls_in(query: &Document, found: &mut Option<String>) -> Document {
+    let replaced = query.iter().map(|(name, value)| {
+        // The names of types are texts, that of null among them.
+        let value = if name == "$type" { value.clone() } else { null_for(value, found) };
+        (name.clone(), value)
+    });
+    replaced.collect()
 }
 
 fn null_for(value: &Bson, found: &mut Option<String>) -> Bson {
@@ -114,9 +123,7 @@ fn null_for(value: &Bson, found: &mut Option<String>) -> Bson {
             found.get_or_insert_with(|| text.clone());
             Bson::Null
         }
-        Bson::Document(inner) => {
-            Bson::Document(inner.iter().map(|(name, value)| (name.clone(), null_for(value, found))).collect())
-        }
+        Bson::Document(inner) => Bson::Document(nulls_in(inner, found)),
         Bson::Array(all) => Bson::Array(all.iter().map(|value| null_for(value, found)).collect()),
         value => value.clone(),
     }

@@ -157,9 +157,10 @@ fn a_condition_that_seems_to_compare_with_null_has_a_warning_and_the_right_condi
         unpaid = { where = { paid_at = "null" } }
         kept   = { where = { "$or" = [{ a = { "$ne" = "NULL" } }, { b = { "$in" = ["x", "nil"] } }] } }
         shared = { each = "shares", field = "to", document_where = { state = { "$not" = { "$eq" = "null" } } } }
-        named  = { where = { name = "nullable", state = "none", open = "Null" } }
+        named  = { where = { name = "nullable", state = "none", open = "Null", kind = { "$type" = ["null", "string"] } } }
+        typed  = { where = { state = { "$not" = { "$type" = "undefined" } } } }
         [resource.file.permissions]
-        read = "unpaid | kept | shared | named"
+        read = "unpaid | kept | shared | named | typed"
     "#;
     let schema = schema("warned.toml", SCHEMA);
     let warnings: Vec<_> = schema.warnings().expect("there are some").iter().collect();
