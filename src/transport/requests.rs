@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -28,13 +27,19 @@ const RUNS_MAX: u32 = 4;
 /// connections have had theirs, and maybe on other threads.
 const TURN_TIME: Duration = Duration::from_micros(300);
 
+/// For how many requests a connection keeps the memory in which they wait for their first run.
+const KEPT_MAX: usize = 32;
+
 /// The requests that hyper has begun to read, and that have not run yet.
 #[derive(Clone, Default)]
 pub(super) struct Arrived(Arc<Mutex<Vec<UntilGivenWay>>>);
 
 impl Arrived {
-    fn take(&self) -> Vec<UntilGivenWay> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Moves them to the end of a queue. Keeps the memory for [`KEPT_MAX`] of them, so that no turn allocates it anew.
+    fn move_to(&self, queue: &mut VecDeque<UntilGivenWay>) {
+        let mut arrived = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.extend(arrived.drain(..));
+        arrived.shrink_to(KEPT_MAX);
     }
 }
 
@@ -104,7 +109,7 @@ impl<C> WithRequests<C> {
     /// Runs the requests that can go on, until the turn that began then is over. Returns whether the connection is to run again in this
     /// turn: it may have something to write.
     fn run_requests(&mut self, turn: Instant, context: &mut Context<'_>) -> bool {
-        self.next.extend(self.arrived.take());
+        self.arrived.move_to(&mut self.next);
         let mut has_progressed = false;
         loop {
             if has_progressed && turn.elapsed() > TURN_TIME {
@@ -118,7 +123,7 @@ impl<C> WithRequests<C> {
                 if Pin::new(&mut request).poll(context).is_pending() {
                     self.waiting.push(request);
                 }
-            } else if !matches!(self.waiting.poll_next_unpin(context), Poll::Ready(Some(()))) {
+            } else if self.waiting.is_empty() || self.waiting.poll_next_unpin(context).is_pending() {
                 return has_progressed;
             }
             has_progressed = true;
