@@ -193,9 +193,10 @@ impl Request {
         let span = tracing::trace_span!(target: SPANS, "round", number = self.rounds, facts = count);
         let had_failed = !self.failed.is_empty();
         let (requirement, deadline) = (self.requirement, self.deadline);
-        // By a load of their own, so that what is guessed takes nothing of what a load may read from what is required. Boxed, as few
-        // rounds need it.
-        let guessing = (!guessed.is_empty()).then(|| Box::pin(facts.load(guessed, requirement, deadline)));
+        // By a load of their own, so that what is guessed takes nothing of what a load may read from what is required. The other half of
+        // the time is for what is required instead or afterwards. Boxed, as few rounds need it.
+        let patience = deadline.at_most(deadline.left() / 2);
+        let guessing = (!guessed.is_empty()).then(|| Box::pin(facts.load(guessed, requirement, patience)));
         let loading = join(facts.load(required, requirement, deadline), OptionFuture::from(guessing));
         let (loaded, guessed) = loading.instrument(span).await;
         self.take_guessed(facts, guessed.unwrap_or_default(), missing.presumed);

@@ -95,6 +95,8 @@ struct Wait {
     keys: Vec<FactKey>,
     /// Whether another request started the load.
     is_joined: bool,
+    /// Whether this request has waited for a load of these facts before.
+    is_retry: bool,
 }
 
 impl LoadRequest<'_> {
@@ -117,7 +119,9 @@ impl LoadRequest<'_> {
                 Role::Waiter { load_id, result_receiver } => {
                     facts.metrics.joined();
                     let wait = joined.entry(load_id);
-                    wait.or_insert_with(|| Wait { result_receiver, keys: Vec::new(), is_joined: true }).keys.push(key);
+                    wait.or_insert_with(|| Wait { result_receiver, keys: Vec::new(), is_joined: true, is_retry })
+                        .keys
+                        .push(key);
                 }
             }
         }
@@ -125,7 +129,12 @@ impl LoadRequest<'_> {
         self.take_cached(&mut claimed, |key| loader.release(key));
         let mut waits: Vec<Wait> = joined.into_values().collect();
         if !claimed.is_empty() {
-            waits.push(Wait { result_receiver: loader.result_receiver(), keys: claimed.clone(), is_joined: false });
+            waits.push(Wait {
+                result_receiver: loader.result_receiver(),
+                keys: claimed.clone(),
+                is_joined: false,
+                is_retry,
+            });
             let facts = facts.clone();
             // In a task of its own: the load goes on if its request is cancelled. If it panics, the waiters notice that
             // it broke off and try again.
@@ -159,7 +168,7 @@ impl LoadRequest<'_> {
     ///
     /// `epoch` and `newest_moment` are those from before the wait began.
     async fn receive(&mut self, wait: Wait, epoch: Epoch, newest_moment: Moment) -> Vec<FactKey> {
-        let Wait { mut result_receiver, keys, is_joined } = wait;
+        let Wait { mut result_receiver, keys, is_joined, is_retry } = wait;
         let began = Instant::now();
         let loaded = match timeout_at(self.deadline.instant(), result_receiver.wait_for(Option::is_some)).await {
             Ok(loaded) => loaded.ok().and_then(|loaded| loaded.clone()),
@@ -176,8 +185,8 @@ impl LoadRequest<'_> {
             match loaded.as_ref().and_then(|loaded| loaded.get(&key)) {
                 // The load's deadline was earlier than this request's.
                 Some(Err(SourceError::TimedOut)) if !self.deadline.is_all_but_over() => missing.push(key),
-                // The load had more to read than this request has.
-                Some(Err(SourceError::TooMuch)) if is_joined => missing.push(key),
+                // The load had more to read than this request has. Tried once: the request keeps what it has, and loads as much again.
+                Some(Err(SourceError::TooMuch)) if is_joined && !is_retry => missing.push(key),
                 Some(Err(error)) => self.results.push((key, Err(error.clone()))),
                 Some(Ok(cached)) => match self.accept(cached, epoch, newest_moment) {
                     Some(cached) => self.results.push((key, Ok(cached))),

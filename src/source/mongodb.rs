@@ -43,6 +43,7 @@ pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
 use find::BATCH_DOCUMENTS_MAX;
 pub use inspect::Finding;
+use journal::Journal;
 use mongodb::{Database, options::ClientOptions};
 use sizes::KnownSizes;
 use tokio::sync::Semaphore;
@@ -90,8 +91,7 @@ pub struct MongoDb {
     /// The name of the replica set.
     set: Option<String>,
     mode: Mode,
-    /// Whether a probe may have to wait for the primary's journal, by the `hello` of the start.
-    waits_for_journal: bool,
+    journal: Journal,
     /// Bounds the finds that run at once.
     permits: Semaphore,
     /// For each lookup, what is known of the sizes of its facts.
@@ -160,9 +160,9 @@ impl MongoDb {
         let name = client.database().name().to_owned();
         let commands = Commands::default();
         schema.collections().for_each(|collection| commands.show_collection(collection));
-        let (turns, ticks) = (Semaphore::new(TURNS), AtomicU64::new(0));
+        let (turns, ticks, journal) = (Semaphore::new(TURNS), AtomicU64::new(0), Journal::new(waits_for_journal));
         let sizes = schema.lookups().map(|(_, lookup)| KnownSizes::new(&schema, lookup)).collect();
-        Self { schema, client, name, set, mode, waits_for_journal, permits, sizes, turns, ticks, commands }
+        Self { schema, client, name, set, mode, journal, permits, sizes, turns, ticks, commands }
     }
 
     /// What distinguishes this database from others.

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::source::Deadline;
 
-/// How many connections there may be: one for each of these finds, two for each probe, and some for the change stream.
+/// How many connections there may be: one for each of these finds, one for each probe, two for the
+/// journal, and some for the change stream.
 const CONNECTIONS_MAX: u32 = COMMANDS_MAX + 24;
 
 /// How long a command waits for a server that can be reached, unless the connection string sets another time. It is less than

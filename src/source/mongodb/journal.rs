@@ -6,27 +6,60 @@
 //!
 //! Proves nothing: a probe is answered by its linearizable read alone, whatever becomes of these transactions.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bson::{Document, RawDocumentBuf};
 use mongodb::{
     Database,
     options::{Acknowledgment, ReadConcern, WriteConcern},
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{DriverError, MongoDb, primary};
+use crate::diagnosis::error_chain;
 
 /// How many milliseconds a probe waits before each transaction. The first one may come before the read has added its entry to the oplog. After
-/// the last one, mongod's own interval is over.
+/// the last one, the read waits for mongod's own interval.
 const WAITS_MS: [u64; 6] = [1, 2, 4, 8, 16, 32];
+
+/// How many transactions run at once, for all probes: one, and another that begins after a probe's entry was added to the oplog.
+const TURNS: usize = 2;
 
 /// How long one transaction may take.
 const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The collection that the transactions read. There should be none of this name: an open transaction would delay a drop of the
-/// collection or a new index.
+/// collection or a new index. Until it is committed or has timed out, it also delays a drop of the database.
 const NO_COLLECTION: &str = "permcached.no_collection";
+
+/// Error codes of a server that will refuse every such transaction: the user lacks a right, or the server keeps no journal or knows no
+/// transactions.
+const REFUSED: [i32; 5] = [2, 13, 20, 72, 263];
+
+/// How the journal of one replica set is written for probes.
+#[derive(Debug)]
+pub(super) struct Journal {
+    /// Whether a probe may have to wait for it, by the `hello` of the start.
+    is_waited_for: bool,
+    /// Bounds the transactions that run at once, and so what they take of connections and of the primary's disk.
+    turns: Arc<Semaphore>,
+    /// Whether the server has refused a transaction for good.
+    is_refused: Arc<AtomicBool>,
+}
+
+impl Journal {
+    /// The journal that linearizable reads wait for, or not.
+    pub(super) fn new(is_waited_for: bool) -> Self {
+        Self { is_waited_for, turns: Arc::new(Semaphore::new(TURNS)), is_refused: Arc::default() }
+    }
+}
 
 /// Whether linearizable reads wait for the journal of the primary, by its reply to `hello`: at most two members have data, so every
 /// majority includes it. Hidden members are not shown. Decides only how long probes take.
@@ -36,17 +69,29 @@ pub(super) fn is_waited_for(hello: &Document) -> bool {
 }
 
 impl MongoDb {
-    /// Returns what a linearizable read returns. While that is not answered, the primary writes its journal again and again, if the
-    /// read may wait for it.
+    /// Returns what a linearizable read returns. While that is not answered, the primary writes its journal, up to six times, if the read
+    /// may wait for it.
     pub(super) async fn with_journal<T>(&self, read: impl Future<Output = T>) -> T {
+        let Journal { is_waited_for, turns, is_refused } = &self.journal;
         let mut read = pin!(read);
-        for wait in WAITS_MS.map(Duration::from_millis).into_iter().filter(|_| self.waits_for_journal) {
+        if !is_waited_for {
+            return read.await;
+        }
+        for wait in WAITS_MS.map(Duration::from_millis) {
             if let Ok(result) = timeout(wait, &mut read).await {
                 return result;
             }
+            let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
+            if is_refused.load(Ordering::Relaxed) {
+                break;
+            }
             // A task, because the driver closes the connection of a command that is given up. It is no part of the probe's span,
             // as it may end later.
-            let written = tokio::spawn(write_journal(self.client.database()));
+            let (database, is_refused) = (self.client.database(), Arc::clone(is_refused));
+            let written = tokio::spawn(async move {
+                write_journal(database, &is_refused).await;
+                drop(turn);
+            });
             tokio::select! {
                 result = &mut read => return result,
                 _ = written => {}
@@ -57,9 +102,15 @@ impl MongoDb {
 }
 
 /// Waits until everything that the primary has written so far is in its journal, or for [`TIME_MAX`].
-async fn write_journal(database: Database) {
+async fn write_journal(database: Database, is_refused: &AtomicBool) {
     match timeout(TIME_MAX, commit_nothing(database)).await {
         Ok(Ok(())) => {}
+        Ok(Err(error)) if error.code().is_some_and(|code| REFUSED.contains(&code)) => {
+            if !is_refused.swap(true, Ordering::Relaxed) {
+                let error = error_chain(&error);
+                tracing::warn!(%error, "mongod cannot be made to write its journal: until a restart, each probe waits for its interval");
+            }
+        }
         Ok(Err(error)) => tracing::debug!(%error, "mongod cannot be made to write its journal"),
         Err(_) => tracing::debug!("mongod does not write its journal in time"),
     }
@@ -72,7 +123,8 @@ async fn commit_nothing(database: Database) -> Result<(), DriverError> {
     let begin = session.start_transaction().read_concern(ReadConcern::local()).selection_criteria(primary());
     begin.write_concern(journaled).max_commit_time(TIME_MAX).await?;
     let none = database.collection::<RawDocumentBuf>(NO_COLLECTION);
-    none.distinct("_id", Document::new()).session(&mut session).await?;
+    // mongod ends it first, so that the driver learns of it, and ends the transaction.
+    none.distinct("_id", Document::new()).max_time(TIME_MAX / 2).session(&mut session).await?;
     Ok(session.commit_transaction().await?)
 }
 
