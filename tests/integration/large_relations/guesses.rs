@@ -35,6 +35,8 @@ struct Narrow {
     may_stand: bool,
     /// Whether the first attempt to read a filtered fact fails.
     fails_first: bool,
+    /// Whether a load of filtered facts returns nothing before its deadline.
+    is_slow: bool,
     /// The filtered facts that were asked for.
     filtered: Mutex<BTreeSet<FactKey>>,
     /// The deadline of each load of a single whole fact.
@@ -57,6 +59,7 @@ impl Narrow {
             expects_large: false,
             may_stand: false,
             fails_first: false,
+            is_slow: false,
             filtered: Mutex::default(),
             deadlines: Mutex::default(),
         }
@@ -75,6 +78,10 @@ impl Wrapper for Narrow {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+        if self.is_slow && keys.iter().any(|key| key.subject.is_some()) {
+            tokio::time::sleep_until(deadline.instant()).await;
+            return keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))).collect();
+        }
         if let [FactKey { subject: None, .. }] = *keys {
             self.deadlines.lock().expect("no panic before").push(deadline);
         }
@@ -132,6 +139,21 @@ async fn a_fact_that_could_not_be_read_on_a_guess_is_read_again_if_it_is_require
             let answer = checked.unwrap_or_else(|error| panic!("{user} {size} {may_stand}: {error}")).answer;
             assert_eq!(shown(&schema, answer), expected, "{user} {size} {may_stand}");
         }
+    }
+}
+
+/// What is required instead is read in the other half of the time.
+#[tokio::test]
+async fn a_guess_that_is_not_answered_leaves_time_for_what_is_required() {
+    let schema = Arc::new(schema("guesses.toml", SCHEMA));
+    for may_stand in [true, false] {
+        let narrow = Narrow { expects_large: true, may_stand, is_slow: true, ..Narrow::new(&schema, &[("g", 10)]) };
+        let asked = Asked::new(&schema, Arc::new(Wrapped(narrow)));
+        let asks = question(&schema, "user:m7", "enter", "group:g");
+        let deadline = Deadline::after(Duration::from_secs(2));
+        let checked = asked.checker.check(&[asks], Consistency::FullyConsistent, deadline).await.remove(0);
+        let answer = checked.unwrap_or_else(|error| panic!("{may_stand}: {error}")).answer;
+        assert_eq!(shown(&schema, answer), "allowed by group#member", "{may_stand}");
     }
 }
 

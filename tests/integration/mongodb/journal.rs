@@ -117,11 +117,12 @@ async fn the_role_read_is_enough_for_a_probe_to_have_the_journal_written() {
 
 #[tokio::test]
 async fn a_probe_is_answered_although_the_transactions_fail_or_hang() {
-    let probed = Probed::over(&mongo().uri(), "journal-faults").await;
     let hangs = doc! { "blockConnection": true, "blockTimeMS": 10_000 };
     let faults = [doc! { "errorCode": 13 }, doc! { "errorCode": 11_602 }, doc! { "closeConnection": true }, hangs];
     for command in ["distinct", "commitTransaction"] {
         for fault in &faults {
+            // A source of its own, as no transactions follow on a refusal.
+            let probed = Probed::over(&mongo().uri(), "journal-faults").await;
             let mut data = fault.clone();
             data.insert("failCommands", vec![command]);
             let point = FailPoint::on(mongo(), "journal-faults", "alwaysOn", data).await;
@@ -138,4 +139,27 @@ async fn a_probe_is_answered_although_the_transactions_fail_or_hang() {
             point.off().await;
         }
     }
+}
+
+#[tokio::test]
+async fn after_a_refusal_no_more_transactions_are_sent_and_of_others_two_run_at_once() {
+    let server = Mongo::own_with(&["--journalCommitInterval", "500"]);
+    let probe_all = async |probed: &Probed| {
+        probed.monitor.take();
+        let probes = (0..PROBES).map(|_| probed.source.probe(Deadline::after(TIME_MAX)));
+        let moments = futures::future::join_all(probes).await;
+        assert!(moments.iter().all(Result::is_ok), "{moments:?}");
+        commands(&probed.monitor.take(), "distinct").len()
+    };
+    let probed = Probed::over(&server.uri(), "journal-refused").await;
+    let data = doc! { "errorCode": 13, "failCommands": ["distinct"] };
+    let point = FailPoint::on(&server, "journal-refused", "alwaysOn", data).await;
+    assert!((1..=2).contains(&probe_all(&probed).await), "one is refused, and another may run");
+    assert_eq!(probe_all(&probed).await, 0);
+    point.off().await;
+    let probed = Probed::over(&server.uri(), "journal-hangs").await;
+    let data = doc! { "blockConnection": true, "blockTimeMS": 10_000, "failCommands": ["commitTransaction"] };
+    let point = FailPoint::on(&server, "journal-hangs", "alwaysOn", data).await;
+    assert_eq!(probe_all(&probed).await, 2);
+    point.off().await;
 }
