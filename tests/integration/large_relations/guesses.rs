@@ -26,6 +26,9 @@ use crate::support::{
     wrapper::{Wrapped, Wrapper},
 };
 
+/// More time than a load leaves to its request.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// A source that reads few facts at once: the filtered ones first.
 struct Narrow {
     documents: Documents,
@@ -35,7 +38,7 @@ struct Narrow {
     may_stand: bool,
     /// Whether the first attempt to read a filtered fact fails.
     fails_first: bool,
-    /// Whether a load of filtered facts returns nothing before its deadline.
+    /// Whether a load of filtered facts returns nothing before its deadline, and one of whole facts takes [`SLOW`].
     is_slow: bool,
     /// The filtered facts that were asked for.
     filtered: Mutex<BTreeSet<FactKey>>,
@@ -78,9 +81,12 @@ impl Wrapper for Narrow {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        if self.is_slow && keys.iter().any(|key| key.subject.is_some()) {
-            tokio::time::sleep_until(deadline.instant()).await;
-            return keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))).collect();
+        if self.is_slow {
+            if keys.iter().any(|key| key.subject.is_some()) {
+                tokio::time::sleep_until(deadline.instant()).await;
+                return keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))).collect();
+            }
+            tokio::time::sleep(SLOW).await;
         }
         if let [FactKey { subject: None, .. }] = *keys {
             self.deadlines.lock().expect("no panic before").push(deadline);
