@@ -29,6 +29,15 @@ use crate::support::{
 /// More time than a load leaves to its request.
 const SLOW: Duration = Duration::from_millis(100);
 
+/// What is wrong with a source.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// The first attempt to read a filtered fact fails.
+    FailsFirst,
+    /// A load of filtered facts returns nothing before its deadline, and one of whole facts takes [`SLOW`].
+    Slow,
+}
+
 /// A source that reads few facts at once: the filtered ones first.
 struct Narrow {
     documents: Documents,
@@ -36,10 +45,7 @@ struct Narrow {
     /// Whether it expects every whole fact to be large.
     expects_large: bool,
     may_stand: bool,
-    /// Whether the first attempt to read a filtered fact fails.
-    fails_first: bool,
-    /// Whether a load of filtered facts returns nothing before its deadline, and one of whole facts takes [`SLOW`].
-    is_slow: bool,
+    fault: Option<Fault>,
     /// The filtered facts that were asked for.
     filtered: Mutex<BTreeSet<FactKey>>,
     /// The deadline of each load of a single whole fact.
@@ -61,8 +67,7 @@ impl Narrow {
             facts_max: usize::MAX,
             expects_large: false,
             may_stand: false,
-            fails_first: false,
-            is_slow: false,
+            fault: None,
             filtered: Mutex::default(),
             deadlines: Mutex::default(),
         }
@@ -81,7 +86,7 @@ impl Wrapper for Narrow {
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        if self.is_slow {
+        if self.fault == Some(Fault::Slow) {
             if keys.iter().any(|key| key.subject.is_some()) {
                 tokio::time::sleep_until(deadline.instant()).await;
                 return keys.into_iter().map(|key| (key, Err(SourceError::TimedOut))).collect();
@@ -95,7 +100,8 @@ impl Wrapper for Narrow {
         let mut failing = keys.split_off(keys.len().min(self.facts_max));
         let mut filtered = self.filtered.lock().expect("no panic before").clone();
         keys.retain(|key| {
-            let is_failing = key.subject.is_some() && filtered.insert(key.clone()) && self.fails_first;
+            let is_failing =
+                key.subject.is_some() && filtered.insert(key.clone()) && self.fault == Some(Fault::FailsFirst);
             failing.extend(is_failing.then(|| key.clone()));
             !is_failing
         });
@@ -138,7 +144,7 @@ async fn a_fact_that_could_not_be_read_on_a_guess_is_read_again_if_it_is_require
     for (size, may_stand) in [(MANY, true), (MANY, false), (10, true), (10, false)] {
         for (user, expected) in CASES {
             let narrow = Narrow::new(&schema, &[("g", size)]);
-            let narrow = Narrow { expects_large: true, may_stand, fails_first: true, ..narrow };
+            let narrow = Narrow { expects_large: true, may_stand, fault: Some(Fault::FailsFirst), ..narrow };
             let asked = Asked::new(&schema, Arc::new(Wrapped(narrow)));
             let asks = question(&schema, &format!("user:{user}"), "read", "group:g");
             let checked = asked.check(&[asks], NOW).await.remove(0);
@@ -153,7 +159,8 @@ async fn a_fact_that_could_not_be_read_on_a_guess_is_read_again_if_it_is_require
 async fn a_guess_that_is_not_answered_leaves_time_for_what_is_required() {
     let schema = Arc::new(schema("guesses.toml", SCHEMA));
     for may_stand in [true, false] {
-        let narrow = Narrow { expects_large: true, may_stand, is_slow: true, ..Narrow::new(&schema, &[("g", 10)]) };
+        let narrow =
+            Narrow { expects_large: true, may_stand, fault: Some(Fault::Slow), ..Narrow::new(&schema, &[("g", 10)]) };
         let asked = Asked::new(&schema, Arc::new(Wrapped(narrow)));
         let asks = question(&schema, "user:m7", "enter", "group:g");
         let deadline = Deadline::after(Duration::from_secs(2));
