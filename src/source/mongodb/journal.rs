@@ -6,14 +6,7 @@
 //!
 //! Proves nothing: a probe is answered by its linearizable read alone, whatever becomes of these transactions.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bson::{Document, RawDocumentBuf};
 use mongodb::{
@@ -48,16 +41,15 @@ const REFUSED: [i32; 5] = [2, 13, 20, 72, 263];
 pub(super) struct Journal {
     /// Whether a probe may have to wait for it, by the `hello` of the start.
     is_waited_for: bool,
-    /// Bounds the transactions that run at once, and so what they take of connections and of the primary's disk.
+    /// Bounds the transactions that run at once, and so what they take of connections and of the primary's disk. Closed once the server
+    /// has refused one for good.
     turns: Arc<Semaphore>,
-    /// Whether the server has refused a transaction for good.
-    is_refused: Arc<AtomicBool>,
 }
 
 impl Journal {
     /// The journal that linearizable reads wait for, or not.
     pub(super) fn new(is_waited_for: bool) -> Self {
-        Self { is_waited_for, turns: Arc::new(Semaphore::new(TURNS)), is_refused: Arc::default() }
+        Self { is_waited_for, turns: Arc::new(Semaphore::new(TURNS)) }
     }
 }
 
@@ -72,7 +64,7 @@ impl MongoDb {
     /// Returns what a linearizable read returns. While that is not answered, the primary writes its journal, up to six times, if the read
     /// may wait for it.
     pub(super) async fn with_journal<T>(&self, read: impl Future<Output = T>) -> T {
-        let Journal { is_waited_for, turns, is_refused } = &self.journal;
+        let Journal { is_waited_for, turns } = &self.journal;
         let mut read = pin!(read);
         if !is_waited_for {
             return read.await;
@@ -82,14 +74,11 @@ impl MongoDb {
                 return result;
             }
             let Ok(turn) = Arc::clone(turns).try_acquire_owned() else { continue };
-            if is_refused.load(Ordering::Relaxed) {
-                break;
-            }
             // A task, because the driver closes the connection of a command that is given up. It is no part of the probe's span,
             // as it may end later.
-            let (database, is_refused) = (self.client.database(), Arc::clone(is_refused));
+            let (database, turns) = (self.client.database(), Arc::clone(turns));
             let written = tokio::spawn(async move {
-                write_journal(database, &is_refused).await;
+                write_journal(database, &turns).await;
                 drop(turn);
             });
             tokio::select! {
@@ -102,11 +91,12 @@ impl MongoDb {
 }
 
 /// Waits until everything that the primary has written so far is in its journal, or for [`TIME_MAX`].
-async fn write_journal(database: Database, is_refused: &AtomicBool) {
+async fn write_journal(database: Database, turns: &Semaphore) {
     match timeout(TIME_MAX, commit_nothing(database)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) if error.code().is_some_and(|code| REFUSED.contains(&code)) => {
-            if !is_refused.swap(true, Ordering::Relaxed) {
+            if !turns.is_closed() {
+                turns.close();
                 let error = error_chain(&error);
                 tracing::warn!(%error, "mongod cannot be made to write its journal: until a restart, each probe waits for its interval");
             }
