@@ -61,7 +61,7 @@ const SUBJECT_HELP: &str =
 const FLAG_HELP: &str = "a resource type has no times: for the clock, write a flag of the resource with `where`, `since` or `until`, and \
                          `required = true`, and require it in each permission";
 
-/// What conditions compare with, and probably are not meant to.
+/// Warns of values that conditions compare with and that are probably not meant.
 fn of_conditions<'a>(
     schema: &Schema,
     name: &str,

@@ -137,7 +137,7 @@ fn the_conditions_of_types_have_the_same_warnings() {
         clock(file, "today"),
     ];
     assert_eq!(messages, expected.each_ref().map(String::as_str));
-    // What they recommend is well formed.
+    // The conditions that they recommend are well formed.
     let followed = SCHEMA
         .replace("collection = \"users\"", "collection = \"users\"\nsince = \"suspended_until\"")
         .replace("owner = {", "published = { where = { published_at = { \"$exists\" = true } }, since = \"published_at\", required = true }\nowner = {")

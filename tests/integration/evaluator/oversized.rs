@@ -27,12 +27,12 @@ use crate::support::wrapper::{Wrapped, Wrapper};
 pub struct Oversized {
     schema: Arc<Schema>,
     documents: Arc<Documents>,
-    /// What is so for a key: that for whose hash the byte is large. If there are no bytes, everything is.
+    /// Random bytes. Something is true about a key if the byte at their hash is large, or if there are no bytes.
     chosen: Vec<u8>,
     guessed: Mutex<Guessed>,
 }
 
-/// What was read because of guesses.
+/// The facts that were read because of guesses.
 #[derive(Default)]
 struct Guessed {
     /// The keys of filtered facts that were read.

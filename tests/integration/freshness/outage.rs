@@ -306,7 +306,7 @@ async fn a_filtered_fact_of_bans_answers_in_place_of_the_whole_one_in_no_outage(
     let live = halls("stale-bans", ["r", "other"].map(|hall| doc! { "hall": hall, "user": "u7" }).to_vec()).await;
     let ban = Raw::of(&doc! { "_id": "odd", "hall": "r", "user": "u9" }).and(&doc! { "user": "u7" });
     live.until_applied(insert(&live.database, "bans", &ban).await).await;
-    // What every check of a ban needs, beside the bans of its hall, is in memory.
+    // All facts of a check of a ban are in memory, except the bans of its hall.
     let elsewhere = live.until_cached(&live.question("user:u7", "enter", "hall:other")).await;
     assert_eq!(shown(&live.schema, elsewhere), "allowed by hall#member");
     let question = live.question("user:u7", "enter", "hall:r");

@@ -29,7 +29,7 @@ use crate::support::{
 /// More time than a load leaves to its request.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// What is wrong with a source.
+/// How a source fails.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     /// The first attempt to read a filtered fact fails.
@@ -154,7 +154,7 @@ async fn a_fact_that_could_not_be_read_on_a_guess_is_read_again_if_it_is_require
     }
 }
 
-/// What is required instead is read in the other half of the time.
+/// The whole fact, which is required instead, is read in the other half of the time.
 #[tokio::test]
 async fn a_guess_that_is_not_answered_leaves_time_for_what_is_required() {
     let schema = Arc::new(schema("guesses.toml", SCHEMA));

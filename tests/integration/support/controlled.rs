@@ -63,7 +63,7 @@ type Observer = Box<dyn Fn(Step<'_>) + Send + Sync>;
 /// Another source under control.
 pub type ControlledSource = Wrapped<Controlled>;
 
-/// What controls the other source.
+/// The state by which a test controls the other source.
 pub struct Controlled {
     schema: Arc<Schema>,
     /// The source that is asked for the time.

@@ -12,7 +12,7 @@ use permcached::{
     source::{Deadline, Source, SourceError},
 };
 
-/// What a source with another one inside does differently.
+/// The methods in which a source differs from the one inside it.
 #[async_trait]
 pub trait Wrapper: Send + Sync {
     /// The source that is asked for facts and keys.
