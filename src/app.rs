@@ -30,6 +30,7 @@ use crate::{
     freshness::{ChangeBatch, Freshness, LocalTime},
     invalidate::Invalidator,
     link::Link,
+    list::Lister,
     schema::{Schema, SchemaErrors},
     source::{
         Deadline, Prober, SourceError,
@@ -116,6 +117,8 @@ pub struct App {
     pub prober: Prober,
     /// Answers questions.
     pub checker: Checker,
+    /// Answers lists.
+    pub lister: Lister,
     /// Carries change batches and hints.
     pub bus: Arc<Bus>,
     /// Marks what callers report as changed.

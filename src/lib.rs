@@ -16,6 +16,7 @@ pub mod sample;
 pub mod link;
 pub mod facts;
 pub mod check;
+pub mod list;
 pub mod bus;
 pub mod feed;
 pub mod invalidate;

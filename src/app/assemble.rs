@@ -16,6 +16,7 @@ use crate::{
     freshness::{ChangeBatch, Clock, Freshness, Moment},
     invalidate::Invalidator,
     link::{FORMAT, Link, Namespace, Secrets, Server},
+    list::Lister,
     schema::Schema,
     source::{
         ChangeSource, Prober, Source,
@@ -170,6 +171,7 @@ pub fn assemble(parts: Parts) -> App {
         metrics: Arc::clone(metrics),
         staleness_max: settings.staleness_max,
     };
+    let lister = Lister { checker: checker.clone(), source: Arc::clone(source) };
 
     let change_metrics = ChangeMetrics::default();
     let shared_changes = sharing.as_ref().map(|sharing| &sharing.namespace).zip(links.changes.as_ref());
@@ -230,6 +232,7 @@ pub fn assemble(parts: Parts) -> App {
         facts,
         prober,
         checker,
+        lister,
         bus,
         invalidator,
         apis,

@@ -94,6 +94,7 @@ const FENCES: [Fence; 10] = [
             ("fact", "reads documents"),
             ("source", "fetches documents"),
             ("facts::codec", "its tests read documents"),
+            ("list", "compiles permissions into MongoDB's queries"),
             ("transport::explanation", "shows conditions as JSON"),
             ("cli::schema_test", "parses points in time"),
             ("fuzzing", "makes documents"),

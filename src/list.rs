@@ -1,0 +1,83 @@
+//! Lists: which resources a subject may access, as ids or as a query for the application's own use, and which subjects may
+//! access a resource (docs/lists.md).
+//!
+//! Reverse lookups bring candidates only. What holds is always decided by the evaluator, from the facts of the same request. Knows neither
+//! gRPC nor a driver.
+
+mod answers;
+mod asker;
+
+use std::sync::Arc;
+
+pub use answers::{
+    Everybody, ListError, ListedResource, ListedSubject, Note, Plan, PlanKind, PlanOptions, ResourceList, ResourcePage,
+    SubjectList, SubjectPage,
+};
+pub use asker::{Asker, ListQuestion, Secret};
+
+use crate::{
+    check::{Checker, Consistency},
+    question::{PermissionId, Resource, SubjectTypeId},
+    source::{Deadline, Source},
+};
+
+/// How many candidates one list may have: those of an id set, and those that are read at once.
+pub const CANDIDATES_MAX: usize = 10_000;
+
+/// How many ids a filter has at most if a request names no other bound.
+pub const IDS_MAX_DEFAULT: usize = 1_000;
+
+/// Answers lists. Clones share all parts.
+#[derive(Clone)]
+pub struct Lister {
+    /// Answers the questions about candidates, and knows how fresh facts must be.
+    pub checker: Checker,
+    /// Where ids are listed that no fact contains.
+    pub source: Arc<dyn Source>,
+}
+
+impl Lister {
+    /// A query that finds the resources that the subject may access.
+    ///
+    /// # Errors
+    /// [`ListError`]. Never a query that finds less or more than the kind of the plan promises.
+    pub async fn plan_filter(
+        &self,
+        _question: &ListQuestion,
+        _consistency: Consistency,
+        _options: PlanOptions,
+        _deadline: Deadline,
+    ) -> Result<Plan, ListError> {
+        Err(ListError::unfinished())
+    }
+
+    /// The resources that the subject may access, sorted by id, from one id on.
+    ///
+    /// # Errors
+    /// [`ListError`].
+    pub async fn list_resources(
+        &self,
+        _question: &ListQuestion,
+        _consistency: Consistency,
+        _page: ResourcePage,
+        _deadline: Deadline,
+    ) -> Result<ResourceList, ListError> {
+        Err(ListError::unfinished())
+    }
+
+    /// The subjects of a type that may access the resource, sorted by id, from one id on.
+    ///
+    /// # Errors
+    /// [`ListError`].
+    pub async fn list_subjects(
+        &self,
+        _permission: PermissionId,
+        _resource: &Resource,
+        _subject_type: SubjectTypeId,
+        _consistency: Consistency,
+        _page: SubjectPage,
+        _deadline: Deadline,
+    ) -> Result<SubjectList, ListError> {
+        Err(ListError::unfinished())
+    }
+}
