@@ -5,6 +5,7 @@
 
 mod consistency;
 mod explain;
+mod inquiry;
 mod request;
 mod request_facts;
 mod round;
@@ -19,6 +20,7 @@ use std::{
 
 pub use consistency::Consistency;
 pub use explain::Explained;
+pub use inquiry::Inquiry;
 pub use request_facts::RequestFacts;
 pub use slice::Slice;
 
@@ -175,7 +177,10 @@ impl Checker {
     ) {
         let arrived = LocalTime::now();
         let mut work = Work::default();
-        match self.begin(questions, consistency, arrived, deadline).await {
+        // Most batches have one subject, or name each several times in a row.
+        let runs = questions.chunk_by(|left, right| left.subject == right.subject);
+        let subjects = runs.filter_map(<[_]>::first).map(|question| &question.subject);
+        match self.begin(subjects, consistency, arrived, deadline).await {
             Ok(mut request) => {
                 self.answer_all(questions, results, &mut request, &now).await;
                 work = request.work();

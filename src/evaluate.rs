@@ -12,6 +12,7 @@ mod tree;
 use std::collections::HashMap;
 
 use graph::{Asked, Graph};
+pub use subject::{OfSubject, SubjectValue, evaluate_subject};
 pub use tree::{GRANTS_SHOWN, GrantSeen, Outcome, STEPS_MAX, Step, Tree, explain};
 use truth::{All, Any, Truth, Value};
 
@@ -217,11 +218,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
     fn permitted(&mut self, question: &Question) -> Value {
         let resource = &question.resource;
         let mut all = All::default();
-        if let Subject::Known { kind, id } = &question.subject
-            && let Some(gate) = self.schema.subject(*kind).gate
-        {
-            all.add(self.gate(gate, id));
-        }
+        all.add(self.own_gate());
         if all.is_settled() && !T::WHOLE {
             return all.value();
         }

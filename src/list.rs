@@ -17,7 +17,7 @@ pub use asker::{Asker, ListQuestion, Secret};
 
 use crate::{
     check::{Checker, Consistency},
-    question::{PermissionId, Resource, SubjectTypeId},
+    question::{Millis, PermissionId, Resource, SubjectTypeId},
     source::{Deadline, Source},
 };
 
@@ -34,6 +34,8 @@ pub struct Lister {
     pub checker: Checker,
     /// Where ids are listed that no fact contains.
     pub source: Arc<dyn Source>,
+    /// The time that dates are compared with, for tests of schemas, whose documents have fixed dates; none for the present.
+    pub fixed_now: Option<Millis>,
 }
 
 impl Lister {

@@ -171,7 +171,7 @@ pub fn assemble(parts: Parts) -> App {
         metrics: Arc::clone(metrics),
         staleness_max: settings.staleness_max,
     };
-    let lister = Lister { checker: checker.clone(), source: Arc::clone(source) };
+    let lister = Lister { checker: checker.clone(), source: Arc::clone(source), fixed_now: None };
 
     let change_metrics = ChangeMetrics::default();
     let shared_changes = sharing.as_ref().map(|sharing| &sharing.namespace).zip(links.changes.as_ref());

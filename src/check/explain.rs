@@ -39,7 +39,7 @@ impl Checker {
         deadline: Deadline,
     ) -> Result<Explained, CheckError> {
         let started = Instant::now();
-        let mut request = self.begin(std::slice::from_ref(question), consistency, LocalTime::now(), deadline).await?;
+        let mut request = self.begin([&question.subject], consistency, LocalTime::now(), deadline).await?;
         loop {
             let now = wall_clock();
             let mut missing = Vec::new();

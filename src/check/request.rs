@@ -15,7 +15,7 @@ use crate::{
     fact::{Fact, FactKey},
     facts::{CachedFact, Facts, FreshnessRequirement},
     freshness::{Freshness, LocalTime, Moment},
-    question::{Question, Subject},
+    question::Subject,
     source::{Deadline, SourceError},
     telemetry::{RateLimitedLog, SPANS, Work},
 };
@@ -43,17 +43,15 @@ pub(super) struct Request {
 
 impl Checker {
     /// Starts a request: turns its consistency into the moment that each of its facts must reach.
-    pub(super) async fn begin(
+    pub(super) async fn begin<'s>(
         &self,
-        questions: &[Question],
+        subjects: impl IntoIterator<Item = &'s Subject>,
         consistency: Consistency,
         arrived: LocalTime,
         deadline: Deadline,
     ) -> Result<Request, CheckError> {
         let as_of = self.required_moment(consistency, arrived, deadline).await?;
-        // Most batches have one subject, or name each several times in a row.
-        let runs = questions.chunk_by(|left, right| left.subject == right.subject);
-        let marks = runs.filter_map(<[_]>::first).map(|question| self.freshness.subject_mark(&question.subject));
+        let marks = subjects.into_iter().map(|subject| self.freshness.subject_mark(subject));
         let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
         Ok(Request {
             requirement,

@@ -51,6 +51,11 @@ impl<'a> TrackedFacts<'a> {
         self.seen.get().unwrap_or(Seen { newest: as_of, oldest: as_of, tier: Tier::Memory })
     }
 
+    /// What the evaluation has used; none if it used no fact.
+    pub(super) fn used(&self) -> Option<Seen> {
+        self.seen.get()
+    }
+
     /// How many facts the evaluation has asked for, each time it did: a measure of its work.
     pub(super) fn asked(&self) -> u32 {
         self.asked.get()

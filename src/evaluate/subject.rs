@@ -4,17 +4,75 @@
 //! Reads facts by the id of the subject only. Relations that are read by the id of a resource are in the parent module.
 
 use super::{
-    AvailableFacts, Evaluation, Frame, Step, Trace,
-    truth::{Any, Truth, Value},
+    AvailableFacts, Evaluation, Frame, Step, Trace, tree,
+    truth::{Any, NEVER, Truth, Value},
 };
 use crate::{
-    fact::{Grant, Grantee},
-    question::{Id, Reason, RelationId, Subject},
+    fact::{FactKey, Grant, Grantee},
+    question::{Id, Millis, Reason, RelationId, Subject},
+    schema::Schema,
 };
 
+/// What is asked about the subject alone, whatever the resource is.
+#[derive(Clone, Copy, Debug)]
+pub enum OfSubject<'q> {
+    /// Whether it passes the gate of its type. A type without a gate lets every subject pass.
+    Gate,
+    /// Whether it has a flag, as `subject.NAME` in a permission.
+    Flag {
+        /// The relations of that name, one for each subject type that has it.
+        flags: &'q [RelationId],
+        /// Whether the flag stands under a `!`, where malformed documents count.
+        is_negated: bool,
+    },
+}
+
+/// A truth value about the subject alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectValue {
+    /// Whether it holds; none if it is indeterminate.
+    pub holds: Option<bool>,
+    /// The time at which the clock alone may change it; none if there is no such time.
+    pub valid_until: Option<Millis>,
+}
+
+/// Answers what is asked about the subject alone. Returns none if facts are missing, whose keys it adds to `missing`.
+pub fn evaluate_subject(
+    schema: &Schema,
+    subject: &Subject,
+    asked: OfSubject<'_>,
+    facts: &impl AvailableFacts,
+    now: Millis,
+    missing: &mut Vec<FactKey>,
+) -> Option<SubjectValue> {
+    let mut evaluation = Evaluation::new(schema, subject, facts, now, missing, tree::Untraced);
+    let value = match asked {
+        OfSubject::Gate => evaluation.own_gate(),
+        OfSubject::Flag { flags, is_negated } => evaluation.subject_flag(flags, is_negated),
+    };
+    let holds = match value.truth {
+        Truth::True(_) => Some(true),
+        Truth::False(_) => Some(false),
+        Truth::Unsure(_) => None,
+        Truth::Missing => return None,
+    };
+    Some(SubjectValue { holds, valid_until: Some(value.until).filter(|until| *until != NEVER) })
+}
+
 impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
+    /// Whether the asking subject passes the gate of its type, if there is one.
+    pub(super) fn own_gate(&mut self) -> Value {
+        match self.subject {
+            Subject::Known { kind, id } => match self.schema.subject(*kind).gate {
+                Some(gate) => self.gate(gate, id),
+                None => Value::TRUE,
+            },
+            Subject::Anonymous => Value::TRUE,
+        }
+    }
+
     /// Whether the subject's own document exists, and fulfils the condition and the times of its type.
-    pub(super) fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
+    fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
         self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });
         let value = self.read_by_subject(gate, id, |_, _| Value::FALSE, false);
         let value = match value.truth {
