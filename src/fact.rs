@@ -78,6 +78,12 @@ impl FactKey {
         Self::whole(lookup, Self::id_of_structures())
     }
 
+    /// The key by which a reverse lookup finds the documents that lead to everybody (`*`).
+    #[must_use]
+    pub fn everybody(lookup: LookupId) -> Self {
+        Self::whole(lookup, Self::id_of_everybody())
+    }
+
     /// The keys of every fact from which a resource or one of its relations is read. A key may occur more than once.
     pub fn of_resource(schema: &Schema, resource: &Resource) -> impl Iterator<Item = Self> {
         schema.lookups_of(resource.kind).map(|lookup| match schema.lookup(lookup).finds {
@@ -86,7 +92,12 @@ impl FactKey {
         })
     }
 
-    /// The id in that key. It is not the id of anything.
+    /// The id in that key. It is not the id of anybody.
+    pub(crate) fn id_of_everybody() -> Id {
+        Id::String("*".into())
+    }
+
+    /// The id in the key of structures. It is not the id of anything.
     pub(crate) const fn id_of_structures() -> Id {
         Id::Integer(0)
     }

@@ -22,7 +22,10 @@ mod types;
 mod unreadable;
 mod validate;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use bson::Bson;
 
@@ -56,7 +59,20 @@ pub struct Schema {
     permissions: Box<[Permission]>,
     lookups: Box<[Lookup]>,
     collections: Box<[Box<str>]>,
+    hidden: HiddenPermissions,
     warnings: Option<Box<SchemaErrors>>,
+}
+
+/// The permissions that no request can ask for and that no other permission refers to: a list asks for single relations and edges by
+/// them.
+#[derive(Debug, Default)]
+struct HiddenPermissions {
+    /// The number of the first one. Those that the schema declares come before it.
+    first: usize,
+    /// By the relation that each of them names.
+    of_relations: HashMap<RelationId, PermissionId>,
+    /// By the edge that each of them follows, and the member there.
+    of_walks: HashMap<(RelationId, Member), PermissionId>,
 }
 
 /// A subject type: a `[subject.…]`.
@@ -91,7 +107,7 @@ pub struct ResourceType {
 }
 
 /// A relation or a permission of a resource type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Member {
     /// A relation.
     Relation(RelationId),
@@ -148,6 +164,19 @@ pub struct Relation {
     pub shared: Option<Path>,
     /// What shows that a document of the lookup is another type's.
     pub foreign: Box<[Foreign]>,
+    /// How a list finds its resources by what it leads to. Empty if a list does not, or has to read the source each time.
+    pub reverse: Box<[Reverse]>,
+}
+
+/// A way from what a relation leads to back to its resources: to more of them than the relation grants on, never to fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reverse {
+    /// The form of the ids that it looks up, if they are written as text. If they are not, it looks up ids of every form.
+    pub form: Option<IdForm>,
+    /// The reverse lookup. Its key for everybody is [`FactKey::everybody`](crate::fact::FactKey::everybody).
+    pub lookup: LookupId,
+    /// The hidden relation that leads to the resources.
+    pub relation: RelationId,
 }
 
 /// The values at a path that the documents of other types have, which have lookups of their own.
@@ -295,6 +324,8 @@ pub struct Lookup {
     pub text_keys: Option<TextKeys>,
     /// Whether another lookup by the same field serves other types, which exclude the types of this one.
     pub is_split_off: bool,
+    /// Whether it finds documents by what they lead to, for lists ([`Reverse`]). Then its relations are hidden ones.
+    pub is_reverse: bool,
     /// Which values of that field it searches for.
     pub finds: Finds,
     /// The declared forms of the ids that are looked up.
@@ -338,6 +369,7 @@ impl Relation {
             negated: false,
             shared: None,
             foreign: Box::default(),
+            reverse: Box::default(),
         }
     }
 }
@@ -362,6 +394,7 @@ impl Lookup {
             by,
             text_keys: None,
             is_split_off: false,
+            is_reverse: false,
             finds: Finds::DeclaredForm,
             forms: Box::default(),
             structures: None,
@@ -457,9 +490,24 @@ impl Schema {
         entry!(self.permissions, id)
     }
 
-    /// All permissions.
+    /// All permissions that the schema declares.
     pub fn permissions(&self) -> impl Iterator<Item = &Permission> {
-        self.permissions.iter()
+        self.permissions.iter().take(self.hidden.first)
+    }
+
+    /// A permission that says nothing but this member; none for an edge, which has no truth value.
+    #[must_use]
+    pub fn permission_of(&self, member: Member) -> Option<PermissionId> {
+        match member {
+            Member::Permission(id) => Some(id),
+            Member::Relation(id) => self.hidden.of_relations.get(&id).copied(),
+        }
+    }
+
+    /// A permission that says nothing but `edge.member`; none if no permission of the schema follows that edge to the member.
+    #[must_use]
+    pub fn permission_of_walk(&self, edge: RelationId, member: Member) -> Option<PermissionId> {
+        self.hidden.of_walks.get(&(edge, member)).copied()
     }
 
     /// A lookup.
@@ -468,15 +516,21 @@ impl Schema {
         entry!(self.lookups, id)
     }
 
-    /// Every lookup with its number.
+    /// Every lookup with its number, the reverse ones last.
     pub fn lookups(&self) -> impl Iterator<Item = (LookupId, &Lookup)> {
         (0..).map(LookupId).zip(&self.lookups)
     }
 
-    /// Every lookup that the schema's text declares: without those of structures, and only one of those that types which exclude
-    /// each other have by the same field.
+    /// Every lookup that checks require, with its number: without the reverse ones.
+    pub fn lookups_of_checks(&self) -> impl Iterator<Item = (LookupId, &Lookup)> {
+        self.lookups().filter(|(_, lookup)| !lookup.is_reverse)
+    }
+
+    /// Every lookup that the schema's text declares: without the reverse ones, without those of structures, and only one of those that
+    /// types which exclude each other have by the same field.
     pub fn declared_lookups(&self) -> impl Iterator<Item = &Lookup> {
-        self.lookups.iter().filter(|lookup| lookup.finds != Finds::Structures && !lookup.is_split_off)
+        let lookups = self.lookups_of_checks().map(|(_, lookup)| lookup);
+        lookups.filter(|lookup| lookup.finds != Finds::Structures && !lookup.is_split_off)
     }
 
     /// The relations that are read by the field of a declared lookup, sorted.
@@ -485,7 +539,8 @@ impl Schema {
         let key = |lookup: &Lookup| (lookup.collection_id, lookup.by.clone(), lookup.text_keys.clone());
         let is_alike = |lookup: &&Lookup| {
             let is_declared = lookup.finds == declared.finds || lookup.is_split_off;
-            is_declared && lookup.finds != Finds::Structures && key(lookup) == key(declared)
+            let is_kind = lookup.finds != Finds::Structures && !lookup.is_reverse;
+            is_declared && is_kind && key(lookup) == key(declared)
         };
         let mut relations: Vec<RelationId> =
             self.lookups.iter().filter(is_alike).flat_map(|lookup| lookup.relations.iter().copied()).collect();

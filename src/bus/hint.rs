@@ -192,6 +192,9 @@ fn field_name(lookup: &Lookup) -> String {
         None => lookup.by.to_string(),
         Some(keys) => format!("{} as {:?} in {}", lookup.by, keys.id, keys.format.text("{id}")),
     };
+    if lookup.is_reverse {
+        return format!("{by} (reverse)");
+    }
     match lookup.finds {
         Finds::DeclaredForm => by,
         Finds::EveryForm => format!("{by} (every form of {:?})", lookup.forms),

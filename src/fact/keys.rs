@@ -10,7 +10,7 @@ use super::{
     value::{id_of_any_form, id_to_bson},
 };
 use crate::{
-    question::{Id, IdForm},
+    question::{ID_BYTES_MAX, Id, IdForm},
     schema::{End, Finds, Lookup, TextKeys},
 };
 
@@ -59,7 +59,11 @@ fn other_text(keys: &TextKeys, text: &str, id: &Id) -> Option<Bson> {
 fn declared_id(lookup: &Lookup, value: &Bson) -> Option<Id> {
     let Some(keys) = &lookup.text_keys else { return id_of_any_form(value) };
     let (Bson::String(text) | Bson::Symbol(text)) = value else { return None };
-    let id = Id::parse(keys.format.id_in(text)?, keys.id, false).ok()?;
+    let text_of_id = keys.format.id_in(text)?;
+    if lookup.is_reverse && text_of_id == "*" {
+        return Some(FactKey::id_of_everybody());
+    }
+    let id = Id::parse(text_of_id, keys.id, false).ok()?;
     key_texts(keys, &id).contains(text).then_some(id)
 }
 
@@ -100,6 +104,10 @@ fn value_keys(lookup: &Lookup, value: &Bson, visit: &mut impl FnMut(Id)) {
                 }
             }
         }
+        // Nobody asks for an id that is too long for one.
+        Finds::DeclaredForm if lookup.is_reverse => {
+            declared_id(lookup, value).filter(|id| id.size() <= ID_BYTES_MAX).into_iter().for_each(visit);
+        }
         Finds::DeclaredForm => declared_id(lookup, value).into_iter().for_each(visit),
     }
 }
@@ -119,18 +127,4 @@ pub(super) fn has_declared_key(lookup: &Lookup, document: &Document, key: &Id) -
 }
 
 #[cfg(test)]
-mod tests {
-    use bson::doc;
-
-    use super::*;
-    use crate::schema::Path;
-
-    #[test]
-    fn a_document_is_found_by_each_element_of_an_array() {
-        let mut keys = Vec::new();
-        let document = doc! { "owners": [{ "id": 1 }, { "id": [2, "x"] }, 3] };
-        let lookup = Lookup::by("files", Path::parse("owners.id").unwrap());
-        document_keys(&lookup, &document, &mut |id| keys.push(id.to_string()));
-        assert_eq!(keys, ["1", "2", "x"]);
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm, RelationId},
-    schema::{Condition, End, Finds, Ids, Path, Relation, Schema, Target},
+    schema::{Condition, End, Finds, Ids, Lookup, Path, Relation, Schema, Target},
 };
 
 /// The parts of a fact, whole or filtered to a subject; none if there is more than a fact may contain. The relations in `beyond` are
@@ -53,7 +53,8 @@ pub(super) fn parts(
             // The key and what the relation reads may be in different elements of one array.
             let is_ambiguous = relation.shared.as_ref().is_some_and(|shared| shared.meets_array(document));
             let found = if is_ambiguous { found.max(Certainty::Doubtful) } else { found };
-            Reader { schema, relation, id: *id, place, found, is_ambiguous, grants: &mut grants }.document(document);
+            Reader { schema, lookup, relation, id: *id, place, found, is_ambiguous, grants: &mut grants }
+                .document(document);
             grants.deduplicate(before);
             if grants.are_too_many() {
                 return None;
@@ -66,6 +67,7 @@ pub(super) fn parts(
 /// Reads one relation from one document.
 struct Reader<'a, 'b> {
     schema: &'a Schema,
+    lookup: &'a Lookup,
     relation: &'a Relation,
     id: RelationId,
     place: usize,
@@ -159,6 +161,12 @@ impl Reader<'_, '_> {
             Ok((_, target)) => *target,
             Err(grantee) => return Some(grantee.clone()),
         };
+        // In MongoDB a symbol equals a string, so the relation that this one reverses finds a document by it.
+        let text_of_symbol = match value {
+            Bson::Symbol(text) if self.lookup.is_reverse => Some(Bson::String(text.clone())),
+            _ => None,
+        };
+        let value = text_of_symbol.as_ref().unwrap_or(value);
         let (form, is_secret) = match target {
             Target::Subject(kind) => (self.schema.subject(kind).id, self.schema.subject(kind).secret),
             Target::Set(kind, _) | Target::Resource(kind) => (self.schema.resource(kind).id, false),

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use names::{Names, Symbol};
 
 use super::{
-    Expression, Ids, Lookup, Member, Origin, Owner, Path, Permission, Relation, ResourceType, Schema, SubjectType,
-    Target, TextKeys,
+    Expression, HiddenPermissions, Ids, Lookup, Member, Origin, Owner, Path, Permission, Relation, ResourceType,
+    Schema, SubjectType, Target, TextKeys,
     declaration::{
         Declarations, ListedSubject, PermissionDeclaration, RelationDeclaration, ResourceDeclaration, SubjectName,
     },
@@ -29,7 +29,7 @@ const TARGETS_MAX: usize = 200;
 pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>) -> Option<Schema> {
     if !fits(declarations) {
         errors.push(SchemaError::without_place(
-            "the schema has 60,000 or more permissions, or types and relations together, where a relation that names a collection counts three times",
+            "the schema has 60,000 or more permissions, relations of resources and `edge.name`s together, or types and relations together, where a relation that names a collection counts four times, and one with `format` up to eight times",
         ));
         return None;
     }
@@ -101,6 +101,7 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
         permissions: permissions.into(),
         lookups: compiler.lookups.into(),
         collections: Box::default(),
+        hidden: HiddenPermissions::default(),
         warnings: None,
     };
     validate::check(&schema, declarations, errors);
@@ -114,18 +115,30 @@ pub(crate) fn compile(declarations: &Declarations, errors: &mut Vec<SchemaError>
 /// Whether every number fits in its 16 bits.
 fn fits(declarations: &Declarations) -> bool {
     const MAX: usize = 60_000;
-    let of_resources: usize = declarations.resources.iter().map(|resource| resource.relations.len()).sum();
-    let of_subjects: usize = declarations.subjects.iter().map(|subject| subject.relations.len()).sum();
-    let relations = of_resources + of_subjects;
-    let permissions: usize = declarations.resources.iter().map(|resource| resource.permissions.len()).sum();
+    let of_resources = || declarations.resources.iter().flat_map(|resource| &resource.relations);
+    let of_subjects = || declarations.subjects.iter().flat_map(|subject| &subject.relations);
+    let relations = of_resources().chain(of_subjects()).count();
+    let permissions = || declarations.resources.iter().flat_map(|resource| &resource.permissions);
+    let walks: usize = permissions().filter_map(|permission| Some(permission.syntax.as_ref()?.walks())).sum();
     let types = declarations.resources.len() + declarations.subjects.len();
-    let elsewhere = declarations.resources.iter().flat_map(|resource| &resource.relations);
-    let elsewhere = elsewhere.chain(declarations.subjects.iter().flat_map(|subject| &subject.relations));
-    let elsewhere = elsewhere.filter(|relation| relation.collection.is_some()).count();
+    let elsewhere = of_resources().chain(of_subjects()).filter(|relation| relation.collection.is_some()).count();
+    // A list may look up what a relation leads to, each form of ids as text by a lookup of its own, and reads a hidden relation there.
+    let reverse: usize = of_resources().map(reverse_lookups_max).sum();
     // Each type may add a relation, the gate of a subject type, and a lookup by `_id`. Each relation that names a collection
     // may have a lookup of its own, one that searches for every form of an id, and one of structures.
-    let (relations, lookups) = (relations + types, 3 * elsewhere + types);
+    let (relations, lookups) = (relations + types + reverse, 3 * elsewhere + types + reverse);
+    // A list asks for relations and for what edges lead to by hidden permissions.
+    let permissions = permissions().count() + of_resources().count() + walks;
     [types, relations, permissions, lookups].into_iter().all(|count| count < MAX)
+}
+
+/// How many reverse lookups a relation has at most.
+fn reverse_lookups_max(relation: &RelationDeclaration) -> usize {
+    match (&relation.field, &relation.format) {
+        (None, _) => 0,
+        (Some(_), None) => 1,
+        (Some(_), Some(_)) => relation.subjects.len().clamp(1, IdForm::ALL.len()),
+    }
 }
 
 /// The relation that a resource's own document must fulfil, if the type has a condition.
@@ -283,6 +296,7 @@ impl<'a> Compiler<'a> {
             negated: false,
             shared: None,
             foreign: Box::default(),
+            reverse: Box::default(),
         })
     }
 

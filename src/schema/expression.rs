@@ -34,6 +34,18 @@ pub(crate) enum Syntax {
     Or(Vec<Syntax>),
 }
 
+impl Syntax {
+    /// How many edges the expression follows.
+    pub(crate) fn walks(&self) -> usize {
+        match self {
+            Self::Name(_) => 0,
+            Self::Walk { .. } => 1,
+            Self::Not(inner) => inner.walks(),
+            Self::And(sides) | Self::Or(sides) => sides.iter().map(Self::walks).sum(),
+        }
+    }
+}
+
 /// What a name names. Names of permissions may have colons inside, as in `doc:read`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {

@@ -24,6 +24,7 @@ impl Schema {
             permissions: _,
             lookups,
             collections,
+            hidden: _,
             warnings: _,
         } = self;
         let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document, kind.gate)).collect();

@@ -1,8 +1,10 @@
 //! Plans the evaluation of a compiled schema: finds the relations under a `!`, orders the sides of each `|`, and chooses the
-//! conditions that are pushed down into queries.
+//! conditions that are pushed down into queries. Adds what lists require: reverse lookups and hidden permissions.
 //!
-//! Finds no errors, and the order that it chooses changes no answer.
+//! Finds no errors. Neither the order that it chooses nor what it adds changes an answer.
 
+mod hidden;
+mod reverse;
 mod search;
 mod split;
 mod wanted;
@@ -12,7 +14,7 @@ use std::collections::HashSet;
 pub use wanted::Wanted;
 pub(crate) use wanted::repeats;
 
-use super::{Expression, Lookup, Member, Origin, Path, Relation, Schema, Target};
+use super::{Condition, Expression, Ids, Lookup, Member, Origin, Owner, Path, Relation, Schema, Target};
 use crate::question::{CollectionId, LookupId, RelationId};
 
 /// Plans the whole schema. Each step uses the results of the previous ones.
@@ -22,6 +24,8 @@ pub(crate) fn plan(schema: &mut Schema) {
     split::split_lookups(schema);
     search::search_every_form(schema);
     order_sides(schema);
+    reverse::add_reverse_lookups(schema);
+    hidden::add_hidden_permissions(schema);
     fill_lookups(schema);
     number_collections(schema);
 }
@@ -201,7 +205,9 @@ fn fill_lookups(schema: &mut Schema) {
     }
     let forms = search::forms(schema);
     for ((lookup, relations), forms) in schema.lookups.iter_mut().zip(of_lookups).zip(forms) {
-        lookup.forms = forms.into();
+        if !lookup.is_reverse {
+            lookup.forms = forms.into();
+        }
         let mut fields = vec![lookup.by.clone()];
         for (_, relation) in &relations {
             relation.fields(&mut |path| fields.push(path.clone()));

@@ -14,7 +14,7 @@ impl Schema {
     #[must_use]
     pub fn compared_texts(&self, collection: &str) -> BTreeSet<String> {
         let mut texts = BTreeSet::new();
-        for (_, lookup) in self.lookups().filter(|(_, lookup)| &*lookup.collection == collection) {
+        for (_, lookup) in self.lookups_of_checks().filter(|(_, lookup)| &*lookup.collection == collection) {
             if lookup.has_text_keys() {
                 texts.insert(lookup.by.to_string());
             }

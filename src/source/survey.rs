@@ -80,7 +80,7 @@ impl Survey {
             let (relation, keys) = (relation.to_owned(), BTreeSet::new());
             paths.push(Surveyed { path, uses, relation, present: 0, types: BTreeMap::new(), keys });
         };
-        for (_, lookup) in schema.lookups().filter(|(_, lookup)| *lookup.collection == *collection) {
+        for (_, lookup) in schema.lookups_of_checks().filter(|(_, lookup)| *lookup.collection == *collection) {
             if lookup.finds == Finds::Structures {
                 continue;
             }
@@ -92,7 +92,7 @@ impl Survey {
             let first = named(false).into_iter().next().unwrap_or_default();
             let is_text = lookup.text_keys.is_some();
             // Types that exclude each other have lookups of their own by the same field.
-            let alike = schema.lookups().filter(|(_, other)| {
+            let alike = schema.lookups_of_checks().filter(|(_, other)| {
                 (&other.collection, &other.by, &other.text_keys) == (&lookup.collection, &lookup.by, &lookup.text_keys)
             });
             let forms = if is_text {

@@ -164,7 +164,7 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
             findings.insert(Finding::Collation { collection: name.clone(), collation, fields });
         }
     }
-    for (_, lookup) in schema.lookups() {
+    for (_, lookup) in schema.lookups_of_checks() {
         let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
         if !lookup.is_by_id() && exists && !has_index(database, lookup).await? {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());

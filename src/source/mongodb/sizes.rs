@@ -57,11 +57,12 @@ pub(super) struct KnownSizes {
 impl KnownSizes {
     /// The expectations of a lookup before any fact was read.
     pub(super) fn new(schema: &Schema, lookup: &Lookup) -> Self {
-        // Few documents have arrays so long that one document is too large. Structures are of a wrong type, and rare.
-        let can_have_large = !lookup.is_by_id() && lookup.finds != Finds::Structures;
+        // Few documents have arrays so long that one document is too large. Structures are of a wrong type, and rare. A reverse lookup
+        // has no filtered facts.
+        let can_have_large = !lookup.is_by_id() && !lookup.is_reverse && lookup.finds != Finds::Structures;
         Self {
             logged: Default::default(),
-            can_expect: is_selective(schema, lookup),
+            can_expect: !lookup.is_reverse && is_selective(schema, lookup),
             // Under a `!`, what cannot be read counts for every subject, and a query for one does not find all of it.
             may_stand: lookup.relations.iter().all(|id| !schema.relation(*id).negated),
             has_many: AtomicBool::new(false),
@@ -178,9 +179,17 @@ impl MongoDb {
         let Some(suppressed) = suppressed else { return };
         let (collection, field, key) = (&*lookup.collection, lookup.by.as_str(), &key.id);
         match size {
+            FactSize::NearLimit if lookup.is_reverse => tracing::warn!(
+                collection, field, %key,
+                "a fact has three quarters of the documents or bytes that it may contain: beyond that, a list reads them each time"
+            ),
             FactSize::NearLimit => tracing::warn!(
                 collection, field, %key,
                 "a fact has three quarters of the documents or bytes that it may contain: beyond that, it is read for each subject"
+            ),
+            FactSize::Large if lookup.is_reverse => tracing::warn!(
+                collection, field, %key,
+                "more documents or ids than a fact may contain: a list of what this id leads to reads them each time"
             ),
             FactSize::Large => tracing::warn!(
                 collection, field, %key,
