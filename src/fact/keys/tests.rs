@@ -1,3 +1,5 @@
+//! The keys of documents, and that reverse lookups lead back from all that documents grant. Asks no database.
+
 use std::sync::LazyLock;
 
 use bson::{Bson, Document, doc, oid::ObjectId};
@@ -44,10 +46,10 @@ where = { k = { "$ne" = 2 } }
 owner = { field = "b.c", wildcard = true }
 named = { each = "b", field = "c", subject = "name", where = { k = 1 }, since = "d" }
 parent = { field = "a", resource = "box", where = { k = 1 } }
-held = { collection = "c", by = "b.c", field = "a", subject = "number", where = { "$or" = [{ k = 1 }, { "b.k" = 1 }] }, until = "d" }
+kept = { collection = "c", by = "b.c", field = "a", subject = "number", where = { "$or" = [{ k = 1 }, { "b.k" = 1 }] }, until = "d" }
 banned = { collection = "c", by = "b", field = "a", subject = "name" }
 [resource.box.permissions]
-read = "owner | named | parent.read | held & !banned"
+read = "owner | named | parent.read | kept & !banned"
 
 [resource.team.permissions]
 see = "member | lead"

@@ -244,10 +244,10 @@ guest = { collection = "shares", by = "file_id", field = "user_id", where = { ki
 element = { collection = "shares", by = "file_id", each = "to", field = "user_id", where = { right = 1 }, document_where = { on = true }, since = "since" }
 link = { collection = "shares", by = "file_id", field = "token", subject = "link" }
 other = { collection = "shares", by = "file_id", field = "token", where = { kind = 2 } }
-held = { collection = "holds", by = "file_id" }
+kept = { collection = "holds", by = "file_id" }
 viewer = { collection = "grants", by = { field = "on", format = "file:{id}" }, field = "who", format = "to:{id}", subject = ["user", "robot", "team.member"], subject_type = "t", subject_relation = "r", wildcard = true }
 [resource.file.permissions]
-read = "owner | writer | guest | element | link | other | viewer | folder.read & !held"
+read = "owner | writer | guest | element | link | other | viewer | folder.read & !kept"
 
 [resource.bare]
 id = "string"
@@ -300,7 +300,7 @@ read = "owner"
             ("file", "writer", &[]),
             // They lead to no id.
             ("folder", "open", &[]),
-            ("file", "held", &[]),
+            ("file", "kept", &[]),
             ("team", "member", &[]),
             // Secrets, and another relation of the same field.
             ("file", "link", &[]),
