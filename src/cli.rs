@@ -18,13 +18,16 @@ mod config;
 mod doctor;
 mod health;
 mod invalidate;
+mod list;
 mod man;
+mod mongosh;
 mod options;
 mod questions;
 mod remote;
 mod schema;
 mod schema_test;
 mod serve;
+mod target;
 mod text;
 mod tree;
 mod watch;
@@ -57,6 +60,15 @@ enum Command {
     /// Like check, and show why: each relation that granted or failed, with its documents.
     #[command(after_help = EXIT_CODES)]
     Explain(ask::Explain),
+    /// Which resources of a type may this subject access? Exits with 1 if there is none.
+    #[command(after_help = EXIT_CODES)]
+    List(list::List),
+    /// Which subjects may access this resource? Exits with 1 if nobody may.
+    #[command(after_help = EXIT_CODES)]
+    Who(list::Who),
+    /// The query that finds what this subject may access, ready for mongosh. Exits with 1 if nothing is allowed.
+    #[command(after_help = EXIT_CODES)]
+    Filter(list::Filter),
     /// Check a schema, or run its tests.
     Schema(schema::SchemaCommand),
     /// Draw questions from a database for load tests, or verify a server's answers to them.
@@ -109,6 +121,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(serve) => Box::pin(serve.run()).await,
         Command::Check(ask) => ask.check().await,
         Command::Explain(explain) => explain.run().await,
+        Command::List(list) => list.run().await,
+        Command::Who(who) => who.run().await,
+        Command::Filter(filter) => filter.run().await,
         Command::Schema(schema) => schema.run().await,
         Command::Questions(questions) => questions.run().await,
         Command::Invalidate(invalidate) => invalidate.run().await,

@@ -5,6 +5,7 @@
 mod calls;
 mod decisions;
 mod histogram;
+mod lists;
 mod log_queue;
 mod logs;
 mod metrics;
@@ -13,6 +14,7 @@ mod traces;
 
 pub use calls::{Call, Calls, Method};
 pub use decisions::{CALLERS_MAX, DecisionTally, Decisions, DecisionsOfCaller};
+pub use lists::Lists;
 pub use logs::{RateLimitedLog, Recording, is_filter, start as start_recording, start_warnings};
 pub use metrics::{ChangeMetrics, Commands, FactSize, Metrics, Present, Via, Work};
 pub use sampled_metric::{Kind, SampledMetric};

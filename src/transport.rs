@@ -3,6 +3,7 @@
 //!
 //! Knows no database and decides no permission.
 
+mod admitted;
 mod answers;
 mod byte_budget;
 mod call_context;
@@ -27,6 +28,7 @@ mod http;
 mod intake;
 mod invalidation;
 mod limits;
+mod lists;
 mod low_priority;
 mod message;
 mod method;
@@ -59,6 +61,7 @@ pub use health::Health;
 pub use http::MetricsTokens;
 pub use invalidation::InvalidationApi;
 pub use limits::Limits;
+pub use lists::ListApi;
 pub use method::Scope;
 pub use permission::PermissionApi;
 pub use server::{ServeError, Serving, serve};

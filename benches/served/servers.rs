@@ -15,7 +15,8 @@ use nix::{
 };
 use permcached::transport::proto::{
     Answer, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
-    ListPermissionsRequest, ListPermissionsResponse,
+    ListPermissionsRequest, ListPermissionsResponse, ListResourcesRequest, ListResourcesResponse, ListSubjectsRequest,
+    ListSubjectsResponse, PlanFilterRequest, PlanFilterResponse,
     permission_service_server::{PermissionService, PermissionServiceServer},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -81,6 +82,24 @@ impl PermissionService for Empty {
     }
 
     async fn explain(&self, _: tonic::Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn plan_filter(&self, _: tonic::Request<PlanFilterRequest>) -> Result<Response<PlanFilterResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn list_resources(
+        &self,
+        _: tonic::Request<ListResourcesRequest>,
+    ) -> Result<Response<ListResourcesResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn list_subjects(
+        &self,
+        _: tonic::Request<ListSubjectsRequest>,
+    ) -> Result<Response<ListSubjectsResponse>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }

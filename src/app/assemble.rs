@@ -192,7 +192,7 @@ pub fn assemble(parts: Parts) -> App {
         .filter(|_| changes.is_stream())
         .map(|(namespace, link)| Arc::new(Lease::new(link.clone(), namespace.names.lease.clone())));
 
-    let apis = apis(&parts, clock, &checker, invalidator.clone(), &bus);
+    let apis = apis(&parts, &lister, invalidator.clone(), &bus);
     let health_monitor = HealthMonitor {
         freshness: Arc::clone(&freshness),
         cached_facts_serve_for: longest_service(schema, settings.staleness_max),
@@ -259,16 +259,19 @@ fn share_facts(parts: &Parts, clock: Clock) -> (Links, Option<Arc<SharedFacts>>,
     (Links { changes: changes.clone(), facts }, shared, writer)
 }
 
-/// The gRPC services. Checks and invalidations together are limited to `requests_max` at once; `Watch` has its own limit.
-fn apis(parts: &Parts, clock: Clock, checker: &Checker, invalidator: Invalidator, bus: &Arc<Bus>) -> Apis {
+/// The gRPC services. Checks, lists and invalidations together are limited to `requests_max` at once; `Watch` has its own limit.
+fn apis(parts: &Parts, lister: &Lister, invalidator: Invalidator, bus: &Arc<Bus>) -> Apis {
     let Parts { schema, metrics, .. } = parts;
+    let Lister { checker, .. } = lister;
     let permits = Arc::new(Semaphore::new(parts.requests_max));
     let schema = || Arc::clone(schema);
+    let permissions = PermissionApi::new(schema(), checker.clone(), metrics, Arc::clone(&permits))
+        .logging_decisions(parts.logged_decisions);
     Apis {
-        permissions: PermissionApi::new(schema(), checker.clone(), clock, metrics, Arc::clone(&permits))
-            .logging_decisions(parts.logged_decisions),
+        lists: permissions.lists(lister.clone()),
+        permissions,
         invalidation: InvalidationApi::new(schema(), invalidator, permits),
-        watch: WatchApi::new(schema(), checker.clone(), clock, Arc::clone(metrics), Arc::clone(bus)),
+        watch: WatchApi::new(schema(), checker.clone(), checker.clock, Arc::clone(metrics), Arc::clone(bus)),
     }
 }
 

@@ -3,35 +3,26 @@
 //!
 //! The commands decide nothing: they show the service's answer.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::collections::BTreeSet;
 
 use clap::Args;
 use tokio::time::timeout;
-use tonic::{Code, Request, Response, Status};
+use tonic::Response;
 
 use super::{
     Ended, Failure, Outcome, brief,
-    remote::{AuthenticatedChannel, Server},
+    target::{Service, TIME_MAX, Target, client, object, subject, timed},
     text, tree,
 };
 use crate::{
-    app::{self, assemble, open, read_schema},
-    config::{
-        Config, Overrides, ProcessEnvironment,
-        variable::{DOCUMENTS_DIR, SCHEMA_FILE},
-    },
     source::Source,
     transport::{
-        CallContext, PermissionApi,
+        CallContext,
         proto::{
-            Answer, CheckRequest, Consistency, ExplainRequest, ExplainResponse, Freshness, Resource, Subject,
-            consistency::Requirement, explanation::Step, freshness, permission_service_client::PermissionServiceClient,
+            Answer, CheckRequest, Consistency, ExplainRequest, ExplainResponse, Resource, Subject, explanation::Step,
         },
     },
 };
-
-/// The deadline of a question.
-const TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -50,33 +41,11 @@ pub(super) struct Ask {
     permission: String,
     /// The resource: type:id, such as `file:65f000000000000000000101`
     resource: String,
-    /// The server [default: this machine, at PORT or 50051]
-    #[arg(long, value_name = "URL", conflicts_with = "documents")]
-    server: Option<String>,
-    /// Answer without a server, from a directory of <collection>.jsonl files
-    #[arg(long, value_name = "DIR", group = "in_process")]
-    documents: Option<PathBuf>,
-    /// Answer without a server, from the database that `MONGODB_URI` names
-    #[arg(long, conflicts_with = "server", group = "in_process")]
-    live: bool,
-    /// The schema, with --documents or --live [`SCHEMA_FILE`]
-    #[arg(long, value_name = "FILE", requires = "in_process")]
-    schema: Option<PathBuf>,
-    /// Reflect everything that was written before the question
-    #[arg(long, conflicts_with = "token")]
-    fully_consistent: bool,
-    /// Reflect everything up to a token: the `as_of` of an earlier answer
-    #[arg(long)]
-    token: Option<String>,
+    #[command(flatten)]
+    target: Target,
     /// Print the whole response as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// The service that answers.
-enum Service {
-    Server(Box<Server>),
-    InProcess { api: Box<PermissionApi>, source: Arc<dyn Source> },
 }
 
 /// The parts of a request.
@@ -98,10 +67,10 @@ impl Ask {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
         let request = CheckRequest { subject, permission, resource: Some(resource), consistency };
-        let service = self.service().await?;
+        let service = self.target.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).check(timed(request)).await.map(Response::into_inner),
-            Service::InProcess { api, .. } => api.check_in_process(&request).await,
+            Service::InProcess { apis, .. } => apis.permissions.check_in_process(&request).await,
         };
         let response = response.map_err(|status| service.failure(&status))?;
         if self.json {
@@ -116,10 +85,10 @@ impl Ask {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
         let request = ExplainRequest { subject, permission, resource: Some(resource), consistency };
-        let service = self.service().await?;
+        let service = self.target.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).explain(timed(request)).await.map(Response::into_inner),
-            Service::InProcess { api, .. } => api.explain(request, &CallContext::in_process()).await,
+            Service::InProcess { apis, .. } => apis.permissions.explain(request, &CallContext::in_process()).await,
         };
         let response = response.map_err(|status| service.failure(&status))?;
         if self.json {
@@ -137,43 +106,14 @@ impl Ask {
     }
 
     fn parts(&self) -> Result<Parts, Failure> {
-        let object = |role: &str, text: &str, example: &str| {
-            let (kind, id) = text.split_once(':').ok_or_else(|| {
-                let remedy = format!("write type:id, such as {example}:65f000000000000000000001");
-                Failure::usage(format!("the {role} `{text}` has no type: {remedy}"))
-            })?;
-            Ok::<_, Failure>((kind.to_owned(), id.to_owned()))
-        };
-        let subject = if self.subject == "anonymous" {
-            Subject { anonymous: true, ..Subject::default() }
-        } else {
-            let (kind, id) = object("subject", &self.subject, "user")?;
-            Subject { r#type: kind, id, anonymous: false }
-        };
+        let subject = subject(&self.subject)?;
         let (kind, id) = object("resource", &self.resource, "file")?;
-        let requirement = match &self.token {
-            Some(token) => {
-                let moment = Some(freshness::Moment::Token(token.clone()));
-                Some(Requirement::AtLeastAsFresh(Freshness { moment }))
-            }
-            None => self.fully_consistent.then_some(Requirement::FullyConsistent(true)),
-        };
-        let consistency = requirement.map(|requirement| Consistency { requirement: Some(requirement) });
-        Ok(Parts { subject, permission: self.permission.clone(), resource: Resource { r#type: kind, id }, consistency })
-    }
-
-    async fn service(&self) -> Result<Service, Failure> {
-        if self.documents.is_none() && !self.live {
-            return Ok(Service::Server(Box::new(Server::named(self.server.as_deref(), TIME_MAX)?)));
-        }
-        let overrides =
-            Overrides::default().with(&SCHEMA_FILE, self.schema.as_ref()).with(&DOCUMENTS_DIR, self.documents.as_ref());
-        let config = Config::read(&overrides, &ProcessEnvironment).map_err(Failure::usage_because)?;
-        text::start_warnings()?;
-        let parts = open(read_schema(&config.schema)?, &config.source, None, config.settings).await?;
-        let source = Arc::clone(&parts.source);
-        let app = assemble(app::Parts { requests_max: config.limits.requests_max, ..parts });
-        Ok(Service::InProcess { api: Box::new(app.apis.permissions), source })
+        Ok(Parts {
+            subject,
+            permission: self.permission.clone(),
+            resource: Resource { r#type: kind, id },
+            consistency: self.target.consistency(),
+        })
     }
 
     /// The answer as a sentence.
@@ -212,32 +152,10 @@ async fn misread(source: &dyn Source, response: &ExplainResponse) -> Vec<String>
     messages.filter(|message| relations.iter().any(|relation| message.contains(relation))).collect()
 }
 
-/// A request with the deadline of a question.
-fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(TIME_MAX);
-    request
-}
-
 fn outcome(answer: Option<&Answer>) -> Ended {
     match answer {
         Some(answer) if answer.allowed => Ok(Outcome::Yes),
         Some(_) => Ok(Outcome::No),
         None => Err(Failure::no_answer("the response has no answer")),
     }
-}
-
-impl Service {
-    /// The failure that a status means.
-    fn failure(&self, status: &Status) -> Failure {
-        match (status.code(), self) {
-            (Code::InvalidArgument, _) => Failure::usage(status.message()),
-            (_, Self::Server(server)) => Failure::no_answer(server.describe(status)),
-            (code, Self::InProcess { .. }) => Failure::no_answer(format!("{code}: {}", status.message())),
-        }
-    }
-}
-
-fn client(server: &Server) -> PermissionServiceClient<AuthenticatedChannel> {
-    PermissionServiceClient::new(server.connect())
 }

@@ -102,6 +102,16 @@ pub(super) fn note(Diagnosis { message, remedy, .. }: &Diagnosis) {
     }
 }
 
+/// A text as one word of a shell's command line.
+pub(super) fn shell_quoted(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// The text in green.
 pub(super) fn green(text: &str) -> String {
     styled(text, AnsiColor::Green.on_default())

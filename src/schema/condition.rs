@@ -13,10 +13,12 @@ use std::cmp::Ordering;
 pub use bits::{BitTest, Mask};
 use bson::{Bson, Document, doc};
 pub(crate) use parse::parse;
+use parse::parse_json;
 use test::Kind;
 pub use test::{Element, Test};
 
 use super::{
+    error::SchemaError,
     order::compare,
     path::{End, Path},
 };
@@ -95,6 +97,15 @@ impl Comparison {
 }
 
 impl Condition {
+    /// Reads a condition from a text of Extended JSON that is no part of a schema.
+    ///
+    /// # Errors
+    /// What is wrong with the text, each with a remedy if there is one.
+    pub fn from_extended_json(text: &str) -> Result<Self, Vec<SchemaError>> {
+        let mut errors = Vec::new();
+        parse_json(text, &mut errors).ok_or(errors)
+    }
+
     /// Whether mongod would find the document with this condition as the query.
     #[must_use]
     pub fn matches(&self, document: &Document) -> bool {
@@ -193,10 +204,7 @@ mod tests {
     use bson::spec::BinarySubtype;
 
     use super::*;
-    use crate::schema::{
-        error::SchemaError,
-        node::{Value, from_toml},
-    };
+    use crate::schema::node::{Value, from_toml};
 
     /// The parser's maximal depth of nested conditions.
     const DEPTH_MAX: usize = 16;

@@ -4,7 +4,7 @@
 //! Does not know the protocol beyond the names of its fields.
 
 use super::{Member, Schema, suggestion};
-use crate::question::{Id, IdForm, PermissionId, Question, Resource, ResourceTypeId, Subject};
+use crate::question::{Id, IdForm, PermissionId, Question, Resource, ResourceTypeId, Subject, SubjectTypeId};
 
 /// An error in one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,47 @@ impl Schema {
             .collect())
     }
 
+    /// Reads what a list of resources is about: the subject, the permission and the resource type.
+    ///
+    /// # Errors
+    /// An error for each invalid field.
+    pub fn resources_question(
+        &self,
+        subject: SubjectText<'_>,
+        permission: &str,
+        resource_type: &str,
+    ) -> Result<(Subject, PermissionId, ResourceTypeId), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let subject = self.named_subject(subject, &mut errors);
+        let kind = self.named_type("resource_type", resource_type, &mut errors);
+        let permission = kind.and_then(|kind| self.named_permission(kind, permission, &mut errors));
+        match (subject, permission, kind) {
+            (Some(subject), Some(permission), Some(kind)) => Ok((subject, permission, kind)),
+            _ => Err(errors),
+        }
+    }
+
+    /// Reads what a list of subjects is about: the permission, the resource and the subject type.
+    ///
+    /// # Errors
+    /// An error for each invalid field.
+    pub fn subjects_question(
+        &self,
+        permission: &str,
+        (resource_type, resource_id): (&str, &str),
+        subject_type: &str,
+    ) -> Result<(PermissionId, Resource, SubjectTypeId), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let permission =
+            self.resource_type(resource_type).and_then(|kind| self.named_permission(kind, permission, &mut errors));
+        let resource = self.named_resource(resource_type, resource_id, &mut errors);
+        let subject = self.named_subject_type("subject_type", subject_type, &mut errors);
+        match (permission, resource, subject) {
+            (Some(permission), Some(resource), Some(subject)) => Ok((permission, resource, subject)),
+            _ => Err(errors),
+        }
+    }
+
     /// Reads a subject from its type and id in the form in which requests name them.
     ///
     /// # Errors
@@ -102,26 +143,41 @@ impl Schema {
 
     fn named_subject(&self, subject: SubjectText<'_>, errors: &mut Vec<FieldError>) -> Option<Subject> {
         let SubjectText::Known { kind, id } = subject else { return Some(Subject::Anonymous) };
-        let found = match kind {
-            "" => Some(self.default_subject()),
-            name => self.subjects().find(|(_, kind)| &*kind.name == name).map(|(id, _)| id),
-        };
-        let Some(number) = found else {
-            let names = self.subjects().map(|(_, kind)| &*kind.name);
-            errors.push(FieldError::new("subject.type", unknown("subject type", kind, names)));
-            return None;
-        };
+        let number = self.named_subject_type("subject.type", kind, errors)?;
         let kind = self.subject(number);
         let id = read_id("subject.id", id, kind.id, kind.secret, errors)?;
         Some(Subject::Known { kind: number, id })
     }
 
-    fn named_resource(&self, name: &str, id: &str, errors: &mut Vec<FieldError>) -> Option<Resource> {
-        let Some(kind) = self.resource_type(name) else {
-            let names = self.resources().map(|(_, kind)| &*kind.name);
-            errors.push(FieldError::new("resource.type", unknown("resource type", name, names)));
-            return None;
+    /// The subject type of this name, or the default one if the name is empty.
+    fn named_subject_type(
+        &self,
+        field: &'static str,
+        name: &str,
+        errors: &mut Vec<FieldError>,
+    ) -> Option<SubjectTypeId> {
+        let found = match name {
+            "" => Some(self.default_subject()),
+            name => self.subjects().find(|(_, kind)| &*kind.name == name).map(|(id, _)| id),
         };
+        if found.is_none() {
+            let names = self.subjects().map(|(_, kind)| &*kind.name);
+            errors.push(FieldError::new(field, unknown("subject type", name, names)));
+        }
+        found
+    }
+
+    fn named_type(&self, field: &'static str, name: &str, errors: &mut Vec<FieldError>) -> Option<ResourceTypeId> {
+        let found = self.resource_type(name);
+        if found.is_none() {
+            let names = self.resources().map(|(_, kind)| &*kind.name);
+            errors.push(FieldError::new(field, unknown("resource type", name, names)));
+        }
+        found
+    }
+
+    fn named_resource(&self, name: &str, id: &str, errors: &mut Vec<FieldError>) -> Option<Resource> {
+        let kind = self.named_type("resource.type", name, errors)?;
         let id = read_id("resource.id", id, self.resource(kind).id, false, errors)?;
         Some(Resource { kind, id })
     }

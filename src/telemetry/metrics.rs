@@ -21,6 +21,7 @@ use super::{
     calls::{CallMetrics, Calls, Method},
     decisions::{DecisionLabels, Decisions},
     histogram::Histogram,
+    lists::Lists,
     log_queue,
     sampled_metric::{Kind, SampledMetric},
 };
@@ -44,6 +45,7 @@ pub struct Metrics {
     calls: CallMetrics,
     decisions: Family<DecisionLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
+    lists: Lists,
     rounds: Histogram,
     seconds: Histogram,
     age: Histogram,
@@ -126,6 +128,7 @@ impl Default for Metrics {
         all.register("permcached_decisions", help, decisions.clone());
         let errors = Family::default();
         all.register("permcached_check_errors", "Questions that could not be answered, by error", errors.clone());
+        let lists = Lists::register(all);
         let rounds = Histogram::new(&ROUNDS);
         all.register("permcached_check_rounds", "Rounds of loading facts that a request took", rounds.clone());
         let seconds = seconds(all, "permcached_check", "Time that a request's checks took", &SECONDS);
@@ -173,6 +176,7 @@ impl Default for Metrics {
             calls,
             decisions,
             errors,
+            lists,
             rounds,
             seconds,
             age,
@@ -248,6 +252,12 @@ impl Metrics {
     #[must_use]
     pub fn decisions(&self, permissions: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Decisions {
         Decisions::new(self.decisions.clone(), permissions)
+    }
+
+    /// The counters of lists.
+    #[must_use]
+    pub fn lists(&self) -> Lists {
+        self.lists.clone()
     }
 
     /// Shows a metric whose values live elsewhere. It replaces an earlier one of the same name.

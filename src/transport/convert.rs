@@ -42,7 +42,21 @@ fn with_parts<T>(
     read: impl FnOnce(SubjectText<'_>, ResourceFields<'_>) -> Result<T, Vec<FieldError>>,
 ) -> Result<T, Vec<Violation>> {
     let mut violations = Vec::new();
-    let subject = match subject {
+    let subject = subject_text(subject, &mut violations);
+    let read = read(subject, resource.unwrap_or_default());
+    let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
+    let errors = read.as_ref().err().into_iter().flatten();
+    let relevant = errors.filter(|error| resource.is_some() || !is_of_resource(error));
+    violations.extend(relevant.map(violation));
+    if resource.is_none() {
+        violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
+    }
+    read.ok().filter(|_| violations.is_empty()).ok_or(violations)
+}
+
+/// Reads whether a subject is anonymous or named. A missing one is a violation.
+pub(super) fn subject_text<'a>(subject: Option<SubjectFields<'a>>, violations: &mut Vec<Violation>) -> SubjectText<'a> {
+    match subject {
         None => {
             violations.push(Violation::new("subject", "is missing: name a subject, or set `anonymous`"));
             SubjectText::Anonymous
@@ -54,16 +68,11 @@ fn with_parts<T>(
             SubjectText::Anonymous
         }
         Some(SubjectFields { kind, id, .. }) => SubjectText::Known { kind, id },
-    };
-    let read = read(subject, resource.unwrap_or_default());
-    let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
-    let errors = read.as_ref().err().into_iter().flatten();
-    let relevant = errors.filter(|error| resource.is_some() || !is_of_resource(error));
-    violations.extend(relevant.map(|error| Violation::new(error.field, &error.message)));
-    if resource.is_none() {
-        violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
     }
-    read.ok().filter(|_| violations.is_empty()).ok_or(violations)
+}
+
+pub(super) fn violation(error: &FieldError) -> Violation {
+    Violation::new(error.field, &error.message)
 }
 
 /// The violations of one list entry: replaces `part` in each field by `place`, such as `resource` by `resources[3]`.

@@ -12,7 +12,8 @@ use super::{
     method::Method,
     proto::{
         BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
-        InvalidateRequest, InvalidateResponse, ListPermissionsRequest, ListPermissionsResponse,
+        InvalidateRequest, InvalidateResponse, ListPermissionsRequest, ListPermissionsResponse, ListResourcesRequest,
+        ListResourcesResponse, ListSubjectsRequest, ListSubjectsResponse, PlanFilterRequest, PlanFilterResponse,
     },
     services::{Answered, Services},
 };
@@ -23,7 +24,8 @@ const DETAILS_BYTES_MAX: usize = 64 * 1_024;
 /// Calls a method with a message, and tests the answer.
 pub(crate) async fn call(apis: &Apis, method: u8, message: &[u8]) {
     let services = Services::new(apis.clone(), watch::channel(false).1);
-    match method % 5 {
+    // The kept inputs choose by the remainder.
+    match if (5..=7).contains(&method) { method } else { method % 5 } {
         0 => method_of::<CheckRequest, CheckResponse>(&services, Method::Check, message).await,
         1 => method_of::<BatchCheckRequest, BatchCheckResponse>(&services, Method::BatchCheck, message).await,
         2 => {
@@ -31,6 +33,11 @@ pub(crate) async fn call(apis: &Apis, method: u8, message: &[u8]) {
                 .await;
         }
         3 => method_of::<ExplainRequest, ExplainResponse>(&services, Method::Explain, message).await,
+        5 => method_of::<PlanFilterRequest, PlanFilterResponse>(&services, Method::PlanFilter, message).await,
+        6 => {
+            method_of::<ListResourcesRequest, ListResourcesResponse>(&services, Method::ListResources, message).await;
+        }
+        7 => method_of::<ListSubjectsRequest, ListSubjectsResponse>(&services, Method::ListSubjects, message).await,
         _ => method_of::<InvalidateRequest, InvalidateResponse>(&services, Method::Invalidate, message).await,
     }
 }

@@ -5,7 +5,7 @@
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// `Check`, `BatchCheck` and `ListPermissions`.
+    /// `Check`, `BatchCheck`, `ListPermissions`, `PlanFilter`, `ListResources` and `ListSubjects`.
     Check,
     /// The same, and `Explain`, `Invalidate` and `Watch`.
     Admin,
@@ -29,14 +29,26 @@ pub(super) enum Method {
     BatchCheck,
     ListPermissions,
     Explain,
+    PlanFilter,
+    ListResources,
+    ListSubjects,
     Invalidate,
     Watch,
 }
 
 impl Method {
     /// Every method.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Check, Self::BatchCheck, Self::ListPermissions, Self::Explain, Self::Invalidate, Self::Watch];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Check,
+        Self::BatchCheck,
+        Self::ListPermissions,
+        Self::Explain,
+        Self::PlanFilter,
+        Self::ListResources,
+        Self::ListSubjects,
+        Self::Invalidate,
+        Self::Watch,
+    ];
 
     /// Its path.
     pub(super) const fn path(self) -> &'static str {
@@ -45,6 +57,9 @@ impl Method {
             Self::BatchCheck => "/permcached.v1.PermissionService/BatchCheck",
             Self::ListPermissions => "/permcached.v1.PermissionService/ListPermissions",
             Self::Explain => "/permcached.v1.PermissionService/Explain",
+            Self::PlanFilter => "/permcached.v1.PermissionService/PlanFilter",
+            Self::ListResources => "/permcached.v1.PermissionService/ListResources",
+            Self::ListSubjects => "/permcached.v1.PermissionService/ListSubjects",
             Self::Invalidate => "/permcached.v1.InvalidationService/Invalidate",
             Self::Watch => "/permcached.v1.WatchService/Watch",
         }
@@ -58,7 +73,12 @@ impl Method {
     /// What a caller must be allowed to do to call it.
     pub(super) fn scope(self) -> Scope {
         match self {
-            Self::Check | Self::BatchCheck | Self::ListPermissions => Scope::Check,
+            Self::Check
+            | Self::BatchCheck
+            | Self::ListPermissions
+            | Self::PlanFilter
+            | Self::ListResources
+            | Self::ListSubjects => Scope::Check,
             Self::Explain | Self::Invalidate | Self::Watch => Scope::Admin,
         }
     }
@@ -68,9 +88,13 @@ impl Method {
         self == Self::Watch
     }
 
-    /// Whether its work does not show in the size of the request: `Explain` has up to 2,000 steps.
+    /// Whether its work does not show in the size of the request: `Explain` has up to 2,000 steps, and a list may check 10,000
+    /// candidates.
     pub(super) fn is_always_large(self) -> bool {
-        self == Self::Explain
+        match self {
+            Self::Explain | Self::PlanFilter | Self::ListResources | Self::ListSubjects => true,
+            Self::Check | Self::BatchCheck | Self::ListPermissions | Self::Invalidate | Self::Watch => false,
+        }
     }
 }
 

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use prost::Message as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic_types::pb;
 
 use super::{
+    admitted::{Admitted, valid},
     answers::Answers,
     call_context::CallContext,
-    convert, explanation, message,
+    convert, explanation,
+    lists::ListApi,
+    message,
     proto::{
         self, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse, ListPermissionsRequest,
         ListPermissionsResponse, PermissionAnswer,
@@ -23,11 +26,10 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
-    check::{CheckError, Checked, Checker, Consistency, Slice},
-    freshness::Clock,
+    check::{CheckError, Checked, Checker, Slice},
+    list::Lister,
     question::Question,
     schema::Schema,
-    source::Deadline,
     telemetry::Metrics,
 };
 
@@ -41,32 +43,17 @@ const ERROR_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Clone)]
 pub struct PermissionApi {
     schema: Arc<Schema>,
-    clock: Clock,
     checker: Checker,
     permits: Arc<Semaphore>,
     record: Record,
 }
 
-/// What a handler has read from a request before it asks the checker. Holds the request's permit.
-struct Admitted<'a> {
-    consistency: Consistency,
-    moment_field: &'static str,
-    deadline: Deadline,
-    _permit: SemaphorePermit<'a>,
-}
-
 impl PermissionApi {
     /// A service that takes one of `permits` for each request, and refuses a request if none is free.
     #[must_use]
-    pub fn new(
-        schema: Arc<Schema>,
-        checker: Checker,
-        clock: Clock,
-        metrics: &Arc<Metrics>,
-        permits: Arc<Semaphore>,
-    ) -> Self {
+    pub fn new(schema: Arc<Schema>, checker: Checker, metrics: &Arc<Metrics>, permits: Arc<Semaphore>) -> Self {
         let record = Record::new(Arc::clone(&schema), metrics);
-        Self { schema, clock, checker, permits, record }
+        Self { schema, checker, permits, record }
     }
 
     /// The same service, logging a random share of answers: none at 0, all at 1.
@@ -75,20 +62,19 @@ impl PermissionApi {
         Self { record: self.record.logging(share), ..self }
     }
 
-    /// Takes a permit for a request, and reads its consistency. Adds what is wrong with it to `violations`.
+    /// The lists of the same service, which share its permits.
+    #[must_use]
+    pub fn lists(&self, lister: Lister) -> ListApi {
+        ListApi::new(lister, Arc::clone(&self.permits), self.record.clone())
+    }
+
     fn admit(
         &self,
         context: &CallContext,
         consistency: Option<&proto::Consistency>,
         violations: &mut Vec<Violation>,
     ) -> Result<Admitted<'_>, Status> {
-        let permit = self.permits.try_acquire().map_err(|_| status::overloaded())?;
-        let required = convert::consistency(consistency, self.clock).unwrap_or_else(|violation| {
-            violations.push(violation);
-            Consistency::FullyConsistent
-        });
-        let moment_field = convert::moment_field(consistency);
-        Ok(Admitted { consistency: required, moment_field, deadline: context.deadline, _permit: permit })
+        Admitted::read(&self.permits, self.checker.clock, context, consistency, violations)
     }
 
     /// Reads the questions of a batch. Returns the valid ones, and in the place of each question none or its error.
@@ -120,25 +106,6 @@ impl PermissionApi {
     async fn ask_one(&self, question: &Question, admitted: &Admitted<'_>) -> Result<Checked, Status> {
         let checked = self.checker.check_one(question, admitted.consistency, admitted.deadline).await;
         checked.map_err(|error| admitted.status(&error))
-    }
-}
-
-impl Admitted<'_> {
-    /// The status of a request whose check failed.
-    fn status(&self, error: &CheckError) -> Status {
-        status::of(error, self.moment_field)
-    }
-}
-
-/// The question of a request, or the status that names everything wrong with its fields.
-fn valid<T>(question: Result<T, Vec<Violation>>, mut violations: Vec<Violation>) -> Result<T, Status> {
-    match question {
-        Ok(question) if violations.is_empty() => Ok(question),
-        Ok(_) => Err(status::invalid(&violations)),
-        Err(wrong) => {
-            violations.splice(0..0, wrong);
-            Err(status::invalid(&violations))
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records answers: counts each by caller, permission and outcome, and logs a sample of them.
+//! Records answers: counts each by caller, permission and outcome, and logs a sample of them. Lists are counted by what was found.
 //!
 //! Log lines name the subject and the resource, except where an id is secret. Records nothing about questions that failed.
 
@@ -7,9 +7,10 @@ use std::{fmt, sync::Arc};
 use super::{call_context::CallContext, callers::ANONYMOUS, low_priority::give_way};
 use crate::{
     check::{CheckError, Checked},
-    question::{Answer, Id, Question, Subject},
+    list::{ListError, ListQuestion, Plan, ResourceList},
+    question::{Answer, Id, PermissionId, Question, Resource, Subject, SubjectTypeId},
     schema::Schema,
-    telemetry::{Decisions, DecisionsOfCaller, Metrics},
+    telemetry::{Decisions, DecisionsOfCaller, Lists, Metrics},
 };
 
 /// How many answers are recorded until other threads may run: some 10 microseconds.
@@ -20,6 +21,9 @@ const ANSWERS_AT_ONCE: usize = 128;
 pub(super) struct Record {
     schema: Arc<Schema>,
     decisions: Decisions,
+    lists: Lists,
+    /// The resource type and the name of each permission, by its number.
+    names: Arc<[(Arc<str>, Arc<str>)]>,
     /// The share of answers that are logged, from 0 to 1.
     logged_share: f64,
 }
@@ -31,8 +35,9 @@ impl Record {
             let resource = schema.resource(permission.resource);
             (Arc::from(&*resource.name), Arc::from(&*permission.name))
         });
-        let decisions = metrics.decisions(permissions.collect::<Vec<_>>());
-        Self { schema, decisions, logged_share: 0.0 }
+        let names: Arc<[_]> = permissions.collect();
+        let decisions = metrics.decisions(names.iter().cloned());
+        Self { schema, decisions, lists: metrics.lists(), names, logged_share: 0.0 }
     }
 
     /// The same recorder, logging this share of answers: none at 0, all at 1.
@@ -75,12 +80,85 @@ impl RecordOfRequest<'_> {
         }
     }
 
+    /// Records a filter.
+    pub(super) fn planned(&self, question: &ListQuestion, plan: &Plan) {
+        let Some((resource_type, permission)) = self.record.names.get(question.permission.index()) else { return };
+        self.record.lists.planned((resource_type, permission), plan.kind.as_str(), plan.ids);
+        if self.is_logged() {
+            tracing::info!(
+                target: "permcached::decision",
+                caller = self.caller,
+                subject = %ShownSubject(&self.record.schema, &question.asker.subject),
+                permission = &**permission,
+                resource_type = &**resource_type,
+                kind = plan.kind.as_str(),
+                ids = plan.ids,
+                age_ms = u64::try_from(plan.age.as_millis()).unwrap_or(u64::MAX),
+                "planned a filter"
+            );
+        }
+    }
+
+    /// Records a page of resources.
+    pub(super) fn listed_resources(&self, question: &ListQuestion, list: &ResourceList) {
+        self.record.lists.listed(list.resources.len(), list.examined);
+        let Some((resource_type, permission)) = self.record.names.get(question.permission.index()) else { return };
+        if self.is_logged() {
+            tracing::info!(
+                target: "permcached::decision",
+                caller = self.caller,
+                subject = %ShownSubject(&self.record.schema, &question.asker.subject),
+                permission = &**permission,
+                resource_type = &**resource_type,
+                listed = list.resources.len(),
+                examined = list.examined,
+                age_ms = u64::try_from(list.age.as_millis()).unwrap_or(u64::MAX),
+                "listed resources"
+            );
+        }
+    }
+
+    /// Records a page of subjects.
+    pub(super) fn listed_subjects(
+        &self,
+        (permission, resource, subject_type): (PermissionId, &Resource, SubjectTypeId),
+        listed: usize,
+    ) {
+        if self.is_logged() {
+            let schema = &*self.record.schema;
+            tracing::info!(
+                target: "permcached::decision",
+                caller = self.caller,
+                subject_type = &*schema.subject(subject_type).name,
+                permission = &*schema.permission(permission).name,
+                resource = %Shown(&schema.resource(resource.kind).name, &resource.id),
+                listed,
+                "listed subjects"
+            );
+        }
+    }
+
+    /// Counts a list that could not be made.
+    pub(super) fn list_failed(&self, error: &ListError) {
+        self.record.lists.failed(error.as_str());
+    }
+
+    /// Counts a filter that was too large to be sent.
+    pub(super) fn filter_too_large(&self) {
+        self.record.lists.failed("filter_too_large");
+    }
+
     /// Logs a share of the answers.
     fn log_some(&self, question: &Question, checked: &Checked) {
-        let logged_share = self.record.logged_share;
-        if logged_share > 0.0 && fastrand::f64() < logged_share {
+        if self.is_logged() {
             self.log(question, checked);
         }
+    }
+
+    /// Whether the present answer is among those that are logged.
+    fn is_logged(&self) -> bool {
+        let logged_share = self.record.logged_share;
+        logged_share > 0.0 && fastrand::f64() < logged_share
     }
 
     fn log(&self, question: &Question, checked: &Checked) {

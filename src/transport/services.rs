@@ -15,6 +15,7 @@ use super::{
     call_context::CallContext,
     codec::SmallBuffers,
     invalidation::InvalidationApi,
+    lists::ListApi,
     message::{decode, encode},
     method::Method,
     permission::PermissionApi,
@@ -25,8 +26,10 @@ use super::{
 /// The services that the application provides once it has started.
 #[derive(Clone)]
 pub struct Apis {
-    /// `PermissionService`.
+    /// `PermissionService`, apart from lists.
     pub permissions: PermissionApi,
+    /// The lists of `PermissionService`.
+    pub lists: ListApi,
     /// `InvalidationService`.
     pub invalidation: InvalidationApi,
     /// `WatchService`.
@@ -36,6 +39,7 @@ pub struct Apis {
 /// The same services, once they have started.
 pub(super) struct Services {
     permissions: PermissionApi,
+    lists: ListApi,
     invalidation: InvalidationApi,
     watch: WatchApi,
 }
@@ -74,8 +78,8 @@ pub(super) enum Answered {
 impl Services {
     /// The services, whose streams end once this is true.
     pub(super) fn new(apis: Apis, is_draining: watch::Receiver<bool>) -> Self {
-        let Apis { permissions, invalidation, watch } = apis;
-        Self { permissions, invalidation, watch: watch.until(is_draining) }
+        let Apis { permissions, lists, invalidation, watch } = apis;
+        Self { permissions, lists, invalidation, watch: watch.until(is_draining) }
     }
 
     /// Answers a call with this message.
@@ -88,13 +92,16 @@ impl Services {
         message: &[u8],
         context: &CallContext,
     ) -> Result<Answered, Status> {
-        let Self { permissions, invalidation, watch } = self;
+        let Self { permissions, lists, invalidation, watch } = self;
         // Boxed where a call is rare: the others need less memory then.
         let answer = match method {
             Method::Check => permissions.check(message, context).await?,
             Method::BatchCheck => permissions.batch_check(message, context).await?,
             Method::ListPermissions => encode(&permissions.list_permissions(decode(message)?, context).await?),
             Method::Explain => encode(&Box::pin(permissions.explain(decode(message)?, context)).await?),
+            Method::PlanFilter => encode(&Box::pin(lists.plan_filter(decode(message)?, context)).await?),
+            Method::ListResources => encode(&Box::pin(lists.list_resources(decode(message)?, context)).await?),
+            Method::ListSubjects => encode(&Box::pin(lists.list_subjects(decode(message)?, context)).await?),
             Method::Invalidate => encode(&Box::pin(invalidation.invalidate(decode(message)?, context)).await?),
             Method::Watch => {
                 let stream = Box::pin(watch.watch(decode(message)?, context)).await?;

@@ -2,20 +2,26 @@
 //!
 //! Logs nothing.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use axum::http::{Response, StatusCode};
 use prost::Message as _;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb};
 
-use crate::check::CheckError;
+use crate::{check::CheckError, list::ListError};
 
 /// After what time a caller should retry.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The most fields that one status names.
 const VIOLATIONS_MAX: usize = 16;
+
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "permcached";
+
+/// The most characters of a value in `google.rpc.ErrorInfo`. The status has it twice, and is sent as headers.
+const VALUE_CHARS_MAX: usize = 600;
 
 /// What is wrong with a field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +82,60 @@ pub(super) fn of(error: &CheckError, moment_field: &'static str) -> Status {
         CheckError::Unavailable(_) => unavailable("the permission could not be checked: the source cannot be read"),
         CheckError::DeadlineExceeded => Status::deadline_exceeded(message),
         CheckError::ForeignToken { .. } | CheckError::FutureToken => invalid(&[Violation::new(moment_field, message)]),
-        CheckError::TooLarge => Status::resource_exhausted(message),
+        CheckError::TooLarge => never_retried(Status::resource_exhausted(message)),
     }
+}
+
+/// The status of a list that failed. `moment_field` is as for [`of`].
+pub(super) fn of_list(error: &ListError, moment_field: &'static str) -> Status {
+    let refused = Code::FailedPrecondition;
+    match error {
+        ListError::Check(CheckError::Unavailable(_)) => {
+            unavailable("the list could not be made: the source cannot be read")
+        }
+        ListError::Check(error) => of(error, moment_field),
+        ListError::NotNarrowable { part, remedy } => {
+            with_reason(refused, error, &[("part", part.clone()), ("remedy", remedy.clone())])
+        }
+        ListError::NoIndex { collection, command } => {
+            with_reason(refused, error, &[("collection", collection.clone()), ("command", command.clone())])
+        }
+        ListError::TooManyIds { relation, count, max } => {
+            let counts = [("relation", relation.clone()), ("count", count.to_string()), ("max", max.to_string())];
+            with_reason(Code::ResourceExhausted, error, &counts)
+        }
+        ListError::NoCollection(_) => with_reason(refused, error, &[]),
+    }
+}
+
+/// A status with the reason of an error, and with what a program can use of its message.
+fn with_reason(code: Code, error: &ListError, values: &[(&str, String)]) -> Status {
+    refusal(code, &error.as_str().to_uppercase(), &error.to_string(), values)
+}
+
+/// `RESOURCE_EXHAUSTED`: a filter is too large to be sent.
+pub(super) fn filter_too_large(bytes: usize, bytes_max: usize) -> Status {
+    let message = format!(
+        "the filter has {bytes} bytes, and {bytes_max} are the most: use ListResources, or a smaller `max_ids`"
+    );
+    let values = [("bytes", bytes.to_string()), ("max", bytes_max.to_string())];
+    refusal(Code::ResourceExhausted, "FILTER_TOO_LARGE", &message, &values)
+}
+
+/// A status that a retry would not change, with a reason and values for programs.
+fn refusal(code: Code, reason: &str, message: &str, values: &[(&str, String)]) -> Status {
+    let cut = |text: &str| text.chars().take(VALUE_CHARS_MAX).collect::<String>();
+    let metadata: HashMap<String, String> =
+        values.iter().map(|(name, value)| ((*name).to_owned(), cut(value))).collect();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    let message: String = message.chars().take(2 * VALUE_CHARS_MAX).collect();
+    never_retried(Status::with_error_details(code, message, details))
+}
+
+/// The status, with gRPC's sign that a client must not retry the call, whatever its retry policy says about the code.
+fn never_retried(mut status: Status) -> Status {
+    status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static("-1"));
+    status
 }
 
 /// Whether a response is one to a caller who may call: the answer of a handler, and not a refusal of its token, of its method

@@ -22,7 +22,7 @@ use vocabulary::{
 };
 
 /// The modules in reading order: each uses only those above it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "question",
     "moment",
     "telemetry",
@@ -36,6 +36,7 @@ const ORDER: [&str; 21] = [
     "link",
     "facts",
     "check",
+    "list",
     "bus",
     "feed",
     "invalidate",
@@ -69,6 +70,9 @@ const FENCES: [Fence; 10] = [
             ("transport", "serves gRPC, and contains the generated code"),
             ("link::names", "the keys of facts contain numbers of variable length"),
             ("cli::ask", "calls a running service"),
+            ("cli::list", "calls a running service"),
+            ("cli::mongosh", "shows points in time"),
+            ("cli::target", "calls a running service"),
             ("cli::invalidate", "calls a running service"),
             ("cli::watch", "calls a running service"),
             ("cli::questions::verify", "calls a running service"),
@@ -96,6 +100,7 @@ const FENCES: [Fence; 10] = [
             ("facts::codec", "its tests read documents"),
             ("list", "compiles permissions into MongoDB's queries"),
             ("transport::explanation", "shows conditions as JSON"),
+            ("transport::lists::extended_json", "sends queries as JSON"),
             ("cli::schema_test", "parses points in time"),
             ("fuzzing", "makes documents"),
         ],

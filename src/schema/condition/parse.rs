@@ -99,6 +99,19 @@ pub(crate) fn parse(source: &str, node: &Node, errors: &mut Vec<SchemaError>) ->
     condition.filter(|_| errors.len() == before)
 }
 
+/// As [`parse`], for a text of Extended JSON that is no part of a schema.
+pub(super) fn parse_json(text: &str, errors: &mut Vec<SchemaError>) -> Option<Condition> {
+    let before = errors.len();
+    let condition = match node::from_extended_json(text, &(0..text.len()), text) {
+        Ok(node) => Parser { errors, is_json: true, is_element: false }.condition(&node, 0),
+        Err(error) => {
+            errors.push(error);
+            return None;
+        }
+    };
+    condition.filter(|_| errors.len() == before)
+}
+
 fn extended_json(source: &str, span: &Span, text: &str) -> Result<Node, SchemaError> {
     if text.trim_start().starts_with(['{', '[']) {
         return node::from_extended_json(source, span, text);

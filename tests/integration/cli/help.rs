@@ -3,11 +3,14 @@
 use crate::support::command::run;
 
 /// Every command and subcommand.
-pub(super) const COMMANDS: [&[&str]; 17] = [
+pub(super) const COMMANDS: [&[&str]; 20] = [
     &[],
     &["serve"],
     &["check"],
     &["explain"],
+    &["list"],
+    &["who"],
+    &["filter"],
     &["schema"],
     &["schema", "check"],
     &["schema", "test"],
@@ -55,7 +58,7 @@ fn the_version_is_the_package_s() {
 
 #[test]
 fn the_help_lists_the_exit_codes() {
-    for command in [&[][..], &["check"], &["explain"]] {
+    for command in [&[][..], &["check"], &["explain"], &["list"], &["who"], &["filter"]] {
         let ended = run(&[command, &["--help"]].concat());
         assert!(ended.stdout.contains("Exit codes: 0 allowed"), "{}", ended.stdout);
     }

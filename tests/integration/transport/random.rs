@@ -71,7 +71,8 @@ impl Decoder for Raw {
     }
 }
 
-const CALLS: [&str; 4] = ["Check", "BatchCheck", "ListPermissions", "Explain"];
+const CALLS: [&str; 7] =
+    ["Check", "BatchCheck", "ListPermissions", "Explain", "PlanFilter", "ListResources", "ListSubjects"];
 
 async fn send(channel: &Channel, call: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
     let mut grpc = Grpc::new(channel.clone());

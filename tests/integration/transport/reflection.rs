@@ -89,7 +89,10 @@ async fn reflection_describes_the_whole_protocol_with_its_comments() {
         }
         let calls = files.get("permcached/v1/permission_service.proto").unwrap_or_else(|| panic!("{:?}", files.keys()));
         let methods: Vec<_> = calls.service[0].method.iter().map(MethodDescriptorProto::name).collect();
-        assert_eq!(methods, ["Check", "BatchCheck", "ListPermissions", "Explain"]);
+        assert_eq!(
+            methods,
+            ["Check", "BatchCheck", "ListPermissions", "Explain", "PlanFilter", "ListResources", "ListSubjects"]
+        );
         for (file, comment) in [
             ("permcached/v1/permission_service.proto", "may this subject do this to that resource?"),
             ("permcached/v1/core.proto", "Never empty, never `*`."),
