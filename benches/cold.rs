@@ -185,7 +185,7 @@ async fn measure_mongodb(schema: &Arc<Schema>, database: &Database, questions: &
             let source = Arc::clone(&source);
             async move {
                 let key = FactKey::whole(files, Id::ObjectId(id(2, number).bytes()));
-                let results = source.load(vec![key], at, Deadline::after(both::TIME_MAX)).await;
+                let results = source.load(vec![key], &[], at, Deadline::after(both::TIME_MAX)).await;
                 assert!(results[0].1.is_ok());
             }
         };

@@ -72,7 +72,7 @@ fn request_facts(schema: &Schema, source: &Documents, question: &Question) -> Re
             assert!(matches!(answer, Answer::Allowed { .. }), "{answer:?}");
             return facts;
         }
-        let loaded = source.load(missing, Moment::default(), Deadline::after(Duration::from_secs(1)));
+        let loaded = source.load(missing, &[], Moment::default(), Deadline::after(Duration::from_secs(1)));
         for (_, result) in runtime.block_on(loaded) {
             facts.insert(result.expect("documents in memory are always available").into());
         }

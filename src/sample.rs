@@ -134,7 +134,7 @@ async fn members(schema: &Schema, source: &MongoDb, subjects: &[Known]) -> Resul
     let mut members = Members::new();
     for chunk in subjects.chunks(CHUNK) {
         let keys: BTreeSet<FactKey> = chunk.iter().flat_map(|(kind, id)| keys_of_subject(schema, *kind, id)).collect();
-        let loaded = source.load(keys.into_iter().collect(), at, Deadline::after(LOAD_TIME)).await;
+        let loaded = source.load(keys.into_iter().collect(), &[], at, Deadline::after(LOAD_TIME)).await;
         let loaded = loaded.into_iter().map(|(key, fact)| fact.map(|fact| (key, fact)));
         let facts = loaded.collect::<Result<HashMap<FactKey, Fact>, _>>()?;
         for (kind, id) in chunk {
@@ -206,7 +206,7 @@ async fn named(
         if keys.is_empty() {
             break;
         }
-        let loaded = source.load(keys.into_iter().collect(), at, Deadline::after(LOAD_TIME)).await;
+        let loaded = source.load(keys.into_iter().collect(), &[], at, Deadline::after(LOAD_TIME)).await;
         let loaded = loaded.into_iter().map(|(key, fact)| fact.map(|fact| (key, fact)));
         let facts = loaded.collect::<Result<HashMap<FactKey, Fact>, _>>()?;
         for (place, resource) in std::mem::take(&mut reached) {

@@ -40,9 +40,13 @@ pub trait Source: Send + Sync {
     async fn probe(&self, deadline: Deadline) -> Result<Moment, SourceError>;
 
     /// Reads the facts of these keys as of `at` or later. Returns one result for each key, in any order.
+    ///
+    /// `if_large` are filtered facts that will be asked for next if the whole facts of the same keys are over their limit. The source may
+    /// read them at the same time, and then returns those whose whole facts are. It returns no errors of them.
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)>;

@@ -77,6 +77,8 @@ pub(super) struct Missing {
     presumed: HashSet<FactKey>,
     /// The filtered facts that are loaded because the whole ones are likely to be over their limit.
     guessed: Vec<FactKey>,
+    /// The filtered facts that are wanted next if the whole ones turn out to be over their limit.
+    if_large: Vec<FactKey>,
 }
 
 impl Missing {
@@ -92,14 +94,20 @@ impl Missing {
         }
     }
 
-    /// The facts to load if the request may use no more than this many: those that are required, and those that are guessed to be.
-    fn within(&mut self, facts_max: usize) -> [Vec<FactKey>; 2] {
+    /// The facts to load if the request may use no more than this many: those that are required, those that are guessed to be, and those
+    /// that are if others are large.
+    fn within(&mut self, facts_max: usize) -> [Vec<FactKey>; 3] {
         let mut required = std::mem::take(&mut self.keys);
         required.truncate(facts_max);
-        let mut guessed = std::mem::take(&mut self.guessed);
-        guessed.retain(|key| self.seen.insert(key.clone()));
-        guessed.truncate(facts_max - required.len());
-        [required, guessed]
+        let mut facts_left = facts_max - required.len();
+        let [guessed, if_large] = [&mut self.guessed, &mut self.if_large].map(|keys| {
+            let mut keys = std::mem::take(keys);
+            keys.retain(|key| self.seen.insert(key.clone()));
+            keys.truncate(facts_left);
+            facts_left -= keys.len();
+            keys
+        });
+        [required, guessed, if_large]
     }
 }
 
@@ -142,18 +150,25 @@ impl Request {
     /// Asks for the filtered fact of each whole one that is likely to be over its limit. Where it may stand for the whole one, that one
     /// is presumed to be over its limit, and not asked for. If the filtered fact then could not be loaded, or has a document that cannot be
     /// relied on, the whole fact is required after all. So the filtered fact allows the same, whether the presumption is right or not.
-    /// Elsewhere, both are loaded at once, and nothing is presumed.
+    /// Elsewhere, both are loaded at once, and nothing is presumed. If nothing is likely, the source may still read the filtered fact as
+    /// soon as it sees that the whole one is over its limit.
     pub(super) fn presume(&self, facts: &Facts, subject: &Subject, wanted: &mut Vec<FactKey>, missing: &mut Missing) {
         wanted.retain(|key| {
-            if self.required_whole.contains(key) || !facts.expects_large(key) {
+            if self.required_whole.contains(key) || key.subject.is_some() {
+                return true;
+            }
+            let filtered = || FactKey::filtered(key.lookup, key.id.clone(), subject.clone());
+            let is_there = || self.facts.get(key.lookup, &key.id, Some(subject)).is_some();
+            if !facts.expects_large(key) {
+                missing.if_large.extend((!is_there()).then(filtered));
                 return true;
             }
             let may_stand = facts.may_stand_for_whole(key.lookup);
             if may_stand {
                 missing.presumed.insert(key.clone());
             }
-            if may_stand || self.facts.get(key.lookup, &key.id, Some(subject)).is_none() {
-                missing.guessed.push(FactKey::filtered(key.lookup, key.id.clone(), subject.clone()));
+            if may_stand || !is_there() {
+                missing.guessed.push(filtered());
             }
             !may_stand
         });
@@ -184,7 +199,7 @@ impl Request {
     /// Loads the missing facts, all at once.
     pub(super) async fn load(&mut self, facts: &Facts, mut missing: Missing) {
         self.rounds += 1;
-        let [required, guessed] = missing.within(self.facts.capacity_left());
+        let [required, guessed, if_large] = missing.within(self.facts.capacity_left());
         let count = required.len() + guessed.len();
         self.loaded += u64::try_from(count).unwrap_or(u64::MAX);
         tracing::debug!(round = self.rounds, facts = count, "loading facts");
@@ -194,8 +209,8 @@ impl Request {
         // By a load of their own, so that what is guessed takes nothing of what a load may read from what is required. The other half of
         // the time is for what is required instead or afterwards. Boxed, as few rounds need it.
         let patience = deadline.at_most(deadline.left() / 2);
-        let guessing = (!guessed.is_empty()).then(|| Box::pin(facts.load(guessed, requirement, patience)));
-        let loading = join(facts.load(required, requirement, deadline), OptionFuture::from(guessing));
+        let guessing = (!guessed.is_empty()).then(|| Box::pin(facts.load(guessed, Vec::new(), requirement, patience)));
+        let loading = join(facts.load(required, if_large, requirement, deadline), OptionFuture::from(guessing));
         let (loaded, guessed) = loading.instrument(span).await;
         self.take_guessed(facts, guessed.unwrap_or_default(), missing.presumed);
         for (key, result) in loaded {
@@ -266,15 +281,20 @@ mod tests {
             let mut missing = Missing::default();
             for number in [1, 2] {
                 missing.guessed.extend([key(10 + number), key(2)]);
+                missing.if_large.extend([key(20 + number), key(11), key(1)]);
                 missing.extend(vec![key(number)]);
             }
             missing
         };
-        for (facts_max, required, guessed) in
-            [(9, &[1, 2][..], &[11, 12][..]), (3, &[1, 2], &[11]), (2, &[1, 2], &[]), (1, &[1], &[])]
-        {
+        for (facts_max, required, guessed, if_large) in [
+            (9, &[1, 2][..], &[11, 12][..], &[21, 22][..]),
+            (5, &[1, 2], &[11, 12], &[21]),
+            (3, &[1, 2], &[11], &[]),
+            (2, &[1, 2], &[], &[]),
+            (1, &[1], &[], &[]),
+        ] {
             let keys = |numbers: &[i64]| numbers.iter().map(|number| key(*number)).collect::<Vec<_>>();
-            assert_eq!(missing().within(facts_max), [keys(required), keys(guessed)]);
+            assert_eq!(missing().within(facts_max), [keys(required), keys(guessed), keys(if_large)]);
         }
     }
 }

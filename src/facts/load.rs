@@ -28,10 +28,12 @@ const ATTEMPTS_MAX: u32 = 8;
 const AHEAD_TIME: Duration = Duration::from_secs(5);
 
 impl Facts {
-    /// Loads facts, all at the same time. Returns one result for each key, in any order.
+    /// Loads facts, all at the same time. Returns one result for each key, in any order. Also returns those filtered facts of
+    /// `if_large` that a load brought because the whole facts of the same keys are over their limit.
     pub async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: Vec<FactKey>,
         requirement: FreshnessRequirement,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<CachedFact, SourceError>)> {
@@ -39,7 +41,7 @@ impl Facts {
             return Vec::new();
         }
         let results = Vec::with_capacity(keys.len());
-        let mut request = LoadRequest { facts: self, requirement, deadline, results };
+        let mut request = LoadRequest { facts: self, if_large, requirement, deadline, results };
         let mut missing = keys;
         for attempt in 0..ATTEMPTS_MAX {
             let PendingLoads { epoch, newest_moment, waits } = request.join_or_start(missing, attempt > 0);
@@ -63,7 +65,7 @@ impl Facts {
     pub fn load_ahead(&self, key: FactKey, requirement: FreshnessRequirement) {
         let Ok(place) = Arc::clone(&self.ahead).try_acquire_owned() else { return };
         let deadline = Deadline::after(AHEAD_TIME);
-        let mut request = LoadRequest { facts: self, requirement, deadline, results: Vec::new() };
+        let mut request = LoadRequest { facts: self, if_large: Vec::new(), requirement, deadline, results: Vec::new() };
         let loads = request.join_or_start(vec![key], false);
         tokio::spawn(async move {
             for Wait { mut result_receiver, .. } in loads.waits {
@@ -77,6 +79,8 @@ impl Facts {
 /// One call of [`Facts::load`]: what it requires, and the results so far.
 struct LoadRequest<'a> {
     facts: &'a Facts,
+    /// The filtered facts that are required next if the whole facts of the same keys are over their limit.
+    if_large: Vec<FactKey>,
     requirement: FreshnessRequirement,
     deadline: Deadline,
     results: Vec<(FactKey, Result<CachedFact, SourceError>)>,
@@ -135,11 +139,11 @@ impl LoadRequest<'_> {
                 is_joined: false,
                 is_retry,
             });
-            let facts = facts.clone();
+            let (facts, if_large) = (facts.clone(), self.if_large.clone());
             // In a task of its own: the load goes on if its request is cancelled. If it panics, the waiters notice that
             // it broke off and try again.
             let load = async move {
-                let results = facts.fetch(claimed, load).await;
+                let results = facts.fetch(claimed, &if_large, load).await;
                 loader.complete(results);
             };
             tokio::spawn(load.in_current_span());
@@ -179,6 +183,12 @@ impl LoadRequest<'_> {
         };
         if is_joined {
             self.facts.metrics.waited(began.elapsed());
+        }
+        // Each request takes those of its own subjects, whoever has started the load. One that it cannot use is not required yet.
+        for key in &self.if_large {
+            let brought = loaded.as_ref().and_then(|loaded| loaded.get(key)?.as_ref().ok());
+            let accepted = brought.and_then(|cached| self.accept(cached, epoch, newest_moment));
+            self.results.extend(accepted.map(|cached| (key.clone(), Ok(cached))));
         }
         let mut missing = Vec::new();
         for key in keys {
@@ -231,7 +241,7 @@ impl LoadRequest<'_> {
 impl Facts {
     /// Loads facts and caches them. Takes from Redis those that meet the load's requirement, and reads all others from the
     /// source.
-    async fn fetch(&self, keys: Vec<FactKey>, load: LoadParameters) -> LoadResults {
+    async fn fetch(&self, keys: Vec<FactKey>, if_large: &[FactKey], load: LoadParameters) -> LoadResults {
         let mut results = LoadResults::with_capacity(keys.len());
         let mut missing = keys;
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
@@ -242,7 +252,7 @@ impl Facts {
             missing.retain(|key| !results.contains_key(key));
         }
         if !missing.is_empty() {
-            self.fetch_from_source(missing, load, &mut results).await;
+            self.fetch_from_source(missing, if_large, load, &mut results).await;
         }
         results
     }
@@ -286,12 +296,20 @@ impl Facts {
     }
 
     /// Reads facts from the source and caches them, in memory and in Redis.
-    async fn fetch_from_source(&self, keys: Vec<FactKey>, load: LoadParameters, results: &mut LoadResults) {
+    async fn fetch_from_source(
+        &self,
+        keys: Vec<FactKey>,
+        if_large: &[FactKey],
+        load: LoadParameters,
+        results: &mut LoadResults,
+    ) {
         let is_current = || load.epoch == self.freshness.epoch();
         let asked = keys.len();
-        let read = self.source.load(keys, load.at, load.deadline.for_loading());
+        let read = self.source.load(keys, if_large, load.at, load.deadline.for_loading());
         // A source that ignores its deadline is cut off. Requests that have more time try again.
         let read = timeout_at(load.deadline.instant(), read).await.unwrap_or_default();
+        // It may return more than was asked for.
+        let asked = asked.max(read.len());
         self.metrics.asked_source(asked, read.iter().filter(|(_, result)| result.is_ok()).count());
         for (key, result) in read {
             if let Ok(fact) = &result {

@@ -59,7 +59,7 @@ impl Facts {
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             found.extend(in_redis(shared, &key, at).await.map(|fact| (Tier::Redis, fact)));
         }
-        let read = self.source.load(vec![key.clone()], at, Deadline::after(READ_TIME)).await;
+        let read = self.source.load(vec![key.clone()], &[], at, Deadline::after(READ_TIME)).await;
         let Some((_, Ok(truth))) = read.into_iter().next() else { return };
         self.metrics.observed();
         let mut is_wrong = false;

@@ -306,7 +306,13 @@ impl Source for Documents {
         Ok(self.revision())
     }
 
-    async fn load(&self, keys: Vec<FactKey>, _: Moment, _: Deadline) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        _: &[FactKey],
+        _: Moment,
+        _: Deadline,
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let snapshot = self.current();
         let load = |key: FactKey| {
             let found = snapshot.facts.get(key.lookup.index()).and_then(|facts| facts.get(&key.id));

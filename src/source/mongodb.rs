@@ -3,6 +3,7 @@
 //!
 //! Only reads: the `read` role on the database is enough. `journal` commits transactions that read nothing. Caches nothing.
 
+mod alone;
 mod by_relation;
 mod change_stream;
 mod client;
@@ -41,7 +42,7 @@ pub use connect::ConnectError;
 use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
-use find::BATCH_DOCUMENTS_MAX;
+use find::{BATCH_DOCUMENTS_MAX, Load};
 pub use inspect::Finding;
 use journal::Journal;
 use mongodb::{Database, options::ClientOptions};
@@ -251,6 +252,7 @@ impl Source for MongoDb {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
@@ -271,10 +273,10 @@ impl Source for MongoDb {
                 }
             }
         }
-        let byte_budget = &AtomicUsize::new(LOAD_BYTES_MAX);
-        let finds = by_query.into_iter().flat_map(|((lookup, _), chunks)| {
-            chunks.into_iter().map(move |chunk| self.find(lookup, chunk, at, deadline, byte_budget))
-        });
+        let load = Load { if_large, at, deadline, byte_budget: &AtomicUsize::new(LOAD_BYTES_MAX) };
+        let finds = by_query
+            .into_iter()
+            .flat_map(|((lookup, _), chunks)| chunks.into_iter().map(move |chunk| self.find(lookup, chunk, load)));
         futures::future::join_all(finds).await.into_iter().flatten().collect()
     }
 

@@ -316,7 +316,7 @@ fn load_all(
                 Outcome::Missing => Err("a fact is missing, but none is requested".to_owned()),
             };
         }
-        let loaded = runtime.block_on(source.load(missing, Moment::from_count(1), deadline()));
+        let loaded = runtime.block_on(source.load(missing, &[], Moment::from_count(1), deadline()));
         facts.0.extend(loaded.into_iter().map(|(key, loaded)| (key, loaded.expect("a fact"))));
     }
 }

@@ -10,6 +10,7 @@ mod one_of_many;
 mod own_lookups;
 mod shapes;
 mod sizes;
+mod together;
 mod warnings;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -135,7 +136,7 @@ impl Answers<'_> {
             let (large, small): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_large);
             facts.0.extend(large.into_iter().map(|key| (key.clone(), Fact::over_limit(key, Moment::default()))));
             let moment = self.source.probe(Deadline::after(TIME_MAX)).await.expect("a moment");
-            for (key, fact) in self.source.load(small, moment, Deadline::after(TIME_MAX)).await {
+            for (key, fact) in self.source.load(small, &[], moment, Deadline::after(TIME_MAX)).await {
                 facts.0.insert(key, fact.expect("a fact"));
             }
         }

@@ -34,7 +34,7 @@ use crate::{
 pub(super) const BATCH_DOCUMENTS_MAX: usize = 40_000;
 
 /// How many documents the first look at a whole fact returns at most.
-const FIRST_DOCUMENTS: usize = 100;
+pub(super) const FIRST_DOCUMENTS: usize = 100;
 
 /// How many keys are each read alone if the first look at all of them shows that one may be large.
 const FEW_KEYS_MAX: usize = 8;
@@ -48,12 +48,33 @@ const FILTERED_DOCUMENTS_MAX: usize = 4_000;
 /// Limits log lines about documents that cannot be read, as whoever may write documents can cause them.
 static UNREADABLE: RateLimitedLog = RateLimitedLog::per_second(1);
 
+/// What one load asks for, besides its keys.
+#[derive(Clone, Copy)]
+pub(super) struct Load<'a> {
+    /// The filtered facts that will be asked for next if the whole facts of the same keys are over their limit.
+    pub(super) if_large: &'a [FactKey],
+    /// The moment that the load reads as of, or later.
+    pub(super) at: Moment,
+    pub(super) deadline: Deadline,
+    /// How many bytes of facts the load may still return.
+    pub(super) byte_budget: &'a AtomicUsize,
+}
+
+impl Load<'_> {
+    fn take_bytes<'f>(&self, facts: impl Iterator<Item = &'f Fact>) {
+        let bytes = facts.map(Fact::memory).sum();
+        self.byte_budget.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
+    }
+}
+
 /// What one `find` returned.
 pub(super) struct Found {
     pub(super) documents: Vec<Decoded>,
     pub(super) stamp: Moment,
     /// Whether these are all. If not, they are some of them.
     pub(super) is_complete: bool,
+    /// If not, the filtered facts that were read at the same time.
+    pub(super) filtered: Vec<(FactKey, Fact)>,
 }
 
 /// The snapshot that a `find` reads.
@@ -81,17 +102,14 @@ impl Snapshot {
 }
 
 impl MongoDb {
-    /// Reads the facts of these keys, which are all whole or all filtered, in as few commands as possible. `byte_budget` is how
-    /// many bytes of facts the whole load may still return.
+    /// Reads the facts of these keys, which are all whole or all filtered, in as few commands as possible.
     pub(super) async fn find(
         &self,
         lookup: LookupId,
         keys: Vec<FactKey>,
-        at: Moment,
-        deadline: Deadline,
-        byte_budget: &AtomicUsize,
+        load: Load<'_>,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let results = self.find_each(lookup, keys, at, deadline, byte_budget).await;
+        let results = self.find_each(lookup, keys, load).await;
         for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
             self.notice_size(key, fact);
         }
@@ -103,19 +121,17 @@ impl MongoDb {
         &self,
         lookup: LookupId,
         keys: Vec<FactKey>,
-        at: Moment,
-        deadline: Deadline,
-        byte_budget: &AtomicUsize,
+        load: Load<'_>,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let mut results = Vec::with_capacity(keys.len());
         let mut remaining = vec![keys];
         while let Some(mut keys) = remaining.pop() {
-            let found = match byte_budget.load(Ordering::Relaxed) {
+            let found = match load.byte_budget.load(Ordering::Relaxed) {
                 0 => Err(SourceError::TooMuch),
                 _ => {
                     let found = self.schema.lookup(lookup);
                     let span = find_span(found, keys.len());
-                    self.find_facts(lookup, &keys, at, deadline).instrument(span).await
+                    self.find_facts(lookup, &keys, load).instrument(span).await
                 }
             };
             match found {
@@ -126,12 +142,11 @@ impl MongoDb {
                 }
                 Ok(found) if found.is_complete => {
                     let facts = self.facts(lookup, keys, &found);
-                    let bytes = facts.iter().map(|(_, fact)| fact.memory()).sum();
-                    byte_budget.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
+                    load.take_bytes(facts.iter().map(|(_, fact)| fact));
                     results.extend(facts.into_iter().map(|(key, fact)| (key, Ok(fact))));
                 }
                 Ok(_) if self.has_first_look(lookup, &keys) => {
-                    let find = |key| Box::pin(self.find_each(lookup, vec![key], at, deadline, byte_budget));
+                    let find = |key| Box::pin(self.find_each(lookup, vec![key], load));
                     results.extend(join_all(keys.into_iter().map(find)).await.into_iter().flatten());
                 }
                 Ok(found) if keys.len() > 1 => {
@@ -147,10 +162,12 @@ impl MongoDb {
                     for key in keys {
                         let fact = match key.subject() {
                             None => Ok(Fact::over_limit(key.clone(), found.stamp)),
-                            Some(_) => self.find_by_relation(&key, found.stamp, deadline).await,
+                            Some(_) => self.find_by_relation(&key, found.stamp, load.deadline).await,
                         };
                         results.push((key, fact));
                     }
+                    load.take_bytes(found.filtered.iter().map(|(_, fact)| fact));
+                    results.extend(found.filtered.into_iter().map(|(key, fact)| (key, Ok(fact))));
                 }
                 Err(error) => {
                     results.extend(keys.into_iter().map(|key| (key, Err(error.clone()))));
@@ -174,15 +191,10 @@ impl MongoDb {
     }
 
     /// Runs one `find` for facts that are all whole or all filtered; a few for a whole fact that may be large.
-    async fn find_facts(
-        &self,
-        lookup: LookupId,
-        keys: &[FactKey],
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Found, SourceError> {
+    async fn find_facts(&self, lookup: LookupId, keys: &[FactKey], load: Load<'_>) -> Result<Found, SourceError> {
+        let Load { at, deadline, .. } = load;
         match keys {
-            [FactKey { id, subject: None, .. }] => self.find_alone(lookup, id, at, deadline).await,
+            [FactKey { id, subject: None, .. }] => self.find_alone(lookup, id, load).await,
             keys if keys.iter().all(|key| key.subject.is_none()) => {
                 let ids: Vec<Id> = keys.iter().map(|key| key.id.clone()).collect();
                 let documents_max = if self.has_first_look(lookup, keys) {
@@ -204,59 +216,8 @@ impl MongoDb {
         is_whole && (2..=FEW_KEYS_MAX).contains(&keys.len()) && self.sizes_of(lookup).is_some_and(KnownSizes::had_large)
     }
 
-    /// Reads a whole fact. Looks at a few documents first: most facts have no more. Then it asks whether there are more than a whole
-    /// fact may contain, and reads the others only if not.
-    async fn find_alone(
-        &self,
-        lookup: LookupId,
-        id: &Id,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Found, SourceError> {
-        // Where this key may well be large, or others were, both are asked at once.
-        let expects_more = self.sizes_of(lookup).is_some_and(|sizes| sizes.had_large() || sizes.expects_large(id));
-        let lookup = self.schema.lookup(lookup);
-        let ids = std::slice::from_ref(id);
-        let first = self.find_documents(lookup, ids, FIRST_DOCUMENTS, at, deadline);
-        let is_large = self.is_large(lookup, ids, at, deadline);
-        let (first, is_large) = if expects_more {
-            let (first, is_large) = futures::future::join(first, is_large).await;
-            (first?, is_large)
-        } else {
-            let first = first.await?;
-            let is_large = if first.is_complete { Ok(None) } else { is_large.await };
-            (first, is_large)
-        };
-        if first.is_complete {
-            return Ok(first);
-        }
-        match is_large? {
-            // The key had so many documents at that moment, which may be an earlier one than that of the first look.
-            Some(stamp) => Ok(Found { stamp, ..first }),
-            None => self.find_documents(lookup, ids, DOCUMENTS_MAX, at, deadline).await,
-        }
-    }
-
-    /// The moment at which a key has more documents than a whole fact may contain; none if it has not. Reads one document at most.
-    async fn is_large(
-        &self,
-        lookup: &Lookup,
-        keys: &[Id],
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<Option<Moment>, SourceError> {
-        // An index on the field has what is projected.
-        let projection = doc! { "_id": 0, lookup.by.as_str(): 1 };
-        let mut command = find_command(lookup, filter(lookup, keys), projection, 0);
-        command.insert("skip", i64::try_from(DOCUMENTS_MAX).unwrap_or(i64::MAX));
-        let nothing = Lookup::by_id(&lookup.collection, lookup.collection_id);
-        let decode = |document: &RawDocument| Decoded::projected(document, &nothing.projection);
-        let found = self.run_find(lookup, command, Snapshot::After(at), Kept::One, deadline, decode).await?;
-        Ok((!found.is_complete).then_some(found.stamp))
-    }
-
     /// Runs one `find` for filtered facts.
-    async fn find_filtered(
+    pub(super) async fn find_filtered(
         &self,
         lookup: LookupId,
         keys: &[FactKey],
@@ -269,7 +230,7 @@ impl MongoDb {
         let documents_max = if keys.len() == 1 { BATCH_DOCUMENTS_MAX } else { FILTERED_DOCUMENTS_MAX };
         let command = find_command(lookup, query.filter(), query.projection(), documents_max);
         if query.may_be_large() && command.to_vec().is_ok_and(|bytes| bytes.len() > COMMAND_BYTES_MAX) {
-            return Ok(Found { documents: Vec::new(), stamp: at, is_complete: false });
+            return Ok(Found { documents: Vec::new(), stamp: at, is_complete: false, filtered: Vec::new() });
         }
         let _turn = if query.is_selective() { None } else { Some(self.turn(deadline).await?) };
         self.run_filtered(lookup, command, Snapshot::After(at), Kept::One, deadline).await
@@ -304,7 +265,7 @@ impl MongoDb {
     }
 
     /// Runs one `find` for whole facts, for this many documents at most.
-    async fn find_documents(
+    pub(super) async fn find_documents(
         &self,
         lookup: &Lookup,
         keys: &[Id],
@@ -321,7 +282,7 @@ impl MongoDb {
     }
 
     /// Sends a `find`, and decodes the documents that it returns.
-    async fn run_find(
+    pub(super) async fn run_find(
         &self,
         lookup: &Lookup,
         mut command: Document,
@@ -371,7 +332,7 @@ impl MongoDb {
             let Ok(RawBsonRef::Document(document)) = item else { return Err(nonsense("an item is no document")) };
             documents.push(decode(document));
         }
-        Ok(Found { documents, stamp, is_complete })
+        Ok(Found { documents, stamp, is_complete, filtered: Vec::new() })
     }
 
     /// Decodes a document. Logs and counts it if something in it cannot be read.
@@ -396,7 +357,7 @@ impl MongoDb {
     }
 
     /// Whether a document has none of the keys that it was found by, as far as its keys can be read.
-    fn is_unmatched(&self, lookup: LookupId, keys: &[FactKey], found: &Found) -> bool {
+    pub(super) fn is_unmatched(&self, lookup: LookupId, keys: &[FactKey], found: &Found) -> bool {
         let mut unreadable = found.documents.iter().filter(|decoded| decoded.has_unreadable()).peekable();
         if unreadable.peek().is_none() {
             return false;
@@ -412,7 +373,7 @@ impl MongoDb {
     }
 
     /// Sorts documents by key and makes a fact for each key. A key that no document has gets a fact, too.
-    fn facts(&self, lookup: LookupId, keys: Vec<FactKey>, found: &Found) -> Vec<(FactKey, Fact)> {
+    pub(super) fn facts(&self, lookup: LookupId, keys: Vec<FactKey>, found: &Found) -> Vec<(FactKey, Fact)> {
         let mut by_key: HashMap<Id, Vec<&Document>> = keys.iter().map(|key| (key.id.clone(), Vec::new())).collect();
         let is_only_key = keys.len() == 1;
         for decoded in &found.documents {
@@ -441,7 +402,7 @@ impl MongoDb {
 }
 
 /// The documents that have one of the keys and can be of use.
-fn filter(lookup: &Lookup, keys: &[Id]) -> Document {
+pub(super) fn filter(lookup: &Lookup, keys: &[Id]) -> Document {
     let has_key = has_key(lookup, keys);
     match &lookup.wanted {
         Some(wanted) => doc! { "$and": [has_key, wanted.query()] },

@@ -50,6 +50,7 @@ enum About {
     IsExpected,
     CannotBeRead,
     CannotBeReliedOn,
+    IsReadTogether,
 }
 
 impl Oversized {
@@ -134,10 +135,16 @@ impl Wrapper for Oversized {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        let loaded = self.documents.load(keys, at, deadline).await.into_iter();
+        let is_together = |filtered: &&FactKey| {
+            let whole = FactKey::whole(filtered.lookup, filtered.id.clone());
+            keys.contains(&whole) && self.is_over_limit(&whole) && self.is(About::IsReadTogether, *filtered, 128)
+        };
+        let all = keys.iter().chain(if_large.iter().filter(is_together)).cloned().collect();
+        let loaded = self.documents.load(all, &[], at, deadline).await.into_iter();
         loaded.map(|(key, fact)| self.replaced(key, fact.expect("documents in memory are always there"))).collect()
     }
 

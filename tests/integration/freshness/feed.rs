@@ -303,8 +303,9 @@ async fn a_resume_token_between_events_of_one_moment_does_not_cover_that_moment(
     let (lookup, _) = live.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").expect("a lookup");
     let facts = live.app.facts.clone();
     let key = |number| FactKey::whole(lookup, Id::ObjectId(numbered(number).bytes()));
-    let loaded =
-        facts.load((0..COUNT).map(key).collect(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await;
+    let loaded = facts
+        .load((0..COUNT).map(key).collect(), Vec::new(), FreshnessRequirement::default(), Deadline::after(TIME_MAX))
+        .await;
     assert!(loaded.iter().all(|(_, cached)| cached.is_ok()));
 
     // Checks some of the facts until none of them counts.

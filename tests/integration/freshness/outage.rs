@@ -207,9 +207,9 @@ async fn a_probe_does_not_wait_for_loads() {
         .map(|number| {
             let facts = app.facts.clone();
             let keys = vec![FactKey::whole(lookup, Id::ObjectId([number; 12]))];
-            tokio::spawn(
-                async move { facts.load(keys, FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await },
-            )
+            tokio::spawn(async move {
+                facts.load(keys, Vec::new(), FreshnessRequirement::default(), Deadline::after(TIME_MAX)).await
+            })
         })
         .collect();
     // Each load runs in a task that its request spawns: this lets all of them start.
@@ -294,7 +294,7 @@ async fn load(live: &Live, collection: &str, subject: Option<&Subject>) -> bool 
         Some(subject) => FactKey::filtered(lookup, id.clone(), subject.clone()),
     };
     let (facts, requirement) = (&live.app.facts, FreshnessRequirement::default());
-    let loaded = facts.load(vec![key], requirement, Deadline::after(TIME_MAX)).await.remove(0).1;
+    let loaded = facts.load(vec![key], Vec::new(), requirement, Deadline::after(TIME_MAX)).await.remove(0).1;
     until(|| facts.cached(lookup, &id, subject, requirement).is_some()).await;
     loaded.expect("mongod answers").fact.is_doubtful()
 }

@@ -106,13 +106,14 @@ impl Wrapper for Expecting {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        _: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let (odd, others): (Vec<_>, _) = keys.into_iter().partition(|key| key.subject() == Some(&self.odd));
-        let mut loaded = self.documents.load(others, at, deadline).await;
+        let mut loaded = self.documents.load(others, &[], at, deadline).await;
         match &self.odd_facts {
-            Some(documents) => loaded.extend(documents.load(odd, at, deadline).await),
+            Some(documents) => loaded.extend(documents.load(odd, &[], at, deadline).await),
             None => loaded.extend(odd.into_iter().map(|key| (key, Err(SourceError::TooMuch)))),
         }
         loaded

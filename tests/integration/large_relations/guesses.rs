@@ -83,6 +83,7 @@ impl Wrapper for Narrow {
     async fn load(
         &self,
         mut keys: Vec<FactKey>,
+        _: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
@@ -106,7 +107,7 @@ impl Wrapper for Narrow {
             !is_failing
         });
         *self.filtered.lock().expect("no panic before") = filtered;
-        let mut loaded = self.documents.load(keys, at, deadline).await;
+        let mut loaded = self.documents.load(keys, &[], at, deadline).await;
         loaded.extend(failing.into_iter().map(|key| (key, Err(SourceError::TooMuch))));
         loaded
     }

@@ -71,7 +71,7 @@ impl OneFact {
 
     async fn load(&self, requirement: FreshnessRequirement) -> CachedFact {
         let deadline = Deadline::after(Duration::from_secs(30));
-        let mut loaded = self.facts.load(vec![self.key.clone()], requirement, deadline).await;
+        let mut loaded = self.facts.load(vec![self.key.clone()], Vec::new(), requirement, deadline).await;
         loaded.remove(0).1.expect("the source answers")
     }
 }
@@ -131,7 +131,7 @@ async fn a_request_near_its_deadline_notices_that_redis_does_not_answer() {
     let one = OneFact::new().await;
     one.redis.freeze();
     let deadline = Deadline::after(Duration::from_millis(40));
-    one.facts.load(vec![one.key.clone()], as_of(0), deadline).await;
+    one.facts.load(vec![one.key.clone()], Vec::new(), as_of(0), deadline).await;
     until(|| !one.link.is_up()).await;
     assert_eq!(one.load(as_of(13)).await.as_of, at(20), "from the source, in the first load or in this one");
     assert!(one.source.moments().iter().all(|moment| *moment == at(20)), "{:?}", one.source.moments());

@@ -195,6 +195,7 @@ impl Wrapper for Controlled {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
@@ -204,7 +205,7 @@ impl Wrapper for Controlled {
         if matches!(fault, Fault::LoadHangs) {
             pending::<()>().await;
         }
-        let mut loaded = self.facts.load(keys.clone(), at, deadline).await;
+        let mut loaded = self.facts.load(keys.clone(), if_large, at, deadline).await;
         if let Fault::LoadFails(broken) = fault {
             let spoil = |(key, result)| (FactKey::clone(&key), self.spoiled(&key, result, broken));
             loaded = loaded.into_iter().map(spoil).collect();

@@ -127,7 +127,13 @@ impl Source for MemorySource {
     }
 
     /// Reads everything as of now. A moment that has not come is not waited for.
-    async fn load(&self, keys: Vec<FactKey>, at: Moment, _: Deadline) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+    async fn load(
+        &self,
+        keys: Vec<FactKey>,
+        _: &[FactKey],
+        at: Moment,
+        _: Deadline,
+    ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         let state = self.state();
         let read = |key: FactKey| {
             let lookup = self.0.lookup(key.lookup);

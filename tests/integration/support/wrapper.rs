@@ -30,10 +30,11 @@ pub trait Wrapper: Send + Sync {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        self.inner().load(keys, at, deadline).await
+        self.inner().load(keys, if_large, at, deadline).await
     }
 
     fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
@@ -73,10 +74,11 @@ impl<W: Wrapper> Source for Wrapped<W> {
     async fn load(
         &self,
         keys: Vec<FactKey>,
+        if_large: &[FactKey],
         at: Moment,
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
-        self.0.load(keys, at, deadline).await
+        self.0.load(keys, if_large, at, deadline).await
     }
 
     fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
