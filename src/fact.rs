@@ -23,6 +23,7 @@ use std::{
 };
 
 use bson::Document;
+pub(crate) use date::RANGE as DATE_RANGE;
 pub(crate) use keys::{document_keys, key_values};
 use triomphe::ThinArc;
 pub(crate) use value::id_to_bson;

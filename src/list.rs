@@ -6,6 +6,7 @@
 
 mod answers;
 mod asker;
+pub mod filter;
 
 use std::sync::Arc;
 

@@ -34,12 +34,13 @@ pub use error::{SchemaError, SchemaErrors, suggestion};
 pub(crate) use error::{listed, nearest};
 pub use format::Format;
 pub(crate) use number::whole_number;
+pub(crate) use order::compare;
 pub(crate) use path::End;
 pub use path::Path;
 pub use plan::Wanted;
 pub(crate) use plan::repeats;
 pub use question::{FieldError, SubjectText};
-pub(crate) use types::{NUMBER, id_types, type_name, value_types_except};
+pub(crate) use types::{NUMBER, NUMBERS, comparable_types, id_types, type_name, value_types_except};
 pub use unreadable::unreadable;
 
 use crate::question::{

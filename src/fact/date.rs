@@ -15,7 +15,7 @@ use crate::{
 
 /// The first and the last millisecond of the years 0 to 9999, outside of which a number or a text is no date. Milliseconds
 /// that are declared as seconds are outside.
-const RANGE: (Millis, Millis) = (-62_167_219_200_000, 253_402_300_799_999);
+pub(crate) const RANGE: (Millis, Millis) = (-62_167_219_200_000, 253_402_300_799_999);
 
 /// The content of the field of a date.
 pub(super) enum Date {

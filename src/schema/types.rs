@@ -1,7 +1,8 @@
 //! BSON's types: their names and numbers in MongoDB's `$type`, and which of them are types of values.
 
-use bson::spec::ElementType;
+use bson::{Bson, spec::ElementType};
 
+use super::order::Class;
 use crate::question::IdForm;
 
 /// The types that `$type` distinguishes, with their numbers and names in MongoDB.
@@ -33,7 +34,7 @@ const TYPES: [(i64, &str, ElementType); 21] = [
 pub(crate) const NUMBER: &str = "number";
 
 /// The types that [`NUMBER`] stands for.
-pub(super) const NUMBERS: [ElementType; 4] =
+pub(crate) const NUMBERS: [ElementType; 4] =
     [ElementType::Double, ElementType::Int32, ElementType::Int64, ElementType::Decimal128];
 
 /// The names of all types.
@@ -69,5 +70,27 @@ pub(crate) fn id_types(form: IdForm) -> &'static [ElementType] {
         IdForm::String => &[ElementType::String],
         IdForm::Integer => &NUMBERS,
         IdForm::Uuid => &[ElementType::Binary],
+    }
+}
+
+/// The types of the values that MongoDB compares with this one, by [`Class`]. None for null.
+pub(crate) fn comparable_types(operand: &Bson) -> &'static [ElementType] {
+    match Class::of(operand) {
+        Class::Missing | Class::Null => &[],
+        Class::Number => &NUMBERS,
+        Class::String => &[ElementType::String, ElementType::Symbol],
+        Class::MinKey => &[ElementType::MinKey],
+        Class::Document => &[ElementType::EmbeddedDocument],
+        Class::Array => &[ElementType::Array],
+        Class::Binary => &[ElementType::Binary],
+        Class::ObjectId => &[ElementType::ObjectId],
+        Class::Bool => &[ElementType::Boolean],
+        Class::Date => &[ElementType::DateTime],
+        Class::Timestamp => &[ElementType::Timestamp],
+        Class::Regex => &[ElementType::RegularExpression],
+        Class::DbPointer => &[ElementType::DbPointer],
+        Class::Code => &[ElementType::JavaScriptCode],
+        Class::CodeWithScope => &[ElementType::JavaScriptCodeWithScope],
+        Class::MaxKey => &[ElementType::MaxKey],
     }
 }

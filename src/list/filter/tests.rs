@@ -1,0 +1,182 @@
+//! The filters of a small schema, as documents.
+
+use bson::{Bson, Document, doc};
+
+use super::*;
+use crate::{
+    list::{Asker, Secret},
+    question::{IdForm, Subject},
+};
+
+const SCHEMA: &str = r#"
+default_subject = "user"
+[subject.user]
+id = "integer"
+[subject.user.relations]
+admin = { collection = "admins", by = "user" }
+[subject.link]
+id = "string"
+secret = true
+[resource.folder]
+id = "integer"
+collection = "folders"
+[resource.folder.relations]
+owner = { field = "owner" }
+[resource.file]
+id = "integer"
+collection = "files"
+[resource.file.relations]
+owner   = { field = "owner" }
+editor  = { field = "editor" }
+deleted = { where = { is_deleted = true } }
+folder  = { field = "folder", resource = "folder" }
+guest   = { collection = "shares", by = "file", field = "user" }
+link    = { field = "token", subject = "link" }
+[resource.file.permissions]
+own      = "owner"
+change   = "owner | editor"
+live     = "!deleted & owner"
+inside   = "folder.owner | owner"
+shared   = "guest & owner"
+barred   = "!guest"
+unshared = "!guest & owner"
+admin    = "subject.admin & folder.owner | owner"
+anyone   = "owner | !owner | subject.admin"
+all      = "subject.admin"
+by_link  = "link"
+"#;
+
+fn schema() -> Schema {
+    Schema::parse("test.toml", SCHEMA).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn member(schema: &Schema, kind: &str, name: &str) -> (ResourceTypeId, Member) {
+    let (id, resource) = schema.resources().find(|(_, resource)| *resource.name == *kind).unwrap();
+    (id, resource.members[name])
+}
+
+fn question(schema: &Schema, permission: &str) -> ListQuestion {
+    let (kind, Member::Permission(permission)) = member(schema, "file", permission) else { panic!("{permission}") };
+    let subject = Subject::Known { kind: schema.default_subject(), id: Id::Integer(7) };
+    ListQuestion { asker: Asker::new(subject), permission, kind }
+}
+
+fn flag(schema: &Schema) -> RelationId {
+    schema.subject(schema.default_subject()).relations["admin"]
+}
+
+fn compiled(permission: &str, known: &Known) -> (PlanKind, Document) {
+    let schema = schema();
+    let filter = compile(&schema, &question(&schema, permission), known, 0).unwrap();
+    (filter.kind, filter.condition.to_query())
+}
+
+#[test]
+fn a_field_of_the_document_is_compared_with_the_id() {
+    let none = Known::default();
+    assert_eq!(compiled("own", &none), (PlanKind::Exact, doc! { "owner": { "$eq": 7_i64 } }));
+    let either = doc! { "$or": [{ "owner": { "$eq": 7_i64 } }, { "editor": { "$eq": 7_i64 } }] };
+    assert_eq!(compiled("change", &none), (PlanKind::Exact, either));
+}
+
+#[test]
+fn a_value_of_a_wrong_type_does_not_fail_under_a_not() {
+    let (kind, filter) = compiled("live", &Known::default());
+    assert_eq!(kind, PlanKind::Exact);
+    let sides = filter.get_array("$and").unwrap();
+    assert_eq!(sides[0], doc! { "is_deleted": { "$ne": true } }.into());
+    let Bson::Document(types) = &sides[1] else { panic!("{filter}") };
+    let types = types.get_document("is_deleted").unwrap().get_document("$not").unwrap().get_array("$type").unwrap();
+    assert!(types.contains(&"string".into()) && !types.contains(&"bool".into()) && !types.contains(&"null".into()));
+    let nested = doc! { "is_deleted": { "$not": { "$elemMatch": { "$type": ["array"] } } } };
+    assert_eq!(sides[2], nested.into());
+    assert_eq!(sides[3], doc! { "owner": { "$eq": 7_i64 } }.into());
+}
+
+#[test]
+fn id_sets_are_required_and_then_listed() {
+    let schema = schema();
+    let (kind, owner) = member(&schema, "folder", "owner");
+    let set = IdSet { kind, edge: None, member: owner };
+    let asked = question(&schema, "inside");
+    let required = required(&schema, &asked, &Known::default());
+    assert_eq!(required, Required { id_sets: vec![set], flags: vec![] });
+    let mut known = Known::default();
+    known.id_sets.insert(set, vec![Id::Integer(1), Id::Integer(2)]);
+    let filter = compile(&schema, &asked, &known, 0).unwrap();
+    let expected = doc! { "$or": [{ "owner": { "$eq": 7_i64 } }, { "folder": { "$in": [1_i64, 2_i64] } }] };
+    assert_eq!((filter.kind, filter.condition.to_query(), filter.ids), (PlanKind::Exact, expected, 2));
+}
+
+#[test]
+fn a_relation_elsewhere_is_a_list_of_ids() {
+    let schema = schema();
+    let (kind, guest) = member(&schema, "file", "guest");
+    let mut known = Known::default();
+    known.id_sets.insert(IdSet { kind, edge: None, member: guest }, vec![Id::Integer(4)]);
+    let both = doc! { "$and": [{ "_id": { "$eq": 4_i64 } }, { "owner": { "$eq": 7_i64 } }] };
+    assert_eq!(compiled("shared", &known), (PlanKind::Exact, both));
+    let without = doc! { "$and": [{ "_id": { "$ne": 4_i64 } }, { "owner": { "$eq": 7_i64 } }] };
+    assert_eq!(compiled("unshared", &known), (PlanKind::Superset, without));
+    known.id_sets.insert(IdSet { kind, edge: None, member: guest }, vec![]);
+    assert_eq!(compiled("shared", &known), (PlanKind::None, doc! { "_id": { "$in": [] } }));
+}
+
+#[test]
+fn a_flag_of_the_subject_is_a_constant() {
+    let schema = schema();
+    let (kind, owner) = member(&schema, "folder", "owner");
+    let set = IdSet { kind, edge: None, member: owner };
+    let required = |known: &Known| required(&schema, &question(&schema, "admin"), known);
+    assert_eq!(required(&Known::default()), Required { id_sets: vec![set], flags: vec![flag(&schema)] });
+    for (value, asks) in [(FlagValue::Holds, true), (FlagValue::Fails, false), (FlagValue::Indeterminate, false)] {
+        let known = Known { flags: HashMap::from([(flag(&schema), value)]), ..Known::default() };
+        assert_eq!(required(&known).id_sets, if asks { vec![set] } else { vec![] });
+        let everything = value == FlagValue::Holds;
+        let all = compiled("all", &known);
+        assert_eq!(all.0, if everything { PlanKind::All } else { PlanKind::None });
+        assert_eq!(all.1.is_empty(), everything);
+        if everything {
+            assert_eq!(compiled("anyone", &known), (PlanKind::All, doc! {}));
+        }
+    }
+}
+
+#[test]
+fn what_no_query_narrows_is_an_error() {
+    let schema = schema();
+    let error = compile(&schema, &question(&schema, "barred"), &Known::default(), 0).unwrap_err();
+    let ListError::NotNarrowable { part, .. } = error else { panic!("{error:?}") };
+    assert_eq!(part, "file#guest");
+}
+
+#[test]
+fn the_filter_for_a_secret_contains_the_secret() {
+    let schema = schema();
+    let mut asked = question(&schema, "by_link");
+    let (kind, _) = schema.subjects().find(|(_, kind)| kind.secret).unwrap();
+    let id = Id::parse("t0ken", IdForm::String, true).unwrap();
+    asked.asker = Asker { subject: Subject::Known { kind, id }, secret: Some(Secret::new("t0ken")) };
+    let filter = compile(&schema, &asked, &Known::default(), 0).unwrap();
+    assert_eq!(filter.kind, PlanKind::Exact);
+    let condition = filter.condition;
+    assert!(condition.matches(&doc! { "token": "t0ken" }) && !condition.matches(&doc! { "token": "other" }));
+    asked.asker.secret = None;
+    assert_eq!(compile(&schema, &asked, &Known::default(), 0).unwrap().kind, PlanKind::Superset);
+}
+
+#[test]
+fn a_filter_that_is_too_large_is_an_error() {
+    let schema = schema();
+    let (kind, owner) = member(&schema, "folder", "owner");
+    let set = IdSet { kind, edge: None, member: owner };
+    let ids = |count: i64| Known {
+        id_sets: HashMap::from([(set, (0..count).map(Id::Integer).collect())]),
+        ..Known::default()
+    };
+    let compile = |known: &Known| compile(&schema, &question(&schema, "inside"), known, 0);
+    let large = compile(&ids(10_000)).unwrap();
+    assert_eq!(large.notes, [Note::ManyValues { branch: "folder#owner".to_owned(), count: 10_000 }]);
+    let error = compile(&ids(1_000_000)).unwrap_err();
+    assert!(matches!(error, ListError::TooManyIds { .. }), "{error:?}");
+}
