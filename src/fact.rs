@@ -26,7 +26,7 @@ use bson::Document;
 pub(crate) use date::RANGE as DATE_RANGE;
 pub(crate) use keys::{document_keys, key_values};
 use triomphe::ThinArc;
-pub(crate) use value::id_to_bson;
+pub(crate) use value::{id_to_bson, listed_id};
 
 use crate::{
     moment::Moment,

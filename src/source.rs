@@ -4,6 +4,7 @@
 //! A source caches nothing: `facts` does that. It does not judge whether a stream lags behind: `feed` does that.
 
 pub mod documents;
+mod listing;
 pub mod mongodb;
 mod prober;
 mod survey;
@@ -15,6 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+pub use listing::{Listed, Listing, ListingError};
 pub use prober::{PROBE_INTERVAL, Prober};
 
 use crate::{
@@ -71,6 +73,12 @@ pub trait Source: Send + Sync {
     async fn survey(&self) -> Vec<Diagnosis> {
         Vec::new()
     }
+
+    /// Lists ids that a query finds, as of `at` or later: the least ones after [`Listing::after`], at most [`Listing::limit`].
+    ///
+    /// # Errors
+    /// No index serves the query, or the source failed, or did not answer in time. Never fewer ids than there are.
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError>;
 
     /// Returns every key of a fact that the documents with these `_id`s are part of, as of `at` or later.
     ///
@@ -162,6 +170,14 @@ pub enum SourceError {
     /// Every attempt to load a fact broke off, timed out, or brought a fact that was too old for the request.
     #[error("several attempts to load a fact brought none that the request can use")]
     BrokenOff,
+    /// A reverse lookup has no index, and its collection is large.
+    #[error("`{collection}` has no index for this list: {command}")]
+    NoIndex {
+        /// The collection.
+        collection: String,
+        /// The command that creates the index.
+        command: String,
+    },
     /// The facts of one request are larger than allowed.
     #[error("one request would have to read more than is allowed")]
     TooMuch,

@@ -143,6 +143,7 @@ impl Request {
             | SourceError::Probe(_)
             | SourceError::Find { .. }
             | SourceError::BrokenOff
+            | SourceError::NoIndex { .. }
             | SourceError::Answer { .. }) => Err(CheckError::Unavailable(error)),
         })
     }

@@ -69,7 +69,7 @@ impl Checker {
         let age_max = self.schema.permission(question.permission).stale_if_error?;
         let is_outage = match error {
             // A load of another request that broke off is no outage.
-            CheckError::Unavailable(SourceError::BrokenOff) => false,
+            CheckError::Unavailable(SourceError::BrokenOff | SourceError::NoIndex { .. }) => false,
             CheckError::Unavailable(
                 SourceError::TimedOut
                 | SourceError::Probe(_)

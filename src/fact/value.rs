@@ -8,7 +8,7 @@ use bson::{Binary, Bson, Document, oid::ObjectId, spec::BinarySubtype};
 use super::DocumentId;
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm},
-    schema::whole_number,
+    schema::{Format, whole_number},
 };
 
 /// The value as an id of the given form; none if the value has another type.
@@ -20,6 +20,21 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
         IdForm::Integer => whole_number(value).map(Id::Integer),
         IdForm::Uuid => uuid(value).map(Id::Uuid),
     }
+}
+
+/// The id that a value in a listing means; none if it has another type or is no id. `format` is set if ids are written as text.
+pub(crate) fn listed_id(value: &Bson, form: IdForm, format: Option<&Format>) -> Option<Id> {
+    let id = match (value, format) {
+        (Bson::String(text) | Bson::Symbol(text), Some(format)) => Id::parse(format.id_in(text)?, form, false).ok(),
+        (_, Some(_)) => None,
+        (Bson::Symbol(text), None) if form == IdForm::String => Some(Id::String(text.as_str().into())),
+        (value, None) => id_from_bson(value, form, false),
+    };
+    let is_id = |id: &Id| match id {
+        Id::String(text) => (1..=ID_BYTES_MAX).contains(&text.len()) && **text != *"*",
+        Id::ObjectId(_) | Id::Integer(_) | Id::Uuid(_) | Id::Digest(_) => true,
+    };
+    id.filter(is_id)
 }
 
 /// The value as an id of any form. In MongoDB a symbol equals a string, so a lookup by that string finds it.

@@ -19,7 +19,7 @@ use bson::{Bson, Document, doc};
 use files::{Files, FilesState};
 use tokio::sync::{mpsc, watch};
 
-use super::{Deadline, Source, SourceError, survey::Survey};
+use super::{Deadline, Listed, Listing, ListingError, Source, SourceError, survey::Survey};
 use crate::{
     diagnosis::{Diagnosis, Subject, error_chain},
     fact::{DocumentId, Fact, FactKey, document_keys},
@@ -55,6 +55,8 @@ pub struct Documents {
 #[derive(Debug)]
 struct Snapshot {
     facts: Vec<HashMap<Id, Found>>,
+    /// The documents of the schema's collections, for listings.
+    documents: Collections,
     revision: Moment,
     /// How many documents each collection of the schema has; `None` if its file is missing.
     counts: BTreeMap<String, Option<usize>>,
@@ -216,7 +218,8 @@ impl Documents {
         let before = self.current();
         let after = Arc::new(Snapshot::new(&self.schema, collections, before.revision.next()));
         let changes = before.changes(&after);
-        if changes.is_empty() && before.counts == after.counts {
+        // Listings may look at fields that no fact shows.
+        if changes.is_empty() && before.documents == after.documents && before.counts == after.counts {
             return;
         }
         tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
@@ -274,7 +277,9 @@ impl Snapshot {
             facts.push(found.into_iter().map(read).collect());
         }
         let count = |name: &str| (name.to_owned(), collections.get(name).map(Vec::len));
-        Self { facts, revision, counts: schema.collections().map(count).collect() }
+        let kept = |name: &str| Some((name.to_owned(), collections.get(name)?.clone()));
+        let documents = schema.collections().filter_map(kept).collect();
+        Self { facts, documents, revision, counts: schema.collections().map(count).collect() }
     }
 
     /// The keys whose facts are different in `after`.
@@ -329,6 +334,12 @@ impl Source for Documents {
     async fn survey(&self) -> Vec<Diagnosis> {
         let [_, missing_fields] = &self.survey;
         missing_fields.clone()
+    }
+
+    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, ListingError> {
+        let snapshot = self.current();
+        let documents = snapshot.documents.get(self.schema.collection_name(listing.collection)).into_iter().flatten();
+        Ok(listing.of_documents(documents, snapshot.revision))
     }
 
     async fn keys_of(

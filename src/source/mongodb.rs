@@ -17,9 +17,11 @@ mod filtered;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod find;
+mod indexes;
 mod inspect;
 mod journal;
 mod keys;
+mod list;
 mod sample;
 mod sizes;
 mod survey;
@@ -43,6 +45,7 @@ use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
 use find::{BATCH_DOCUMENTS_MAX, Load};
+use indexes::KnownIndexes;
 pub use inspect::Finding;
 use journal::Journal;
 use mongodb::{Database, options::ClientOptions};
@@ -51,7 +54,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
 pub use uri::{AssumedSource, ConnectionString, UriErrors};
 
-use super::{Deadline, Identity, Source, SourceError};
+use super::{Deadline, Identity, Listed, Listing, ListingError, Source, SourceError};
 use crate::{
     diagnosis::Diagnosis,
     fact::{Fact, FactKey, document_keys},
@@ -66,6 +69,9 @@ const COMMANDS_MAX: u32 = 64;
 
 /// How many finds for filtered facts run at once that may return many documents of other subjects: 40,000 each.
 const TURNS: usize = 4;
+
+/// How many listings are read at once. They count among the finds, too, and leave most of these to facts.
+const LISTINGS: usize = 16;
 
 /// How many keys one `find` asks for.
 const KEYS_MAX: usize = 20_000;
@@ -99,6 +105,10 @@ pub struct MongoDb {
     sizes: Box<[KnownSizes]>,
     /// Bounds the finds for filtered facts that run at once and may return many documents of other subjects.
     turns: Semaphore,
+    /// Bounds the listings that are read at once.
+    listings: Semaphore,
+    /// Which indexes the collections have, for lists.
+    indexes: KnownIndexes,
     /// The last tick that was used as a moment, in the modes without cluster time.
     ticks: AtomicU64,
     commands: Commands,
@@ -163,7 +173,8 @@ impl MongoDb {
         schema.collections().for_each(|collection| commands.show_collection(collection));
         let (turns, ticks, journal) = (Semaphore::new(TURNS), AtomicU64::new(0), Journal::new(waits_for_journal));
         let sizes = schema.lookups().map(|(_, lookup)| KnownSizes::new(&schema, lookup)).collect();
-        Self { schema, client, name, set, mode, journal, permits, sizes, turns, ticks, commands }
+        let (listings, indexes) = (Semaphore::new(LISTINGS), KnownIndexes::default());
+        Self { schema, client, name, set, mode, journal, permits, sizes, turns, listings, indexes, ticks, commands }
     }
 
     /// What distinguishes this database from others.
@@ -297,6 +308,10 @@ impl Source for MongoDb {
 
     async fn survey(&self) -> Vec<Diagnosis> {
         self.survey_documents().await
+    }
+
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+        self.list_ids(&listing, at, deadline).await
     }
 
     async fn keys_of(

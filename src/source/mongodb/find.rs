@@ -40,7 +40,7 @@ pub(super) const FIRST_DOCUMENTS: usize = 100;
 const FEW_KEYS_MAX: usize = 8;
 
 /// How many bytes a command may have; the limit of MongoDB is 16 MiB. More keys are asked for in halves.
-const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+pub(super) const COMMAND_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// How many documents one `find` for several filtered facts returns at most.
 const FILTERED_DOCUMENTS_MAX: usize = 4_000;
@@ -109,6 +109,12 @@ impl MongoDb {
         keys: Vec<FactKey>,
         load: Load<'_>,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
+        let found = self.schema.lookup(lookup);
+        if found.is_reverse
+            && let Err(error) = self.require_index_of(found, load.deadline).await
+        {
+            return keys.into_iter().map(|key| (key, Err(error.clone()))).collect();
+        }
         let results = self.find_each(lookup, keys, load).await;
         for (key, fact) in results.iter().filter_map(|(key, result)| Some((key, result.as_ref().ok()?))) {
             self.notice_size(key, fact);
@@ -422,7 +428,7 @@ fn first_batch(cursor: &RawDocument, documents_max: usize) -> Result<(&RawArray,
 }
 
 /// The span of a `find`. It does not contain the keys.
-fn find_span(lookup: &Lookup, keys: usize) -> Span {
+pub(super) fn find_span(lookup: &Lookup, keys: usize) -> Span {
     trace_span!(
         target: SPANS,
         "mongodb find",

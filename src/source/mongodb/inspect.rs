@@ -3,17 +3,17 @@
 //!
 //! Changes nothing, and does not decide what a finding leads to: its callers do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, results::CollectionSpecification};
 
-use super::{DriverError, MongoDb, primary};
-use crate::schema::{Finds, Lookup, Schema};
+use super::{DriverError, MongoDb, indexes::Indexes, primary};
+use crate::schema::Schema;
 
 /// The collation that compares texts byte by byte.
-const SIMPLE: &str = "simple";
+pub(super) const SIMPLE: &str = "simple";
 
 /// Something that the operator should know about the database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,9 +164,17 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
             findings.insert(Finding::Collation { collection: name.clone(), collation, fields });
         }
     }
+    let mut known: BTreeMap<&str, Indexes> = BTreeMap::new();
     for (_, lookup) in schema.lookups_of_checks() {
         let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
-        if !lookup.is_by_id() && exists && !has_index(database, lookup).await? {
+        if lookup.is_by_id() || !exists {
+            continue;
+        }
+        let indexes = match known.entry(&lookup.collection) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Indexes::of(database, &lookup.collection).await?),
+        };
+        if !indexes.serve(lookup) {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
             let has_collation = collations.contains_key(&collection);
             findings.insert(Finding::NoIndex { collection, field, has_collation });
@@ -190,25 +198,4 @@ async fn is_empty(database: &Database, collection: &str) -> Result<bool, DriverE
     let collection = database.collection::<RawDocumentBuf>(collection);
     let found = collection.find_one(doc! {}).projection(doc! { "_id": 1 }).selection_criteria(primary()).await?;
     Ok(found.is_none())
-}
-
-/// Whether an index serves the lookup: the field comes first, and the index has every document. An index of hashes serves
-/// equalities only, and no search for structures. An index with a collation serves only what compares no text.
-async fn has_index(database: &Database, lookup: &Lookup) -> Result<bool, DriverError> {
-    let mut indexes = database.collection::<Document>(&lookup.collection).list_indexes().await?;
-    while let Some(index) = indexes.try_next().await? {
-        let options = index.options.unwrap_or_default();
-        let serves_all = options.partial_filter_expression.is_none() && !options.hidden.unwrap_or(false);
-        let has_no_text = lookup.finds == Finds::DeclaredForm && !lookup.has_text_keys();
-        let is_simple = options.collation.is_none_or(|collation| collation.locale == SIMPLE) || has_no_text;
-        let is_first = index.keys.iter().next().is_some_and(|(name, kind)| {
-            name == lookup.by.as_str()
-                && (matches!(kind, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_))
-                    || kind.as_str() == Some("hashed") && lookup.finds != Finds::Structures)
-        });
-        if is_first && serves_all && is_simple {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -15,7 +15,7 @@ use permcached::{
     fact::{Fact, FactKey},
     freshness::Moment,
     schema::Schema,
-    source::{Deadline, Source, SourceError},
+    source::{Deadline, Listed, Listing, ListingError, Source, SourceError},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -217,5 +217,17 @@ impl Wrapper for Controlled {
         }
         (self.observer)(Step::After(&keys));
         loaded
+    }
+
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+        match self.fault() {
+            Fault::LoadHangs => pending().await,
+            Fault::LoadFails(collection) if self.schema.collection_name(listing.collection) == collection => {
+                Err(SourceError::Find { collection: collection.to_owned(), source: driver_error() }.into())
+            }
+            Fault::None | Fault::LoadFails(_) | Fault::ProbeHangs | Fault::ProbeFails => {
+                self.facts.list(listing, at, deadline).await
+            }
+        }
     }
 }

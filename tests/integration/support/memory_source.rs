@@ -16,7 +16,10 @@ use permcached::{
     freshness::{Change, Changed, Clock, Moment},
     question::{CollectionId, Id},
     schema::Schema,
-    source::{ChangeSource, ChangeStream, Deadline, Source, SourceError, StreamBatch, StreamError},
+    source::{
+        ChangeSource, ChangeStream, Deadline, Listed, Listing, ListingError, Source, SourceError, StreamBatch,
+        StreamError,
+    },
 };
 use tokio::time::sleep;
 
@@ -146,6 +149,12 @@ impl Source for MemorySource {
             (key, if at > state.now { Err(SourceError::TimedOut) } else { Ok(fact) })
         };
         keys.into_iter().map(read).collect()
+    }
+
+    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, ListingError> {
+        let state = self.state();
+        let documents = state.documents.get(self.0.collection_name(listing.collection)).into_iter().flatten();
+        Ok(listing.of_documents(documents, state.now))
     }
 
     async fn keys_of(

@@ -9,7 +9,7 @@ use permcached::{
     fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id, LookupId},
-    source::{Deadline, Source, SourceError},
+    source::{Deadline, Listed, Listing, ListingError, Source, SourceError},
 };
 
 /// The methods in which a source differs from the one inside it.
@@ -35,6 +35,10 @@ pub trait Wrapper: Send + Sync {
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         self.inner().load(keys, if_large, at, deadline).await
+    }
+
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+        self.inner().list(listing, at, deadline).await
     }
 
     fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
@@ -79,6 +83,10 @@ impl<W: Wrapper> Source for Wrapped<W> {
         deadline: Deadline,
     ) -> Vec<(FactKey, Result<Fact, SourceError>)> {
         self.0.load(keys, if_large, at, deadline).await
+    }
+
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+        self.0.list(listing, at, deadline).await
     }
 
     fn expects_large(&self, key: &FactKey, was_large: bool) -> bool {
