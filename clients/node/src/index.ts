@@ -27,3 +27,4 @@ export {
   Unavailable,
   type FieldViolation,
 } from './errors.js'
+export { createPermissionCache, type CacheQuestion, type PermissionCache, type PermissionCacheOptions } from './cache.js'
