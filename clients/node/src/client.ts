@@ -21,6 +21,20 @@ import {
 } from './gen/permcached/v1/permission_service_pb.js'
 import { InvalidateRequestSchema, InvalidationService } from './gen/permcached/v1/invalidation_service_pb.js'
 import { idText, type Id } from './id.js'
+import {
+  listRequest,
+  planOf,
+  planRequest,
+  resourcePage,
+  subjectPage,
+  whoRequest,
+  type ListOptions,
+  type Plan,
+  type PlanOptions,
+  type ResourcePage,
+  type SubjectPage,
+  type WhoOptions,
+} from './lists.js'
 import { asks, questionMessage } from './messages.js'
 import type { CheckResult, Invalidated, Outdated, Permissions } from './permissions.js'
 import { asked, askedQuestion, askedSubject, flaws, questionText, type Asked, type Question, type Subject } from './question.js'
@@ -118,6 +132,26 @@ export class Permcached implements Permissions {
     const error = results.find((result) => result.error !== undefined)?.error
     if (error !== undefined) throw error
     return all.filter((_, index) => results[index]?.allowed === true)
+  }
+
+  async plan(subject: Subject, permission: string, type: string, options?: PlanOptions): Promise<Plan> {
+    const question = asked(subject, permission, type, '', this.#defaultType)
+    const { request, call } = planRequest(question, options)
+    const plan = planOf(await this.#call(PermissionService.method.planFilter, request, call, question))
+    if (plan === undefined) throw new NoAnswer('the server sent no query', { code: 'INTERNAL' })
+    return plan
+  }
+
+  async list(subject: Subject, permission: string, type: string, options?: ListOptions): Promise<ResourcePage> {
+    const question = asked(subject, permission, type, '', this.#defaultType)
+    const { request, call } = listRequest(question, options)
+    return resourcePage(await this.#call(PermissionService.method.listResources, request, call, question))
+  }
+
+  async who(permission: string, type: string, id: Id, options?: WhoOptions): Promise<SubjectPage> {
+    const resource = { type, id: idText(id, "the resource's id") }
+    const { request, call } = whoRequest(permission, resource, this.#defaultType, options)
+    return subjectPage(await this.#call(PermissionService.method.listSubjects, request, call))
   }
 
   async permissionsOf(subject: Subject, type: string, id: Id, options?: CheckOptions): Promise<Record<string, Answer>> {

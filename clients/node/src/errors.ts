@@ -18,6 +18,8 @@ export interface ErrorParts {
   /** The name of the gRPC status, such as `UNAVAILABLE`. */
   code: string
   question?: QuestionText | undefined
+  reason?: string | undefined
+  metadata?: Readonly<Record<string, string>> | undefined
 }
 
 /** What all errors of this package have in common, apart from TypeErrors for wrong arguments. */
@@ -27,11 +29,17 @@ export class PermcachedError extends Error {
   readonly code: string
   /** The question that has no answer. It has no secrets. */
   readonly question?: QuestionText
+  /** A reason for programs, such as `NO_INDEX`, if the server gives one. */
+  readonly reason?: string
+  /** What the reason is about, such as the `command` that creates the index. */
+  readonly metadata?: Readonly<Record<string, string>>
 
   constructor(message: string, parts: ErrorParts) {
     super(message)
     this.code = parts.code
     if (parts.question !== undefined) this.question = parts.question
+    if (parts.reason !== undefined) this.reason = parts.reason
+    if (parts.metadata !== undefined) this.metadata = parts.metadata
   }
 }
 

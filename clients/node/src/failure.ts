@@ -34,6 +34,8 @@ export interface Failure {
   readonly retryAfterMs?: number
   /** A reason for programs, such as `NO_INDEX`. */
   readonly reason?: string
+  /** What the reason is about. */
+  readonly metadata?: Readonly<Record<string, string>>
 }
 
 const DETAILS = 'grpc-status-details-bin'
@@ -67,11 +69,16 @@ export function failureOfStatus(status: Status): Failure {
         failure.retryAfterMs = durationMs(fromBinary(RetryInfoSchema, detail.value).retryDelay)
         break
       case ErrorInfoSchema.typeName:
-        failure.reason = fromBinary(ErrorInfoSchema, detail.value).reason
+        Object.assign(failure, infoOf(detail.value))
         break
     }
   }
   return failure
+}
+
+function infoOf(bytes: Uint8Array): { reason: string; metadata: Record<string, string> } {
+  const { reason, metadata } = fromBinary(ErrorInfoSchema, bytes)
+  return { reason, metadata }
 }
 
 /** Whether the same call may succeed if it is repeated. */
@@ -86,9 +93,9 @@ export function isTooLarge({ code, retryAfterMs }: Failure): boolean {
 
 /** The error for a failure. */
 export function errorOf(failure: Failure, question?: QuestionText): PermcachedError {
-  const { code: number, retryAfterMs, fields } = failure
+  const { code: number, retryAfterMs, fields, reason, metadata } = failure
   const code = Code[number] ?? `STATUS_${number}`
-  const parts = { code, question }
+  const parts = { code, question, reason, metadata }
   const message = failure.message === '' ? code : failure.message
   switch (number) {
     case Code.INVALID_ARGUMENT:

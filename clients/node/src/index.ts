@@ -14,6 +14,18 @@ export { momentOf } from './consistency.js'
 export type { BsonTimestamp, CallOptions, CheckOptions, Freshness, Moment, WrittenSession } from './consistency.js'
 export type { TlsOptions } from './connection.js'
 export type { Explanation, Grant, Step, StepFact, StepKind, StepOutcome } from './explanation.js'
+export type {
+  Listed,
+  ListOptions,
+  PageOptions,
+  Plan,
+  PlanKind,
+  PlanNote,
+  PlanOptions,
+  ResourcePage,
+  SubjectPage,
+  WhoOptions,
+} from './lists.js'
 export type { Change, Changes, WatchOptions } from './watch.js'
 export {
   DeadlineExceeded,

@@ -5,6 +5,7 @@ import type { CallOptions, CheckOptions } from './consistency.js'
 import type { PermcachedError } from './errors.js'
 import type { Explanation } from './explanation.js'
 import type { Id } from './id.js'
+import type { ListOptions, Plan, PlanOptions, ResourcePage, SubjectPage, WhoOptions } from './lists.js'
 import type { Question, Resource, Subject } from './question.js'
 import type { Changes, WatchOptions } from './watch.js'
 
@@ -57,6 +58,12 @@ export interface Permissions {
     id?: (item: T) => Id,
     options?: CheckOptions,
   ): Promise<T[]>
+  /** A MongoDB query that finds the resources of the type on which the subject has the permission. */
+  plan(subject: Subject, permission: string, type: string, options?: PlanOptions): Promise<Plan>
+  /** The resources of the type on which the subject has the permission, page by page. Each was checked for this page. */
+  list(subject: Subject, permission: string, type: string, options?: ListOptions): Promise<ResourcePage>
+  /** The subjects that have the permission on the resource, page by page. Each was checked for this page. */
+  who(permission: string, type: string, id: Id, options?: WhoOptions): Promise<SubjectPage>
   /** The answers for every permission of the resource's type, by the permission's name. */
   permissionsOf(subject: Subject, type: string, id: Id, options?: CheckOptions): Promise<Record<string, Answer>>
   /** The answer to one question, and each step of its evaluation. Requires a token with the scope admin. */

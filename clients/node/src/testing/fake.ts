@@ -6,6 +6,7 @@ import { consistencyOf } from '../consistency.js'
 import { PermcachedError } from '../errors.js'
 import type { Explanation } from '../explanation.js'
 import type { Id } from '../id.js'
+import type { ListOptions, Plan, PlanOptions, ResourcePage, SubjectPage, WhoOptions } from '../lists.js'
 import type { CheckResult, Invalidated, Outdated, Permissions } from '../permissions.js'
 import { asked, askedQuestion, type Asked, type Question, type Subject } from '../question.js'
 import type { Changes, WatchOptions } from '../watch.js'
@@ -68,6 +69,44 @@ export class FakePermissions implements Permissions {
     options?: CheckOptions,
   ): Promise<T[]> {
     return [...items].filter((item) => this.#answer(asked(subject, permission, type, id(item), ''), options).allowed)
+  }
+
+  /** A query for the ids of the table. An id of 24 hex digits is an ObjectId in it. */
+  async plan(subject: Subject, permission: string, type: string, options: PlanOptions = {}): Promise<Plan> {
+    const question = asked(subject, permission, type, '', '')
+    const ids = this.#ids(type).filter((resourceId) => this.#answer({ ...question, resourceId }, undefined).allowed)
+    const value = (id: string) => (/^[0-9a-f]{24}$/i.test(id) ? { $oid: id } : id)
+    const filter = { [options.referenceField ?? '_id']: { $in: ids.map(value) } }
+    const kind = ids.length === 0 ? 'NONE' : 'EXACT'
+    return { kind, filter: JSON.stringify(filter), now: new Date(), asOf: 'fake', ageMs: 0, ids: ids.length, notes: [] }
+  }
+
+  /** The resources of the table, in one page. */
+  async list(subject: Subject, permission: string, type: string, _options?: ListOptions): Promise<ResourcePage> {
+    const question = asked(subject, permission, type, '', '')
+    const all = this.#ids(type)
+    const resources = all.filter((resourceId) => this.#answer({ ...question, resourceId }, undefined).allowed).map((id) => ({ id }))
+    return { resources, asOf: 'fake', ageMs: 0, examined: all.length }
+  }
+
+  /** The subjects of the table, in one page. */
+  async who(permission: string, type: string, id: Id, options: WhoOptions = {}): Promise<SubjectPage> {
+    const prefix = options.subjectType === undefined ? '' : `${options.subjectType}:`
+    const names = Object.keys(this.#table).filter(
+      (name) => !['*', 'anonymous'].includes(name) && (prefix === '' ? !name.includes(':') : name.startsWith(prefix)),
+    )
+    const subjects = names.map((name) => name.slice(prefix.length)).sort()
+    const allowed = (subjectId: string) =>
+      this.#answer({ ...asked(subjectId, permission, type, id, ''), subjectType: options.subjectType ?? '' }, undefined).allowed
+    const everybody = this.#table['*'] === undefined ? 'NO' : 'WITH_EXCLUSIONS'
+    return { subjects: subjects.filter(allowed).map((each) => ({ id: each })), everybody, sets: [], asOf: 'fake', ageMs: 0 }
+  }
+
+  /** The ids of a type that the table names. */
+  #ids(type: string): string[] {
+    const names = Object.values(this.#table).flatMap((row) => Object.keys(row))
+    const ids = names.filter((name) => name.startsWith(`${type}:`)).map((name) => name.slice(type.length + 1))
+    return [...new Set(ids)].filter((id) => id !== '*').sort()
   }
 
   async permissionsOf(subject: Subject, type: string, id: Id, options?: CheckOptions): Promise<Record<string, Answer>> {

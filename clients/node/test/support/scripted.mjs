@@ -8,7 +8,7 @@ const gen = (name) => require(`../../dist/gen/${name}_pb.js`)
 export const { PermissionService } = gen('permcached/v1/permission_service')
 export const { WatchService } = gen('permcached/v1/watch_service')
 export const { StatusSchema } = gen('google/rpc/status')
-export const { BadRequestSchema, RetryInfoSchema } = gen('google/rpc/error_details')
+export const { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } = gen('google/rpc/error_details')
 
 /** A detail of a status, as it is sent. */
 export function detail(schema, value) {

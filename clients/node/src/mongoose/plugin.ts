@@ -1,0 +1,402 @@
+/**
+ * The plugin: a query is restricted when it runs, by a query of the server that is combined with its own.
+ *
+ * Restricts queries and aggregations of the model. Does not restrict `populate`, `bulkWrite`, the driver's own collection, and
+ * stages of an aggregation that read other collections.
+ */
+
+import { TooLarge } from '../errors.js'
+import type { Id } from '../id.js'
+import type { PlanOptions } from '../lists.js'
+import type { Permissions } from '../permissions.js'
+import type { Question, Subject } from '../question.js'
+import { FilterChanged, NotPermitted } from './errors.js'
+import { restricted, type MongooseAggregate, type MongooseModel, type MongooseQuery } from './internals.js'
+
+/** What the plugin knows about a schema. */
+export interface PluginOptions {
+  /** The resource's type in the schema of permcached. */
+  type: string
+  /** The id of a document's resource. Its `_id` if left out. Used to check what a query finds where the server requires that. */
+  id?: ((document: { _id: unknown }) => Id) | undefined
+  /** Whether a query without `readableBy`, `permittedFor` or `unscoped` throws. */
+  strict?: boolean | undefined
+  /** Permits a collation other than simple in queries whose restriction compares texts: it may find more than a check allows. */
+  allowCollation?: boolean | undefined
+  /** Permits reading from secondaries, which may lag behind the permissions. */
+  allowSecondaryReads?: boolean | undefined
+}
+
+/** How fresh the permissions have to be, and how many ids the restriction may have. */
+export type QueryOptions = Omit<PlanOptions, 'referenceField'>
+
+/** Whose permission restricts a query. */
+interface Restriction {
+  readonly subject: Subject
+  readonly permission: string
+  readonly options: QueryOptions | undefined
+}
+
+/** The most documents that are checked one by one for a query that finds at least what is allowed. */
+const CANDIDATES_MAX = 10_000
+
+/** How many of them are checked in one call. */
+const CHECKED_AT_ONCE = 1_000
+
+/** Query operations whose results, or effects, are those of one document. */
+const SINGLE = new Set([
+  'findOne',
+  'findOneAndUpdate',
+  'findOneAndDelete',
+  'findOneAndReplace',
+  'findOneAndRemove',
+  'updateOne',
+  'deleteOne',
+  'replaceOne',
+])
+
+const OPERATIONS = [
+  ...[
+    'find',
+    'findOne',
+    'count',
+    'countDocuments',
+    'estimatedDocumentCount',
+    'distinct',
+    'updateOne',
+    'updateMany',
+    'deleteOne',
+    'deleteMany',
+  ],
+  ...['replaceOne', 'findOneAndUpdate', 'findOneAndDelete', 'findOneAndReplace', 'findOneAndRemove'],
+]
+
+/** Stages that must be the first one, so that no restriction can precede them. */
+const FIRST_STAGES = new Set([
+  '$geoNear',
+  '$search',
+  '$searchMeta',
+  '$vectorSearch',
+  '$collStats',
+  '$indexStats',
+  '$changeStream',
+  '$documents',
+  '$listSessions',
+])
+
+/** How a query is marked. */
+type Mark =
+  | { restriction: Restriction; isCursor: boolean; isApplied: boolean; wasSent: boolean }
+  // A query of the plugin itself, for what is to be checked.
+  | { filter: object }
+  | { reason: string }
+
+const MARKS = new WeakMap<object, Mark>()
+
+/** Every plugin that was made, so that an aggregation of a model without one is refused. */
+const PLUGINS = new WeakSet<object>()
+
+/** A plugin for schemas: `schema.plugin(permissionsPlugin(permissions, { type: 'note' }))`. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export function permissionsPlugin(permissions: Permissions, options: PluginOptions): (schema: any) => void {
+  if (typeof options?.type !== 'string') throw new TypeError('permissionsPlugin takes { type }, the type of the resource')
+  const plugin = new Plugin(permissions, options)
+  const install = (schema: unknown) => plugin.install(schema as PluggedSchema)
+  PLUGINS.add(install)
+  return install
+}
+
+interface PluggedSchema {
+  query: Record<string, unknown>
+  on(event: 'init', listener: (model: MongooseModel) => void): void
+  pre(names: string | string[], options: object, hook: (this: never) => Promise<void>): void
+  pre(names: string, hook: (this: never) => Promise<void>): void
+  post(names: string | string[], options: object, hook: (this: never) => void): void
+  post(names: string, hook: (this: never) => void): void
+}
+
+class Plugin {
+  readonly #permissions: Permissions
+  readonly #options: PluginOptions
+
+  constructor(permissions: Permissions, options: PluginOptions) {
+    this.#permissions = permissions
+    this.#options = options
+  }
+
+  install(schema: PluggedSchema): void {
+    // eslint-disable-next-line @typescript-eslint/no-this-alias
+    const plugin = this
+    Object.assign(schema.query, METHODS)
+    schema.on('init', ({ base }) => {
+      // Aggregations have no helpers of a schema.
+      for (const [name, value] of Object.entries(METHODS)) {
+        if (!(name in base.Aggregate.prototype))
+          Object.defineProperty(base.Aggregate.prototype, name, { value, configurable: true, writable: true })
+      }
+    })
+    const onQueries = { query: true, document: false }
+    schema.pre(OPERATIONS, onQueries, function (this: MongooseQuery) {
+      return plugin.#beforeQuery(this)
+    })
+    schema.post(OPERATIONS, onQueries, function (this: MongooseQuery) {
+      const found = MARKS.get(this)
+      if (found !== undefined && 'restriction' in found && !found.wasSent && !found.isCursor) throw unrestricted(this.op)
+    })
+    const stages = new WeakMap<object, object>()
+    schema.pre('aggregate', async function (this: MongooseAggregate) {
+      const stage = await plugin.#beforeAggregate(this)
+      if (stage !== undefined) stages.set(this, stage)
+    })
+    schema.post('aggregate', function (this: MongooseAggregate) {
+      const stage = stages.get(this)
+      if (stage !== undefined && !precedesAll(stage, this.pipeline())) throw unrestricted('aggregate')
+    })
+  }
+
+  async #beforeQuery(query: MongooseQuery): Promise<void> {
+    const found = MARKS.get(query)
+    if (found === undefined) {
+      if (this.#options.strict === true) throw missing(`${query.model.modelName}.${query.op}`)
+      return
+    }
+    // The conditions of a cursor are cast already.
+    if ('filter' in found) query._conditions = { $and: [found.filter, query._conditions] }
+    if (!('restriction' in found) || found.isApplied) return
+    const { op = '' } = query
+    if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
+    const options = query.getOptions()
+    if (options['upsert'] === true) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
+    const filter = await this.#filter(query.model, found.restriction, options)
+    const ids = filter.isSuperset
+      ? await this.#checked(query.model, found.restriction, filter.value, query.getFilter(), options, op)
+      : undefined
+    const restriction = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
+    // These are the documents that come after the skipped ones.
+    if (ids !== undefined && options['skip'] !== undefined) query.skip(0)
+    found.isApplied = true
+    if (found.isCursor) {
+      // The conditions of a cursor are cast already, and it does not use the query's collection.
+      query._conditions = { $and: [restriction, query._conditions] }
+      return
+    }
+    replaceCollection(query, () => {
+      found.wasSent = true
+      return restriction
+    })
+  }
+
+  async #beforeAggregate(aggregate: MongooseAggregate): Promise<object | undefined> {
+    const found = MARKS.get(aggregate)
+    const { _model: model } = aggregate
+    if (model === undefined) return undefined
+    if (found === undefined) {
+      if (this.#options.strict === true) throw missing(`${model.modelName}.aggregate`)
+      return undefined
+    }
+    if (!('restriction' in found)) return undefined
+    const pipeline = aggregate.pipeline()
+    const first = Object.keys(pipeline[0] ?? {})[0] ?? ''
+    if (FIRST_STAGES.has(first)) throw new NotPermitted(`a pipeline that begins with ${first} cannot be restricted`)
+    const filter = await this.#filter(model, found.restriction, aggregate.options)
+    const ids = filter.isSuperset
+      ? await this.#checked(model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
+      : undefined
+    const $match = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
+    const stage = { $match }
+    pipeline.unshift(stage)
+    return stage
+  }
+
+  /** The query that finds what is allowed, or at least that. */
+  async #filter(model: MongooseModel, { subject, permission, options }: Restriction, own: Record<string, unknown>) {
+    const plan = await this.#permissions.plan(subject, permission, this.#options.type, options)
+    const { BSON } = model.base.mongo
+    if (BSON === undefined) throw new NotPermitted('this version of mongoose has no BSON.EJSON: use mongoose 7 or newer')
+    const value = BSON.EJSON.parse(plan.filter, { relaxed: false })
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
+    if (!isObject || (Object.keys(value).length === 0 && plan.kind !== 'ALL')) throw new FilterChanged('the server sent no restriction')
+    this.#refuse(model, own, value)
+    return { value, isSuperset: plan.kind === 'SUPERSET' }
+  }
+
+  /** Refuses what would make the same query find more in another way. */
+  #refuse(model: MongooseModel, own: Record<string, unknown>, filter: object): void {
+    const { allowCollation, allowSecondaryReads } = this.#options
+    const collation = (own['collation'] ?? model.schema.options['collation']) as { locale?: unknown } | undefined
+    if (allowCollation !== true && collation !== undefined && collation.locale !== 'simple' && hasText(filter)) {
+      throw new NotPermitted('this query has a collation, and its restriction compares texts: set allowCollation if that is right')
+    }
+    const preference = own['readPreference'] ?? model.schema.options['read'] ?? clientPreference(model)
+    if (allowSecondaryReads !== true && preference !== undefined && modeOf(preference) !== 'primary') {
+      throw new NotPermitted(
+        'this query may read from a secondary, which may lag behind the permissions: set allowSecondaryReads if that is right',
+      )
+    }
+  }
+
+  /** The ids of the documents that a query finds and a check allows, as many as the query asks for. */
+  async #checked(
+    model: MongooseModel,
+    restriction: Restriction,
+    filter: object,
+    own: object,
+    options: Record<string, unknown>,
+    op: string,
+  ): Promise<unknown[]> {
+    const limit = SINGLE.has(op) ? 1 : ['find', 'count', 'countDocuments'].includes(op) ? Number(options['limit'] ?? 0) : 0
+    const skip = SINGLE.has(op) || op !== 'distinct' ? Number(options['skip'] ?? 0) : 0
+    const wanted = limit === 0 ? Infinity : skip + Math.abs(limit)
+    const kept = ['sort', 'collation', 'session', 'hint', 'maxTimeMS', 'readPreference', 'strictQuery'].filter(
+      (name) => options[name] !== undefined,
+    )
+    const query = model.find(own)
+    query.setOptions(Object.fromEntries(kept.map((name) => [name, options[name]])))
+    mark(query, { filter })
+    const candidates = query.select(this.#options.id === undefined ? { _id: 1 } : {}).lean()
+    const allowed: unknown[] = []
+    let batch: { _id: unknown }[] = []
+    let seen = 0
+    const size = Math.min(CHECKED_AT_ONCE, wanted === Infinity ? CHECKED_AT_ONCE : Math.max(20, wanted))
+    const check = async () => {
+      allowed.push(...(await this.#allowed(restriction, batch)))
+      batch = []
+    }
+    for await (const document of candidates.cursor({ batchSize: size })) {
+      seen += 1
+      if (seen > CANDIDATES_MAX) {
+        throw new TooLarge(
+          `more than ${CANDIDATES_MAX} documents would have to be checked one by one: use limit, or narrow the query down`,
+          {
+            code: 'RESOURCE_EXHAUSTED',
+          },
+        )
+      }
+      batch.push(document as { _id: unknown })
+      if (batch.length >= size) await check()
+      if (allowed.length >= wanted) break
+    }
+    if (allowed.length < wanted && batch.length > 0) await check()
+    return allowed.slice(skip, wanted)
+  }
+
+  async #allowed({ subject, permission, options }: Restriction, documents: { _id: unknown }[]): Promise<unknown[]> {
+    const { type, id = ({ _id }) => _id as Id } = this.#options
+    const questions = documents.map((document): Question => ({ subject, permission, resource: { type, id: id(document) } }))
+    const { maxIds: _, ...check } = options ?? {}
+    const results = await this.#permissions.checkAll(questions, check)
+    const error = results.find((result) => result.error !== undefined)?.error
+    if (error !== undefined) throw error
+    return documents.filter((_document, index) => results[index]?.allowed === true).map(({ _id }) => _id)
+  }
+}
+
+/** What queries and aggregations have. */
+const METHODS = {
+  readableBy(this: object, subject: Subject, options?: QueryOptions) {
+    return restrict(this, { subject, permission: 'read', options })
+  },
+  permittedFor(this: object, subject: Subject, permission: string, options?: QueryOptions) {
+    return restrict(this, { subject, permission, options })
+  },
+  unscoped(this: object, reason: string) {
+    if (typeof reason !== 'string' || reason === '') throw new TypeError('unscoped takes the reason why the query is not restricted')
+    mark(this, { reason })
+    return this
+  },
+}
+
+function restrict<Q extends object>(query: Q, restriction: Restriction): Q {
+  if (typeof restriction.permission !== 'string') throw new TypeError('permittedFor takes a subject and a permission')
+  if (!('mongooseCollection' in query)) {
+    const { _model } = query as Partial<MongooseAggregate>
+    if (_model?.schema.plugins?.some(({ fn }) => PLUGINS.has(fn)) !== true)
+      throw new NotPermitted('the schema of this aggregation has no plugin of permcached')
+    mark(query, { restriction, isCursor: false, isApplied: false, wasSent: false })
+    return query
+  }
+  mark(query, { restriction, isCursor: false, isApplied: false, wasSent: false })
+  const restrictedQuery = query as unknown as MongooseQuery
+  // Until the restriction is known, nothing can be sent: not even if the hooks of the schema are skipped.
+  replaceCollection(restrictedQuery, unknownYet)
+  keepOnCopies(restrictedQuery)
+  return query
+}
+
+function unknownYet(): never {
+  throw new NotPermitted('the permissions of this query were not asked for: were the hooks of the schema skipped?')
+}
+
+/** Marks a query. A second mark would replace the first one, so it is an error. */
+function mark(query: object, how: Mark): void {
+  if (MARKS.has(query)) throw new TypeError('readableBy, permittedFor and unscoped may be called only once for a query')
+  MARKS.set(query, how)
+}
+
+function missing(what: string): NotPermitted {
+  return new NotPermitted(`${what}(…) has neither readableBy(…) nor unscoped('reason')`)
+}
+
+function unrestricted(op: string | undefined): FilterChanged {
+  return new FilterChanged(`the restriction of this ${op ?? 'query'} was not what was sent`)
+}
+
+function replaceCollection(query: MongooseQuery, permission: (method: string) => object): void {
+  const collection = restricted(query.model.collection, permission)
+  query.mongooseCollection = collection
+  if (query._collection !== undefined) {
+    query._collection = Object.create(query._collection, {
+      collection: { value: collection, writable: true, configurable: true },
+    }) as object
+  }
+}
+
+/** Makes copies of a query restricted, too. */
+function keepOnCopies(query: MongooseQuery): void {
+  const { clone, cursor } = query
+  const found = MARKS.get(query)
+  if (found === undefined || !('restriction' in found)) return
+  query.clone = function () {
+    const copy = clone.call(this)
+    mark(copy, { restriction: found.restriction, isCursor: false, isApplied: false, wasSent: false })
+    replaceCollection(copy, unknownYet)
+    keepOnCopies(copy)
+    return copy
+  }
+  query.toConstructor = () => {
+    throw new NotPermitted('toConstructor would lose the restriction: call readableBy on each query')
+  }
+  query.cursor = function (options?: object) {
+    const { middleware } = { ...this.getOptions(), ...options } as { middleware?: unknown }
+    if (middleware !== undefined && middleware !== true) throw new NotPermitted('a query whose hooks are skipped cannot be restricted')
+    found.isCursor = true
+    return cursor.call(this, options)
+  }
+}
+
+/** Whether a stage is in a pipeline, and only other filters precede it. */
+function precedesAll(stage: object, pipeline: readonly object[]): boolean {
+  for (const each of pipeline) {
+    if (each === stage) return true
+    if (Object.keys(each).some((name) => name !== '$match')) return false
+  }
+  return false
+}
+
+/** Whether a filter compares with a text. */
+function hasText(value: unknown): boolean {
+  if (typeof value === 'string') return true
+  if (typeof value !== 'object' || value === null || '_bsontype' in value || value instanceof Date) return false
+  return Object.values(value).some(hasText)
+}
+
+function clientPreference({ collection }: MongooseModel): unknown {
+  return collection.conn?.getClient?.().options?.readPreference
+}
+
+/** The mode of a read preference, in the forms in which mongoose has it. */
+function modeOf(preference: unknown): string {
+  if (Array.isArray(preference)) return modeOf(preference[0])
+  const mode = typeof preference === 'object' && preference !== null && 'mode' in preference ? String(preference.mode) : String(preference)
+  return mode === 'p' ? 'primary' : mode
+}
