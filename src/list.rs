@@ -7,6 +7,7 @@
 mod answers;
 mod asker;
 pub mod filter;
+mod subjects;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use answers::{
     SubjectList, SubjectPage,
 };
 pub use asker::{Asker, ListQuestion, Secret};
+use subjects::SubjectQuestion;
 
 use crate::{
     check::{Checker, Consistency},
@@ -74,13 +76,14 @@ impl Lister {
     /// [`ListError`].
     pub async fn list_subjects(
         &self,
-        _permission: PermissionId,
-        _resource: &Resource,
-        _subject_type: SubjectTypeId,
-        _consistency: Consistency,
-        _page: SubjectPage,
-        _deadline: Deadline,
+        permission: PermissionId,
+        resource: &Resource,
+        subject_type: SubjectTypeId,
+        consistency: Consistency,
+        page: SubjectPage,
+        deadline: Deadline,
     ) -> Result<SubjectList, ListError> {
-        Err(ListError::unfinished())
+        let asked = SubjectQuestion { permission, resource, kind: subject_type };
+        subjects::page(self, asked, consistency, page, deadline).await
     }
 }

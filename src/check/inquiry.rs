@@ -49,8 +49,26 @@ impl<'c> Inquiry<'c> {
     ) -> Result<Self, CheckError> {
         let started = Instant::now();
         let request = checker.begin(subjects, consistency, LocalTime::now(), deadline).await?;
+        Ok(Self::of(checker, request, started, now))
+    }
+
+    /// Begins a request that may turn out to concern any subject, as [`Inquiry::begin`] does for some.
+    ///
+    /// # Errors
+    /// [`CheckError`], of the token or of the probe.
+    pub async fn begin_for_all_subjects(
+        checker: &'c Checker,
+        (consistency, deadline): (Consistency, Deadline),
+        now: Option<Millis>,
+    ) -> Result<Self, CheckError> {
+        let started = Instant::now();
+        let request = checker.begin_for_all_subjects(consistency, LocalTime::now(), deadline).await?;
+        Ok(Self::of(checker, request, started, now))
+    }
+
+    fn of(checker: &'c Checker, request: Request, started: Instant, now: Option<Millis>) -> Self {
         let now = now.unwrap_or_else(wall_clock);
-        Ok(Self { checker, request, now, started, newest: None, age: Duration::ZERO })
+        Self { checker, request, now, started, newest: None, age: Duration::ZERO }
     }
 
     /// The schema that answers follow.

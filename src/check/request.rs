@@ -50,9 +50,30 @@ impl Checker {
         arrived: LocalTime,
         deadline: Deadline,
     ) -> Result<Request, CheckError> {
+        let mark =
+            || subjects.into_iter().map(|subject| self.freshness.subject_mark(subject)).max().unwrap_or_default();
+        self.begin_with(mark, consistency, arrived, deadline).await
+    }
+
+    /// Starts a request that may turn out to concern any subject.
+    pub(super) async fn begin_for_all_subjects(
+        &self,
+        consistency: Consistency,
+        arrived: LocalTime,
+        deadline: Deadline,
+    ) -> Result<Request, CheckError> {
+        self.begin_with(|| self.freshness.newest_subject_mark(), consistency, arrived, deadline).await
+    }
+
+    async fn begin_with(
+        &self,
+        mark: impl FnOnce() -> Moment,
+        consistency: Consistency,
+        arrived: LocalTime,
+        deadline: Deadline,
+    ) -> Result<Request, CheckError> {
         let as_of = self.required_moment(consistency, arrived, deadline).await?;
-        let marks = subjects.into_iter().map(|subject| self.freshness.subject_mark(subject));
-        let requirement = FreshnessRequirement { as_of, stamp: marks.max().unwrap_or_default() };
+        let requirement = FreshnessRequirement { as_of, stamp: mark() };
         Ok(Request {
             requirement,
             arrived,

@@ -47,6 +47,8 @@ pub struct Freshness {
     /// By collection: facts of the collection with an earlier stamp do not count.
     collection_floors: Box<[AtomicU64]>,
     subject_marks: Marks,
+    /// No earlier than any mark of a subject.
+    newest_subject_mark: AtomicU64,
     probes: RwLock<Probes>,
     /// By lookup: its collection, and whether it looks documents up by `_id`.
     lookups: Box<[(CollectionId, bool)]>,
@@ -66,6 +68,7 @@ impl Freshness {
             marks: Marks::new(MARK_BITS),
             collection_floors: schema.collections().map(|_| AtomicU64::new(0)).collect(),
             subject_marks: Marks::new(SUBJECT_MARK_BITS),
+            newest_subject_mark: AtomicU64::new(0),
             probes: RwLock::new(Probes::default()),
             lookups: schema.lookups().map(|(_, lookup)| (lookup.collection_id, lookup.is_by_id())).collect(),
             writer: Mutex::new(()),
@@ -168,6 +171,12 @@ impl Freshness {
         self.subject_marks.get(Target::Subject(subject))
     }
 
+    /// The last moment at which any subject was invalidated: for a request that may turn out to concern any of them.
+    #[must_use]
+    pub fn newest_subject_mark(&self) -> Moment {
+        Moment::from_count(self.newest_subject_mark.load(Ordering::Acquire))
+    }
+
     /// Applies a change batch of `epoch`: first its marks, then the newest moment, the floor and the watermark. Returns
     /// false, and applies nothing, if that is no longer the current epoch.
     pub fn apply(&self, change_batch: &ChangeBatch, epoch: Epoch) -> bool {
@@ -215,7 +224,10 @@ impl Freshness {
                     Some((collection, true)) => self.marks.mark(Target::DocumentById(*collection, &key.id), *at),
                     _ => self.marks.mark(Target::Key(key.lookup, &key.id), *at),
                 },
-                Changed::Subject(subject) => self.subject_marks.mark(Target::Subject(subject), *at),
+                Changed::Subject(subject) => {
+                    self.subject_marks.mark(Target::Subject(subject), *at);
+                    self.newest_subject_mark.fetch_max(at.as_u64(), Ordering::AcqRel);
+                }
             }
             // After the mark: a reader that knows this moment also finds the mark.
             self.observe(*at);
@@ -252,6 +264,7 @@ impl Freshness {
             self.marks.clear();
             self.collection_floors.iter().for_each(|floor| floor.store(0, Ordering::Release));
             self.subject_marks.clear();
+            self.newest_subject_mark.store(0, Ordering::Release);
             self.watermark.store(probe.moment.as_u64(), Ordering::Release);
             self.newest_moment.store(probe.moment.as_u64(), Ordering::Release);
             self.floor.store(probe.moment.as_u64(), Ordering::Release);

@@ -1,0 +1,186 @@
+//! The candidates of a list of subjects: those that the facts name where that may grant the permission, and where others are listed
+//! from.
+//!
+//! Of an `&`, those of one side that grants nobody who is not named suffice. A `!` gives no candidates: whoever it lets through, it
+//! lets others through whom nothing names, which the bounds say.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+use super::{
+    bounds::AllBounds,
+    grants::Granted,
+    graph::{Graph, Node},
+};
+use crate::{
+    check::Slice,
+    list::CANDIDATES_MAX,
+    question::{Id, RelationId},
+    schema::{Expression, Member, Origin},
+};
+
+/// How many sets one list returns.
+const SETS_MAX: usize = 1_000;
+
+/// What it costs to check the candidates of one part of an `&`, compared with one named subject: guesses, which decide only which
+/// side is taken.
+const COST_OF_END: usize = 10;
+const COST_OF_RELATION: usize = 1_000;
+const COST_OF_FLAG: usize = 5_000;
+const COST_MAX: usize = 1_000_000;
+
+/// What a list of subjects has to look at.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// The subjects, no more than [`CANDIDATES_MAX`].
+    pub(super) ids: BTreeSet<Id>,
+    /// The members of resources that are not expanded: there would be too many subjects.
+    sets: BTreeSet<(usize, Member)>,
+    /// The relations of subjects that lead to a resource by `of`: the resource, its relation, and that of the subject.
+    pub(super) of_subjects: BTreeSet<(usize, RelationId, RelationId)>,
+    /// The flags of subjects.
+    pub(super) flags: BTreeSet<RelationId>,
+}
+
+impl Candidates {
+    /// Finds the candidates in a graph.
+    pub(super) async fn of<'g, 's>(graph: &'g Graph<'s>, bounds: &mut AllBounds<'g, 's>) -> Self {
+        let mut finder = Finder { graph, bounds, todo: VecDeque::new(), seen: HashSet::new(), found: Self::default() };
+        finder.todo.push_back(0);
+        let mut slice = Slice::begin();
+        while let Some(node) = finder.todo.pop_front() {
+            finder.node(node);
+            slice.pause_if_over().await;
+        }
+        finder.found
+    }
+
+    /// Adds subjects, or the set that they belong to if that would be too many.
+    pub(super) fn add<'i>(&mut self, set: (usize, Member), ids: impl Iterator<Item = &'i Id> + Clone) {
+        let new = ids.clone().filter(|id| !self.ids.contains(*id)).take(CANDIDATES_MAX + 1).count();
+        if self.ids.len() + new > CANDIDATES_MAX {
+            self.add_set(set);
+        } else {
+            self.ids.extend(ids.cloned());
+        }
+    }
+
+    /// Adds a set that is not expanded.
+    pub(super) fn add_set(&mut self, set: (usize, Member)) {
+        if self.sets.len() <= SETS_MAX {
+            self.sets.insert(set);
+        }
+    }
+
+    /// The sets that are not expanded. Instead of too many, `whole` alone, to which all of them lead.
+    pub(super) fn sets(&self, whole: (usize, Member)) -> Vec<(usize, Member)> {
+        if self.sets.len() > SETS_MAX { vec![whole] } else { self.sets.iter().copied().collect() }
+    }
+}
+
+/// Finds candidates.
+struct Finder<'f, 'g, 's> {
+    graph: &'g Graph<'s>,
+    bounds: &'f mut AllBounds<'g, 's>,
+    /// The nodes to look at next.
+    todo: VecDeque<usize>,
+    seen: HashSet<usize>,
+    found: Candidates,
+}
+
+impl Finder<'_, '_, '_> {
+    fn node(&mut self, place: usize) {
+        let Some(node) = self.graph.nodes.get(place).copied() else { return };
+        if !self.seen.insert(place) {
+            return;
+        }
+        match node.member {
+            Member::Relation(id) => self.relation(node, id),
+            Member::Permission(id) => self.expression(node, &self.graph.schema.permission(id).expression),
+        }
+    }
+
+    fn expression(&mut self, node: Node, expression: &Expression) {
+        match expression {
+            Expression::Relation(id) => self.relation(node, *id),
+            Expression::Permission(id) => self.expression(node, &self.graph.schema.permission(*id).expression),
+            Expression::Walk { edge, member } => self.walk(node, *edge, *member),
+            Expression::SubjectFlag(flags) => self.found.flags.extend(self.graph.own_flag(flags)),
+            Expression::Not(_) => {}
+            Expression::And(sides) => self.all(node, sides),
+            Expression::Or(sides) => sides.iter().for_each(|side| self.expression(node, side)),
+        }
+    }
+
+    /// Looks at one side of an `&` that grants nobody who is not named, or else at all sides.
+    fn all(&mut self, node: Node, sides: &[Expression]) {
+        let mut cheapest: Option<(usize, &Expression)> = None;
+        for side in sides {
+            let bounds = self.bounds.expression(node.resource, side);
+            if !bounds.may_not_fail {
+                return;
+            }
+            let cost = self.cost(node.resource, side);
+            if !bounds.may_hold_for_unnamed && cheapest.is_none_or(|(least, _)| cost < least) {
+                cheapest = Some((cost, side));
+            }
+        }
+        match cheapest {
+            Some((_, side)) => self.expression(node, side),
+            None => sides.iter().for_each(|side| self.expression(node, side)),
+        }
+    }
+
+    fn cost(&self, resource: usize, expression: &Expression) -> usize {
+        let schema = self.graph.schema;
+        let cost = match expression {
+            Expression::Relation(id) | Expression::Walk { edge: id, .. } => match &schema.relation(*id).origin {
+                Origin::Subject(_) => COST_OF_RELATION,
+                Origin::Documents(_) => match self.graph.granted(resource, *id) {
+                    Some(granted) if granted.is_large => CANDIDATES_MAX,
+                    Some(granted) => granted.named.len() + COST_OF_END * granted.ends.len(),
+                    None => 0,
+                },
+            },
+            Expression::Permission(id) => self.cost(resource, &schema.permission(*id).expression),
+            Expression::SubjectFlag(_) => COST_OF_FLAG,
+            Expression::Not(_) => COST_MAX,
+            Expression::And(sides) => sides.iter().map(|side| self.cost(resource, side)).min().unwrap_or(COST_MAX),
+            Expression::Or(sides) => sides.iter().map(|side| self.cost(resource, side)).sum(),
+        };
+        cost.min(COST_MAX)
+    }
+
+    fn relation(&mut self, node: Node, id: RelationId) {
+        let (graph, set) = (self.graph, (node.resource, Member::Relation(id)));
+        if let Origin::Subject(of) = &graph.schema.relation(id).origin {
+            self.found.of_subjects.extend(graph.own_relations(of).map(|of| (node.resource, id, of)));
+            return;
+        }
+        let Some(granted) = graph.granted(node.resource, id) else { return };
+        if granted.is_large && graph.schema.relation(id).ids.is_some() {
+            self.found.add_set(set);
+        }
+        self.found.add(set, granted.named.iter());
+        self.ends(granted, None, set);
+    }
+
+    fn walk(&mut self, node: Node, edge: RelationId, member: Member) {
+        let Some(granted) = self.graph.granted(node.resource, edge) else { return };
+        let set = (node.resource, node.member);
+        if granted.is_large {
+            self.found.add_set(set);
+        }
+        self.ends(granted, Some(member), set);
+    }
+
+    /// Goes on at the ends of a relation. Where one was not discovered, `set` has all subjects that it leads to.
+    fn ends(&mut self, granted: &Granted, member: Option<Member>, set: (usize, Member)) {
+        for end in granted.ends.iter().filter(|end| end.is_sure) {
+            match Graph::end(*end, member).map(|node| self.graph.node(node)) {
+                Some(Some(place)) => self.todo.push_back(place),
+                Some(None) => self.found.add_set(set),
+                None => {}
+            }
+        }
+    }
+}
