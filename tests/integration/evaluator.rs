@@ -5,13 +5,13 @@
 //!
 //! Runs are repeatable. `PROPTEST_RNG_SEED=7` selects other cases, `PROPTEST_CASES=100000` more of them.
 
-mod generate;
+pub mod generate;
 mod limits;
 mod matching;
 mod model;
 mod naive;
 mod negation;
-mod oversized;
+pub mod oversized;
 mod partial;
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
@@ -50,7 +50,7 @@ const SEED: u64 = 1;
 
 /// Counts what occurred in all cases. A test in which something hardly occurred has shown nothing about it.
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     refused: u32,
     given_up: u32,
     allowed: u32,

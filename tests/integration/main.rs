@@ -35,6 +35,7 @@ mod freshness;
 mod history;
 mod large_relations;
 mod lifecycle;
+mod list_subjects;
 mod memory;
 mod model;
 mod mongodb;

@@ -173,13 +173,14 @@ impl Finder<'_, '_, '_> {
         self.ends(granted, Some(member), set);
     }
 
-    /// Goes on at the ends of a relation. Where one was not discovered, `set` has all subjects that it leads to.
+    /// Goes on at the ends of a relation. Where one was not discovered because there are too many, `set` has all subjects that it leads
+    /// to. One that is too deep leads to none.
     fn ends(&mut self, granted: &Granted, member: Option<Member>, set: (usize, Member)) {
         for end in granted.ends.iter().filter(|end| end.is_sure) {
             match Graph::end(*end, member).map(|node| self.graph.node(node)) {
                 Some(Some(place)) => self.todo.push_back(place),
-                Some(None) => self.found.add_set(set),
-                None => {}
+                Some(None) if self.graph.is_full => self.found.add_set(set),
+                Some(None) | None => {}
             }
         }
     }

@@ -55,6 +55,8 @@ pub(super) struct Graph<'s> {
     pub(super) nodes: Vec<Node>,
     node_places: HashMap<Node, usize>,
     granted: HashMap<(usize, RelationId), Granted>,
+    /// Whether there are more nodes than the evaluator looks at, so that some were not discovered.
+    pub(super) is_full: bool,
     /// How many grants there are.
     pub(super) grants: usize,
     parts: HashMap<Member, Parts>,
@@ -79,6 +81,7 @@ impl<'s> Graph<'s> {
             nodes: Vec::new(),
             node_places: HashMap::new(),
             granted: HashMap::new(),
+            is_full: false,
             grants: 0,
             parts: HashMap::new(),
         };
@@ -198,10 +201,10 @@ impl<'s> Graph<'s> {
         if fact.is_absent() {
             return Existence::Absent;
         }
-        let Some(gate) = resource.gate else { return Existence::Exists };
         if fact.is_over_limit() {
             return Existence::Unknown;
         }
+        let Some(gate) = resource.gate else { return Existence::Exists };
         let is_now = |window: Window| window.since <= reader.now && reader.now < window.until;
         let certainties = fact.grants(gate).filter(|grant| is_now(fact.window(grant))).map(|grant| grant.certainty);
         match certainties.min() {
@@ -233,7 +236,11 @@ impl<'s> Graph<'s> {
 
     /// Adds a node, unless there are too many.
     fn add(&mut self, node: Node) {
-        if self.nodes.len() < NODES_MAX && !self.node_places.contains_key(&node) {
+        if self.node_places.contains_key(&node) {
+            return;
+        }
+        self.is_full |= self.nodes.len() >= NODES_MAX;
+        if !self.is_full {
             self.node_places.insert(node, self.nodes.len());
             self.nodes.push(node);
         }
