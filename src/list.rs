@@ -6,8 +6,14 @@
 
 mod answers;
 mod asker;
+mod candidates;
 pub mod filter;
+mod listings;
+mod plan;
+mod request;
+mod resources;
 mod subjects;
+mod ways;
 
 use std::sync::Arc;
 
@@ -16,6 +22,7 @@ pub use answers::{
     SubjectList, SubjectPage,
 };
 pub use asker::{Asker, ListQuestion, Secret};
+use request::ListRequest;
 use subjects::SubjectQuestion;
 
 use crate::{
@@ -48,12 +55,13 @@ impl Lister {
     /// [`ListError`]. Never a query that finds less or more than the kind of the plan promises.
     pub async fn plan_filter(
         &self,
-        _question: &ListQuestion,
-        _consistency: Consistency,
-        _options: PlanOptions,
-        _deadline: Deadline,
+        question: &ListQuestion,
+        consistency: Consistency,
+        options: PlanOptions,
+        deadline: Deadline,
     ) -> Result<Plan, ListError> {
-        Err(ListError::unfinished())
+        let mut request = ListRequest::begin(self, &question.asker, consistency, deadline).await?;
+        plan::plan(&mut request, question, &options).await
     }
 
     /// The resources that the subject may access, sorted by id, from one id on.
@@ -62,12 +70,13 @@ impl Lister {
     /// [`ListError`].
     pub async fn list_resources(
         &self,
-        _question: &ListQuestion,
-        _consistency: Consistency,
-        _page: ResourcePage,
-        _deadline: Deadline,
+        question: &ListQuestion,
+        consistency: Consistency,
+        page: ResourcePage,
+        deadline: Deadline,
     ) -> Result<ResourceList, ListError> {
-        Err(ListError::unfinished())
+        let mut request = ListRequest::begin(self, &question.asker, consistency, deadline).await?;
+        resources::page(&mut request, question, page).await
     }
 
     /// The subjects of a type that may access the resource, sorted by id, from one id on.

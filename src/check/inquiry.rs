@@ -14,7 +14,7 @@ use super::{
 use crate::{
     evaluate::{AvailableFacts as _, OfSubject, SubjectValue, evaluate_subject},
     fact::{Fact, FactKey},
-    freshness::{LocalTime, Moment, Token},
+    freshness::{Epoch, LocalTime, Moment, Token},
     question::{Millis, Question, Subject},
     schema::Schema,
     source::Deadline,
@@ -100,6 +100,12 @@ impl<'c> Inquiry<'c> {
     pub fn moment(&self) -> Moment {
         let requirement = self.request.requirement;
         self.checker.freshness.newest_moment().max(requirement.as_of).max(requirement.stamp)
+    }
+
+    /// The epoch of the source. What was read in an earlier one does not count.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.checker.freshness.epoch()
     }
 
     /// Counts what was read from the source at this moment among what the request is based on.

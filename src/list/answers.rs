@@ -12,6 +12,7 @@ use crate::{
     freshness::Token,
     question::{Id, Millis, RelationId, ResourceTypeId},
     schema::{Condition, Member, Path},
+    source::SourceError,
 };
 
 /// The bounds and the form of a plan.
@@ -203,7 +204,7 @@ impl Everybody {
 pub enum ListError {
     /// The source could not be read, the deadline is over, or the request is not acceptable: as for a check.
     #[error(transparent)]
-    Check(#[from] CheckError),
+    Check(CheckError),
     /// No query narrows the permission down.
     #[error("no query finds the resources: {part}. {remedy}")]
     NotNarrowable {
@@ -233,6 +234,28 @@ pub enum ListError {
     /// The resource type has no collection that a query could search.
     #[error("the resources of this type have no documents of their own, so no query finds them")]
     NoCollection(ResourceTypeId),
+}
+
+impl From<CheckError> for ListError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Unavailable(SourceError::NoIndex { collection, command }) => {
+                Self::NoIndex { collection, command }
+            }
+            error @ (CheckError::Unavailable(
+                SourceError::TimedOut
+                | SourceError::Probe(_)
+                | SourceError::Find { .. }
+                | SourceError::BrokenOff
+                | SourceError::TooMuch
+                | SourceError::Answer { .. },
+            )
+            | CheckError::DeadlineExceeded
+            | CheckError::ForeignToken { .. }
+            | CheckError::FutureToken
+            | CheckError::TooLarge) => Self::Check(error),
+        }
+    }
 }
 
 impl ListError {

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use crate::question::{PermissionId, ResourceTypeId, Subject};
+use crate::{
+    question::{PermissionId, ResourceTypeId, Subject},
+    schema::Schema,
+};
 
 /// The subject of a list, with its secret if its type has bearer secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,13 @@ impl Asker {
     #[must_use]
     pub fn new(subject: Subject) -> Self {
         Self { subject, secret: None }
+    }
+}
+
+impl ListQuestion {
+    /// The name of the permission in messages: `type#permission`.
+    pub(super) fn name(&self, schema: &Schema) -> String {
+        format!("{}#{}", schema.resource(self.kind).name, schema.permission(self.permission).name)
     }
 }
 

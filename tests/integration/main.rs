@@ -36,6 +36,7 @@ mod history;
 mod large_relations;
 mod lifecycle;
 mod list_subjects;
+mod lists;
 mod memory;
 mod model;
 mod mongodb;

@@ -1,0 +1,163 @@
+//! Errors that lists of other authorization services had in public: none of them happens here.
+//!
+//! A client that combines a plan by `$or` is tested with the clients, and cursors that cannot be parsed with `transport`.
+
+use mongodb::bson::{Document, doc};
+use permcached::{
+    list::{ListError, PlanKind, PlanOptions, ResourcePage},
+    question::{Id, Subject},
+};
+
+use super::{both, collections};
+use crate::support::both::Collections;
+
+const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+id = "string"
+
+[subject.robot]
+id = "string"
+
+[resource.file]
+id = "integer"
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner" }
+viewer = { field = "viewers", wildcard = true }
+guest = { collection = "shares", by = "file", field = "user", wildcard = true }
+banned = { collection = "bans", by = "file", field = "user" }
+blocked = { field = "blocked" }
+
+[resource.file.permissions]
+read = "owner"
+view = "viewer & !blocked"
+visit = "guest & !banned"
+open = "!banned"
+"#;
+
+fn documents() -> Collections {
+    let file = |number: i64| match number % 4 {
+        0 => doc! { "_id": number, "owner": "ann", "viewers": ["*"], "blocked": ["bob"] },
+        1 => doc! { "_id": number, "owner": "bob", "viewers": ["*"] },
+        2 => doc! { "_id": number, "owner": "ann", "viewers": "bob" },
+        _ => doc! { "_id": number, "viewers": ["ann", "*"], "blocked": 7 },
+    };
+    let shares = (0..2_500i64).map(|number| doc! { "file": number, "user": if number % 2 == 0 { "*" } else { "ann" } });
+    let bans = (0..2_500i64).step_by(3).map(|number| doc! { "file": number, "user": "bob" });
+    collections([("files", (0..2_500).map(file).collect()), ("shares", shares.collect()), ("bans", bans.collect())])
+}
+
+fn numbers(wanted: impl Fn(i64) -> bool) -> Vec<Id> {
+    (0..2_500).filter(|number| wanted(*number)).map(Id::Integer).collect()
+}
+
+#[tokio::test]
+async fn a_plan_that_denies_has_a_filter_that_finds_nothing() {
+    for listing in both(SCHEMA, &documents()).await {
+        for subject in ["robot:1", "anonymous"] {
+            for permission in ["read", "view", "visit"] {
+                let question = listing.question(subject, permission, "file");
+                let plan = listing.plan(&question, PlanOptions::default()).await.unwrap();
+                assert_eq!((plan.kind, plan.filter), (PlanKind::None, doc! { "_id": { "$in": [] } }));
+                assert_eq!(listing.pages(&question, 10, None).await.unwrap(), []);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_list_is_cut_off_at_a_thousand() {
+    for listing in both(SCHEMA, &documents()).await {
+        let expected = numbers(|number| number % 4 == 0 || number % 4 == 2);
+        assert!(expected.len() > 1_000);
+        for size in [999, 1_000] {
+            let question = listing.question("user:ann", "read", "file");
+            assert_eq!(listing.pages(&question, size, None).await.unwrap(), expected);
+        }
+        let question = listing.question("user:ann", "visit", "file");
+        assert_eq!(listing.pages(&question, 1_000, None).await.unwrap().len(), 2_500, "nobody banned her");
+    }
+}
+
+#[tokio::test]
+async fn what_excludes_a_subject_excludes_it_from_what_everybody_has() {
+    for listing in both(SCHEMA, &documents()).await {
+        let view = listing.question("user:bob", "view", "file");
+        let expected = numbers(|number| number % 4 == 1 || number % 4 == 2);
+        assert_eq!(listing.pages(&view, 1_000, None).await.unwrap(), expected, "7 blocks nobody for certain");
+        let visit = listing.question("user:bob", "visit", "file");
+        let expected = numbers(|number| number % 2 == 0 && number % 3 != 0);
+        assert_eq!(listing.pages(&visit, 1_000, None).await.unwrap(), expected);
+        // A plan never finds less than is allowed. What it finds beside that is checked.
+        let options = PlanOptions { ids_max: 10_000, ..PlanOptions::default() };
+        let plan = listing.plan(&visit, options).await.unwrap();
+        assert!(matches!(plan.kind, PlanKind::Exact | PlanKind::Superset), "{plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_exclusion_alone_is_refused_and_nothing_is_taken_for_allowed() {
+    for listing in both(SCHEMA, &documents()).await {
+        let question = listing.question("user:bob", "open", "file");
+        match listing.plan(&question, PlanOptions::default()).await {
+            Ok(plan) => assert_ne!(plan.kind, PlanKind::All),
+            Err(ListError::NotNarrowable { part, remedy }) => {
+                assert!(part.contains("banned") && !remedy.is_empty(), "{part}: {remedy}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        match listing.pages(&question, 1_000, None).await {
+            Ok(listed) => assert_eq!(listed, numbers(|number| number % 3 != 0)),
+            Err(ListError::NotNarrowable { part, remedy }) => assert!(!part.is_empty() && !remedy.is_empty()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_starts_from_what_the_subject_has() {
+    // Two files of a million that somebody may read: as many candidates are looked at.
+    let mut documents = documents();
+    documents
+        .insert("shares".to_owned(), vec![doc! { "file": 3, "user": "cat" }, doc! { "file": 2_400, "user": "cat" }]);
+    for listing in both(SCHEMA, &documents).await {
+        let question = listing.question("user:cat", "visit", "file");
+        let list = listing.page(&question, ResourcePage { size: 100, after: None, within: None }).await.unwrap();
+        assert_eq!((list.resources.len(), list.examined), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn the_secret_of_a_link_is_in_the_query_only() {
+    const LINKS: &str = r#"
+default_subject = "link"
+[subject.link]
+id = "string"
+secret = true
+[resource.file]
+id = "integer"
+collection = "files"
+[resource.file.relations]
+link = { field = "token" }
+shared = { collection = "shares", by = "file", field = "token" }
+[resource.file.permissions]
+read = "link | shared"
+"#;
+    let files: Vec<Document> =
+        (0..10).map(|number| doc! { "_id": number, "token": format!("t0ken-{number}") }).collect();
+    let shares = vec![doc! { "file": 7, "token": "t0ken-3" }, doc! { "file": 8, "token": "t0ken-4" }];
+    let documents = collections([("files", files), ("shares", shares)]);
+    for listing in both(LINKS, &documents).await {
+        let question = listing.question("link:t0ken-3", "read", "file");
+        assert!(matches!(&question.asker.subject, Subject::Known { id: Id::Digest(_), .. }));
+        assert_eq!(listing.texts("link:t0ken-3", "read", "file").await.unwrap(), ["3", "7"]);
+        assert!(listing.texts("link:t0ken-33", "read", "file").await.unwrap().is_empty());
+        let plan = listing.plan(&question, PlanOptions::default()).await.unwrap();
+        assert_eq!(plan.kind, PlanKind::Exact);
+        assert!(plan.filter.to_string().contains("t0ken-3"), "a query must contain it");
+        assert!(!format!("{question:?}").contains("t0ken"));
+    }
+}

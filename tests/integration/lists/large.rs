@@ -1,0 +1,140 @@
+//! More candidates than an id set may have: lists read them page by page, and plans are refused.
+
+use std::{sync::Arc, time::Instant};
+
+use mongodb::bson::{Document, doc};
+use permcached::{
+    list::{ListError, PlanOptions, ResourcePage},
+    schema::{Condition, Path, Test},
+    source::mongodb::MongoDb,
+};
+
+use super::{Listing, collections, parsed};
+use crate::support::{both::fill, servers::mongo};
+
+const SCHEMA: &str = r#"
+default_subject = "user"
+
+[subject.user]
+id = "string"
+
+[resource.team]
+id = "string"
+collection = "teams"
+
+[resource.team.relations]
+member = { field = "members" }
+
+[resource.team.permissions]
+see = "member"
+
+[resource.file]
+id = "integer"
+collection = "files"
+
+[resource.file.relations]
+owner = { field = "owner" }
+guest = { collection = "shares", by = "file", field = "user", where = { active = { "$ne" = false } } }
+team = { collection = "of_teams", by = "file", field = "team", subject = "team.member" }
+
+[resource.file.permissions]
+read = "owner | guest"
+shared = "guest & !owner"
+seen = "owner | team"
+
+# Without documents of its own.
+[resource.thing]
+id = "integer"
+
+[resource.thing.relations]
+guest = { collection = "shares", by = "file", field = "user", where = { active = { "$ne" = false } } }
+
+[resource.thing.permissions]
+read = { is = "any", private = false }
+any = { is = "guest", private = true }
+"#;
+
+/// How many shares one user has.
+const SHARES: i64 = 100_000;
+
+/// A user with 100,000 shares of as many files. A thousandth of the shares is revoked, and a tenth of the files is an image.
+async fn shared() -> Listing {
+    let schema = parsed(SCHEMA);
+    let database = mongo().database().await;
+    fill(&database, &schema, &collections([])).await;
+    let index = doc! { "createIndexes": "shares", "indexes": [{ "key": { "user": 1, "file": 1 }, "name": "both" }] };
+    database.run_command(index).await.unwrap();
+    let share = |number: i64| {
+        doc! { "_id": number, "file": number, "user": "ann", "active": number % 1_000 != 7 }
+    };
+    let file = |number: i64| {
+        doc! { "_id": number, "owner": if number % 2 == 0 { "bob" } else { "eve" }, "image": number % 10 == 0 }
+    };
+    let mut shares: Vec<Document> = (0..SHARES).map(share).collect();
+    shares.extend((0..5).map(|number| doc! { "file": number, "user": "dan" }));
+    database.collection::<Document>("shares").insert_many(shares).await.unwrap();
+    // Files beside those that are shared.
+    let files: Vec<Document> = (-10..SHARES).map(file).collect();
+    database.collection::<Document>("files").insert_many(files).await.unwrap();
+    // One team with more files than an id set may have, in several facts none of which is over its limit.
+    let teams = (0..15).map(|number| doc! { "_id": format!("t{number:02}"), "members": ["tom"] });
+    database.collection::<Document>("teams").insert_many(teams).await.unwrap();
+    let of_teams = (0..12_000i64).map(|number| doc! { "file": number, "team": format!("t{:02}", number / 800) });
+    database.collection::<Document>("of_teams").insert_many(of_teams).await.unwrap();
+    Listing::new(&schema, Arc::new(MongoDb::open(Arc::clone(&schema), database).await.expect("mongod answers")))
+}
+
+fn is_active(number: &i64) -> bool {
+    number % 1_000 != 7
+}
+
+async fn numbers(listing: &Listing, subject: &str, permission: &str, kind: &str, size: usize) -> Vec<i64> {
+    let ids = listing.pages(&listing.question(subject, permission, kind), size, None).await.unwrap();
+    ids.iter().map(|id| id.to_string().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_subject_with_100000_shares_pages_through_all_of_them() {
+    let listing = shared().await;
+    let all: Vec<i64> = (0..SHARES).filter(is_active).collect();
+    assert_eq!(numbers(&listing, "user:ann", "read", "file", 1_000).await, all);
+    assert_eq!(numbers(&listing, "user:ann", "read", "thing", 1_000).await, all);
+    assert_eq!(numbers(&listing, "user:ann", "shared", "file", 999).await, all);
+    // Others pay nothing for that.
+    assert_eq!(numbers(&listing, "user:dan", "read", "file", 100).await, [0, 1, 2, 3, 4]);
+
+    // Pages from anywhere on.
+    let question = listing.question("user:ann", "read", "file");
+    let after = permcached::question::Id::Integer(99_000);
+    let began = Instant::now();
+    let page = ResourcePage { size: 100, after: Some(after), within: None };
+    let list = listing.page(&question, page).await.unwrap();
+    println!("a page took {:?}", began.elapsed());
+    assert_eq!(list.resources.len(), 100);
+    assert_eq!(list.resources[0].id.to_string(), "99001");
+    assert!(list.examined <= 102, "{}", list.examined);
+
+    // With a condition of the caller.
+    let images = Condition::Field(Path::parse("image").unwrap(), Test::Eq(true.into()));
+    let page = ResourcePage { size: 1_000, after: None, within: Some(images) };
+    let list = listing.page(&question, page).await.unwrap();
+    let expected: Vec<String> = (0..10_000).step_by(10).map(|number: i64| number.to_string()).collect();
+    assert_eq!(list.resources.iter().map(|resource| resource.id.to_string()).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn no_plan_has_more_ids_than_an_id_set_may_have() {
+    let listing = shared().await;
+    for (subject, permission, relation) in [("user:ann", "read", "file#guest"), ("user:tom", "seen", "file#team")] {
+        let question = listing.question(subject, permission, "file");
+        let error = listing.plan(&question, PlanOptions { ids_max: 10_000, ..PlanOptions::default() }).await;
+        let Err(ListError::TooManyIds { relation: named, count, max }) = error else { panic!("{error:?}") };
+        assert_eq!((named.as_str(), max), (relation, 10_000));
+        assert!(count > max, "{count}");
+    }
+    let reference = PlanOptions { ids_max: 10_000, reference: Some(Path::parse("file_id").unwrap()) };
+    let error = listing.plan(&listing.question("user:ann", "read", "file"), reference).await;
+    assert!(matches!(&error, Err(ListError::TooManyIds { max: 10_000, .. })), "{error:?}");
+    // Branches that are each small enough may be too large together, and are read page by page.
+    assert_eq!(numbers(&listing, "user:tom", "seen", "file", 1_000).await, (0..12_000).collect::<Vec<_>>());
+}
