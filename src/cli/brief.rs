@@ -1,5 +1,7 @@
 //! Shows an explanation in short: for a grant the way that grants, for a denial one line for each relation that could have granted
-//! or has excluded. `tree` shows everything.
+//! or has excluded. Of many resources of one type, it shows a few. `tree` shows everything.
+
+use std::collections::BTreeMap;
 
 use super::{
     text::{faint, yellow},
@@ -10,15 +12,53 @@ use crate::transport::proto::{
     explanation::{Outcome, Step},
 };
 
+/// How many resources of one type are shown at most for which the same relation does not hold for the same reason.
+const ALIKE_MAX: usize = 5;
+
 /// A step and its descendants.
 type Node<'a> = (&'a Explanation, &'a [Explanation]);
 
+/// The lines so far.
+#[derive(Default)]
+struct Lines<'a> {
+    all: Vec<String>,
+    /// How many lines there are for each relation that does not hold, by its name, the type of the resource and the reason, and the place
+    /// of the line that counts those that are not shown.
+    alike: BTreeMap<(&'a str, &'a str, Reason), (usize, usize)>,
+}
+
+impl<'a> Lines<'a> {
+    /// Adds the line of a step. `before` is what is shown before its own words.
+    fn add(&mut self, step: &'a Explanation, before: &str) {
+        if step.outcome() != Outcome::Holds {
+            let kind = step.object.split_once(':').map_or("", |(kind, _)| kind);
+            let (count, place) = self.alike.entry((&step.name, kind, step.reason())).or_default();
+            *count += 1;
+            if *count == ALIKE_MAX + 1 {
+                *place = self.all.len();
+                self.all.push(String::new());
+            }
+            let more = count.saturating_sub(ALIKE_MAX);
+            if more > 0 {
+                let (resources, mark) = (if more == 1 { "resource" } else { "resources" }, mark(step.outcome()));
+                let line = format!("{mark} {before}{} of {more} more {resources} of type {kind}", step.name);
+                if let Some(counting) = self.all.get_mut(*place) {
+                    *counting = with_reason(line, step);
+                }
+                return;
+            }
+        }
+        self.all.push(line(step, before));
+    }
+}
+
 /// The lines, and a last one that says how to see the rest.
 pub(super) fn draw(response: &ExplainResponse) -> String {
-    let mut lines = Vec::new();
+    let mut lines = Lines::default();
     if let Some((root, rest)) = response.steps.split_first() {
         add((root, rest), "", &mut lines);
     }
+    let mut lines = lines.all;
     if response.truncated {
         lines.push(yellow("… the explanation was cut here: there are more steps"));
     }
@@ -27,10 +67,10 @@ pub(super) fn draw(response: &ExplainResponse) -> String {
 }
 
 /// Adds the lines of a step and of those beneath it that decided. `before` is what is shown before its own words.
-fn add(node: Node<'_>, before: &str, lines: &mut Vec<String>) {
+fn add<'a>(node: Node<'a>, before: &str, lines: &mut Lines<'a>) {
     let (step, inner) = node;
     if step.step() == Step::Not && step.outcome() == Outcome::Holds {
-        lines.push(excluding(node));
+        lines.all.push(excluding(node));
         return;
     }
     let deciding = deciding(node);
@@ -40,7 +80,7 @@ fn add(node: Node<'_>, before: &str, lines: &mut Vec<String>) {
         _ => false,
     };
     if deciding.is_empty() || is_shown {
-        lines.push(line(step, before));
+        lines.add(step, before);
     }
     // A relation that stands for one of the subject.
     let is_alias = step.step() == Step::Relation && step.fact.is_none() && !inner.is_empty();
@@ -121,6 +161,10 @@ fn line(step: &Explanation, before: &str) -> String {
     } else if !step.leads_to.is_empty() {
         line += &format!(": leads only to {}", step.leads_to.join(", "));
     }
+    with_reason(line, step)
+}
+
+fn with_reason(line: String, step: &Explanation) -> String {
     match step.reason() {
         Reason::Unspecified => line,
         reason => line + &faint(&format!("  {}", reason.as_str_name())),

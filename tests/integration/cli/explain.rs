@@ -216,6 +216,74 @@ fn a_denial_is_explained_by_one_line_for_each_relation() {
     assert!(ended.stdout.contains("leads only to link") && !ended.stdout.contains("--all"), "{ended:?}");
 }
 
+/// A chain of folders, and a file with tags that have watchers.
+#[test]
+fn a_denial_over_many_resources_shows_a_few_of_each_relation_and_counts_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let schema = write(
+        "schema.toml",
+        r#"
+        default_subject = "user"
+        [subject.user]
+        id = "string"
+        [resource.folder]
+        id = "integer"
+        collection = "folders"
+        [resource.folder.relations]
+        owner  = { field = "owner" }
+        parent = { field = "parent", resource = "folder" }
+        [resource.folder.permissions]
+        read = "owner | parent.read"
+        [resource.tag]
+        id = "integer"
+        collection = "tags"
+        [resource.tag.relations]
+        watcher = { field = "watcher" }
+        [resource.file]
+        id = "integer"
+        collection = "files"
+        [resource.file.relations]
+        folder = { field = "folder", resource = "folder" }
+        tag    = { field = "tags", resource = "tag" }
+        [resource.file.permissions]
+        read = "tag.watcher | folder.read"
+        "#,
+    );
+    let lines = |of: &dyn Fn(u32) -> String, count: u32| (1..=count).map(of).collect::<Vec<_>>().join("\n");
+    // One tag has a watcher that is no id.
+    let watcher = |number: u32| if number == 7 { "7".to_owned() } else { format!("\"w{number}\"") };
+    write("tags.jsonl", &lines(&|id| format!(r#"{{"_id": {id}, "watcher": {}}}"#, watcher(id)), 300));
+    let parent = |id: u32| if id == 1 { "null".to_owned() } else { (id - 1).to_string() };
+    let folder = |id| format!(r#"{{"_id": {id}, "parent": {}, "owner": "o{id}"}}"#, parent(id));
+    write("folders.jsonl", &lines(&folder, 20));
+    let tags: Vec<u32> = (1..=300).collect();
+    write("files.jsonl", &format!(r#"{{"_id": 1, "folder": 20, "tags": {tags:?}}}"#));
+    let explain = |user: &str| {
+        let documents = directory.path().display().to_string();
+        let ended = run(&["explain", "--schema", &schema, "--documents", &documents, user, "read", "file:1"]);
+        ended.stdout.lines().skip(2).map(str::to_owned).collect::<Vec<String>>()
+    };
+    let denied = explain("user:nobody");
+    let starting = |with: &str| denied.iter().filter(|line| line.starts_with(with)).count();
+    assert_eq!((starting("✗ watcher of tag:"), starting("✗ owner of folder:")), (5, 5), "{denied:#?}");
+    for line in [
+        "✗ watcher of 294 more resources of type tag  NO_GRANT",
+        "? watcher of tag:7: tags/7 watcher is not an id of the right type  MALFORMED",
+        "✗ owner of 15 more resources of type folder  NO_GRANT",
+    ] {
+        assert!(denied.iter().any(|found| found == line), "{line}: {denied:#?}");
+    }
+    assert!(denied.len() <= 16, "{denied:#?}");
+    // The way that grants is shown whole.
+    let allowed = explain("user:o1");
+    assert_eq!(allowed.iter().filter(|line| line.starts_with("✓ parent.read of folder:")).count(), 19, "{allowed:#?}");
+}
+
 #[test]
 fn a_closed_pipe_is_not_an_error() {
     let mut child = command(&in_process(&["explain", "--all", ZOE, "read", CONTRACT]), &[])
