@@ -39,11 +39,14 @@ pub(super) fn warnings(schema: &Schema, declarations: &Declarations) -> Vec<Sche
             warnings.push(error.help(help));
         }
         let name = format!("relation `{}`", relation.name);
+        warnings.extend(of_paths(schema, relation, &name, &declaration.name.span));
         let conditions = [&declaration.condition, &declaration.document_condition];
         warnings.extend(of_conditions(schema, &name, &declaration.name.span, CLOCK_HELP, conditions));
     }
     for subject in &declarations.subjects {
         let (name, span) = (format!("subject `{}`", subject.name.text), &subject.name.span);
+        let gate = schema.subjects().find(|(_, kind)| *kind.name == *subject.name.text).and_then(|(_, kind)| kind.gate);
+        warnings.extend(gate.into_iter().flat_map(|gate| of_paths(schema, schema.relation(gate), &name, span)));
         warnings.extend(of_conditions(schema, &name, span, SUBJECT_HELP, [&subject.condition]));
     }
     for resource in &declarations.resources {
@@ -60,6 +63,47 @@ const SUBJECT_HELP: &str =
 /// The help about the clock in the condition of a resource type, which has no times.
 const FLAG_HELP: &str = "a resource type has no times: for the clock, write a flag of the resource with `where`, `since` or `until`, and \
                          `required = true`, and require it in each permission";
+
+/// Warns of fields whose names have signs in them that are probably meant as something else, and of dates that are.
+fn of_paths(schema: &Schema, relation: &Relation, name: &str, span: &Span) -> Vec<SchemaError> {
+    let mut paths: BTreeSet<&str> =
+        relation.lookup().map(|lookup| schema.lookup(lookup).by.as_str()).into_iter().collect();
+    let ids = relation
+        .ids
+        .iter()
+        .flat_map(|ids| [Some(&ids.field), ids.subject_type.as_ref(), ids.subject_relation.as_ref()]);
+    paths.extend(ids.flatten().chain(&relation.each).map(Path::as_str));
+    let dates: BTreeSet<&str> =
+        [&relation.since, &relation.until].into_iter().flatten().map(|date| date.path.as_str()).collect();
+    paths.extend(&dates);
+    let mut in_conditions = BTreeSet::new();
+    for condition in [&relation.condition, &relation.document_condition].into_iter().flatten() {
+        condition.paths(&mut |path| {
+            in_conditions.insert(path.clone());
+        });
+    }
+    paths.extend(in_conditions.iter().map(Path::as_str));
+    let of_signs = paths.into_iter().filter_map(|path| {
+        let has_space = path.split('.').any(|part| part.trim() != part);
+        let sign = path.chars().find(|letter| "|,<>(){}*\"'`/\\".contains(*letter));
+        let what = match sign {
+            Some(sign) => format!("has `{sign}` in it"),
+            None if has_space => "begins or ends with white space".to_owned(),
+            None => return None,
+        };
+        let message = format!("{name} reads the field `{path}`, whose name {what}: nothing in a name has a meaning but dots");
+        let help = "a path has names with dots between them, and leads through every element of an array; for several fields, write a \
+                    relation for each, and `a | b` in the permission";
+        Some(SchemaError::new(span, message).help(help))
+    });
+    let of_dates = dates.iter().filter(|path| **path != "date" && means_the_clock(path)).map(|path| {
+        SchemaError::new(span, format!("{name} compares the clock with a date in the field `{path}` of the document"))
+            .help(
+                "name the field that has the date: each check compares it with the clock; a missing date sets no bound",
+            )
+    });
+    of_signs.chain(of_dates).collect()
+}
 
 /// Warns of values that conditions compare with and that are probably not meant.
 fn of_conditions<'a>(

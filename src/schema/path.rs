@@ -58,6 +58,9 @@ impl Path {
             if part.contains('\0') {
                 return Err("has a NUL in it");
             }
+            if part.contains(['[', ']']) {
+                return Err("has a bracket in it: a path has only names, with dots between them");
+            }
         }
         Ok(Self(text.into()))
     }
@@ -78,13 +81,17 @@ impl Path {
             let plain = text.strip_prefix('$').filter(|rest| Self::parse(rest).is_ok());
             match plain {
                 Some(plain) => error.help(format!("a path is written without `$` in front: `{plain}`")),
-                None if text.split('.').any(is_position) => {
+                None if text.split(['.', '[', ']']).any(is_position) => {
                     error.help("a path looks at every element: use `each`, and select one in `where` by another field")
                 }
                 None if text.starts_with("$$") => error.help(VARIABLES_HELP),
                 None if text.contains('$') => {
                     error.help("the paths of updates and of variables mean nothing here: a path names fields only")
                 }
+                None if text.contains(['[', ']']) => error.help(match of_every_element(text) {
+                    Some(plain) => format!("a path looks at every element of an array by itself: `{plain}`"),
+                    None => "write one dot between two names, and none at the ends".to_owned(),
+                }),
                 None => error.help("write one dot between two names, and none at the ends"),
             }
         })
@@ -183,6 +190,11 @@ pub(crate) fn is_field(text: &str) -> bool {
 /// Whether it is the name of a field of a `DBRef`, which looks like an operator.
 pub(crate) fn is_dbref(name: &str) -> bool {
     DBREF.contains(&name)
+}
+
+/// The path without the brackets that mean every element of an array in other languages: `members[].id`, `members[*].id`.
+fn of_every_element(text: &str) -> Option<String> {
+    Some(text.replace("[]", "").replace("[*]", "")).filter(|plain| Path::parse(plain).is_ok())
 }
 
 fn is_position(part: &str) -> bool {

@@ -38,8 +38,8 @@ enum Use {
     Date(DateUnit),
     /// It contains a name of a type or of a relation: one of these, if there are any.
     Name(Vec<String>),
-    /// A condition compares its value.
-    Condition(Condition),
+    /// A condition compares its value: one on the documents, or on the elements of the array at this path.
+    Condition(Condition, Option<Path>),
 }
 
 /// A path of a collection, and what was found there.
@@ -191,7 +191,7 @@ impl Survey {
                     Some(Diagnosis::wrong(self.subject, format!("{message}; there is `{meant}`"), remedy))
                 }
                 // Many applications write a field only once it has a value.
-                None if matches!(surveyed.uses, Use::Condition(_) | Use::Date(_) | Use::Name(_)) => None,
+                None if matches!(surveyed.uses, Use::Condition(..) | Use::Date(_) | Use::Name(_)) => None,
                 None => {
                     let there = if names.is_empty() { String::new() } else { format!("; there is {}", listed(&names)) };
                     let remedy = "check the name of the field in the schema: until a document has it, the relation grants nothing";
@@ -242,7 +242,7 @@ impl Survey {
                  db.getCollection(\"{}\").find({{ \"{path}\": {{ $type: \"string\" }} }})",
                 self.collection
             ),
-            (Use::Condition(_), Some(key)) => format!(
+            (Use::Condition(..), Some(key)) => format!(
                 "if the value of each such field says whether it applies: where = {{ \"{path}.{key}\" = true }}; else store a list of texts"
             ),
             (Use::Ids { .. } | Use::Each, Some(_)) => {
@@ -267,7 +267,7 @@ impl Surveyed {
         let mut is_present = false;
         let keys = &mut self.keys;
         let is_condition_met = match &self.uses {
-            Use::Condition(condition) => condition.is_typed(document),
+            Use::Condition(condition, each) => is_typed(condition, each.as_ref(), document),
             Use::Key { .. } | Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) => false,
         };
         self.path.ends(document, &mut |end| match end {
@@ -334,7 +334,7 @@ impl Surveyed {
                 )
             }
             Use::Key { .. } => format!("{those} {are} never found"),
-            Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) | Use::Condition(_) => {
+            Use::Ids { .. } | Use::Each | Use::Date(_) | Use::Name(_) | Use::Condition(..) => {
                 format!("for {those}, `{}` is indeterminate, and denied with MALFORMED", self.relation)
             }
         }
@@ -380,7 +380,7 @@ impl Use {
                 DateUnit::Iso8601 => name == "string",
             },
             Self::Name(_) => name == "string",
-            Self::Condition(_) => name.ends_with(RIGHT),
+            Self::Condition(..) => name.ends_with(RIGHT),
         }
     }
 }
@@ -420,13 +420,29 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
     let condition = match each {
         Some(each) => {
             add(each.clone(), Use::Each);
+            if let Some(condition) = &relation.condition {
+                condition
+                    .paths(&mut |path| add(each.join(path), Use::Condition(condition.clone(), Some(each.clone()))));
+            }
             &relation.document_condition
         }
         None => &relation.condition,
     };
     if let Some(condition) = condition {
-        condition.paths(&mut |path| add(path.clone(), Use::Condition(condition.clone())));
+        condition.paths(&mut |path| add(path.clone(), Use::Condition(condition.clone(), None)));
     }
+}
+
+/// Whether what a condition looks at has the right types, in the document or in each element of the array.
+fn is_typed(condition: &Condition, each: Option<&Path>, document: &Document) -> bool {
+    let Some(each) = each else { return condition.is_typed(document) };
+    let mut is_typed = true;
+    each.ends(document, &mut |end| {
+        if let End::Value(Bson::Array(elements)) = end {
+            is_typed &= elements.iter().filter_map(Bson::as_document).all(|element| condition.is_typed(element));
+        }
+    });
+    is_typed
 }
 
 /// Collects the names of fields along a path.

@@ -107,6 +107,52 @@ fn a_condition_that_seems_to_compare_with_the_clock_has_a_warning() {
 }
 
 #[test]
+fn a_field_whose_name_seems_to_mean_something_else_has_a_warning() {
+    const SCHEMA: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        collection = "users"
+        until = "NOW()"
+        [resource.file]
+        collection = "files"
+        [resource.file.relations]
+        now     = { field = "owner", until = "now" }
+        today   = { field = "owner", since = { field = "today", unit = "seconds" } }
+        several = { field = "owner | editor" }
+        list    = { field = "owner,editor" }
+        every   = { field = "members.*.id" }
+        arrow   = { where = { "meta->open" = true } }
+        inner   = { each = "members", field = "id", where = { " role" = "editor" } }
+        shared  = { collection = "shares", by = "file/id", field = "user" }
+        plain   = { field = "dc:creator", since = "date", where = { "Open to all" = true, "@kind" = 1, "né" = 2 } }
+        [resource.file.permissions]
+        read = "now | today | several | list | every | arrow | inner | shared | plain"
+    "#;
+    let schema = schema("warned.toml", SCHEMA);
+    let warnings = schema.warnings().expect("there are some");
+    let messages: Vec<_> = warnings.iter().map(|one| one.message.as_str()).collect();
+    let sign = |relation, path, what| {
+        format!(
+            "relation `{relation}` reads the field `{path}`, whose name {what}: nothing in a name has a meaning but dots"
+        )
+    };
+    let clock = |of, path| format!("{of} compares the clock with a date in the field `{path}` of the document");
+    let expected = [
+        sign("x", "NOW()", "has `(` in it").replace("relation `x`", "subject `user`"),
+        clock("subject `user`", "NOW()"),
+        clock("relation `now`", "now"),
+        clock("relation `today`", "today"),
+        sign("several", "owner | editor", "has `|` in it"),
+        sign("list", "owner,editor", "has `,` in it"),
+        sign("every", "members.*.id", "has `*` in it"),
+        sign("arrow", "meta->open", "has `>` in it"),
+        sign("inner", " role", "begins or ends with white space"),
+        sign("shared", "file/id", "has `/` in it"),
+    ];
+    assert_eq!(messages, expected.each_ref().map(String::as_str));
+}
+
+#[test]
 fn the_conditions_of_types_have_the_same_warnings() {
     const SCHEMA: &str = r#"
         default_subject = "user"

@@ -2,6 +2,8 @@
 //!
 //! Reads no document.
 
+use bson::Bson;
+
 use super::{
     KeyField,
     reader::{Fields, Reader},
@@ -44,7 +46,7 @@ impl Reader<'_> {
     /// Reads `since` or `until`: a field, or a table with the unit of the date in it.
     pub(super) fn date_field(&mut self, entry: &Entry) -> Option<DateField> {
         if !matches!(entry.node.value, Value::Table(_)) {
-            return self.path(Some(entry)).map(|path| DateField { path, unit: DateUnit::Date });
+            return self.date_path(entry).map(|path| DateField { path, unit: DateUnit::Date });
         }
         let mut unit = None;
         let path = self.field_of(entry, "unit", "\"seconds\"", |reader, entry| {
@@ -56,6 +58,25 @@ impl Reader<'_> {
             }
         });
         Some(DateField { path: path?, unit: unit? })
+    }
+
+    /// Reads the path of a date. A text that means a date, a time span or the clock would be the name of a field that no document has,
+    /// and a missing date sets no bound.
+    fn date_path(&mut self, entry: &Entry) -> Option<Path> {
+        let Value::Scalar(Bson::String(text)) = &entry.node.value else { return self.path(Some(entry)) };
+        let meant = if text.starts_with("$$") {
+            "a variable"
+        } else if is_date(text) {
+            "a date"
+        } else if is_time_span(text) {
+            "a time span"
+        } else {
+            return self.path(Some(entry));
+        };
+        let message = format!("`{}` expects the name of a field, not {meant}", entry.name);
+        let help = "store the date in the documents and name its field, for example \"expires_at\": each check compares it with the clock";
+        self.wrong(SchemaError::new(&entry.node.span, message).help(help));
+        None
     }
 
     /// Reads a table of `field` and one other key, both of which it must have.
@@ -75,7 +96,8 @@ impl Reader<'_> {
                     reader.wrong(SchemaError::new(&entry.span, format!("{what} has no `{name}`")).help(help));
                 }
             }
-            path = reader.path(fields.get("field"));
+            let field = fields.get("field");
+            path = if other == "unit" { field.and_then(|entry| reader.date_path(entry)) } else { reader.path(field) };
             if let Some(entry) = fields.get(other) {
                 read_other(reader, entry);
             }
@@ -83,4 +105,23 @@ impl Reader<'_> {
         self.table(&entry.node, &what, |_| String::new(), read);
         path
     }
+}
+
+/// Whether a text begins with a date: `2026-01-31`.
+fn is_date(text: &str) -> bool {
+    let digits = |from, to| text.get(from..to).is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    digits(0, 4) && digits(5, 7) && digits(8, 10) && [4, 7].map(|at| text.get(at..=at)) == [Some("-"); 2]
+}
+
+/// Whether a text is a time span: `7d`, `30 minutes`, `+1h`.
+fn is_time_span(text: &str) -> bool {
+    let text = text.trim_start_matches(['+', '-']);
+    let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let units = [
+        "ms", "s", "sec", "second", "m", "min", "minute", "h", "hr", "hour", "d", "day", "w", "week", "month", "y",
+        "year",
+    ];
+    let is_unit = |unit: &str| units.contains(&unit);
+    let name = unit.trim().to_ascii_lowercase();
+    unit.len() < text.len() && (is_unit(&name) || name.strip_suffix('s').is_some_and(is_unit))
 }

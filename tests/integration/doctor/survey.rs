@@ -121,6 +121,34 @@ async fn documents_that_do_not_fit_the_schema_are_named_with_a_remedy() {
     assert!(found.finding("`files.roles`").message.contains("names such as `admin`"), "{found:#?}");
 }
 
+#[tokio::test]
+async fn what_a_condition_on_the_elements_of_an_array_reads_is_looked_at() {
+    let schema = r#"
+        default_subject = "user"
+        [subject.user]
+        [resource.file]
+        collection = "files"
+        [resource.file.relations]
+        editor = { each = "members", field = "user", where = { rol = "editor" } }
+        senior = { each = "members", field = "user", where = { level = { "$gt" = 1 } } }
+        reader = { each = "members", field = "user", where = { role = "reader" } }
+        [resource.file.permissions]
+        read = "editor | senior | reader"
+    "#;
+    let file = |number: u32| {
+        let level: Bson = if number.is_multiple_of(2) { 2.into() } else { "2".into() };
+        doc! { "_id": oid(number), "members": [{ "user": oid(1), "role": "editor", "level": level }] }
+    };
+    let database = mongo().database().await;
+    insert(&database, "files", (0..50).map(file).collect()).await;
+    let found = examined(mongo(), database.name(), schema);
+    found.remedy("wrong", "has `members.rol`, which `file#editor` reads; there is `members.role`");
+    let levels = found.remedy("warning", "`files.members.level`: 25 number, 25 string, of 50 documents looked at");
+    assert!(levels.contains("{ \"members.level\": { $type: \"string\" } }"), "{levels}");
+    assert!(found.findings.iter().all(|finding| !finding.message.contains("`members.role`, which")), "{found:#?}");
+    database.drop().await.unwrap();
+}
+
 /// No lookup finds these, not even under a `!`.
 #[tokio::test]
 async fn keys_in_mixed_case_and_values_on_the_way_to_a_key_are_named() {
