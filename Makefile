@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test clients model chaos soak fuzz bench bench-peers profile attack load lint msrv deny
+.PHONY: help run test node clients model chaos soak fuzz bench bench-peers profile attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -14,12 +14,18 @@ run: ## serve the sample schema over the sample documents
 		--hints examples/fylora/hints.txt
 
 # Runs against real servers, and fetches missing ones into target/servers. The tests that involve Redis also run on Valkey,
-# which many platforms use in its place.
+# which many platforms use in its place. The package for Node.js is tested last.
 test: ## run all tests
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo test --locked && \
 		if [ -n "$$VALKEY_SERVER" ] && [ "$$VALKEY_SERVER" != "$$REDIS_SERVER" ]; then \
 			REDIS_SERVER=$$VALKEY_SERVER cargo test --locked --test integration -- fleet:: history:: redis_servers:: shared_facts::; \
 		fi
+	scripts/test-node
+
+# Requires npm and, the first time, the npm registry. For one file: cd clients/node && npm test -- test/calls.test.mjs
+node: ## build, check and test the package for Node.js (clients/node)
+	cargo build --locked
+	scripts/test-node
 
 # Requires Node.js, Go, Python and, the first time, their package registries. For one language: scripts/test-clients --only go
 clients: ## run the snippets of docs/clients.md against real servers

@@ -21,10 +21,10 @@ export interface Explanation {
 }
 
 /** The kinds of steps. */
-export type StepKind = Exclude<keyof typeof Explanation_Step, 'STEP_UNSPECIFIED'> | 'UNKNOWN'
+export type StepKind = 'QUESTION' | 'GATE' | 'DOCUMENT' | 'PERMISSION' | 'RELATION' | 'EDGE' | 'NOT' | 'ALL' | 'ANY' | 'UNKNOWN'
 
 /** The outcomes of a step. */
-export type StepOutcome = Exclude<keyof typeof Explanation_Outcome, 'OUTCOME_UNSPECIFIED'> | 'UNKNOWN'
+export type StepOutcome = 'HOLDS' | 'FAILS' | 'INDETERMINATE' | 'UNKNOWN'
 
 /** One step of an evaluation. `proto/permcached/v1/permission_service.proto` of the project describes each field. */
 export interface Step {

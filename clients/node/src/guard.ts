@@ -13,20 +13,18 @@ import type { Permissions } from './permissions.js'
 import type { Question, Subject } from './question.js'
 import { isSampled, report, validShadow, type ShadowOptions } from './shadow.js'
 
-type Awaitable<T> = T | PromiseLike<T>
-
 /** How to find out who asks, and what to do where there is no answer. */
 export interface GuardOptions<Request> {
   /** Who asks: the id of the user who has signed in. Without one, the request is refused with 401. */
-  subject?: ((request: Request) => Awaitable<Subject | null | undefined>) | undefined
+  subject?: ((request: Request) => Subject | null | undefined | PromiseLike<Subject | null | undefined>) | undefined
   /** Further subjects, such as the link in the URL. The request is allowed if one of all subjects has the permission. */
-  anyOf?: ((request: Request) => Awaitable<readonly Subject[]>) | undefined
+  anyOf?: ((request: Request) => readonly Subject[] | PromiseLike<readonly Subject[]>) | undefined
   /** Whether each denial is a 404, so that nobody learns what exists. */
   hide?: boolean | undefined
   /** How fresh the answer must be: for example `atLeastAsFresh` of the user's last write. */
   options?: ((request: Request) => CheckOptions) | undefined
   /** What decides where permcached has no answer: `'deny'`, or a function that returns true to allow. Without it, the request is refused with 503. */
-  fallback?: 'deny' | ((request: Request, error: NoAnswer) => Awaitable<boolean>) | undefined
+  fallback?: 'deny' | ((request: Request, error: NoAnswer) => boolean | PromiseLike<boolean>) | undefined
   /** Is called with each error for which a request was refused with 503, or decided by the fallback. It logs if left out. */
   onNoAnswer?: ((error: PermcachedError, request: Request) => void) | undefined
   /** Compares with the check that permcached is to replace. */

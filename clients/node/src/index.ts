@@ -37,6 +37,7 @@ export {
   TooLarge,
   Unauthenticated,
   Unavailable,
+  type ErrorParts,
   type FieldViolation,
 } from './errors.js'
 export { createPermissionCache, type CacheQuestion, type PermissionCache, type PermissionCacheOptions } from './cache.js'

@@ -36,9 +36,10 @@ type Required =
 /** What handlers, and classes of them, require. */
 const REQUIRED = new WeakMap<object, Required>()
 
-type Decorator = MethodDecorator & ClassDecorator
+/** A decorator of a handler, or of a class of them. */
+export type HandlerDecorator = MethodDecorator & ClassDecorator
 
-function decorator(required: Required): Decorator {
+function decorator(required: Required): HandlerDecorator {
   return (target: object, _name?: unknown, descriptor?: PropertyDescriptor) => {
     REQUIRED.set((descriptor?.value as object | undefined) ?? target, required)
   }
@@ -50,12 +51,12 @@ export function RequirePermission(
   type: string,
   id: (request: NestRequest) => unknown,
   options: GuardOptions<NestRequest> = {},
-): Decorator {
+): HandlerDecorator {
   return decorator({ permission, type, id, options })
 }
 
 /** Marks a handler, or all handlers of a class, as open to everybody. `reason` is for those who read the code. */
-export function Unguarded(reason: string): Decorator {
+export function Unguarded(reason: string): HandlerDecorator {
   if (typeof reason !== 'string' || reason === '') throw new TypeError('Unguarded takes the reason why the handler is open to everybody')
   return decorator({ unguarded: reason })
 }
