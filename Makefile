@@ -53,7 +53,7 @@ soak: ## serve a mixed load for an hour while links fail now and then, and plot 
 # inputs of fuzz/corpus first. What it generates goes to fuzz/target/corpus, and what breaks a promise to fuzz/artifacts.
 FUZZ_SECONDS = 60
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
-fuzz: ## fuzz requests, schemas, documents, Redis and change events, FUZZ_SECONDS each (docs/proof.md)
+fuzz: ## fuzz requests, schemas, documents, Redis, change events and page tokens, FUZZ_SECONDS each (docs/proof.md)
 	cargo +nightly fuzz build
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/target/corpus/$$target && \

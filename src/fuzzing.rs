@@ -5,6 +5,7 @@
 
 mod change_events;
 mod documents;
+mod page_tokens;
 mod redis;
 mod requests;
 mod schemas;
@@ -13,6 +14,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use change_events::change_events;
 pub use documents::documents;
+pub use page_tokens::page_tokens;
 pub use redis::redis;
 pub use requests::requests;
 pub use schemas::schemas;
@@ -37,9 +39,10 @@ mod tests {
     /// Inputs that once broke a promise, and those that reach different parts of the code.
     #[test]
     fn every_kept_input_keeps_the_promises_of_its_target() {
-        let targets: [(&str, Target); 5] = [
+        let targets: [(&str, Target); 6] = [
             ("change_events", change_events),
             ("documents", documents),
+            ("page_tokens", page_tokens),
             ("redis", redis),
             ("requests", requests),
             ("schemas", schemas),

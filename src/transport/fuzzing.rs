@@ -1,5 +1,5 @@
 //! Calls of the application's services with any bytes as the message, for the fuzzer: decoded, validated and answered by the
-//! same code as on the port.
+//! same code as on the port. And page tokens.
 
 use prost::Message;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use super::{
         BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse, ExplainRequest, ExplainResponse,
         InvalidateRequest, InvalidateResponse, ListPermissionsRequest, ListPermissionsResponse, ListResourcesRequest,
         ListResourcesResponse, ListSubjectsRequest, ListSubjectsResponse, PlanFilterRequest, PlanFilterResponse,
+        plan_filter_response::Kind,
     },
     services::{Answered, Services},
 };
@@ -26,36 +27,71 @@ pub(crate) async fn call(apis: &Apis, method: u8, message: &[u8]) {
     let services = Services::new(apis.clone(), watch::channel(false).1);
     // The kept inputs choose by the remainder.
     match if (5..=7).contains(&method) { method } else { method % 5 } {
-        0 => method_of::<CheckRequest, CheckResponse>(&services, Method::Check, message).await,
-        1 => method_of::<BatchCheckRequest, BatchCheckResponse>(&services, Method::BatchCheck, message).await,
+        0 => drop(method_of::<CheckRequest, CheckResponse>(&services, Method::Check, message).await),
+        1 => drop(method_of::<BatchCheckRequest, BatchCheckResponse>(&services, Method::BatchCheck, message).await),
         2 => {
-            method_of::<ListPermissionsRequest, ListPermissionsResponse>(&services, Method::ListPermissions, message)
-                .await;
+            drop(
+                method_of::<ListPermissionsRequest, ListPermissionsResponse>(
+                    &services,
+                    Method::ListPermissions,
+                    message,
+                )
+                .await,
+            );
         }
-        3 => method_of::<ExplainRequest, ExplainResponse>(&services, Method::Explain, message).await,
-        5 => method_of::<PlanFilterRequest, PlanFilterResponse>(&services, Method::PlanFilter, message).await,
+        3 => drop(method_of::<ExplainRequest, ExplainResponse>(&services, Method::Explain, message).await),
+        5 => {
+            if let Some(plan) =
+                method_of::<PlanFilterRequest, PlanFilterResponse>(&services, Method::PlanFilter, message).await
+            {
+                test_plan(&plan);
+            }
+        }
         6 => {
-            method_of::<ListResourcesRequest, ListResourcesResponse>(&services, Method::ListResources, message).await;
+            drop(
+                method_of::<ListResourcesRequest, ListResourcesResponse>(&services, Method::ListResources, message)
+                    .await,
+            );
         }
-        7 => method_of::<ListSubjectsRequest, ListSubjectsResponse>(&services, Method::ListSubjects, message).await,
-        _ => method_of::<InvalidateRequest, InvalidateResponse>(&services, Method::Invalidate, message).await,
+        7 => {
+            drop(method_of::<ListSubjectsRequest, ListSubjectsResponse>(&services, Method::ListSubjects, message).await)
+        }
+        _ => drop(method_of::<InvalidateRequest, InvalidateResponse>(&services, Method::Invalidate, message).await),
     }
 }
 
-async fn method_of<Q: Message + Default, A: Message + Default>(services: &Services, method: Method, message: &[u8]) {
+pub(crate) use super::lists::test_page_token as page_token;
+
+/// Returns the answer, if there is one that is no stream.
+async fn method_of<Q: Message + Default, A: Message + Default>(
+    services: &Services,
+    method: Method,
+    message: &[u8],
+) -> Option<A> {
     let status = match services.answer(method, message, &CallContext::in_process()).await {
         Ok(Answered::Message(answer)) => {
             assert!(Q::decode(message).is_ok(), "{method:?} answers what is no {}", std::any::type_name::<Q>());
-            assert!(
-                only(&answer).is_ok_and(|answer| A::decode(answer).is_ok()),
-                "the answer of {method:?} can be decoded"
-            );
-            return;
+            let answer = only(&answer).ok().and_then(|answer| A::decode(answer).ok());
+            assert!(answer.is_some(), "the answer of {method:?} can be decoded");
+            return answer;
         }
-        Ok(Answered::Stream(_)) => return assert!(method.is_stream(), "{method:?} has one answer"),
+        Ok(Answered::Stream(_)) => {
+            assert!(method.is_stream(), "{method:?} has one answer");
+            return None;
+        }
         Err(status) => status,
     };
     test_refusal(&status, method, Q::decode(message).is_err());
+    None
+}
+
+/// A filter is a query, and finds everything only if everything is allowed.
+fn test_plan(plan: &PlanFilterResponse) {
+    let query = serde_json::from_str::<serde_json::Value>(&plan.filter);
+    let query = query.ok().filter(serde_json::Value::is_object);
+    assert!(query.is_some(), "the filter is an object: {}", plan.filter);
+    assert_eq!(plan.filter == "{}", plan.kind() == Kind::All, "{plan:?}");
+    assert_ne!(plan.kind(), Kind::Unspecified, "{plan:?}");
 }
 
 /// Tests a status. `is_malformed` says that the message was none of the method.

@@ -29,6 +29,8 @@ use crate::{
 };
 use extended_json::{TooLong, canonical};
 use page_token::Paged;
+#[cfg(any(test, fuzzing))]
+pub(crate) use page_token::test_page_token;
 use requests::SubjectsQuestion;
 
 /// The longest filter, in bytes of its text. Clients accept messages of 4 MiB.

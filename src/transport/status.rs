@@ -17,6 +17,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The most fields that one status names.
 const VIOLATIONS_MAX: usize = 16;
 
+/// The most ids that a filter may have.
+pub(super) const IDS_MAX: usize = 10_000;
+
 /// The domain of the reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "permcached";
 
@@ -93,6 +96,9 @@ pub(super) fn of_list(error: &ListError, moment_field: &'static str) -> Status {
         ListError::Check(CheckError::Unavailable(_)) => {
             unavailable("the list could not be made: the source cannot be read")
         }
+        ListError::Check(CheckError::DeadlineExceeded) => {
+            Status::deadline_exceeded("the list could not be made in time: ask for a smaller page, or narrow it down")
+        }
         ListError::Check(error) => of(error, moment_field),
         ListError::NotNarrowable { part, remedy } => {
             with_reason(refused, error, &[("part", part.clone()), ("remedy", remedy.clone())])
@@ -102,15 +108,26 @@ pub(super) fn of_list(error: &ListError, moment_field: &'static str) -> Status {
         }
         ListError::TooManyIds { relation, count, max } => {
             let counts = [("relation", relation.clone()), ("count", count.to_string()), ("max", max.to_string())];
-            with_reason(Code::ResourceExhausted, error, &counts)
+            let remedy =
+                if *max < IDS_MAX { "a larger `max_ids`, up to 10,000, or ListResources" } else { "ListResources" };
+            let message =
+                format!("{error}: use {remedy}, or let a relation read a field of the resource's own document");
+            refusal(Code::ResourceExhausted, &reason(error), &message, &counts)
         }
-        ListError::NoCollection(_) => with_reason(refused, error, &[]),
+        ListError::NoCollection(_) => {
+            let message = format!("{error}: use ListResources, or `reference_field`");
+            refusal(refused, &reason(error), &message, &[])
+        }
     }
 }
 
 /// A status with the reason of an error, and with what a program can use of its message.
 fn with_reason(code: Code, error: &ListError, values: &[(&str, String)]) -> Status {
-    refusal(code, &error.as_str().to_uppercase(), &error.to_string(), values)
+    refusal(code, &reason(error), &error.to_string(), values)
+}
+
+fn reason(error: &ListError) -> String {
+    error.as_str().to_uppercase()
 }
 
 /// `RESOURCE_EXHAUSTED`: a filter is too large to be sent.

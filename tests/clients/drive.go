@@ -1,4 +1,4 @@
-// Calls the Go code of docs/clients.md: reads one question per line from stdin, and writes one answer per line to stdout.
+// Calls the Go code of docs/clients.md and docs/lists.md: reads one question per line from stdin, and writes one answer per line to stdout.
 // `scripts/test-clients` writes the questions and checks the answers.
 package main
 
@@ -22,9 +22,11 @@ import (
 )
 
 type command struct {
-	Do, User, File, Share string
-	Files                 []string
-	Since                 *struct{ Seconds, Increment uint32 }
+	Do, User, File, Share, Token, Within string
+	Files                                []string
+	Size                                 uint32
+	Own                                  json.RawMessage
+	Since                                *struct{ Seconds, Increment uint32 }
 }
 
 type answer map[string]any
@@ -32,12 +34,12 @@ type answer map[string]any
 func perform(c command, client *permissions.Client, shares *mongo.Collection) (answer, error) {
 	ctx := context.Background()
 	question := permissions.Question(c.User, "read", "file", c.File)
+	var consistency *pb.Consistency
+	if c.Since != nil {
+		consistency = permissions.Since(&pb.Moment{Seconds: c.Since.Seconds, Increment: c.Since.Increment})
+	}
 	switch c.Do {
 	case "check":
-		var consistency *pb.Consistency
-		if c.Since != nil {
-			consistency = permissions.Since(&pb.Moment{Seconds: c.Since.Seconds, Increment: c.Since.Increment})
-		}
 		found, err := client.Check(ctx, question, consistency)
 		return answer{"allowed": found.GetAllowed(), "reason": found.GetReason().String(), "granted_by": found.GetGrantedBy()}, err
 	case "status":
@@ -49,6 +51,31 @@ func perform(c command, client *permissions.Client, shares *mongo.Collection) (a
 			unanswered[id] = code.Code(failed.GetCode()).String()
 		}
 		return answer{"allowed": allowed, "unanswered": unanswered}, err
+	case "find":
+		var own bson.D
+		if err := bson.UnmarshalExtJSON(c.Own, false, &own); err != nil {
+			return nil, err
+		}
+		found, err := client.FindFiles(ctx, shares.Database().Collection("files"), c.User, own, consistency)
+		names := []string{}
+		for _, file := range found {
+			names = append(names, file.Name)
+		}
+		return answer{"names": names}, err
+	case "page":
+		page, err := client.FilesPage(ctx, c.User, c.Token, c.Size, c.Within)
+		ids := []string{}
+		for _, resource := range page.GetResources() {
+			ids = append(ids, resource.Id)
+		}
+		return answer{"ids": ids, "next": page.GetNextPageToken()}, err
+	case "readers":
+		found, err := client.Readers(ctx, c.File, "")
+		ids, sets := []string{}, append([]string{}, found.GetSets()...)
+		for _, subject := range found.GetSubjects() {
+			ids = append(ids, subject.Id)
+		}
+		return answer{"ids": ids, "everybody": found.GetEverybody().String(), "sets": sets, "next": found.GetNextPageToken()}, err
 	default:
 		id, err := bson.ObjectIDFromHex(c.Share)
 		if err != nil {

@@ -1,8 +1,11 @@
-// Calls the Node.js code of docs/clients.md: reads one question per line from stdin, and writes one answer per line to stdout.
+// Calls the Node.js code of docs/clients.md and docs/lists.md: reads one question per line from stdin, and writes one answer per line to stdout.
 // `scripts/test-clients` writes the questions and checks the answers.
 import { createInterface } from 'node:readline'
 import grpc from '@grpc/grpc-js'
 import mongoose from 'mongoose'
+import * as driver from './files-driver.mjs'
+import { findFiles } from './files.mjs'
+import { filesPage, readers } from './lists.mjs'
 import { check, httpStatus, question, readable } from './permissions.mjs'
 import { checkSince, unshare } from './sharing.mjs'
 
@@ -20,6 +23,17 @@ const commands = {
   async readable({ user, files }) {
     const { allowed, unanswered } = await readable(user, files)
     return { allowed, unanswered: Object.fromEntries([...unanswered].map(([id, { code }]) => [id, grpc.status[code]])) }
+  },
+  async find({ user, own, via, since }) {
+    const consistency = since && { atLeastAsFresh: { operationTime: since } }
+    const found = await (via === 'driver' ? driver.findFiles : findFiles)(user, own, { consistency })
+    return { names: found.map(({ name }) => name) }
+  },
+  async page({ user, token, size, within }) {
+    return filesPage(user, { pageToken: token, pageSize: size, within })
+  },
+  async readers({ file }) {
+    return readers(file)
   },
   async unshare({ share }) {
     return unshare(share)

@@ -9,6 +9,7 @@ mod explain;
 mod generated;
 mod help;
 mod hints;
+mod lists;
 mod questions;
 mod schema;
 mod serve;

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::transport::proto::{
-    BatchCheckRequest, CheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, Question, Resource,
-    Subject, invalidation_service_client::InvalidationServiceClient,
-    permission_service_client::PermissionServiceClient,
+    BatchCheckRequest, CheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, ListResourcesRequest,
+    ListSubjectsRequest, PlanFilterRequest, Question, Resource, Subject,
+    invalidation_service_client::InvalidationServiceClient, permission_service_client::PermissionServiceClient,
 };
 use tokio::time::{sleep, timeout};
-use tonic::{Request, Response, Status, transport::Endpoint};
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::support::{
     command::{Serving, run_with, schema_file},
@@ -86,9 +89,9 @@ async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
     let mut invalidation = InvalidationServiceClient::new(channel);
     let mut all = Vec::new();
     // A link, an unknown type, an unknown permission, a user with the link's id.
-    for (kind, permission) in [("link", "read"), ("lonk", "read"), ("link", "raed"), ("user", "read")] {
+    for (kind, asked) in [("link", "read"), ("lonk", "read"), ("link", "raed"), ("user", "read")] {
         let (who, what) = (Some(subject(kind, link)), Some(file()));
-        let question = Question { subject: who.clone(), permission: permission.to_owned(), resource: what.clone() };
+        let question = Question { subject: who.clone(), permission: asked.to_owned(), resource: what.clone() };
         let Question { subject, permission, resource } = question.clone();
         let check = CheckRequest { subject, permission, resource, consistency: None };
         all.push(received(permissions.check(bearing(check, token)).await));
@@ -99,9 +102,63 @@ async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
         all.push(received(permissions.explain(bearing(explain, token)).await));
         let list = ListPermissionsRequest { subject: who.clone(), resource: what, consistency: None };
         all.push(received(permissions.list_permissions(bearing(list, token)).await));
+        all.extend(list_all(&mut permissions, who.as_ref(), asked, token).await);
         let subjects = who.into_iter().collect();
         let invalidate = InvalidateRequest { subjects, ..InvalidateRequest::default() };
         all.push(received(invalidation.invalidate(bearing(invalidate, token)).await));
+    }
+    all
+}
+
+/// Makes every call for lists. A filter has the secret of its subject, which only its caller sees; returns all else.
+async fn list_all(
+    permissions: &mut PermissionServiceClient<Channel>,
+    who: Option<&Subject>,
+    permission: &str,
+    token: &str,
+) -> Vec<String> {
+    let mut all = Vec::new();
+    let (who, file_type) = (who.cloned(), "file".to_owned());
+    for reference_field in ["", "file_id", "$bad"] {
+        let plan = PlanFilterRequest {
+            subject: who.clone(),
+            permission: permission.to_owned(),
+            resource_type: file_type.clone(),
+            reference_field: reference_field.to_owned(),
+            ..PlanFilterRequest::default()
+        };
+        let mut planned = permissions.plan_filter(bearing(plan, token)).await;
+        if let Ok(plan) = &mut planned {
+            plan.get_mut().filter.clear();
+        }
+        all.push(received(planned));
+    }
+    // The second page is one of a token, and the third one of a wrong token.
+    let mut page_token = String::new();
+    for within in ["", "", "{\"owner_id\": {\"$ne\": 1}}", "{\"owner_id\": {\"$oops\": 1}}"] {
+        let list = ListResourcesRequest {
+            subject: who.clone(),
+            permission: permission.to_owned(),
+            resource_type: file_type.clone(),
+            page_size: 1,
+            page_token: page_token.clone(),
+            within: within.to_owned(),
+            ..ListResourcesRequest::default()
+        };
+        let listed = permissions.list_resources(bearing(list, token)).await;
+        if let Ok(page) = &listed {
+            page_token.clone_from(&page.get_ref().next_page_token);
+        }
+        all.push(received(listed));
+    }
+    for kind in ["link", "user"] {
+        let list = ListSubjectsRequest {
+            permission: permission.to_owned(),
+            resource: Some(file()),
+            subject_type: kind.to_owned(),
+            ..ListSubjectsRequest::default()
+        };
+        all.push(received(permissions.list_subjects(bearing(list, token)).await));
     }
     all
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod invalidation;
 mod large;
 mod limits;
+mod lists;
 mod probes;
 mod process;
 mod random;

@@ -146,6 +146,28 @@ fn first<const N: usize>(hash: &[u8; 32]) -> [u8; N] {
     first
 }
 
+/// Reads a text as the token of each kind of page. If `is_own` is set, the bytes are made the rest of a token whose version, schema and
+/// request are right.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn test_page_token(schema: &Schema, is_own: bool, text: &[u8]) {
+    for form in IdForm::ALL {
+        for is_secret in [false, true] {
+            let paged = Paged::new(schema, &["ListResources", "user:1", "read", "file", ""], form, is_secret);
+            let token = if is_own {
+                let head = [&[VERSION][..], &paged.fingerprint, &paged.request].concat();
+                URL_SAFE_NO_PAD.encode([&*head, text].concat())
+            } else {
+                String::from_utf8_lossy(text).into_owned()
+            };
+            match paged.after(&token) {
+                Ok(Some(id)) => assert_eq!(paged.token(&id), token, "a token has one spelling"),
+                Ok(None) => assert!(token.is_empty(), "only the empty token begins with the first page"),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

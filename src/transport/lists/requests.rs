@@ -11,15 +11,12 @@ use crate::{
         convert::{self, subject_text},
         proto::{self, ListResourcesRequest, ListSubjectsRequest, PlanFilterRequest},
         question_fields::ResourceFields,
-        status::Violation,
+        status::{IDS_MAX, Violation},
     },
 };
 
 /// The most ids that a filter has if the request does not say.
 const IDS_DEFAULT: usize = 1_000;
-
-/// The most ids that a request may ask for.
-const IDS_MAX: usize = 10_000;
 
 /// The size of a page if the request does not say.
 const PAGE_DEFAULT: usize = 100;

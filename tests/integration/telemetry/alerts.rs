@@ -12,8 +12,8 @@ use bson::doc;
 use permcached::{
     freshness::{Clock, Moment, Token},
     transport::proto::{
-        CheckRequest, Consistency, Freshness, InvalidateRequest, consistency::Requirement, freshness,
-        invalidation_service_client::InvalidationServiceClient,
+        CheckRequest, Consistency, Freshness, InvalidateRequest, PlanFilterRequest, consistency::Requirement,
+        freshness, invalidation_service_client::InvalidationServiceClient,
     },
 };
 use serde_json::Value;
@@ -63,6 +63,13 @@ async fn of_a_busy_service() -> BTreeMap<String, Shown> {
     let future = Token { clock: Clock::Cluster, moment: Moment::new(u32::MAX, 1) };
     assert!(!answer.allowed);
     assert_eq!(client.check(check(Some(&future.to_string()))).await.unwrap_err().code(), Code::InvalidArgument);
+    let plan = PlanFilterRequest {
+        subject: check(None).subject,
+        permission: "read".to_owned(),
+        resource_type: "file".to_owned(),
+        ..PlanFilterRequest::default()
+    };
+    client.plan_filter(plan).await.unwrap();
     let all = InvalidateRequest { all: true, ..InvalidateRequest::default() };
     InvalidationServiceClient::new(service.channel()).invalidate(all).await.unwrap();
     shown(&service.metrics.render())

@@ -10,7 +10,8 @@ use std::{
 use permcached::transport::{
     Caller, Callers, Scope,
     proto::{
-        BatchCheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, Question, WatchRequest,
+        BatchCheckRequest, ExplainRequest, InvalidateRequest, ListPermissionsRequest, ListResourcesRequest,
+        ListSubjectsRequest, PlanFilterRequest, Question, WatchRequest,
         invalidation_service_client::InvalidationServiceClient, permission_service_client::PermissionServiceClient,
         watch_service_client::WatchServiceClient,
     },
@@ -50,7 +51,7 @@ fn code<T>(result: Result<T, Status>) -> Code {
 }
 
 /// The code of each method for a caller with this token.
-async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
+async fn codes(service: &Service, token: Option<&str>) -> [Code; 9] {
     let mut permissions = PermissionServiceClient::new(service.channel());
     let mut invalidation = InvalidationServiceClient::new(service.channel());
     let mut watch = WatchServiceClient::new(service.channel());
@@ -58,12 +59,30 @@ async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
     let questions = vec![question(ALICE, "read", ROADMAP)];
     let batch = BatchCheckRequest { questions, consistency: None };
     let list = ListPermissionsRequest { subject: subject.clone(), resource: resource.clone(), consistency: None };
+    let (kind, read) = ("file".to_owned(), permission.clone());
+    let plan = PlanFilterRequest {
+        subject: subject.clone(),
+        permission: read.clone(),
+        resource_type: kind.clone(),
+        ..PlanFilterRequest::default()
+    };
+    let resources = ListResourcesRequest {
+        subject: subject.clone(),
+        permission: read.clone(),
+        resource_type: kind,
+        ..ListResourcesRequest::default()
+    };
+    let subjects =
+        ListSubjectsRequest { permission: read, resource: resource.clone(), ..ListSubjectsRequest::default() };
     let explain = ExplainRequest { subject, permission, resource, consistency: None };
     let all = InvalidateRequest { all: true, ..InvalidateRequest::default() };
     [
         code(permissions.check(with_token(check(ALICE, "read", ROADMAP), token)).await),
         code(permissions.batch_check(with_token(batch, token)).await),
         code(permissions.list_permissions(with_token(list, token)).await),
+        code(permissions.plan_filter(with_token(plan, token)).await),
+        code(permissions.list_resources(with_token(resources, token)).await),
+        code(permissions.list_subjects(with_token(subjects, token)).await),
         code(permissions.explain(with_token(explain, token)).await),
         code(invalidation.invalidate(with_token(all, token)).await),
         code(watch.watch(with_token(WatchRequest { since: None }, token)).await),
@@ -74,12 +93,12 @@ async fn codes(service: &Service, token: Option<&str>) -> [Code; 6] {
 async fn every_method_requires_a_token_and_some_require_the_scope_admin() {
     use Code::{Ok, PermissionDenied as Denied, Unauthenticated as Unknown};
     let service = guarded().await;
-    assert_eq!(codes(&service, None).await, [Unknown; 6]);
-    assert_eq!(codes(&service, Some("ch3ck-0123456789 ")).await, [Unknown; 6]);
-    assert_eq!(codes(&service, Some("ch3ck-0123456789")).await, [Ok, Ok, Ok, Denied, Denied, Denied]);
-    assert_eq!(codes(&service, Some("adm1n-0123456789")).await, [Ok; 6]);
+    assert_eq!(codes(&service, None).await, [Unknown; 9]);
+    assert_eq!(codes(&service, Some("ch3ck-0123456789 ")).await, [Unknown; 9]);
+    assert_eq!(codes(&service, Some("ch3ck-0123456789")).await, [Ok, Ok, Ok, Ok, Ok, Ok, Denied, Denied, Denied]);
+    assert_eq!(codes(&service, Some("adm1n-0123456789")).await, [Ok; 9]);
     let open = Service::start().await;
-    assert_eq!(codes(&open, None).await, [Ok; 6], "no token is required if anybody may call");
+    assert_eq!(codes(&open, None).await, [Ok; 9], "no token is required if anybody may call");
 }
 
 #[tokio::test(flavor = "multi_thread")]
