@@ -57,9 +57,10 @@ impl Bus {
 
     /// Applies a change batch that was observed in `epoch`, then notifies the subscriptions: an update is sent only after its
     /// changes were applied. Returns whether `epoch` is still the current one; if not, nothing happens.
-    pub fn apply(&self, batch: ChangeBatch, epoch: Epoch) -> bool {
+    pub fn apply(&self, mut batch: ChangeBatch, epoch: Epoch) -> bool {
         let is_current = self.freshness.apply(&batch, epoch);
         if is_current {
+            batch.changes.retain(|change| !self.freshness.is_of_lists(&change.what));
             lock(&self.updates).append(batch, epoch);
         }
         is_current
@@ -67,8 +68,9 @@ impl Bus {
 
     /// Applies the changes of a hint that was received in `epoch`, then notifies the subscriptions. The watermark stays where
     /// it is, as a hint makes no claim about other changes.
-    pub fn apply_hint(&self, changes: Vec<Change>, epoch: Epoch) {
+    pub fn apply_hint(&self, mut changes: Vec<Change>, epoch: Epoch) {
         if self.freshness.mark(&changes, epoch) {
+            changes.retain(|change| !self.freshness.is_of_lists(&change.what));
             lock(&self.updates).append_hint(changes);
         }
     }

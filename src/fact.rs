@@ -24,7 +24,7 @@ use std::{
 
 use bson::Document;
 pub(crate) use date::RANGE as DATE_RANGE;
-pub(crate) use keys::{document_keys, key_values};
+pub(crate) use keys::{changed_keys, document_keys, key_values};
 use triomphe::ThinArc;
 pub(crate) use value::{id_to_bson, listed_id};
 
@@ -85,6 +85,11 @@ impl FactKey {
         Self::whole(lookup, Self::id_of_everybody())
     }
 
+    /// The key that stands for all keys of a reverse lookup, where too many changed at once to name each. It finds nothing.
+    pub(crate) fn all_reverse(lookup: LookupId) -> Self {
+        Self::whole(lookup, Self::id_of_all_reverse())
+    }
+
     /// The keys of every fact from which a resource or one of its relations is read. A key may occur more than once.
     pub fn of_resource(schema: &Schema, resource: &Resource) -> impl Iterator<Item = Self> {
         schema.lookups_of(resource.kind).map(|lookup| match schema.lookup(lookup).finds {
@@ -96,6 +101,11 @@ impl FactKey {
     /// The id in that key. It is not the id of anybody.
     pub(crate) fn id_of_everybody() -> Id {
         Id::String("*".into())
+    }
+
+    /// The id in the key that stands for all keys. An empty text is no id.
+    pub(crate) fn id_of_all_reverse() -> Id {
+        Id::String(Box::default())
     }
 
     /// The id in the key of structures. It is not the id of anything.

@@ -105,7 +105,12 @@ pub(super) async fn report_database(mongodb: &MongoDb, settings: Settings) -> Re
     };
     let (unsuitable, others): (Vec<_>, Vec<_>) = findings.into_iter().partition(Finding::is_fatal);
     for finding in others {
-        tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
+        if finding.is_of_lists() {
+            // Whether anybody asks for lists is not known.
+            tracing::info!(remedy = finding.remedy(), "{}", finding.message());
+        } else {
+            tracing::warn!(remedy = finding.remedy(), "{}", finding.message());
+        }
     }
     if unsuitable.is_empty() { Ok(()) } else { Err(AppError::Unsuitable(unsuitable)) }
 }

@@ -78,6 +78,12 @@ impl IdText {
         (self.0 == DIGEST).then(|| Id::parse_digest(&self.1)).flatten()
     }
 
+    /// The id of a key, which may also be one that stands for everybody or for all keys.
+    fn parse_key(&self) -> Option<Id> {
+        let is_special = self.0 == IdForm::String.as_str() && matches!(self.1.as_str(), "" | "*");
+        if is_special { Some(Id::String(self.1.as_str().into())) } else { self.parse() }
+    }
+
     /// The id, in the form it was written in; none if it is not of that form.
     fn parse(&self) -> Option<Id> {
         let form = IdForm::ALL.into_iter().find(|form| form.as_str() == self.0);
@@ -215,7 +221,7 @@ impl Documents {
             changed.push(Changed::Document { collection, id: DocumentId::Id(id.parse()?) });
         }
         for (field, id) in &self.keys {
-            let id = id.parse()?;
+            let id = id.parse_key()?;
             let found = lookups().filter(|(_, lookup)| field_name(lookup) == *field);
             changed.extend(found.map(|(lookup, _)| Changed::Key(FactKey::whole(lookup, id.clone()))));
         }

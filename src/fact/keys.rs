@@ -2,6 +2,8 @@
 //!
 //! Does not know what a document grants.
 
+use std::collections::BTreeSet;
+
 use bson::{Bson, Document};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     value::{id_of_any_form, id_to_bson},
 };
 use crate::{
-    question::{ID_BYTES_MAX, Id, IdForm},
+    question::{ID_BYTES_MAX, Id, IdForm, LookupId},
     schema::{End, Finds, Lookup, TextKeys},
 };
 
@@ -80,6 +82,28 @@ pub(crate) fn document_keys(lookup: &Lookup, document: &Document, visit: &mut im
         End::Value(value) => value_keys(lookup, value, &mut *visit),
         End::Missing | End::Blocked => {}
     });
+}
+
+/// How many keys of one reverse lookup are named one by one, where a document changes.
+const REVERSE_KEYS_MAX: usize = 64;
+
+/// The keys of a lookup under which a document is found. If a reverse lookup finds it under too many, one that stands for all of them.
+pub(crate) fn changed_keys(id: LookupId, lookup: &Lookup, document: &Document) -> Vec<FactKey> {
+    let mut keys = Vec::new();
+    if !lookup.is_reverse {
+        document_keys(lookup, document, &mut |key| keys.push(FactKey::whole(id, key)));
+        return keys;
+    }
+    let mut distinct = BTreeSet::new();
+    document_keys(lookup, document, &mut |key| {
+        if distinct.len() <= REVERSE_KEYS_MAX {
+            distinct.insert(key);
+        }
+    });
+    if distinct.len() > REVERSE_KEYS_MAX {
+        return vec![FactKey::all_reverse(id)];
+    }
+    distinct.into_iter().map(|key| FactKey::whole(id, key)).collect()
 }
 
 /// Visits every key by which a lookup finds a value or an element of an array.

@@ -17,9 +17,9 @@ use super::{
     marks::{Marks, Target},
 };
 use crate::{
-    fact::Fact,
+    fact::{Fact, FactKey},
     question::{CollectionId, Id, LookupId, Subject},
-    schema::Schema,
+    schema::{Lookup, Schema},
 };
 
 /// 2^20 marks of keys, documents and collections: 8 MiB when all of them are in use.
@@ -36,6 +36,16 @@ const DOCUMENTS_TESTED_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epoch(pub(crate) u64);
 
+/// How the facts of a lookup are marked.
+#[derive(Clone, Copy, Debug)]
+struct Marked {
+    collection: CollectionId,
+    /// Whether it looks documents up by `_id`.
+    is_by_id: bool,
+    /// Whether it is a reverse lookup. Then a mark may stand for all of its keys.
+    is_reverse: bool,
+}
+
 /// The watermark, the newest moment, the floor, the marks and the probes of an instance.
 #[derive(Debug)]
 pub struct Freshness {
@@ -50,10 +60,17 @@ pub struct Freshness {
     /// No earlier than any mark of a subject.
     newest_subject_mark: AtomicU64,
     probes: RwLock<Probes>,
-    /// By lookup: its collection, and whether it looks documents up by `_id`.
-    lookups: Box<[(CollectionId, bool)]>,
+    /// By lookup.
+    lookups: Box<[Marked]>,
     /// Held while writing, so that writers take turns.
     writer: Mutex<()>,
+}
+
+impl Marked {
+    fn of(lookup: &Lookup) -> Self {
+        let Lookup { collection_id, is_reverse, .. } = lookup;
+        Self { collection: *collection_id, is_by_id: lookup.is_by_id(), is_reverse: *is_reverse }
+    }
 }
 
 impl Freshness {
@@ -70,7 +87,7 @@ impl Freshness {
             subject_marks: Marks::new(SUBJECT_MARK_BITS),
             newest_subject_mark: AtomicU64::new(0),
             probes: RwLock::new(Probes::default()),
-            lookups: schema.lookups().map(|(_, lookup)| (lookup.collection_id, lookup.is_by_id())).collect(),
+            lookups: schema.lookups().map(|(_, lookup)| Marked::of(lookup)).collect(),
             writer: Mutex::new(()),
         }
     }
@@ -135,7 +152,9 @@ impl Freshness {
         let (lookup, id) = (fact.lookup(), fact.id());
         let key = self.key_mark(lookup, id);
         // A fact that is found by `_id` is of one document, whose mark is that of the key.
-        let Some((collection, false)) = self.lookups.get(lookup.index()).copied() else { return key };
+        let Some(Marked { collection, is_by_id: false, .. }) = self.lookups.get(lookup.index()).copied() else {
+            return key;
+        };
         // That a whole fact is over its limit only leads to the fact that is filtered to the subject. That one decides the same
         // if no more than a fact may contain is left.
         if fact.is_over_limit() && fact.subject().is_none() {
@@ -158,11 +177,21 @@ impl Freshness {
     /// collection.
     #[must_use]
     pub fn key_mark(&self, lookup: LookupId, id: &Id) -> Moment {
-        let Some((collection, is_by_id)) = self.lookups.get(lookup.index()).copied() else {
+        let Some(Marked { collection, is_by_id, is_reverse }) = self.lookups.get(lookup.index()).copied() else {
             return Moment::from_count(u64::MAX);
         };
         let target = if is_by_id { Target::DocumentById(collection, id) } else { Target::Key(lookup, id) };
-        self.marks.get(target).max(self.collection_floor(collection))
+        let mark = self.marks.get(target).max(self.collection_floor(collection));
+        if is_reverse { mark.max(self.marks.get(Target::Key(lookup, &FactKey::id_of_all_reverse()))) } else { mark }
+    }
+
+    /// Whether a change is one of a key that only lists look up. The change of its document comes with it.
+    #[must_use]
+    pub fn is_of_lists(&self, changed: &Changed) -> bool {
+        match changed {
+            Changed::Key(key) => self.lookups.get(key.lookup.index()).is_some_and(|marked| marked.is_reverse),
+            Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => false,
+        }
     }
 
     /// The last moment at which a subject was invalidated, or a later one.
@@ -221,8 +250,12 @@ impl Freshness {
                     self.marks.mark(Target::Collection(*collection), *at);
                 }
                 Changed::Key(key) => match self.lookups.get(key.lookup.index()) {
-                    Some((collection, true)) => self.marks.mark(Target::DocumentById(*collection, &key.id), *at),
-                    _ => self.marks.mark(Target::Key(key.lookup, &key.id), *at),
+                    Some(Marked { collection, is_by_id: true, .. }) => {
+                        self.marks.mark(Target::DocumentById(*collection, &key.id), *at);
+                    }
+                    Some(Marked { is_by_id: false, .. }) | None => {
+                        self.marks.mark(Target::Key(key.lookup, &key.id), *at)
+                    }
                 },
                 Changed::Subject(subject) => {
                     self.subject_marks.mark(Target::Subject(subject), *at);

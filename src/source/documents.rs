@@ -222,7 +222,12 @@ impl Documents {
         if changes.is_empty() && before.documents == after.documents && before.counts == after.counts {
             return;
         }
-        tracing::info!(facts = changes.len(), "documents have changed on disk, and were read again");
+        let is_of_checks = |change: &&Change| match &change.what {
+            Changed::Key(key) => !self.schema.lookup(key.lookup).is_reverse,
+            Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => true,
+        };
+        let facts = changes.iter().filter(is_of_checks).count();
+        tracing::info!(facts, "documents have changed on disk, and were read again");
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&after);
         let change_batch = ChangeBatch { from: before.revision, to: after.revision, changes };
         // A change batch that does not fit in the queue shows as a gap before the next one.

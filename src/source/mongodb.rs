@@ -57,7 +57,7 @@ pub use uri::{AssumedSource, ConnectionString, UriErrors};
 use super::{Deadline, Identity, Listed, Listing, ListingError, Source, SourceError};
 use crate::{
     diagnosis::Diagnosis,
-    fact::{Fact, FactKey, document_keys},
+    fact::{Fact, FactKey, changed_keys},
     moment::{Clock, Moment},
     question::{CollectionId, Id, LookupId},
     schema::{Lookup, Schema},
@@ -334,7 +334,7 @@ impl Source for MongoDb {
             }
             for decoded in &found.documents {
                 for (lookup, found) in lookups() {
-                    document_keys(found, decoded.as_matched(), &mut |id| keys.push(FactKey::whole(lookup, id)));
+                    keys.extend(changed_keys(lookup, found, decoded.as_matched()));
                 }
             }
         }

@@ -138,13 +138,7 @@ impl WatchStream {
 
     /// Splits an update into responses: at least one, even if it has no changes.
     fn responses(&self, update: &Update) -> VecDeque<WatchResponse> {
-        // Only lists look up documents by what they lead to. A change of such a key comes with the change of its document.
-        let is_reverse = |change: &Change| match &change.what {
-            Changed::Key(key) => self.schema.lookup(key.lookup).is_reverse,
-            Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => false,
-        };
-        let shown: Vec<&Change> = update.changes.iter().filter(|change| !is_reverse(change)).collect();
-        let pieces = shown.chunks(CHANGES_MAX).map(|changes| WatchResponse {
+        let pieces = update.changes.chunks(CHANGES_MAX).map(|changes| WatchResponse {
             changes: changes.iter().map(|change| self.change(change)).collect(),
             token: String::new(),
         });

@@ -16,6 +16,7 @@ mod moments;
 mod odd;
 mod other_forms;
 mod outage;
+mod reverse;
 mod single;
 mod singleflight;
 mod streams;

@@ -1,5 +1,5 @@
 //! MongoDB as the source, over a real replica set: tokens, limits, and missing collections. `keys` has ids of every form as
-//! keys, `faults` failing servers, `inspection` the findings about a database, `journal` probes for which mongod writes its
+//! keys, `listings` the ids that a query finds, `faults` failing servers, `inspection` the findings about a database, `journal` probes for which mongod writes its
 //! journal.
 //!
 //! Runs no change stream: `freshness` does.
@@ -9,6 +9,7 @@ mod faults;
 pub mod inspection;
 mod journal;
 mod keys;
+mod listings;
 mod unreadable;
 
 use std::sync::Arc;

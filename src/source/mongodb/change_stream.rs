@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     DriverError, MongoDb,
-    event::{Event, pipeline},
+    event::{Event, bound_reverse_keys, pipeline},
     primary, timestamp_of,
 };
 use crate::{
@@ -113,6 +113,7 @@ impl MongoDbStream {
             batch.has_events = true;
             batch.changes.extend(event.changes);
         }
+        bound_reverse_keys(&self.schema, &mut batch.changes);
         Ok(batch)
     }
 

@@ -3,17 +3,24 @@
 //!
 //! Runs no command: `change_stream` does that.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bson::{Bson, Document, RawDocument, doc};
 
 use crate::{
-    fact::{DocumentId, FactKey, document_keys},
+    fact::{DocumentId, FactKey, changed_keys},
     freshness::{Change, Changed},
     moment::Moment,
-    question::CollectionId,
+    question::{CollectionId, LookupId},
     schema::Schema,
 };
 
 use super::{decode::Decoded, moment_of};
+
+/// How many bytes the keys of reverse lookups that changed at one moment take of a change batch at most, and how many each takes besides
+/// its id.
+const REVERSE_BYTES_MAX: usize = 1_024;
+const KEY_BYTES: usize = 8;
 
 /// One event of the change stream.
 #[derive(Debug, PartialEq)]
@@ -80,6 +87,31 @@ impl Event {
     }
 }
 
+/// Bounds what the keys of reverse lookups take of a change batch: where those that changed at one moment take too much, one key of each
+/// lookup stands for all of its keys. Otherwise a transaction might not fit into the log in Redis, and would outdate every fact.
+pub(super) fn bound_reverse_keys(schema: &Schema, changes: &mut Vec<Change>) {
+    let reverse_key = |what: &Changed| match what {
+        Changed::Key(key) => schema.lookup(key.lookup).is_reverse.then(|| (key.lookup, key.id.size() + KEY_BYTES)),
+        Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => None,
+    };
+    let mut bytes: BTreeMap<Moment, usize> = BTreeMap::new();
+    for (at, size) in changes.iter().filter_map(|change| Some((change.at, reverse_key(&change.what)?.1))) {
+        *bytes.entry(at).or_default() += size;
+    }
+    if bytes.values().all(|bytes| *bytes <= REVERSE_BYTES_MAX) {
+        return;
+    }
+    let mut all: BTreeSet<(Moment, LookupId)> = BTreeSet::new();
+    changes.retain(|change| match reverse_key(&change.what) {
+        Some((lookup, _)) if bytes.get(&change.at).is_some_and(|bytes| *bytes > REVERSE_BYTES_MAX) => {
+            all.insert((change.at, lookup));
+            false
+        }
+        Some(_) | None => true,
+    });
+    changes.extend(all.into_iter().map(|(at, lookup)| Change { at, what: Changed::Key(FactKey::all_reverse(lookup)) }));
+}
+
 /// The collection of the schema that an event is about.
 fn collection_of(schema: &Schema, event: &Document) -> Option<CollectionId> {
     schema.collection_id(event.get_document("ns").ok()?.get_str("coll").ok()?)
@@ -102,7 +134,7 @@ fn document_changes(schema: &Schema, event: &Document, is_update: bool) -> Optio
     // The document may be gone by now, or newer than the event. Later events then mark the rest.
     if let Ok(document) = event.get_document("fullDocument") {
         for (lookup, found) in lookups.iter().filter(|(_, lookup)| !lookup.is_by_id()).copied() {
-            document_keys(found, document, &mut |id| changed.push(Changed::Key(FactKey::whole(lookup, id))));
+            changed.extend(changed_keys(lookup, found, document).into_iter().map(Changed::Key));
         }
     }
     Some(changed)
@@ -123,4 +155,79 @@ fn changed_fields(event: &Document) -> Option<Vec<&str>> {
         }
     }
     Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::question::Id;
+
+    const SCHEMA: &str = r#"
+default_subject = "user"
+[subject.user]
+id = "integer"
+[resource.file]
+id = "integer"
+collection = "files"
+[resource.file.relations]
+guest = { collection = "shares", by = "file", field = "user" }
+other = { collection = "shares", by = "file", field = "other" }
+[resource.file.permissions]
+read = "guest | other"
+"#;
+
+    /// What the insertion of a share marks.
+    fn inserted(schema: &Schema, increment: u32, share: Document) -> Vec<Change> {
+        let event = doc! {
+            "operationType": "insert",
+            "clusterTime": bson::Timestamp { time: 1, increment },
+            "ns": { "db": "app", "coll": "shares" },
+            "documentKey": { "_id": share.get("_id").cloned() },
+            "fullDocument": share,
+        };
+        Event::read(schema, &bson::RawDocumentBuf::try_from(&event).unwrap()).unwrap().changes
+    }
+
+    fn keys(changes: &[Change], wanted: LookupId) -> Vec<Id> {
+        let key = |change: &Change| match &change.what {
+            Changed::Key(key) if key.lookup == wanted => Some(key.id.clone()),
+            _ => None,
+        };
+        changes.iter().filter_map(key).collect()
+    }
+
+    #[test]
+    fn an_event_marks_few_keys_of_a_reverse_lookup_one_by_one_and_many_as_one() {
+        let schema = Schema::parse("schema.toml", SCHEMA).unwrap();
+        let lookups: Vec<LookupId> = schema.lookups().map(|(id, _)| id).collect();
+        let [_, by_file, by_user, by_other] = lookups[..] else { panic!("{lookups:?}") };
+        let users = |count: i32| (0..count).chain(0..count).collect::<Vec<_>>();
+        for (count, expected) in [(0, 0), (1, 1), (64, 64), (65, 1), (10_000, 1)] {
+            let changes = inserted(&schema, 1, doc! { "_id": 1, "file": [7, 8], "user": users(count), "other": 5 });
+            let users = keys(&changes, by_user);
+            assert_eq!(users.len(), expected, "{count}");
+            assert_eq!(users.contains(&FactKey::id_of_all_reverse()), count > 64);
+            assert_eq!(keys(&changes, by_file), [Id::Integer(7), Id::Integer(8)]);
+            assert_eq!(keys(&changes, by_other), [Id::Integer(5)]);
+        }
+    }
+
+    #[test]
+    fn the_keys_of_reverse_lookups_that_change_at_one_moment_are_bounded() {
+        let schema = Schema::parse("schema.toml", SCHEMA).unwrap();
+        let mut changes = Vec::new();
+        for number in 0..100 {
+            let share = doc! { "_id": number, "file": 1_000 + number, "user": 2_000 + number, "other": 3_000 + number };
+            changes.extend(inserted(&schema, 1, share));
+        }
+        changes.extend(inserted(&schema, 2, doc! { "_id": 7, "file": 1, "user": 2, "other": 3 }));
+        bound_reverse_keys(&schema, &mut changes);
+        let reverse = |change: &&Change| match &change.what {
+            Changed::Key(key) => schema.lookup(key.lookup).is_reverse,
+            _ => false,
+        };
+        let reverse: Vec<&Change> = changes.iter().filter(reverse).collect();
+        assert_eq!(reverse.len(), 2 + 2, "one for each lookup, and the other moment's");
+        assert_eq!(changes.len(), 2 * 101 + 4, "all others stay");
+    }
 }

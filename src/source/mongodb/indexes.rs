@@ -173,7 +173,7 @@ impl MongoDb {
             if age_max == REFUSED_TIME {
                 let collection = self.schema.collection_name(collection).to_owned();
                 let (field, has_collation) = (field.to_string(), indexes.has_collation());
-                let finding = Finding::NoIndex { collection: collection.clone(), field, has_collation };
+                let finding = Finding::NoListIndex { collection: collection.clone(), field, has_collation };
                 return Err(SourceError::NoIndex { collection, command: finding.remedy() });
             }
         }

@@ -53,6 +53,15 @@ pub enum Finding {
         /// Whether the collection has a default collation, which an index must not have.
         has_collation: bool,
     },
+    /// A lookup that only lists require has no index.
+    NoListIndex {
+        /// The collection.
+        collection: String,
+        /// The field it is looked up by.
+        field: String,
+        /// Whether the collection has a default collation, which an index must not have.
+        has_collation: bool,
+    },
 }
 
 impl Finding {
@@ -76,6 +85,9 @@ impl Finding {
                     "`{collection}` is looked up by `{field}` and has no index for it: each lookup reads the whole collection"
                 )
             }
+            Self::NoListIndex { collection, field, .. } => format!(
+                "lists look `{collection}` up by `{field}`, which has no index: each of them reads the whole collection, or is refused if that has more than 10,000 documents. Checks do not require this index"
+            ),
         }
     }
 
@@ -84,7 +96,20 @@ impl Finding {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::Unsuitable { .. } | Self::Collation { .. } => true,
-            Self::Missing { .. } | Self::Empty { .. } | Self::NoIndex { .. } => false,
+            Self::Missing { .. } | Self::Empty { .. } | Self::NoIndex { .. } | Self::NoListIndex { .. } => false,
+        }
+    }
+
+    /// Whether it concerns lists only.
+    #[must_use]
+    pub fn is_of_lists(&self) -> bool {
+        match self {
+            Self::NoListIndex { .. } => true,
+            Self::Missing { .. }
+            | Self::Empty { .. }
+            | Self::Unsuitable { .. }
+            | Self::Collation { .. }
+            | Self::NoIndex { .. } => false,
         }
     }
 
@@ -102,10 +127,12 @@ impl Finding {
                     quoted(collection)
                 )
             }
-            Self::NoIndex { collection, field, has_collation: false } => {
+            Self::NoIndex { collection, field, has_collation: false }
+            | Self::NoListIndex { collection, field, has_collation: false } => {
                 format!("db.getCollection({}).createIndex({{ {}: 1 }})", quoted(collection), quoted(field))
             }
-            Self::NoIndex { collection, field, has_collation: true } => {
+            Self::NoIndex { collection, field, has_collation: true }
+            | Self::NoListIndex { collection, field, has_collation: true } => {
                 // With its usual name it would be taken for one with the default collation.
                 let options =
                     format!("{{ name: {}, collation: {{ locale: \"simple\" }} }}", quoted(&format!("{field}_simple")));
@@ -165,7 +192,8 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
         }
     }
     let mut known: BTreeMap<&str, Indexes> = BTreeMap::new();
-    for (_, lookup) in schema.lookups_of_checks() {
+    // Reverse lookups come last: an index that checks require is not named once more.
+    for (_, lookup) in schema.lookups() {
         let exists = existing.get(&*lookup.collection).is_some_and(|(kind, _)| kind == "collection");
         if lookup.is_by_id() || !exists {
             continue;
@@ -177,7 +205,15 @@ pub(super) async fn inspect(schema: &Schema, database: &Database) -> Result<Vec<
         if !indexes.serve(lookup) {
             let (collection, field) = (lookup.collection.to_string(), lookup.by.to_string());
             let has_collation = collations.contains_key(&collection);
-            findings.insert(Finding::NoIndex { collection, field, has_collation });
+            let (of_checks, of_lists) = (
+                Finding::NoIndex { collection: collection.clone(), field: field.clone(), has_collation },
+                Finding::NoListIndex { collection, field, has_collation },
+            );
+            if !lookup.is_reverse {
+                findings.insert(of_checks);
+            } else if !findings.contains(&of_checks) {
+                findings.insert(of_lists);
+            }
         }
     }
     Ok(findings.into_iter().collect())

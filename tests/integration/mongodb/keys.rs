@@ -60,7 +60,7 @@ const KEYS: &str = r#"
 "#;
 
 /// Values that are ids or look like ids.
-fn key_values() -> Vec<Bson> {
+pub fn key_values() -> Vec<Bson> {
     let decimal = |text: &str| Bson::Decimal128(text.parse::<Decimal128>().unwrap());
     let uuid = Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap();
     let bytes = uuid.bytes().to_vec();

@@ -70,7 +70,7 @@ pub(super) async fn examine(
             return BTreeSet::new();
         }
     };
-    if findings.is_empty() {
+    if findings.iter().all(Finding::is_of_lists) {
         let message = format!("all {count} collections of the schema are there, and the indexes of their lookups");
         diagnoses.push(Diagnosis::fine(Subject::MongoDb, message));
     }
@@ -100,6 +100,6 @@ fn judge(finding: &Finding, others: &[&str], all_are_missing: bool) -> Diagnosis
             None => warning(message, remedy),
         },
         Finding::Unsuitable { .. } | Finding::Collation { .. } => wrong(message, remedy),
-        Finding::Empty { .. } | Finding::NoIndex { .. } => warning(message, remedy),
+        Finding::Empty { .. } | Finding::NoIndex { .. } | Finding::NoListIndex { .. } => warning(message, remedy),
     }
 }
