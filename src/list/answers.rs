@@ -155,7 +155,8 @@ pub struct SubjectList {
     pub subjects: Vec<ListedSubject>,
     /// Whether others than the named subjects may, too.
     pub everybody: Everybody,
-    /// The sets that are too large to be expanded: members of resources, whose subjects may.
+    /// The sets that are too large to be expanded: members of resources, with all their subjects. Those who belong to one may have the
+    /// permission or not, if it requires more than that: a check decides for each.
     pub sets: Vec<(ResourceTypeId, Id, Member)>,
     /// The id after which the next page begins; none if there are no more candidates.
     pub next: Option<Id>,
@@ -168,7 +169,7 @@ pub struct SubjectList {
 /// A subject that may access the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedSubject {
-    /// Its id.
+    /// Its id. Of a bearer secret only the digest, as facts contain nothing else.
     pub id: Id,
     /// A relation that grants it; none if it holds only because something does not.
     pub granted_by: Option<RelationId>,
@@ -176,14 +177,17 @@ pub struct ListedSubject {
     pub valid_until: Option<Millis>,
 }
 
-/// Whether a wildcard or a flag allows every subject of the type.
+/// Whether subjects of the type may that the list does not name, because a wildcard, a flag or a `!` lets them. No subject may that the
+/// gate of its type refuses, such as an inactive one, whatever this says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Everybody {
-    /// No: only the subjects in the list may.
+    /// No: only the subjects of all pages may, and subjects who belong to one of the sets.
     No,
-    /// Every subject may.
+    /// Every subject of the type that passes its gate may. Nothing in the documents excludes one of them, and none of them has a value of
+    /// a wrong type that makes a check indeterminate.
     Yes,
-    /// Every subject may, except some, which are not enumerated.
+    /// Other subjects may, but some may be excluded, or nothing shows that none is. They are not enumerated: a check decides for each.
+    /// Also if more subjects have a flag of their own than a list may have.
     WithExclusions,
 }
 

@@ -8,6 +8,7 @@ mod bounds;
 mod candidates;
 mod grants;
 mod graph;
+mod listings;
 
 use std::{
     collections::BTreeSet,
@@ -51,16 +52,15 @@ pub(super) async fn page(
     let begun = (consistency, deadline);
     let mut inquiry = Inquiry::begin_for_all_subjects(&lister.checker, begun, lister.fixed_now).await?;
     let member = Member::Permission(permission);
-    let graph = Graph::discover(&mut inquiry, resource, member, kind).await?;
+    let source = &*lister.source;
+    let graph = Graph::discover(source, &mut inquiry, (resource, member), kind).await?;
     let mut bounds = AllBounds::of(&graph).await;
     let is_within_limits = bounds.is_within_limits();
-    let candidates = Candidates::of(&graph, &mut bounds).await;
-    if !candidates.of_subjects.is_empty() || !candidates.flags.is_empty() {
-        return Err(ListError::unfinished());
-    }
+    let mut candidates = Candidates::of(&graph, &mut bounds).await;
+    candidates.list(source, &mut inquiry, &graph).await?;
     let everybody = match bounds.first() {
         first if first.holds_for_all && is_within_limits => Everybody::Yes,
-        first if first.may_hold_for_unnamed => Everybody::WithExclusions,
+        first if first.may_hold_for_unnamed || candidates.are_incomplete => Everybody::WithExclusions,
         _ => Everybody::No,
     };
     let sets = candidates.sets((0, member)).into_iter();

@@ -3,6 +3,7 @@
 //! Whether a single subject may is tested elsewhere: here each list is compared with what the checks of single subjects say.
 
 mod brute_force;
+mod changes;
 mod named;
 
 use permcached::{
@@ -35,17 +36,24 @@ impl Asked {
     }
 
     /// One page.
-    async fn page(&self, lister: &Lister, size: usize, after: Option<Id>) -> Result<SubjectList, ListError> {
+    async fn page(
+        &self,
+        lister: &Lister,
+        size: usize,
+        after: Option<Id>,
+        consistency: Consistency,
+    ) -> Result<SubjectList, ListError> {
         let Self { permission, resource, kind } = self;
         let (page, deadline) = (SubjectPage { size, after }, Deadline::after(TIME_MAX));
-        lister.list_subjects(*permission, resource, *kind, Consistency::FullyConsistent, page, deadline).await
+        lister.list_subjects(*permission, resource, *kind, consistency, page, deadline).await
     }
 
     /// All pages of a size as one list.
-    async fn pages(&self, lister: &Lister, size: usize) -> Result<SubjectList, ListError> {
-        let mut all = self.page(lister, size, None).await?;
+    async fn pages(&self, lister: &Lister, size: usize, consistency: Consistency) -> Result<SubjectList, ListError> {
+        let mut all = self.page(lister, size, None, consistency).await?;
         while let Some(after) = all.next.take() {
-            let SubjectList { subjects, everybody, sets, next, .. } = self.page(lister, size, Some(after)).await?;
+            let SubjectList { subjects, everybody, sets, next, .. } =
+                self.page(lister, size, Some(after), consistency).await?;
             assert!(subjects.len() <= size && all.subjects.len() % size == 0, "only the last page is short");
             assert_eq!((everybody, &sets), (all.everybody, &all.sets), "each page says it");
             all.subjects.extend(subjects);

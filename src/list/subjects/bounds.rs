@@ -6,7 +6,7 @@
 //! evaluator's `graph` does, after Przymusinski's three-valued iteration).
 
 use super::{
-    grants::{End, Granted},
+    grants::{End, EndCertainty, Granted},
     graph::{Existence, Graph, Node},
 };
 use crate::{
@@ -79,6 +79,11 @@ impl Bounds {
     /// The same of a grant whose document cannot be relied on: what holds is indeterminate.
     fn doubtful(self) -> Self {
         Self { holds_for_all: false, may_hold_for_unnamed: false, ..self }
+    }
+
+    /// The same of a grant of which nobody knows whether it counts.
+    fn possible(self) -> Self {
+        Self { holds_for_all: false, fails_for_none: false, ..self }
     }
 }
 
@@ -242,7 +247,11 @@ impl<'g, 's> AllBounds<'g, 's> {
         let node = Graph::end(end, member).and_then(|node| self.graph.node(node));
         // One that was not discovered is returned as a set.
         let value = node.and_then(|place| self.values.get(place)).copied().unwrap_or(Bounds::FOR_NAMED);
-        if end.is_sure { value } else { value.doubtful() }
+        match end.certainty {
+            EndCertainty::Sure => value,
+            EndCertainty::Doubtful => value.doubtful(),
+            EndCertainty::Unknown => value.possible(),
+        }
     }
 }
 
@@ -253,7 +262,7 @@ fn of_granted(schema: &Schema, relation: RelationId, granted: &Granted) -> Bound
     Bounds {
         holds_for_all: granted.is_for_all,
         fails_for_none: granted.fails_for_none,
-        may_hold_for_unnamed: granted.is_for_all || granted.is_large && is_flag,
+        may_hold_for_unnamed: granted.is_for_all || granted.may_be_for_all || granted.is_large && is_flag,
         may_not_fail: granted.may_not_fail,
     }
 }

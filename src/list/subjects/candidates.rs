@@ -8,14 +8,16 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use super::{
     bounds::AllBounds,
-    grants::Granted,
+    grants::{EndCertainty, Granted},
     graph::{Graph, Node},
+    listings::{self, LISTINGS_MAX},
 };
 use crate::{
-    check::Slice,
-    list::CANDIDATES_MAX,
+    check::{Inquiry, Slice},
+    list::{CANDIDATES_MAX, ListError},
     question::{Id, RelationId},
-    schema::{Expression, Member, Origin},
+    schema::{Expression, Member, Origin, Target},
+    source::{Listed, Listing, Source},
 };
 
 /// How many sets one list returns.
@@ -35,14 +37,25 @@ pub(super) struct Candidates {
     pub(super) ids: BTreeSet<Id>,
     /// The members of resources that are not expanded: there would be too many subjects.
     sets: BTreeSet<(usize, Member)>,
-    /// The relations of subjects that lead to a resource by `of`: the resource, its relation, and that of the subject.
-    pub(super) of_subjects: BTreeSet<(usize, RelationId, RelationId)>,
-    /// The flags of subjects.
-    pub(super) flags: BTreeSet<RelationId>,
+    /// What has to be listed.
+    unread: BTreeSet<Unread>,
+    /// Whether there are more subjects, which no set has.
+    pub(super) are_incomplete: bool,
+}
+
+/// Subjects that have to be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unread {
+    /// Those that a large relation of a resource leads to: the place of the resource, and the relation.
+    Large(usize, RelationId),
+    /// Those whose relation leads to a resource by `of`: the place of the resource, its relation, and that of the subject.
+    Of(usize, RelationId, RelationId),
+    /// Those that have a flag.
+    Flag(RelationId),
 }
 
 impl Candidates {
-    /// Finds the candidates in a graph.
+    /// Finds the candidates in a graph, without those that have to be listed.
     pub(super) async fn of<'g, 's>(graph: &'g Graph<'s>, bounds: &mut AllBounds<'g, 's>) -> Self {
         let mut finder = Finder { graph, bounds, todo: VecDeque::new(), seen: HashSet::new(), found: Self::default() };
         finder.todo.push_back(0);
@@ -54,18 +67,62 @@ impl Candidates {
         finder.found
     }
 
+    /// Lists what has to be listed.
+    pub(super) async fn list(
+        &mut self,
+        source: &dyn Source,
+        inquiry: &mut Inquiry<'_>,
+        graph: &Graph<'_>,
+    ) -> Result<(), ListError> {
+        let (mut asked, mut all) = (Vec::new(), Vec::new());
+        for unread in std::mem::take(&mut self.unread) {
+            match unread.listing(graph) {
+                Some(listing) if all.len() < LISTINGS_MAX => {
+                    asked.push(unread);
+                    all.push(Listing { limit: CANDIDATES_MAX, ..listing });
+                }
+                Some(_) | None => self.take(unread, None),
+            }
+        }
+        let listed = listings::read(source, inquiry, all).await?;
+        for (unread, listed) in asked.into_iter().zip(listed) {
+            self.take(unread, listed.filter(|listed| listed.is_complete));
+        }
+        Ok(())
+    }
+
+    /// Takes what was listed; none if that is too much.
+    fn take(&mut self, unread: Unread, listed: Option<Listed>) {
+        let ids = listed.map(|listed| listed.ids);
+        match (unread, ids) {
+            (Unread::Large(resource, relation) | Unread::Of(resource, relation, _), ids) => {
+                let set = (resource, Member::Relation(relation));
+                match ids {
+                    Some(ids) => self.add(set, ids.iter()),
+                    None => self.add_set(set),
+                }
+            }
+            (Unread::Flag(_), Some(ids)) if self.has_place_for(ids.iter()) => self.ids.extend(ids),
+            (Unread::Flag(_), _) => self.are_incomplete = true,
+        }
+    }
+
+    fn has_place_for<'i>(&self, ids: impl Iterator<Item = &'i Id>) -> bool {
+        let new = ids.filter(|id| !self.ids.contains(*id)).take(CANDIDATES_MAX + 1).count();
+        self.ids.len() + new <= CANDIDATES_MAX
+    }
+
     /// Adds subjects, or the set that they belong to if that would be too many.
-    pub(super) fn add<'i>(&mut self, set: (usize, Member), ids: impl Iterator<Item = &'i Id> + Clone) {
-        let new = ids.clone().filter(|id| !self.ids.contains(*id)).take(CANDIDATES_MAX + 1).count();
-        if self.ids.len() + new > CANDIDATES_MAX {
-            self.add_set(set);
-        } else {
+    fn add<'i>(&mut self, set: (usize, Member), ids: impl Iterator<Item = &'i Id> + Clone) {
+        if self.has_place_for(ids.clone()) {
             self.ids.extend(ids.cloned());
+        } else {
+            self.add_set(set);
         }
     }
 
     /// Adds a set that is not expanded.
-    pub(super) fn add_set(&mut self, set: (usize, Member)) {
+    fn add_set(&mut self, set: (usize, Member)) {
         if self.sets.len() <= SETS_MAX {
             self.sets.insert(set);
         }
@@ -104,7 +161,9 @@ impl Finder<'_, '_, '_> {
             Expression::Relation(id) => self.relation(node, *id),
             Expression::Permission(id) => self.expression(node, &self.graph.schema.permission(*id).expression),
             Expression::Walk { edge, member } => self.walk(node, *edge, *member),
-            Expression::SubjectFlag(flags) => self.found.flags.extend(self.graph.own_flag(flags)),
+            Expression::SubjectFlag(flags) => {
+                self.found.unread.extend(self.graph.own_flag(flags).map(Unread::Flag));
+            }
             Expression::Not(_) => {}
             Expression::And(sides) => self.all(node, sides),
             Expression::Or(sides) => sides.iter().for_each(|side| self.expression(node, side)),
@@ -153,12 +212,15 @@ impl Finder<'_, '_, '_> {
     fn relation(&mut self, node: Node, id: RelationId) {
         let (graph, set) = (self.graph, (node.resource, Member::Relation(id)));
         if let Origin::Subject(of) = &graph.schema.relation(id).origin {
-            self.found.of_subjects.extend(graph.own_relations(of).map(|of| (node.resource, id, of)));
+            self.found.unread.extend(graph.own_relations(of).map(|of| Unread::Of(node.resource, id, of)));
             return;
         }
         let Some(granted) = graph.granted(node.resource, id) else { return };
-        if granted.is_large && graph.schema.relation(id).ids.is_some() {
+        if granted.has_unknown_ends {
             self.found.add_set(set);
+        }
+        if granted.is_large && graph.target(id).is_some() {
+            self.found.unread.insert(Unread::Large(node.resource, id));
         }
         self.found.add(set, granted.named.iter());
         self.ends(granted, None, set);
@@ -167,7 +229,7 @@ impl Finder<'_, '_, '_> {
     fn walk(&mut self, node: Node, edge: RelationId, member: Member) {
         let Some(granted) = self.graph.granted(node.resource, edge) else { return };
         let set = (node.resource, node.member);
-        if granted.is_large {
+        if granted.has_unknown_ends {
             self.found.add_set(set);
         }
         self.ends(granted, Some(member), set);
@@ -176,12 +238,35 @@ impl Finder<'_, '_, '_> {
     /// Goes on at the ends of a relation. Where one was not discovered because there are too many, `set` has all subjects that it leads
     /// to. One that is too deep leads to none.
     fn ends(&mut self, granted: &Granted, member: Option<Member>, set: (usize, Member)) {
-        for end in granted.ends.iter().filter(|end| end.is_sure) {
+        for end in granted.ends.iter().filter(|end| end.certainty != EndCertainty::Doubtful) {
             match Graph::end(*end, member).map(|node| self.graph.node(node)) {
                 Some(Some(place)) => self.todo.push_back(place),
                 Some(None) if self.graph.is_full => self.found.add_set(set),
                 Some(None) | None => {}
             }
         }
+    }
+}
+
+impl Unread {
+    /// What is listed; none if that would bring secrets.
+    fn listing(self, graph: &Graph<'_>) -> Option<Listing> {
+        let schema = graph.schema;
+        match self {
+            Self::Large(..) if schema.subject(graph.kind).secret => None,
+            Self::Large(resource, relation) => {
+                listings::of_target(schema, relation, graph.resource(resource)?, graph.target(relation)?)
+            }
+            Self::Of(resource, _, of) => listings::of_subjects(schema, of, Some(graph.resource(resource)?)),
+            Self::Flag(flag) => listings::of_subjects(schema, flag, None),
+        }
+    }
+}
+
+impl Graph<'_> {
+    /// The index of the type among the targets of a relation.
+    fn target(&self, relation: RelationId) -> Option<usize> {
+        let targets = self.schema.relation(relation).ids.as_ref().map(|ids| &ids.targets)?;
+        targets.iter().position(|target| *target == Target::Subject(self.kind))
     }
 }

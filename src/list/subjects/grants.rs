@@ -15,8 +15,17 @@ pub(super) struct End {
     pub(super) resource: usize,
     /// For a set, the member that its subjects have; none for an edge.
     pub(super) member: Option<Member>,
-    /// Whether the document can be relied on.
-    pub(super) is_sure: bool,
+    pub(super) certainty: EndCertainty,
+}
+
+/// Whether the document can be relied on that leads to another resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndCertainty {
+    Sure,
+    /// What it grants is indeterminate.
+    Doubtful,
+    /// It was listed: its conditions, its times and their types were not looked at.
+    Unknown,
 }
 
 /// What a relation grants on one resource.
@@ -32,8 +41,12 @@ pub(super) struct Granted {
     pub(super) named: Vec<Id>,
     /// The sets or resources that it leads to.
     pub(super) ends: Vec<End>,
-    /// Whether a fact is over its limit, so that nothing else is known of the relation.
+    /// Whether a fact is over its limit, so that only the ends are known, which were listed.
     pub(super) is_large: bool,
+    /// Whether a large relation may lead to everybody.
+    pub(super) may_be_for_all: bool,
+    /// Whether not all ends of a large relation are known.
+    pub(super) has_unknown_ends: bool,
 }
 
 /// Reads what a relation grants at a time.
@@ -70,6 +83,7 @@ impl Reader<'_> {
 
     fn add(&self, grant: &Grant, granted: &mut Granted, place: &mut impl FnMut(Resource) -> usize) {
         let is_sure = grant.certainty == Certainty::Sure;
+        let certainty = if is_sure { EndCertainty::Sure } else { EndCertainty::Doubtful };
         let target = self.schema.relation(grant.relation).ids.as_ref();
         let target = target.and_then(|ids| ids.targets.get(usize::from(grant.target)).copied());
         match (&grant.grantee, target) {
@@ -81,11 +95,11 @@ impl Reader<'_> {
             }
             (Grantee::Id(id), Some(Target::Set(kind, member))) => {
                 let resource = place(Resource { kind, id: id.clone() });
-                granted.ends.push(End { resource, member: Some(member), is_sure });
+                granted.ends.push(End { resource, member: Some(member), certainty });
             }
             (Grantee::Id(id), Some(Target::Resource(kind))) => {
                 let resource = place(Resource { kind, id: id.clone() });
-                granted.ends.push(End { resource, member: None, is_sure });
+                granted.ends.push(End { resource, member: None, certainty });
             }
             (Grantee::Unreadable | Grantee::Unknown(_), _) => granted.add_all(false),
             (Grantee::OverLimit, _) => granted.may_not_fail = true,

@@ -7,13 +7,18 @@ use std::{
     ops::Range,
 };
 
-use super::grants::{End, Granted, Reader};
+use super::{
+    grants::{End, EndCertainty, Granted, Reader},
+    listings::{self, LISTINGS_MAX},
+};
 use crate::{
     check::{CheckError, Inquiry, Slice},
     evaluate::{DEPTH_MAX, NODES_MAX},
     fact::{Certainty, Fact, FactKey, Window},
+    list::ListError,
     question::{Id, PermissionId, RelationId, Resource, ResourceTypeId, Subject, SubjectTypeId},
-    schema::{Expression, Member, Origin, Schema},
+    schema::{Expression, Member, Origin, Schema, Target},
+    source::{Listed, Listing, Source},
 };
 
 /// Whether a resource exists: whether it has a document that fulfils the condition of its type.
@@ -57,6 +62,10 @@ pub(super) struct Graph<'s> {
     granted: HashMap<(usize, RelationId), Granted>,
     /// Whether there are more nodes than the evaluator looks at, so that some were not discovered.
     pub(super) is_full: bool,
+    /// The relations whose facts are over their limit, and whose ends are not listed yet.
+    large: Vec<(usize, RelationId)>,
+    /// How many listings were read.
+    listings: usize,
     /// How many grants there are.
     pub(super) grants: usize,
     parts: HashMap<Member, Parts>,
@@ -66,13 +75,13 @@ impl<'s> Graph<'s> {
     /// Discovers what a member of a resource may depend on, for subjects of one type.
     ///
     /// # Errors
-    /// [`CheckError`] if a fact cannot be loaded.
+    /// [`ListError`] if a fact cannot be loaded or a listing cannot be read.
     pub(super) async fn discover(
+        source: &dyn Source,
         inquiry: &mut Inquiry<'s>,
-        resource: &Resource,
-        member: Member,
+        (resource, member): (&Resource, Member),
         kind: SubjectTypeId,
-    ) -> Result<Self, CheckError> {
+    ) -> Result<Self, ListError> {
         let mut graph = Self {
             schema: inquiry.schema(),
             kind,
@@ -82,6 +91,8 @@ impl<'s> Graph<'s> {
             node_places: HashMap::new(),
             granted: HashMap::new(),
             is_full: false,
+            large: Vec::new(),
+            listings: 0,
             grants: 0,
             parts: HashMap::new(),
         };
@@ -93,8 +104,12 @@ impl<'s> Graph<'s> {
             if nodes.is_empty() {
                 break;
             }
+            if inquiry.deadline().is_over() {
+                return Err(CheckError::DeadlineExceeded.into());
+            }
             next = nodes.end;
             graph.read(inquiry, nodes.clone()).await?;
+            graph.list_ends(source, inquiry).await?;
             // Beyond this depth, every check is indeterminate.
             if level < DEPTH_MAX {
                 graph.follow(nodes).await;
@@ -129,7 +144,7 @@ impl<'s> Graph<'s> {
     }
 
     /// Loads all facts of these nodes at once, and reads them.
-    async fn read(&mut self, inquiry: &mut Inquiry<'s>, nodes: Range<usize>) -> Result<(), CheckError> {
+    async fn read(&mut self, inquiry: &mut Inquiry<'s>, nodes: Range<usize>) -> Result<(), ListError> {
         let (mut keys, mut seen) = (Vec::new(), HashSet::new());
         let mut slice = Slice::begin();
         for node in nodes.clone() {
@@ -191,7 +206,62 @@ impl<'s> Graph<'s> {
             for fact in declared.lookup().and_then(fact).into_iter().chain(structures) {
                 self.grants += reader.read(fact, relation, &mut granted, |resource| self.place(resource));
             }
+            if granted.is_large && declared.ids.is_some() {
+                self.large.push((resource, relation));
+            }
             self.granted.insert((resource, relation), granted);
+        }
+    }
+
+    /// Lists where large relations lead: the sets and the resources at the ends of edges, and everybody.
+    async fn list_ends(&mut self, source: &dyn Source, inquiry: &mut Inquiry<'s>) -> Result<(), ListError> {
+        let (mut asked, mut all) = (Vec::new(), Vec::new());
+        for (place, relation) in std::mem::take(&mut self.large) {
+            let Some(resource) = self.resource(place).cloned() else { continue };
+            let ends = ends(self.schema, relation);
+            let of_ends = ends.into_iter().filter_map(|(target, kind, member)| {
+                let listing = listings::of_target(self.schema, relation, &resource, target)?;
+                Some((Some((kind, member)), Listing { limit: NODES_MAX, ..listing }))
+            });
+            let of_everybody = listings::of_everybody(self.schema, relation, &resource).map(|listing| (None, listing));
+            for (end, listing) in of_ends.chain(of_everybody).collect::<Vec<_>>() {
+                if self.listings >= LISTINGS_MAX {
+                    self.take(place, relation, end, None);
+                    continue;
+                }
+                self.listings += 1;
+                asked.push((place, relation, end));
+                all.push(listing);
+            }
+        }
+        let listed = listings::read(source, inquiry, all).await?;
+        for ((place, relation, end), listed) in asked.into_iter().zip(listed) {
+            self.take(place, relation, end, listed);
+        }
+        Ok(())
+    }
+
+    /// Takes what was listed of a large relation: the ids of the ends of a kind, or something if it leads to everybody.
+    fn take(
+        &mut self,
+        place: usize,
+        relation: RelationId,
+        end: Option<(ResourceTypeId, Option<Member>)>,
+        listed: Option<Listed>,
+    ) {
+        let listed = listed.filter(|listed| end.is_none() || listed.is_complete);
+        let mut ends = Vec::new();
+        if let (Some((kind, member)), Some(listed)) = (end, &listed) {
+            for id in &listed.ids {
+                let resource = self.place(Resource { kind, id: id.clone() });
+                ends.push(End { resource, member, certainty: EndCertainty::Unknown });
+            }
+        }
+        let Some(granted) = self.granted.get_mut(&(place, relation)) else { return };
+        granted.ends.extend(ends);
+        match end {
+            Some(_) => granted.has_unknown_ends |= listed.is_none(),
+            None => granted.may_be_for_all |= listed.is_none_or(|listed| !listed.ids.is_empty()),
         }
     }
 
@@ -313,4 +383,15 @@ impl Parts {
             }
         }
     }
+}
+
+/// The targets of a relation that are sets or resources: the index, the type, and the member that a set names.
+fn ends(schema: &Schema, relation: RelationId) -> Vec<(usize, ResourceTypeId, Option<Member>)> {
+    let targets = schema.relation(relation).ids.iter().flat_map(|ids| &ids.targets).enumerate();
+    let ends = targets.filter_map(|(target, leads_to)| match *leads_to {
+        Target::Set(kind, member) => Some((target, kind, Some(member))),
+        Target::Resource(kind) => Some((target, kind, None)),
+        Target::Subject(_) => None,
+    });
+    ends.collect()
 }

@@ -1,16 +1,17 @@
 //! Lists of subjects for schemas of the usual kinds. Each list is the same over documents and over mongod.
 
-use std::thread;
+use std::{sync::Arc, thread};
 
 use bson::{Document, doc};
 use permcached::{
     app::{Parts, assemble},
+    check::Consistency,
     list::Lister,
-    source::documents::Documents,
+    source::{documents::Documents, mongodb::MongoDb},
 };
 
 use super::{Asked, shown};
-use crate::support::both::{Both, Collections, schema};
+use crate::support::both::{Asked as AskedOf, Both, Collections, schema};
 
 /// The time at which everything is asked.
 const NOW: i64 = 1_790_000_000_000;
@@ -53,16 +54,30 @@ fn collections(all: Vec<(&str, Vec<Document>)>) -> Collections {
     all.into_iter().map(|(name, documents)| (name.to_owned(), documents)).collect()
 }
 
+/// The lister over a source.
+fn lister(asked: &AskedOf) -> Lister {
+    Lister { checker: asked.checker.clone(), source: Arc::clone(&asked.source), fixed_now: Some(NOW) }
+}
+
 /// Asserts lists such as `read doc:1 user`: the subjects, whether everybody may, and the sets.
 async fn assert_lists(text: &str, documents: Vec<(&str, Vec<Document>)>, expected: &[(&str, &str)]) {
+    assert_lists_by(text, documents, expected, &[1, 2, 1_000]).await;
+}
+
+/// The same, by pages of these sizes.
+async fn assert_lists_by(
+    text: &str,
+    documents: Vec<(&str, Vec<Document>)>,
+    expected: &[(&str, &str)],
+    sizes: &[usize],
+) {
     let both = Both::new(schema("lists.toml", text), &collections(documents)).await;
     let mut wrong = Vec::new();
     for (name, source) in [("documents", &both.documents), ("mongod", &both.mongodb)] {
-        let (checker, source) = (source.checker.clone(), std::sync::Arc::clone(&source.source));
-        let lister = Lister { checker, source, fixed_now: Some(NOW) };
+        let lister = lister(source);
         for (asked, expected) in expected {
-            for size in [1, 2, 1_000] {
-                let list = Asked::parse(&both.schema, asked).pages(&lister, size).await;
+            for size in sizes.iter().copied() {
+                let list = Asked::parse(&both.schema, asked).pages(&lister, size, Consistency::FullyConsistent).await;
                 let list = list.map_or_else(|error| error.to_string(), |list| shown(&both.schema, &list));
                 if list != *expected {
                     wrong.push(format!("{name}, {asked}, pages of {size}: expected {expected:?}, got {list:?}"));
@@ -87,11 +102,11 @@ fn groups_in_groups_are_expanded_as_deep_as_a_check_goes_on_a_small_stack() {
     let small = thread::Builder::new().stack_size(768 * 1_024);
     let test = small.spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let schema = std::sync::Arc::new(schema("lists.toml", GROUPS));
+        let schema = Arc::new(schema("lists.toml", GROUPS));
         let documents = Documents::new(&schema, &collections(nested(40)));
-        let app = assemble(Parts::new(std::sync::Arc::clone(&schema), std::sync::Arc::new(documents)));
+        let app = assemble(Parts::new(Arc::clone(&schema), Arc::new(documents)));
         let asked = Asked::parse(&schema, "read doc:1 user");
-        shown(&schema, &runtime.block_on(asked.pages(&app.lister, 1_000)).unwrap())
+        shown(&schema, &runtime.block_on(asked.pages(&app.lister, 1_000, Consistency::FullyConsistent)).unwrap())
     });
     let users: Vec<String> = (1..=32).map(|number| format!("u{number:02}")).collect();
     assert_eq!(test.unwrap().join().unwrap(), format!("ann {} NO", users.join(" ")));
@@ -273,4 +288,140 @@ async fn secrets_are_listed_as_their_digests() {
         ("read doc:1 user", "NO"),
     ];
     assert_lists(text, vec![("links", links), ("docs", docs)], &expected).await;
+}
+
+/// Users who say which teams they are in and whether they are administrators, and a relation in a collection of its own.
+const TEAMS: &str = r#"
+default_subject = "user"
+[subject.user]
+id = "string"
+collection = "users"
+[subject.user.relations]
+teams = { field = "teams", resource = "team" }
+admin = { where = { admin = true } }
+[subject.robot]
+id = "string"
+[subject.robot.relations]
+runs = { collection = "robots", by = "robot", field = "team", resource = "team" }
+
+[resource.team]
+id = "integer"
+[resource.team.relations]
+member = { of = ["user.teams", "robot.runs"] }
+[resource.team.permissions]
+see = "member | subject.admin"
+
+[resource.doc]
+id = "integer"
+collection = "docs"
+[resource.doc.relations]
+team = { field = "team", subject = "team.member" }
+public = { where = { public = true } }
+viewer = { collection = "grants", by = "doc", field = "who", subject = ["user", "team.member"], subject_type = "kind", wildcard = true }
+[resource.doc.permissions]
+read = "team | subject.admin"
+both = "team & subject.admin"
+open = "public & subject.admin"
+view = "viewer"
+unless = "viewer & !subject.admin"
+"#;
+
+#[tokio::test]
+async fn subjects_are_listed_whose_own_documents_lead_here() {
+    let users = vec![
+        doc! { "_id": "ann", "teams": [1_i64, 2_i64] },
+        doc! { "_id": "bob", "teams": 1_i64, "admin": true },
+        doc! { "_id": "cy", "teams": [3_i64], "admin": true },
+        doc! { "_id": "dan", "teams": [2_i64], "admin": "true" },
+        doc! { "_id": "eve", "teams": ["1"], "admin": false },
+    ];
+    let robots = vec![
+        doc! { "_id": 1, "robot": ["r1", "r2"], "team": 1_i64 },
+        doc! { "_id": 2, "robot": "r3", "team": [2_i64, 1_i64] },
+    ];
+    let docs = vec![
+        doc! { "_id": 1_i64, "team": 1_i64 },
+        doc! { "_id": 2_i64, "team": [2_i64, 7], "public": true },
+        doc! { "_id": 3_i64 },
+    ];
+    let expected = [
+        ("see team:1 user", "ann bob cy NO"),
+        ("see team:2 user", "ann bob cy dan NO"),
+        ("see team:9 user", "bob cy NO"),
+        ("see team:1 robot", "r1 r2 r3 NO"),
+        ("see team:3 robot", "NO"),
+        ("read doc:1 user", "ann bob cy NO"),
+        ("read doc:2 robot", "r3 NO"),
+        ("both doc:1 user", "bob NO"),
+        ("both doc:1 robot", "NO"),
+        ("open doc:2 user", "bob cy NO"),
+        ("open doc:3 user", "NO"),
+        ("open doc:2 robot", "NO"),
+    ];
+    assert_lists(TEAMS, vec![("users", users), ("robots", robots), ("docs", docs)], &expected).await;
+}
+
+#[tokio::test]
+async fn a_relation_that_is_larger_than_a_fact_is_listed() {
+    let grant = |doc: i64, number: i64, kind: &str, who: bson::Bson| {
+        doc! { "_id": doc * 100_000 + number, "doc": doc, "kind": kind, "who": who }
+    };
+    let user = |number: i64| format!("u{number:04}");
+    let of_users = |doc: i64, count: i64| (0..count).map(move |number| grant(doc, number, "user", user(number).into()));
+    let grants: Vec<Document> = of_users(1, 1_500)
+        .chain((0..1_500).map(|number| grant(2, number, "team", number.into())))
+        .chain(of_users(3, 1_500))
+        .chain([grant(3, 9_999, "user", "*".into())])
+        .chain(of_users(4, 10_001))
+        .chain([grant(4, 20_000, "team", 7_i64.into())])
+        .collect();
+    let users = (0..1_500).map(|number| doc! { "_id": user(number) });
+    let members = (7..=8_i64).map(|team| doc! { "_id": format!("member{team}"), "teams": team, "admin": team == 8 });
+    let docs = (1..=4_i64).map(|number| doc! { "_id": number }).collect();
+    let all: Vec<String> = (0..1_500).map(user).collect();
+    let all = all.join(" ");
+    let (users, grants) = (users.chain(members).collect(), ("grants", grants));
+    let expected = [
+        ("view doc:1 user", &*format!("{all} NO")),
+        ("view doc:2 user", "member7 member8 NO"),
+        ("unless doc:2 user", "member7 NO"),
+        ("view doc:3 user", &format!("{all} WITH_EXCLUSIONS")),
+        ("view doc:4 user", "member7 NO doc:4#viewer"),
+    ];
+    assert_lists_by(TEAMS, vec![("users", users), grants, ("docs", docs)], &expected, &[1_000]).await;
+}
+
+#[tokio::test]
+async fn more_subjects_than_a_list_may_have_are_a_set_or_some_of_everybody() {
+    let user = |number: i64| doc! { "_id": format!("u{number:05}"), "teams": [1_i64], "admin": true };
+    let users: Vec<Document> = (0..10_001).map(user).collect();
+    let docs = vec![doc! { "_id": 1_i64, "team": 1_i64 }, doc! { "_id": 2_i64, "team": 2_i64 }];
+    let both = Both::new(schema("lists.toml", TEAMS), &collections(vec![("users", users), ("docs", docs)])).await;
+    let list = async |lister: &Lister, question: &str| {
+        let list = Asked::parse(&both.schema, question).pages(lister, 1_000, Consistency::FullyConsistent).await;
+        list.map_or_else(|error| error.to_string(), |list| shown(&both.schema, &list))
+    };
+    let [documents, mongodb] = [lister(&both.documents), lister(&both.mongodb)];
+    for (question, expected, missing) in [
+        ("see team:1 user", "WITH_EXCLUSIONS team:1#member", "teams"),
+        ("both doc:1 user", "NO team:1#member", "teams"),
+        ("both doc:2 user", "NO", "teams"),
+        ("open doc:1 user", "NO", ""),
+    ] {
+        assert_eq!(list(&documents, question).await, expected, "{question}");
+        let without_index = list(&mongodb, question).await;
+        if missing.is_empty() {
+            assert_eq!(without_index, expected, "{question} needs no index");
+        } else {
+            assert!(without_index.contains("no index") && without_index.contains("createIndex"), "{without_index}");
+        }
+    }
+    for field in ["teams", "admin"] {
+        let index = doc! { "key": { field: 1 }, "name": field };
+        both.database.run_command(doc! { "createIndexes": "users", "indexes": [index] }).await.expect("an index");
+    }
+    let source = MongoDb::open(Arc::clone(&both.schema), both.database.clone()).await.expect("mongod answers");
+    let mongodb = lister(&AskedOf::new(&both.schema, Arc::new(source)));
+    assert_eq!(list(&mongodb, "see team:1 user").await, "WITH_EXCLUSIONS team:1#member");
+    assert_eq!(list(&mongodb, "both doc:1 user").await, "NO team:1#member");
 }

@@ -1,0 +1,132 @@
+//! What a list of subjects reads from the source each time: what a relation leads to whose fact is over its limit, and the subjects
+//! whose own documents lead to a resource or set a flag.
+//!
+//! What is listed may be more than the relation grants, never less: times and conditions on elements are not tested.
+
+use bson::Bson;
+use futures::future::join_all;
+
+use crate::{
+    check::{CheckError, Inquiry},
+    fact::{id_to_bson, key_values},
+    list::ListError,
+    question::{Id, IdForm, RelationId, Resource},
+    schema::{Condition, Format, Ids, Lookup, Owner, Path, Relation, Schema, Target, Test},
+    source::{Listed, Listing, ListingError, Source, SourceError},
+};
+
+/// How many listings one list reads at most, of either kind: of sets and edges, and of subjects.
+pub(super) const LISTINGS_MAX: usize = 100;
+
+/// The ids of one target that a relation leads to from a resource.
+pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: usize) -> Option<Listing> {
+    let declared = schema.relation(relation);
+    let (ids, lookup) = (declared.ids.as_ref()?, schema.lookup(declared.lookup()?));
+    let (form, name) = match *ids.targets.get(target)? {
+        Target::Subject(kind) => (schema.subject(kind).id, &schema.subject(kind).name),
+        Target::Set(kind, _) | Target::Resource(kind) => (schema.resource(kind).id, &schema.resource(kind).name),
+    };
+    let name = ids.type_values.as_ref().map_or(Some(name), |values| values.get(target))?;
+    let of_type = ids.subject_type.as_ref().map(|path| equals(in_document(declared, path), vec![Bson::from(&**name)]));
+    let conditions = of_resource(declared, lookup, resource).into_iter().chain(of_type).collect();
+    Some(listing(lookup, conditions, in_document(declared, &ids.field), (form, ids.format.clone())))
+}
+
+/// Finds something if a relation may lead to everybody from a resource.
+pub(super) fn of_everybody(schema: &Schema, relation: RelationId, resource: &Resource) -> Option<Listing> {
+    let declared = schema.relation(relation);
+    let lookup = schema.lookup(declared.lookup()?);
+    let ids = declared.ids.as_ref().filter(|ids| ids.wildcard)?;
+    let everybody = equals(in_document(declared, &ids.field), vec![text("*", ids.format.as_ref())]);
+    let conditions = of_resource(declared, lookup, resource).into_iter().chain([everybody]).collect();
+    let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
+    let listing = listing(lookup, conditions, lookup.by.clone(), (schema.resource(resource.kind).id, format));
+    Some(Listing { limit: 1, ..listing })
+}
+
+/// The subjects whose documents lead to a resource by a relation of theirs, or set that flag.
+pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resource: Option<&Resource>) -> Option<Listing> {
+    let declared = schema.relation(relation);
+    let lookup = schema.lookup(declared.lookup()?);
+    let Owner::Subject(kind) = declared.owner else { return None };
+    let leads_here = |(ids, resource): (&Ids, &Resource)| {
+        equals(in_document(declared, &ids.field), texts(&resource.id, ids.format.as_ref()))
+    };
+    let leads_here = declared.ids.as_ref().zip(resource).map(leads_here);
+    let conditions = leads_here.into_iter().chain(of_document(declared).cloned()).collect();
+    let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
+    Some(listing(lookup, conditions, lookup.by.clone(), (schema.subject(kind).id, format)))
+}
+
+/// Reads listings at once. None for one that would have to read more than is allowed.
+pub(super) async fn read(
+    source: &dyn Source,
+    inquiry: &mut Inquiry<'_>,
+    listings: Vec<Listing>,
+) -> Result<Vec<Option<Listed>>, ListError> {
+    let (moment, deadline, epoch) = (inquiry.moment(), inquiry.deadline(), inquiry.epoch());
+    let results = join_all(listings.into_iter().map(|listing| source.list(listing, moment, deadline))).await;
+    if epoch != inquiry.epoch() {
+        return Err(CheckError::Unavailable(SourceError::BrokenOff).into());
+    }
+    let mut all = Vec::with_capacity(results.len());
+    for result in results {
+        all.push(match result {
+            Ok(listed) => {
+                inquiry.add_read_at(listed.stamp);
+                Some(listed)
+            }
+            Err(ListingError::Source(SourceError::TooMuch)) => None,
+            Err(ListingError::NoIndex { collection, command }) => {
+                return Err(ListError::NoIndex { collection, command });
+            }
+            Err(ListingError::Source(SourceError::TimedOut)) if deadline.is_all_but_over() => {
+                return Err(CheckError::DeadlineExceeded.into());
+            }
+            Err(ListingError::Source(error)) => return Err(CheckError::Unavailable(error).into()),
+        });
+    }
+    Ok(all)
+}
+
+fn listing(
+    lookup: &Lookup,
+    conditions: Vec<Condition>,
+    field: Path,
+    (form, format): (IdForm, Option<Format>),
+) -> Listing {
+    let (collection, condition) = (lookup.collection_id, Condition::And(conditions));
+    Listing { collection, condition, field, form, format, after: None, limit: 0, indexed_only: true }
+}
+
+/// What the documents of a resource fulfil from which a relation is read.
+fn of_resource(relation: &Relation, lookup: &Lookup, resource: &Resource) -> Vec<Condition> {
+    let by = equals(lookup.by.clone(), key_values(lookup, &resource.id));
+    [by].into_iter().chain(of_document(relation).cloned()).collect()
+}
+
+/// What the whole document must fulfil for a relation.
+fn of_document(relation: &Relation) -> Option<&Condition> {
+    if relation.each.is_some() { relation.document_condition.as_ref() } else { relation.condition.as_ref() }
+}
+
+/// The path of a field that a relation reads, in the whole document.
+fn in_document(relation: &Relation, field: &Path) -> Path {
+    relation.each.as_ref().map_or_else(|| field.clone(), |each| each.join(field))
+}
+
+fn equals(path: Path, values: Vec<Bson>) -> Condition {
+    Condition::Field(path, Test::In(values))
+}
+
+/// The values by which documents name an id.
+fn texts(id: &Id, format: Option<&Format>) -> Vec<Bson> {
+    let Some(format) = format else { return vec![id_to_bson(id)] };
+    let plain = id.to_string();
+    let upper = matches!(id, Id::ObjectId(_) | Id::Uuid(_)).then(|| plain.to_ascii_uppercase());
+    [Some(plain), upper].into_iter().flatten().map(|id| text(&id, Some(format))).collect()
+}
+
+fn text(id: &str, format: Option<&Format>) -> Bson {
+    Bson::String(format.map_or_else(|| id.to_owned(), |format| format.text(id)))
+}
