@@ -274,9 +274,4 @@ impl ListError {
             Self::NoCollection(_) => "no_collection",
         }
     }
-
-    /// Lists are not finished.
-    pub(super) fn unfinished() -> Self {
-        Self::NotNarrowable { part: "lists are not supported yet".into(), remedy: "Check each resource.".into() }
-    }
 }

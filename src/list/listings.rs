@@ -110,7 +110,7 @@ pub(super) async fn read(
     Ok(listed)
 }
 
-fn refused(error: ListingError, inquiry: &Inquiry<'_>) -> ListError {
+pub(super) fn refused(error: ListingError, inquiry: &Inquiry<'_>) -> ListError {
     match error {
         ListingError::NoIndex { collection, command } => ListError::NoIndex { collection, command },
         ListingError::Source(SourceError::TimedOut | SourceError::BrokenOff)
@@ -145,7 +145,7 @@ pub(super) fn values_by(schema: &Schema, relation: RelationId, ids: &[Id]) -> Ve
     values_of(format, ids)
 }
 
-fn values_of(format: Option<&Format>, ids: &[Id]) -> Vec<Bson> {
+pub(super) fn values_of(format: Option<&Format>, ids: &[Id]) -> Vec<Bson> {
     let Some(format) = format else { return ids.iter().map(id_to_bson).collect() };
     let texts = ids.iter().flat_map(|id| {
         let plain = id.to_string();
@@ -156,12 +156,12 @@ fn values_of(format: Option<&Format>, ids: &[Id]) -> Vec<Bson> {
 }
 
 /// The field of a relation's ids in its documents.
-fn field(relation: &Relation, ids: &Path) -> Path {
+pub(super) fn field(relation: &Relation, ids: &Path) -> Path {
     relation.each.as_ref().map_or_else(|| ids.clone(), |each| each.join(ids))
 }
 
 /// What the whole document must fulfil for the relation.
-fn of_document(relation: &Relation) -> Option<&Condition> {
+pub(super) fn of_document(relation: &Relation) -> Option<&Condition> {
     if relation.each.is_some() { relation.document_condition.as_ref() } else { relation.condition.as_ref() }
 }
 

@@ -19,6 +19,9 @@ use crate::{
 /// How many parts of expressions and grants one computation looks at.
 const WORK_MAX: usize = 5_000_000;
 
+/// How many times both sides are computed at most, each from what the other side has become.
+const ROUNDS_MAX: usize = 8;
+
 /// How many grants of one relation are as much work for the evaluator as one more node.
 const GRANTS_A_NODE: usize = 64;
 
@@ -108,8 +111,13 @@ impl<'g, 's> AllBounds<'g, 's> {
     /// Computes the bounds of each node.
     pub(super) async fn of(graph: &'g Graph<'s>) -> Self {
         let mut all = Self { graph, values: vec![Bounds::FAILS; graph.nodes.len()], work: 0 };
-        for side in [Side::Upper, Side::Lower, Side::Upper, Side::Lower] {
-            all.compute(side).await;
+        for _ in 0..ROUNDS_MAX {
+            let before = all.values.clone();
+            all.compute(Side::Upper).await;
+            all.compute(Side::Lower).await;
+            if all.values == before {
+                break;
+            }
         }
         all
     }

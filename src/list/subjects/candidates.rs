@@ -48,8 +48,8 @@ pub(super) struct Candidates {
 enum Unread {
     /// Those that a large relation of a resource leads to: the place of the resource, and the relation.
     Large(usize, RelationId),
-    /// Those whose relation leads to a resource by `of`: the place of the resource, its relation, and that of the subject.
-    Of(usize, RelationId, RelationId),
+    /// Those whose relation leads to a resource by `of`: that relation, the relation of the resource, and the place of the resource.
+    Of(RelationId, RelationId, usize),
     /// Those that have a flag.
     Flag(RelationId),
 }
@@ -74,36 +74,39 @@ impl Candidates {
         inquiry: &mut Inquiry<'_>,
         graph: &Graph<'_>,
     ) -> Result<(), ListError> {
+        let unread: Vec<Unread> = std::mem::take(&mut self.unread).into_iter().collect();
+        let may_join = unread.len() > LISTINGS_MAX;
         let (mut asked, mut all) = (Vec::new(), Vec::new());
-        for unread in std::mem::take(&mut self.unread) {
-            match unread.listing(graph) {
+        for together in unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)) {
+            match Unread::listing(together, graph) {
                 Some(listing) if all.len() < LISTINGS_MAX => {
-                    asked.push(unread);
+                    asked.push(together);
                     all.push(Listing { limit: CANDIDATES_MAX, ..listing });
                 }
-                Some(_) | None => self.take(unread, None),
+                Some(_) | None => self.take(together, None),
             }
         }
         let listed = listings::read(source, inquiry, all).await?;
-        for (unread, listed) in asked.into_iter().zip(listed) {
-            self.take(unread, listed.filter(|listed| listed.is_complete));
+        for (together, listed) in asked.into_iter().zip(listed) {
+            self.take(together, listed.filter(|listed| listed.is_complete));
         }
         Ok(())
     }
 
-    /// Takes what was listed; none if that is too much.
-    fn take(&mut self, unread: Unread, listed: Option<Listed>) {
-        let ids = listed.map(|listed| listed.ids);
-        match (unread, ids) {
-            (Unread::Large(resource, relation) | Unread::Of(resource, relation, _), ids) => {
-                let set = (resource, Member::Relation(relation));
-                match ids {
-                    Some(ids) => self.add(set, ids.iter()),
-                    None => self.add_set(set),
+    /// Takes what was listed together; none if that is too much.
+    fn take(&mut self, together: &[Unread], listed: Option<Listed>) {
+        match listed.filter(|listed| self.has_place_for(listed.ids.iter())) {
+            Some(listed) => self.ids.extend(listed.ids),
+            None => {
+                for unread in together {
+                    match *unread {
+                        Unread::Large(resource, relation) | Unread::Of(_, relation, resource) => {
+                            self.add_set((resource, Member::Relation(relation)));
+                        }
+                        Unread::Flag(_) => self.are_incomplete = true,
+                    }
                 }
             }
-            (Unread::Flag(_), Some(ids)) if self.has_place_for(ids.iter()) => self.ids.extend(ids),
-            (Unread::Flag(_), _) => self.are_incomplete = true,
         }
     }
 
@@ -212,7 +215,7 @@ impl Finder<'_, '_, '_> {
     fn relation(&mut self, node: Node, id: RelationId) {
         let (graph, set) = (self.graph, (node.resource, Member::Relation(id)));
         if let Origin::Subject(of) = &graph.schema.relation(id).origin {
-            self.found.unread.extend(graph.own_relations(of).map(|of| Unread::Of(node.resource, id, of)));
+            self.found.unread.extend(graph.own_relations(of).map(|of| Unread::Of(of, id, node.resource)));
             return;
         }
         let Some(granted) = graph.granted(node.resource, id) else { return };
@@ -249,16 +252,28 @@ impl Finder<'_, '_, '_> {
 }
 
 impl Unread {
+    /// Whether one query can list both.
+    fn is_of_same_documents(self, other: Self) -> bool {
+        matches!((self, other), (Self::Of(one, ..), Self::Of(other, ..)) if one == other)
+    }
+
     /// What is listed; none if that would bring secrets.
-    fn listing(self, graph: &Graph<'_>) -> Option<Listing> {
+    fn listing(together: &[Self], graph: &Graph<'_>) -> Option<Listing> {
         let schema = graph.schema;
-        match self {
+        match *together.first()? {
             Self::Large(..) if schema.subject(graph.kind).secret => None,
             Self::Large(resource, relation) => {
                 listings::of_target(schema, relation, graph.resource(resource)?, graph.target(relation)?)
             }
-            Self::Of(resource, _, of) => listings::of_subjects(schema, of, Some(graph.resource(resource)?)),
-            Self::Flag(flag) => listings::of_subjects(schema, flag, None),
+            Self::Of(of, ..) => {
+                let resource = |unread: &Self| match *unread {
+                    Self::Of(_, _, resource) => graph.resource(resource).map(|resource| resource.id.clone()),
+                    Self::Large(..) | Self::Flag(_) => None,
+                };
+                let resources: Vec<Id> = together.iter().filter_map(resource).collect();
+                listings::of_subjects(schema, of, &resources)
+            }
+            Self::Flag(flag) => listings::of_subjects(schema, flag, &[]),
         }
     }
 }

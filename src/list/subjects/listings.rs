@@ -8,8 +8,11 @@ use futures::future::join_all;
 
 use crate::{
     check::{CheckError, Inquiry},
-    fact::{id_to_bson, key_values},
-    list::ListError,
+    fact::key_values,
+    list::{
+        ListError,
+        listings::{field, of_document, refused, values_of},
+    },
     question::{Id, IdForm, RelationId, Resource},
     schema::{Condition, Format, Ids, Lookup, Owner, Path, Relation, Schema, Target, Test},
     source::{Listed, Listing, ListingError, Source, SourceError},
@@ -27,9 +30,9 @@ pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resour
         Target::Set(kind, _) | Target::Resource(kind) => (schema.resource(kind).id, &schema.resource(kind).name),
     };
     let name = ids.type_values.as_ref().map_or(Some(name), |values| values.get(target))?;
-    let of_type = ids.subject_type.as_ref().map(|path| equals(in_document(declared, path), vec![Bson::from(&**name)]));
+    let of_type = ids.subject_type.as_ref().map(|path| equals(field(declared, path), vec![Bson::from(&**name)]));
     let conditions = of_resource(declared, lookup, resource).into_iter().chain(of_type).collect();
-    Some(listing(lookup, conditions, in_document(declared, &ids.field), (form, ids.format.clone())))
+    Some(listing(lookup, conditions, field(declared, &ids.field), (form, ids.format.clone())))
 }
 
 /// Finds something if a relation may lead to everybody from a resource.
@@ -37,22 +40,21 @@ pub(super) fn of_everybody(schema: &Schema, relation: RelationId, resource: &Res
     let declared = schema.relation(relation);
     let lookup = schema.lookup(declared.lookup()?);
     let ids = declared.ids.as_ref().filter(|ids| ids.wildcard)?;
-    let everybody = equals(in_document(declared, &ids.field), vec![text("*", ids.format.as_ref())]);
+    let everybody = Bson::String(ids.format.as_ref().map_or_else(|| "*".to_owned(), |format| format.text("*")));
+    let everybody = equals(field(declared, &ids.field), vec![everybody]);
     let conditions = of_resource(declared, lookup, resource).into_iter().chain([everybody]).collect();
     let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
     let listing = listing(lookup, conditions, lookup.by.clone(), (schema.resource(resource.kind).id, format));
     Some(Listing { limit: 1, ..listing })
 }
 
-/// The subjects whose documents lead to a resource by a relation of theirs, or set that flag.
-pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resource: Option<&Resource>) -> Option<Listing> {
+/// The subjects whose documents lead to one of these resources by a relation of theirs, or set that flag.
+pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resources: &[Id]) -> Option<Listing> {
     let declared = schema.relation(relation);
     let lookup = schema.lookup(declared.lookup()?);
     let Owner::Subject(kind) = declared.owner else { return None };
-    let leads_here = |(ids, resource): (&Ids, &Resource)| {
-        equals(in_document(declared, &ids.field), texts(&resource.id, ids.format.as_ref()))
-    };
-    let leads_here = declared.ids.as_ref().zip(resource).map(leads_here);
+    let leads_here = |ids: &Ids| equals(field(declared, &ids.field), values_of(ids.format.as_ref(), resources));
+    let leads_here = declared.ids.as_ref().map(leads_here);
     let conditions = leads_here.into_iter().chain(of_document(declared).cloned()).collect();
     let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
     Some(listing(lookup, conditions, lookup.by.clone(), (schema.subject(kind).id, format)))
@@ -77,13 +79,7 @@ pub(super) async fn read(
                 Some(listed)
             }
             Err(ListingError::Source(SourceError::TooMuch)) => None,
-            Err(ListingError::NoIndex { collection, command }) => {
-                return Err(ListError::NoIndex { collection, command });
-            }
-            Err(ListingError::Source(SourceError::TimedOut)) if deadline.is_all_but_over() => {
-                return Err(CheckError::DeadlineExceeded.into());
-            }
-            Err(ListingError::Source(error)) => return Err(CheckError::Unavailable(error).into()),
+            Err(error) => return Err(refused(error, inquiry)),
         });
     }
     Ok(all)
@@ -105,28 +101,6 @@ fn of_resource(relation: &Relation, lookup: &Lookup, resource: &Resource) -> Vec
     [by].into_iter().chain(of_document(relation).cloned()).collect()
 }
 
-/// What the whole document must fulfil for a relation.
-fn of_document(relation: &Relation) -> Option<&Condition> {
-    if relation.each.is_some() { relation.document_condition.as_ref() } else { relation.condition.as_ref() }
-}
-
-/// The path of a field that a relation reads, in the whole document.
-fn in_document(relation: &Relation, field: &Path) -> Path {
-    relation.each.as_ref().map_or_else(|| field.clone(), |each| each.join(field))
-}
-
 fn equals(path: Path, values: Vec<Bson>) -> Condition {
     Condition::Field(path, Test::In(values))
-}
-
-/// The values by which documents name an id.
-fn texts(id: &Id, format: Option<&Format>) -> Vec<Bson> {
-    let Some(format) = format else { return vec![id_to_bson(id)] };
-    let plain = id.to_string();
-    let upper = matches!(id, Id::ObjectId(_) | Id::Uuid(_)).then(|| plain.to_ascii_uppercase());
-    [Some(plain), upper].into_iter().flatten().map(|id| text(&id, Some(format))).collect()
-}
-
-fn text(id: &str, format: Option<&Format>) -> Bson {
-    Bson::String(format.map_or_else(|| id.to_owned(), |format| format.text(id)))
 }
