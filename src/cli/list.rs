@@ -31,7 +31,7 @@ pub(super) struct List {
     /// The resource type, such as file
     #[arg(value_name = "TYPE")]
     kind: String,
-    /// Only those whose documents fulfil this condition, as `{"is_deleted": false}`
+    /// Only those that fulfil this condition, such as `{"is_deleted": false}`
     #[arg(long, value_name = "JSON")]
     within: Option<String>,
     #[command(flatten)]

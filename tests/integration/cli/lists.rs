@@ -98,7 +98,7 @@ fn who_prints_the_subjects_and_whether_there_are_others() {
     }
     let links = run(&in_process(&["who", "read", CONTRACT, "--type", "link"]));
     assert!(listed(&links).iter().all(|link| link.starts_with("link:sha256:")), "{links:?}");
-    let nobody = run(&in_process(&["who", "read", "file:f11e00000000000000000004"]));
+    let nobody = run(&in_process(&["who", "read", "file:f11e0000000000000000000c"]));
     assert_eq!((nobody.code, nobody.stdout.as_str()), (1, ""), "{nobody:?}");
     let json = run(&in_process(&["who", "read", CONTRACT, "--json"]));
     let response: Value = serde_json::from_str(&json.stdout).unwrap();

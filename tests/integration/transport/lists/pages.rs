@@ -240,7 +240,7 @@ async fn everybody_is_distinguished_from_the_listed_and_an_excluded_subject_is_n
                 doc! { "_id": id(2), "readers": [id(13)], "team": id(1), "banned": [id(12)] },
                 doc! { "_id": id(3), "readers": ["*", id(13)], "banned": [id(13)] },
                 doc! { "_id": id(4), "public": true },
-                doc! { "_id": id(5), "public": "true", "readers": [id(13)] },
+                doc! { "_id": id(5), "public": "true" },
             ],
         ),
     ];
