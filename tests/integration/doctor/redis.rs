@@ -1,5 +1,7 @@
 //! `permcached doctor` on a Redis that is set up wrong, in every way that it knows, beside a correct MongoDB.
 
+use std::path::Path;
+
 use super::{Found, SECRET, doctor};
 use crate::{
     mongodb::inspection::full,
