@@ -4,9 +4,9 @@
 //!
 //! A check with nothing in memory takes one find for each lookup in a small group. In a large one, it takes one that is filtered to the
 //! subject, and others follow after the answer; under a `!`, they are sent together with it. Small groups are read in the same way for a
-//! while after a large one, and at first, when the documents have been counted and nothing else is known of the lookup. Only if small ones were read before does the filtered find of
-//! a large one come after that of the first documents, and after one that asks whether there are more documents than a whole fact may
-//! contain. The instance runs in this process. Measures no network but the connection to MongoDB.
+//! while after a large one, and at first, when the documents have been counted and nothing else is known of the lookup. Only if small ones
+//! were read before does the filtered find of a large one come after that of the first documents, at the same time as one that asks whether
+//! there are more documents than a whole fact may contain. The instance runs in this process. Measures no network but the connection to MongoDB.
 
 #![expect(
     unreachable_pub,

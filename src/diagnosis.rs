@@ -149,7 +149,9 @@ impl CertificateFault {
                 "have an authority sign a certificate for the server: `{NEW_AUTHORITY}`, then, with the server's name for HOST, \
                  `{NEW_CERTIFICATE}`; the server gets server.key and server.pem, and {setting} is ca.pem"
             ),
-            Self::Issuer | Self::Other => format!("{setting}=FILE, with the certificate authority of the server as PEM"),
+            Self::Issuer | Self::Other => format!(
+                "{setting}=FILE, with the certificate authority of the server as PEM; a self-signed certificate is its own authority"
+            ),
             Self::Name => {
                 "name the server as its certificate does (`openssl x509 -in server.pem -noout -ext subjectAltName`), or renew the \
                  certificate with this name"

@@ -63,11 +63,17 @@ struct Turns<'a> {
 }
 
 /// Draws `count` questions, or none if the database has no resource. The same documents and the same `seed` give the same
-/// questions.
+/// questions. Calls `progress` with the number of questions that have been drawn.
 ///
 /// # Errors
 /// The source's.
-pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) -> Result<Sample, SourceError> {
+pub async fn draw(
+    schema: &Schema,
+    source: &MongoDb,
+    count: usize,
+    seed: u64,
+    progress: &(impl Fn(usize) + Sync),
+) -> Result<Sample, SourceError> {
     let mut random = Rng::with_seed(seed);
     let (mut drawn, mut missing) = (Vec::new(), Vec::new());
     for (kind, resource) in schema.resources() {
@@ -91,6 +97,7 @@ pub async fn draw(schema: &Schema, source: &MongoDb, count: usize, seed: u64) ->
     let asked = take_turns(&turns.collect::<Vec<_>>(), count);
     let mut questions = Vec::with_capacity(asked.len());
     for chunk in asked.chunks(CHUNK) {
+        progress(questions.len());
         let resources: Vec<&Resource> = chunk.iter().map(|(_, resource)| *resource).collect();
         let named = named(schema, source, &resources, &members).await?;
         for ((permission, resource), named) in chunk.iter().zip(&named) {

@@ -80,12 +80,15 @@ impl Write {
             ));
         };
         let schema = Arc::new(read_schema(&config.schema)?);
+        // What takes minutes is not done for files that cannot be written.
+        files::make_directory(&self.out)?;
         let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await;
         let mongodb = mongodb.map_err(AppError::Connect)?;
         let count = usize::try_from(self.count).map_err(Failure::usage_because)?;
         let progress = Progress::start("drawing questions …");
+        let show = |drawn: usize| progress.show(&format!("drawing questions: {drawn} of {count} …"));
         let Sample { questions, missing } =
-            draw(&schema, &mongodb, count, self.seed).await.map_err(Failure::no_answer_because)?;
+            draw(&schema, &mongodb, count, self.seed, &show).await.map_err(Failure::no_answer_because)?;
         progress.clear();
         if questions.is_empty() {
             let remedy = "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema";

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::{ClientError, LinkError, Server, server::Connection};
-use crate::diagnosis::{CertificateFault, Diagnosis, Subject, error_chain};
+use crate::diagnosis::{Diagnosis, Subject, error_chain};
 
 /// How long one step may take. This is less than the client library waits.
 const STEP_TIME: Duration = Duration::from_secs(3);
@@ -77,9 +77,7 @@ fn unreachable(error: &LinkError, server: &Server) -> Diagnosis {
             format!("{addresses} refuses even a PING: {}", error_chain(error)),
             commands::grant(server.user()),
         ),
-        LinkError::Failed(ClientError::Certificate(
-            fault @ (CertificateFault::Authority | CertificateFault::Name | CertificateFault::Expired),
-        )) => Diagnosis::wrong(
+        LinkError::Failed(ClientError::Certificate(fault)) => Diagnosis::wrong(
             Subject::Redis,
             format!("{addresses} cannot be reached: {fault}"),
             fault.remedy("REDIS_CA_FILE"),

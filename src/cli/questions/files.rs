@@ -81,11 +81,15 @@ impl Expected {
     }
 }
 
+/// Makes the directory if it is missing.
+pub(super) fn make_directory(directory: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(directory)
+        .map_err(|error| Failure::usage(format!("cannot make the directory `{}`: {error}", directory.display())))
+}
+
 impl Files {
-    /// Writes the files. Makes the directory if it is missing.
+    /// Writes the files.
     pub(super) fn write(&self, directory: &Path) -> Result<(), Failure> {
-        fs::create_dir_all(directory)
-            .map_err(|error| Failure::usage(format!("cannot make the directory `{}`: {error}", directory.display())))?;
         let batches: Vec<_> = self.asked.chunks(BATCH).map(|questions| json!({ "questions": questions })).collect();
         write(directory, CHECK, &self.asked)?;
         write(directory, BATCHES, &batches)?;

@@ -191,6 +191,10 @@ impl MongoDb {
                 collection, field, %key,
                 "more documents or ids than a fact may contain: a list of what this id leads to reads them each time"
             ),
+            FactSize::Large if lookup.is_by_id() => tracing::warn!(
+                collection, field, %key,
+                "more ids in one document than a fact may contain: it is read for each subject"
+            ),
             FactSize::Large => tracing::warn!(
                 collection, field, %key,
                 "more documents or ids than a fact may contain: it is read for each subject, which needs an index on this field and the field of the ids"

@@ -230,3 +230,14 @@ async fn the_configurations_of_ghz_fit_the_protocol() {
     }
     assert_eq!(names, ["batch", "cold", "fast", "mixed", "restart", "warm"].map(str::to_owned).into());
 }
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_is_an_error_before_any_question_is_drawn() {
+    // An empty database has no question, which would be the error otherwise.
+    let database = mongo().database().await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let ended = write(&database, "1", &file);
+    assert!(ended.code == 2 && ended.stderr.contains("cannot make the directory"), "{ended:?}");
+}

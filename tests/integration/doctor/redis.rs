@@ -1,5 +1,7 @@
 //! `permcached doctor` on a Redis that is set up wrong, in every way that it knows, beside a correct MongoDB.
 
+use std::path::Path;
+
 use super::{Found, SECRET, doctor};
 use crate::{
     mongodb::inspection::full,
@@ -115,11 +117,12 @@ async fn the_remedy_for_an_unknown_authority_names_redis_ca_file() {
     let authority = redis.ca_file().unwrap();
     let known = ("REDIS_CA_FILE", authority.to_str().unwrap());
     examined(&[("REDIS_URL", &redis.url()), known]).await.assert_no_problem();
-    for url in [redis.url(), redis.url().replace("rediss:", "redis:")] {
-        let found = examined(&[("REDIS_URL", &url)]).await;
-        let remedy = found.assert_only_problem("cannot be reached");
-        assert!(remedy.contains("rediss://") && remedy.contains("REDIS_CA_FILE"), "{remedy}");
-    }
+    let found = examined(&[("REDIS_URL", &redis.url())]).await;
+    let remedy = found.assert_only_problem("cannot be reached");
+    assert!(remedy.starts_with("REDIS_CA_FILE=FILE"), "{remedy}");
+    let found = examined(&[("REDIS_URL", &redis.url().replace("rediss:", "redis:"))]).await;
+    let remedy = found.assert_only_problem("cannot be reached");
+    assert!(remedy.contains("rediss://") && remedy.contains("REDIS_CA_FILE"), "{remedy}");
 }
 
 #[tokio::test]
@@ -132,11 +135,7 @@ async fn a_self_signed_certificate_is_trusted_unless_it_is_that_of_an_authority(
     let certificates = Certificates::self_signed(true);
     let directory = tempfile::tempdir().unwrap();
     let authority = certificates.write_authority(directory.path()).display().to_string();
-    let [cert, key] = certificates.server.write(directory.path(), "server").map(|path| path.display().to_string());
-    let serving = Serving::start_with(
-        &["--schema", SCHEMA, "--documents", DOCUMENTS],
-        &[("TLS_CERT_FILE", &cert), ("TLS_KEY_FILE", &key)],
-    );
+    let serving = serving_tls(&certificates, directory.path());
     let url = format!("rediss://{}", serving.address);
     let found = examined(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &authority)]).await;
     let remedy = found.assert_only_problem("its certificate is that of a certificate authority");
@@ -144,6 +143,27 @@ async fn a_self_signed_certificate_is_trusted_unless_it_is_that_of_an_authority(
         ["-out ca.pem`", "-CA ca.pem -CAkey ca.key", "basicConstraints=critical,CA:FALSE", "REDIS_CA_FILE is ca.pem"]
     {
         assert!(remedy.contains(words), "{words}: {remedy}");
+    }
+}
+
+/// A server with these certificates. It is no Redis, but the handshake fails before that matters.
+fn serving_tls(certificates: &Certificates, directory: &Path) -> Serving {
+    let [cert, key] = certificates.server.write(directory, "server").map(|path| path.display().to_string());
+    let variables = [("TLS_CERT_FILE", cert.as_str()), ("TLS_KEY_FILE", &key)];
+    Serving::start_with(&["--schema", SCHEMA, "--documents", DOCUMENTS], &variables)
+}
+
+#[tokio::test]
+async fn the_remedy_for_a_certificate_that_is_not_trusted_is_to_name_its_authority() {
+    for (certificates, message) in [
+        (Certificates::new(), "its certificate is of an authority that is not trusted"),
+        (Certificates::self_signed(false), "its certificate is"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let serving = serving_tls(&certificates, directory.path());
+        let found = examined(&[("REDIS_URL", &format!("rediss://{}", serving.address))]).await;
+        let remedy = found.assert_only_problem(message);
+        assert!(remedy.starts_with("REDIS_CA_FILE=FILE") && remedy.contains("self-signed"), "{remedy}");
     }
 }
 

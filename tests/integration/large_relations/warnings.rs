@@ -45,3 +45,36 @@ async fn the_log_names_the_first_key_of_each_size_from_three_quarters_of_the_lim
     };
     spawn_blocking(serving).await.expect("no panic");
 }
+
+/// No index helps to read one document.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_recommends_no_index_for_a_document_with_many_ids() {
+    const LISTED: &str = r#"
+        default_subject = "user"
+        [subject.user]
+        id = "integer"
+        [resource.group]
+        id = "string"
+        collection = "groups"
+        [resource.group.relations]
+        member = { field = "members" }
+        [resource.group.permissions]
+        enter = "member"
+    "#;
+    let members: Vec<i64> = (0..25_000).collect();
+    let groups = vec![doc! { "_id": "g", "members": members }];
+    let database = mongo().database().await;
+    fill(&database, &schema("listed.toml", LISTED), &Collections::from([("groups".to_owned(), groups)])).await;
+    let (_directory, file) = schema_file(LISTED);
+    let (uri, name) = (mongo().uri(), database.name().to_owned());
+    let serving = move || {
+        let variables = [("MONGODB_URI", uri.as_str()), ("MONGODB_DATABASE", &name)];
+        let serving = Serving::start_with(&["--schema", &file], &variables);
+        let (code, errors) = serving.start_client(&["check", "user:7", "enter", "group:g"]).wait();
+        assert_eq!(code, Some(0), "{errors}");
+        let line = serving.logged_with("it is read for each subject");
+        assert_eq!((line["collection"].as_str(), line["key"].as_str()), (Some("groups"), Some("g")), "{line}");
+        assert!(!line.to_string().contains("index"), "{line}");
+    };
+    spawn_blocking(serving).await.expect("no panic");
+}

@@ -34,7 +34,7 @@ async fn half_of_the_drawn_questions_are_asked_by_a_member_that_only_the_subject
     let collections = Collections::from([("users".to_owned(), users.collect()), ("projects".to_owned(), projects)]);
     let both = Both::new(schema("subjects.toml", SCHEMA), &collections).await;
     let source = MongoDb::open(Arc::clone(&both.schema), both.database.clone()).await.unwrap();
-    let drawn = draw(&both.schema, &source, 200, 1).await.unwrap();
+    let drawn = draw(&both.schema, &source, 200, 1, &|_| ()).await.unwrap();
     let is_member = |subject: &Subject| match subject {
         Subject::Known { id, .. } => ["u7", "u107"].contains(&id.to_string().as_str()),
         Subject::Anonymous => false,
