@@ -8,7 +8,7 @@
 pub mod generate;
 mod limits;
 mod matching;
-mod model;
+pub mod model;
 mod naive;
 mod negation;
 pub mod oversized;
