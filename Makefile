@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test node clients model chaos soak fuzz bench bench-peers profile attack load lint msrv deny
+.PHONY: help run test node clients model lists chaos soak fuzz bench bench-peers profile attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -35,6 +35,11 @@ clients: ## run the snippets of docs/clients.md against real servers
 # `make test` includes the smaller runs. This takes three minutes on two cores, and a gigabyte of memory.
 model: ## check the freshness protocol at length (docs/proof.md)
 	cargo test --locked --test integration model:: -- --ignored --nocapture
+
+# `make test` includes the short form. PROPTEST_RNG_SEED selects other cases.
+lists: ## compare the filters of lists with the evaluator over a million triples (docs/proof.md)
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && \
+		cargo test --locked --test integration filters:: -- --ignored --nocapture
 
 # `make test` includes the short form. CHAOS_SECONDS sets the duration, CHAOS_SEED the writes, questions and faults.
 chaos: ## check the answers while MongoDB and Redis fail, for ten minutes (docs/proof.md)

@@ -3,9 +3,9 @@
 //!
 //! Tests only matching. Whether values have the right types is permcached's own rule, which mongod does not have.
 
-mod generate;
+pub mod generate;
 mod tally;
-mod values;
+pub mod values;
 
 use std::env;
 

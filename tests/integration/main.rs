@@ -30,6 +30,7 @@ mod deploy;
 mod doctor;
 mod errors;
 mod evaluator;
+mod filters;
 mod fleet;
 mod freshness;
 mod history;

@@ -20,7 +20,7 @@ use permcached::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use self::tape::Tape;
+pub use self::tape::Tape;
 use super::model::{Expression, Model, Permission, Relation, ResourceType, SubjectType, Target};
 
 /// The first of all dates, in milliseconds since the Unix epoch.
@@ -53,18 +53,49 @@ pub struct Asked {
 }
 
 pub fn case() -> impl Strategy<Value = Case> {
+    tapes().prop_map(|tapes| tapes.case(|_| {}))
+}
+
+/// A case whose schema is changed before documents are generated for it.
+pub fn case_of(change: fn(&mut Model, &mut Tape<'_>)) -> impl Strategy<Value = Case> {
+    (tapes(), vec(any::<u8>(), 120))
+        .prop_map(move |(tapes, bytes)| tapes.case(|model| change(model, &mut Tape::new(&bytes))))
+}
+
+/// The tapes of a case.
+#[derive(Debug)]
+struct Tapes {
+    types: Vec<u8>,
+    relations: Vec<Vec<u8>>,
+    permissions: Vec<Vec<u8>>,
+    of_subjects: Vec<Vec<u8>>,
+    documents: Vec<Vec<u8>>,
+    questions: Vec<Vec<u8>>,
+    now: u8,
+    available: Vec<u8>,
+}
+
+fn tapes() -> impl Strategy<Value = Tapes> {
     let tape = |length: usize| vec(any::<u8>(), length);
     let schema = (tape(24), vec(tape(32), 2..=14), vec(tape(24), 2..=9));
     let of_subjects = vec(tape(32), 0..=4);
     let rest = (vec(tape(80), 4..=28), vec(tape(7), 1..=8), any::<u8>(), tape(32));
     (schema, of_subjects, rest).prop_map(|((types, relations, permissions), of_subjects, rest)| {
         let (documents, questions, now, available) = rest;
-        let model = model(&types, &of_subjects, &relations, &permissions);
-        let collections = documents::documents(&model, &documents);
-        let questions = questions.iter().filter_map(|tape| asked(&model, &collections, &mut Tape::new(tape))).collect();
-        let now = date(&mut Tape::new(&[now])) + i64::from(now % 3) - 1;
-        Case { model, collections, questions, now, available }
+        Tapes { types, relations, permissions, of_subjects, documents, questions, now, available }
     })
+}
+
+impl Tapes {
+    fn case(self, change: impl FnOnce(&mut Model)) -> Case {
+        let mut model = model(&self.types, &self.of_subjects, &self.relations, &self.permissions);
+        change(&mut model);
+        let collections = documents::documents(&model, &self.documents);
+        let questions = self.questions.iter();
+        let questions = questions.filter_map(|tape| asked(&model, &collections, &mut Tape::new(tape))).collect();
+        let now = date(&mut Tape::new(&[self.now])) + i64::from(self.now % 3) - 1;
+        Case { model, collections, questions, now, available: self.available }
+    }
 }
 
 impl Case {
