@@ -1,6 +1,5 @@
 // The application's collections. permcached reads them as schema.toml describes, and the plugin restricts lists of notes.
 import mongoose from 'mongoose'
-import { permissionsPlugin } from 'permcached/mongoose'
 import { permissions } from './permissions.js'
 
 const { Schema } = mongoose
@@ -11,7 +10,7 @@ const folder = new Schema({ name: String, owner_id: id, parent_id: id })
 const share = new Schema({ file_id: id, folder_id: id, user_id: id, expires_at: Date })
 const note = new Schema({ title: String, owner_id: id, shared_with: [{ user_id: id, level: String, _id: false }] })
 // Every query of notes has a restriction, or a reason for having none.
-note.plugin(permissionsPlugin(permissions, { type: 'note', strict: true }))
+note.plugin(permissions.mongoose({ type: 'note', strict: true }))
 
 // permcached looks documents up by these fields.
 share.index({ file_id: 1 })
