@@ -1,6 +1,6 @@
 # The project's commands; `make` alone lists them.
 
-.PHONY: help run test node clients model lists chaos soak fuzz bench bench-peers profile attack load lint msrv deny
+.PHONY: help run example test node clients model lists chaos soak fuzz bench bench-node bench-peers profile attack load lint msrv deny
 .DEFAULT_GOAL := help
 
 # Lists the targets with the text after `##` below.
@@ -12,6 +12,11 @@ help:
 run: ## serve the sample schema over the sample documents
 	cargo run --locked --profile quick -- serve --schema schemas/fylora-sharing.toml --documents examples/fylora \
 		--hints examples/fylora/hints.txt
+
+# Requires Node.js and npm. Ctrl+C ends the application, the service and MongoDB.
+example: ## run an Express application with the service and MongoDB (examples/express)
+	cargo build --locked --profile quick
+	scripts/run-example
 
 # Runs against real servers, and fetches missing ones into target/servers. The tests that involve Redis also run on Valkey,
 # which many platforms use in its place. The package for Node.js is tested last.
@@ -70,6 +75,13 @@ fuzz: ## fuzz requests, schemas, documents, Redis, change events and page tokens
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
 		--bench cold --bench evaluate --bench growth --bench large_relations --bench memory --bench redis --bench revocation --bench served
+
+# Requires npm. Use a quiet machine. BENCH_SECONDS and BENCH_ROUNDS set how long, and how often.
+bench-node: ## measure checks of the package for Node.js beside Redis and mongoose (clients/node)
+	cargo build --locked --release
+	scripts/build-node
+	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD REDIS_SERVER && cd clients/node && \
+		PERMCACHED_PROGRAM=$${PERMCACHED_PROGRAM:-$(CURDIR)/target/release/permcached} node bench/bench.mjs
 
 # Requires Go, and builds the peers into target/peers the first time, in some ten minutes. Use a quiet machine.
 bench-peers: ## compare with OpenFGA and SpiceDB: answers, checks a second, processor time (docs/performance.md)

@@ -67,7 +67,7 @@ try {
   const tests = spawn(process.execPath, ['--test', '--test-concurrency=2', '--test-timeout=120000', '--test-reporter=spec', ...files], {
     cwd: root,
     stdio: 'inherit',
-    env: { ...process.env, PERMCACHED_PROGRAM: program, TEST_MONGODB: mongod.uri, TEST_REDIS: redis.uri },
+    env: { ...process.env, PERMCACHED_PROGRAM: program, MONGOD, TEST_MONGODB: mongod.uri, TEST_REDIS: redis.uri },
   })
   running.push(tests)
   status = await new Promise((done) => tests.once('close', (code) => done(code ?? 1)))

@@ -36,6 +36,7 @@ import {
   type WhoOptions,
 } from './lists.js'
 import { asks, questionMessage } from './messages.js'
+import { permissionsPlugin, type PluginOptions } from './mongoose/plugin.js'
 import type { CheckResult, Invalidated, Outdated, Permissions } from './permissions.js'
 import { asked, askedQuestion, askedSubject, flaws, questionText, type Asked, type Question, type Subject } from './question.js'
 import { watch, type Changes, type WatchOptions } from './watch.js'
@@ -189,6 +190,11 @@ export class Permcached implements Permissions {
 
   watch(options: WatchOptions = {}): AsyncIterableIterator<Changes> {
     return watch(this.#connection, options)
+  }
+
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  mongoose(options: PluginOptions): (schema: any) => void {
+    return permissionsPlugin(this, options)
   }
 
   /**

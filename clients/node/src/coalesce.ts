@@ -6,11 +6,12 @@
  */
 
 import { status as Code } from '@grpc/grpc-js'
-import { answerOf, type Answer } from './answer.js'
+import type { Answer } from './answer.js'
+import type { Outcome } from './codec.js'
 import { CallFailed, type Connection } from './connection.js'
 import type { Consistency } from './consistency.js'
 import { errorOf, failureOfStatus, isTooLarge, type Failure } from './failure.js'
-import { ask, askAll, type Outcome } from './messages.js'
+import { ask, askAll } from './messages.js'
 import { keyOf, questionText, type Asked } from './question.js'
 import { offAbort, onAbort, type Abortable } from './signals.js'
 
@@ -238,12 +239,12 @@ export class Coalescer {
   }
 
   #settle(item: Item, outcome: Outcome | undefined): void {
-    if (outcome?.case === 'answer') {
-      const answer = answerOf(outcome.value)
+    if (outcome?.answer !== undefined) {
+      const { answer } = outcome
       // Each waiter has an object of its own, so that none sees what another does with it.
       item.waiters.forEach((waiter, index) => waiter.resolve(index === 0 ? answer : { ...answer }))
-    } else if (outcome?.case === 'error') {
-      this.#reject(item, failureOfStatus(outcome.value))
+    } else if (outcome?.error !== undefined) {
+      this.#reject(item, failureOfStatus(outcome.error))
     } else {
       this.#reject(item, { code: Code.INTERNAL, message: 'the server sent no answer to this question', fields: [] })
     }

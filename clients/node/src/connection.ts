@@ -123,7 +123,7 @@ export class Connection {
   }
 
   /** The same with a request that is encoded already. */
-  async callBytes<T>(path: string, request: Uint8Array, decode: (bytes: Uint8Array) => T, limits: Limits): Promise<T> {
+  async callBytes<T>(path: string, request: Uint8Array, decode: (bytes: Buffer) => T, limits: Limits): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#attempt(path, request, decode, limits)
@@ -137,7 +137,7 @@ export class Connection {
     }
   }
 
-  #attempt<T>(path: string, request: Uint8Array, decode: (bytes: Uint8Array) => T, { deadline, signal }: Limits): Promise<T> {
+  #attempt<T>(path: string, request: Uint8Array, decode: (bytes: Buffer) => T, { deadline, signal }: Limits): Promise<T> {
     this.#open()
     signal?.throwIfAborted()
     return new Promise((resolve, reject) => {

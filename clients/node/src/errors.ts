@@ -28,11 +28,11 @@ export class PermcachedError extends Error {
   /** The name of the gRPC status, such as `UNAVAILABLE`. */
   readonly code: string
   /** The question that has no answer. It has no secrets. */
-  readonly question?: QuestionText
+  declare readonly question?: QuestionText
   /** A reason for programs, such as `NO_INDEX`, if the server gives one. */
-  readonly reason?: string
+  declare readonly reason?: string
   /** What the reason is about, such as the `command` that creates the index. */
-  readonly metadata?: Readonly<Record<string, string>>
+  declare readonly metadata?: Readonly<Record<string, string>>
 
   constructor(message: string, parts: ErrorParts) {
     super(message)
@@ -74,7 +74,7 @@ export class NoAnswer extends PermcachedError {
 export class Unavailable extends NoAnswer {
   override name = 'Unavailable'
   /** When to ask again, if the server has given a time. */
-  readonly retryAfterMs?: number
+  declare readonly retryAfterMs?: number
 
   constructor(message: string, parts: ErrorParts & { retryAfterMs?: number | undefined }) {
     super(message, parts)

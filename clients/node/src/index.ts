@@ -26,6 +26,7 @@ export type {
   SubjectPage,
   WhoOptions,
 } from './lists.js'
+export type { PluginOptions } from './mongoose/plugin.js'
 export type { Change, Changes, WatchOptions } from './watch.js'
 export {
   DeadlineExceeded,

@@ -1,15 +1,12 @@
-/** The calls that carry questions, as messages. */
+/** The calls that carry questions, and the parts of their messages. */
 
-import { create, type MessageInitShape } from '@bufbuild/protobuf'
-import type { Connection, Limits } from './connection.js'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { decodeBatch, decodeCheck, encodeBatch, encodeCheck, type Outcome } from './codec.js'
+import { pathOf, type Connection, type Limits } from './connection.js'
 import type { Consistency } from './consistency.js'
-import type { Answer, ConsistencySchema } from './gen/permcached/v1/core_pb.js'
-import type { Status } from './gen/google/rpc/status_pb.js'
-import { BatchCheckRequestSchema, CheckRequestSchema, PermissionService } from './gen/permcached/v1/permission_service_pb.js'
+import type { ConsistencySchema } from './gen/permcached/v1/core_pb.js'
+import { PermissionService } from './gen/permcached/v1/permission_service_pb.js'
 import type { Asked } from './question.js'
-
-/** What became of one question. */
-export type Outcome = { case: 'answer'; value: Answer } | { case: 'error'; value: Status } | { case: undefined; value?: undefined }
 
 /** The fields of a question. */
 export interface QuestionFields {
@@ -27,23 +24,17 @@ export function questionMessage(question: Asked): QuestionFields {
   }
 }
 
+const CHECK = pathOf(PermissionService.method.check)
+const BATCH_CHECK = pathOf(PermissionService.method.batchCheck)
+
 /** Asks one question. */
-export async function ask(connection: Connection, question: Asked, consistency: Consistency, limits: Limits): Promise<Outcome> {
-  const request = create(CheckRequestSchema, { ...questionMessage(question), ...asks(consistency) })
-  const { answer } = await connection.call(PermissionService.method.check, request, limits)
-  return answer === undefined ? { case: undefined } : { case: 'answer', value: answer }
+export function ask(connection: Connection, question: Asked, consistency: Consistency, limits: Limits): Promise<Outcome> {
+  return connection.callBytes(CHECK, encodeCheck(question, consistency), decodeCheck, limits)
 }
 
 /** Asks several questions. */
-export async function askAll(
-  connection: Connection,
-  questions: readonly Asked[],
-  consistency: Consistency,
-  limits: Limits,
-): Promise<Outcome[]> {
-  const request = create(BatchCheckRequestSchema, { questions: questions.map(questionMessage), ...asks(consistency) })
-  const { results } = await connection.call(PermissionService.method.batchCheck, request, limits)
-  return results.map(({ outcome }) => outcome)
+export function askAll(connection: Connection, questions: readonly Asked[], consistency: Consistency, limits: Limits): Promise<Outcome[]> {
+  return connection.callBytes(BATCH_CHECK, encodeBatch(questions, consistency), decodeBatch, limits)
 }
 
 /** The field `consistency` of a request, if it is not the default. */

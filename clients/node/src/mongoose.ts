@@ -8,7 +8,7 @@ import type {} from 'mongoose'
 import type { Subject } from './question.js'
 import type { QueryOptions } from './mongoose/plugin.js'
 
-export { permissionsPlugin, type PluginOptions, type QueryOptions } from './mongoose/plugin.js'
+export { type PluginOptions, type QueryOptions } from './mongoose/plugin.js'
 export { FilterChanged, NotPermitted } from './mongoose/errors.js'
 
 /** What the plugin adds to the queries of a schema, as its type of query helpers. */

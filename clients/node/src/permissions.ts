@@ -6,6 +6,7 @@ import type { PermcachedError } from './errors.js'
 import type { Explanation } from './explanation.js'
 import type { Id } from './id.js'
 import type { ListOptions, Plan, PlanOptions, ResourcePage, SubjectPage, WhoOptions } from './lists.js'
+import type { PluginOptions } from './mongoose/plugin.js'
 import type { Question, Resource, Subject } from './question.js'
 import type { Changes, WatchOptions } from './watch.js'
 
@@ -72,6 +73,12 @@ export interface Permissions {
   invalidate(outdated: Outdated, options?: CallOptions): Promise<Invalidated>
   /** The changes from a moment on. Continues on another instance when one stops. Requires a token with the scope admin. */
   watch(options?: WatchOptions): AsyncIterableIterator<Changes>
+  /**
+   * A plugin for schemas of mongoose: `schema.plugin(permissions.mongoose({ type: 'note' }))`. Its queries have `readableBy`,
+   * `permittedFor` and `unscoped`; `permcached/mongoose` has their types.
+   */
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  mongoose(options: PluginOptions): (schema: any) => void
   /** Connects, and makes a first call. */
   ready(options?: CallOptions): Promise<void>
   /** Waits until every call has ended, and ends the connection. */

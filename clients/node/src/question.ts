@@ -135,7 +135,7 @@ export function questionText(question: Asked, defaultType: string): QuestionText
   return {
     subject: subjectText(question, defaultType),
     permission: question.permission,
-    resource: `${question.resourceType}:${question.resourceId}`,
+    resource: question.resourceId === '' ? question.resourceType : `${question.resourceType}:${question.resourceId}`,
   }
 }
 

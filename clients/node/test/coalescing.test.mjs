@@ -69,6 +69,18 @@ test('questions of promise chains and of other callbacks in the same turn are jo
   )
 })
 
+test('questions of different callbacks in one turn are one call', async () => {
+  const { server, permissions } = await start({ batchCheck: evenOnly })
+  await permissions.ready()
+  server.calls.length = 0
+  // Both timers end in the same phase of the event loop, and microtasks run between their callbacks.
+  const asked = ['2', '4'].map((id) => new Promise((done) => setTimeout(() => done(permissions.can('a', 'read', 'file', id)), 20)))
+  const end = performance.now() + 30
+  while (performance.now() < end);
+  assert.deepEqual(await Promise.all(asked), [true, true])
+  assert.equal(server.calls.length, 1)
+})
+
 test('identical questions are asked once, and others that only look alike are not', async () => {
   const { server, permissions } = await start({ batchCheck: evenOnly })
   const [first, second] = await Promise.all([
@@ -162,7 +174,7 @@ test('each waiter keeps its own deadline, also of the same question', async () =
   const long = [permissions.can('a', 'read', 'file', '2', { deadlineMs: 8_000 }), permissions.can('a', 'read', 'file', '4')]
   await assert.rejects(short, (error) => error instanceof DeadlineExceeded && error.question.resource === 'file:2')
   const took = performance.now() - begin
-  assert.ok(took >= 140 && took < 2_000, `${took}`)
+  assert.ok(took >= 140 && took < 7_000, `${took}`)
   release()
   assert.deepEqual(await Promise.all(long), [true, true])
   assert.equal(server.calls.length, 1)
@@ -250,6 +262,8 @@ test('long ids do not make a call larger than the server accepts', async () => {
     numbers(1_000).map((id) => ({ subject: `${long}${id}`, permission: 'read', resource: { type: 'file', id: `${id}${long}` } })),
   )
   assert.ok(results.every(({ allowed }) => allowed))
+  // None of them was refused, and sent again in parts.
+  assert.equal(permissions.counts.calls, server.calls.length)
   assert.ok(server.calls.length > 1)
 })
 

@@ -108,16 +108,16 @@ test('a name that gains an address: the new instance gets calls; one that loses 
   // At first the name does not exist at all.
   const names = await nameServer([])
   closing.push(names.stop)
-  const permissions = new Permcached({ target: `dns://127.0.0.1:${names.port}/changes.test:${port}`, deadlineMs: 300 })
+  const permissions = new Permcached({ target: `dns://127.0.0.1:${names.port}/changes.test:${port}`, deadlineMs: 10_000 })
   closing.push(() => permissions.close())
-  const ask = () => permissions.can('a', 'read', 'file', 'x')
-  await assert.rejects(ask(), DeadlineExceeded)
+  const ask = (options) => permissions.can('a', 'read', 'file', 'x', options)
+  await assert.rejects(ask({ deadlineMs: 300 }), DeadlineExceeded)
   const [first, second] = servers.map(({ calls }) => calls)
   names.addresses = ['127.0.0.1']
-  await until('the first instance', async () => (await ask().catch(() => false)) && first.length > 0, 15_000)
+  await until('the first instance', async () => (await ask().catch(() => false)) && first.length > 0, 60_000)
   assert.equal(second.length, 0)
   names.addresses = ADDRESSES
-  await until('the second instance', async () => (await ask()) && second.length > 0, 15_000)
+  await until('the second instance', async () => (await ask()) && second.length > 0, 60_000)
   names.addresses = ['127.0.0.2']
   // Its server goes on, so only the name can be the reason.
   await until(
@@ -127,10 +127,10 @@ test('a name that gains an address: the new instance gets calls; one that loses 
       for (let count = 0; count < 10; count += 1) await ask()
       return first.length === before
     },
-    15_000,
+    60_000,
   )
   // The name server is asked again and again, but not with every call.
-  assert.ok(names.queries < 60, String(names.queries))
+  assert.ok(names.queries < first.length + second.length, String(names.queries))
 })
 
 test('a token is not sent in plaintext to a name with a public address', async () => {
@@ -147,7 +147,7 @@ test('a token is not sent in plaintext to a name with a public address', async (
   const begin = performance.now()
   await assert.rejects(permissions.ready(), isRefusal)
   await assert.rejects(permissions.can('a', 'read', 'file', 'x'), isRefusal)
-  assert.ok(performance.now() - begin < 500)
+  assert.ok(performance.now() - begin < 900)
   await permissions.close()
   for (const options of [{ insecure: true, token: TOKEN }, { token: undefined }]) {
     const trusting = new Permcached({ target, deadlineMs: 100, ...options })

@@ -6,7 +6,7 @@ import mongoose9 from 'mongoose'
 import mongoose7 from 'mongoose7'
 import mongoose8 from 'mongoose8'
 import { TooLarge, Unavailable } from 'permcached'
-import { FilterChanged, NotPermitted, permissionsPlugin } from 'permcached/mongoose'
+import { FilterChanged, NotPermitted } from 'permcached/mongoose'
 import { fakePermissions } from 'permcached/testing'
 
 const USER = 'bob'
@@ -55,7 +55,7 @@ for (const [version, mongoose] of [
     async function notes(permissions, { plugin = {}, schema: more = {}, owner = { owner: String } } = {}) {
       models += 1
       const schema = new mongoose.Schema({ n: Number, tag: String, ...owner }, more)
-      schema.plugin(permissionsPlugin(permissions, { type: 'note', ...plugin }))
+      schema.plugin(permissions.mongoose({ type: 'note', ...plugin }))
       const Note = connection.model(`Note${models}`, schema, `notes${models}`)
       await Note.collection.insertMany(
         Array.from({ length: 10 }, (_, n) => ({ n, owner: n % 2 === 0 ? 'bob' : 'zoe', tag: n < 5 ? 'low' : 'high' })),
@@ -130,7 +130,7 @@ for (const [version, mongoose] of [
       reset.setQuery({})
       assert.deepEqual(numbers(await reset), [0, 2, 4, 6, 8])
       const schema = new mongoose.Schema({ n: Number, owner: String })
-      schema.plugin(permissionsPlugin(planning('EXACT', ofBob), { type: 'note' }))
+      schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
       schema.pre('find', async function () {
         this.setQuery({ $or: [{}, this.getFilter()] })
       })
@@ -183,7 +183,7 @@ for (const [version, mongoose] of [
       assert.deepEqual(streamed, [0, 2, 4, 6, 8])
       await assert.rejects(Note.aggregate([{ $geoNear: { near: [0, 0], distanceField: 'd' } }]).readableBy(USER), NotPermitted)
       const schema = new mongoose.Schema({ n: Number, owner: String })
-      schema.plugin(permissionsPlugin(planning('EXACT', ofBob), { type: 'note' }))
+      schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
       schema.pre('aggregate', async function () {
         if (this.options.comment === 'drop') this.pipeline().shift()
         if (this.options.comment === 'precede') this.pipeline().unshift({ $set: { owner: 'bob' } })

@@ -96,10 +96,10 @@ const MARKS = new WeakMap<object, Mark>()
 /** Every plugin that was made, so that an aggregation of a model without one is refused. */
 const PLUGINS = new WeakSet<object>()
 
-/** A plugin for schemas: `schema.plugin(permissionsPlugin(permissions, { type: 'note' }))`. */
+/** A plugin for schemas, which asks these permissions. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export function permissionsPlugin(permissions: Permissions, options: PluginOptions): (schema: any) => void {
-  if (typeof options?.type !== 'string') throw new TypeError('permissionsPlugin takes { type }, the type of the resource')
+  if (typeof options?.type !== 'string') throw new TypeError('mongoose takes { type }, the type of the resource')
   const plugin = new Plugin(permissions, options)
   const install = (schema: unknown) => plugin.install(schema as PluggedSchema)
   PLUGINS.add(install)

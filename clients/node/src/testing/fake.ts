@@ -7,6 +7,7 @@ import { PermcachedError } from '../errors.js'
 import type { Explanation } from '../explanation.js'
 import type { Id } from '../id.js'
 import type { ListOptions, Plan, PlanOptions, ResourcePage, SubjectPage, WhoOptions } from '../lists.js'
+import { permissionsPlugin, type PluginOptions } from '../mongoose/plugin.js'
 import type { CheckResult, Invalidated, Outdated, Permissions } from '../permissions.js'
 import { asked, askedQuestion, type Asked, type Question, type Subject } from '../question.js'
 import type { Changes, WatchOptions } from '../watch.js'
@@ -129,6 +130,11 @@ export class FakePermissions implements Permissions {
   async *watch({ signal }: WatchOptions = {}): AsyncGenerator<Changes, void, undefined> {
     if (signal?.aborted) return
     await new Promise((resolve) => signal?.addEventListener('abort', resolve, { once: true }))
+  }
+
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  mongoose(options: PluginOptions): (schema: any) => void {
+    return permissionsPlugin(this, options)
   }
 
   async ready(): Promise<void> {}

@@ -33,6 +33,8 @@ export interface StartedPermcached extends AsyncDisposable {
   readonly target: string
   /** The token that it accepts, with the scope admin. */
   readonly token: string
+  /** The process. */
+  readonly pid: number
   /** A client of it. */
   readonly permissions: Permcached
   /** Replaces the documents of a collection. Checks with `fullyConsistent` see that at once. */
@@ -101,6 +103,7 @@ export async function startPermcached(options: StartOptions): Promise<StartedPer
   const started = {
     target,
     token,
+    pid: server.pid ?? 0,
     permissions,
     write(collection: string, all: readonly object[]) {
       if (mongodbUri !== undefined) throw new TypeError('the documents are in the database: write them there')

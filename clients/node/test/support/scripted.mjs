@@ -61,6 +61,7 @@ export async function scripted(handlers = {}, { port = 0, host = '127.0.0.1' } =
                 request: call.request,
                 metadata: call.metadata,
                 deadline: call.getDeadline(),
+                at: Date.now(),
                 call,
               }
               calls.push(record)

@@ -15,7 +15,7 @@ import {
 } from 'permcached'
 import { assertGuarded, createGuard, differencesTo, unguarded } from 'permcached/express'
 import { createGuard as createFastifyGuard } from 'permcached/fastify'
-import { permissionsPlugin, type PermissionQueries } from 'permcached/mongoose'
+import { type PermissionQueries } from 'permcached/mongoose'
 import { PermissionGuard, RequirePermission, Unguarded } from 'permcached/nest'
 import { fakePermissions, startPermcached } from 'permcached/testing'
 
@@ -87,7 +87,7 @@ interface Note {
 
 export async function queries(permissions: Permissions, user: mongoose.Types.ObjectId): Promise<string | undefined> {
   const schema = new Schema<Note, Model<Note, PermissionQueries>, object, PermissionQueries>({ title: String })
-  schema.plugin(permissionsPlugin(permissions, { type: 'note', strict: true }))
+  schema.plugin(permissions.mongoose({ type: 'note', strict: true }))
   const Note = mongoose.model('Note', schema) as Model<Note, PermissionQueries>
   const notes = await Note.find({ title: 'a' }).readableBy(user).sort('-title').limit(20)
   const count: number = await Note.countDocuments().permittedFor(user, 'write', { maxIds: 10 })
