@@ -4,7 +4,7 @@
 //!
 //! Does not control the timing. One seed (`CHAOS_SEED`) determines the writes, the questions and the faults; when they happen
 //! depends on the machine. In reading order: `register`, `judge`, `hand_made` (its tests), `kinds`, `instances`,
-//! `run`, `writers`, `checkers`, `tally`, `faults`.
+//! `run`, `writers`, `lists`, `checkers`, `tally`, `faults`.
 
 mod checkers;
 mod faults;
@@ -13,6 +13,7 @@ mod hand_made;
 mod instances;
 mod judge;
 mod kinds;
+mod lists;
 mod register;
 mod run;
 mod soak;
@@ -164,6 +165,10 @@ fn judge(Plan { seed, links, .. }: &Plan, test: &str, tally: &Tally) {
         let judged = tally.of(mode);
         assert!(judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
         assert!(judged.answers - judged.allowed >= ANSWERS_MIN, "{}: {judged:?}", mode.as_str());
+    }
+    for mode in Mode::ALL {
+        let [listed, absent] = tally.lists(mode);
+        assert!(listed >= ANSWERS_MIN && absent >= ANSWERS_MIN, "lists, {}: {listed} {absent}", mode.as_str());
     }
     assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "memory serves nothing");
 }

@@ -19,6 +19,7 @@ use super::{
     instances::Instance,
     judge::{Answered, Verdict, judge},
     kinds::PLACES,
+    lists,
     register::Shown,
     run::{Earlier, Register, Run, wall},
     tally::Mode,
@@ -37,6 +38,9 @@ const REST_MAX_MS: u64 = 12;
 /// How many requests in a hundred follow an invalidation. Few, because an invalidated fact is read again whether or not the
 /// instance received its change.
 const INVALIDATIONS_PERCENT: u8 = 4;
+
+/// How many requests in a hundred are for lists.
+const LISTS_PERCENT: u8 = 40;
 
 /// The values of `max_age`, in milliseconds. Above the bound, the bound applies.
 const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
@@ -69,6 +73,15 @@ pub async fn check(run: Arc<Run>, index: usize) {
     while !run.is_over() {
         let asked_instance = run.instance(instance);
         let request = request(&run, &asked_instance, &mut rng).await;
+        if rng.u8(..100) < LISTS_PERCENT {
+            let Request { required, asked } = &request;
+            let Required { mode, consistency, bound, token, seen_before } = *required;
+            let (register, place) = asked[0];
+            let asked = lists::Asked { mode, consistency, bound, token, seen_before, register, place };
+            lists::list(&run, &asked_instance, &asked, Deadline::after(TIME_MAX), &mut rng).await;
+            sleep(Duration::from_millis(rng.u64(1..REST_MAX_MS))).await;
+            continue;
+        }
         let questions: Vec<Question> =
             request.asked.iter().map(|(register, place)| run.question(*register, *place)).collect();
         let (asked, first) = (run.now(), wall());

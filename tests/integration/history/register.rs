@@ -11,6 +11,8 @@ use permcached::{freshness::Moment, question::Millis};
 pub enum Shown {
     /// Allowed, until this time.
     Allowed(Option<Millis>),
+    /// Allowed, and not until when.
+    Included,
     /// Denied, whatever the reason.
     Denied,
 }
@@ -35,6 +37,7 @@ impl State {
         let is_granted = self.is_active && self.place == Some(place);
         match shown {
             Shown::Allowed(until) => is_granted && until == Some(self.until) && first < self.until,
+            Shown::Included => is_granted && first < self.until,
             Shown::Denied => !is_granted || last >= self.until,
         }
     }

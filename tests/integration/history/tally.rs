@@ -79,6 +79,10 @@ pub struct Tally {
     pub writes: u64,
     repeats: u64,
     judged: BTreeMap<Mode, Judged>,
+    /// How many resources lists had, and how many they did not have.
+    lists: BTreeMap<Mode, [u64; 2]>,
+    /// At worst, the staleness of lists.
+    lists_staleness_max: Duration,
     errors: BTreeMap<&'static str, u64>,
     /// The numbers of invalidations that were published, that were not published, and that failed.
     invalidations: [u64; 3],
@@ -107,6 +111,25 @@ impl Tally {
             during.answers += 1;
             during.staleness_max = during.staleness_max.max(staleness);
         }
+    }
+
+    /// Counts what a list rightly shows about one resource.
+    pub fn listed(&mut self, mode: Mode, shown: Shown, staleness: Duration) {
+        let [listed, absent] = self.lists.entry(mode).or_default();
+        match shown {
+            Shown::Allowed(_) | Shown::Included => *listed += 1,
+            Shown::Denied => *absent += 1,
+        }
+        self.lists_staleness_max = self.lists_staleness_max.max(staleness);
+        if let Some(during) = self.during_fault() {
+            during.answers += 1;
+            during.staleness_max = during.staleness_max.max(staleness);
+        }
+    }
+
+    /// How many resources lists of a mode had, and how many they did not have.
+    pub fn lists(&self, mode: Mode) -> [u64; 2] {
+        self.lists.get(&mode).copied().unwrap_or_default()
     }
 
     fn during_fault(&mut self) -> Option<&mut DuringFault> {
@@ -171,6 +194,10 @@ impl fmt::Display for Tally {
                 f,
                 "  {answers:>8}  {mode}: {allowed} allowed, {from_memory} from memory, at worst {staleness_max:.3?} stale"
             )?;
+        }
+        writeln!(f, "resources of lists, at worst {:.3?} stale:", self.lists_staleness_max)?;
+        for (mode, [listed, absent]) in &self.lists {
+            writeln!(f, "  {:>8}  {}: {listed} listed", listed + absent, mode.as_str())?;
         }
         let [published, unpublished, failed] = self.invalidations;
         writeln!(f, "invalidations: {published} published, {unpublished} not, {failed} failed")?;
