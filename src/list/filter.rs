@@ -8,6 +8,7 @@
 //! the permission requires.
 
 mod bound;
+mod compiler;
 mod condition;
 mod dates;
 mod expression;
@@ -16,15 +17,16 @@ mod relation;
 mod simplify;
 mod types;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use bound::Bound;
-use expression::Compiler;
+use bson::spec::ElementType;
+use compiler::Compiler;
 
 use super::{ListError, ListQuestion, Note, PlanKind};
 use crate::{
-    question::{Id, Millis, RelationId, ResourceTypeId},
-    schema::{Condition, Member, Path, Schema, Test},
+    question::{Id, IdForm, LookupId, Millis, PermissionId, RelationId, ResourceTypeId},
+    schema::{Condition, Member, Path, Relation, Schema, Test, id_types},
 };
 
 /// From how many values on a branch of a filter is worth a note: MongoDB sorts slowly there.
@@ -36,6 +38,9 @@ const FILTER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// The maximal depth of a filter in documents and arrays. MongoDB accepts 100, also around the filter.
 const FILTER_DEPTH_MAX: usize = 80;
 
+/// The maximal number of tests in a filter, lists of values being one each.
+const TESTS_MAX: usize = 2_000;
+
 /// The resources of one type on which a member surely holds for the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdSet {
@@ -45,6 +50,17 @@ pub struct IdSet {
     pub edge: Option<RelationId>,
     /// The member.
     pub member: Member,
+}
+
+impl IdSet {
+    /// A permission that says nothing but this; none if no permission of the schema can require the set.
+    #[must_use]
+    pub fn permission(self, schema: &Schema) -> Option<PermissionId> {
+        match self.edge {
+            None => schema.permission_of(self.member),
+            Some(edge) => schema.permission_of_walk(edge, self.member),
+        }
+    }
 }
 
 /// Whether the subject has a flag (`subject.NAME`), as if the flag stood under a `!`, where malformed documents count.
@@ -77,7 +93,7 @@ pub struct Required {
 }
 
 /// A query on the collection of a resource type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Filter {
     /// What the query finds.
     pub kind: PlanKind,
@@ -97,6 +113,16 @@ impl Filter {
     pub fn nothing() -> Self {
         let condition = Condition::Field(Path::id(), Test::In(Vec::new()));
         Self { kind: PlanKind::None, condition, compares_times: false, ids: 0, notes: Vec::new() }
+    }
+}
+
+/// Shows no query: it may contain a bearer secret.
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, condition: _, compares_times, ids, notes } = self;
+        let mut shown = f.debug_struct("Filter");
+        shown.field("kind", kind).field("compares_times", compares_times).field("ids", ids).field("notes", notes);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -127,7 +153,8 @@ pub fn compile(schema: &Schema, question: &ListQuestion, known: &Known, now: Mil
         return Err(ListError::NotNarrowable { part: cause.part, remedy: cause.remedy.to_owned() });
     }
     let gate = kind.gate.map_or_else(Bound::everything, |gate| compiler.gate(gate));
-    let bound = Bound::all([gate, permitted]);
+    let form = if shares_collection(schema, question.kind) { id_of_form(kind.id) } else { Bound::everything() };
+    let bound = Bound::all([form, gate, permitted]);
     if bound.is_nothing() {
         return Ok(Filter::nothing());
     }
@@ -137,6 +164,25 @@ pub fn compile(schema: &Schema, question: &ListQuestion, known: &Known, now: Mil
         (_, false) => PlanKind::Superset,
     };
     compiler.filter(kind, bound.condition)
+}
+
+/// Whether another type of the schema with ids of another form has its documents in the same collection.
+fn shares_collection(schema: &Schema, kind: ResourceTypeId) -> bool {
+    let (own, form) = (schema.resource(kind).document, schema.resource(kind).id);
+    let of_resources = schema.resources().map(|(_, other)| (other.document, other.id));
+    let of_subjects = schema.subjects().map(|(_, other)| {
+        let gate = other.gate.map(|gate| schema.relation(gate));
+        (gate.and_then(Relation::lookup), other.id)
+    });
+    let collection = |lookup: Option<LookupId>| lookup.map(|lookup| &schema.lookup(lookup).collection);
+    let mut others = of_resources.chain(of_subjects).filter(|(lookup, _)| collection(*lookup) == collection(own));
+    others.any(|(_, other)| other != form)
+}
+
+/// The documents whose `_id` may be an id of the form. A text finds a symbol, too.
+fn id_of_form(form: IdForm) -> Bound {
+    let symbol = (form == IdForm::String).then_some(ElementType::Symbol);
+    Bound::exactly(types::of_types(&Path::id(), id_types(form).iter().copied().chain(symbol).collect()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod cases;
 mod conditions;
 mod finds;
+mod fylora;
 mod hostile;
 mod seen;
 mod world;
@@ -102,7 +103,7 @@ impl Bench {
             self.seen.borrow_mut().refused += 1;
             return Ok(());
         };
-        let world = World::new(&self.runtime, Arc::new(schema), &listed.case);
+        let world = World::new(&self.runtime, Arc::new(schema), &listed.case.collections, listed.case.now);
         let askers = world.askers();
         let mut by_collection: BTreeMap<String, Vec<Found>> = BTreeMap::new();
         for (kind, resource) in world.schema.resources() {

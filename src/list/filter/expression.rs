@@ -2,99 +2,31 @@
 //!
 //! Does not know what a relation's document contains.
 
-use std::cell::{Cell, RefCell};
-
 use bson::{Bson, Document};
 
 use super::{
-    FILTER_BYTES_MAX, FILTER_DEPTH_MAX, Filter, FlagValue, IdSet, Known, MANY_VALUES, Required,
+    FILTER_BYTES_MAX, FILTER_DEPTH_MAX, Filter, FlagValue, IdSet, MANY_VALUES, TESTS_MAX,
     bound::{Bound, Cause},
+    compiler::{Compiler, Side},
     relation::OwnRelation,
     simplify::{EVERYTHING, not, one_of},
 };
 use crate::{
     fact::id_to_bson,
-    list::{ListError, ListQuestion, Note, PlanKind},
-    question::{Id, Millis, PermissionId, RelationId, ResourceTypeId},
-    schema::{Condition, Expression, Member, Path, Relation, Schema},
+    list::{ListError, Note, PlanKind},
+    question::{PermissionId, RelationId},
+    schema::{Condition, Expression, Member, Path, Relation},
 };
 
-/// Which documents a bound means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Those on which the expression surely holds.
-    Holds,
-    /// Those on which it surely does not, where malformed documents count, as under a `!`.
-    Fails,
-}
-
-impl Side {
-    fn other(self) -> Self {
-        match self {
-            Self::Holds => Self::Fails,
-            Self::Fails => Self::Holds,
-        }
-    }
-}
-
-impl Cause {
-    pub(super) const VALUES: &'static str =
-        "No query recognizes all values that are no ids: use ids of another form, or check each result.";
-    pub(super) const CONDITION: &'static str = "No query recognizes all values of a wrong type in its condition: use a simpler condition, or check each result.";
-    pub(super) const DATES: &'static str = "No query compares such dates: store them as dates, or check each result.";
-    pub(super) const TYPES: &'static str =
-        "No query reads names in nested arrays: store them in the document, or check each result.";
-    pub(super) const NEGATED: &'static str =
-        "No query finds the resources on which it does not hold: add a part that grants by the resource's own fields.";
-    pub(super) const SECRET: &'static str = "A query needs the secret itself.";
-    pub(super) const UNKNOWN: &'static str = "Its resources were not listed.";
-}
-
-/// Compiles one question.
-pub(super) struct Compiler<'a> {
-    pub(super) schema: &'a Schema,
-    pub(super) question: &'a ListQuestion,
-    pub(super) known: &'a Known,
-    pub(super) now: Millis,
-    /// Whether a date was compared with the time.
-    pub(super) compares_times: Cell<bool>,
-    /// What was asked for and is not known.
-    asked: RefCell<Required>,
-    /// The id sets that were used, with the number of their ids.
-    used: RefCell<Vec<(IdSet, usize)>>,
-}
-
-/// How much was asked for at some point of a compilation.
-struct Mark {
-    id_sets: usize,
-    flags: usize,
-    used: usize,
-}
-
-impl<'a> Compiler<'a> {
-    pub(super) fn new(schema: &'a Schema, question: &'a ListQuestion, known: &'a Known, now: Millis) -> Self {
-        let (compares_times, asked, used) = (Cell::new(false), RefCell::default(), RefCell::default());
-        Self { schema, question, known, now, compares_times, asked, used }
-    }
-
+impl Compiler<'_> {
     /// The documents on which a permission surely holds.
     pub(super) fn permission(&self, permission: PermissionId) -> Bound {
-        self.expression(&self.schema.permission(permission).expression, Side::Holds)
+        self.named(permission, Side::Holds)
     }
 
     /// The documents that surely fulfil the condition of the type.
     pub(super) fn gate(&self, gate: RelationId) -> Bound {
         self.own(OwnRelation { id: gate, relation: self.schema.relation(gate), member: None }, Side::Holds)
-    }
-
-    /// What was asked for and is not known.
-    pub(super) fn into_required(self) -> Required {
-        let mut required = self.asked.into_inner();
-        required.id_sets.sort_unstable();
-        required.id_sets.dedup();
-        required.flags.sort_unstable();
-        required.flags.dedup();
-        required
     }
 
     /// The filter of a condition, unless MongoDB could refuse it.
@@ -123,7 +55,7 @@ impl<'a> Compiler<'a> {
     fn expression(&self, expression: &Expression, side: Side) -> Bound {
         match (expression, side) {
             (Expression::Relation(id), side) => self.relation(*id, side),
-            (Expression::Permission(id), side) => self.expression(&self.schema.permission(*id).expression, side),
+            (Expression::Permission(id), side) => self.named(*id, side),
             (Expression::Walk { edge, member }, side) => self.walk(*edge, *member, side),
             (Expression::SubjectFlag(flags), side) => self.flag(flags, side),
             (Expression::Not(inner), side) => self.expression(inner, side.other()),
@@ -134,6 +66,21 @@ impl<'a> Compiler<'a> {
                 self.join(sides, side, Bound::any)
             }
         }
+    }
+
+    /// A permission of the same resource. It is compiled once, however often it is named.
+    fn named(&self, permission: PermissionId, side: Side) -> Bound {
+        if let Some(bound) = self.kept(permission, side) {
+            return bound;
+        }
+        let mark = self.mark();
+        let named = self.schema.permission(permission);
+        let mut bound = self.expression(&named.expression, side);
+        if tests(&bound.condition) > TESTS_MAX {
+            bound = Bound::at_least(EVERYTHING, Cause { part: named.name.to_string(), remedy: Cause::TOO_LONG });
+        }
+        self.keep(permission, side, &bound, &mark);
+        bound
     }
 
     /// Joins the bounds of some expressions. If they decide without the ids that they asked for, these are not required.
@@ -207,53 +154,13 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
 
-    /// The ids of an id set that has to be known.
-    pub(super) fn id_set(&self, kind: ResourceTypeId, edge: Option<RelationId>, member: Member) -> Option<&'a [Id]> {
-        let set = IdSet { kind, edge, member };
-        match self.known.id_sets.get(&set) {
-            Some(ids) => {
-                self.used.borrow_mut().push((set, ids.len()));
-                Some(ids)
-            }
-            None => {
-                self.asked.borrow_mut().id_sets.push(set);
-                None
-            }
-        }
-    }
-
-    /// The ids of an id set, as far as they are known.
-    pub(super) fn known_set(&self, kind: ResourceTypeId, edge: Option<RelationId>, member: Member) -> &'a [Id] {
-        let set = IdSet { kind, edge, member };
-        let ids = self.known.id_sets.get(&set).map_or(&[][..], Vec::as_slice);
-        self.used.borrow_mut().push((set, ids.len()));
-        ids
-    }
-
-    /// The name of a part of the permission, for messages.
-    pub(super) fn part_name(&self, relation: RelationId, member: Option<Member>) -> String {
-        let name = self.schema.relation_name(relation);
-        member.map_or_else(|| name.clone(), |member| format!("{name}.{}", self.schema.member_name(member)))
-    }
-
-    fn set_name(&self, set: IdSet) -> String {
-        match (set.edge, set.member) {
-            (Some(edge), member) => self.part_name(edge, Some(member)),
-            (None, member) => format!("{}#{}", self.schema.resource(set.kind).name, self.schema.member_name(member)),
-        }
-    }
-
-    fn mark(&self) -> Mark {
-        let asked = self.asked.borrow();
-        Mark { id_sets: asked.id_sets.len(), flags: asked.flags.len(), used: self.used.borrow().len() }
-    }
-
-    fn forget(&self, mark: &Mark) {
-        let mut asked = self.asked.borrow_mut();
-        asked.id_sets.truncate(mark.id_sets);
-        asked.flags.truncate(mark.flags);
-        self.used.borrow_mut().truncate(mark.used);
+/// How many tests a condition has.
+fn tests(condition: &Condition) -> usize {
+    match condition {
+        Condition::And(sides) | Condition::Or(sides) => sides.iter().map(tests).sum(),
+        Condition::Field(..) | Condition::Expr(..) => 1,
     }
 }
 

@@ -7,9 +7,9 @@ use bson::{Bson, spec::ElementType};
 
 use super::{
     bound::{Bound, Cause},
+    compiler::{Compiler, Side},
     condition::{Found, Place, failing, matching},
     dates::{in_time, no_single_value, out_of_time},
-    expression::{Compiler, Side},
     ids::Writing,
     simplify::{EVERYTHING, NOTHING, all, any, not, one_of},
     types::{blocked, element, element_document, single_value},

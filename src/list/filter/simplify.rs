@@ -100,17 +100,13 @@ fn add(list: &mut Vec<Condition>, condition: Condition, merge: fn(&Condition, &C
 }
 
 /// One condition in place of two that both have to hold. An array may have one value of each list, so only lists of excluded values can
-/// be merged, and those of `_id`, which is never an array.
+/// be merged.
 fn both(one: &Condition, other: &Condition) -> Option<Condition> {
     let (Condition::Field(path, one), Condition::Field(other_path, other)) = (one, other) else { return None };
     if path != other_path {
         return None;
     }
-    if let (Some(one), Some(other)) = (excluded(one), excluded(other)) {
-        return Some(Condition::Field(path.clone(), Test::Nin(union(one, other))));
-    }
-    let (one, other) = (accepted(one)?, accepted(other)?);
-    (*path == Path::id()).then(|| one_of(path.clone(), intersection(one, other)))
+    Some(Condition::Field(path.clone(), Test::Nin(union(excluded(one)?, excluded(other)?))))
 }
 
 /// One condition in place of two of which one has to hold.
@@ -186,14 +182,6 @@ fn union(one: &[Bson], other: &[Bson]) -> Vec<Bson> {
     values
 }
 
-/// The values of the first list that MongoDB takes for equal to one of the other.
-fn intersection(one: &[Bson], other: &[Bson]) -> Vec<Bson> {
-    let mut sorted: Vec<&Bson> = other.iter().collect();
-    sorted.sort_by(|one, other| compare(one, other));
-    let is_there = |value: &&Bson| sorted.binary_search_by(|other| compare(other, value)).is_ok();
-    one.iter().filter(is_there).cloned().collect()
-}
-
 fn only(mut list: Vec<Condition>, join: fn(Vec<Condition>) -> Condition) -> Condition {
     match (list.pop(), list.is_empty()) {
         (Some(only), true) => only,
@@ -202,5 +190,106 @@ fn only(mut list: Vec<Condition>, join: fn(Vec<Condition>) -> Condition) -> Cond
             join(list)
         }
         (None, _) => join(list),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc, spec::ElementType};
+    use proptest::{bool, collection::vec, prelude::*, sample::select};
+
+    use super::{any, *};
+    use crate::schema::Element;
+
+    fn path(text: &str) -> Path {
+        Path::parse(text).unwrap()
+    }
+
+    fn value() -> impl Strategy<Value = Bson> {
+        let all = [Bson::Null, 1.into(), Bson::Int64(1), Bson::Double(2.0), 3.into(), "x".into(), true.into()];
+        select(all.to_vec())
+    }
+
+    fn condition() -> impl Strategy<Value = Condition> {
+        let values = || vec(value(), 0..3);
+        let ordered = (select(vec![Comparison::Gt, Comparison::Lte]), 1..4_i32);
+        let test = prop_oneof![
+            value().prop_map(Test::Eq),
+            value().prop_map(Test::Ne),
+            values().prop_map(Test::In),
+            values().prop_map(Test::Nin),
+            bool::ANY.prop_map(Test::Exists),
+            ordered.prop_map(|(comparison, number)| Test::Compare(comparison, number.into())),
+            Just(Test::Type(vec![ElementType::Int32])),
+            (0..3_u32).prop_map(Test::Size),
+            values().prop_map(|values| Test::Element(Element::Value(vec![Test::In(values)]))),
+            value().prop_map(|value| Test::Not(vec![Test::Eq(value), Test::Exists(true)])),
+        ];
+        let comparisons = vec![Comparison::Eq, Comparison::Ne, Comparison::Lt, Comparison::Gte];
+        let leaf = prop_oneof![
+            8 => (select(vec!["a", "b", "_id", "a.b"]), test).prop_map(|(name, test)| Condition::Field(path(name), test)),
+            1 => select(comparisons).prop_map(|comparison| Condition::Expr(comparison, path("a"), path("b"))),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![vec(inner.clone(), 0..4).prop_map(Condition::And), vec(inner, 0..4).prop_map(Condition::Or)]
+        })
+    }
+
+    fn document() -> impl Strategy<Value = Document> {
+        let item = prop_oneof![4 => value(), 1 => value().prop_map(|value| doc! { "b": value }.into())];
+        let field = prop_oneof![
+            3 => item.clone().prop_map(Some),
+            2 => vec(item, 0..3).prop_map(|items| Some(Bson::Array(items))),
+            1 => Just(None),
+        ];
+        // In an element of an array, `_id` may be an array.
+        let id = prop_oneof![
+            Just(Bson::Int32(1)),
+            Just(Bson::Int64(3)),
+            Just("x".into()),
+            vec(value(), 0..3).prop_map(Bson::Array)
+        ];
+        (id, field.clone(), field).prop_map(|(id, a, b)| {
+            let mut document = doc! { "_id": id };
+            document.extend(a.map(|a| ("a".to_owned(), a)));
+            document.extend(b.map(|b| ("b".to_owned(), b)));
+            document
+        })
+    }
+
+    /// No constant is inside a condition, and no list inside a list of its kind.
+    fn is_plain(condition: &Condition) -> bool {
+        match condition {
+            Condition::And(sides) => sides.iter().all(|side| !matches!(side, Condition::And(_)) && is_inner(side)),
+            Condition::Or(sides) => sides.iter().all(|side| !matches!(side, Condition::Or(_)) && is_inner(side)),
+            Condition::Field(..) | Condition::Expr(..) => true,
+        }
+    }
+
+    fn is_inner(condition: &Condition) -> bool {
+        *condition != EVERYTHING && !finds_nothing(condition) && is_plain(condition)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_simplified_finds_the_same(sides in vec(condition(), 0..5), documents in vec(document(), 8)) {
+            // A joined list does not look into the conditions that it joins, so these are simplified, too.
+            let twice = || sides.iter().cloned().map(|side| not(not(side)));
+            let (both, one) = (all(twice()), any(twice()));
+            prop_assert!(is_plain(&both) && is_plain(&one), "{both:?} {one:?}");
+            for document in &documents {
+                for (side, again) in sides.iter().zip(twice()) {
+                    prop_assert_eq!(side.matches(document), again.matches(document), "{:?} {:?}", side, again);
+                    prop_assert_ne!(side.matches(document), not(side.clone()).matches(document), "{:?}", side);
+                }
+                let matches: Vec<bool> = sides.iter().map(|side| side.matches(document)).collect();
+                prop_assert_eq!(all(sides.clone()).matches(document), !matches.contains(&false), "{}", document);
+                prop_assert_eq!(any(sides.clone()).matches(document), matches.contains(&true), "{}", document);
+                prop_assert_eq!(both.matches(document), !matches.contains(&false), "{}", document);
+                prop_assert_eq!(one.matches(document), matches.contains(&true), "{}", document);
+            }
+        }
     }
 }

@@ -62,13 +62,13 @@ fn change(model: &mut Model, tape: &mut Tape<'_>) {
     add_permissions(model, tape.rarely(60));
 }
 
-/// Uses paths through more documents, and into DBRefs.
+/// Uses paths through more documents, and into `DBRefs`.
 fn change_paths(relation: &mut Relation, tape: &mut Tape<'_>) {
     if let Some(field) = &mut relation.field
         && !relation.each.as_ref().is_some_and(|each| each.starts_with("meta"))
     {
         match tape.below(20) {
-            17 => *field = "ref.$id".to_owned(),
+            17 => "ref.$id".clone_into(field),
             18 => *field = format!("meta.{field}"),
             19 => *field = format!("meta.inner.{field}"),
             _ => {}
@@ -77,7 +77,7 @@ fn change_paths(relation: &mut Relation, tape: &mut Tape<'_>) {
     if let Some(until) = &mut relation.until
         && tape.rarely(10)
     {
-        *until = "meta.inner.until".to_owned();
+        "meta.inner.until".clone_into(until);
     }
 }
 

@@ -141,7 +141,7 @@ fn stock(case: &Case, tape: &mut Tape<'_>) -> Vec<Bson> {
 }
 
 fn mixed(at: usize, letter: char) -> char {
-    if at % 2 == 0 { letter.to_ascii_uppercase() } else { letter }
+    if at.is_multiple_of(2) { letter.to_ascii_uppercase() } else { letter }
 }
 
 fn millis_as_seconds(millis: i64) -> Bson {

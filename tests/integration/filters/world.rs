@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -26,8 +26,8 @@ use permcached::{
 };
 use tokio::runtime::Runtime;
 
-use super::cases::{ALWAYS, PROBE, hidden};
-use crate::evaluator::generate::{Case, id_text};
+use super::cases::{ALWAYS, PROBE};
+use crate::evaluator::generate::id_text;
 
 /// How many ids of the default subject type ask. Of each other type, one asks.
 const ASKERS: usize = 3;
@@ -47,7 +47,7 @@ impl AvailableFacts for Read {
 pub struct World<'a> {
     runtime: &'a Runtime,
     pub schema: Arc<Schema>,
-    case: &'a Case,
+    collections: &'a BTreeMap<String, Vec<Document>>,
     pub now: Millis,
     source: Documents,
     facts: RefCell<Read>,
@@ -57,16 +57,21 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub fn new(runtime: &'a Runtime, schema: Arc<Schema>, case: &'a Case) -> Self {
-        let source = Documents::new(&schema, &case.collections);
-        let ids = IdForm::ALL.into_iter().map(|form| (form, ids(case, form))).collect();
+    pub fn new(
+        runtime: &'a Runtime,
+        schema: Arc<Schema>,
+        collections: &'a BTreeMap<String, Vec<Document>>,
+        now: Millis,
+    ) -> Self {
+        let source = Documents::new(&schema, collections);
+        let ids = IdForm::ALL.into_iter().map(|form| (form, ids(collections, form))).collect();
         let (facts, sets) = (RefCell::default(), RefCell::default());
-        Self { runtime, schema, case, now: case.now, source, facts, ids, sets }
+        Self { runtime, schema, collections, now, source, facts, ids, sets }
     }
 
     /// The documents of a collection.
     pub fn documents(&self, collection: &str) -> &[Document] {
-        self.case.collections.get(collection).map_or(&[], Vec::as_slice)
+        self.collections.get(collection).map_or(&[], Vec::as_slice)
     }
 
     /// All subjects that are active, and the anonymous one.
@@ -135,23 +140,12 @@ impl<'a> World<'a> {
         if let Some(known) = self.sets.borrow().get(&(subject.clone(), set)) {
             return known.clone();
         }
-        let kind = self.schema.resource(set.kind);
-        let edge = set.edge.map(|edge| &*self.schema.relation(edge).name);
-        let permission = match (edge, set.member) {
-            (None, Member::Permission(id)) => id,
-            (edge, member) => {
-                let name = hidden(edge, self.schema.member_name(member));
-                match kind.members[&*name] {
-                    Member::Permission(id) => id,
-                    Member::Relation(_) => panic!("{name} is a relation"),
-                }
-            }
-        };
+        let permission = set.permission(&self.schema).expect("a permission of its own");
         let holds = |id: &&Id| {
             let resource = Resource { kind: set.kind, id: (*id).clone() };
             self.evaluate(&Question { subject: subject.clone(), permission, resource })
         };
-        let ids: Vec<Id> = self.ids[&kind.id].iter().filter(holds).cloned().collect();
+        let ids: Vec<Id> = self.ids[&self.schema.resource(set.kind).id].iter().filter(holds).cloned().collect();
         self.sets.borrow_mut().insert((subject.clone(), set), ids.clone());
         ids
     }
@@ -205,12 +199,12 @@ fn id_of_form(value: &Bson, form: IdForm) -> Option<Id> {
 }
 
 /// Every id of a form that a document may mean.
-fn ids(case: &Case, form: IdForm) -> Vec<Id> {
+fn ids(collections: &BTreeMap<String, Vec<Document>>, form: IdForm) -> Vec<Id> {
     let mut ids: BTreeSet<Id> = BTreeSet::new();
     for number in 0..super::hostile::IDS {
         ids.extend(Id::parse(&id_text(form, number), form, false));
     }
-    let mut values: Vec<Bson> = case.collections.values().flatten().cloned().map(Bson::Document).collect();
+    let mut values: Vec<Bson> = collections.values().flatten().cloned().map(Bson::Document).collect();
     while let Some(value) = values.pop() {
         ids.extend(id_of_form(&value, form));
         match value {
