@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 
 use crate::{
     bus::{Bus, Hint},
-    fact::{DocumentId, FactKey},
+    fact::{DocumentId, FactKey, bound_reverse_keys},
     freshness::{Change, Changed, Freshness, LocalTime, Moment, Token},
     question::{CollectionId, Id, IdForm, Resource, Subject},
     schema::Schema,
@@ -136,7 +136,8 @@ impl Invalidator {
                 let id = DocumentId::Id(id.clone());
                 Changed::Document { collection, id }
             }));
-            let keys = self.source.keys_of(collection, ids.clone(), at, deadline).await?;
+            let mut keys = self.source.keys_of(collection, ids.clone(), at, deadline).await?;
+            bound_reverse_keys(&self.schema, &mut keys);
             hint.add_documents(&self.schema, collection, &ids, &keys);
             changed.extend(keys.into_iter().map(Changed::Key));
         }

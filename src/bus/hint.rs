@@ -346,6 +346,19 @@ read = "owner | guest | link"
     }
 
     #[test]
+    fn keys_of_reverse_lookups_that_stand_for_everybody_or_for_all_are_named() {
+        let schema = schema(SCHEMA);
+        let (lookup, _) = schema.lookups().find(|(_, lookup)| lookup.is_reverse).unwrap();
+        let collection = schema.collection_id("shares").unwrap();
+        let mut hint = Hint::empty(Moment::new(1_763_900_000, 7));
+        let keys = [FactKey::everybody(lookup), FactKey::all_reverse(lookup), FactKey::whole(lookup, Id::Integer(7))];
+        hint.add_documents(&schema, collection, &[Id::Integer(1)], &keys);
+        let changed = Hint::decode(&hint.encode()).unwrap().changed(&schema);
+        let document = Changed::Document { collection, id: DocumentId::Id(Id::Integer(1)) };
+        assert_eq!(changed, [document].into_iter().chain(keys.map(Changed::Key)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn fields_of_a_later_version_and_hints_that_are_too_long_mean_everything() {
         let schema = schema(SCHEMA);
         let later = br#"{"at":[1763900000,7],"relations":["file#owner"]}"#;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     question::{ID_BYTES_MAX, Id, IdForm, LookupId},
-    schema::{End, Finds, Lookup, TextKeys},
+    schema::{End, Finds, Lookup, Schema, TextKeys},
 };
 
 /// The values by which a lookup finds a key. The key of structures has none.
@@ -86,6 +86,24 @@ pub(crate) fn document_keys(lookup: &Lookup, document: &Document, visit: &mut im
 
 /// How many keys of one reverse lookup are named one by one, where a document changes.
 const REVERSE_KEYS_MAX: usize = 64;
+
+/// How many bytes the keys of reverse lookups that changed at one moment may take of a change batch, and how many each takes besides
+/// its id.
+const REVERSE_BYTES_MAX: usize = 1_024;
+const KEY_BYTES: usize = 8;
+
+/// Lets one key of each reverse lookup stand for all of its keys if the keys of reverse lookups take too much. Otherwise what changed at
+/// one moment might not fit into a message between instances, and would outdate every fact.
+pub(crate) fn bound_reverse_keys(schema: &Schema, keys: &mut Vec<FactKey>) {
+    let is_reverse = |key: &FactKey| schema.lookup(key.lookup).is_reverse;
+    let bytes = keys.iter().filter(|key| is_reverse(key)).map(|key| key.id.size() + KEY_BYTES).sum::<usize>();
+    if bytes <= REVERSE_BYTES_MAX {
+        return;
+    }
+    let lookups: BTreeSet<LookupId> = keys.iter().filter(|key| is_reverse(key)).map(|key| key.lookup).collect();
+    keys.retain(|key| !is_reverse(key));
+    keys.extend(lookups.into_iter().map(FactKey::all_reverse));
+}
 
 /// The keys of a lookup under which a document is found. If a reverse lookup finds it under too many, one that stands for all of them.
 pub(crate) fn changed_keys(id: LookupId, lookup: &Lookup, document: &Document) -> Vec<FactKey> {

@@ -22,6 +22,26 @@ fn a_document_is_found_by_each_element_of_an_array() {
     assert_eq!(keys, ["1", "2", "x"]);
 }
 
+#[test]
+fn one_key_stands_for_all_of_a_reverse_lookup_where_there_are_too_many() {
+    let (reverse, _) = SCHEMA.lookups().find(|(_, lookup)| lookup.is_reverse).unwrap();
+    let (other, _) = SCHEMA.lookups().find(|(_, lookup)| !lookup.is_reverse && !lookup.is_by_id()).unwrap();
+    let keys = |count: i64| {
+        let keys =
+            (0..count).flat_map(|number| [other, reverse].map(|lookup| FactKey::whole(lookup, Id::Integer(number))));
+        keys.collect::<Vec<_>>()
+    };
+    let bounded = |count| {
+        let mut keys = keys(count);
+        bound_reverse_keys(&SCHEMA, &mut keys);
+        keys
+    };
+    assert_eq!(bounded(10), keys(10));
+    let many = bounded(1_000);
+    assert_eq!(many.len(), 1_001);
+    assert_eq!(many.iter().filter(|key| key.lookup == reverse).collect::<Vec<_>>(), [&FactKey::all_reverse(reverse)]);
+}
+
 /// Every relation here has a reverse lookup. All read the same collection.
 const REVERSED: &str = r#"
 default_subject = "user"

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     DriverError, MongoDb,
-    event::{Event, bound_reverse_keys, pipeline},
+    event::{Event, bound_reverse_changes, pipeline},
     primary, timestamp_of,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl MongoDbStream {
             batch.has_events = true;
             batch.changes.extend(event.changes);
         }
-        bound_reverse_keys(&self.schema, &mut batch.changes);
+        bound_reverse_changes(&self.schema, &mut batch.changes);
         Ok(batch)
     }
 

@@ -3,24 +3,19 @@
 //!
 //! Runs no command: `change_stream` does that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bson::{Bson, Document, RawDocument, doc};
 
 use crate::{
-    fact::{DocumentId, FactKey, changed_keys},
+    fact::{DocumentId, FactKey, bound_reverse_keys, changed_keys},
     freshness::{Change, Changed},
     moment::Moment,
-    question::{CollectionId, LookupId},
+    question::CollectionId,
     schema::Schema,
 };
 
 use super::{decode::Decoded, moment_of};
-
-/// How many bytes the keys of reverse lookups that changed at one moment take of a change batch at most, and how many each takes besides
-/// its id.
-const REVERSE_BYTES_MAX: usize = 1_024;
-const KEY_BYTES: usize = 8;
 
 /// One event of the change stream.
 #[derive(Debug, PartialEq)]
@@ -87,29 +82,22 @@ impl Event {
     }
 }
 
-/// Bounds what the keys of reverse lookups take of a change batch: where those that changed at one moment take too much, one key of each
-/// lookup stands for all of its keys. Otherwise a transaction might not fit into the log in Redis, and would outdate every fact.
-pub(super) fn bound_reverse_keys(schema: &Schema, changes: &mut Vec<Change>) {
-    let reverse_key = |what: &Changed| match what {
-        Changed::Key(key) => schema.lookup(key.lookup).is_reverse.then(|| (key.lookup, key.id.size() + KEY_BYTES)),
-        Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => None,
+/// Bounds what the keys of reverse lookups take of a change batch: of those that changed at one moment.
+pub(super) fn bound_reverse_changes(schema: &Schema, changes: &mut Vec<Change>) {
+    let is_reverse = |change: &mut Change| match &change.what {
+        Changed::Key(key) => schema.lookup(key.lookup).is_reverse,
+        Changed::Everything | Changed::Collection(_) | Changed::Document { .. } | Changed::Subject(_) => false,
     };
-    let mut bytes: BTreeMap<Moment, usize> = BTreeMap::new();
-    for (at, size) in changes.iter().filter_map(|change| Some((change.at, reverse_key(&change.what)?.1))) {
-        *bytes.entry(at).or_default() += size;
-    }
-    if bytes.values().all(|bytes| *bytes <= REVERSE_BYTES_MAX) {
-        return;
-    }
-    let mut all: BTreeSet<(Moment, LookupId)> = BTreeSet::new();
-    changes.retain(|change| match reverse_key(&change.what) {
-        Some((lookup, _)) if bytes.get(&change.at).is_some_and(|bytes| *bytes > REVERSE_BYTES_MAX) => {
-            all.insert((change.at, lookup));
-            false
+    let mut by_moment: BTreeMap<Moment, Vec<FactKey>> = BTreeMap::new();
+    for Change { at, what } in changes.extract_if(.., is_reverse) {
+        if let Changed::Key(key) = what {
+            by_moment.entry(at).or_default().push(key);
         }
-        Some(_) | None => true,
-    });
-    changes.extend(all.into_iter().map(|(at, lookup)| Change { at, what: Changed::Key(FactKey::all_reverse(lookup)) }));
+    }
+    for (at, mut keys) in by_moment {
+        bound_reverse_keys(schema, &mut keys);
+        changes.extend(keys.into_iter().map(|key| Change { at, what: Changed::Key(key) }));
+    }
 }
 
 /// The collection of the schema that an event is about.
@@ -160,7 +148,7 @@ fn changed_fields(event: &Document) -> Option<Vec<&str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::question::Id;
+    use crate::question::{Id, LookupId};
 
     const SCHEMA: &str = r#"
 default_subject = "user"
@@ -221,7 +209,7 @@ read = "guest | other"
             changes.extend(inserted(&schema, 1, share));
         }
         changes.extend(inserted(&schema, 2, doc! { "_id": 7, "file": 1, "user": 2, "other": 3 }));
-        bound_reverse_keys(&schema, &mut changes);
+        bound_reverse_changes(&schema, &mut changes);
         let reverse = |change: &&Change| match &change.what {
             Changed::Key(key) => schema.lookup(key.lookup).is_reverse,
             _ => false,

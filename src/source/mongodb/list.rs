@@ -44,6 +44,7 @@ impl MongoDb {
         let lookup = Lookup::by_id(self.schema.collection_name(listing.collection), listing.collection);
         let mut reading = Reading::new(listing);
         let mut snapshot = Snapshot::After(at);
+        let mut first_stamp = None;
         loop {
             let command = reading.command(&lookup)?;
             let decode = |document: &RawDocument| Decoded::of(document);
@@ -51,7 +52,8 @@ impl MongoDb {
                 .run_find(&lookup, command, snapshot, Kept::All, deadline, decode)
                 .instrument(find_span(&lookup, listing.limit))
                 .await?;
-            let stamp = found.stamp;
+            // Without snapshots, the listing is as old as its oldest part.
+            let stamp = *first_stamp.get_or_insert(found.stamp);
             if self.mode == Mode::ReplicaSet {
                 snapshot = Snapshot::Of(stamp);
             }
