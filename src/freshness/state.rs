@@ -254,7 +254,7 @@ impl Freshness {
                         self.marks.mark(Target::DocumentById(*collection, &key.id), *at);
                     }
                     Some(Marked { is_by_id: false, .. }) | None => {
-                        self.marks.mark(Target::Key(key.lookup, &key.id), *at)
+                        self.marks.mark(Target::Key(key.lookup, &key.id), *at);
                     }
                 },
                 Changed::Subject(subject) => {

@@ -54,7 +54,9 @@ pub(crate) async fn call(apis: &Apis, method: u8, message: &[u8]) {
             );
         }
         7 => {
-            drop(method_of::<ListSubjectsRequest, ListSubjectsResponse>(&services, Method::ListSubjects, message).await)
+            drop(
+                method_of::<ListSubjectsRequest, ListSubjectsResponse>(&services, Method::ListSubjects, message).await,
+            );
         }
         _ => drop(method_of::<InvalidateRequest, InvalidateResponse>(&services, Method::Invalidate, message).await),
     }

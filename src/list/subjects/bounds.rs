@@ -27,6 +27,7 @@ const GRANTS_A_NODE: usize = 64;
 
 /// What is known of an expression on one resource, for the subjects of one type. Each is false if it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(super) struct Bounds {
     /// Whether it surely holds for every subject.
     pub(super) holds_for_all: bool,

@@ -30,6 +30,7 @@ pub(super) enum EndCertainty {
 
 /// What a relation grants on one resource.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(super) struct Granted {
     /// Whether it surely holds for every subject of the type.
     pub(super) is_for_all: bool,

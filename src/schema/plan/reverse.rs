@@ -182,9 +182,8 @@ fn hidden(schema: &Schema, relation: &Relation, reversed: &Reversed<'_>, reverse
     let gate = gate.and_then(|gate| schema.relation(gate).condition.clone());
     let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
     let mut conditions: Vec<Condition> = condition.iter().cloned().chain(gate).collect();
-    let condition = conditions.pop().map(|last| match conditions.is_empty() {
-        true => last,
-        false => Condition::And(conditions.into_iter().chain([last]).collect()),
+    let condition = conditions.pop().map(|last| {
+        if conditions.is_empty() { last } else { Condition::And(conditions.into_iter().chain([last]).collect()) }
     });
     let is_of_document = relation.each.is_none();
     Relation {

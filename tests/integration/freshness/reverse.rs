@@ -87,7 +87,7 @@ fn key(lookup: LookupId, user: i64) -> FactKey {
     FactKey::whole(lookup, Id::Integer(user))
 }
 
-/// A team of this many members, 1_000 being the first.
+/// A team of this many members, 1,000 being the first.
 fn team(members: i64) -> Document {
     doc! { "_id": 1, "members": (1_000..1_000 + members).collect::<Vec<_>>() }
 }

@@ -2,11 +2,12 @@
 //!
 //! How long a list takes is not measured here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Bson, Document, doc};
 use permcached::{
-    check::Consistency,
+    app::{Parts, assemble},
+    check::{Consistency, Settings},
     list::{PlanKind, PlanOptions, ResourcePage},
     source::{Deadline, mongodb::MongoDb},
 };
@@ -71,7 +72,9 @@ async fn listing(app_name: &str, depth: usize) -> (Listing, Monitor) {
     let monitor = Monitor::default();
     let client = monitor.client(mongo(), app_name).await;
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
-    (Listing::new(&schema, Arc::new(source)), monitor)
+    // Long enough that no fact becomes too old, however busy the machine is.
+    let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
+    (Listing::of(assemble(Parts { settings, ..Parts::new(schema, Arc::new(source)) })), monitor)
 }
 
 /// The finds that read facts or listings.

@@ -105,7 +105,7 @@ fn documents() -> Collections {
     of_shares.push(Bson::Array(Vec::new()));
     of_shares
         .push(Bson::RegularExpression(Regex { pattern: "a".try_into().unwrap(), options: "".try_into().unwrap() }));
-    let share = |(place, id): (usize, Bson)| doc! { "_id": place as i64, "file": id, "user": "cat" };
+    let share = |(place, id): (usize, Bson)| doc! { "_id": i64::try_from(place).unwrap(), "file": id, "user": "cat" };
     collections([
         ("files", values().into_iter().enumerate().map(file).collect()),
         ("shares", of_shares.into_iter().enumerate().map(share).collect()),

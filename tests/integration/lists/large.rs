@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Instant};
 use mongodb::bson::{Document, doc};
 use permcached::{
     list::{ListError, PlanOptions, ResourcePage},
+    question::Id,
     schema::{Condition, Path, Test},
     source::mongodb::MongoDb,
 };
 
-use super::{Listing, collections, parsed};
+use super::{Listing, both, collections, parsed};
 use crate::support::{both::fill, servers::mongo};
 
 const SCHEMA: &str = r#"
@@ -17,6 +18,9 @@ default_subject = "user"
 
 [subject.user]
 id = "string"
+
+[subject.user.relations]
+places = { collection = "memberships", by = "user", field = "hall", resource = "place" }
 
 [resource.team]
 id = "string"
@@ -41,6 +45,16 @@ team = { collection = "of_teams", by = "file", field = "team", subject = "team.m
 read = "owner | guest"
 shared = "guest & !owner"
 seen = "owner | team"
+any = "owner | guest | team"
+
+[resource.place]
+id = "string"
+
+[resource.place.relations]
+member = { of = "user.places" }
+
+[resource.place.permissions]
+enter = "member"
 
 # Without documents of its own.
 [resource.thing]
@@ -84,7 +98,7 @@ async fn shared() -> Listing {
     Listing::new(&schema, Arc::new(MongoDb::open(Arc::clone(&schema), database).await.expect("mongod answers")))
 }
 
-fn is_active(number: &i64) -> bool {
+fn is_active(number: i64) -> bool {
     number % 1_000 != 7
 }
 
@@ -96,7 +110,7 @@ async fn numbers(listing: &Listing, subject: &str, permission: &str, kind: &str,
 #[tokio::test]
 async fn a_subject_with_100000_shares_pages_through_all_of_them() {
     let listing = shared().await;
-    let all: Vec<i64> = (0..SHARES).filter(is_active).collect();
+    let all: Vec<i64> = (0..SHARES).filter(|number| is_active(*number)).collect();
     assert_eq!(numbers(&listing, "user:ann", "read", "file", 1_000).await, all);
     assert_eq!(numbers(&listing, "user:ann", "read", "thing", 1_000).await, all);
     assert_eq!(numbers(&listing, "user:ann", "shared", "file", 999).await, all);
@@ -105,7 +119,7 @@ async fn a_subject_with_100000_shares_pages_through_all_of_them() {
 
     // Pages from anywhere on.
     let question = listing.question("user:ann", "read", "file");
-    let after = permcached::question::Id::Integer(99_000);
+    let after = Id::Integer(99_000);
     let began = Instant::now();
     let page = ResourcePage { size: 100, after: Some(after), within: None };
     let list = listing.page(&question, page).await.unwrap();
@@ -120,6 +134,46 @@ async fn a_subject_with_100000_shares_pages_through_all_of_them() {
     let list = listing.page(&question, page).await.unwrap();
     let expected: Vec<String> = (0..10_000).step_by(10).map(|number: i64| number.to_string()).collect();
     assert_eq!(list.resources.iter().map(|resource| resource.id.to_string()).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn branches_of_different_density_are_merged_without_a_gap() {
+    // Every second id is owned, every third is in one of three facts, and every fifth in a fact that is over its limit.
+    let files = (0..9_000i64).map(|number| {
+        let mut file = doc! { "_id": number };
+        if number % 2 == 0 {
+            file.insert("owner", "ann");
+        }
+        file
+    });
+    let shares = (0..9_000i64).step_by(5).map(|number| doc! { "file": number, "user": "ann" });
+    let of_teams = (0..9_000i64).step_by(7).map(|number| doc! { "file": number, "team": format!("t{}", number % 3) });
+    let teams = (0..3).map(|number| doc! { "_id": format!("t{number}"), "members": ["ann"] });
+    let documents = collections([
+        ("files", files.collect()),
+        ("shares", shares.collect()),
+        ("of_teams", of_teams.collect()),
+        ("teams", teams.collect()),
+    ]);
+    let schema = parsed(SCHEMA);
+    let listing = Listing::over_documents(&schema, &documents);
+    let is_listed = |number: &i64| number % 2 == 0 || number % 5 == 0 || number % 7 == 0;
+    let expected: Vec<i64> = (0..9_000).filter(is_listed).collect();
+    for size in [50, 1_000] {
+        assert_eq!(numbers(&listing, "user:ann", "any", "file", size).await, expected, "pages of {size}");
+    }
+}
+
+#[tokio::test]
+async fn a_relation_of_the_subject_that_is_over_its_limit_leads_where_checks_find_it() {
+    let memberships = (0..1_500).map(|number| doc! { "user": "ann", "hall": format!("r{number:04}") });
+    let documents = collections([("memberships", memberships.collect())]);
+    for listing in both(SCHEMA, &documents).await {
+        let ids = (0..1_500).map(|number| Id::String(format!("r{number:04}").into()));
+        let question = listing.question("user:ann", "enter", "place");
+        let allowed = listing.allowed(&question, ids).await;
+        assert_eq!(listing.pages(&question, 400, None).await.unwrap(), allowed);
+    }
 }
 
 #[tokio::test]

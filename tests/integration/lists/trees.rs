@@ -128,6 +128,9 @@ async fn what_excludes_a_resource_on_the_way_excludes_what_is_below() {
     for listing in both(SCHEMA, &documents).await {
         assert_eq!(listing.texts("user:ann", "open", "folder").await.unwrap(), ["0", "1", "4"], "5 is malformed");
         assert_eq!(listing.texts("user:ann", "open", "file").await.unwrap(), ["f000", "f001", "f004"]);
+        let plan = listing.plan(&listing.question("user:ann", "open", "file"), PlanOptions::default()).await.unwrap();
+        assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, 3), "{plan:?}");
+        assert_eq!(plan.filter, doc! { "folder": { "$in": ["0", "1", "4"] } });
     }
 }
 

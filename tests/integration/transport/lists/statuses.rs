@@ -35,7 +35,7 @@ fn reason(status: &Status) -> (Code, String, HashMap<String, String>) {
     let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
     assert_eq!(info.domain, "permcached");
     assert_eq!(
-        status.metadata().get("grpc-retry-pushback-ms").map(|value| value.as_bytes()),
+        status.metadata().get("grpc-retry-pushback-ms").map(tonic::metadata::MetadataValue::as_bytes),
         Some(&b"-1"[..]),
         "{status:?}"
     );
@@ -154,7 +154,8 @@ async fn a_filter_is_never_missing_and_is_empty_only_if_everything_is_allowed() 
     let inactive = client.clone().plan_filter(plan("user:fad100000000000000000005", "read", "file")).await.unwrap();
     let inactive = inactive.into_inner();
     assert_eq!(inactive.kind(), Kind::None);
-    let codes: Vec<note::Code> = inactive.notes.iter().map(|note| note.code()).collect();
+    let codes: Vec<note::Code> =
+        inactive.notes.iter().map(permcached::transport::proto::plan_filter_response::Note::code).collect();
     assert_eq!(codes, [note::Code::SubjectInactive], "{inactive:?}");
     assert!(inactive.notes.iter().all(|note| !note.message.is_empty()));
 }
