@@ -36,7 +36,7 @@ pub(super) struct Target {
     /// The server [default: this machine, at PORT or 50051]
     #[arg(long, value_name = "URL", conflicts_with = "documents")]
     server: Option<String>,
-    /// Answer without a server, from a directory of <collection>.jsonl files
+    /// Answer without a server, from the <collection>.jsonl files in DIR
     #[arg(long, value_name = "DIR", group = "in_process")]
     documents: Option<PathBuf>,
     /// Answer without a server, from the database that `MONGODB_URI` names

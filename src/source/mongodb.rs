@@ -17,6 +17,7 @@ mod filtered;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod find;
+mod finding;
 mod indexes;
 mod inspect;
 mod journal;
@@ -45,8 +46,8 @@ use connect::Hello;
 pub use error::{CodeName, DriverError, Unusable};
 pub use examine::examine;
 use find::{BATCH_DOCUMENTS_MAX, Load};
+pub use finding::Finding;
 use indexes::KnownIndexes;
-pub use inspect::Finding;
 use journal::Journal;
 use mongodb::{Database, options::ClientOptions};
 use sizes::KnownSizes;

@@ -26,7 +26,8 @@ use super::{
     AssumedSource, ConnectError, ConnectionString, DriverError, Finding, Mode, MongoDb, Unusable,
     client::ReplacedClient,
     connect::{self, Hello},
-    inspect::{inspect, quoted},
+    finding::quoted,
+    inspect::inspect,
     uri::EXTERNAL,
 };
 use crate::{

@@ -11,12 +11,12 @@ use std::{
 
 use bson::{Bson, Document};
 use futures::TryStreamExt as _;
-use mongodb::{Database, IndexModel, error::ErrorKind};
+use mongodb::{Database, IndexModel};
 use tokio::time::timeout_at;
 
 use super::{
     DriverError, MongoDb,
-    inspect::{Finding, SIMPLE},
+    finding::{Finding, SIMPLE},
     primary,
 };
 use crate::{
@@ -68,8 +68,11 @@ impl Indexes {
             Err(error) => Err(error),
         };
         let all = match listed {
-            Err(error) if is_missing(&error) => return Ok(Self::default()),
-            all => all?,
+            Err(error) => match DriverError::of(&error) {
+                DriverError::Refused { code: NO_COLLECTION, .. } => return Ok(Self::default()),
+                error => return Err(error),
+            },
+            Ok(all) => all,
         };
         let documents = collection.estimated_document_count().selection_criteria(primary()).await?;
         Ok(Self { all, documents })
@@ -135,10 +138,6 @@ fn looked_at(condition: &Condition) -> Option<Path> {
         first.get_or_insert_with(|| path.clone());
     });
     first
-}
-
-fn is_missing(error: &mongodb::error::Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Command(command) if command.code == NO_COLLECTION)
 }
 
 impl MongoDb {

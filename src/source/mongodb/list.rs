@@ -42,11 +42,11 @@ impl MongoDb {
             self.require_index_for(listing, deadline).await?;
         }
         let lookup = Lookup::by_id(self.schema.collection_name(listing.collection), listing.collection);
-        let mut reading = Reading::new(listing);
+        let mut progress = Pages::new(listing);
         let mut snapshot = Snapshot::After(at);
         let mut first_stamp = None;
         loop {
-            let command = reading.command(&lookup)?;
+            let command = progress.command(&lookup)?;
             let decode = |document: &RawDocument| Decoded::of(document);
             let found = self
                 .run_find(&lookup, command, snapshot, Kept::All, deadline, decode)
@@ -57,8 +57,8 @@ impl MongoDb {
             if self.mode == Mode::ReplicaSet {
                 snapshot = Snapshot::Of(stamp);
             }
-            if let Some(is_complete) = reading.add(&found)? {
-                let Reading { ids, examined, .. } = reading;
+            if let Some(is_complete) = progress.add(&found)? {
+                let Pages { ids, examined, .. } = progress;
                 let is_complete = is_complete && ids.len() <= listing.limit;
                 let ids = ids.into_iter().take(listing.limit).collect();
                 return Ok(Listed { ids, is_complete, examined, stamp });
@@ -68,7 +68,7 @@ impl MongoDb {
 }
 
 /// A listing that is being read, with as many `find`s as it takes.
-struct Reading<'a> {
+struct Pages<'a> {
     listing: &'a Listing,
     /// The ids up to `from`.
     ids: BTreeSet<Id>,
@@ -79,7 +79,7 @@ struct Reading<'a> {
     documents_max: usize,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> Pages<'a> {
     fn new(listing: &'a Listing) -> Self {
         // In order of the texts, the ids in them are in no order.
         let is_in_order = listing.format.is_none();

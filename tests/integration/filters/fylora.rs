@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use bson::{Bson, Document, doc, oid::ObjectId};
 use permcached::{
     list::{Asker, ListError, ListQuestion, PlanKind, Secret, filter},
-    question::{Id, Subject},
+    question::{Id, IdForm, Subject},
     schema::{Member, Schema},
 };
 
@@ -95,7 +95,7 @@ fn askers(schema: &Schema, collections: &BTreeMap<String, Vec<Document>>) -> Vec
     let (link, _) = schema.subjects().find(|(_, kind)| *kind.name == *"link").expect("links");
     let documents = ["shares", "notes"].into_iter().flat_map(|name| &collections[name]);
     let tokens = documents.filter_map(|document| document.get_str("public_token").ok());
-    let mut tokens: Vec<&str> = tokens.filter(|token| !token.is_empty()).collect();
+    let mut tokens: Vec<&str> = tokens.filter(|token| Id::parse(token, IdForm::String, true).is_ok()).collect();
     tokens.sort_unstable();
     tokens.dedup();
     let links = tokens.iter().step_by(4).map(|token| Asker {

@@ -141,7 +141,7 @@ async fn only_a_large_group_waits_for_filtered_facts_and_without_them_it_is_no_e
         loaded.sort();
         loaded
     };
-    let (direct, held) = (mongo().port(), holding().await);
+    let (direct, proxied) = (mongo().port(), holding().await);
     let of_large = [filtered("large", "m000007"), filtered("large", "x")];
     let of_all: Vec<_> = of_large.iter().cloned().chain([filtered("medium", "x"), filtered("larger", "x")]).collect();
     let later = || Deadline::after(TIME_MAX);
@@ -149,14 +149,14 @@ async fn only_a_large_group_waits_for_filtered_facts_and_without_them_it_is_no_e
     let both = [large.clone()].into_iter().chain(of_large.map(|key| (key, false))).collect::<Vec<_>>();
     assert_eq!(load(direct, "large", &of_all, later()).await, both, "those of this group, for each subject");
     assert_eq!(load(direct, "large", &[], later()).await, std::slice::from_ref(&large));
-    for port in [direct, held] {
+    for port in [direct, proxied] {
         for name in ["small", "medium"] {
             let deadline = later();
             assert_eq!(load(port, name, &of_all, deadline).await, [(group(name), false)]);
             assert!(!deadline.is_all_but_over(), "{name} waits for a filtered fact");
         }
     }
-    assert_eq!(load(held, "large", &of_all, Deadline::after(Duration::from_secs(2))).await, [large]);
+    assert_eq!(load(proxied, "large", &of_all, Deadline::after(Duration::from_secs(2))).await, [large]);
 }
 
 /// A source that reads the filtered facts of large groups together with the whole ones.
