@@ -123,7 +123,10 @@ async fn ids(
 fn add_ids(query: &Bson, field: &str, ids: &mut Vec<String>) {
     let texts = |value: &Bson| -> Vec<String> {
         let values = match value {
-            Bson::Document(test) => test.get_array("$in").cloned().unwrap_or_default(),
+            Bson::Document(test) => match test.get("$eq") {
+                Some(only) => vec![only.clone()],
+                None => test.get_array("$in").cloned().unwrap_or_default(),
+            },
             value => vec![value.clone()],
         };
         values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
