@@ -306,7 +306,11 @@ for (const [version, mongoose] of [
       assert.equal((await query).length, 5)
       assert.equal((await copy.where('n').gt(3)).length, 3)
       assert.equal((await query.clone()).length, 5)
-      assert.equal(permissions.plans.length, 3)
+      assert.equal((await query.clone().clone()).length, 5)
+      const streamed = []
+      for await (const { n } of query.clone().clone().cursor()) streamed.push(n)
+      assert.deepEqual(streamed.sort(), [0, 2, 4, 6, 8])
+      assert.equal(permissions.plans.length, 5)
       assert.throws(() => Note.find().readableBy(USER).toConstructor(), NotPermitted)
     })
 
@@ -340,7 +344,8 @@ for (const [version, mongoose] of [
       await assert.rejects(Collated.find().readableBy(USER), NotPermitted)
       const Secondary = await notes(planning('EXACT', ofBob), { schema: { read: 'secondary' } })
       await assert.rejects(Secondary.find().readableBy(USER), NotPermitted)
-      const Numbers = await notes(planning('EXACT', { n: { $gt: 5 } }))
+      assert.equal((await Secondary.updateMany({}, { tag: 'x' }).readableBy(USER)).matchedCount, 5)
+      const Numbers = await notes(planning('EXACT', { n: { $gt: 5, $type: 'int' } }))
       assert.equal((await Numbers.find().readableBy(USER).collation(collation)).length, 4)
       const Allowed = await notes(planning('EXACT', ofBob), { plugin: { allowCollation: true, allowSecondaryReads: true } })
       assert.equal((await Allowed.find().readableBy(USER).collation(collation).read('primaryPreferred')).length, 5)

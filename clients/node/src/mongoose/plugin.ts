@@ -71,6 +71,9 @@ const OPERATIONS = [
   ...['replaceOne', 'findOneAndUpdate', 'findOneAndDelete', 'findOneAndReplace', 'findOneAndRemove'],
 ]
 
+/** Operations that write. */
+const WRITES = /^(update|delete|replace|findOneAnd)/
+
 /** Stages that must be the first one, so that no restriction can precede them. */
 const FIRST_STAGES = new Set([
   '$geoNear',
@@ -167,7 +170,7 @@ class Plugin {
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
     const options = query.getOptions()
     if (options['upsert'] === true) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
-    const filter = await this.#filter(query.model, found.restriction, options)
+    const filter = await this.#filter(query.model, found.restriction, options, WRITES.test(op))
     const ids = filter.isSuperset
       ? await this.#checked(query.model, found.restriction, filter.value, query.getFilter(), options, op)
       : undefined
@@ -198,7 +201,7 @@ class Plugin {
     const pipeline = aggregate.pipeline()
     const first = Object.keys(pipeline[0] ?? {})[0] ?? ''
     if (FIRST_STAGES.has(first)) throw new NotPermitted(`a pipeline that begins with ${first} cannot be restricted`)
-    const filter = await this.#filter(model, found.restriction, aggregate.options)
+    const filter = await this.#filter(model, found.restriction, aggregate.options, false)
     const ids = filter.isSuperset
       ? await this.#checked(model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
       : undefined
@@ -209,26 +212,27 @@ class Plugin {
   }
 
   /** The query that finds what is allowed, or at least that. */
-  async #filter(model: MongooseModel, { subject, permission, options }: Restriction, own: Record<string, unknown>) {
+  async #filter(model: MongooseModel, { subject, permission, options }: Restriction, own: Record<string, unknown>, isWrite: boolean) {
     const plan = await this.#permissions.plan(subject, permission, this.#options.type, options)
     const { BSON } = model.base.mongo
     if (BSON === undefined) throw new NotPermitted('this version of mongoose has no BSON.EJSON: use mongoose 7 or newer')
     const value = BSON.EJSON.parse(plan.filter, { relaxed: false })
     const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
     if (!isObject || (Object.keys(value).length === 0 && plan.kind !== 'ALL')) throw new FilterChanged('the server sent no restriction')
-    this.#refuse(model, own, value)
+    this.#refuse(model, own, value, isWrite)
     return { value, isSuperset: plan.kind === 'SUPERSET' }
   }
 
   /** Refuses what would make the same query find more in another way. */
-  #refuse(model: MongooseModel, own: Record<string, unknown>, filter: object): void {
+  #refuse(model: MongooseModel, own: Record<string, unknown>, filter: object, isWrite: boolean): void {
     const { allowCollation, allowSecondaryReads } = this.#options
     const collation = (own['collation'] ?? model.schema.options['collation']) as { locale?: unknown } | undefined
     if (allowCollation !== true && collation !== undefined && collation.locale !== 'simple' && hasText(filter)) {
       throw new NotPermitted('this query has a collation, and its restriction compares texts: set allowCollation if that is right')
     }
     const preference = own['readPreference'] ?? model.schema.options['read'] ?? clientPreference(model)
-    if (allowSecondaryReads !== true && preference !== undefined && modeOf(preference) !== 'primary') {
+    // A write looks for its documents on the primary.
+    if (!isWrite && allowSecondaryReads !== true && preference !== undefined && modeOf(preference) !== 'primary') {
       throw new NotPermitted(
         'this query may read from a secondary, which may lag behind the permissions: set allowSecondaryReads if that is right',
       )
@@ -387,7 +391,8 @@ function precedesAll(stage: object, pipeline: readonly object[]): boolean {
 function hasText(value: unknown): boolean {
   if (typeof value === 'string') return true
   if (typeof value !== 'object' || value === null || '_bsontype' in value || value instanceof Date) return false
-  return Object.values(value).some(hasText)
+  // The names of types are no texts of documents.
+  return Object.entries(value).some(([name, part]) => name !== '$type' && hasText(part))
 }
 
 function clientPreference({ collection }: MongooseModel): unknown {
