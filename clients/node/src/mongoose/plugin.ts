@@ -146,14 +146,14 @@ class Plugin {
       const found = MARKS.get(this)
       if (found !== undefined && 'restriction' in found && !found.wasSent && !found.isCursor) throw unrestricted(this.op)
     })
-    const stages = new WeakMap<object, object>()
+    const restrictions = new WeakMap<object, object>()
     schema.pre('aggregate', async function (this: MongooseAggregate) {
-      const stage = await plugin.#beforeAggregate(this)
-      if (stage !== undefined) stages.set(this, stage)
+      const restriction = await plugin.#beforeAggregate(this)
+      if (restriction !== undefined) restrictions.set(this, restriction)
     })
     schema.post('aggregate', function (this: MongooseAggregate) {
-      const stage = stages.get(this)
-      if (stage !== undefined && !precedesAll(stage, this.pipeline())) throw unrestricted('aggregate')
+      const restriction = restrictions.get(this)
+      if (restriction !== undefined && !precedesAll(restriction, this.pipeline())) throw unrestricted('aggregate')
     })
   }
 
@@ -164,7 +164,7 @@ class Plugin {
       return
     }
     // The conditions of a cursor are cast already.
-    if ('filter' in found) query._conditions = { $and: [found.filter, query._conditions] }
+    if ('filter' in found) restrictConditions(query, found.filter)
     if (!('restriction' in found) || found.isApplied) return
     const { op = '' } = query
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
@@ -180,7 +180,7 @@ class Plugin {
     found.isApplied = true
     if (found.isCursor) {
       // The conditions of a cursor are cast already, and it does not use the query's collection.
-      query._conditions = { $and: [restriction, query._conditions] }
+      restrictConditions(query, restriction)
       return
     }
     replaceCollection(query, () => {
@@ -189,6 +189,7 @@ class Plugin {
     })
   }
 
+  /** Returns the filter of the stage that it has added. */
   async #beforeAggregate(aggregate: MongooseAggregate): Promise<object | undefined> {
     const found = MARKS.get(aggregate)
     const { _model: model } = aggregate
@@ -206,9 +207,8 @@ class Plugin {
       ? await this.#checked(model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
       : undefined
     const $match = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
-    const stage = { $match }
-    pipeline.unshift(stage)
-    return stage
+    pipeline.unshift({ $match })
+    return $match
   }
 
   /** The query that finds what is allowed, or at least that. */
@@ -355,6 +355,17 @@ function replaceCollection(query: MongooseQuery, permission: (method: string) =>
   }
 }
 
+/** Combines the conditions of a query with a restriction, and keeps it when a later hook replaces them. */
+function restrictConditions(query: MongooseQuery, restriction: object): void {
+  let combined = { $and: [restriction, query._conditions] }
+  Object.defineProperty(query, '_conditions', {
+    get: () => combined,
+    set: (own: object) => void (combined = { $and: [restriction, own] }),
+    configurable: true,
+    enumerable: true,
+  })
+}
+
 /** Makes copies of a query restricted, too. */
 function keepOnCopies(query: MongooseQuery): void {
   const { clone, cursor } = query
@@ -378,11 +389,11 @@ function keepOnCopies(query: MongooseQuery): void {
   }
 }
 
-/** Whether a stage is in a pipeline, and only other filters precede it. */
-function precedesAll(stage: object, pipeline: readonly object[]): boolean {
-  for (const each of pipeline) {
-    if (each === stage) return true
-    if (Object.keys(each).some((name) => name !== '$match')) return false
+/** Whether a pipeline has a filter as a stage, and only other filters precede it. */
+function precedesAll(filter: object, pipeline: readonly { $match?: unknown }[]): boolean {
+  for (const stage of pipeline) {
+    if (stage.$match === filter) return true
+    if (Object.keys(stage).some((name) => name !== '$match')) return false
   }
   return false
 }
