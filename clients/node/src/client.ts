@@ -81,7 +81,7 @@ export class Permcached implements Permissions {
   readonly #connection: Connection
   readonly #coalescer: Coalescer
   readonly #deadlineMs: number
-  readonly #defaultType: string
+  readonly defaultSubject: string
   #closing: Promise<void> | undefined
 
   constructor(options: PermcachedOptions) {
@@ -92,7 +92,7 @@ export class Permcached implements Permissions {
     const { deadlineMs = DEADLINE_MS, defaultSubject = '', coalesce = true } = options
     if (typeof defaultSubject !== 'string') throw new TypeError('defaultSubject must be the name of a subject type')
     this.#deadlineMs = deadlineMsOf(deadlineMs)
-    this.#defaultType = defaultSubject
+    this.defaultSubject = defaultSubject
     this.#connection = new Connection(options)
     this.#coalescer = new Coalescer(this.#connection, defaultSubject, coalesce)
   }
@@ -103,16 +103,16 @@ export class Permcached implements Permissions {
   }
 
   async can(subject: Subject, permission: string, type: string, id: Id, options?: CheckOptions): Promise<boolean> {
-    return (await this.#ask(asked(subject, permission, type, id, this.#defaultType), options)).allowed
+    return (await this.#ask(asked(subject, permission, type, id, this.defaultSubject), options)).allowed
   }
 
   async check(question: Question, options?: CheckOptions): Promise<Answer> {
-    return this.#ask(askedQuestion(question, this.#defaultType), options)
+    return this.#ask(askedQuestion(question, this.defaultSubject), options)
   }
 
   async checkAll(questions: readonly Question[], options?: CheckOptions): Promise<CheckResult[]> {
     return this.#askAll(
-      questions.map((question) => askedQuestion(question, this.#defaultType)),
+      questions.map((question) => askedQuestion(question, this.defaultSubject)),
       options,
     )
   }
@@ -127,7 +127,7 @@ export class Permcached implements Permissions {
   ): Promise<T[]> {
     const all = [...items]
     const results = await this.#askAll(
-      all.map((item) => asked(subject, permission, type, id(item), this.#defaultType)),
+      all.map((item) => asked(subject, permission, type, id(item), this.defaultSubject)),
       options,
     )
     const error = results.find((result) => result.error !== undefined)?.error
@@ -136,7 +136,7 @@ export class Permcached implements Permissions {
   }
 
   async plan(subject: Subject, permission: string, type: string, options?: PlanOptions): Promise<Plan> {
-    const question = asked(subject, permission, type, '', this.#defaultType)
+    const question = asked(subject, permission, type, '', this.defaultSubject)
     const { request, call } = planRequest(question, options)
     const plan = planOf(await this.#call(PermissionService.method.planFilter, request, call, question))
     if (plan === undefined) throw new NoAnswer('the server sent no query', { code: 'INTERNAL' })
@@ -144,19 +144,19 @@ export class Permcached implements Permissions {
   }
 
   async list(subject: Subject, permission: string, type: string, options?: ListOptions): Promise<ResourcePage> {
-    const question = asked(subject, permission, type, '', this.#defaultType)
+    const question = asked(subject, permission, type, '', this.defaultSubject)
     const { request, call } = listRequest(question, options)
     return resourcePage(await this.#call(PermissionService.method.listResources, request, call, question))
   }
 
   async who(permission: string, type: string, id: Id, options?: WhoOptions): Promise<SubjectPage> {
     const resource = { type, id: idText(id, "the resource's id") }
-    const { request, call } = whoRequest(permission, resource, this.#defaultType, options)
+    const { request, call } = whoRequest(permission, resource, this.defaultSubject, options)
     return subjectPage(await this.#call(PermissionService.method.listSubjects, request, call))
   }
 
   async permissionsOf(subject: Subject, type: string, id: Id, options?: CheckOptions): Promise<Record<string, Answer>> {
-    const question = asked(subject, '', type, id, this.#defaultType)
+    const question = asked(subject, '', type, id, this.defaultSubject)
     const { subject: who, resource } = questionMessage(question)
     const request = create(ListPermissionsRequestSchema, { subject: who, resource, ...asks(consistencyOf(options)) })
     const { permissions } = await this.#call(PermissionService.method.listPermissions, request, options, question)
@@ -169,7 +169,7 @@ export class Permcached implements Permissions {
   }
 
   async explain(question: Question, options?: CheckOptions): Promise<Explanation> {
-    const parts = askedQuestion(question, this.#defaultType)
+    const parts = askedQuestion(question, this.defaultSubject)
     const request = create(ExplainRequestSchema, { ...questionMessage(parts), ...asks(consistencyOf(options)) })
     const explanation = explanationOf(await this.#call(PermissionService.method.explain, request, options, parts))
     if (explanation === undefined) throw new NoAnswer('the server sent no answer', { code: 'INTERNAL' })
@@ -181,7 +181,7 @@ export class Permcached implements Permissions {
     const request = create(InvalidateRequestSchema, {
       resources: resources.map(({ type, id }) => ({ type, id: idText(id, "the resource's id") })),
       documents: documents.map(({ collection, id }) => ({ collection, id: idText(id, "the document's id") })),
-      subjects: subjects.map((subject) => askedSubject(subject, this.#defaultType)),
+      subjects: subjects.map((subject) => askedSubject(subject, this.defaultSubject)),
       all,
     })
     const { token, published } = await this.#call(InvalidationService.method.invalidate, request, options)
@@ -224,6 +224,7 @@ export class Permcached implements Permissions {
   }
 
   #ask(question: Asked, options: CheckOptions | undefined): Promise<Answer> {
+    this.#open()
     const consistency = consistencyOf(options)
     const wait = this.#limits(options)
     const error = this.#invalid(question)
@@ -231,6 +232,7 @@ export class Permcached implements Permissions {
   }
 
   async #askAll(questions: readonly Asked[], options: CheckOptions | undefined): Promise<CheckResult[]> {
+    this.#open()
     const consistency = consistencyOf(options)
     const wait = this.#limits(options)
     const errors = questions.map((question) => this.#invalid(question))
@@ -239,6 +241,11 @@ export class Permcached implements Permissions {
     wait.signal?.throwIfAborted()
     let next = 0
     return errors.map((error) => (error === undefined ? resultOf(answers[next++]) : { error }))
+  }
+
+  /** Throws after `close`. */
+  #open(): void {
+    if (this.#closing !== undefined) throw new NoAnswer('the client is closed', { code: 'CANCELLED' })
   }
 
   /** Why a question cannot be sent, or undefined if it can. */
@@ -264,7 +271,7 @@ export class Permcached implements Permissions {
       return await this.#connection.call(method, request, this.#limits(options))
     } catch (error) {
       if (!(error instanceof CallFailed)) throw error
-      throw errorOf(error.failure, question && questionText(question, this.#defaultType))
+      throw errorOf(error.failure, question && questionText(question, this.defaultSubject))
     }
   }
 }

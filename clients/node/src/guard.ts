@@ -235,7 +235,7 @@ export class Guard<Request> {
       if (isOld === answer.allowed) return
       this.#counts.different += 1
       const found = await asking
-      await report(shadow, this.#guarded, isOld, answer, 'status' in found ? [] : found.questions)
+      await report(shadow, this.#guarded, isOld, answer, 'status' in found ? [] : found.questions, this.#permissions.defaultSubject)
     }
     compare().catch(() => void (this.#counts.incomparable += 1))
   }

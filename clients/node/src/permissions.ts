@@ -41,6 +41,8 @@ export interface Invalidated {
 
 /** Asks about permissions. */
 export interface Permissions {
+  /** The type of subjects that are given as a plain id. Empty if it is the schema's. */
+  readonly defaultSubject: string
   /** Whether the subject has the permission. Rejects if there is no answer: never false for an error. */
   can(subject: Subject, permission: string, type: string, id: Id, options?: CheckOptions): Promise<boolean>
   /** The answer to one question, with its reason. */

@@ -111,10 +111,9 @@ function quoted(text: string): string {
 function command({ subjects, resource, permission }: Difference): string | undefined {
   const subject = Array.isArray(subjects) ? subjects.find((each) => typeof each === 'string') : undefined
   if (subject === undefined || typeof resource !== 'string') return undefined
-  if (subject.endsWith(':(hidden)'))
-    return `permcached explain ${subject.replace('(hidden)', 'ID')} ${quoted(permission)} ${quoted(resource)}`
-  // Without a type, the command takes the schema's default.
-  return `permcached explain ${quoted(subject.replace(/^:/, ''))} ${quoted(permission)} ${quoted(resource)}`
+  // What the difference does not have is for the reader to fill in.
+  const complete = subject.replace(/^:/, 'TYPE:').replace(/:\(hidden\)$/, ':ID')
+  return `permcached explain ${quoted(complete)} ${quoted(permission)} ${quoted(resource)}`
 }
 
 function name({ permission, type, rule }: Group): string {

@@ -6,8 +6,7 @@
 
 import { createWriteStream, type WriteStream } from 'node:fs'
 import type { Answer, Reason } from './answer.js'
-import type { Question, Subject } from './question.js'
-import { askedQuestion } from './question.js'
+import { askedQuestion, questionText, type Question } from './question.js'
 
 /** A decision that differs. */
 export interface Difference {
@@ -24,7 +23,7 @@ export interface Difference {
   readonly grantedBy?: string
   /** When, in ISO 8601. */
   readonly at: string
-  /** With `ids`: the subjects, as `type:id`. The type is empty for the schema's default. Ids of types other than `idTypes` are hidden. */
+  /** With `ids`: the subjects, as `type:id`. Ids of other types than the default one are hidden, because they may be secrets. */
   readonly subjects?: readonly string[]
   /** With `ids`: the resource, as `type:id`. */
   readonly resource?: string
@@ -46,7 +45,7 @@ export interface ShadowOptions<Request> {
   sample?: number | undefined
   /** What receives the differences, such as `differencesTo(file)`. */
   sink: Sink
-  /** Whether differences have the ids of subjects and resources. Ids of subjects are shown only if they are given as plain ids. */
+  /** Whether differences have the ids of resources, and of subjects of the default type. */
   ids?: boolean | undefined
 }
 
@@ -70,8 +69,10 @@ export async function report(
   old: boolean,
   answer: Answer,
   questions: readonly Question[],
+  defaultType: string,
 ): Promise<void> {
-  const [first] = questions
+  const asked = questions.map((question) => questionText(askedQuestion(question, defaultType), defaultType))
+  const [first] = asked
   await shadow.sink({
     type,
     permission,
@@ -80,17 +81,8 @@ export async function report(
     ...(answer.reason === undefined ? {} : { reason: answer.reason }),
     ...(answer.grantedBy === undefined ? {} : { grantedBy: answer.grantedBy }),
     at: new Date().toISOString(),
-    ...(shadow.ids === true && first !== undefined
-      ? { subjects: questions.map(({ subject }) => subjectText(subject)), resource: `${type}:${askedQuestion(first, '').resourceId}` }
-      : {}),
+    ...(shadow.ids === true && first !== undefined ? { subjects: asked.map(({ subject }) => subject), resource: first.resource } : {}),
   })
-}
-
-/** A subject as text. Only a plain id is shown: others may be secrets, such as the token of a link. */
-function subjectText(subject: Subject): string {
-  const { subjectType, subjectId, anonymous } = askedQuestion({ subject, permission: '', resource: { type: '', id: '' } }, '')
-  if (anonymous) return 'anonymous'
-  return subjectType === '' ? `:${subjectId}` : `${subjectType}:(hidden)`
 }
 
 /** The most bytes that wait to be written. Differences beyond are dropped. */

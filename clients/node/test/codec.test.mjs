@@ -131,6 +131,8 @@ test('bytes that are no response throw, and never allow', () => {
   ]) {
     for (const decode of [decodeCheck, decodeBatch]) assert.throws(() => decode(Buffer.from(bytes)), RangeError, bytes.join(' '))
   }
+  // An answer that is longer than its result, and would take its contents from the bytes that follow.
+  assert.throws(() => decodeBatch(Buffer.from([0x0a, 0x02, 0x0a, 0x02, 0x08, 0x01])), RangeError)
   for (let round = 0; round < 2_000; round += 1) {
     const bytes = Buffer.from(Array.from({ length: next(30) }, () => next(256)))
     const outcome = (decode) => {

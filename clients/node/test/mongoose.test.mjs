@@ -136,6 +136,9 @@ for (const [version, mongoose] of [
       })
       const Hooked = connection.model(`Hooked${models}`, schema, Note.collection.name)
       assert.deepEqual(numbers(await Hooked.find().readableBy(USER)), [0, 2, 4, 6, 8])
+      const streamed = []
+      for await (const { n } of Hooked.find().readableBy(USER).cursor()) streamed.push(n)
+      assert.deepEqual(streamed.sort(), [0, 2, 4, 6, 8])
     })
 
     for (const strictQuery of [true, false, 'throw']) {
@@ -156,6 +159,34 @@ for (const [version, mongoose] of [
         }
       })
     }
+
+    test('the matrix: strictQuery, collation, discriminators, or before and after', async () => {
+      for (const strictQuery of [true, false, 'throw']) {
+        // The restriction compares a text: with such a collation it would also find BOB's.
+        const Note = await notes(planning('EXACT', ofBob), { schema: { strictQuery }, plugin: { allowCollation: false }, owner: {} })
+        const Memo = Note.discriminator(`Matrix${models}`, new mongoose.Schema({ more: String }))
+        await Memo.collection.insertMany(['bob', 'zoe', 'BOB'].map((owner, n) => ({ n: 20 + n, owner, tag: 'low', __t: Memo.modelName })))
+        for (const [Model, expected] of [
+          [Note, [0, 2, 20, 4]],
+          [Memo, [20]],
+        ]) {
+          for (const collation of [undefined, { locale: 'simple' }, { locale: 'en', strength: 2 }]) {
+            for (const order of ['none', 'before', 'after']) {
+              const any = [{ tag: 'low' }, { n: -1 }]
+              const query = () => {
+                const begun = order === 'before' ? Model.find().or(any) : Model.find(order === 'none' ? { tag: 'low' } : {})
+                const restrictedQuery = begun.readableBy(USER)
+                if (order === 'after') restrictedQuery.or(any)
+                return collation === undefined ? restrictedQuery : restrictedQuery.collation(collation)
+              }
+              const what = `${Model.modelName} ${strictQuery} ${collation?.locale} ${order}`
+              if (collation?.locale === 'en') await assert.rejects(query(), NotPermitted, what)
+              else assert.deepEqual(numbers(await query()), expected, what)
+            }
+          }
+        }
+      }
+    })
 
     test('a discriminator is restricted, too', async () => {
       const Note = await notes(planning('EXACT', ofBob))
@@ -186,11 +217,13 @@ for (const [version, mongoose] of [
       schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
       schema.pre('aggregate', async function () {
         if (this.options.comment === 'drop') this.pipeline().shift()
+        if (this.options.comment === 'replace') this.pipeline()[0].$match = {}
         if (this.options.comment === 'precede') this.pipeline().unshift({ $set: { owner: 'bob' } })
         if (this.options.comment === 'narrow') this.pipeline().unshift({ $match: { n: { $gt: 3 } } })
       })
       const Hooked = connection.model(`Aggregated${models}`, schema, Note.collection.name)
       await assert.rejects(Hooked.aggregate(sum).option({ comment: 'drop' }).readableBy(USER), FilterChanged)
+      await assert.rejects(Hooked.aggregate(sum).option({ comment: 'replace' }).readableBy(USER), FilterChanged)
       await assert.rejects(Hooked.aggregate(sum).option({ comment: 'precede' }).readableBy(USER), FilterChanged)
       assert.equal((await Hooked.aggregate(sum).option({ comment: 'narrow' }).readableBy(USER))[0].n, 18)
     })
@@ -306,7 +339,11 @@ for (const [version, mongoose] of [
       assert.equal((await query).length, 5)
       assert.equal((await copy.where('n').gt(3)).length, 3)
       assert.equal((await query.clone()).length, 5)
-      assert.equal(permissions.plans.length, 3)
+      assert.equal((await query.clone().clone()).length, 5)
+      const streamed = []
+      for await (const { n } of query.clone().clone().cursor()) streamed.push(n)
+      assert.deepEqual(streamed.sort(), [0, 2, 4, 6, 8])
+      assert.equal(permissions.plans.length, 5)
       assert.throws(() => Note.find().readableBy(USER).toConstructor(), NotPermitted)
     })
 
@@ -340,7 +377,8 @@ for (const [version, mongoose] of [
       await assert.rejects(Collated.find().readableBy(USER), NotPermitted)
       const Secondary = await notes(planning('EXACT', ofBob), { schema: { read: 'secondary' } })
       await assert.rejects(Secondary.find().readableBy(USER), NotPermitted)
-      const Numbers = await notes(planning('EXACT', { n: { $gt: 5 } }))
+      assert.equal((await Secondary.updateMany({}, { tag: 'x' }).readableBy(USER)).matchedCount, 5)
+      const Numbers = await notes(planning('EXACT', { n: { $gt: 5, $type: 'int' } }))
       assert.equal((await Numbers.find().readableBy(USER).collation(collation)).length, 4)
       const Allowed = await notes(planning('EXACT', ofBob), { plugin: { allowCollation: true, allowSecondaryReads: true } })
       assert.equal((await Allowed.find().readableBy(USER).collation(collation).read('primaryPreferred')).length, 5)

@@ -63,7 +63,7 @@ test('every block runs: it is a file that a command names, or another file impor
 })
 
 test('the page names every export', async () => {
-  for (const module of ['', '/express', '/fastify', '/nest', '/testing']) {
+  for (const module of ['', '/express', '/fastify', '/nest', '/mongoose', '/testing']) {
     for (const name of Object.keys(await import(`permcached${module}`))) {
       if (['FakePermissions', 'NotPermitted', 'default'].includes(name)) continue
       assert.ok(page.includes(name), `permcached${module}: ${name}`)

@@ -79,7 +79,7 @@ test('a file that cannot be written costs only the differences', async () => {
 test('the report groups by permission, direction and rule, worst first, with three examples', async () => {
   const path = join(scratch, 'report.jsonl')
   const lines = [
-    ...[1, 2, 3, 4, 5].map((second) => denied(second, { subjects: [':bob'], resource: `file:${second}` })),
+    ...[1, 2, 3, 4, 5].map((second) => denied(second, { subjects: [second < 3 ? 'user:bob' : ':bob'], resource: `file:${second}` })),
     denied(1, { reason: 'NO_GRANT' }),
     denied(1, { reason: 'NO_GRANT' }),
     allowed(3, { subjects: ['link:(hidden)'], resource: 'file:it is' }),
@@ -96,9 +96,9 @@ test('the report groups by permission, direction and rule, worst first, with thr
 
 read file: permcached denies (EXCLUDED), the old check allows
     5 times, from 2030-01-01T00:00:01.000Z to 2030-01-01T00:00:05.000Z
-    permcached explain bob read file:1
-    permcached explain bob read file:2
-    permcached explain bob read file:3
+    permcached explain user:bob read file:1
+    permcached explain user:bob read file:2
+    permcached explain TYPE:bob read file:3
 
 read file: permcached denies (NO_GRANT), the old check allows
     2 times, from 2030-01-01T00:00:01.000Z to 2030-01-01T00:00:01.000Z

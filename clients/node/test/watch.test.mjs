@@ -73,7 +73,7 @@ test('a stream that ends continues after its last token', async () => {
   await watching.return()
 })
 
-test('where nothing says what was missed, everything may have changed', async () => {
+test('where no token shows what was missed, everything may have changed', async () => {
   let streams = 0
   const permissions = await start((_request, call) => {
     streams += 1

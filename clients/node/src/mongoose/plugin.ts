@@ -71,6 +71,9 @@ const OPERATIONS = [
   ...['replaceOne', 'findOneAndUpdate', 'findOneAndDelete', 'findOneAndReplace', 'findOneAndRemove'],
 ]
 
+/** Operations that write. */
+const WRITES = /^(update|delete|replace|findOneAnd)/
+
 /** Stages that must be the first one, so that no restriction can precede them. */
 const FIRST_STAGES = new Set([
   '$geoNear',
@@ -143,14 +146,14 @@ class Plugin {
       const found = MARKS.get(this)
       if (found !== undefined && 'restriction' in found && !found.wasSent && !found.isCursor) throw unrestricted(this.op)
     })
-    const stages = new WeakMap<object, object>()
+    const restrictions = new WeakMap<object, object>()
     schema.pre('aggregate', async function (this: MongooseAggregate) {
-      const stage = await plugin.#beforeAggregate(this)
-      if (stage !== undefined) stages.set(this, stage)
+      const restriction = await plugin.#beforeAggregate(this)
+      if (restriction !== undefined) restrictions.set(this, restriction)
     })
     schema.post('aggregate', function (this: MongooseAggregate) {
-      const stage = stages.get(this)
-      if (stage !== undefined && !precedesAll(stage, this.pipeline())) throw unrestricted('aggregate')
+      const restriction = restrictions.get(this)
+      if (restriction !== undefined && !precedesAll(restriction, this.pipeline())) throw unrestricted('aggregate')
     })
   }
 
@@ -161,13 +164,13 @@ class Plugin {
       return
     }
     // The conditions of a cursor are cast already.
-    if ('filter' in found) query._conditions = { $and: [found.filter, query._conditions] }
+    if ('filter' in found) restrictConditions(query, found.filter)
     if (!('restriction' in found) || found.isApplied) return
     const { op = '' } = query
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
     const options = query.getOptions()
     if (options['upsert'] === true) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
-    const filter = await this.#filter(query.model, found.restriction, options)
+    const filter = await this.#filter(query.model, found.restriction, options, WRITES.test(op))
     const ids = filter.isSuperset
       ? await this.#checked(query.model, found.restriction, filter.value, query.getFilter(), options, op)
       : undefined
@@ -177,7 +180,7 @@ class Plugin {
     found.isApplied = true
     if (found.isCursor) {
       // The conditions of a cursor are cast already, and it does not use the query's collection.
-      query._conditions = { $and: [restriction, query._conditions] }
+      restrictConditions(query, restriction)
       return
     }
     replaceCollection(query, () => {
@@ -186,6 +189,7 @@ class Plugin {
     })
   }
 
+  /** Returns the filter of the stage that it has added. */
   async #beforeAggregate(aggregate: MongooseAggregate): Promise<object | undefined> {
     const found = MARKS.get(aggregate)
     const { _model: model } = aggregate
@@ -198,37 +202,37 @@ class Plugin {
     const pipeline = aggregate.pipeline()
     const first = Object.keys(pipeline[0] ?? {})[0] ?? ''
     if (FIRST_STAGES.has(first)) throw new NotPermitted(`a pipeline that begins with ${first} cannot be restricted`)
-    const filter = await this.#filter(model, found.restriction, aggregate.options)
+    const filter = await this.#filter(model, found.restriction, aggregate.options, false)
     const ids = filter.isSuperset
       ? await this.#checked(model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
       : undefined
     const $match = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
-    const stage = { $match }
-    pipeline.unshift(stage)
-    return stage
+    pipeline.unshift({ $match })
+    return $match
   }
 
   /** The query that finds what is allowed, or at least that. */
-  async #filter(model: MongooseModel, { subject, permission, options }: Restriction, own: Record<string, unknown>) {
+  async #filter(model: MongooseModel, { subject, permission, options }: Restriction, own: Record<string, unknown>, isWrite: boolean) {
     const plan = await this.#permissions.plan(subject, permission, this.#options.type, options)
     const { BSON } = model.base.mongo
     if (BSON === undefined) throw new NotPermitted('this version of mongoose has no BSON.EJSON: use mongoose 7 or newer')
     const value = BSON.EJSON.parse(plan.filter, { relaxed: false })
     const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
     if (!isObject || (Object.keys(value).length === 0 && plan.kind !== 'ALL')) throw new FilterChanged('the server sent no restriction')
-    this.#refuse(model, own, value)
+    this.#refuse(model, own, value, isWrite)
     return { value, isSuperset: plan.kind === 'SUPERSET' }
   }
 
   /** Refuses what would make the same query find more in another way. */
-  #refuse(model: MongooseModel, own: Record<string, unknown>, filter: object): void {
+  #refuse(model: MongooseModel, own: Record<string, unknown>, filter: object, isWrite: boolean): void {
     const { allowCollation, allowSecondaryReads } = this.#options
     const collation = (own['collation'] ?? model.schema.options['collation']) as { locale?: unknown } | undefined
     if (allowCollation !== true && collation !== undefined && collation.locale !== 'simple' && hasText(filter)) {
       throw new NotPermitted('this query has a collation, and its restriction compares texts: set allowCollation if that is right')
     }
     const preference = own['readPreference'] ?? model.schema.options['read'] ?? clientPreference(model)
-    if (allowSecondaryReads !== true && preference !== undefined && modeOf(preference) !== 'primary') {
+    // A write looks for its documents on the primary.
+    if (!isWrite && allowSecondaryReads !== true && preference !== undefined && modeOf(preference) !== 'primary') {
       throw new NotPermitted(
         'this query may read from a secondary, which may lag behind the permissions: set allowSecondaryReads if that is right',
       )
@@ -351,6 +355,17 @@ function replaceCollection(query: MongooseQuery, permission: (method: string) =>
   }
 }
 
+/** Combines the conditions of a query with a restriction, and keeps it when a later hook replaces them. */
+function restrictConditions(query: MongooseQuery, restriction: object): void {
+  let combined = { $and: [restriction, query._conditions] }
+  Object.defineProperty(query, '_conditions', {
+    get: () => combined,
+    set: (own: object) => void (combined = { $and: [restriction, own] }),
+    configurable: true,
+    enumerable: true,
+  })
+}
+
 /** Makes copies of a query restricted, too. */
 function keepOnCopies(query: MongooseQuery): void {
   const { clone, cursor } = query
@@ -374,11 +389,11 @@ function keepOnCopies(query: MongooseQuery): void {
   }
 }
 
-/** Whether a stage is in a pipeline, and only other filters precede it. */
-function precedesAll(stage: object, pipeline: readonly object[]): boolean {
-  for (const each of pipeline) {
-    if (each === stage) return true
-    if (Object.keys(each).some((name) => name !== '$match')) return false
+/** Whether a pipeline has a filter as a stage, and only other filters precede it. */
+function precedesAll(filter: object, pipeline: readonly { $match?: unknown }[]): boolean {
+  for (const stage of pipeline) {
+    if (stage.$match === filter) return true
+    if (Object.keys(stage).some((name) => name !== '$match')) return false
   }
   return false
 }
@@ -387,7 +402,8 @@ function precedesAll(stage: object, pipeline: readonly object[]): boolean {
 function hasText(value: unknown): boolean {
   if (typeof value === 'string') return true
   if (typeof value !== 'object' || value === null || '_bsontype' in value || value instanceof Date) return false
-  return Object.values(value).some(hasText)
+  // The names of types are no texts of documents.
+  return Object.entries(value).some(([name, part]) => name !== '$type' && hasText(part))
 }
 
 function clientPreference({ collection }: MongooseModel): unknown {

@@ -27,6 +27,7 @@ const DENIED: Reason = 'NO_GRANT'
 /** Permissions that answer from a table. */
 export class FakePermissions implements Permissions {
   #table: FakeTable
+  readonly defaultSubject = ''
   /** Every question that was asked, as `subject permission resource`. */
   readonly asked: string[] = []
   /** Everything that was invalidated. */
