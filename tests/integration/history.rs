@@ -96,6 +96,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How many answers of each mode, allowed and denied, show that the mode was tested.
 const ANSWERS_MIN: u64 = 20;
 
+/// The same for resources of lists: a list is a request of its own, so there are fewer.
+const LISTED_MIN: u64 = 5;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_wrong_whatever_happens_to_the_nodes() {
     let seed = from_environment("CHAOS_SEED").unwrap_or(SEED);
@@ -168,7 +171,7 @@ fn judge(Plan { seed, links, .. }: &Plan, test: &str, tally: &Tally) {
     }
     for mode in Mode::ALL {
         let [listed, absent] = tally.lists(mode);
-        assert!(listed >= ANSWERS_MIN && absent >= ANSWERS_MIN, "lists, {}: {listed} {absent}", mode.as_str());
+        assert!(listed >= LISTED_MIN && absent >= LISTED_MIN, "lists, {}: {listed} {absent}", mode.as_str());
     }
     assert!(tally.of(Mode::MinimizeLatency).from_memory >= ANSWERS_MIN, "memory serves nothing");
 }
