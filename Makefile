@@ -46,9 +46,11 @@ lists: ## compare the filters of lists with the evaluator over a million triples
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD && \
 		cargo test --locked --test integration filters:: -- --ignored --nocapture
 
-# `make test` includes the short form. CHAOS_SECONDS sets the duration, CHAOS_SEED the writes, questions and faults.
+# `make test` includes the short form, without lists. CHAOS_SECONDS sets the duration, CHAOS_SEED the writes, questions and faults,
+# CHAOS_LISTS_PERCENT how many requests are for lists.
 chaos: ## check the answers while MongoDB and Redis fail, for ten minutes (docs/proof.md)
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export MONGOD REDIS_SERVER && \
+		CHAOS_LISTS_PERCENT=$${CHAOS_LISTS_PERCENT-20} \
 		cargo test --locked --test integration history:: -- --ignored --nocapture --skip history::soak:: --test-threads 1
 
 # SOAK_SECONDS sets the duration, SOAK_DIRECTORY where the plot is written. Facts live in Redis for an hour, so a shorter run does

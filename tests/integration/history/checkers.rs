@@ -2,7 +2,10 @@
 //!
 //! Does not decide whether an answer is right; that is in `judge`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use permcached::{
@@ -39,8 +42,12 @@ const REST_MAX_MS: u64 = 12;
 /// instance received its change.
 const INVALIDATIONS_PERCENT: u8 = 4;
 
-/// How many requests in a hundred are for lists.
-const LISTS_PERCENT: u8 = 40;
+/// How many requests in a hundred are for lists: none unless `CHAOS_LISTS_PERCENT` says so, as `make chaos` does. Judging them takes much
+/// time.
+pub static LISTS_PERCENT: LazyLock<u8> = LazyLock::new(|| {
+    let percent = std::env::var("CHAOS_LISTS_PERCENT").ok();
+    percent.map_or(0, |percent| percent.parse().expect("CHAOS_LISTS_PERCENT is a number from 0 to 100"))
+});
 
 /// The values of `max_age`, in milliseconds. Above the bound, the bound applies.
 const AGES_MS: [u64; 6] = [0, 50, 250, 500, 1_000, 5_000];
@@ -73,7 +80,7 @@ pub async fn check(run: Arc<Run>, index: usize) {
     while !run.is_over() {
         let asked_instance = run.instance(instance);
         let request = request(&run, &asked_instance, &mut rng).await;
-        if rng.u8(..100) < LISTS_PERCENT {
+        if rng.u8(..100) < *LISTS_PERCENT {
             let Request { required, asked } = &request;
             let Required { mode, consistency, bound, token, seen_before } = *required;
             let (register, place) = asked[0];
