@@ -112,6 +112,15 @@ impl Finding {
             Self::Missing { .. } | Self::Empty { .. } => {
                 "check the name of the database, in MONGODB_URI or MONGODB_DATABASE, and the schema".to_owned()
             }
+            Self::Unsuitable { collection, what } if what == "capped" => {
+                format!(
+                    "copy the documents into a collection that is not capped, and give it the name {}",
+                    quoted(collection)
+                )
+            }
+            Self::Unsuitable { what, .. } if what == "a timeseries" => {
+                "store the documents in an ordinary collection".to_owned()
+            }
             Self::Unsuitable { .. } => "name the collection that it is made of".to_owned(),
             Self::Collation { collection, .. } => {
                 format!(
