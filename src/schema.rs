@@ -345,6 +345,18 @@ pub struct Lookup {
 }
 
 impl Relation {
+    /// The condition that the whole document must fulfil.
+    #[must_use]
+    pub fn condition_of_document(&self) -> Option<&Condition> {
+        if self.each.is_some() { self.document_condition.as_ref() } else { self.condition.as_ref() }
+    }
+
+    /// The path in the document of a field that is read from the document or, with `each`, from an element.
+    #[must_use]
+    pub fn path_in_document(&self, field: &Path) -> Path {
+        self.each.as_ref().map_or_else(|| field.clone(), |each| each.join(field))
+    }
+
     /// The lookup that finds the documents from which it is read; none if it is read from relations of the subject.
     #[must_use]
     pub fn lookup(&self) -> Option<LookupId> {

@@ -53,6 +53,21 @@ pub struct IdSet {
 }
 
 impl IdSet {
+    /// The resources that have a member.
+    pub(super) fn of(kind: ResourceTypeId, member: Member) -> Self {
+        Self { kind, edge: None, member }
+    }
+
+    /// The name in messages: `type#relation`, or `type#edge.permission`.
+    pub(super) fn name(self, schema: &Schema) -> String {
+        let member = schema.member_name(self.member);
+        let kind = &schema.resource(self.kind).name;
+        match self.edge {
+            Some(edge) => format!("{}.{member}", schema.relation_name(edge)),
+            None => format!("{kind}#{member}"),
+        }
+    }
+
     /// A permission that says nothing but this; none if no permission of the schema can require the set.
     #[must_use]
     pub fn permission(self, schema: &Schema) -> Option<PermissionId> {

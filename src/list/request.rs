@@ -116,7 +116,7 @@ impl<'a> ListRequest<'a> {
         let mut places = Vec::new();
         let mut questions = Vec::new();
         for (set, place) in sets.iter().zip(&ways.roots) {
-            let Some(permission) = permission_of(schema, *set).filter(|_| !ways.is_everything(*place)) else {
+            let Some(permission) = set.permission(schema).filter(|_| !ways.is_everything(*place)) else {
                 continue;
             };
             let ids = found.get_mut(*place).map(|found| found.ids.iter().cloned()).into_iter().flatten();
@@ -198,13 +198,5 @@ impl<'a> ListRequest<'a> {
     /// Notes that something that was used may change at a time.
     pub(super) fn limit(&mut self, until: Option<Millis>) {
         self.valid_until = [self.valid_until, until].into_iter().flatten().min();
-    }
-}
-
-/// The permission that says nothing but that a resource belongs to a set.
-fn permission_of(schema: &Schema, set: IdSet) -> Option<PermissionId> {
-    match set.edge {
-        Some(edge) => schema.permission_of_walk(edge, set.member),
-        None => schema.permission_of(set.member),
     }
 }

@@ -427,20 +427,3 @@ impl Finder<'_> {
         sides.iter().all(Option::is_some).then_some(FlagValue::Indeterminate)
     }
 }
-
-impl IdSet {
-    /// The resources that have a member.
-    pub(super) fn of(kind: ResourceTypeId, member: Member) -> Self {
-        Self { kind, edge: None, member }
-    }
-
-    /// The name in messages: `type#relation`, or `type#edge.permission`.
-    pub(super) fn name(self, schema: &Schema) -> String {
-        let member = schema.member_name(self.member);
-        let kind = &schema.resource(self.kind).name;
-        match self.edge {
-            Some(edge) => format!("{}.{member}", schema.relation_name(edge)),
-            None => format!("{kind}#{member}"),
-        }
-    }
-}

@@ -97,6 +97,11 @@ impl Comparison {
 }
 
 impl Condition {
+    /// All of the conditions, without a list around a single one.
+    pub(crate) fn all(mut conditions: Vec<Self>) -> Self {
+        if conditions.len() == 1 { conditions.remove(0) } else { Self::And(conditions) }
+    }
+
     /// Reads a condition from a text of Extended JSON that is no part of a schema.
     ///
     /// # Errors

@@ -31,10 +31,7 @@ impl Schema {
         if let Some(condition) = &relation.document_condition {
             condition.text_paths(&mut |path| visit(path.to_string()));
         }
-        let mut visit = |path: &Path| match &relation.each {
-            Some(each) => visit(each.join(path).to_string()),
-            None => visit(path.to_string()),
-        };
+        let mut visit = |path: &Path| visit(relation.path_in_document(path).to_string());
         if let Some(condition) = &relation.condition {
             condition.text_paths(&mut visit);
         }

@@ -417,18 +417,13 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
     for date in [&relation.since, &relation.until].into_iter().flatten() {
         within(&date.path, Use::Date(date.unit));
     }
-    let condition = match each {
-        Some(each) => {
-            add(each.clone(), Use::Each);
-            if let Some(condition) = &relation.condition {
-                condition
-                    .paths(&mut |path| add(each.join(path), Use::Condition(condition.clone(), Some(each.clone()))));
-            }
-            &relation.document_condition
+    if let Some(each) = each {
+        add(each.clone(), Use::Each);
+        if let Some(condition) = &relation.condition {
+            condition.paths(&mut |path| add(each.join(path), Use::Condition(condition.clone(), Some(each.clone()))));
         }
-        None => &relation.condition,
-    };
-    if let Some(condition) = condition {
+    }
+    if let Some(condition) = relation.condition_of_document() {
         condition.paths(&mut |path| add(path.clone(), Use::Condition(condition.clone(), None)));
     }
 }

@@ -125,13 +125,6 @@ impl<'a> Compiler<'a> {
         member.map_or_else(|| name.clone(), |member| format!("{name}.{}", self.schema.member_name(member)))
     }
 
-    pub(super) fn set_name(&self, set: IdSet) -> String {
-        match (set.edge, set.member) {
-            (Some(edge), member) => self.part_name(edge, Some(member)),
-            (None, member) => format!("{}#{}", self.schema.resource(set.kind).name, self.schema.member_name(member)),
-        }
-    }
-
     /// How much was asked for so far.
     pub(super) fn mark(&self) -> Mark {
         let asked = self.asked.borrow();

@@ -43,11 +43,12 @@ impl Compiler<'_> {
         }
         if query.to_vec().map_or(true, |bytes| bytes.len() > FILTER_BYTES_MAX) {
             let largest = used.iter().max_by_key(|(_, count)| *count);
-            let (relation, count) = largest.map_or((String::new(), 0), |(set, count)| (self.set_name(*set), *count));
+            let (relation, count) = largest.map_or((String::new(), 0), |(set, count)| (set.name(self.schema), *count));
             return Err(ListError::TooManyIds { relation, count, max: count.saturating_sub(1) });
         }
         let many = used.iter().filter(|(_, count)| *count > MANY_VALUES);
-        let notes = many.map(|(set, count)| Note::ManyValues { branch: self.set_name(*set), count: *count }).collect();
+        let notes =
+            many.map(|(set, count)| Note::ManyValues { branch: set.name(self.schema), count: *count }).collect();
         let ids = used.iter().map(|(_, count)| count).sum();
         Ok(Filter { kind, condition, compares_times: self.compares_times.get(), ids, notes })
     }
@@ -123,7 +124,7 @@ impl Compiler<'_> {
     /// A relation, or a member at the end of an edge, that is not read from the own document.
     fn elsewhere(&self, edge: Option<RelationId>, member: Member, side: Side) -> Bound {
         let kind = self.question.kind;
-        let part = || self.set_name(IdSet { kind, edge, member });
+        let part = || IdSet { kind, edge, member }.name(self.schema);
         match side {
             Side::Holds => match self.id_set(kind, edge, member) {
                 Some(ids) => Bound::exactly(one_of(Path::id(), ids.iter().map(id_to_bson).collect())),

@@ -102,18 +102,24 @@ fn add(list: &mut Vec<Condition>, condition: Condition, merge: fn(&Condition, &C
 /// One condition in place of two that both have to hold. An array may have one value of each list, so only lists of excluded values can
 /// be merged.
 fn both(one: &Condition, other: &Condition) -> Option<Condition> {
-    let (Condition::Field(path, one), Condition::Field(other_path, other)) = (one, other) else { return None };
-    if path != other_path {
-        return None;
-    }
-    Some(Condition::Field(path.clone(), Test::Nin(union(excluded(one)?, excluded(other)?))))
+    let (path, values) = merged(one, other, false)?;
+    Some(Condition::Field(path.clone(), Test::Nin(values)))
 }
 
 /// One condition in place of two of which one has to hold.
 fn either(one: &Condition, other: &Condition) -> Option<Condition> {
+    let (path, values) = merged(one, other, true)?;
+    Some(Condition::Field(path.clone(), Test::In(values)))
+}
+
+/// The field and the values of two conditions if both accept one of their values, or if both accept none.
+fn merged<'c>(one: &'c Condition, other: &Condition, accepts_one: bool) -> Option<(&'c Path, Vec<Bson>)> {
     let (Condition::Field(path, one), Condition::Field(other_path, other)) = (one, other) else { return None };
-    let (one, other) = (accepted(one)?, accepted(other)?);
-    (path == other_path).then(|| Condition::Field(path.clone(), Test::In(union(one, other))))
+    if path != other_path {
+        return None;
+    }
+    let values = |test| listed(test).filter(|(accepts, _)| *accepts == accepts_one).map(|(_, values)| values);
+    Some((path, union(values(one)?, values(other)?)))
 }
 
 /// A field has one of these values, or an array with one of them.
@@ -136,33 +142,14 @@ fn finds_nothing(condition: &Condition) -> bool {
     }
 }
 
-/// The values of which a test accepts one.
-fn accepted(test: &Test) -> Option<&[Bson]> {
+/// The values that a test compares with, where it accepts one of them (`true`) or none of them.
+fn listed(test: &Test) -> Option<(bool, &[Bson])> {
     match test {
-        Test::Eq(value) => Some(std::slice::from_ref(value)),
-        Test::In(values) => Some(values),
-        Test::Ne(_)
-        | Test::Nin(_)
-        | Test::Exists(_)
-        | Test::Compare(..)
-        | Test::Not(_)
-        | Test::All(_)
-        | Test::AllElements(_)
-        | Test::Element(_)
-        | Test::Size(_)
-        | Test::Bits(..)
-        | Test::Type(_) => None,
-    }
-}
-
-/// The values of which a test accepts none.
-fn excluded(test: &Test) -> Option<&[Bson]> {
-    match test {
-        Test::Ne(value) => Some(std::slice::from_ref(value)),
-        Test::Nin(values) => Some(values),
-        Test::Eq(_)
-        | Test::In(_)
-        | Test::Exists(_)
+        Test::Eq(value) => Some((true, std::slice::from_ref(value))),
+        Test::In(values) => Some((true, values)),
+        Test::Ne(value) => Some((false, std::slice::from_ref(value))),
+        Test::Nin(values) => Some((false, values)),
+        Test::Exists(_)
         | Test::Compare(..)
         | Test::Not(_)
         | Test::All(_)

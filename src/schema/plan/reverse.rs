@@ -109,15 +109,10 @@ fn reversed<'a>(
         return None;
     };
     let is_own = schema.resource(kind).document == Some(lookup);
-    let (lookup, field) = (schema.lookup(lookup), field(relation, ids));
+    let (lookup, field) = (schema.lookup(lookup), relation.path_in_document(&ids.field));
     let is_listed = !is_own || targets.contains(&kind);
     let is_secret = secrets.contains(&(&*lookup.collection, field.clone()));
     (is_listed && !is_secret).then_some(Reversed { lookup, ids, kind, field })
-}
-
-/// The field of a relation's ids in its documents.
-fn field(relation: &Relation, ids: &Ids) -> Path {
-    relation.each.as_ref().map_or_else(|| ids.field.clone(), |each| each.join(&ids.field))
 }
 
 /// The types that an edge or a set leads to.
@@ -139,7 +134,7 @@ fn secret_fields(schema: &Schema) -> BTreeSet<(&str, Path)> {
     };
     let secret = |relation: &Relation| {
         let ids = relation.ids.as_ref().filter(|ids| ids.targets.iter().any(is_secret))?;
-        Some((&*schema.lookup(relation.lookup()?).collection, field(relation, ids)))
+        Some((&*schema.lookup(relation.lookup()?).collection, relation.path_in_document(&ids.field)))
     };
     schema.relations.iter().filter_map(secret).collect()
 }
@@ -180,11 +175,8 @@ fn hidden(schema: &Schema, relation: &Relation, reversed: &Reversed<'_>, reverse
     // Several types may share a collection. Nothing is granted on a resource whose document is another type's.
     let gate = own.gate.filter(|_| own.document == relation.lookup());
     let gate = gate.and_then(|gate| schema.relation(gate).condition.clone());
-    let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-    let mut conditions: Vec<Condition> = condition.iter().cloned().chain(gate).collect();
-    let condition = conditions.pop().map(|last| {
-        if conditions.is_empty() { last } else { Condition::And(conditions.into_iter().chain([last]).collect()) }
-    });
+    let conditions: Vec<Condition> = relation.condition_of_document().cloned().into_iter().chain(gate).collect();
+    let condition = (!conditions.is_empty()).then(|| Condition::all(conditions));
     let is_of_document = relation.each.is_none();
     Relation {
         name: relation.name.clone(),

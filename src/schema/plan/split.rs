@@ -91,8 +91,7 @@ fn served(schema: &Schema) -> Vec<BTreeMap<Owner, Served>> {
 /// The constants that a document, or an element of one, must have for a relation to read it.
 fn constants(relation: &Relation) -> Constants {
     let mut constants = Constants::new();
-    let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-    let mut open: Vec<&Condition> = condition.iter().collect();
+    let mut open: Vec<&Condition> = relation.condition_of_document().into_iter().collect();
     while let Some(condition) = open.pop() {
         match condition {
             Condition::And(all) => open.extend(all),

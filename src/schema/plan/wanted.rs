@@ -52,8 +52,7 @@ impl Relation {
     /// Dates are never part of the condition, because the clock would make the result outdated. Under a `!`, documents that do not
     /// match count if a value has a wrong type. So only those are left out that surely are another type's.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
-        let condition = if self.each.is_some() { &self.document_condition } else { &self.condition };
-        let condition = condition.as_ref()?;
+        let condition = self.condition_of_document()?;
         if !self.negated {
             return Some(Wanted::new(condition.clone(), Vec::new()));
         }

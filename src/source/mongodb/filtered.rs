@@ -330,8 +330,7 @@ impl<'a> FilteredQuery<'a> {
         for id in &self.lookup.relations {
             let relation = self.schema.relation(*id);
             let can_lead = self.subjects.iter().any(|subject| self.schema.can_concern(*id, subject));
-            let condition = if relation.each.is_some() { &relation.document_condition } else { &relation.condition };
-            if let Some(condition) = condition {
+            if let Some(condition) = relation.condition_of_document() {
                 condition.paths(&mut |path| others.push(path.clone()));
             }
             let array = match (&relation.each, &relation.ids) {

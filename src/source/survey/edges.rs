@@ -46,13 +46,9 @@ impl Edge {
             return None;
         }
         let resource = schema.resource(kind);
-        let path = match &relation.each {
-            Some(each) => each.join(&ids.field),
-            None => ids.field.clone(),
-        };
         Some(Self {
             relation: name.to_owned(),
-            path,
+            path: relation.path_in_document(&ids.field),
             target: schema.lookup(resource.document?).collection.to_string(),
             form: resource.id,
             must_exist: ids.must_exist,
