@@ -16,7 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-pub use listing::{Listed, Listing, ListingError};
+pub use listing::{Listed, Listing};
 pub use prober::{PROBE_INTERVAL, Prober};
 
 use crate::{
@@ -78,7 +78,7 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// No index serves the query, or the source failed, or did not answer in time. Never fewer ids than there are.
-    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError>;
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError>;
 
     /// Returns every key of a fact that the documents with these `_id`s are part of, as of `at` or later.
     ///

@@ -12,16 +12,13 @@ use super::{
     value::{id_of_any_form, id_to_bson},
 };
 use crate::{
-    question::{ID_BYTES_MAX, Id, IdForm, LookupId},
-    schema::{End, Finds, Lookup, Schema, TextKeys},
+    question::{ID_BYTES_MAX, Id, LookupId},
+    schema::{End, Finds, Format, Lookup, Schema, TextKeys},
 };
 
 /// The values by which a lookup finds a key. The key of structures has none.
 pub(crate) fn key_values(lookup: &Lookup, key: &Id) -> Vec<Bson> {
-    let mut values = match &lookup.text_keys {
-        None => vec![id_to_bson(key)],
-        Some(keys) => key_texts(keys, key).into_iter().map(Bson::String).collect(),
-    };
+    let mut values = id_values(lookup.text_keys.as_ref().map(|keys| &keys.format), key);
     match (lookup.finds, &lookup.text_keys) {
         (Finds::DeclaredForm | Finds::Structures, _) => {}
         (Finds::EveryForm, None) => values.extend(other_forms(key)),
@@ -40,21 +37,27 @@ pub(crate) fn key_values(lookup: &Lookup, key: &Id) -> Vec<Bson> {
 }
 
 /// The texts that mean an id: hex digits may be written in lower case or in upper case, but not in both.
-fn key_texts(keys: &TextKeys, id: &Id) -> Vec<String> {
+pub(crate) fn id_texts(format: &Format, id: &Id) -> Vec<String> {
     let plain = id.to_string();
-    let mut texts = vec![keys.format.text(&plain)];
-    match keys.id {
-        IdForm::ObjectId | IdForm::Uuid => texts.push(keys.format.text(&plain.to_ascii_uppercase())),
-        IdForm::String | IdForm::Integer => {}
-    }
+    let upper = matches!(id, Id::ObjectId(_) | Id::Uuid(_)).then(|| format.text(&plain.to_ascii_uppercase()));
+    let mut texts = vec![format.text(&plain)];
+    texts.extend(upper);
     texts.dedup();
     texts
+}
+
+/// The values that mean an id in a field: texts, if the field writes ids as text.
+pub(crate) fn id_values(format: Option<&Format>, id: &Id) -> Vec<Bson> {
+    match format {
+        Some(format) => id_texts(format, id).into_iter().map(Bson::String).collect(),
+        None => vec![id_to_bson(id)],
+    }
 }
 
 /// The text of an id in another form, with the parts around it; none if it is a text in the declared form.
 fn other_text(keys: &TextKeys, text: &str, id: &Id) -> Option<Bson> {
     let text = keys.format.text(text);
-    (!key_texts(keys, id).contains(&text)).then_some(Bson::String(text))
+    (!id_texts(&keys.format, id).contains(&text)).then_some(Bson::String(text))
 }
 
 /// The id that a value means in the form that the schema declares. In MongoDB a symbol equals a string.
@@ -66,7 +69,7 @@ fn declared_id(lookup: &Lookup, value: &Bson) -> Option<Id> {
         return Some(FactKey::id_of_everybody());
     }
     let id = Id::parse(text_of_id, keys.id, false).ok()?;
-    key_texts(keys, &id).contains(text).then_some(id)
+    id_texts(&keys.format, &id).contains(text).then_some(id)
 }
 
 /// Visits every key by which a lookup finds a document. An array is found by each of its elements. A key may be visited more

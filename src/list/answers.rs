@@ -2,7 +2,7 @@
 //!
 //! Decides nothing.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bson::Document;
 
@@ -57,7 +57,7 @@ impl PlanKind {
 }
 
 /// A query for the application's own use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Plan {
     /// What the filter finds.
     pub kind: PlanKind,
@@ -75,6 +75,16 @@ pub struct Plan {
     pub ids: usize,
     /// What the caller should know.
     pub notes: Vec<Note>,
+}
+
+/// Shows no query: it may contain a bearer secret.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, filter: _, now, valid_until, as_of, age, ids, notes } = self;
+        let mut shown = f.debug_struct("Plan");
+        shown.field("kind", kind).field("now", now).field("valid_until", valid_until).field("as_of", as_of);
+        shown.field("age", age).field("ids", ids).field("notes", notes).finish_non_exhaustive()
+    }
 }
 
 /// What the caller of a plan should know.

@@ -195,7 +195,8 @@ impl Finder<'_, '_> {
             }
         }
         let (places, searches): (Vec<usize>, Vec<Search>) = self.unread(searches, found).into_iter().unzip();
-        let listed = listings::read(self.source, self.inquiry, &searches, None, CANDIDATES_MAX + 1).await?;
+        let all = searches.iter().map(|search| search.listing(None, CANDIDATES_MAX + 1));
+        let listed = listings::read_all(self.source, self.inquiry, all).await?;
         for (place, listed) in places.into_iter().zip(listed) {
             if !listed.is_complete {
                 return Err(self.too_many(place, listed.ids.len()));

@@ -30,10 +30,10 @@ use crate::{
 };
 
 /// From how many values on a branch of a filter is worth a note: MongoDB sorts slowly there.
-const MANY_VALUES: usize = 200;
+pub(super) const MANY_VALUES: usize = 200;
 
 /// The maximal size of a filter in bytes. The application combines it with a query of its own, and a command has at most 16 MiB.
-const FILTER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+pub(super) const FILTER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 /// The maximal depth of a filter in documents and arrays. MongoDB accepts 100, also around the filter.
 const FILTER_DEPTH_MAX: usize = 80;

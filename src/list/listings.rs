@@ -3,14 +3,15 @@
 //! Decides nothing: what is listed are candidates.
 
 use bson::Bson;
+use futures::future::join_all;
 
 use super::{Asker, ListError};
 use crate::{
     check::{CheckError, Inquiry},
-    fact::{id_to_bson, key_values},
-    question::{Id, RelationId, ResourceTypeId, Subject},
-    schema::{Condition, Format, Lookup, Owner, Path, Relation, Schema, Test},
-    source::{Listed, Listing, ListingError, Source, SourceError},
+    fact::{id_values, key_values},
+    question::{Id, IdForm, RelationId, ResourceTypeId, Subject},
+    schema::{Condition, Format, Lookup, Owner, Path, Schema, Target, Test},
+    source::{Listed, Listing, Source, SourceError},
 };
 
 /// What is searched for, without the bounds of one listing.
@@ -29,9 +30,9 @@ impl Search {
         let is_own = resource.document == Some(lookup);
         let gate = resource.gate.filter(|_| is_own).and_then(|gate| schema.relation(gate).condition.clone());
         let lookup = schema.lookup(lookup);
-        let field = relation.ids.as_ref().map(|ids| field(relation, &ids.field));
+        let field = relation.ids.as_ref().map(|ids| relation.path_in_document(&ids.field));
         let named = values.zip(field).map(|(values, field)| Condition::Field(field, Test::In(values)));
-        let conditions = named.into_iter().chain(of_document(relation).cloned()).chain(gate);
+        let conditions = named.into_iter().chain(relation.condition_of_document().cloned()).chain(gate);
         let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
         Some(Self::new(lookup, conditions.collect(), lookup.by.clone(), (resource.id, format)))
     }
@@ -41,13 +42,13 @@ impl Search {
         let relation = schema.relation(id);
         let (ids, lookup) = (relation.ids.as_ref()?, schema.lookup(relation.lookup()?));
         let kind = ids.targets.iter().find_map(|target| match target {
-            crate::schema::Target::Resource(kind) => Some(*kind),
-            crate::schema::Target::Subject(_) | crate::schema::Target::Set(..) => None,
+            Target::Resource(kind) => Some(*kind),
+            Target::Subject(_) | Target::Set(..) => None,
         })?;
         let named = Condition::Field(lookup.by.clone(), Test::In(key_values(lookup, subject)));
-        let conditions = [named].into_iter().chain(of_document(relation).cloned()).collect();
+        let conditions = [named].into_iter().chain(relation.condition_of_document().cloned()).collect();
         let format = (schema.resource(kind).id, ids.format.clone());
-        Some(Self::new(lookup, conditions, field(relation, &ids.field), format))
+        Some(Self::new(lookup, conditions, relation.path_in_document(&ids.field), format))
     }
 
     /// The resources of a type with documents of their own that a query finds.
@@ -58,23 +59,21 @@ impl Search {
         Some(Self { listing: Listing { indexed_only: false, ..search.listing } })
     }
 
-    fn new(
+    /// The ids in a field of the documents that a lookup finds under some conditions.
+    pub(super) fn new(
         lookup: &Lookup,
         conditions: Vec<Condition>,
         field: Path,
-        (form, format): (crate::question::IdForm, Option<Format>),
+        (form, format): (IdForm, Option<Format>),
     ) -> Self {
-        let listing = Listing {
-            collection: lookup.collection_id,
-            condition: joined(conditions),
-            field,
-            form,
-            format,
-            after: None,
-            limit: 0,
-            indexed_only: true,
-        };
+        let (collection, condition) = (lookup.collection_id, Condition::all(conditions));
+        let listing = Listing { collection, condition, field, form, format, after: None, limit: 0, indexed_only: true };
         Self { listing }
+    }
+
+    /// At most `limit` ids, after one id.
+    pub(super) fn listing(&self, after: Option<&Id>, limit: usize) -> Listing {
+        Listing { after: after.cloned(), limit, ..self.listing.clone() }
     }
 
     /// Whether ids come in the order of ids. Texts with something around the id have another order.
@@ -83,44 +82,41 @@ impl Search {
     }
 }
 
-/// Reads listings at once: at most `limit` ids of each, after one id.
+/// Reads listings at once. None for one that would have to read more than is allowed.
 pub(super) async fn read(
     source: &dyn Source,
     inquiry: &mut Inquiry<'_>,
-    searches: &[Search],
-    after: Option<&Id>,
-    limit: usize,
-) -> Result<Vec<Listed>, ListError> {
-    let (moment, deadline) = (inquiry.moment(), inquiry.deadline());
-    let epoch = inquiry.epoch();
-    let reads = searches.iter().map(|search| {
-        let listing = Listing { after: after.cloned(), limit, ..search.listing.clone() };
-        source.list(listing, moment, deadline)
-    });
-    let results = futures::future::join_all(reads).await;
+    listings: impl IntoIterator<Item = Listing>,
+) -> Result<Vec<Option<Listed>>, ListError> {
+    let (moment, deadline, epoch) = (inquiry.moment(), inquiry.deadline(), inquiry.epoch());
+    let results = join_all(listings.into_iter().map(|listing| source.list(listing, moment, deadline))).await;
     if epoch != inquiry.epoch() {
         return Err(CheckError::Unavailable(SourceError::BrokenOff).into());
     }
-    let mut listed = Vec::with_capacity(results.len());
-    for result in results {
-        let one = result.map_err(|error| refused(error, inquiry))?;
-        inquiry.add_read_at(one.stamp);
-        listed.push(one);
-    }
-    Ok(listed)
+    let one = |result| match result {
+        Ok(listed) => {
+            let listed: Listed = listed;
+            inquiry.add_read_at(listed.stamp);
+            Ok(Some(listed))
+        }
+        Err(SourceError::TooMuch) => Ok(None),
+        Err(SourceError::NoIndex { collection, command }) => Err(ListError::NoIndex { collection, command }),
+        Err(SourceError::TimedOut | SourceError::BrokenOff) if deadline.is_all_but_over() => {
+            Err(CheckError::DeadlineExceeded.into())
+        }
+        Err(error) => Err(CheckError::Unavailable(error).into()),
+    };
+    results.into_iter().map(one).collect()
 }
 
-pub(super) fn refused(error: ListingError, inquiry: &Inquiry<'_>) -> ListError {
-    match error {
-        ListingError::NoIndex { collection, command } => ListError::NoIndex { collection, command },
-        ListingError::Source(SourceError::TimedOut | SourceError::BrokenOff)
-            if inquiry.deadline().is_all_but_over() =>
-        {
-            CheckError::DeadlineExceeded.into()
-        }
-        ListingError::Source(SourceError::TooMuch) => CheckError::TooLarge.into(),
-        ListingError::Source(error) => CheckError::Unavailable(error).into(),
-    }
+/// Reads listings at once, each as a whole.
+pub(super) async fn read_all(
+    source: &dyn Source,
+    inquiry: &mut Inquiry<'_>,
+    listings: impl IntoIterator<Item = Listing>,
+) -> Result<Vec<Listed>, ListError> {
+    let listed = read(source, inquiry, listings).await?;
+    Ok(listed.into_iter().collect::<Option<Vec<_>>>().ok_or(CheckError::TooLarge)?)
 }
 
 /// The values by which documents name the asking subject in a relation, or everybody.
@@ -145,34 +141,7 @@ pub(super) fn values_by(schema: &Schema, relation: RelationId, ids: &[Id]) -> Ve
     values_of(format, ids)
 }
 
+/// The values by which documents name these ids.
 pub(super) fn values_of(format: Option<&Format>, ids: &[Id]) -> Vec<Bson> {
-    let Some(format) = format else { return ids.iter().map(id_to_bson).collect() };
-    let texts = ids.iter().flat_map(|id| {
-        let plain = id.to_string();
-        let upper = matches!(id, Id::ObjectId(_) | Id::Uuid(_)).then(|| plain.to_ascii_uppercase());
-        [Some(plain), upper].into_iter().flatten().map(|plain| Bson::String(format.text(&plain)))
-    });
-    texts.collect()
-}
-
-/// The field of a relation's ids in its documents.
-pub(super) fn field(relation: &Relation, ids: &Path) -> Path {
-    relation.each.as_ref().map_or_else(|| ids.clone(), |each| each.join(ids))
-}
-
-/// What the whole document must fulfil for the relation.
-pub(super) fn of_document(relation: &Relation) -> Option<&Condition> {
-    if relation.each.is_some() { relation.document_condition.as_ref() } else { relation.condition.as_ref() }
-}
-
-/// All of the conditions.
-pub(super) fn joined(mut conditions: Vec<Condition>) -> Condition {
-    match conditions.pop() {
-        Some(only) if conditions.is_empty() => only,
-        Some(last) => {
-            conditions.push(last);
-            Condition::And(conditions)
-        }
-        None => Condition::And(conditions),
-    }
+    ids.iter().flat_map(|id| id_values(format, id)).collect()
 }

@@ -6,7 +6,7 @@ use bson::Document;
 
 use super::{
     ListError, ListQuestion, Note, Plan, PlanKind, PlanOptions,
-    filter::{self, Filter},
+    filter::{self, FILTER_BYTES_MAX, Filter, MANY_VALUES},
     request::{ListRequest, Standing},
     resources,
 };
@@ -15,12 +15,6 @@ use crate::{
     question::{Id, Millis},
     schema::{Condition, Path, Test},
 };
-
-/// The maximal size of a filter of ids in bytes. The application combines it with a query of its own, and a command has at most 16 MiB.
-const FILTER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
-
-/// From how many values on a filter is worth a note: MongoDB sorts slowly there.
-const MANY_VALUES: usize = 200;
 
 /// The plan for a question.
 pub(super) async fn plan(

@@ -22,8 +22,8 @@ use crate::{
 };
 
 /// How many candidates are read at once, at least and at most.
-const AT_ONCE_MIN: usize = 64;
-const AT_ONCE_MAX: usize = 1_000;
+pub(super) const AT_ONCE_MIN: usize = 64;
+pub(super) const AT_ONCE_MAX: usize = 1_000;
 
 /// The page that a question asks for.
 pub(super) async fn page(
@@ -176,8 +176,8 @@ impl<'q> Pager<'q> {
     /// Reads the next candidates.
     async fn batch(&self, request: &mut ListRequest<'_>, after: Option<&Id>, limit: usize) -> Result<Batch, ListError> {
         let source = &*request.lister.source;
-        let searches: Vec<Search> = self.own.iter().chain(&self.unread).cloned().collect();
-        let listed = listings::read(source, &mut request.inquiry, &searches, after, limit).await?;
+        let all = self.own.iter().chain(&self.unread).map(|search| search.listing(after, limit));
+        let listed = listings::read_all(source, &mut request.inquiry, all).await?;
         let from = self.ids.partition_point(|id| after.is_some_and(|after| id <= after));
         let known = self.ids.get(from..).unwrap_or_default();
         // All candidates up to this id were read.
@@ -204,9 +204,9 @@ impl<'q> Pager<'q> {
         ids.dedup();
         let these = Condition::Field(Path::id(), Test::In(ids.iter().map(id_to_bson).collect()));
         let search = Search::of_resources(request.schema(), self.question.kind, vec![these, within.clone()]);
-        let searches: Vec<Search> = search.into_iter().collect();
         let source = &*request.lister.source;
-        let listed = listings::read(source, &mut request.inquiry, &searches, None, ids.len()).await?;
+        let all = search.iter().map(|search| search.listing(None, ids.len()));
+        let listed = listings::read_all(source, &mut request.inquiry, all).await?;
         if listed.iter().any(|listed| !listed.is_complete && listed.ids.len() < ids.len()) {
             return Err(CheckError::DeadlineExceeded.into());
         }

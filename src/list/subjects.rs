@@ -20,17 +20,16 @@ use bounds::AllBounds;
 use candidates::Candidates;
 use graph::Graph;
 
-use super::{Everybody, ListError, ListedSubject, Lister, SubjectList, SubjectPage};
+use super::{
+    Everybody, ListError, ListedSubject, Lister, SubjectList, SubjectPage,
+    resources::{AT_ONCE_MAX, AT_ONCE_MIN},
+};
 use crate::{
     check::{CheckError, Consistency, Inquiry},
     question::{Answer, Id, PermissionId, Question, RelationId, Resource, Subject, SubjectTypeId},
     schema::{Member, Owner},
     source::Deadline,
 };
-
-/// How many candidates are checked at once, at least and at most.
-const AT_ONCE_MIN: usize = 64;
-const AT_ONCE_MAX: usize = 1_000;
 
 /// Which subjects of a type have a permission on a resource?
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use bson::{Bson, Document, doc};
 use files::{Files, FilesState};
 use tokio::sync::{mpsc, watch};
 
-use super::{Deadline, Listed, Listing, ListingError, Source, SourceError, survey::Survey};
+use super::{Deadline, Listed, Listing, Source, SourceError, survey::Survey};
 use crate::{
     diagnosis::{Diagnosis, Subject, error_chain},
     fact::{DocumentId, Fact, FactKey, document_keys},
@@ -341,7 +341,7 @@ impl Source for Documents {
         missing_fields.clone()
     }
 
-    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, SourceError> {
         let snapshot = self.current();
         let documents = snapshot.documents.get(self.schema.collection_name(listing.collection)).into_iter().flatten();
         Ok(listing.of_documents(documents, snapshot.revision))

@@ -6,7 +6,6 @@ use std::{collections::BTreeSet, fmt};
 
 use bson::{Bson, Document};
 
-use super::SourceError;
 use crate::{
     fact::listed_id,
     moment::Moment,
@@ -46,36 +45,6 @@ pub struct Listed {
     pub examined: u64,
     /// The moment at which the source was read.
     pub stamp: Moment,
-}
-
-/// Why there is no listing.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ListingError {
-    /// The source would have to read a large collection, because it has no index for the query.
-    #[error("`{collection}` has no index for this query: {command}")]
-    NoIndex {
-        /// The collection.
-        collection: String,
-        /// The command that creates the index.
-        command: String,
-    },
-    /// The source failed, or did not answer in time.
-    #[error(transparent)]
-    Source(SourceError),
-}
-
-impl From<SourceError> for ListingError {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::NoIndex { collection, command } => Self::NoIndex { collection, command },
-            error @ (SourceError::TimedOut
-            | SourceError::Probe(_)
-            | SourceError::Find { .. }
-            | SourceError::BrokenOff
-            | SourceError::TooMuch
-            | SourceError::Answer { .. }) => Self::Source(error),
-        }
-    }
 }
 
 impl Listing {

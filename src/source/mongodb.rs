@@ -55,7 +55,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument as _, trace_span};
 pub use uri::{AssumedSource, ConnectionString, UriErrors};
 
-use super::{Deadline, Identity, Listed, Listing, ListingError, Source, SourceError};
+use super::{Deadline, Identity, Listed, Listing, Source, SourceError};
 use crate::{
     diagnosis::Diagnosis,
     fact::{Fact, FactKey, changed_keys},
@@ -311,7 +311,7 @@ impl Source for MongoDb {
         self.survey_documents().await
     }
 
-    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError> {
         self.list_ids(&listing, at, deadline).await
     }
 

@@ -44,14 +44,18 @@ fn with_parts<T>(
     let mut violations = Vec::new();
     let subject = subject_text(subject, &mut violations);
     let read = read(subject, resource.unwrap_or_default());
-    let is_of_resource = |error: &FieldError| error.field.starts_with("resource.");
-    let errors = read.as_ref().err().into_iter().flatten();
-    let relevant = errors.filter(|error| resource.is_some() || !is_of_resource(error));
-    violations.extend(relevant.map(violation));
+    add_errors(read.as_ref().err(), &mut violations, resource.is_some());
     if resource.is_none() {
         violations.push(Violation::new("resource", "is missing: name the resource that the question is about"));
     }
     read.ok().filter(|_| violations.is_empty()).ok_or(violations)
+}
+
+/// Adds errors of fields. If there is no resource, those of its fields say nothing more.
+pub(super) fn add_errors(errors: Option<&Vec<FieldError>>, violations: &mut Vec<Violation>, has_resource: bool) {
+    let errors = errors.into_iter().flatten();
+    let relevant = errors.filter(|error| has_resource || !error.field.starts_with("resource."));
+    violations.extend(relevant.map(violation));
 }
 
 /// Reads whether a subject is anonymous or named. A missing one is a violation.

@@ -13,7 +13,7 @@ use super::{
     types::{any_end, blocked, nested_array, no_array, of_types, other_types, wrong_values},
 };
 use crate::{
-    fact::id_to_bson,
+    fact::id_values,
     question::{Id, IdForm},
     schema::{Comparison, Condition, Element, Format, Path, Test, id_types},
 };
@@ -38,22 +38,12 @@ pub(super) type Values = (Vec<Bson>, bool);
 impl Writing<'_> {
     /// The values that mean one of the ids.
     pub(super) fn values<'i>(&self, ids: impl IntoIterator<Item = &'i Id>) -> Values {
-        let Some(format) = self.format else { return (ids.into_iter().map(id_to_bson).collect(), true) };
         let (mut values, mut is_exact) = (Vec::new(), true);
         for id in ids {
-            let text = id.to_string();
-            match id {
-                Id::ObjectId(_) | Id::Uuid(_) => {
-                    let upper = text.to_ascii_uppercase();
-                    if upper != text {
-                        // Some digits may be in lower case and others in upper case.
-                        is_exact = false;
-                        values.push(Bson::String(format.text(&upper)));
-                    }
-                    values.push(Bson::String(format.text(&text)));
-                }
-                Id::Integer(_) | Id::String(_) | Id::Digest(_) => values.push(Bson::String(format.text(&text))),
-            }
+            let of_id = id_values(self.format, id);
+            // Of two, some digits may be in lower case and others in upper case.
+            is_exact &= of_id.len() == 1;
+            values.extend(of_id);
         }
         (values, is_exact)
     }

@@ -14,10 +14,13 @@ use super::{
 };
 use crate::{
     check::{Inquiry, Slice},
-    list::{CANDIDATES_MAX, ListError},
+    list::{
+        CANDIDATES_MAX, ListError,
+        listings::{Search, read},
+    },
     question::{Id, RelationId},
     schema::{Expression, Member, Origin, Target},
-    source::{Listed, Listing, Source},
+    source::{Listed, Source},
 };
 
 /// How many sets one list returns.
@@ -78,15 +81,15 @@ impl Candidates {
         let may_join = unread.len() > LISTINGS_MAX;
         let (mut asked, mut all) = (Vec::new(), Vec::new());
         for together in unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)) {
-            match Unread::listing(together, graph) {
-                Some(listing) if all.len() < LISTINGS_MAX => {
+            match Unread::search(together, graph) {
+                Some(search) if all.len() < LISTINGS_MAX => {
                     asked.push(together);
-                    all.push(Listing { limit: CANDIDATES_MAX, ..listing });
+                    all.push(search.listing(None, CANDIDATES_MAX));
                 }
                 Some(_) | None => self.take(together, None),
             }
         }
-        let listed = listings::read(source, inquiry, all).await?;
+        let listed = read(source, inquiry, all).await?;
         for (together, listed) in asked.into_iter().zip(listed) {
             self.take(together, listed.filter(|listed| listed.is_complete));
         }
@@ -257,8 +260,8 @@ impl Unread {
         matches!((self, other), (Self::Of(one, ..), Self::Of(other, ..)) if one == other)
     }
 
-    /// What is listed; none if that would bring secrets.
-    fn listing(together: &[Self], graph: &Graph<'_>) -> Option<Listing> {
+    /// What is searched for; none if that would bring secrets.
+    fn search(together: &[Self], graph: &Graph<'_>) -> Option<Search> {
         let schema = graph.schema;
         match *together.first()? {
             Self::Large(..) if schema.subject(graph.kind).secret => None,

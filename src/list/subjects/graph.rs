@@ -15,10 +15,10 @@ use crate::{
     check::{CheckError, Inquiry, Slice},
     evaluate::{DEPTH_MAX, NODES_MAX},
     fact::{Certainty, Fact, FactKey, Window},
-    list::ListError,
+    list::{ListError, listings::read},
     question::{Id, PermissionId, RelationId, Resource, ResourceTypeId, Subject, SubjectTypeId},
     schema::{Expression, Member, Origin, Schema, Target},
-    source::{Listed, Listing, Source},
+    source::{Listed, Source},
 };
 
 /// Whether a resource exists: whether it has a document that fulfils the condition of its type.
@@ -220,10 +220,11 @@ impl<'s> Graph<'s> {
             let Some(resource) = self.resource(place).cloned() else { continue };
             let ends = ends(self.schema, relation);
             let of_ends = ends.into_iter().filter_map(|(target, kind, member)| {
-                let listing = listings::of_target(self.schema, relation, &resource, target)?;
-                Some((Some((kind, member)), Listing { limit: NODES_MAX, ..listing }))
+                let search = listings::of_target(self.schema, relation, &resource, target)?;
+                Some((Some((kind, member)), search.listing(None, NODES_MAX)))
             });
-            let of_everybody = listings::of_everybody(self.schema, relation, &resource).map(|listing| (None, listing));
+            let of_everybody = listings::of_everybody(self.schema, relation, &resource);
+            let of_everybody = of_everybody.map(|search| (None, search.listing(None, 1)));
             for (end, listing) in of_ends.chain(of_everybody).collect::<Vec<_>>() {
                 if self.listings >= LISTINGS_MAX {
                     self.take(place, relation, end, None);
@@ -234,7 +235,7 @@ impl<'s> Graph<'s> {
                 all.push(listing);
             }
         }
-        let listed = listings::read(source, inquiry, all).await?;
+        let listed = read(source, inquiry, all).await?;
         for ((place, relation, end), listed) in asked.into_iter().zip(listed) {
             self.take(place, relation, end, listed);
         }

@@ -4,25 +4,19 @@
 //! What is listed may be more than the relation grants, never less: times and conditions on elements are not tested.
 
 use bson::Bson;
-use futures::future::join_all;
 
 use crate::{
-    check::{CheckError, Inquiry},
     fact::key_values,
-    list::{
-        ListError,
-        listings::{field, of_document, refused, values_of},
-    },
-    question::{Id, IdForm, RelationId, Resource},
-    schema::{Condition, Format, Ids, Lookup, Owner, Path, Relation, Schema, Target, Test},
-    source::{Listed, Listing, ListingError, Source, SourceError},
+    list::listings::{Search, values_of},
+    question::{Id, RelationId, Resource},
+    schema::{Condition, Ids, Lookup, Owner, Path, Relation, Schema, Target, Test},
 };
 
 /// How many listings one list reads at most, of either kind: of sets and edges, and of subjects.
 pub(super) const LISTINGS_MAX: usize = 100;
 
 /// The ids of one target that a relation leads to from a resource.
-pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: usize) -> Option<Listing> {
+pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: usize) -> Option<Search> {
     let declared = schema.relation(relation);
     let (ids, lookup) = (declared.ids.as_ref()?, schema.lookup(declared.lookup()?));
     let (form, name) = match *ids.targets.get(target)? {
@@ -30,75 +24,41 @@ pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resour
         Target::Set(kind, _) | Target::Resource(kind) => (schema.resource(kind).id, &schema.resource(kind).name),
     };
     let name = ids.type_values.as_ref().map_or(Some(name), |values| values.get(target))?;
-    let of_type = ids.subject_type.as_ref().map(|path| equals(field(declared, path), vec![Bson::from(&**name)]));
+    let of_type =
+        ids.subject_type.as_ref().map(|path| equals(declared.path_in_document(path), vec![Bson::from(&**name)]));
     let conditions = of_resource(declared, lookup, resource).into_iter().chain(of_type).collect();
-    Some(listing(lookup, conditions, field(declared, &ids.field), (form, ids.format.clone())))
+    Some(Search::new(lookup, conditions, declared.path_in_document(&ids.field), (form, ids.format.clone())))
 }
 
 /// Finds something if a relation may lead to everybody from a resource.
-pub(super) fn of_everybody(schema: &Schema, relation: RelationId, resource: &Resource) -> Option<Listing> {
+pub(super) fn of_everybody(schema: &Schema, relation: RelationId, resource: &Resource) -> Option<Search> {
     let declared = schema.relation(relation);
     let lookup = schema.lookup(declared.lookup()?);
     let ids = declared.ids.as_ref().filter(|ids| ids.wildcard)?;
     let everybody = Bson::String(ids.format.as_ref().map_or_else(|| "*".to_owned(), |format| format.text("*")));
-    let everybody = equals(field(declared, &ids.field), vec![everybody]);
+    let everybody = equals(declared.path_in_document(&ids.field), vec![everybody]);
     let conditions = of_resource(declared, lookup, resource).into_iter().chain([everybody]).collect();
     let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
-    let listing = listing(lookup, conditions, lookup.by.clone(), (schema.resource(resource.kind).id, format));
-    Some(Listing { limit: 1, ..listing })
+    Some(Search::new(lookup, conditions, lookup.by.clone(), (schema.resource(resource.kind).id, format)))
 }
 
 /// The subjects whose documents lead to one of these resources by a relation of theirs, or set that flag.
-pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resources: &[Id]) -> Option<Listing> {
+pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resources: &[Id]) -> Option<Search> {
     let declared = schema.relation(relation);
     let lookup = schema.lookup(declared.lookup()?);
     let Owner::Subject(kind) = declared.owner else { return None };
-    let leads_here = |ids: &Ids| equals(field(declared, &ids.field), values_of(ids.format.as_ref(), resources));
+    let leads_here =
+        |ids: &Ids| equals(declared.path_in_document(&ids.field), values_of(ids.format.as_ref(), resources));
     let leads_here = declared.ids.as_ref().map(leads_here);
-    let conditions = leads_here.into_iter().chain(of_document(declared).cloned()).collect();
+    let conditions = leads_here.into_iter().chain(declared.condition_of_document().cloned()).collect();
     let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
-    Some(listing(lookup, conditions, lookup.by.clone(), (schema.subject(kind).id, format)))
-}
-
-/// Reads listings at once. None for one that would have to read more than is allowed.
-pub(super) async fn read(
-    source: &dyn Source,
-    inquiry: &mut Inquiry<'_>,
-    listings: Vec<Listing>,
-) -> Result<Vec<Option<Listed>>, ListError> {
-    let (moment, deadline, epoch) = (inquiry.moment(), inquiry.deadline(), inquiry.epoch());
-    let results = join_all(listings.into_iter().map(|listing| source.list(listing, moment, deadline))).await;
-    if epoch != inquiry.epoch() {
-        return Err(CheckError::Unavailable(SourceError::BrokenOff).into());
-    }
-    let mut all = Vec::with_capacity(results.len());
-    for result in results {
-        all.push(match result {
-            Ok(listed) => {
-                inquiry.add_read_at(listed.stamp);
-                Some(listed)
-            }
-            Err(ListingError::Source(SourceError::TooMuch)) => None,
-            Err(error) => return Err(refused(error, inquiry)),
-        });
-    }
-    Ok(all)
-}
-
-fn listing(
-    lookup: &Lookup,
-    conditions: Vec<Condition>,
-    field: Path,
-    (form, format): (IdForm, Option<Format>),
-) -> Listing {
-    let (collection, condition) = (lookup.collection_id, Condition::And(conditions));
-    Listing { collection, condition, field, form, format, after: None, limit: 0, indexed_only: true }
+    Some(Search::new(lookup, conditions, lookup.by.clone(), (schema.subject(kind).id, format)))
 }
 
 /// What the documents of a resource fulfil from which a relation is read.
 fn of_resource(relation: &Relation, lookup: &Lookup, resource: &Resource) -> Vec<Condition> {
     let by = equals(lookup.by.clone(), key_values(lookup, &resource.id));
-    [by].into_iter().chain(of_document(relation).cloned()).collect()
+    [by].into_iter().chain(relation.condition_of_document().cloned()).collect()
 }
 
 fn equals(path: Path, values: Vec<Bson>) -> Condition {

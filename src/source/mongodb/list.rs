@@ -18,7 +18,7 @@ use crate::{
     moment::Moment,
     question::{Id, IdForm},
     schema::{End, Format, Lookup, compare},
-    source::{Deadline, Listed, Listing, ListingError, SourceError},
+    source::{Deadline, Listed, Listing, SourceError},
 };
 
 /// How many documents one `find` returns first at least. Several documents may have the same id, and some may have none.
@@ -34,7 +34,7 @@ impl MongoDb {
         listing: &Listing,
         at: Moment,
         deadline: Deadline,
-    ) -> Result<Listed, ListingError> {
+    ) -> Result<Listed, SourceError> {
         // Checks must not wait for lists.
         let turn = timeout_at(deadline.instant(), self.listings.acquire()).await;
         let _turn = turn.ok().and_then(Result::ok).ok_or(SourceError::TimedOut)?;

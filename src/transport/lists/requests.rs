@@ -4,9 +4,9 @@
 
 use super::page_token::Paged;
 use crate::{
-    list::{Asker, ListQuestion, PlanOptions, ResourcePage, Secret, SubjectPage},
+    list::{Asker, IDS_MAX_DEFAULT, ListQuestion, PlanOptions, ResourcePage, Secret, SubjectPage},
     question::{Id, PermissionId, Resource, Subject, SubjectTypeId},
-    schema::{Condition, FieldError, Path, Schema, SchemaError, SubjectText},
+    schema::{Condition, Path, Schema, SchemaError, SubjectText},
     transport::{
         convert::{self, subject_text},
         proto::{self, ListResourcesRequest, ListSubjectsRequest, PlanFilterRequest},
@@ -14,9 +14,6 @@ use crate::{
         status::{IDS_MAX, Violation},
     },
 };
-
-/// The most ids that a filter has if the request does not say.
-const IDS_DEFAULT: usize = 1_000;
 
 /// The size of a page if the request does not say.
 const PAGE_DEFAULT: usize = 100;
@@ -48,7 +45,7 @@ pub(super) fn plan(
     let mut violations = Vec::new();
     let PlanFilterRequest { subject, permission, resource_type, max_ids, reference_field, consistency: _ } = request;
     let question = question(schema, subject.as_ref(), permission, resource_type, &mut violations);
-    let ids_max = bounded("max_ids", *max_ids, (IDS_DEFAULT, IDS_MAX), &mut violations);
+    let ids_max = bounded("max_ids", *max_ids, (IDS_MAX_DEFAULT, IDS_MAX), &mut violations);
     let reference = reference(reference_field, &mut violations);
     question
         .filter(|_| violations.is_empty())
@@ -94,7 +91,7 @@ pub(super) fn subjects(
     let fields: Option<ResourceFields<'_>> = resource.as_ref().map(Into::into);
     let ResourceFields { kind, id } = fields.unwrap_or_default();
     let read = schema.subjects_question(permission, (kind, id), subject_type);
-    add_errors(read.as_ref().err(), &mut violations, fields.is_some());
+    convert::add_errors(read.as_ref().err(), &mut violations, fields.is_some());
     if fields.is_none() {
         violations.push(Violation::new("resource", "is missing: name the resource whose subjects are to be listed"));
     }
@@ -119,7 +116,7 @@ fn question(
     let has_subject = subject.is_some();
     let text = subject_text(subject.map(Into::into), violations);
     let read = schema.resources_question(text, permission, resource_type);
-    add_errors(read.as_ref().err(), violations, true);
+    convert::add_errors(read.as_ref().err(), violations, true);
     let (subject, permission, kind) = read.ok()?;
     has_subject.then(|| ListQuestion { asker: asker(schema, subject, text), permission, kind })
 }
@@ -132,13 +129,6 @@ fn asker(schema: &Schema, subject: Subject, text: SubjectText<'_>) -> Asker {
         }
         _ => Asker::new(subject),
     }
-}
-
-/// Adds errors of fields. If there is no resource, those of its fields say nothing more.
-fn add_errors(errors: Option<&Vec<FieldError>>, violations: &mut Vec<Violation>, has_resource: bool) {
-    let errors = errors.into_iter().flatten();
-    let relevant = errors.filter(|error| has_resource || !error.field.starts_with("resource."));
-    violations.extend(relevant.map(convert::violation));
 }
 
 /// A number from 1 to a maximum. 0 stands for the default.

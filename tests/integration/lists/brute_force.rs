@@ -196,7 +196,7 @@ impl Bench {
                 let values = plan.filter.get_document("of.it").and_then(|ids| ids.get_array("$in"));
                 assert_eq!(values.expect("a list of ids").len(), allowed.len());
             }
-            Ok(plan) => return Err(format!("{plan:?} for another collection, allowed {allowed:?}")),
+            Ok(plan) => return Err(format!("{plan:?} {} for another collection, allowed {allowed:?}", plan.filter)),
             Err(ListError::NotNarrowable { .. }) => {}
             Err(error) => return Err(format!("a plan for another collection: {error}")),
         }
@@ -210,7 +210,7 @@ impl Bench {
             (other, _) => return Err(format!("the plan is {other:?}")),
         };
         if plan.filter.is_empty() != (plan.kind == PlanKind::All) {
-            return Err(format!("{plan:?}"));
+            return Err(format!("{plan:?} {}", plan.filter));
         }
         let (Some(database), Some(collection)) = (&self.database, collection) else { return Ok(()) };
         let form = listing.schema.resource(question.kind).id;
@@ -226,7 +226,7 @@ impl Bench {
             PlanKind::None => found.is_empty() && allowed.is_empty(),
         };
         if !is_right {
-            return Err(format!("{plan:?} finds {found:?}, allowed {allowed:?}"));
+            return Err(format!("{plan:?} {} finds {found:?}, allowed {allowed:?}", plan.filter));
         }
         let mut seen = self.seen.borrow_mut();
         match plan.kind {

@@ -94,7 +94,7 @@ async fn what_excludes_a_subject_excludes_it_from_what_everybody_has() {
         // A plan never finds less than is allowed. What it finds beside that is checked.
         let options = PlanOptions { ids_max: 10_000, ..PlanOptions::default() };
         let plan = listing.plan(&visit, options).await.unwrap();
-        assert!(matches!(plan.kind, PlanKind::Exact | PlanKind::Superset), "{plan:?}");
+        assert!(matches!(plan.kind, PlanKind::Exact | PlanKind::Superset), "{plan:?} {}", plan.filter);
     }
 }
 

@@ -179,7 +179,7 @@ async fn a_list_shows_everything_that_its_token_covers_and_returns_one_that_cove
         assert!(list.resources.iter().any(|resource| resource.id.to_string() == id), "{list:?}");
         assert!(list.as_of.moment >= moment && list.as_of.moment >= last, "{list:?} {moment:?}");
         let plan = plan(&live, at_least(moment), None).await.unwrap();
-        assert!(plan.as_of.moment >= moment && plan.filter.to_string().contains(&id), "{plan:?}");
+        assert!(plan.as_of.moment >= moment && plan.filter.to_string().contains(&id), "{plan:?} {}", plan.filter);
         last = list.as_of.moment;
     }
     let token = at_least(Moment::from_count(u64::MAX));

@@ -76,7 +76,7 @@ async fn a_folder_is_readable_as_deep_as_a_check_follows_the_tree() {
         let files = listing.texts("user:ann", "read", "file").await.unwrap();
         assert_eq!(files, texts((0..32).map(|number| format!("f{number:03}"))), "an edge more");
         let plan = listing.plan(&listing.question("user:ann", "read", "file"), PlanOptions::default()).await.unwrap();
-        assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, 33), "{plan:?}");
+        assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, 33), "{plan:?} {}", plan.filter);
         assert!(listing.texts("user:bob", "read", "folder").await.unwrap().is_empty());
     }
 }
@@ -129,7 +129,7 @@ async fn what_excludes_a_resource_on_the_way_excludes_what_is_below() {
         assert_eq!(listing.texts("user:ann", "open", "folder").await.unwrap(), ["0", "1", "4"], "5 is malformed");
         assert_eq!(listing.texts("user:ann", "open", "file").await.unwrap(), ["f000", "f001", "f004"]);
         let plan = listing.plan(&listing.question("user:ann", "open", "file"), PlanOptions::default()).await.unwrap();
-        assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, 3), "{plan:?}");
+        assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, 3), "{plan:?} {}", plan.filter);
         // The other part keeps out symbols, which equal texts and are no ids.
         let parts = plan.filter.get_array("$and").unwrap();
         assert_eq!(parts.first(), Some(&doc! { "folder": { "$in": ["0", "1", "4"] } }.into()));
@@ -147,7 +147,7 @@ async fn a_tree_with_more_folders_than_an_id_set_may_have_is_an_error_and_no_par
         for kind in ["file", "folder"] {
             let question = listing.question("user:ann", "read", kind);
             for error in [
-                listing.plan(&question, PlanOptions::default()).await.map(|plan| format!("{plan:?}")),
+                listing.plan(&question, PlanOptions::default()).await.map(|plan| format!("{plan:?} {}", plan.filter)),
                 listing.pages(&question, 100, None).await.map(|ids| format!("{ids:?}")),
             ] {
                 let Err(ListError::TooManyIds { relation, count, max }) = error else { panic!("{error:?}") };

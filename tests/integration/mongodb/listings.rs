@@ -13,7 +13,7 @@ use permcached::{
     fact::FactKey,
     question::{Id, IdForm},
     schema::{Comparison, Condition, Format, Path, Schema, Test},
-    source::{Deadline, Listed, Listing, ListingError, Source, SourceError, documents::Documents, mongodb::MongoDb},
+    source::{Deadline, Listed, Listing, Source, SourceError, documents::Documents, mongodb::MongoDb},
 };
 use tokio::time::{Instant, sleep};
 
@@ -65,7 +65,7 @@ fn listing(schema: &Schema, field: &str, form: IdForm) -> Listing {
     }
 }
 
-async fn list(source: &dyn Source, listing: &Listing) -> Result<Listed, ListingError> {
+async fn list(source: &dyn Source, listing: &Listing) -> Result<Listed, SourceError> {
     let at = source.probe(Deadline::after(TIME_MAX)).await?;
     source.list(listing.clone(), at, Deadline::after(TIME_MAX)).await
 }
@@ -211,7 +211,7 @@ async fn a_listing_reads_one_snapshot_and_has_a_deadline() {
     }
 
     let late = source.list(all, at, Deadline::after(Duration::ZERO)).await;
-    assert!(matches!(late, Err(ListingError::Source(SourceError::TimedOut))), "{late:?}");
+    assert!(matches!(late, Err(SourceError::TimedOut)), "{late:?}");
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn what_no_index_serves_is_refused_if_the_collection_is_large() {
     };
     let command = r#"db.getCollection("grants").createIndex({ "user": 1 })"#;
     match list(&source, &by_user).await {
-        Err(ListingError::NoIndex { collection, command: named }) => {
+        Err(SourceError::NoIndex { collection, command: named }) => {
             assert_eq!((collection.as_str(), named.as_str()), ("grants", command));
         }
         other => panic!("{other:?}"),
@@ -273,7 +273,7 @@ async fn what_no_index_serves_is_refused_if_the_collection_is_large() {
     // Who says that a scan is meant gets one, and so does whoever reads everything in the order of an index.
     assert_eq!(list(&source, &Listing { indexed_only: false, ..by_user.clone() }).await.unwrap().ids.len(), 100);
     let all = Listing { indexed_only: true, ..listing(&schema, "of", IdForm::Integer) };
-    assert!(matches!(list(&source, &all).await, Err(ListingError::NoIndex { .. })));
+    assert!(matches!(list(&source, &all).await, Err(SourceError::NoIndex { .. })));
 
     let indexes = [doc! { "key": { "user": 1 }, "name": "user" }, doc! { "key": { "of": 1 }, "name": "of" }];
     database.run_command(doc! { "createIndexes": "grants", "indexes": indexes.to_vec() }).await.unwrap();
@@ -288,7 +288,7 @@ async fn what_no_index_serves_is_refused_if_the_collection_is_large() {
     // An index on something else that the condition compares is not enough.
     let by_void = Listing { condition: Condition::And(vec![eq("is_void", true), eq("user", 7)]), ..by_user };
     assert!(
-        matches!(list(&source, &by_void).await, Err(ListingError::NoIndex { command, .. }) if command.contains("is_void"))
+        matches!(list(&source, &by_void).await, Err(SourceError::NoIndex { command, .. }) if command.contains("is_void"))
     );
 }
 

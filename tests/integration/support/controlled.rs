@@ -15,7 +15,7 @@ use permcached::{
     fact::{Fact, FactKey},
     freshness::Moment,
     schema::Schema,
-    source::{Deadline, Listed, Listing, ListingError, Source, SourceError},
+    source::{Deadline, Listed, Listing, Source, SourceError},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -219,7 +219,7 @@ impl Wrapper for Controlled {
         loaded
     }
 
-    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError> {
         match self.fault() {
             Fault::LoadHangs => pending().await,
             Fault::LoadFails(collection) if self.schema.collection_name(listing.collection) == collection => {

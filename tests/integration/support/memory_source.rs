@@ -16,10 +16,7 @@ use permcached::{
     freshness::{Change, Changed, Clock, Moment},
     question::{CollectionId, Id},
     schema::Schema,
-    source::{
-        ChangeSource, ChangeStream, Deadline, Listed, Listing, ListingError, Source, SourceError, StreamBatch,
-        StreamError,
-    },
+    source::{ChangeSource, ChangeStream, Deadline, Listed, Listing, Source, SourceError, StreamBatch, StreamError},
 };
 use tokio::time::sleep;
 
@@ -151,7 +148,7 @@ impl Source for MemorySource {
         keys.into_iter().map(read).collect()
     }
 
-    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, _: Moment, _: Deadline) -> Result<Listed, SourceError> {
         let state = self.state();
         let documents = state.documents.get(self.0.collection_name(listing.collection)).into_iter().flatten();
         Ok(listing.of_documents(documents, state.now))

@@ -9,7 +9,7 @@ use permcached::{
     fact::{Fact, FactKey},
     freshness::{Clock, Moment},
     question::{CollectionId, Id, LookupId},
-    source::{Deadline, Listed, Listing, ListingError, Source, SourceError},
+    source::{Deadline, Listed, Listing, Source, SourceError},
 };
 
 /// The methods in which a source differs from the one inside it.
@@ -37,7 +37,7 @@ pub trait Wrapper: Send + Sync {
         self.inner().load(keys, if_large, at, deadline).await
     }
 
-    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError> {
         self.inner().list(listing, at, deadline).await
     }
 
@@ -85,7 +85,7 @@ impl<W: Wrapper> Source for Wrapped<W> {
         self.0.load(keys, if_large, at, deadline).await
     }
 
-    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, ListingError> {
+    async fn list(&self, listing: Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError> {
         self.0.list(listing, at, deadline).await
     }
 
