@@ -4,6 +4,8 @@
 
 use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
 
+use bson::Document;
+use mongodb::Database;
 use permcached::{
     app::{Parts, assemble},
     check::{Checker, Consistency, Inquiry},
@@ -11,7 +13,7 @@ use permcached::{
     list::{Everybody, Lister, SubjectList},
     question::{Answer, Id, Millis, Question, Resource, Subject},
     schema::{Schema, SubjectText},
-    source::{Deadline, Source, documents::Documents},
+    source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
 };
 use proptest::{
     strategy::Strategy,
@@ -25,13 +27,18 @@ use crate::{
         generate::{self, Case, id_text},
         oversized::Oversized,
     },
-    support::both::TIME_MAX,
+    support::{
+        both::{TIME_MAX, fill},
+        servers::mongo,
+    },
 };
 
 /// The number of random schemas, each with its documents and questions.
 const CASES: u32 = 500;
 /// The number of random graphs with cycles.
 const CYCLE_CASES: u32 = 200;
+/// The number of random schemas whose documents are written to mongod.
+const CASES_OF_MONGOD: u32 = 12;
 /// The seed of all cases, unless the environment sets one.
 const SEED: u64 = 1;
 /// The number of subjects of each type that are checked. No document names the last one.
@@ -73,13 +80,15 @@ impl Seen {
 
 struct Bench {
     runtime: Runtime,
+    /// The database that the documents are written to; none if they are in memory.
+    database: Option<Database>,
     /// Over documents, and over the same documents with some whole facts over their limit.
     seen: [RefCell<Seen>; 2],
 }
 
 #[test]
 fn a_list_has_all_subjects_that_checks_allow_and_no_others() {
-    let ([seen, with_large], cases) = run(generate::case(), CASES);
+    let ([seen, with_large], cases) = run(generate::case(), CASES, false);
     assert!(seen.refused * 10 < cases, "nearly all schemas are accepted");
     assert!(seen.lists > cases && seen.allowed > seen.lists as usize / 2, "many subjects are allowed");
     assert!(seen.listed * 20 > seen.allowed, "many of them are named");
@@ -92,21 +101,30 @@ fn a_list_has_all_subjects_that_checks_allow_and_no_others() {
 
 #[test]
 fn a_list_has_all_subjects_that_checks_allow_although_the_data_has_cycles() {
-    let ([seen, _], cases) = run(generate::cycles::case(), CYCLE_CASES);
+    let ([seen, _], cases) = run(generate::cycles::case(), CYCLE_CASES, false);
     assert_eq!(seen.refused, 0, "there is one schema, and it is valid");
     assert!(seen.listed > cases as usize / 3, "{seen:?}");
 }
 
+#[test]
+fn a_list_over_mongod_has_all_subjects_that_checks_allow_and_no_others() {
+    let ([seen, _], cases) = run(generate::case(), CASES_OF_MONGOD, true);
+    assert!(seen.lists > cases && seen.listed > cases as usize / 2 && seen.everybody > 0, "{seen:?}");
+}
+
 /// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.
-fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> ([Seen; 2], u32) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let bench = Bench { runtime, seen: [RefCell::default(), RefCell::default()] };
+fn run(strategy: impl Strategy<Value = Case>, cases: u32, is_over_mongod: bool) -> ([Seen; 2], u32) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let database = is_over_mongod.then(|| runtime.block_on(mongo().database()));
+    let bench = Bench { runtime, database, seen: [RefCell::default(), RefCell::default()] };
     let default = Config::default();
+    let more = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = match default.rng_seed {
         RngSeed::Random => RngSeed::Fixed(SEED),
         fixed @ RngSeed::Fixed(_) => fixed,
     };
-    let cases = default.cases.max(cases);
+    let cases = more.map_or(cases, |more: u32| more.max(cases));
     let config = Config {
         cases,
         rng_seed,
@@ -132,6 +150,10 @@ impl Bench {
             return Ok(());
         };
         let schema = Arc::new(schema);
+        if let Some(database) = &self.database {
+            let source = self.runtime.block_on(mongodb(database, &schema, case));
+            return self.compare(case, &schema, Arc::new(source), &self.seen[0]);
+        }
         let documents = Arc::new(Documents::new(&schema, &case.collections));
         self.compare(case, &schema, Arc::<Documents>::clone(&documents), &self.seen[0])?;
         let oversized = Arc::new(Oversized::new(&schema, documents, &case.available));
@@ -172,6 +194,15 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// The documents of a case in a database that has no others.
+async fn mongodb(database: &Database, schema: &Arc<Schema>, case: &Case) -> MongoDb {
+    for name in database.list_collection_names().await.expect("mongod answers") {
+        database.collection::<Document>(&name).drop().await.expect("mongod answers");
+    }
+    fill(database, schema, &case.collections).await;
+    MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers")
 }
 
 /// Compares one list with checks.

@@ -1,10 +1,20 @@
 //! Lists of subjects while documents change.
 
+use std::time::Duration;
+
 use bson::doc;
-use permcached::check::Consistency;
+use permcached::{
+    check::{Consistency, Settings},
+    invalidate::Outdated,
+    question::{Id, Subject},
+    source::Deadline,
+};
 
 use super::{Asked, shown};
-use crate::support::live::{Live, at_least};
+use crate::support::{
+    both::{TIME_MAX, found_in},
+    live::{Live, at_least},
+};
 
 const SCHEMA: &str = r#"
 default_subject = "user"
@@ -30,7 +40,27 @@ async fn live(members: i32) -> Live {
     let memberships = (0..members).map(|number| doc! { "_id": number, "team": 1_i64, "user": format!("u{number:04}") });
     let docs = vec![doc! { "_id": 1_i64, "team": 1_i64 }];
     let collections = [("memberships", memberships.collect()), ("docs", docs), ("teams", vec![doc! { "_id": 1_i64 }])];
-    Live::new(SCHEMA, &collections).await
+    let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
+    Live::with(SCHEMA, &collections, settings).await
+}
+
+/// Who is on a list is not known when it begins, so any subject that was invalidated may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_reads_facts_again_after_a_subject_was_invalidated() {
+    let live = live(3).await;
+    let asked = Asked::parse(&live.schema, "read doc:1 user");
+    let read = async || {
+        let before = found_in(&live.app.metrics, "source");
+        let list = asked.page(&live.app.lister, 10, None, Consistency::MinimizeLatency).await.expect("a list");
+        assert_eq!(list.subjects.len(), 3);
+        found_in(&live.app.metrics, "source") - before
+    };
+    assert!(read().await > 0, "nothing is cached yet");
+    while read().await > 0 {}
+    let subjects = vec![Subject::Known { kind: asked.kind, id: Id::String("u0001".into()) }];
+    let outdated = Outdated::These { resources: Vec::new(), documents: Vec::new(), subjects };
+    live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+    assert!(read().await > 0, "facts from before the invalidation do not count");
 }
 
 #[tokio::test(flavor = "multi_thread")]
