@@ -110,6 +110,12 @@ async fn capped_collections_views_and_time_series_are_unsuitable() {
         [unsuitable("files", "capped"), unsuitable("folders", "a view"), unsuitable("notes", "a timeseries")];
     assert_eq!(findings(&database, &schema).await, expected);
     assert_eq!(expected[1].message(), "the collection `folders` is a view, in which changes cannot be followed");
+    let remedies = expected.map(|finding| finding.remedy());
+    let capped = "copy the documents into a collection that is not capped, and give it the name \"files\"";
+    assert_eq!(
+        remedies,
+        [capped, "name the collection that it is made of", "store the documents in an ordinary collection"]
+    );
 }
 
 #[tokio::test]
