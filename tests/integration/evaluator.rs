@@ -28,10 +28,7 @@ use permcached::{
     source::{Deadline, Source, documents::Documents},
     telemetry::Metrics,
 };
-use proptest::{
-    strategy::Strategy,
-    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
-};
+use proptest::{strategy::Strategy, test_runner::TestCaseError};
 use tokio::runtime::Runtime;
 
 use self::{
@@ -39,14 +36,12 @@ use self::{
     naive::Naive,
     oversized::Oversized,
 };
-use crate::support::wrapper::Wrapped;
+use crate::support::{property, wrapper::Wrapped};
 
 /// The number of random schemas, each with its documents and questions.
 const CASES: u32 = 4_000;
 /// The number of random graphs with cycles, each with its questions.
 const CYCLE_CASES: u32 = 2_000;
-/// The seed of all cases, unless the environment sets one.
-const SEED: u64 = 1;
 
 /// Counts what occurred in all cases. A test in which something hardly occurred has shown nothing about it.
 #[derive(Debug, Default)]
@@ -140,25 +135,7 @@ fn an_explanation_that_is_incomplete_has_the_result_of_the_answer() {
 /// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.
 fn run(strategy: impl Strategy<Value = Case>, cases: u32) -> (Seen, u32) {
     let bench = Bench { runtime: runtime(), metrics: Arc::default(), seen: RefCell::default() };
-    let default = Config::default();
-    let rng_seed = match default.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        fixed @ RngSeed::Fixed(_) => fixed,
-    };
-    let cases = default.cases.max(cases);
-    let config = Config {
-        cases,
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        max_shrink_time: 30_000,
-        ..default
-    };
-    match TestRunner::new(config).run(&strategy, |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
+    let cases = property::run(&strategy, cases, 30_000, |case| bench.case(case));
     let seen = bench.seen.into_inner();
     println!("{seen:#?}");
     assert!(seen.given_up * 20 < cases, "few questions are too much work");

@@ -25,7 +25,7 @@ use permcached::{
     question::Id,
     schema::Schema,
 };
-use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::TestCaseError;
 use tokio::runtime::Runtime;
 
 use self::{
@@ -34,14 +34,12 @@ use self::{
     seen::Seen,
     world::{World, id_of},
 };
-use crate::support::servers;
+use crate::support::{property, servers};
 
 /// The number of random schemas, each with its documents.
 const CASES: u32 = 40;
 /// The same in the long run (docs/proof.md).
 const MANY_CASES: u32 = 1_000;
-/// The seed of all cases, unless the environment sets one.
-const SEED: u64 = 1;
 
 #[test]
 fn a_filter_finds_what_the_evaluator_allows() {
@@ -62,24 +60,7 @@ fn run(cases: u32) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let database = runtime.block_on(servers::mongo().database());
     let bench = Bench { runtime, database, seen: RefCell::default(), number: RefCell::new(0) };
-    let default = Config::default();
-    let rng_seed = match default.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        fixed @ RngSeed::Fixed(_) => fixed,
-    };
-    let config = Config {
-        cases: std::env::var("PROPTEST_CASES").map_or(cases, |text| text.parse().expect("a number")),
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        max_shrink_time: 120_000,
-        ..default
-    };
-    match TestRunner::new(config).run(&cases::listed(), |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
+    property::run(&cases::listed(), cases, 120_000, |case| bench.case(case));
     let seen = bench.seen.into_inner();
     println!("{seen:#?}");
     seen

@@ -10,6 +10,7 @@ pub mod links;
 pub mod live;
 pub mod memory_source;
 pub mod monitored;
+pub mod property;
 pub mod proxy;
 pub mod raw;
 pub mod redis;

@@ -15,10 +15,7 @@ use permcached::{
     schema::{Schema, SubjectText},
     source::{Deadline, Source, documents::Documents, mongodb::MongoDb},
 };
-use proptest::{
-    strategy::Strategy,
-    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
-};
+use proptest::{strategy::Strategy, test_runner::TestCaseError};
 use tokio::runtime::Runtime;
 
 use super::Asked;
@@ -29,6 +26,7 @@ use crate::{
     },
     support::{
         both::{TIME_MAX, fill},
+        property,
         servers::mongo,
     },
 };
@@ -36,11 +34,9 @@ use crate::{
 /// The number of random schemas, each with its documents and questions.
 const CASES: u32 = 500;
 /// The number of random graphs with cycles.
-const CYCLE_CASES: u32 = 200;
+const CYCLE_CASES: u32 = 256;
 /// The number of random schemas whose documents are written to mongod.
 const CASES_OF_MONGOD: u32 = 12;
-/// The seed of all cases, unless the environment sets one.
-const SEED: u64 = 1;
 /// The number of subjects of each type that are checked. No document names the last one.
 const SUBJECTS: usize = 4;
 
@@ -118,26 +114,7 @@ fn run(strategy: impl Strategy<Value = Case>, cases: u32, is_over_mongod: bool) 
     let runtime = runtime.expect("a runtime");
     let database = is_over_mongod.then(|| runtime.block_on(mongo().database()));
     let bench = Bench { runtime, database, seen: [RefCell::default(), RefCell::default()] };
-    let default = Config::default();
-    let more = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let rng_seed = match default.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        fixed @ RngSeed::Fixed(_) => fixed,
-    };
-    let cases = more.map_or(cases, |more: u32| more.max(cases));
-    let config = Config {
-        cases,
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        max_shrink_time: 30_000,
-        ..default
-    };
-    match TestRunner::new(config).run(&strategy, |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
+    let cases = property::run(&strategy, cases, 30_000, |case| bench.case(case));
     let seen = bench.seen.map(RefCell::into_inner);
     println!("{seen:#?}");
     (seen, cases)

@@ -14,25 +14,19 @@ use permcached::{
     schema::{Path, Schema, SubjectText},
     source::{Source, documents::Documents, mongodb::MongoDb},
 };
-use proptest::{
-    strategy::Strategy,
-    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
-};
+use proptest::{strategy::Strategy, test_runner::TestCaseError};
 use tokio::runtime::Runtime;
 
 use super::{Listing, list_question};
 use crate::{
     evaluator::generate::{self, Case, id_text},
-    support::{both::fill, servers::mongo},
+    support::{both::fill, property, servers::mongo},
 };
 
 /// How many cases are compared over documents in memory, and over mongod.
 const CASES: u32 = 120;
 const CYCLE_CASES: u32 = 60;
 const CASES_OF_MONGOD: u32 = 12;
-
-/// The seed of all cases, unless the environment sets one.
-const SEED: u64 = 1;
 
 /// How many ids each type has.
 const IDS: usize = 3;
@@ -87,25 +81,7 @@ fn run(strategy: impl Strategy<Value = Case>, cases: u32, is_over_mongod: bool) 
     let runtime = runtime();
     let database = is_over_mongod.then(|| runtime.block_on(mongo().database()));
     let bench = Bench { runtime, database, seen: RefCell::default() };
-    let default = Config::default();
-    let rng_seed = match default.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        fixed @ RngSeed::Fixed(_) => fixed,
-    };
-    let more = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let config = Config {
-        cases: more.map_or(cases, |more: u32| more.max(cases)),
-        rng_seed,
-        rng_algorithm: RngAlgorithm::XorShift,
-        failure_persistence: None,
-        max_shrink_time: 30_000,
-        ..default
-    };
-    match TestRunner::new(config).run(&strategy, |case| bench.case(&case)) {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, case)) => panic!("{reason}\nseed: {rng_seed:?}\n\n{case:?}"),
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
-    }
+    property::run(&strategy, cases, 30_000, |case| bench.case(case));
     let seen = bench.seen.into_inner();
     println!("{seen:#?}");
     seen
