@@ -31,7 +31,7 @@ export class PermcachedError extends Error {
   declare readonly question?: QuestionText
   /** A reason for programs, such as `NO_INDEX`, if the server gives one. */
   declare readonly reason?: string
-  /** What the reason is about, such as the `command` that creates the index. */
+  /** Details of the reason, such as the `command` that creates a missing index. */
   declare readonly metadata?: Readonly<Record<string, string>>
 
   constructor(message: string, parts: ErrorParts) {

@@ -34,7 +34,7 @@ export interface Failure {
   readonly retryAfterMs?: number
   /** A reason for programs, such as `NO_INDEX`. */
   readonly reason?: string
-  /** What the reason is about. */
+  /** Details of the reason, such as the `command` that creates a missing index. */
   readonly metadata?: Readonly<Record<string, string>>
 }
 

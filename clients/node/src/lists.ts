@@ -58,7 +58,7 @@ export interface Plan {
   readonly notes: readonly PlanNote[]
 }
 
-/** What is worth knowing about a plan. */
+/** A remark about a plan: why it finds nothing, or why the query may be slow. */
 export interface PlanNote {
   readonly code: 'SUBJECT_INACTIVE' | 'MANY_VALUES' | 'UNKNOWN'
   readonly message: string

@@ -18,7 +18,7 @@ export type FakeAnswers = readonly string[] | Readonly<Record<string, true | Rea
 /**
  * For each subject, the permissions on each resource. A subject is the id of a user, or `type:id` for another type, or
  * `anonymous`; a resource is `type:id`. `*` stands for every subject, every id of a type (`file:*`), or every permission.
- * What the table does not have is denied with NO_GRANT.
+ * It denies whatever the table does not contain, with NO_GRANT.
  */
 export type FakeTable = Readonly<Record<string, Readonly<Record<string, FakeAnswers>>>>
 
