@@ -98,6 +98,13 @@ impl FactKey {
         })
     }
 
+    /// What an invalidation of a resource outdates: the keys of its facts, and all keys of the reverse lookups that may lead to it, as it is
+    /// not known whom its documents name. A key may occur more than once.
+    pub(crate) fn outdated_with(schema: &Schema, resource: &Resource) -> impl Iterator<Item = Self> {
+        let reverse = schema.reverse_lookups_of(resource.kind).map(Self::all_reverse);
+        Self::of_resource(schema, resource).chain(reverse)
+    }
+
     /// The id in that key. It is not the id of anybody.
     pub(crate) fn id_of_everybody() -> Id {
         Id::String("*".into())

@@ -24,7 +24,8 @@ pub enum Outdated {
     All,
     /// Only the listed items.
     These {
-        /// Resources: every fact that is looked up by one of their ids is outdated.
+        /// Resources: every fact that is looked up by one of their ids is outdated, and for lists every fact of a reverse lookup that may lead
+        /// to them.
         resources: Vec<Resource>,
         /// Documents, which are marked as their own change events would mark them.
         documents: Vec<OutdatedDocument>,
@@ -114,9 +115,9 @@ impl Invalidator {
         Ok(Invalidated { token: Token { clock: self.source.clock(), moment: at }, is_published })
     }
 
-    /// Every key by which the resources' relations are looked up.
+    /// Every key by which the resources' relations are looked up, and what stands for those by which lists find the resources.
     fn keys_of_resources(&self, resources: &[Resource]) -> BTreeSet<FactKey> {
-        resources.iter().flat_map(|resource| FactKey::of_resource(&self.schema, resource)).collect()
+        resources.iter().flat_map(|resource| FactKey::outdated_with(&self.schema, resource)).collect()
     }
 
     /// The documents and the keys under which they are found now. Adds both to the hint.

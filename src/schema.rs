@@ -572,6 +572,16 @@ impl Schema {
         self.resource(kind).document.into_iter().chain(relations)
     }
 
+    /// The reverse lookups of a type's relations. One may occur more than once.
+    pub(crate) fn reverse_lookups_of(&self, kind: ResourceTypeId) -> impl Iterator<Item = LookupId> {
+        let members = self.resource(kind).members.values();
+        let reverse = members.map(|member| match member {
+            Member::Relation(id) => &*self.relation(*id).reverse,
+            Member::Permission(_) => &[],
+        });
+        reverse.flatten().map(|reverse| reverse.lookup)
+    }
+
     /// The lookup of documents that may name a relation's resource inside a document or a nested array; only for relations
     /// under a `!`.
     #[must_use]

@@ -149,7 +149,7 @@ impl Hint {
             // A type that this schema lacks has no lookups here.
             if schema.resources().any(|(_, known)| *known.name == **kind) {
                 match schema.read_resource(kind, &id.1) {
-                    Ok(resource) => changed.extend(FactKey::of_resource(schema, &resource).map(Changed::Key)),
+                    Ok(resource) => changed.extend(FactKey::outdated_with(schema, &resource).map(Changed::Key)),
                     Err(_) => return vec![Changed::Everything],
                 }
             }
@@ -300,6 +300,20 @@ read = "owner | guest | link"
             assert!(changed.contains(&wanted), "{wanted:?} in {changed:?}");
         }
         assert!(!changed.contains(&Changed::Everything));
+    }
+
+    #[test]
+    fn a_resource_marks_all_keys_of_the_reverse_lookups_that_may_lead_to_it() {
+        let schema = schema(SCHEMA);
+        let mut hint = Hint::empty(Moment::new(1_763_900_000, 7));
+        let id = Id::ObjectId([7; 12]);
+        hint.add_resource(&schema, &schema.read_resource("file", &id.to_string()).unwrap());
+        let changed = received(&hint.encode(), &schema);
+        let mut reverse = schema.lookups().filter(|(_, lookup)| lookup.is_reverse).peekable();
+        assert!(reverse.peek().is_some());
+        for (lookup, _) in reverse {
+            assert!(changed.contains(&Changed::Key(FactKey::all_reverse(lookup))), "{changed:?}");
+        }
     }
 
     #[test]

@@ -249,14 +249,18 @@ impl Freshness {
                     self.marks.mark(Target::Document(*collection, id), *at);
                     self.marks.mark(Target::Collection(*collection), *at);
                 }
-                Changed::Key(key) => match self.lookups.get(key.lookup.index()) {
-                    Some(Marked { collection, is_by_id: true, .. }) => {
-                        self.marks.mark(Target::DocumentById(*collection, &key.id), *at);
-                    }
-                    Some(Marked { is_by_id: false, .. }) | None => {
-                        self.marks.mark(Target::Key(key.lookup, &key.id), *at);
-                    }
-                },
+                Changed::Key(key) => {
+                    let marked = self.lookups.get(key.lookup.index());
+                    let is_of_all =
+                        marked.is_some_and(|marked| marked.is_reverse) && *key == FactKey::all_reverse(key.lookup);
+                    let target = match marked {
+                        Some(Marked { collection, is_by_id: true, .. }) if !is_of_all => {
+                            Target::DocumentById(*collection, &key.id)
+                        }
+                        Some(_) | None => Target::Key(key.lookup, &key.id),
+                    };
+                    self.marks.mark(target, *at);
+                }
                 Changed::Subject(subject) => {
                     self.subject_marks.mark(Target::Subject(subject), *at);
                     self.newest_subject_mark.fetch_max(at.as_u64(), Ordering::AcqRel);

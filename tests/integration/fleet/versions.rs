@@ -12,17 +12,21 @@ use permcached::{
     freshness::{Clock, LocalTime},
     invalidate::{Invalidated, Outdated, OutdatedDocument},
     link::{FORMAT, Namespace, Server},
+    list::ResourcePage,
     question::{Question, Subject},
     source::{Deadline, mongodb::MongoDb},
 };
 
 use super::{FILE, GUEST, SCHEMA, USER, id, reads, shared_file};
-use crate::support::{
-    both::{TIME_MAX, asked_of, counted, fill, found_in, schema},
-    fleet::Fleet,
-    live::{Live, until},
-    redis::{redis, secrets},
-    servers::standalone_mongo,
+use crate::{
+    lists::list_question,
+    support::{
+        both::{TIME_MAX, asked_of, counted, fill, found_in, schema, subject_text},
+        fleet::Fleet,
+        live::{Live, until},
+        redis::{redis, secrets},
+        servers::standalone_mongo,
+    },
 };
 
 /// How long a hint may take: less than a fact counts without one.
@@ -170,4 +174,24 @@ async fn without_change_streams_an_invalidation_reaches_every_instance() {
     };
     tokio::time::timeout(PATIENCE, received).await.expect("the hint is received in the end");
     assert_eq!(one.answer(&question, Consistency::MinimizeLatency).await, "denied NO_GRANT");
+
+    // A list looks the share up by its user.
+    let files = list_question(&schema, subject_text(&format!("user:{}", id(USER))), "read", "file");
+    let is_listed = async || {
+        let page = ResourcePage { size: 100, after: None, within: None };
+        let deadline = Deadline::after(TIME_MAX);
+        let list = other.app.lister.list_resources(&files, Consistency::MinimizeLatency, page, deadline).await;
+        !list.expect("a list").resources.is_empty()
+    };
+    assert!(!is_listed().await);
+    let [_, (_, shares)] = shared_file();
+    database.collection::<bson::Document>("shares").insert_many(shares).await.expect("it is new");
+    assert!(!is_listed().await, "no hint was sent");
+    let received = async {
+        while !is_listed().await {
+            invalidate(one, &file(&question)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, received).await.expect("the hint is received in the end");
 }

@@ -9,16 +9,20 @@ use mongodb::event::command::CommandEvent;
 use permcached::{
     check::{Consistency, Settings},
     invalidate::{Outdated, OutdatedDocument},
+    list::{PlanOptions, ResourcePage},
     question::{Question, Tier},
     source::Deadline,
 };
 
-use super::{GUEST, NO_GRANT, SCHEMA, USER, file, id, reads, share, users};
-use crate::support::{
-    both::{TIME_MAX, shown},
-    live::{Live, at_least, until},
-    monitored::FailPoint,
-    servers::mongo,
+use super::{GUEST, NO_GRANT, OWNER, SCHEMA, USER, file, id, reads, share, users};
+use crate::{
+    lists::list_question,
+    support::{
+        both::{TIME_MAX, shown, subject_text},
+        live::{Live, at_least, until},
+        monitored::FailPoint,
+        servers::mongo,
+    },
 };
 
 async fn shared() -> (Live, Question) {
@@ -116,5 +120,57 @@ async fn an_outdated_document_that_did_not_exist_before_is_found() {
     assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, NO_GRANT, "no change was applied");
     live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
     assert_eq!(live.answer(&question, Consistency::MinimizeLatency).await, GUEST);
+    no_stream.off().await;
+}
+
+/// The ids of the files that the user may read, as a page and a plan have them.
+async fn listed(live: &Live) -> Vec<String> {
+    let question = list_question(&live.schema, subject_text(&format!("user:{}", id(USER))), "read", "file");
+    let (lister, deadline) = (&live.app.lister, Deadline::after(TIME_MAX));
+    let page = ResourcePage { size: 100, after: None, within: None };
+    let list = lister.list_resources(&question, Consistency::MinimizeLatency, page, deadline).await.expect("a list");
+    let listed: Vec<String> = list.resources.iter().map(|resource| resource.id.to_string()).collect();
+    let plan = lister.plan_filter(&question, Consistency::MinimizeLatency, PlanOptions::default(), deadline).await;
+    let filter = plan.expect("a plan").filter;
+    let found = live.database.collection::<bson::Document>("files").distinct("_id", filter).await.expect("an answer");
+    let found: Vec<String> = found.iter().map(|id| id.as_object_id().expect("an id").to_hex()).collect();
+    assert_eq!(found, listed);
+    listed
+}
+
+/// A list looks shares up by the user, or by their own id, and what is named is the file or the user.
+#[tokio::test]
+async fn what_an_outdated_resource_or_subject_leads_to_is_listed_anew() {
+    let schema = SCHEMA
+        .replace("guest = {", "holder = { collection = \"shares\", by = \"file_id\", field = \"_id\" }\nguest = {");
+    let schema = schema.replace("| guest", "| holder | guest");
+    let settings = Settings { staleness_max: Duration::from_mins(1), ..Settings::default() };
+    let all = [users(), ("files", (1..=3).map(file).collect())];
+    let (live, monitor) = Live::named("no change stream for lists", &schema, &all, settings).await;
+    let no_stream = doc! { "failCommands": ["getMore", "aggregate"], "errorCode": 11_600 };
+    let no_stream = FailPoint::on(mongo(), "no change stream for lists", "alwaysOn", no_stream).await;
+    let failed =
+        |event: &CommandEvent| matches!(event, CommandEvent::Failed(failed) if failed.command_name == "getMore");
+    until(|| monitor.take().iter().any(failed)).await;
+    for _ in 0..2 {
+        assert!(listed(&live).await.is_empty());
+    }
+    let of_file = |number| Outdated::These {
+        resources: vec![reads(&live, USER, number).resource],
+        documents: vec![],
+        subjects: vec![],
+    };
+    let subjects = vec![reads(&live, USER, 1).subject];
+    let of_user = Outdated::These { resources: vec![], documents: vec![], subjects };
+    let mut expected = Vec::new();
+    let by_id = doc! { "_id": id(USER), "file_id": id(2), "user_id": id(OWNER), "active": true };
+    for (number, share, outdated) in [(1, share(50, 1), of_file(1)), (2, by_id, of_file(2)), (3, share(51, 3), of_user)]
+    {
+        live.insert("shares", vec![share]).await;
+        assert_eq!(listed(&live).await, expected, "no change was applied");
+        live.app.invalidator.invalidate(&outdated, Deadline::after(TIME_MAX)).await.expect("mongod answers");
+        expected.push(id(number).to_hex());
+        assert_eq!(listed(&live).await, expected);
+    }
     no_stream.off().await;
 }
