@@ -38,6 +38,8 @@ use crate::{
 pub struct Checked {
     /// The answer.
     pub answer: Answer,
+    /// The time at which the answer may change although no document does, also that of a denial; none if there is no such time.
+    pub may_change_at: Option<Millis>,
     /// The slowest tier that a fact of the answer came from.
     pub tier: Tier,
     /// A token that covers everything the answer is based on: the newest as-of moment among its facts.

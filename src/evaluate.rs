@@ -62,7 +62,19 @@ pub fn evaluate(
     now: Millis,
     missing: &mut Vec<FactKey>,
 ) -> Verdict {
-    Evaluation::new(schema, &question.subject, facts, now, missing, tree::Untraced).question(question).verdict()
+    evaluate_in_time(schema, question, facts, now, missing).0
+}
+
+/// As [`evaluate`], with the time at which the clock alone may change the answer, also that of a denial; none if there is no such time.
+pub fn evaluate_in_time(
+    schema: &Schema,
+    question: &Question,
+    facts: &impl AvailableFacts,
+    now: Millis,
+    missing: &mut Vec<FactKey>,
+) -> (Verdict, Option<Millis>) {
+    let value = Evaluation::new(schema, &question.subject, facts, now, missing, tree::Untraced).question(question);
+    (value.verdict(), value.may_change_at())
 }
 
 /// Receives the steps of an evaluation. [`tree::Untraced`] ignores them and costs nothing.

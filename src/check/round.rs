@@ -10,7 +10,7 @@ use super::{
     tracked_facts::{Seen, TrackedFacts},
 };
 use crate::{
-    evaluate::{Verdict, evaluate},
+    evaluate::{Verdict, evaluate_in_time},
     freshness::Token,
     question::{Answer, Millis, Question},
 };
@@ -62,12 +62,12 @@ impl Checker {
         missing: &mut Missing,
     ) -> CheckResult {
         let mut wanted = Vec::new();
-        match evaluate(&self.schema, question, tracked, now, &mut wanted) {
-            Verdict::Decided(answer) => {
+        match evaluate_in_time(&self.schema, question, tracked, now, &mut wanted) {
+            (Verdict::Decided(answer), may_change_at) => {
                 let seen = tracked.seen();
-                Some(Ok(self.checked(answer, seen, request.age(&self.freshness, seen.oldest))))
+                Some(Ok(self.checked((answer, may_change_at), seen, request.age(&self.freshness, seen.oldest))))
             }
-            Verdict::Missing => match request.next(&mut wanted) {
+            (Verdict::Missing, _) => match request.next(&mut wanted) {
                 Some(Ok(())) => {
                     if missing.len() + wanted.len() <= PRESUMING_MAX {
                         request.presume(&self.facts, &question.subject, &mut wanted, missing);
@@ -82,8 +82,13 @@ impl Checker {
     }
 
     /// An answer with the age, tier and token of the facts that were used.
-    pub(super) fn checked(&self, answer: Answer, seen: Seen, age: Duration) -> Checked {
+    pub(super) fn checked(
+        &self,
+        (answer, may_change_at): (Answer, Option<Millis>),
+        seen: Seen,
+        age: Duration,
+    ) -> Checked {
         let as_of = Token { clock: self.clock, moment: seen.newest };
-        Checked { answer, tier: seen.tier, as_of, age, is_stale: false }
+        Checked { answer, may_change_at, tier: seen.tier, as_of, age, is_stale: false }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     CheckError, CheckResult, Checked, Checker, Consistency, RequestFacts, slice::Turn, tracked_facts::TrackedFacts,
 };
 use crate::{
-    evaluate::{DEPTH_MAX, Verdict, evaluate},
+    evaluate::{DEPTH_MAX, Verdict, evaluate_in_time},
     fact::{Fact, FactKey},
     facts::{CachedFact, FreshnessRequirement},
     freshness::LocalTime,
@@ -121,11 +121,11 @@ impl Checker {
     ) -> (ControlFlow<Option<Checked>>, u32) {
         let tracked = TrackedFacts::new(&stale.facts, &self.facts, stale.requirement);
         let mut missing = Vec::new();
-        let verdict = evaluate(&self.schema, question, &tracked, now, &mut missing);
+        let (verdict, may_change_at) = evaluate_in_time(&self.schema, question, &tracked, now, &mut missing);
         let (seen, looked_at) = (tracked.seen(), tracked.asked());
         if let Verdict::Decided(answer) = verdict {
             let age = self.freshness.age(seen.oldest, arrived);
-            let checked = Checked { is_stale: true, ..self.checked(answer, seen, age) };
+            let checked = Checked { is_stale: true, ..self.checked((answer, may_change_at), seen, age) };
             return (ControlFlow::Break(Some(checked)), looked_at);
         }
         let stand_ins = missing.iter().filter_map(|key| self.stand_in(key, &question.subject, stale.requirement));

@@ -5,7 +5,7 @@
 
 use super::{
     AvailableFacts, Evaluation, Frame, Step, Trace, tree,
-    truth::{Any, NEVER, Truth, Value},
+    truth::{Any, Truth, Value},
 };
 use crate::{
     fact::{FactKey, Grant, Grantee},
@@ -56,7 +56,7 @@ pub fn evaluate_subject(
         Truth::Unsure(_) => None,
         Truth::Missing => return None,
     };
-    Some(SubjectValue { holds, valid_until: Some(value.until).filter(|until| *until != NEVER) })
+    Some(SubjectValue { holds, valid_until: value.may_change_at() })
 }
 
 impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {

@@ -123,15 +123,22 @@ impl Value {
                 let reason = (self.truth != Truth::Missing).then_some(Reason::Expired);
                 Self { truth: Truth::False(reason), until: until.min(self.until) }
             }
-            Truth::True(_) if certainty != Certainty::Sure => Self::MALFORMED,
-            Truth::True(_) => Self { until: self.until.min(window.until), ..self },
-            Truth::False(_) | Truth::Unsure(_) | Truth::Missing => self,
+            Truth::True(_) if certainty != Certainty::Sure => {
+                Self { until: self.until.min(window.until), ..Self::MALFORMED }
+            }
+            Truth::True(_) | Truth::Unsure(_) => Self { until: self.until.min(window.until), ..self },
+            Truth::False(_) | Truth::Missing => self,
         }
+    }
+
+    /// The time at which the clock alone may change it; none if there is no such time.
+    pub(super) fn may_change_at(self) -> Option<Millis> {
+        Some(self.until).filter(|until| *until != NEVER)
     }
 
     pub(super) fn verdict(self) -> Verdict {
         Verdict::Decided(match self.truth {
-            Truth::True(by) => Answer::Allowed { by, valid_until: Some(self.until).filter(|until| *until != NEVER) },
+            Truth::True(by) => Answer::Allowed { by, valid_until: self.may_change_at() },
             Truth::False(Some(reason)) | Truth::Unsure(reason) => Answer::Denied(reason),
             Truth::False(None) | Truth::Missing => return Verdict::Missing,
         })

@@ -14,7 +14,7 @@ use crate::{
     check::{Inquiry, Slice},
     evaluate::DEPTH_MAX,
     fact::{Certainty, Fact, FactKey, Grantee},
-    question::{Id, IdForm, RelationId, Subject},
+    question::{Id, IdForm, Millis, RelationId, Subject},
     schema::{Reverse, Schema},
     source::Source,
 };
@@ -40,6 +40,8 @@ pub(super) struct Finder<'f, 'c> {
     pub(super) ways: &'f Ways,
     /// Whether the candidates of each set may stay unread where they are not in facts.
     pub(super) may_stay_unread: &'f [bool],
+    /// The earliest time at which a fact leads to something to which it does not lead yet.
+    pub(super) begins_at: Option<Millis>,
 }
 
 /// What is asked for one set.
@@ -191,7 +193,9 @@ impl Finder<'_, '_> {
             if fact.is_over_limit() {
                 searches.extend(self.search(otherwise, fact.id()).map(|search| (place, search)));
             } else {
-                self.add(place, ids_in(fact, relation, self.inquiry.now()), found)?;
+                let (ids, begins_at) = ids_in(fact, relation, self.inquiry.now());
+                self.begins_at = [self.begins_at, begins_at].into_iter().flatten().min();
+                self.add(place, ids, found)?;
             }
         }
         let (places, searches): (Vec<usize>, Vec<Search>) = self.unread(searches, found).into_iter().unzip();
@@ -282,17 +286,24 @@ impl Finder<'_, '_> {
     }
 }
 
-/// The ids to which a relation of a fact leads at a time, whether its documents can be relied on or not.
-fn ids_in(fact: &Fact, relation: RelationId, now: i64) -> Vec<Id> {
-    let grants = fact.grants(relation).filter(|grant| {
+/// The ids to which a relation of a fact leads at a time, whether its documents can be relied on or not, and the time at which it first
+/// leads to more.
+fn ids_in(fact: &Fact, relation: RelationId, now: Millis) -> (Vec<Id>, Option<Millis>) {
+    let (mut ids, mut begins_at) = (Vec::new(), None);
+    for grant in fact.grants(relation).filter(|grant| grant.certainty != Certainty::Suspect) {
         let window = fact.window(grant);
-        grant.certainty != Certainty::Suspect && window.since <= now && now < window.until
-    });
-    let ids = grants.filter_map(|grant| match &grant.grantee {
-        Grantee::Id(id) => Some(id.clone()),
-        Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => None,
-    });
-    ids.collect()
+        if now >= window.until {
+            continue;
+        }
+        match &grant.grantee {
+            Grantee::Id(_) if now < window.since => {
+                begins_at = Some(begins_at.map_or(window.since, |before: Millis| before.min(window.since)));
+            }
+            Grantee::Id(id) => ids.push(id.clone()),
+            Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => {}
+        }
+    }
+    (ids, begins_at)
 }
 
 /// What leads to these ids, all of one form, by a relation with reverse lookups.

@@ -161,7 +161,11 @@ impl<'a> ListRequest<'a> {
 
     async fn find(&mut self, ways: &Ways, may_stay_unread: &[bool]) -> Result<Vec<Found>, ListError> {
         let (source, asker) = (&*self.lister.source, self.asker);
-        Finder { source, inquiry: &mut self.inquiry, asker, ways, may_stay_unread }.find().await
+        let mut finder = Finder { source, inquiry: &mut self.inquiry, asker, ways, may_stay_unread, begins_at: None };
+        let found = finder.find().await?;
+        let begins_at = finder.begins_at;
+        self.limit(begins_at);
+        Ok(found)
     }
 
     /// Asks whether the subject has a permission on resources of one type.
@@ -183,11 +187,10 @@ impl<'a> ListRequest<'a> {
     ) -> Result<Vec<Id>, ListError> {
         let mut ids = Vec::new();
         for (question, result) in checked {
-            match result?.answer {
-                Answer::Allowed { valid_until, .. } => {
-                    self.limit(valid_until);
-                    ids.push(question.resource.id);
-                }
+            let checked = result?;
+            self.limit(checked.may_change_at);
+            match checked.answer {
+                Answer::Allowed { .. } => ids.push(question.resource.id),
                 Answer::Denied(_) => {}
             }
         }

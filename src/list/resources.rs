@@ -17,7 +17,7 @@ use super::{
 use crate::{
     check::{CheckError, Checked},
     fact::id_to_bson,
-    question::{Answer, Id, ResourceTypeId},
+    question::{Answer, Id, Millis, ResourceTypeId},
     schema::{Condition, Member, Origin, Path, Schema, Test},
 };
 
@@ -35,7 +35,7 @@ pub(super) async fn page(
         Standing::Active => Pager::new(request, question, page.within).await?,
         Standing::Inactive | Standing::Indeterminate => Pager::nothing(question),
     };
-    let Progress { resources, next, examined } = pager.page(request, page.size, page.after).await?;
+    let Progress { resources, next, examined, .. } = pager.page(request, page.size, page.after).await?;
     let (as_of, age) = (request.inquiry.as_of(), request.inquiry.age());
     Ok(ResourceList { resources, next, as_of, age, examined })
 }
@@ -47,7 +47,7 @@ pub(super) async fn all(
     ids_max: usize,
 ) -> Result<Vec<Id>, ListError> {
     let mut pager = Pager::new(request, question, None).await?;
-    let Progress { resources, next, .. } = pager.page(request, ids_max, None).await?;
+    let Progress { resources, next, may_change_at, .. } = pager.page(request, ids_max, None).await?;
     if resources.len() >= ids_max && next.is_some() {
         let relation = question.name(request.schema());
         return Err(ListError::TooManyIds { relation, count: resources.len() + 1, max: ids_max });
@@ -55,9 +55,7 @@ pub(super) async fn all(
     if next.is_some() {
         return Err(CheckError::DeadlineExceeded.into());
     }
-    for resource in &resources {
-        request.limit(resource.valid_until);
-    }
+    request.limit(may_change_at);
     Ok(resources.into_iter().map(|resource| resource.id).collect())
 }
 
@@ -81,6 +79,8 @@ struct Progress {
     /// The id up to which all candidates were examined; none if there are no more.
     next: Option<Id>,
     examined: u64,
+    /// The earliest time at which the answer about one of those that were examined may change.
+    may_change_at: Option<Millis>,
 }
 
 /// Candidates in the order of their ids.
@@ -217,6 +217,7 @@ impl<'q> Pager<'q> {
 impl Progress {
     fn add(&mut self, id: Id, checked: Checked) {
         self.examined += 1;
+        self.may_change_at = [self.may_change_at, checked.may_change_at].into_iter().flatten().min();
         match checked.answer {
             Answer::Allowed { by, valid_until } => {
                 self.resources.push(ListedResource { id: id.clone(), granted_by: by, valid_until });

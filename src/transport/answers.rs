@@ -60,7 +60,7 @@ impl<'a> Answers<'a> {
 
     /// Writes the fields of an `Answer`. Those with the default value are left out.
     fn write(&mut self, checked: &Checked) {
-        let Checked { answer, tier, as_of, age, is_stale } = *checked;
+        let Checked { answer, may_change_at: _, tier, as_of, age, is_stale } = *checked;
         match answer {
             Answer::Allowed { by, .. } => {
                 self.number(1, 1);
@@ -178,8 +178,9 @@ mod tests {
         let token = (clock, prop_oneof![0..3_u64, any::<u64>()])
             .prop_map(|(clock, count)| Token { clock, moment: Moment::from_count(count) });
         let age = prop_oneof![Just(Duration::ZERO), any::<Duration>()];
-        (prop_oneof![allowed, denied], tier, token, age, any::<bool>())
-            .prop_map(|(answer, tier, as_of, age, is_stale)| Checked { answer, tier, as_of, age, is_stale })
+        (prop_oneof![allowed, denied], tier, token, age, any::<bool>()).prop_map(
+            |(answer, tier, as_of, age, is_stale)| Checked { answer, may_change_at: None, tier, as_of, age, is_stale },
+        )
     }
 
     proptest! {

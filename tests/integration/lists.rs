@@ -9,6 +9,7 @@ mod known_errors;
 mod large;
 mod pages;
 mod revoked;
+mod times;
 mod trees;
 
 use std::{collections::BTreeMap, sync::Arc};
