@@ -127,9 +127,14 @@ impl<'a> ListRequest<'a> {
         let results = self.inquiry.check(&questions).await;
         let mut checked = questions.into_iter().zip(results);
         for (set, count) in places {
-            let ids = self.allowed(checked.by_ref().take(count))?;
+            let too_many = |count: usize, max| ListError::TooManyIds { relation: set.name(schema), count, max };
+            let ids = self.allowed(checked.by_ref().take(count)).map_err(|error| match error {
+                // The request may not use as many facts as it takes to check all of them.
+                ListError::Check(CheckError::TooLarge) => too_many(count, count.saturating_sub(1)),
+                error => error,
+            })?;
             if ids.len() > ids_max {
-                return Err(ListError::TooManyIds { relation: set.name(schema), count: ids.len(), max: ids_max });
+                return Err(too_many(ids.len(), ids_max));
             }
             self.known.id_sets.insert(set, ids);
         }

@@ -47,10 +47,15 @@ pub(super) async fn all(
     ids_max: usize,
 ) -> Result<Vec<Id>, ListError> {
     let mut pager = Pager::new(request, question, None).await?;
-    let Progress { resources, next, may_change_at, .. } = pager.page(request, ids_max, None).await?;
-    if resources.len() >= ids_max && next.is_some() {
-        let relation = question.name(request.schema());
-        return Err(ListError::TooManyIds { relation, count: resources.len() + 1, max: ids_max });
+    let progress = pager.page(request, ids_max.saturating_add(1), None).await?;
+    let Progress { resources, next, examined, is_full, may_change_at } = progress;
+    let too_many = |count, max| Err(ListError::TooManyIds { relation: question.name(request.schema()), count, max });
+    if resources.len() > ids_max {
+        return too_many(resources.len(), ids_max);
+    }
+    if next.is_some() && is_full {
+        let examined = usize::try_from(examined).unwrap_or(usize::MAX);
+        return too_many(examined.saturating_add(1), examined);
     }
     if next.is_some() {
         return Err(CheckError::DeadlineExceeded.into());
@@ -79,6 +84,8 @@ struct Progress {
     /// The id up to which all candidates were examined; none if there are no more.
     next: Option<Id>,
     examined: u64,
+    /// Whether it ended early because the request may use no more facts.
+    is_full: bool,
     /// The earliest time at which the answer about one of those that were examined may change.
     may_change_at: Option<Millis>,
 }
@@ -166,8 +173,9 @@ impl<'q> Pager<'q> {
             }
             after = batch.read_to;
             slowest = slowest.max(began.elapsed());
+            progress.is_full = request.inquiry.is_full();
             let is_late = request.inquiry.deadline().left() < slowest * 2;
-            if progress.resources.len() >= size || is_late || request.inquiry.is_full() {
+            if progress.resources.len() >= size || is_late || progress.is_full {
                 return Ok(progress);
             }
         }
@@ -230,7 +238,8 @@ impl Progress {
     /// The page so far, if there has been progress and only the bounds of the request stop it.
     fn despite(self, error: ListError) -> Result<Self, ListError> {
         match error {
-            ListError::Check(CheckError::DeadlineExceeded | CheckError::TooLarge) if self.next.is_some() => Ok(self),
+            ListError::Check(CheckError::DeadlineExceeded) if self.next.is_some() => Ok(self),
+            ListError::Check(CheckError::TooLarge) if self.next.is_some() => Ok(Self { is_full: true, ..self }),
             error => Err(error),
         }
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use mongodb::bson::{Document, doc};
 use permcached::{
-    list::{ListError, PlanOptions, ResourcePage},
+    list::{ListError, ListQuestion, PlanKind, PlanOptions, ResourcePage},
     question::Id,
     schema::{Condition, Path, Test},
     source::mongodb::MongoDb,
@@ -191,4 +191,71 @@ async fn no_plan_has_more_ids_than_an_id_set_may_have() {
     assert!(matches!(&error, Err(ListError::TooManyIds { max: 10_000, .. })), "{error:?}");
     // Branches that are each small enough may be too large together, and are read page by page.
     assert_eq!(numbers(&listing, "user:tom", "seen", "file", 1_000).await, (0..12_000).collect::<Vec<_>>());
+}
+
+/// Everything that a plan for another collection has, with as many ids as that and with one fewer.
+async fn assert_counted(listing: &Listing, question: &ListQuestion, count: usize) {
+    let options = |ids_max| PlanOptions { ids_max, reference: Some(Path::parse("file_id").unwrap()) };
+    let plan = listing.plan(question, options(count)).await.unwrap();
+    assert_eq!((plan.kind, plan.ids), (PlanKind::Exact, count));
+    let error = listing.plan(question, options(count - 1)).await;
+    let Err(ListError::TooManyIds { count: found, max, .. }) = error else { panic!("{error:?}") };
+    assert_eq!((found, max), (count, count - 1));
+}
+
+#[tokio::test]
+async fn a_plan_for_another_collection_may_have_exactly_as_many_ids_as_are_allowed() {
+    // The last ones are shared, too, but are owned by her, which excludes them.
+    let file = |number: i64| doc! { "_id": number, "owner": if number < 1_000 { "bob" } else { "ann" } };
+    let share = |number: i64| doc! { "file": number, "user": "ann" };
+    let documents =
+        collections([("files", (0..1_100).map(file).collect()), ("shares", (0..1_100).map(share).collect())]);
+    for listing in both(SCHEMA, &documents).await {
+        assert_counted(&listing, &listing.question("user:ann", "shared", "file"), 1_000).await;
+        assert_counted(&listing, &listing.question("user:bob", "read", "file"), 1_000).await;
+        assert_counted(&listing, &listing.question("user:ann", "any", "file"), 1_100).await;
+    }
+}
+
+/// Each candidate requires eleven facts, and a request may use 100,000.
+#[tokio::test]
+async fn a_plan_for_which_a_request_may_not_use_enough_facts_has_too_many_ids() {
+    let names: Vec<String> = (0..11).map(|number| format!("ban{number}")).collect();
+    let relations: String = names
+        .iter()
+        .map(|name| format!("{name} = {{ collection = \"{name}\", by = \"thing\", field = \"user\" }}\n"))
+        .collect();
+    let excluded: String = names.iter().map(|name| format!(" & !{name}")).collect();
+    let schema = format!(
+        r#"
+default_subject = "user"
+[subject.user]
+id = "string"
+[resource.thing]
+id = "integer"
+[resource.thing.relations]
+guest = {{ collection = "shares", by = "thing", field = "user" }}
+{relations}
+[resource.thing.permissions]
+read = "guest{excluded}"
+[resource.box]
+id = "integer"
+collection = "boxes"
+[resource.box.relations]
+thing = {{ field = "thing", resource = "thing" }}
+[resource.box.permissions]
+read = "thing.read"
+"#
+    );
+    let shares = (0..10_000i64).map(|number| doc! { "thing": number, "user": "ann" });
+    let documents = collections([("shares", shares.collect())]);
+    let listing = Listing::over_documents(&parsed(&schema), &documents);
+    let reference = PlanOptions { ids_max: 10_000, reference: Some(Path::parse("thing_id").unwrap()) };
+    for (kind, options) in [("thing", reference), ("box", PlanOptions { ids_max: 10_000, ..PlanOptions::default() })] {
+        let error = listing.plan(&listing.question("user:ann", "read", kind), options).await;
+        assert!(
+            matches!(&error, Err(ListError::TooManyIds { relation, .. }) if relation == "thing#read"),
+            "{kind}: {error:?}"
+        );
+    }
 }
