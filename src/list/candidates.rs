@@ -70,7 +70,7 @@ impl Finder<'_, '_> {
     /// [`ListError::TooManyIds`] if a set has too many, and the errors of facts and of the source.
     pub(super) async fn find(&mut self) -> Result<Vec<Found>, ListError> {
         let mut found: Vec<Found> = self.ways.nodes.iter().map(|_| Found::default()).collect();
-        let first = self.first_asks();
+        let first = self.first_asks()?;
         self.ask(first, &mut found).await?;
         for _ in 0..DEPTH_MAX {
             let next = self.next_asks(&mut found);
@@ -81,7 +81,7 @@ impl Finder<'_, '_> {
         }
         for place in 0..found.len() {
             if found.get(place).is_some_and(|found| found.is_unread) {
-                let searches = self.whole_searches(place, &found);
+                let searches = self.whole_searches(place, &found)?;
                 if let Some(found) = found.get_mut(place) {
                     found.unread = searches;
                 }
@@ -91,35 +91,38 @@ impl Finder<'_, '_> {
     }
 
     /// Searches for everything to which the ways of a set lead, except the same resources of other sets.
-    fn whole_searches(&self, place: usize, found: &[Found]) -> Vec<Search> {
+    fn whole_searches(&self, place: usize, found: &[Found]) -> Result<Vec<Search>, ListError> {
         let (schema, ways) = (self.inquiry.schema(), self.ways.nodes.get(place).map(|node| &node.ways));
-        let searches = ways.into_iter().flatten().filter_map(|way| match way {
-            Way::Subject(relation) => {
-                let values = listings::values_of_asker(schema, *relation, self.asker);
-                Search::by_relation(schema, *relation, Some(values))
-            }
-            Way::Through(relation, end) => {
-                let ids: Vec<Id> = found.get(*end)?.ids.iter().cloned().collect();
-                Search::by_relation(schema, *relation, Some(listings::values_by(schema, *relation, &ids)))
-            }
-            Way::OfSubject(relation) => match &self.asker.subject {
-                Subject::Known { id, .. } => Search::of_subject(schema, *relation, id),
-                Subject::Anonymous => None,
-            },
-            Way::Flag(relation) => Search::by_relation(schema, *relation, None),
-            Way::Same(_) => None,
-        });
-        searches.collect()
+        let mut searches = Vec::new();
+        for way in ways.into_iter().flatten() {
+            searches.extend(match way {
+                Way::Subject(relation) => {
+                    let values = listings::values_of_asker(schema, *relation, self.asker)?;
+                    Search::by_relation(schema, *relation, Some(values))
+                }
+                Way::Through(relation, end) => found.get(*end).and_then(|end| {
+                    let ids: Vec<Id> = end.ids.iter().cloned().collect();
+                    Search::by_relation(schema, *relation, Some(listings::values_by(schema, *relation, &ids)))
+                }),
+                Way::OfSubject(relation) => match &self.asker.subject {
+                    Subject::Known { id, .. } => Search::of_subject(schema, *relation, id),
+                    Subject::Anonymous => None,
+                },
+                Way::Flag(relation) => Search::by_relation(schema, *relation, None),
+                Way::Same(_) => None,
+            });
+        }
+        Ok(searches)
     }
 
     /// What is asked by what names the subject itself.
-    fn first_asks(&self) -> Vec<(usize, Ask)> {
+    fn first_asks(&self) -> Result<Vec<(usize, Ask)>, ListError> {
         let mut asks = Vec::new();
         let schema = self.inquiry.schema();
         for (place, node) in (0..).zip(&self.ways.nodes).filter(|(_, node)| node.is_used) {
             for way in &node.ways {
                 let of_way = match way {
-                    Way::Subject(relation) => self.of_asker(schema, *relation),
+                    Way::Subject(relation) => self.of_asker(schema, *relation)?,
                     Way::OfSubject(relation) => of_subject(schema, *relation, &self.asker.subject),
                     Way::Flag(relation) => listing(Search::by_relation(schema, *relation, None)),
                     Way::Through(..) | Way::Same(_) => Vec::new(),
@@ -127,15 +130,15 @@ impl Finder<'_, '_> {
                 asks.extend(of_way.into_iter().map(|ask| (place, ask)));
             }
         }
-        asks
+        Ok(asks)
     }
 
     /// What leads to the asking subject by a relation.
-    fn of_asker(&self, schema: &Schema, relation: RelationId) -> Vec<Ask> {
-        let Subject::Known { id, kind } = &self.asker.subject else { return Vec::new() };
+    fn of_asker(&self, schema: &Schema, relation: RelationId) -> Result<Vec<Ask>, ListError> {
+        let Subject::Known { id, kind } = &self.asker.subject else { return Ok(Vec::new()) };
         if schema.relation(relation).reverse.is_empty() {
-            let values = listings::values_of_asker(schema, relation, self.asker);
-            return listing(Search::by_relation(schema, relation, Some(values)));
+            let values = listings::values_of_asker(schema, relation, self.asker)?;
+            return Ok(listing(Search::by_relation(schema, relation, Some(values))));
         }
         let form = schema.subject(*kind).id;
         let mut asks = by_reverse(schema, relation, form, std::slice::from_ref(id));
@@ -146,7 +149,7 @@ impl Finder<'_, '_> {
                 otherwise: Otherwise::ByAsker(relation),
             }));
         }
-        asks
+        Ok(asks)
     }
 
     /// What is asked by the ids of the last level, which is then over.
@@ -191,7 +194,7 @@ impl Finder<'_, '_> {
         for (fact, (place, relation, otherwise)) in facts.iter().zip(of_facts) {
             slice.pause_if_over().await;
             if fact.is_over_limit() {
-                searches.extend(self.search(otherwise, fact.id()).map(|search| (place, search)));
+                searches.extend(self.search(otherwise, fact.id())?.map(|search| (place, search)));
             } else {
                 let (ids, begins_at) = ids_in(fact, relation, self.inquiry.now());
                 self.begins_at = [self.begins_at, begins_at].into_iter().flatten().min();
@@ -211,19 +214,19 @@ impl Finder<'_, '_> {
     }
 
     /// What is searched for in place of a fact with this id.
-    fn search(&self, otherwise: Otherwise, id: &Id) -> Option<Search> {
+    fn search(&self, otherwise: Otherwise, id: &Id) -> Result<Option<Search>, ListError> {
         let schema = self.inquiry.schema();
-        match otherwise {
+        Ok(match otherwise {
             Otherwise::By(relation) => {
                 let values = listings::values_by(schema, relation, std::slice::from_ref(id));
                 Search::by_relation(schema, relation, Some(values))
             }
             Otherwise::ByAsker(relation) => {
-                let values = listings::values_of_asker(schema, relation, self.asker);
+                let values = listings::values_of_asker(schema, relation, self.asker)?;
                 Search::by_relation(schema, relation, Some(values))
             }
             Otherwise::Of(relation) => Search::of_subject(schema, relation, id),
-        }
+        })
     }
 
     /// Leaves those searches unread that may stay so, and returns the others.

@@ -14,6 +14,9 @@ use crate::{
     source::{Listed, Listing, Source, SourceError},
 };
 
+/// What to do if a search lacks the secret that documents contain.
+pub(super) const NO_SECRET: &str = "A query needs the secret itself.";
+
 /// What is searched for, without the bounds of one listing.
 #[derive(Clone)]
 pub(super) struct Search {
@@ -120,19 +123,25 @@ pub(super) async fn read_all(
 }
 
 /// The values by which documents name the asking subject in a relation, or everybody.
-pub(super) fn values_of_asker(schema: &Schema, id: RelationId, asker: &Asker) -> Vec<Bson> {
-    let Some(ids) = &schema.relation(id).ids else { return Vec::new() };
+///
+/// # Errors
+/// [`ListError::NotNarrowable`] if the subject is named by a secret that the request lacks: no document contains its digest.
+pub(super) fn values_of_asker(schema: &Schema, id: RelationId, asker: &Asker) -> Result<Vec<Bson>, ListError> {
+    let Some(ids) = &schema.relation(id).ids else { return Ok(Vec::new()) };
     let text =
         |text: &str| Bson::String(ids.format.as_ref().map_or_else(|| text.to_owned(), |format| format.text(text)));
     let mut values = match (&asker.secret, &asker.subject) {
         (Some(secret), _) => vec![text(secret.text())],
+        (None, Subject::Known { id: Id::Digest(_), .. }) => {
+            return Err(ListError::NotNarrowable { part: schema.relation_name(id), remedy: NO_SECRET.to_owned() });
+        }
         (None, Subject::Known { id, .. }) => values_of(ids.format.as_ref(), std::slice::from_ref(id)),
         (None, Subject::Anonymous) => Vec::new(),
     };
     if ids.wildcard {
         values.push(text("*"));
     }
-    values
+    Ok(values)
 }
 
 /// The values by which documents name these ids in a relation.

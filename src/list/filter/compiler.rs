@@ -12,7 +12,7 @@ use super::{
     bound::{Bound, Cause},
 };
 use crate::{
-    list::ListQuestion,
+    list::{ListQuestion, listings::NO_SECRET},
     question::{Id, Millis, PermissionId, RelationId, ResourceTypeId},
     schema::{Member, Schema},
 };
@@ -44,7 +44,7 @@ impl Cause {
         "No query reads names in nested arrays: store them in the document, or check each result.";
     pub(super) const NEGATED: &'static str =
         "No query finds the resources on which it does not hold: add a part that grants by the resource's own fields.";
-    pub(super) const SECRET: &'static str = "A query needs the secret itself.";
+    pub(super) const SECRET: &'static str = NO_SECRET;
     pub(super) const TOO_LONG: &'static str =
         "Its query would have too many parts: use fewer permissions inside each other.";
     pub(super) const UNKNOWN: &'static str = "Its resources were not listed.";

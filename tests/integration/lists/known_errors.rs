@@ -4,7 +4,7 @@
 
 use mongodb::bson::{Document, doc};
 use permcached::{
-    list::{ListError, PlanKind, PlanOptions, ResourcePage},
+    list::{Asker, ListError, ListQuestion, PlanKind, PlanOptions, ResourcePage},
     question::{Id, Subject},
 };
 
@@ -159,5 +159,18 @@ read = "link | shared"
         assert_eq!(plan.kind, PlanKind::Exact);
         assert!(plan.filter.to_string().contains("t0ken-3"), "a query must contain it");
         assert!(!format!("{question:?}").contains("t0ken"));
+
+        // Documents contain no digest, so there is nothing to search for without the secret.
+        let asker = Asker::new(question.asker.subject.clone());
+        let question = ListQuestion { asker, ..question };
+        let page = ResourcePage { size: 10, after: None, within: None };
+        let errors = [
+            listing.plan(&question, PlanOptions::default()).await.map(drop),
+            listing.page(&question, page).await.map(drop),
+        ];
+        for error in errors {
+            let Err(ListError::NotNarrowable { part, remedy }) = error else { panic!("{error:?}") };
+            assert_eq!((part.as_str(), remedy.as_str()), ("file#shared", "A query needs the secret itself."));
+        }
     }
 }
