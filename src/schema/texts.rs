@@ -43,13 +43,13 @@ impl Schema {
         }
     }
 
-    /// Whether some of the ids are texts.
+    /// Whether some of the ids are texts, or a text that stands for everybody.
     fn has_texts(&self, ids: &Ids) -> bool {
         let form = |target: &Target| match *target {
             Target::Subject(kind) => self.subject(kind).id,
             Target::Set(kind, _) | Target::Resource(kind) => self.resource(kind).id,
         };
-        ids.format.is_some() || ids.targets.iter().any(|target| form(target) == IdForm::String)
+        ids.format.is_some() || ids.wildcard || ids.targets.iter().any(|target| form(target) == IdForm::String)
     }
 }
 

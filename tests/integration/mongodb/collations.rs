@@ -50,6 +50,7 @@ collection = "files"
 owner  = { field = "owner", where = { tags = { "$elemMatch" = { label = { "$in" = [1, "mine"] }, level = 1 } } } }
 member = { each = "members", field = "user", where = { role = "editor" }, document_where = { size = { "$gt" = 0 } } }
 page   = { field = "page", resource = "page" }
+anyone = { each = "shares", field = "user", wildcard = true }
 open   = { where = { "$or" = [{ level = 1 }, { "flags.all" = { "$not" = { "$all" = ["closed"] } } }] } }
 guest  = { collection = "shares", by = "file", field = "token", subject = "link" }
 invitee = { collection = "invitations", by = { field = "target", format = "file:{id}" }, field = "user" }
@@ -59,7 +60,7 @@ viewer = {
 banned = { collection = "bans", by = "file", field = "user", where = { level = { "$type" = "string" }, size = { "$size" = 2 } } }
 
 [resource.file.permissions]
-read = "!banned & (owner | member | page.read | open | guest | invitee | viewer)"
+read = "!banned & (owner | member | anyone | page.read | open | guest | invitee | viewer)"
 "#;
 
 /// As many types without any text.
@@ -112,7 +113,7 @@ async fn each_text_that_the_schema_compares_is_found() {
         fields: fields.iter().map(|field| (*field).to_owned()).collect(),
     };
     let expected = [
-        found("files", &["flags.all", "members.role", "page", "tags.label"]),
+        found("files", &["flags.all", "members.role", "page", "shares.user", "tags.label"]),
         found("grants", &["id", "kind"]),
         found("invitations", &["target"]),
         found("pages", &["_id"]),
