@@ -9,17 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bson::{Bson, Document};
+use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 use mongodb::{Database, IndexModel};
 use tokio::time::timeout_at;
 
 use super::{
     DriverError, MongoDb,
+    decode::Decoded,
+    find::{Kept, Snapshot, find_command},
     finding::{Finding, SIMPLE},
     primary,
 };
 use crate::{
+    moment::Moment,
     question::CollectionId,
     schema::{Condition, Element, Finds, Lookup, Path, Test},
     source::{Deadline, Listing, SourceError},
@@ -27,6 +30,9 @@ use crate::{
 
 /// How many documents a list may look at without an index.
 const UNINDEXED_MAX: u64 = 10_000;
+
+/// How many parts of a condition are tried in place of the first one.
+const PARTS_MAX: usize = 4;
 
 /// How long what is known of a collection counts, and how long if a query is refused because of it.
 const KNOWN_TIME: Duration = Duration::from_secs(30);
@@ -131,6 +137,14 @@ fn searched(condition: &Condition, within: Option<&Path>) -> Option<Vec<Path>> {
     }
 }
 
+/// The parts of a condition that all have to hold.
+fn parts(condition: &Condition) -> Vec<&Condition> {
+    match condition {
+        Condition::And(all) => all.iter().flat_map(parts).collect(),
+        Condition::Or(_) | Condition::Field(..) | Condition::Expr(..) => vec![condition],
+    }
+}
+
 /// Any field that a condition looks at.
 fn looked_at(condition: &Condition) -> Option<Path> {
     let mut first = None;
@@ -142,14 +156,59 @@ fn looked_at(condition: &Condition) -> Option<Path> {
 
 impl MongoDb {
     /// Refuses a listing that no index serves, unless the collection is small.
-    pub(super) async fn require_index_for(&self, listing: &Listing, deadline: Deadline) -> Result<(), SourceError> {
+    pub(super) async fn require_index_for(
+        &self,
+        listing: &Listing,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<(), SourceError> {
         let fields =
             searched(&listing.condition, None).or_else(|| looked_at(&listing.condition).map(|path| vec![path]));
         // Without a condition, documents are read in the order of their ids.
         let may_be_hashed = fields.is_some();
         let fields = fields.unwrap_or_else(|| vec![listing.field.clone()]);
         let missing = |indexes: &Indexes| fields.iter().find(|field| !indexes.any(field, true, may_be_hashed)).cloned();
-        self.require(listing.collection, missing, deadline).await
+        match self.require(listing.collection, missing, deadline).await {
+            Err(refused @ SourceError::NoIndex { .. }) => {
+                let is_served = self.is_served_by_another_part(listing, at, deadline).await?;
+                if is_served { Ok(()) } else { Err(refused) }
+            }
+            result => result,
+        }
+    }
+
+    /// Whether an index serves another part of the condition than the one that the list searches for, and few documents match that part.
+    async fn is_served_by_another_part(
+        &self,
+        listing: &Listing,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<bool, SourceError> {
+        let indexes = self.known_indexes(listing.collection, KNOWN_TIME, deadline).await?;
+        let is_served = |part: &&Condition| {
+            searched(part, None).is_some_and(|fields| fields.iter().all(|field| indexes.any(field, true, true)))
+        };
+        for part in parts(&listing.condition).into_iter().filter(is_served).take(PARTS_MAX) {
+            if self.matches_few(listing.collection, part, at, deadline).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether no more documents match a condition than a list may look at without an index.
+    async fn matches_few(
+        &self,
+        collection: CollectionId,
+        condition: &Condition,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<bool, SourceError> {
+        let lookup = Lookup::by_id(self.schema.collection_name(collection), collection);
+        let mut command = find_command(&lookup, condition.to_query(), doc! { "_id": 1 }, 0);
+        command.insert("skip", i64::try_from(UNINDEXED_MAX).unwrap_or(i64::MAX));
+        let found = self.run_find(&lookup, command, Snapshot::After(at), Kept::One, deadline, Decoded::of).await?;
+        Ok(found.is_complete)
     }
 
     /// Refuses a reverse lookup that no index serves, unless the collection is small.
@@ -200,8 +259,6 @@ impl MongoDb {
 
 #[cfg(test)]
 mod tests {
-    use bson::doc;
-
     use super::*;
 
     fn path(text: &str) -> Path {

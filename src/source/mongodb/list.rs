@@ -39,7 +39,7 @@ impl MongoDb {
         let turn = timeout_at(deadline.instant(), self.listings.acquire()).await;
         let _turn = turn.ok().and_then(Result::ok).ok_or(SourceError::TimedOut)?;
         if listing.indexed_only {
-            self.require_index_for(listing, deadline).await?;
+            self.require_index_for(listing, at, deadline).await?;
         }
         let lookup = Lookup::by_id(self.schema.collection_name(listing.collection), listing.collection);
         let mut progress = Pages::new(listing);
