@@ -35,7 +35,8 @@ impl Default for PlanOptions {
 pub enum PlanKind {
     /// Nothing is allowed, and the filter finds nothing.
     None,
-    /// The filter finds exactly what a check allows.
+    /// The filter finds exactly what a check allows, if it is run with the simple collation. It may also find documents with a value that
+    /// cannot be read: text that is not UTF-8, or a name that occurs twice. MongoDB compares these, and a check denies.
     Exact,
     /// The filter finds at least what a check allows: what it finds must be checked.
     Superset,

@@ -21,6 +21,9 @@ use crate::{
 /// What stands for every subject of a type.
 const EVERYBODY: &str = "*";
 
+/// How many values are repeated for every array that a path may lead through.
+const REPEATED_MAX: usize = 64;
+
 /// How a field writes ids of one form.
 #[derive(Clone, Copy)]
 pub(super) struct Writing<'a> {
@@ -67,13 +70,16 @@ impl Writing<'_> {
         if found == NOTHING || !values.iter().any(|value| value.as_str().is_some()) {
             return (found, true);
         }
+        let is_nested = self.field.as_str().contains('.');
+        if is_nested && values.len() > REPEATED_MAX {
+            return (found, false);
+        }
         // A symbol equals a text, but is no id.
         let symbols = |path: &Path| of_types(path, vec![ElementType::Symbol]);
         let in_array = Test::Element(Element::Value(vec![
             Test::In(values.clone()),
             Test::Not(vec![Test::Type(vec![ElementType::Symbol])]),
         ]));
-        let is_nested = self.field.as_str().contains('.');
         let beside = any_end(self.field, &|path| {
             let alone = all([no_array(path), one_of(path.clone(), values.clone()), not(symbols(path))]);
             any([Condition::Field(path.clone(), in_array.clone()), if is_nested { alone } else { NOTHING }])

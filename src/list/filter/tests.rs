@@ -22,6 +22,11 @@ id = "integer"
 collection = "folders"
 [resource.folder.relations]
 owner = { field = "owner" }
+[resource.place]
+id = "string"
+collection = "places"
+[resource.place.relations]
+owner = { field = "owner" }
 [resource.file]
 id = "integer"
 collection = "files"
@@ -32,6 +37,8 @@ deleted = { where = { is_deleted = true } }
 folder  = { field = "folder", resource = "folder" }
 guest   = { collection = "shares", by = "file", field = "user" }
 link    = { field = "token", subject = "link" }
+place   = { field = "meta.place", resource = "place" }
+part    = { each = "parts", field = "_id", where = { _id = { "$in" = [5, 7, 9] } } }
 [resource.file.permissions]
 own      = "owner"
 change   = "owner | editor"
@@ -44,6 +51,31 @@ admin    = "subject.admin & folder.owner | owner"
 anyone   = "owner | !owner | subject.admin"
 all      = "subject.admin"
 by_link  = "link"
+placed   = "place.owner"
+inner    = { is = "folder.owner", private = true }
+twice    = "link & inner | inner"
+part_of  = "part"
+long0    = { is = "owner | editor | deleted", private = true }
+long1    = { is = "long0 & guest | long0 & deleted | long0 & owner | long0 & editor", private = true }
+long2    = { is = "long1 & guest | long1 & deleted | long1 & owner | long1 & editor", private = true }
+long3    = { is = "long2 & guest | long2 & deleted | long2 & owner | long2 & editor", private = true }
+long4    = { is = "long3 & guest | long3 & deleted | long3 & owner | long3 & editor", private = true }
+long5    = { is = "long4 & guest | long4 & deleted | long4 & owner | long4 & editor", private = true }
+long6    = { is = "long5 & guest | long5 & deleted | long5 & owner | long5 & editor", private = true }
+long     = "long6 & owner"
+[resource.page]
+id = "integer"
+collection = "pages"
+[resource.page.relations]
+owner = { field = "owner" }
+[resource.page.permissions]
+own = "owner"
+[resource.sheet]
+collection = "pages"
+[resource.sheet.relations]
+owner = { field = "owner" }
+[resource.sheet.permissions]
+own = "owner"
 "#;
 
 fn schema() -> Schema {
@@ -179,4 +211,58 @@ fn a_filter_that_is_too_large_is_an_error() {
     assert_eq!(large.notes, [Note::ManyValues { branch: "folder#owner".to_owned(), count: 10_000 }]);
     let error = compile(&ids(1_000_000)).unwrap_err();
     assert!(matches!(error, ListError::TooManyIds { .. }), "{error:?}");
+}
+
+#[test]
+fn a_permission_that_was_of_no_use_before_requires_its_ids_again() {
+    let schema = schema();
+    let (kind, owner) = member(&schema, "folder", "owner");
+    let set = IdSet { kind, edge: None, member: owner };
+    let required = required(&schema, &question(&schema, "twice"), &Known::default());
+    assert_eq!(required.id_sets, [set]);
+    let known = Known { id_sets: HashMap::from([(set, vec![Id::Integer(1)])]), ..Known::default() };
+    assert_eq!(compiled("twice", &known), (PlanKind::Exact, doc! { "folder": { "$eq": 1_i64 } }));
+}
+
+#[test]
+fn a_permission_that_names_others_again_and_again_is_bounded() {
+    let filter = compile(&schema(), &question(&schema(), "long"), &Known::default(), 0).unwrap();
+    assert_eq!(filter.kind, PlanKind::Superset);
+    assert!(filter.condition.to_query().to_vec().unwrap().len() < FILTER_BYTES_MAX);
+}
+
+/// The `_id` of a document is never an array, but that of an element may be.
+#[test]
+fn the_id_of_an_element_may_be_an_array() {
+    let filter = compile(&schema(), &question(&schema(), "part_of"), &Known::default(), 0).unwrap();
+    assert!(filter.condition.matches(&doc! { "parts": [{ "_id": [5_i64, 7_i64] }] }));
+    assert!(!filter.condition.matches(&doc! { "parts": [{ "_id": 5_i64 }, { "_id": 9_i64 }] }));
+}
+
+/// Two types with ids of different forms share a collection.
+#[test]
+fn a_filter_finds_no_resources_of_another_type_with_other_ids() {
+    let schema = schema();
+    let (kind, Member::Permission(permission)) = member(&schema, "page", "own") else { panic!("no permission") };
+    let asked = ListQuestion { permission, kind, ..question(&schema, "own") };
+    let filter = compile(&schema, &asked, &Known::default(), 0).unwrap();
+    assert!(filter.condition.matches(&doc! { "_id": 1, "owner": 7_i64 }));
+    assert!(!filter.condition.matches(&doc! { "_id": bson::oid::ObjectId::new(), "owner": 7_i64 }));
+}
+
+#[test]
+fn long_lists_of_texts_are_not_repeated_for_each_array_on_the_way() {
+    let schema = schema();
+    let (kind, owner) = member(&schema, "place", "owner");
+    let set = IdSet { kind, edge: None, member: owner };
+    for (count, expected) in [(2, PlanKind::Exact), (64, PlanKind::Exact), (65, PlanKind::Superset)] {
+        let ids = (0..count).map(|number| Id::String(format!("p{number:04}").into())).collect();
+        let known = Known { id_sets: HashMap::from([(set, ids)]), ..Known::default() };
+        let filter = compile(&schema, &question(&schema, "placed"), &known, 0).unwrap();
+        let times = filter.condition.to_query().to_string().matches("p0001").count();
+        assert_eq!((filter.kind, times == 1), (expected, expected == PlanKind::Superset), "{count}: {times}");
+        let at = |value: Bson| filter.condition.matches(&doc! { "meta": { "place": value } });
+        assert!(at("p0001".into()) && !at("p9999".into()));
+        assert_eq!(at(Bson::Symbol("p0001".into())), expected == PlanKind::Superset);
+    }
 }

@@ -5,11 +5,15 @@
 
 use std::fmt;
 
+use permcached::{
+    question::IdForm,
+    schema::{Condition, Path, Test},
+};
 use proptest::{collection::vec, prelude::*};
 
 use super::hostile;
 use crate::evaluator::{
-    generate::{Case, Tape, case_of},
+    generate::{Case, Tape, case_of, id_value},
     model::{Expression, Model, Permission, Relation, ResourceType, Target},
 };
 
@@ -62,8 +66,21 @@ fn change(model: &mut Model, tape: &mut Tape<'_>) {
     add_permissions(model, tape.rarely(60));
 }
 
-/// Uses paths through more documents, and into `DBRefs`.
+/// Uses paths through more documents, into `DBRefs`, and to the `_id` of elements.
 fn change_paths(relation: &mut Relation, tape: &mut Tape<'_>) {
+    let is_id = tape.rarely(15);
+    if let (Some(_), Some(field)) = (&relation.each, &mut relation.field)
+        && is_id
+    {
+        "_id".clone_into(field);
+        if tape.rarely(50) {
+            let forms = [IdForm::ObjectId, IdForm::Integer, IdForm::String];
+            let ids = forms.into_iter().flat_map(|form| [id_value(form, 0), id_value(form, 1)]);
+            let path = Path::parse("_id").expect("a path");
+            relation.condition = Some(Condition::Field(path, Test::In(ids.collect())));
+        }
+        return;
+    }
     if let Some(field) = &mut relation.field
         && !relation.each.as_ref().is_some_and(|each| each.starts_with("meta"))
     {
@@ -147,7 +164,7 @@ fn add_probe(model: &mut Model) {
         lookup: Some(("nothing", "of_probe".to_owned())),
         ..Relation::default()
     };
-    let form = permcached::question::IdForm::String;
+    let form = IdForm::String;
     model.resources.push(ResourceType {
         name: PROBE,
         form,

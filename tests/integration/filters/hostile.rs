@@ -64,7 +64,7 @@ fn paths(case: &Case, collection: &str) -> Vec<String> {
         match &relation.each {
             None => paths.extend(inner.cloned()),
             Some(each) => {
-                paths.push(each.clone());
+                paths.extend([each.clone(), format!("{each}._id")]);
                 paths.extend(inner.map(|inner| format!("{each}.{inner}")));
                 paths.extend(["gone", "state", "level", "meta.level", "scores"].map(|inner| format!("{each}.{inner}")));
             }
@@ -125,6 +125,12 @@ fn stock(case: &Case, tape: &mut Tape<'_>) -> Vec<Bson> {
     ]);
     for step in [-1_000_i64, -1, 0, 1, 1_000] {
         let millis = case.now + step;
+        let double: f64 = millis.to_string().parse().expect("a number");
+        stock.extend([
+            Bson::Double(double + 0.25),
+            Bson::Double(double / 1_000.0),
+            Bson::Double(double / 1_000.0 + 0.0002),
+        ]);
         let date = DateTime::from_millis(millis);
         stock.extend([date.into(), Bson::Int64(millis), Bson::Int64(millis / 1_000), millis_as_seconds(millis)]);
         stock.push(date.try_to_rfc3339_string().expect("a date").into());
