@@ -3,7 +3,7 @@
 //!
 //! Does not decide whether a permission holds on a candidate.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
     Asker, CANDIDATES_MAX, ListError,
@@ -18,6 +18,12 @@ use crate::{
     schema::{Reverse, Schema},
     source::Source,
 };
+
+/// How many searches one request may have. A page reads all of them that stay unread at once.
+const SEARCHES_MAX: usize = 100;
+
+/// How many searches are read at once to their end.
+const LISTINGS_AT_ONCE: usize = 8;
 
 /// The candidates of one set.
 #[derive(Default)]
@@ -42,6 +48,8 @@ pub(super) struct Finder<'f, 'c> {
     pub(super) may_stay_unread: &'f [bool],
     /// The earliest time at which a fact leads to something to which it does not lead yet.
     pub(super) begins_at: Option<Millis>,
+    /// How many searches there were so far.
+    pub(super) searches_count: usize,
 }
 
 /// What is asked for one set.
@@ -53,7 +61,7 @@ enum Ask {
 }
 
 /// What is listed in place of a fact.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Otherwise {
     /// What leads to the key by the relation.
     By(RelationId),
@@ -82,6 +90,7 @@ impl Finder<'_, '_> {
         for place in 0..found.len() {
             if found.get(place).is_some_and(|found| found.is_unread) {
                 let searches = self.whole_searches(place, &found)?;
+                self.count(place, searches.len())?;
                 if let Some(found) = found.get_mut(place) {
                     found.unread = searches;
                 }
@@ -96,20 +105,17 @@ impl Finder<'_, '_> {
         let mut searches = Vec::new();
         for way in ways.into_iter().flatten() {
             searches.extend(match way {
-                Way::Subject(relation) => {
-                    let values = listings::values_of_asker(schema, *relation, self.asker)?;
-                    Search::by_relation(schema, *relation, Some(values))
+                Way::Subject(relation) => self.by_asker(*relation)?,
+                Way::Through(relation, end) => {
+                    let ids: Vec<Id> = found.get(*end).into_iter().flat_map(|end| end.ids.iter().cloned()).collect();
+                    by_ids(schema, *relation, &ids)
                 }
-                Way::Through(relation, end) => found.get(*end).and_then(|end| {
-                    let ids: Vec<Id> = end.ids.iter().cloned().collect();
-                    Search::by_relation(schema, *relation, Some(listings::values_by(schema, *relation, &ids)))
-                }),
                 Way::OfSubject(relation) => match &self.asker.subject {
-                    Subject::Known { id, .. } => Search::of_subject(schema, *relation, id),
-                    Subject::Anonymous => None,
+                    Subject::Known { id, .. } => Search::of_subject(schema, *relation, id).into_iter().collect(),
+                    Subject::Anonymous => Vec::new(),
                 },
-                Way::Flag(relation) => Search::by_relation(schema, *relation, None),
-                Way::Same(_) => None,
+                Way::Flag(relation) => Search::by_flag(schema, *relation).into_iter().collect(),
+                Way::Same(_) => Vec::new(),
             });
         }
         Ok(searches)
@@ -124,7 +130,7 @@ impl Finder<'_, '_> {
                 let of_way = match way {
                     Way::Subject(relation) => self.of_asker(schema, *relation)?,
                     Way::OfSubject(relation) => of_subject(schema, *relation, &self.asker.subject),
-                    Way::Flag(relation) => listing(Search::by_relation(schema, *relation, None)),
+                    Way::Flag(relation) => all_listed(Search::by_flag(schema, *relation)),
                     Way::Through(..) | Way::Same(_) => Vec::new(),
                 };
                 asks.extend(of_way.into_iter().map(|ask| (place, ask)));
@@ -137,8 +143,7 @@ impl Finder<'_, '_> {
     fn of_asker(&self, schema: &Schema, relation: RelationId) -> Result<Vec<Ask>, ListError> {
         let Subject::Known { id, kind } = &self.asker.subject else { return Ok(Vec::new()) };
         if schema.relation(relation).reverse.is_empty() {
-            let values = listings::values_of_asker(schema, relation, self.asker)?;
-            return Ok(listing(Search::by_relation(schema, relation, Some(values))));
+            return Ok(all_listed(self.by_asker(relation)?));
         }
         let form = schema.subject(*kind).id;
         let mut asks = by_reverse(schema, relation, form, std::slice::from_ref(id));
@@ -164,10 +169,7 @@ impl Finder<'_, '_> {
                 let form = self.ways.nodes.get(*end).map(|node| schema.resource(node.set.kind).id);
                 let of_way = match form.filter(|_| !schema.relation(*relation).reverse.is_empty()) {
                     Some(form) => by_reverse(schema, *relation, form, ids),
-                    None => {
-                        let values = listings::values_by(schema, *relation, ids);
-                        listing(Search::by_relation(schema, *relation, Some(values)))
-                    }
+                    None => all_listed(by_ids(schema, *relation, ids)),
                 };
                 asks.extend(of_way.into_iter().map(|ask| (place, ask)));
             }
@@ -190,43 +192,65 @@ impl Finder<'_, '_> {
             }
         }
         let facts = self.inquiry.facts(&keys).await?;
+        // The ids of the facts that are over their limit: many are listed at once.
+        let mut large: BTreeMap<(usize, Otherwise), Vec<Id>> = BTreeMap::new();
         let mut slice = Slice::begin();
         for (fact, (place, relation, otherwise)) in facts.iter().zip(of_facts) {
             slice.pause_if_over().await;
             if fact.is_over_limit() {
-                searches.extend(self.search(otherwise, fact.id())?.map(|search| (place, search)));
+                large.entry((place, otherwise)).or_default().push(fact.id().clone());
             } else {
                 let (ids, begins_at) = ids_in(fact, relation, self.inquiry.now());
                 self.begins_at = [self.begins_at, begins_at].into_iter().flatten().min();
                 self.add(place, ids, found)?;
             }
         }
-        let (places, searches): (Vec<usize>, Vec<Search>) = self.unread(searches, found).into_iter().unzip();
-        let all = searches.iter().map(|search| search.listing(None, CANDIDATES_MAX + 1));
-        let listed = listings::read_all(self.source, self.inquiry, all).await?;
-        for (place, listed) in places.into_iter().zip(listed) {
-            if !listed.is_complete {
-                return Err(self.too_many(place, listed.ids.len()));
+        for ((place, otherwise), mut ids) in large {
+            ids.sort_unstable();
+            ids.dedup();
+            searches.extend(self.searches(otherwise, &ids)?.into_iter().map(|search| (place, search)));
+        }
+        for (place, _) in &searches {
+            self.count(*place, 1)?;
+        }
+        let searches = self.unread(searches, found);
+        for some in searches.chunks(LISTINGS_AT_ONCE) {
+            let all = some.iter().map(|(_, search)| search.listing(None, CANDIDATES_MAX + 1));
+            let listed = listings::read_all(self.source, self.inquiry, all).await?;
+            for ((place, _), listed) in some.iter().zip(listed) {
+                if !listed.is_complete {
+                    return Err(self.too_many(*place, listed.ids.len(), CANDIDATES_MAX));
+                }
+                self.add(*place, listed.ids, found)?;
             }
-            self.add(place, listed.ids, found)?;
         }
         Ok(())
     }
 
-    /// What is searched for in place of a fact with this id.
-    fn search(&self, otherwise: Otherwise, id: &Id) -> Result<Option<Search>, ListError> {
+    /// Counts searches for resources of a set. A request may have only so many.
+    fn count(&mut self, place: usize, searches: usize) -> Result<(), ListError> {
+        self.searches_count += searches;
+        if self.searches_count <= SEARCHES_MAX {
+            return Ok(());
+        }
+        let max = SEARCHES_MAX * listings::VALUES_MAX;
+        Err(self.too_many(place, max + 1, max))
+    }
+
+    /// What is searched for in place of facts with these ids.
+    fn searches(&self, otherwise: Otherwise, ids: &[Id]) -> Result<Vec<Search>, ListError> {
         let schema = self.inquiry.schema();
         Ok(match otherwise {
-            Otherwise::By(relation) => {
-                let values = listings::values_by(schema, relation, std::slice::from_ref(id));
-                Search::by_relation(schema, relation, Some(values))
-            }
-            Otherwise::ByAsker(relation) => {
-                let values = listings::values_of_asker(schema, relation, self.asker)?;
-                Search::by_relation(schema, relation, Some(values))
-            }
-            Otherwise::Of(relation) => Search::of_subject(schema, relation, id),
+            Otherwise::By(relation) => by_ids(schema, relation, ids),
+            Otherwise::ByAsker(relation) => self.by_asker(relation)?,
+            Otherwise::Of(relation) => ids.iter().filter_map(|id| Search::of_subject(schema, relation, id)).collect(),
         })
+    }
+
+    /// Searches for what leads to the asking subject, or to everybody, by a relation.
+    fn by_asker(&self, relation: RelationId) -> Result<Vec<Search>, ListError> {
+        let schema = self.inquiry.schema();
+        Ok(Search::by_values(schema, relation, &listings::values_of_asker(schema, relation, self.asker)?))
     }
 
     /// Leaves those searches unread that may stay so, and returns the others.
@@ -258,7 +282,7 @@ impl Finder<'_, '_> {
             if set.ids.len() > CANDIDATES_MAX {
                 let count = set.ids.len();
                 if !self.may_stay_unread(place) || !self.are_in_order(place) {
-                    return Err(self.too_many(place, count));
+                    return Err(self.too_many(place, count, CANDIDATES_MAX));
                 }
                 *set = Found { is_unread: true, ..Found::default() };
                 continue;
@@ -283,9 +307,9 @@ impl Finder<'_, '_> {
         })
     }
 
-    fn too_many(&self, place: usize, count: usize) -> ListError {
+    fn too_many(&self, place: usize, count: usize, max: usize) -> ListError {
         let relation = self.ways.nodes.get(place).map(|node| node.set.name(self.inquiry.schema()));
-        ListError::TooManyIds { relation: relation.unwrap_or_default(), count, max: CANDIDATES_MAX }
+        ListError::TooManyIds { relation: relation.unwrap_or_default(), count, max }
     }
 }
 
@@ -332,6 +356,11 @@ fn of_subject(schema: &Schema, relation: RelationId, subject: &Subject) -> Vec<A
     vec![Ask::Fact { key: FactKey::whole(lookup, id.clone()), relation, otherwise: Otherwise::Of(relation) }]
 }
 
-fn listing(search: Option<Search>) -> Vec<Ask> {
-    search.map(Ask::Listing).into_iter().collect()
+fn all_listed(searches: impl IntoIterator<Item = Search>) -> Vec<Ask> {
+    searches.into_iter().map(Ask::Listing).collect()
+}
+
+/// Searches for what leads to one of these ids by a relation.
+fn by_ids(schema: &Schema, relation: RelationId, ids: &[Id]) -> Vec<Search> {
+    Search::by_values(schema, relation, &listings::values_by(schema, relation, ids))
 }

@@ -14,6 +14,10 @@ use crate::{
     source::{Listed, Listing, Source, SourceError},
 };
 
+/// How many values one listing searches for at most. MongoDB merges the index scans of up to 200 values in the order of the ids; of more, it
+/// sorts all that they bring.
+pub(super) const VALUES_MAX: usize = 200;
+
 /// What to do if a search lacks the secret that documents contain.
 pub(super) const NO_SECRET: &str = "A query needs the secret itself.";
 
@@ -25,8 +29,18 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The resources whose documents lead to one of these values by a relation, or all that have the flag.
-    pub(super) fn by_relation(schema: &Schema, id: RelationId, values: Option<Vec<Bson>>) -> Option<Self> {
+    /// The resources whose documents lead to one of these values by a relation.
+    pub(super) fn by_values(schema: &Schema, relation: RelationId, values: &[Bson]) -> Vec<Self> {
+        let chunks = values.chunks(VALUES_MAX);
+        chunks.filter_map(|values| Self::by_relation(schema, relation, Some(values.to_vec()))).collect()
+    }
+
+    /// The resources that have a flag.
+    pub(super) fn by_flag(schema: &Schema, flag: RelationId) -> Option<Self> {
+        Self::by_relation(schema, flag, None)
+    }
+
+    fn by_relation(schema: &Schema, id: RelationId, values: Option<Vec<Bson>>) -> Option<Self> {
         let relation = schema.relation(id);
         let (Owner::Resource(kind), Some(lookup)) = (relation.owner, relation.lookup()) else { return None };
         let resource = schema.resource(kind);
@@ -153,4 +167,40 @@ pub(super) fn values_by(schema: &Schema, relation: RelationId, ids: &[Id]) -> Ve
 /// The values by which documents name these ids.
 pub(super) fn values_of(format: Option<&Format>, ids: &[Id]) -> Vec<Bson> {
     ids.iter().flat_map(|id| id_values(format, id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Member;
+
+    const SCHEMA: &str = r#"
+default_subject = "user"
+[subject.user]
+id = "integer"
+[resource.file]
+id = "integer"
+collection = "files"
+[resource.file.relations]
+guest = { collection = "shares", by = "file", field = "user" }
+[resource.file.permissions]
+read = "guest"
+"#;
+
+    #[test]
+    fn a_search_has_a_bounded_number_of_values() {
+        let schema = Schema::parse("schema.toml", SCHEMA).unwrap();
+        let (_, file) = schema.resources().next().unwrap();
+        let Member::Relation(guest) = file.members["guest"] else { panic!("a relation") };
+        for (count, expected) in [(0, vec![]), (1, vec![1]), (200, vec![200]), (401, vec![200, 200, 1])] {
+            let values: Vec<Bson> = (0..count).map(Bson::Int64).collect();
+            let searches = Search::by_values(&schema, guest, &values);
+            let of_search = |search: &Search| match &search.listing.condition {
+                Condition::Field(_, Test::In(values)) => values.clone(),
+                other => panic!("{:?}", other.to_query()),
+            };
+            assert_eq!(searches.iter().flat_map(of_search).collect::<Vec<_>>(), values);
+            assert_eq!(searches.iter().map(|search| of_search(search).len()).collect::<Vec<_>>(), expected);
+        }
+    }
 }

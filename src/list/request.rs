@@ -166,7 +166,15 @@ impl<'a> ListRequest<'a> {
 
     async fn find(&mut self, ways: &Ways, may_stay_unread: &[bool]) -> Result<Vec<Found>, ListError> {
         let (source, asker) = (&*self.lister.source, self.asker);
-        let mut finder = Finder { source, inquiry: &mut self.inquiry, asker, ways, may_stay_unread, begins_at: None };
+        let mut finder = Finder {
+            source,
+            inquiry: &mut self.inquiry,
+            asker,
+            ways,
+            may_stay_unread,
+            begins_at: None,
+            searches_count: 0,
+        };
         let found = finder.find().await?;
         let begins_at = finder.begins_at;
         self.limit(begins_at);

@@ -4,6 +4,7 @@
 
 mod brute_force;
 mod changes;
+mod many_sets;
 mod named;
 
 use permcached::{

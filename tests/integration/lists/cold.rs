@@ -14,7 +14,7 @@ use permcached::{
 
 use super::{Listing, collections, parsed};
 use crate::support::{
-    both::{TIME_MAX, fill},
+    both::{Collections, TIME_MAX, fill},
     monitored::{Monitor, commands, level},
     servers::mongo,
 };
@@ -63,12 +63,17 @@ fn trees(depth: usize) -> Vec<Document> {
 }
 
 async fn listing(app_name: &str, depth: usize) -> (Listing, Monitor) {
-    let schema = parsed(SCHEMA);
-    let database = mongo().database().await;
     let shares = (0..10).map(|number| doc! { "folder": format!("r{number}"), "user": "ann" });
     let files = (0..10).map(|number| doc! { "_id": format!("f{number}"), "folder": format!("r{number}") });
     let documents = collections([("folders", trees(depth)), ("shares", shares.collect()), ("files", files.collect())]);
-    fill(&database, &schema, &documents).await;
+    over(app_name, SCHEMA, &documents).await
+}
+
+/// A lister over a new database with these documents, whose commands are recorded.
+async fn over(app_name: &str, schema: &str, documents: &Collections) -> (Listing, Monitor) {
+    let schema = parsed(schema);
+    let database = mongo().database().await;
+    fill(&database, &schema, documents).await;
     let monitor = Monitor::default();
     let client = monitor.client(mongo(), app_name).await;
     let source = MongoDb::open(Arc::clone(&schema), client.database(database.name())).await.expect("mongod answers");
@@ -117,4 +122,67 @@ async fn a_page_takes_three_finds_more_than_its_plan() {
     assert_eq!(list.resources.len(), 10);
     // The query itself, and the files with what they lead to.
     assert!(cold.len() <= 4 + 3 + 2, "{} finds: {cold:#?}", cold.len());
+}
+
+/// Teams with files, of which each has more than a fact may have.
+const TEAMS: &str = r#"
+default_subject = "user"
+
+[subject.user]
+id = "string"
+
+[resource.team]
+id = "integer"
+collection = "teams"
+
+[resource.team.relations]
+member = { field = "members" }
+
+[resource.team.permissions]
+see = "member"
+
+[resource.file]
+id = "integer"
+collection = "files"
+
+[resource.file.relations]
+team = { collection = "of_teams", by = "file", field = "team", subject = "team.member" }
+
+[resource.file.permissions]
+read = "team"
+"#;
+
+/// The listings of files of teams.
+fn listings(monitor: &Monitor) -> usize {
+    let finds = commands(&monitor.take(), "find");
+    finds
+        .iter()
+        .filter(|find| find.get_str("find").is_ok_and(|name| name == "of_teams") && find.contains_key("sort"))
+        .count()
+}
+
+#[tokio::test]
+async fn the_large_facts_of_many_sets_are_listed_together() {
+    const TEAMS_COUNT: i64 = 30;
+    const FILES: i64 = 1_001;
+    let teams = (0..TEAMS_COUNT).map(|number| doc! { "_id": number, "members": ["ann"] });
+    let of_teams = (0..TEAMS_COUNT).flat_map(|team| (0..FILES).map(move |file| doc! { "file": file, "team": team }));
+    let files = (0..FILES).map(|number| doc! { "_id": number });
+    let documents =
+        collections([("teams", teams.collect()), ("of_teams", of_teams.collect()), ("files", files.collect())]);
+    let (listing, monitor) = over("large-facts", TEAMS, &documents).await;
+    let question = listing.question("user:ann", "read", "file");
+
+    // A find for the first documents of a listing, and others if several documents have the same id.
+    monitor.take();
+    let plan = listing.plan(&question, PlanOptions { ids_max: 10_000, ..PlanOptions::default() }).await.unwrap();
+    let count = listings(&monitor);
+    assert_eq!(plan.ids, 1_001);
+    assert!((1..=3).contains(&count), "{count} finds");
+
+    let list = listing.page(&question, ResourcePage { size: 100, after: None, within: None }).await.unwrap();
+    let count = listings(&monitor);
+    let expected: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(list.resources.iter().map(|resource| resource.id.to_string()).collect::<Vec<_>>(), expected);
+    assert!((1..=5).contains(&count), "{count} finds");
 }

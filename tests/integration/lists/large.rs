@@ -259,3 +259,60 @@ read = "thing.read"
         );
     }
 }
+
+/// Relations of files to teams whose field may contain secrets, too, so that no fact is looked up by it.
+#[tokio::test]
+async fn a_list_searches_for_a_bounded_number_of_ids() {
+    let names = ["a", "b", "c", "d"];
+    let relations: String = names
+        .iter()
+        .map(|name| {
+            let field = format!(r#"field = "{name}", subject = ["link", "team.member"], subject_type = "type""#);
+            format!("{name} = {{ collection = \"shares\", by = \"file\", {field} }}\n")
+        })
+        .collect();
+    let schema = format!(
+        r#"
+default_subject = "user"
+[subject.user]
+id = "integer"
+[subject.user.relations]
+teams = {{ collection = "memberships", by = "user", field = "hall", resource = "team" }}
+[subject.link]
+id = "string"
+secret = true
+[resource.team]
+id = "integer"
+[resource.team.relations]
+member = {{ of = "user.teams" }}
+[resource.file]
+id = "integer"
+collection = "files"
+[resource.file.relations]
+{relations}
+[resource.file.permissions]
+three = "a | b | c"
+four = "a | b | c | d"
+"#
+    );
+    // As many as a fact may have, in few documents.
+    let teams = (0..6i64).map(|part| doc! { "user": 1, "hall": (850 * part..850 * (part + 1)).collect::<Vec<_>>() });
+    let share = |number: i64| doc! { "file": number, "type": "team", names[usize::try_from(number).unwrap() % 4]: 1_000 * number };
+    let documents = collections([
+        ("memberships", teams.collect()),
+        ("files", (0..4).map(|number| doc! { "_id": number }).collect()),
+        ("shares", (0..4).map(share).collect()),
+    ]);
+    let listing = Listing::over_documents(&parsed(&schema), &documents);
+    assert_eq!(numbers(&listing, "user:1", "three", "file", 100).await, [0, 1, 2]);
+    let question = listing.question("user:1", "four", "file");
+    let page = ResourcePage { size: 100, after: None, within: None };
+    let errors = [
+        listing.page(&question, page).await.map(drop),
+        listing.plan(&question, PlanOptions { ids_max: 10_000, ..PlanOptions::default() }).await.map(drop),
+    ];
+    for error in errors {
+        let Err(ListError::TooManyIds { count, max, .. }) = error else { panic!("{error:?}") };
+        assert_eq!((count, max), (20_001, 20_000));
+    }
+}
