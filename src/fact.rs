@@ -24,7 +24,7 @@ use std::{
 
 use bson::Document;
 pub(crate) use date::RANGE as DATE_RANGE;
-pub(crate) use keys::{bound_reverse_keys, changed_keys, document_keys, id_values, key_values};
+pub(crate) use keys::{bound_reverse_keys, changed_keys, document_keys, id_texts, id_values, key_values};
 use triomphe::ThinArc;
 pub(crate) use value::{id_to_bson, listed_id};
 

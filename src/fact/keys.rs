@@ -9,7 +9,7 @@ use bson::{Bson, Document};
 use super::{
     FactKey,
     forms::{ids_of_other_forms, other_forms},
-    value::{id_of_any_form, id_to_bson},
+    value::{id_of_any_form, id_of_text, id_to_bson},
 };
 use crate::{
     question::{ID_BYTES_MAX, Id, LookupId},
@@ -68,8 +68,7 @@ fn declared_id(lookup: &Lookup, value: &Bson) -> Option<Id> {
     if lookup.is_reverse && text_of_id == "*" {
         return Some(FactKey::id_of_everybody());
     }
-    let id = Id::parse(text_of_id, keys.id, false).ok()?;
-    id_texts(&keys.format, &id).contains(text).then_some(id)
+    id_of_text(text_of_id, keys.id, false)
 }
 
 /// Visits every key by which a lookup finds a document. An array is found by each of its elements. A key may be visited more

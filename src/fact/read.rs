@@ -6,10 +6,13 @@ use bson::{Bson, Document};
 
 use super::{
     Certainty, DOCUMENTS_MAX, DocumentId, FactKey, Grant, Grantee, Part, SHOWN_BYTES_MAX, UNBOUNDED, Window,
-    date::Date, grants::Grants, keys::has_declared_key, value::id_from_bson,
+    date::Date,
+    grants::Grants,
+    keys::has_declared_key,
+    value::{id_from_bson, id_of_text},
 };
 use crate::{
-    question::{ID_BYTES_MAX, Id, IdForm, RelationId},
+    question::{ID_BYTES_MAX, IdForm, RelationId},
     schema::{Condition, End, Finds, Ids, Lookup, Path, Relation, Schema, Target},
 };
 
@@ -187,7 +190,7 @@ impl Reader<'_, '_> {
         }
         let id = match (&ids.format, text) {
             (None, _) => id_from_bson(value, form, is_secret),
-            (Some(_), Some(text)) => Id::parse(text, form, is_secret).ok(),
+            (Some(_), Some(text)) => id_of_text(text, form, is_secret),
             (Some(_), None) => None,
         };
         Some(match (id, value) {

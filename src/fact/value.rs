@@ -22,10 +22,23 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
     }
 }
 
+/// The id that a text means in place of `{id}` in a format. Its hex digits may be in lower case or in upper case, but not in both: a query for
+/// an id names both spellings, and could not name all others.
+pub(super) fn id_of_text(text: &str, form: IdForm, is_secret: bool) -> Option<Id> {
+    let id = Id::parse(text, form, is_secret).ok()?;
+    let is_spelled = match id {
+        Id::ObjectId(_) | Id::Uuid(_) => {
+            !(text.contains(|c: char| c.is_ascii_lowercase()) && text.contains(|c: char| c.is_ascii_uppercase()))
+        }
+        Id::Integer(_) | Id::String(_) | Id::Digest(_) => true,
+    };
+    is_spelled.then_some(id)
+}
+
 /// The id that a value in a listing means; none if it has another type or is no id. `format` is set if ids are written as text.
 pub(crate) fn listed_id(value: &Bson, form: IdForm, format: Option<&Format>) -> Option<Id> {
     let id = match (value, format) {
-        (Bson::String(text) | Bson::Symbol(text), Some(format)) => Id::parse(format.id_in(text)?, form, false).ok(),
+        (Bson::String(text) | Bson::Symbol(text), Some(format)) => id_of_text(format.id_in(text)?, form, false),
         (_, Some(_)) => None,
         (Bson::Symbol(text), None) if form == IdForm::String => Some(Id::String(text.as_str().into())),
         (value, None) => id_from_bson(value, form, false),
@@ -89,5 +102,23 @@ mod tests {
         assert_eq!(id_from_bson(&Bson::Double(1e300), IdForm::Integer, false), None);
         assert_eq!(id_from_bson(&Bson::Double(9_223_372_036_854_775_808.0), IdForm::Integer, false), None);
         assert_eq!(id_from_bson(&"5".into(), IdForm::Integer, false), None);
+    }
+
+    #[test]
+    fn hex_digits_in_a_text_are_in_one_case() {
+        let uuid = "123e4567-e89b-12d3-a456-42661417400f";
+        let upper = uuid.to_uppercase();
+        for (text, form, is_id) in [
+            ("65f00000000000000000000a", IdForm::ObjectId, true),
+            ("65F00000000000000000000A", IdForm::ObjectId, true),
+            ("650000000000000000000001", IdForm::ObjectId, true),
+            ("65F00000000000000000000a", IdForm::ObjectId, false),
+            (uuid, IdForm::Uuid, true),
+            (&upper, IdForm::Uuid, true),
+            (&upper.replace('F', "f"), IdForm::Uuid, false),
+            ("Ann", IdForm::String, true),
+        ] {
+            assert_eq!(id_of_text(text, form, false).is_some(), is_id, "{text}");
+        }
     }
 }

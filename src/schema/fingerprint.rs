@@ -9,7 +9,7 @@ use super::Schema;
 /// The version of the code that reads facts, and the keys that a change concerns, from documents. Increase it with every
 /// change after which the same documents yield other facts: then instances with the old code and instances with the new
 /// code do not use each other's facts.
-const READER_VERSION: u32 = 3;
+const READER_VERSION: u32 = 4;
 
 impl Schema {
     /// A hash of everything that facts depend on: the lookups, how relations are read, and the numbers that stand for both.

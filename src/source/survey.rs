@@ -30,8 +30,8 @@ const NAMES_MAX: usize = 200;
 enum Use {
     /// A lookup finds documents by it. The names are those of the relations under a `!` that it serves.
     Key { forms: Vec<IdForm>, text_keys: Option<TextKeys>, negated: Vec<String> },
-    /// It contains ids.
-    Ids { forms: Vec<IdForm>, wildcard: bool },
+    /// It contains ids, as text in these forms if there are any.
+    Ids { forms: Vec<IdForm>, texts: Vec<TextKeys>, wildcard: bool },
     /// It contains documents, which a relation reads one by one.
     Each,
     /// It contains a date.
@@ -237,6 +237,9 @@ impl Survey {
             (Use::Date(DateUnit::Date), _) if is_found("string") => {
                 format!("store dates; or, if all are text, write {{ field = \"{path}\", unit = \"iso8601\" }}")
             }
+            (Use::Key { .. } | Use::Ids { .. }, _) if is_found(MIXED) => {
+                format!("write the hex digits of each id in lower case; see the document with the `_id` {example}")
+            }
             (Use::Ids { forms, .. }, _) if is_found("string") && !forms.contains(&IdForm::String) => format!(
                 "store one type; if all are text, add format = \"{{id}}\" to the relation. This finds those that are text: \
                  db.getCollection(\"{}\").find({{ \"{path}\": {{ $type: \"string\" }} }})",
@@ -298,6 +301,11 @@ impl Surveyed {
                         (Use::Key { text_keys: Some(keys), .. }, Bson::String(text)) if is_mixed(keys, text) => {
                             MIXED.to_owned()
                         }
+                        (Use::Ids { texts, .. }, Bson::String(text))
+                            if texts.iter().any(|keys| is_mixed(keys, text)) =>
+                        {
+                            MIXED.to_owned()
+                        }
                         _ => type_name(item),
                     });
                 }
@@ -354,7 +362,7 @@ fn unlisted(text: &str) -> String {
 /// What a text is called whose hex digits are in lower case and in upper case.
 const MIXED: &str = "string in mixed case";
 
-/// Whether a text has the form of a key, with hex digits in both cases.
+/// Whether a text has the form of an id, with hex digits in both cases.
 fn is_mixed(keys: &TextKeys, text: &str) -> bool {
     let is_hex = matches!(keys.id, IdForm::ObjectId | IdForm::Uuid);
     let Some(id) = keys.format.id_in(text).filter(|id| is_hex && Id::parse(id, keys.id, false).is_ok()) else {
@@ -372,7 +380,7 @@ impl Use {
         let is_of = |forms: &[IdForm]| forms.iter().any(|form| name == name_of(*form));
         match self {
             Self::Key { forms, .. } => is_of(forms),
-            Self::Ids { forms, wildcard } => is_of(forms) || *wildcard && name == "string",
+            Self::Ids { forms, wildcard, .. } => is_of(forms) || *wildcard && name == "string",
             Self::Each => name == "document",
             Self::Date(unit) => match unit {
                 DateUnit::Date => name == "date",
@@ -400,8 +408,11 @@ fn uses(schema: &Schema, relation: &Relation, add: &mut impl FnMut(Path, Use)) {
             Target::Set(kind, _) | Target::Resource(kind) => schema.resource(*kind).id,
         });
         // A format is of text, whatever the ids are.
-        let forms = if ids.format.is_some() { vec![IdForm::String] } else { forms.collect() };
-        within(&ids.field, Use::Ids { forms, wildcard: ids.wildcard });
+        let (forms, texts) = match &ids.format {
+            Some(format) => (vec![IdForm::String], forms.map(|id| TextKeys { format: format.clone(), id }).collect()),
+            None => (forms.collect(), Vec::new()),
+        };
+        within(&ids.field, Use::Ids { forms, texts, wildcard: ids.wildcard });
         if let Some(path) = &ids.subject_type {
             let of_types = ids.targets.iter().map(|target| match target {
                 Target::Subject(kind) => schema.subject(*kind).name.to_string(),

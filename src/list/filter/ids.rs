@@ -35,20 +35,10 @@ pub(super) struct Writing<'a> {
     pub(super) format: Option<&'a Format>,
 }
 
-/// Values that stand for ids, and whether no other values stand for them.
-pub(super) type Values = (Vec<Bson>, bool);
-
 impl Writing<'_> {
     /// The values that mean one of the ids.
-    pub(super) fn values<'i>(&self, ids: impl IntoIterator<Item = &'i Id>) -> Values {
-        let (mut values, mut is_exact) = (Vec::new(), true);
-        for id in ids {
-            let of_id = id_values(self.format, id);
-            // Of two, some digits may be in lower case and others in upper case.
-            is_exact &= of_id.len() == 1;
-            values.extend(of_id);
-        }
-        (values, is_exact)
+    pub(super) fn values<'i>(&self, ids: impl IntoIterator<Item = &'i Id>) -> Vec<Bson> {
+        ids.into_iter().flat_map(|id| id_values(self.format, id)).collect()
     }
 
     /// The value that means this text, which is an id of the form `"string"`.
@@ -62,11 +52,8 @@ impl Writing<'_> {
     }
 
     /// Documents in which the field has one of the values.
-    pub(super) fn having(&self, (values, is_exact): Values) -> Found {
-        let found = one_of(self.field.clone(), values.clone());
-        if !is_exact {
-            return (self.spelled(&values), false);
-        }
+    pub(super) fn having(&self, values: &[Bson]) -> Found {
+        let found = one_of(self.field.clone(), values.to_vec());
         if found == NOTHING || !values.iter().any(|value| value.as_str().is_some()) {
             return (found, true);
         }
@@ -77,28 +64,17 @@ impl Writing<'_> {
         // A symbol equals a text, but is no id.
         let symbols = |path: &Path| of_types(path, vec![ElementType::Symbol]);
         let in_array = Test::Element(Element::Value(vec![
-            Test::In(values.clone()),
+            Test::In(values.to_vec()),
             Test::Not(vec![Test::Type(vec![ElementType::Symbol])]),
         ]));
         let beside = any_end(self.field, &|path| {
-            let alone = all([no_array(path), one_of(path.clone(), values.clone()), not(symbols(path))]);
+            let alone = all([no_array(path), one_of(path.clone(), values.to_vec()), not(symbols(path))]);
             any([Condition::Field(path.clone(), in_array.clone()), if is_nested { alone } else { NOTHING }])
         });
         match beside {
             Some(beside) => (all([found, any([not(symbols(self.field)), beside])]), true),
             None => (found, false),
         }
-    }
-
-    /// At least the documents in which the field has one of the values, in any case of letters.
-    fn spelled(&self, values: &[Bson]) -> Condition {
-        let texts = || values.iter().filter_map(Bson::as_str);
-        let (least, greatest) =
-            (texts().map(str::to_ascii_uppercase).min(), texts().map(str::to_ascii_lowercase).max());
-        let compare = |comparison, text: Option<String>| {
-            Condition::Field(self.field.clone(), Test::Compare(comparison, Bson::String(text.unwrap_or_default())))
-        };
-        all([compare(Comparison::Gte, least), compare(Comparison::Lte, greatest)])
     }
 
     /// Documents in which the field has any value that is not the empty text.

@@ -157,14 +157,13 @@ impl Compiler<'_> {
             (Target::Set(..) | Target::Resource(_), None, side) => Bound::constant(side == Side::Fails),
             (Target::Set(..) | Target::Resource(_), Some((kind, member)), Side::Holds) => {
                 match self.id_set(kind, None, member) {
-                    Some(set) => self.found(own, writing.having(writing.values(set)), Cause::VALUES),
+                    Some(set) => self.found(own, writing.having(&writing.values(set)), Cause::VALUES),
                     None => Bound::at_least(writing.may_be_id(), self.cause(own, Cause::UNKNOWN)),
                 }
             }
             (Target::Set(..) | Target::Resource(_), Some((kind, member)), Side::Fails) => {
                 let wrong = writing.wrong(false).0;
-                let (values, is_exact) = writing.values(self.known_set(kind, None, member));
-                let granting = if is_exact { one_of(writing.field.clone(), values) } else { NOTHING };
+                let granting = one_of(writing.field.clone(), writing.values(self.known_set(kind, None, member)));
                 // Of the other resources, some may be indeterminate.
                 Bound::at_least(not(any([wrong, granting])), self.cause(own, Cause::NEGATED))
             }
@@ -173,8 +172,8 @@ impl Compiler<'_> {
 
     /// The documents or elements with the id of the asking subject, or with no value that may mean it.
     fn subject(&self, own: OwnRelation<'_>, ids: &Ids, writing: Writing<'_>, id: &Id, side: Side) -> Bound {
-        let (mut values, is_exact) = match (id, &self.question.asker.secret) {
-            (Id::Digest(_), Some(secret)) => (vec![writing.text(secret.text())], true),
+        let mut values = match (id, &self.question.asker.secret) {
+            (Id::Digest(_), Some(secret)) => vec![writing.text(secret.text())],
             (Id::Digest(_), None) => {
                 let found = match side {
                     Side::Holds => writing.may_be_id(),
@@ -187,12 +186,12 @@ impl Compiler<'_> {
         match side {
             Side::Holds => {
                 values.extend(ids.wildcard.then(|| writing.everybody()));
-                self.found(own, writing.having((values, is_exact)), Cause::VALUES)
+                self.found(own, writing.having(&values), Cause::VALUES)
             }
             Side::Fails => {
                 let (wrong, are_all) = writing.wrong(false);
                 let found = not(any([wrong, one_of(writing.field.clone(), values)]));
-                self.found(own, (found, is_exact && are_all), Cause::VALUES)
+                self.found(own, (found, are_all), Cause::VALUES)
             }
         }
     }

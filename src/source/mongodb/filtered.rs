@@ -14,7 +14,7 @@ use bson::{
 
 use super::{decode::REPEATED, keys::has_key};
 use crate::{
-    fact::{FactKey, id_to_bson},
+    fact::{FactKey, id_texts, id_to_bson},
     question::{Id, IdForm, RelationId, Subject, SubjectTypeId},
     schema::{Format, Ids, Lookup, Path, Relation, Schema, Target, id_types, repeats, type_name, value_types_except},
 };
@@ -255,8 +255,8 @@ impl<'a> FilteredQuery<'a> {
     fn texts(&self, path: &Path, format: &Format, kind: SubjectTypeId) -> Option<Vec<Document>> {
         let field = path.as_str();
         let form = self.schema.subject(kind).id;
-        let ids: Vec<String> = self.ids_of_kind(kind).map(ToString::to_string).collect();
-        let exact: Vec<String> = ids.iter().map(String::as_str).chain(["*", ""]).map(|id| format.text(id)).collect();
+        let ids = self.ids_of_kind(kind).flat_map(|id| id_texts(format, id));
+        let exact: Vec<String> = ids.chain(["*", ""].map(|text| format.text(text))).collect();
         let mut values = vec![
             doc! { field: { "$in": exact } },
             doc! { field: { "$type": other_types(&[ElementType::String]) } },
@@ -264,8 +264,10 @@ impl<'a> FilteredQuery<'a> {
             doc! { field: { "$type": "array" } },
         ];
         let is_id = match form {
-            IdForm::ObjectId => "[0-9a-fA-F]{24}",
-            IdForm::Uuid => "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+            IdForm::ObjectId => "(?:[0-9a-f]{24}|[0-9A-F]{24})",
+            IdForm::Uuid => {
+                "(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"
+            }
             // Longer numbers may be out of range.
             IdForm::Integer => "(?:0|-?[1-9][0-9]{0,17})",
             IdForm::String => return Some(values),
@@ -276,9 +278,6 @@ impl<'a> FilteredQuery<'a> {
         let no_id = doc! { "$regex": pattern("[\\s\\S]*"), "$not": { "$regex": pattern(is_id) } };
         values.push(doc! { field: no_id });
         values.extend(arrays_on_the_way(path));
-        if matches!(form, IdForm::ObjectId | IdForm::Uuid) && !ids.is_empty() {
-            values.push(doc! { field: { "$regex": pattern(&format!("(?i:{})", ids.join("|"))) } });
-        }
         Some(values)
     }
 

@@ -160,8 +160,9 @@ async fn keys_in_mixed_case_and_values_on_the_way_to_a_key_are_named() {
         owner  = { collection = "owners", by = { field = "of", format = "file:{id}" }, field = "user" }
         banned = { collection = "bans", by = { field = "of", format = "file:{id}" }, field = "user" }
         barred = { collection = "bars", by = "target.file", field = "user" }
+        named  = { collection = "names", by = "file", field = "user", format = "user:{id}" }
         [resource.file.permissions]
-        read = "!banned & !barred & owner"
+        read = "!banned & !barred & (owner | named)"
     "#;
     let database = mongo().database().await;
     let hex = oid(0xab).to_hex();
@@ -183,7 +184,12 @@ async fn keys_in_mixed_case_and_values_on_the_way_to_a_key_are_named() {
         doc! { "_id": 7, "target": oid(1), "user": oid(9) },
     ];
     insert(&database, "bars", bars).await;
+    let names = [&hex, &hex.to_uppercase(), &mixed].map(|text| doc! { "file": oid(1), "user": format!("user:{text}") });
+    insert(&database, "names", names.into()).await;
     let found = examined(mongo(), database.name(), schema);
+    let finding = found.finding("`names.user`: ");
+    assert!(finding.message.contains("2 string, 1 string in mixed case, of 3 documents"), "{}", finding.message);
+    assert!(finding.message.contains("`file#named` is indeterminate"), "{}", finding.message);
     for collection in ["owners", "bans"] {
         let message = &found.finding(&format!("`{collection}.of`: ")).message;
         assert!(message.contains("4 string, 1 string in mixed case, of 5 documents"), "{message}");

@@ -630,7 +630,8 @@ fn parsed(text: &str, form: IdForm) -> Option<Bson> {
         IdForm::Integer => text.parse().ok().map(Bson::Int64),
         IdForm::String => (!text.is_empty()).then(|| text.into()),
     };
-    id.filter(|id| plain(id).eq_ignore_ascii_case(text))
+    // Hex digits are in one case.
+    id.filter(|id| [plain(id), plain(id).to_ascii_uppercase()].iter().any(|spelling| spelling == text))
 }
 
 /// The date that a value means, in milliseconds. The generator's numbers are whole.

@@ -166,3 +166,55 @@ async fn ids_of_other_forms_are_passed_over() {
         }
     }
 }
+
+/// A query names the spelling of an id in lower case and the one in upper case. A check takes no other for the id.
+#[tokio::test]
+async fn ids_as_text_are_found_in_both_spellings() {
+    const TEXTS: &str = r#"
+default_subject = "user"
+[subject.user]
+[resource.file]
+collection = "files"
+[resource.file.relations]
+owner = { field = "owner" }
+member = { field = "members", format = "user:{id}" }
+guest = { collection = "shares", by = { field = "file", format = "{id}" }, field = "user", format = "{id}" }
+folder = { field = "folder", format = "{id}", resource = "file" }
+[resource.file.permissions]
+read = "member"
+visit = "guest"
+inside = "folder.read"
+free = "owner & !member"
+"#;
+    let id = |number: u8| ObjectId::from_bytes([0xa0 + number; 12]);
+    let (user, other) = (id(0).to_hex(), id(1).to_hex());
+    let texts = |hex: &str| [hex.to_owned(), hex.to_uppercase(), hex.replacen('a', "A", 1)];
+    let file = |(number, text): (u8, String)| {
+        let folder = texts(&id(2).to_hex())[usize::from(number) % 3].clone();
+        doc! { "_id": id(2 + number), "owner": id(0), "members": format!("user:{text}"), "folder": folder }
+    };
+    let files = (0..).zip(texts(&user)).chain((3..).zip(texts(&other))).map(file);
+    let share = |(number, text): (u8, String)| {
+        let file = texts(&id(2 + number).to_hex())[usize::from(number) % 3].clone();
+        doc! { "file": file, "user": text }
+    };
+    let shares = (0..).zip(texts(&user)).map(share);
+    let documents = collections([("files", files.collect()), ("shares", shares.collect())]);
+    for listing in both(TEXTS, &documents).await {
+        for (permission, expected) in [
+            ("read", vec![2, 3]),
+            ("visit", vec![2, 3]),
+            ("inside", vec![2, 3, 5, 6]),
+            // Of an id in mixed case nobody knows whom it means.
+            ("free", vec![5, 6]),
+        ] {
+            let question = listing.question(&format!("user:{user}"), permission, "file");
+            let listed = listing.pages(&question, 100, None).await.unwrap();
+            let expected: Vec<Id> = expected.into_iter().map(|number| Id::ObjectId(id(number).bytes())).collect();
+            assert_eq!(listed, expected, "{permission}");
+            assert_eq!(listing.allowed(&question, (2..8).map(|number| Id::ObjectId(id(number).bytes()))).await, listed);
+            let plan = listing.plan(&question, PlanOptions::default()).await.unwrap();
+            assert_eq!(plan.kind == PlanKind::Exact, permission != "free", "{permission}: {plan:?}");
+        }
+    }
+}
