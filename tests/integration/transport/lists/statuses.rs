@@ -1,12 +1,20 @@
 //! The statuses of lists that cannot be made: their reasons, and what a program can do about them. And what a filter is if nothing, or
 //! everything, is allowed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bson::{Document, doc, oid::ObjectId};
-use permcached::transport::proto::{
-    ListResourcesRequest, PlanFilterRequest, PlanFilterResponse,
-    plan_filter_response::{Kind, note},
+use permcached::{
+    app::{Parts, assemble},
+    source::mongodb::MongoDb,
+    transport::proto::{
+        ListResourcesRequest, PlanFilterRequest, PlanFilterResponse,
+        plan_filter_response::{Kind, note},
+    },
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -14,7 +22,10 @@ use tonic_types::StatusExt as _;
 use super::{plan, refused_plan, refused_resources, refused_subjects, resources, subjects};
 use crate::{
     support::{
+        both::schema,
         controlled::Fault,
+        live::in_the_end,
+        servers::mongo,
         service::{Service, subject},
     },
     transport::{ALICE, ROADMAP, ZOE},
@@ -128,6 +139,38 @@ async fn a_filter_that_is_too_large_to_be_sent_is_refused_and_not_cut() {
     let service = Service::over(&schema(3), BTreeMap::new()).await;
     let plan = service.client().plan_filter(plan(&user(1), "read", "file")).await.unwrap().into_inner();
     assert!(plan.filter.len() > 2_700_000, "{} bytes", plan.filter.len());
+}
+
+/// A query that would read a whole collection each time is refused, and the status has the command that creates the index.
+#[tokio::test]
+async fn a_list_that_no_index_serves_is_refused_with_the_command_that_creates_the_index() {
+    let (database, schema) = (mongo().database().await, Arc::new(schema("schema.toml", SCHEMA)));
+    let share = |number: u32| doc! { "file": id(1), "user": id(2), "number": number };
+    database.collection::<Document>("shares").insert_many((0..10_001).map(share)).await.unwrap();
+    let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+    let service = Service::of(&assemble(Parts::over_mongodb(schema, source))).await;
+    let client = service.client();
+    for status in [
+        refused_plan(&client, plan(&user(1), "read", "file")).await,
+        refused_resources(&client, resources(&user(1), "read", "file")).await,
+    ] {
+        let (code, why, metadata) = reason(&status);
+        assert_eq!((code, &*why), (Code::FailedPrecondition, "NO_INDEX"));
+        let command = r#"db.getCollection("shares").createIndex({ "user": 1 })"#;
+        assert_eq!((&*metadata["collection"], &*metadata["command"]), ("shares", command));
+        assert!(status.message().contains(command), "{status:?}");
+    }
+    let text = service.metrics.render();
+    assert!(text.contains("permcached_list_errors_total{error=\"no_index\"} 2\n"), "{text}");
+    let index = doc! { "createIndexes": "shares", "indexes": [{ "key": { "user": 1 }, "name": "user" }] };
+    database.run_command(index).await.unwrap();
+    // The index counts as soon as it is known.
+    in_the_end(async {
+        while client.clone().plan_filter(plan(&user(1), "read", "file")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// What every client does first with a plan.
