@@ -223,7 +223,7 @@ impl Wrapper for Controlled {
         match self.fault() {
             Fault::LoadHangs => pending().await,
             Fault::LoadFails(collection) if self.schema.collection_name(listing.collection) == collection => {
-                Err(SourceError::Find { collection: collection.to_owned(), source: driver_error() }.into())
+                Err(SourceError::Find { collection: collection.to_owned(), source: driver_error() })
             }
             Fault::None | Fault::LoadFails(_) | Fault::ProbeHangs | Fault::ProbeFails => {
                 self.facts.list(listing, at, deadline).await
