@@ -213,19 +213,76 @@ for (const [version, mongoose] of [
         streamed.push(n)
       assert.deepEqual(streamed, [0, 2, 4, 6, 8])
       await assert.rejects(Note.aggregate([{ $geoNear: { near: [0, 0], distanceField: 'd' } }]).readableBy(USER), NotPermitted)
+    })
+
+    test('hooks of aggregations can neither remove the restriction nor precede it, also of cursors', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
+      const schema = new mongoose.Schema({ n: Number, owner: String })
+      const hooks = {
+        drop: (pipeline) => pipeline.shift(),
+        clear: (pipeline) => pipeline.splice(0, pipeline.length, { $match: {} }),
+        precede: (pipeline) => pipeline.unshift({ $set: { owner: 'bob' } }),
+        narrow: (pipeline) => pipeline.unshift({ $match: { n: { $gt: 3 } } }),
+      }
+      const hook = async function () {
+        hooks[this.options.comment]?.(this.pipeline())
+      }
+      schema.pre('aggregate', hook)
+      schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
+      schema.pre('aggregate', hook)
+      const Hooked = connection.model(`Aggregated${models}`, schema, Note.collection.name)
+      for (const [comment, expected] of [
+        ['drop', [0, 2, 4, 6, 8]],
+        ['clear', [0, 2, 4, 6, 8]],
+        ['precede', [0, 2, 4, 6, 8]],
+        ['narrow', [4, 6, 8]],
+      ]) {
+        const query = () =>
+          Hooked.aggregate([{ $match: {} }, { $match: {} }, { $match: {} }])
+            .option({ comment })
+            .readableBy(USER)
+        assert.deepEqual(numbers(await query()), expected, comment)
+        const streamed = []
+        for await (const { n } of query().cursor()) streamed.push(n)
+        for await (const { n } of query()) streamed.push(n)
+        assert.deepEqual(streamed.sort(), [...expected, ...expected].sort(), comment)
+        assert.match(JSON.stringify(await query().explain()), /"owner":\{"\$eq":"bob"\}/, comment)
+      }
+      assert.deepEqual(numbers(await Note.aggregate([]).readableBy(USER)), [0, 2, 4, 6, 8])
+      const Other = await notes(planning('EXACT', ofBob))
+      assert.throws(() => Note.aggregate([]).readableBy(USER).model(Other), NotPermitted)
+      assert.equal(Note.aggregate([]).readableBy(USER).model(), Note)
+    })
+
+    test('an aggregation runs twice, and asks each time', async () => {
+      const permissions = planning('EXACT', ofBob)
+      const Note = await notes(permissions)
+      const query = Note.aggregate([{ $sort: { n: 1 } }]).readableBy(USER)
+      assert.equal((await query.exec()).length, 5)
+      assert.equal((await query.exec()).length, 5)
+      assert.equal(permissions.plans.length, 2)
+      assert.equal(query.pipeline().length, 1)
+    })
+
+    test('a hook that replaces conditions in place does not replace the restriction, also of cursors', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
       const schema = new mongoose.Schema({ n: Number, owner: String })
       schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
-      schema.pre('aggregate', async function () {
-        if (this.options.comment === 'drop') this.pipeline().shift()
-        if (this.options.comment === 'replace') this.pipeline()[0].$match = {}
-        if (this.options.comment === 'precede') this.pipeline().unshift({ $set: { owner: 'bob' } })
-        if (this.options.comment === 'narrow') this.pipeline().unshift({ $match: { n: { $gt: 3 } } })
+      schema.pre('find', async function () {
+        this.getFilter().$and = [{ n: { $gte: 3 } }]
       })
-      const Hooked = connection.model(`Aggregated${models}`, schema, Note.collection.name)
-      await assert.rejects(Hooked.aggregate(sum).option({ comment: 'drop' }).readableBy(USER), FilterChanged)
-      await assert.rejects(Hooked.aggregate(sum).option({ comment: 'replace' }).readableBy(USER), FilterChanged)
-      await assert.rejects(Hooked.aggregate(sum).option({ comment: 'precede' }).readableBy(USER), FilterChanged)
-      assert.equal((await Hooked.aggregate(sum).option({ comment: 'narrow' }).readableBy(USER))[0].n, 18)
+      const Hooked = connection.model(`InPlace${models}`, schema, Note.collection.name)
+      assert.deepEqual(numbers(await Hooked.find().readableBy(USER)), [4, 6, 8])
+      const streamed = []
+      for await (const { n } of Hooked.find().readableBy(USER).cursor()) streamed.push(n)
+      assert.deepEqual(streamed.sort(), [4, 6, 8])
+      // Documents of a cursor are those of the model.
+      for await (const note of Hooked.find().readableBy(USER)) {
+        streamed.push(note.n)
+        assert.ok(note instanceof Hooked)
+        assert.equal(note.constructor, Hooked)
+      }
+      assert.deepEqual(streamed.sort(), [4, 4, 6, 6, 8, 8])
     })
 
     test('an aggregation of a model without the plugin is refused', async () => {
@@ -257,6 +314,18 @@ for (const [version, mongoose] of [
         for await (const note of Note.find().readableBy(USER).cursor()) void note
       }, Unavailable)
       await assert.rejects(Note.aggregate([{ $match: {} }]).readableBy(USER), Unavailable)
+      await assert.rejects(
+        Note.aggregate([{ $match: {} }])
+          .readableBy(USER)
+          .explain(),
+        Unavailable,
+      )
+      await assert.rejects(async () => {
+        for await (const note of Note.aggregate([{ $match: {} }])
+          .readableBy(USER)
+          .cursor())
+          void note
+      }, Unavailable)
       assert.equal(await Note.countDocuments(), 10)
     })
 
@@ -316,6 +385,9 @@ for (const [version, mongoose] of [
       ]) {
         await assert.rejects(async () => query(), NotPermitted)
       }
+      await assert.rejects(async () => {
+        for await (const note of Note.aggregate([{ $match: {} }]).cursor()) void note
+      }, /readableBy/)
       assert.equal((await Note.find().unscoped('a job of the system')).length, 10)
       assert.equal((await Note.aggregate([{ $match: {} }]).unscoped('a job of the system')).length, 10)
       assert.equal((await Note.find().readableBy(USER)).length, 5)
@@ -358,6 +430,36 @@ for (const [version, mongoose] of [
       assert.ok(result === 5 || result === NotPermitted, String(result))
       if (version === '9') assert.equal(result, NotPermitted)
       assert.throws(() => skipped().cursor(), NotPermitted)
+      for (const middleware of [false, { pre: false }]) {
+        for (const strict of [false, true]) {
+          const Model = await notes(planning('EXACT', ofBob), { plugin: { strict } })
+          const aggregation = () => Model.aggregate([{ $sort: { n: 1 } }]).readableBy(USER)
+          const streamed = async (query) => {
+            const found = []
+            for await (const note of query) found.push(note)
+            return found
+          }
+          for (const run of [
+            () => aggregation().option({ middleware }).exec(),
+            () =>
+              Model.aggregate([{ $sort: { n: 1 } }], { middleware })
+                .readableBy(USER)
+                .exec(),
+            () => streamed(aggregation().option({ middleware }).cursor()),
+            () => streamed(aggregation().cursor({ middleware })),
+            () => streamed(aggregation().option({ middleware })),
+            () => aggregation().option({ middleware }).explain(),
+          ]) {
+            const outcome = await run().then(
+              (found) => (Array.isArray(found) ? found.length : 'explained'),
+              (error) => error.constructor,
+            )
+            // mongod does not know the option that older versions send.
+            assert.ok(outcome !== 10, `${run} ${outcome}`)
+            if (version === '9') assert.equal(outcome, NotPermitted, String(run))
+          }
+        }
+      }
     })
 
     test('a collation is refused if the restriction compares texts, and secondaries are refused, unless allowed', async () => {

@@ -11,7 +11,8 @@ import type { PlanOptions } from '../lists.js'
 import type { Permissions } from '../permissions.js'
 import type { Question, Subject } from '../question.js'
 import { FilterChanged, NotPermitted } from './errors.js'
-import { restricted, type MongooseAggregate, type MongooseModel, type MongooseQuery } from './internals.js'
+import type { MongooseAggregate, MongooseModel, MongooseQuery } from './internals.js'
+import { restricted, sendingTo } from './sending.js'
 
 /** What the plugin knows about a schema. */
 export interface PluginOptions {
@@ -89,10 +90,21 @@ const FIRST_STAGES = new Set([
 
 /** How a query is marked. */
 type Mark =
-  | { restriction: Restriction; isCursor: boolean; isApplied: boolean; wasSent: boolean }
-  // A query of the plugin itself, for what is to be checked.
-  | { filter: object }
+  | Restricted
+  // A query of the plugin itself, for what is to be checked: restricted already.
+  | { isOwn: true }
   | { reason: string }
+
+interface Restricted {
+  readonly restriction: Restriction
+  /** The model as the application knows it. */
+  readonly model: MongooseModel
+  /** What has to be sent with the query. Undefined until the hook of the plugin has asked. */
+  filter?: object | undefined
+  /** Why it could not be asked. */
+  error?: unknown
+  wasSent: boolean
+}
 
 const MARKS = new WeakMap<object, Mark>()
 
@@ -144,16 +156,22 @@ class Plugin {
     })
     schema.post(OPERATIONS, onQueries, function (this: MongooseQuery) {
       const found = MARKS.get(this)
-      if (found !== undefined && 'restriction' in found && !found.wasSent && !found.isCursor) throw unrestricted(this.op)
+      if (found !== undefined && 'restriction' in found && !found.wasSent) throw unrestricted(this.op)
     })
-    const restrictions = new WeakMap<object, object>()
     schema.pre('aggregate', async function (this: MongooseAggregate) {
-      const restriction = await plugin.#beforeAggregate(this)
-      if (restriction !== undefined) restrictions.set(this, restriction)
+      const found = MARKS.get(this)
+      try {
+        await plugin.#beforeAggregate(this)
+      } catch (error) {
+        if (found !== undefined && 'restriction' in found) found.error = error
+        // mongoose 7 ignores the errors of hooks of a cursor. mongod does not know such a stage.
+        else if ('cursor' in this.options) this.pipeline().unshift({ [`$refused: ${String(error)}`]: 1 })
+        throw error
+      }
     })
     schema.post('aggregate', function (this: MongooseAggregate) {
-      const restriction = restrictions.get(this)
-      if (restriction !== undefined && !precedesAll(restriction, this.pipeline())) throw unrestricted('aggregate')
+      const found = MARKS.get(this)
+      if (found !== undefined && 'restriction' in found && !found.wasSent) throw unrestricted('aggregate')
     })
   }
 
@@ -163,52 +181,40 @@ class Plugin {
       if (this.#options.strict === true) throw missing(`${query.model.modelName}.${query.op}`)
       return
     }
-    // The conditions of a cursor are cast already.
-    if ('filter' in found) restrictConditions(query, found.filter)
-    if (!('restriction' in found) || found.isApplied) return
+    if (!('restriction' in found) || found.filter !== undefined) return
     const { op = '' } = query
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
     const options = query.getOptions()
     if (options['upsert'] === true) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
-    const filter = await this.#filter(query.model, found.restriction, options, WRITES.test(op))
+    const filter = await this.#filter(found.model, found.restriction, options, WRITES.test(op))
     const ids = filter.isSuperset
-      ? await this.#checked(query.model, found.restriction, filter.value, query.getFilter(), options, op)
+      ? await this.#checked(found.model, found.restriction, filter.value, query.getFilter(), options, op)
       : undefined
     const restriction = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
     // These are the documents that come after the skipped ones.
     if (ids !== undefined && options['skip'] !== undefined) query.skip(0)
-    found.isApplied = true
-    if (found.isCursor) {
-      // The conditions of a cursor are cast already, and it does not use the query's collection.
-      restrictConditions(query, restriction)
-      return
-    }
-    replaceCollection(query, () => {
-      found.wasSent = true
-      return restriction
-    })
+    found.filter = restriction
   }
 
-  /** Returns the filter of the stage that it has added. */
-  async #beforeAggregate(aggregate: MongooseAggregate): Promise<object | undefined> {
+  async #beforeAggregate(aggregate: MongooseAggregate): Promise<void> {
     const found = MARKS.get(aggregate)
     const { _model: model } = aggregate
-    if (model === undefined) return undefined
+    if (model === undefined) return
     if (found === undefined) {
       if (this.#options.strict === true) throw missing(`${model.modelName}.aggregate`)
-      return undefined
+      return
     }
-    if (!('restriction' in found)) return undefined
+    if (!('restriction' in found) || found.filter !== undefined) return
     const pipeline = aggregate.pipeline()
     const first = Object.keys(pipeline[0] ?? {})[0] ?? ''
     if (FIRST_STAGES.has(first)) throw new NotPermitted(`a pipeline that begins with ${first} cannot be restricted`)
-    const filter = await this.#filter(model, found.restriction, aggregate.options, false)
+    const filter = await this.#filter(found.model, found.restriction, aggregate.options, false)
     const ids = filter.isSuperset
-      ? await this.#checked(model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
+      ? await this.#checked(found.model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
       : undefined
-    const $match = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
-    pipeline.unshift({ $match })
-    return $match
+    // mongoose sends no empty pipeline.
+    if (pipeline.length === 0) pipeline.push({ $match: {} })
+    found.filter = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
   }
 
   /** The query that finds what is allowed, or at least that. */
@@ -256,7 +262,12 @@ class Plugin {
     )
     const query = model.find(own)
     query.setOptions(Object.fromEntries(kept.map((name) => [name, options[name]])))
-    mark(query, { filter })
+    mark(query, { isOwn: true })
+    // It is a cursor, which sends by the model.
+    query.model = sendingTo(
+      model,
+      restricted(model.collection, () => filter),
+    )
     const candidates = query.select(this.#options.id === undefined ? { _id: 1 } : {}).lean()
     const allowed: unknown[] = []
     let batch: { _id: unknown }[] = []
@@ -312,23 +323,68 @@ const METHODS = {
 
 function restrict<Q extends object>(query: Q, restriction: Restriction): Q {
   if (typeof restriction.permission !== 'string') throw new TypeError('permittedFor takes a subject and a permission')
-  if (!('mongooseCollection' in query)) {
-    const { _model } = query as Partial<MongooseAggregate>
-    if (_model?.schema.plugins?.some(({ fn }) => PLUGINS.has(fn)) !== true)
-      throw new NotPermitted('the schema of this aggregation has no plugin of permcached')
-    mark(query, { restriction, isCursor: false, isApplied: false, wasSent: false })
-    return query
-  }
-  mark(query, { restriction, isCursor: false, isApplied: false, wasSent: false })
-  const restrictedQuery = query as unknown as MongooseQuery
   // Until the restriction is known, nothing can be sent: not even if the hooks of the schema are skipped.
-  replaceCollection(restrictedQuery, unknownYet)
-  keepOnCopies(restrictedQuery)
+  if ('mongooseCollection' in query) restrictQuery(query as unknown as MongooseQuery, restriction)
+  else restrictAggregate(query as unknown as MongooseAggregate, restriction)
   return query
 }
 
-function unknownYet(): never {
-  throw new NotPermitted('the permissions of this query were not asked for: were the hooks of the schema skipped?')
+function restrictQuery(query: MongooseQuery, restriction: Restriction): void {
+  const { model } = query
+  const found: Restricted = { restriction, model, wasSent: false }
+  mark(query, found)
+  const collection = restricted(model.collection, () => toSend(found))
+  query.mongooseCollection = collection
+  if (query._collection !== undefined) {
+    query._collection = Object.create(query._collection, {
+      collection: { value: collection, writable: true, configurable: true },
+    }) as object
+  }
+  const { clone, cursor } = query
+  query.clone = function () {
+    const copy = clone.call(this)
+    copy.model = model
+    restrictQuery(copy, restriction)
+    return copy
+  }
+  query.toConstructor = () => {
+    throw new NotPermitted('toConstructor would lose the restriction: call readableBy on each query')
+  }
+  query.cursor = function (options?: object) {
+    const { middleware } = { ...this.getOptions(), ...options } as { middleware?: unknown }
+    if (middleware !== undefined && middleware !== true) throw new NotPermitted('a query whose hooks are skipped cannot be restricted')
+    // A cursor does not send by the collection of the query.
+    this.model = sendingTo(model, collection)
+    return cursor.call(this, options)
+  }
+}
+
+function restrictAggregate(aggregate: MongooseAggregate, restriction: Restriction): void {
+  const { _model: model } = aggregate
+  if (model?.schema.plugins?.some(({ fn }) => PLUGINS.has(fn)) !== true)
+    throw new NotPermitted('the schema of this aggregation has no plugin of permcached')
+  const found: Restricted = { restriction, model, wasSent: false }
+  mark(aggregate, found)
+  aggregate._model = sendingTo(
+    model,
+    restricted(model.collection, () => toSend(found)),
+  )
+  aggregate.model = (...other: unknown[]) => {
+    if (other.length > 0) throw new NotPermitted('the model of a restricted aggregation cannot be replaced')
+    return model
+  }
+}
+
+/** What a query has to be sent with. It is sent once: another run asks again. */
+function toSend(found: Restricted): object {
+  const { error, filter } = found
+  found.error = undefined
+  found.filter = undefined
+  if (error !== undefined) throw error
+  if (filter === undefined)
+    throw new NotPermitted('the permissions of this query were not asked for: were the hooks of the schema skipped?')
+  found.wasSent = true
+  return filter
 }
 
 /** Marks a query. A second mark would replace the first one, so it is an error. */
@@ -343,59 +399,6 @@ function missing(what: string): NotPermitted {
 
 function unrestricted(op: string | undefined): FilterChanged {
   return new FilterChanged(`the restriction of this ${op ?? 'query'} was not what was sent`)
-}
-
-function replaceCollection(query: MongooseQuery, permission: (method: string) => object): void {
-  const collection = restricted(query.model.collection, permission)
-  query.mongooseCollection = collection
-  if (query._collection !== undefined) {
-    query._collection = Object.create(query._collection, {
-      collection: { value: collection, writable: true, configurable: true },
-    }) as object
-  }
-}
-
-/** Combines the conditions of a query with a restriction, and keeps it when a later hook replaces them. */
-function restrictConditions(query: MongooseQuery, restriction: object): void {
-  let combined = { $and: [restriction, query._conditions] }
-  Object.defineProperty(query, '_conditions', {
-    get: () => combined,
-    set: (own: object) => void (combined = { $and: [restriction, own] }),
-    configurable: true,
-    enumerable: true,
-  })
-}
-
-/** Makes copies of a query restricted, too. */
-function keepOnCopies(query: MongooseQuery): void {
-  const { clone, cursor } = query
-  const found = MARKS.get(query)
-  if (found === undefined || !('restriction' in found)) return
-  query.clone = function () {
-    const copy = clone.call(this)
-    mark(copy, { restriction: found.restriction, isCursor: false, isApplied: false, wasSent: false })
-    replaceCollection(copy, unknownYet)
-    keepOnCopies(copy)
-    return copy
-  }
-  query.toConstructor = () => {
-    throw new NotPermitted('toConstructor would lose the restriction: call readableBy on each query')
-  }
-  query.cursor = function (options?: object) {
-    const { middleware } = { ...this.getOptions(), ...options } as { middleware?: unknown }
-    if (middleware !== undefined && middleware !== true) throw new NotPermitted('a query whose hooks are skipped cannot be restricted')
-    found.isCursor = true
-    return cursor.call(this, options)
-  }
-}
-
-/** Whether a pipeline has a filter as a stage, and only other filters precede it. */
-function precedesAll(filter: object, pipeline: readonly { $match?: unknown }[]): boolean {
-  for (const stage of pipeline) {
-    if (stage.$match === filter) return true
-    if (Object.keys(stage).some((name) => name !== '$match')) return false
-  }
-  return false
 }
 
 /** Whether a filter compares with a text. */
