@@ -2,6 +2,7 @@
 //!
 //! What a filter finds is tested in `filters`; what is tested here are candidates, id sets, pages and freshness.
 
+mod beside_checks;
 mod brute_force;
 mod cold;
 mod hostile;
