@@ -6,7 +6,7 @@
 
 import { create } from '@bufbuild/protobuf'
 import { consistencyOf, type CheckOptions } from './consistency.js'
-import { extended } from './extended.js'
+import { extended, refuseLost } from './extended.js'
 import {
   ListResourcesRequestSchema,
   ListSubjectsRequestSchema,
@@ -184,6 +184,7 @@ const PAGE_MAX = 1_000
 export function listRequest(question: Asked, options: ListOptions | undefined): { request: ListResourcesRequest; call: CheckOptions } {
   const { own, rest } = split(options, ['pageSize', 'pageToken', 'within'])
   const { within } = own
+  if (within !== undefined) refuseLost(within, 'within')
   const request = create(ListResourcesRequestSchema, {
     subject: questionMessage(question).subject,
     permission: question.permission,

@@ -150,3 +150,22 @@ test('options that mean nothing are TypeErrors', async () => {
   }
   await assert.rejects(permissions.who('read', 'file', 5), TypeError)
 })
+
+test('a condition of a list with what JSON has no value for is refused', async () => {
+  server.handlers.listResources = () => ({ resources: [], asOf: 'token' })
+  class Folder {
+    id = 1
+  }
+  const calls = server.calls.length
+  for (const value of [undefined, NaN, Infinity, () => 1, Symbol('a'), new Map(), /a/, new Folder(), new Date(NaN)]) {
+    for (const within of [{ a: value }, { a: [value] }, { a: { $in: [1, value] } }]) {
+      await assert.rejects(async () => permissions.list('a', 'read', 'file', { within }), TypeError, String(value))
+    }
+  }
+  await assert.rejects(async () => permissions.list('a', 'read', 'file', { within: new Map([['a', 1]]) }), TypeError)
+  assert.equal(server.calls.length, calls)
+  const { Long, Decimal128, UUID } = mongoose.mongo.BSON
+  const within = { a: null, b: [1.5, 'a', true, 2n], c: Object.assign(Object.create(null), { d: Long.fromNumber(7) }) }
+  await permissions.list('a', 'read', 'file', { within: { ...within, e: new UUID(), f: Decimal128.fromString('1') } })
+  assert.equal(JSON.parse(server.calls.at(-1).request.within).b[3].$numberLong, '2')
+})

@@ -419,6 +419,124 @@ for (const [version, mongoose] of [
       assert.throws(() => Note.find().readableBy(USER).toConstructor(), NotPermitted)
     })
 
+    test('a restricted query cannot be the filter of another one', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
+      const page = () => Note.find({ tag: 'low' }).readableBy(USER)
+      for (const run of [
+        () => Note.find(page()),
+        () => Note.countDocuments(page()),
+        () => Note.find().merge(page()),
+        () => Note.updateMany(page(), { n: 1 }),
+        () => Note.deleteMany(page()),
+        () => Note.find(page()).readableBy(USER),
+        () => Note.find().readableBy(USER).merge(page()),
+      ]) {
+        await assert.rejects(async () => run(), NotPermitted, String(run))
+      }
+      assert.equal(await Note.countDocuments(Note.find({ tag: 'low' })), 5)
+    })
+
+    test('two plugins restrict together, also those of a base and its discriminator', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
+      const child = new mongoose.Schema({ more: String })
+      child.plugin(planning('EXACT', { n: { $gt: 20 } }).mongoose({ type: 'secret' }))
+      const Child = Note.discriminator(`Secret${models}`, child)
+      await Child.collection.insertMany([20, 21, 22].map((n) => ({ n, owner: n === 22 ? 'zoe' : 'bob', __t: Child.modelName })))
+      assert.deepEqual(numbers(await Child.find().readableBy(USER)), [21])
+      assert.equal(await Child.countDocuments().readableBy(USER), 1)
+      const streamed = []
+      for await (const { n } of Child.find().readableBy(USER)) streamed.push(n)
+      assert.deepEqual(streamed, [21])
+      assert.deepEqual(numbers(await Child.aggregate([{ $sort: { n: 1 } }]).readableBy(USER)), [21])
+      const schema = new mongoose.Schema({ n: Number })
+      schema.plugin(planning('SUPERSET', { n: { $gte: 0 } }).mongoose({ type: 'a' }))
+      schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'b' }))
+      const Both = connection.model(`Both${models}`, schema, Note.collection.name)
+      assert.deepEqual(numbers(await Both.find({ n: { $lt: 10 } }).readableBy(USER)), [0, 2, 4, 6, 8])
+      // The first page of what one plugin allows is not that of what both allow.
+      await assert.rejects(Both.find().readableBy(USER).limit(2), NotPermitted)
+      await assert.rejects(Both.findOne().readableBy(USER), NotPermitted)
+    })
+
+    test('what a SUPERSET finds is looked for with the options of the query', async () => {
+      const permissions = planning('SUPERSET', { n: { $gte: 0 } })
+      const Note = await notes(permissions, { owner: { o: { type: String, alias: 'boss' }, owner: String } })
+      await Note.collection.insertMany([50, 51].map((n) => ({ n, o: 'kim', legacy: 1 })))
+      assert.deepEqual(numbers(await Note.find({ boss: 'kim' }).setOptions({ translateAliases: true }).readableBy(USER).limit(5)), [50, 51])
+      const Strict = await notes(permissions, { schema: { strictQuery: true } })
+      await Strict.collection.insertMany([50, 51].map((n) => ({ n, legacy: 1 })))
+      const legacy = () => Strict.find({ legacy: 1 }).setOptions({ strictQuery: false }).readableBy(USER).limit(5)
+      assert.deepEqual(numbers(await legacy()), [50, 51])
+      permissions.checked.length = 0
+      await Note.find({ n: { $ne: 1 } })
+        .setOptions({ sanitizeFilter: true })
+        .readableBy(USER)
+        .then(
+          (found) => assert.equal(found.length, 0),
+          (error) => assert.equal(error.name, 'CastError'),
+        )
+      assert.deepEqual(permissions.checked, [])
+    })
+
+    test('an aggregation does not read or write its own collection again', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
+      const own = Note.collection.name
+      const lookup = { from: own, localField: 'n', foreignField: 'n', as: 'same' }
+      for (const stage of [
+        { $unionWith: own },
+        { $unionWith: { coll: own, pipeline: [] } },
+        { $lookup: lookup },
+        { $graphLookup: { from: own, startWith: '$n', connectFromField: 'n', connectToField: 'n', as: 'same' } },
+        { $facet: { all: [{ $lookup: lookup }] } },
+        { $lookup: { from: 'others', as: 'other', pipeline: [{ $unionWith: own }] } },
+        { $merge: { into: own } },
+        { $merge: own },
+        { $out: own },
+      ]) {
+        await assert.rejects(Note.aggregate([{ $sort: { n: 1 } }, stage]).readableBy(USER), NotPermitted, JSON.stringify(stage))
+      }
+      assert.equal((await Note.aggregate([{ $lookup: { ...lookup, from: 'others' } }]).readableBy(USER)).length, 5)
+      assert.equal(await Note.countDocuments(), 10)
+    })
+
+    test('an upsert that a hook adds is not sent', async () => {
+      const Note = await notes(planning('EXACT', ofBob))
+      const schema = new mongoose.Schema({ n: Number, owner: String })
+      schema.plugin(planning('EXACT', ofBob).mongoose({ type: 'note' }))
+      schema.pre(['updateOne', 'findOneAndUpdate'], async function () {
+        this.setOptions({ upsert: true })
+      })
+      const Hooked = connection.model(`Upsert${models}`, schema, Note.collection.name)
+      await assert.rejects(Hooked.updateOne({ n: 70 }, { n: 71 }).readableBy(USER), NotPermitted)
+      await assert.rejects(Hooked.findOneAndUpdate({ n: 70 }, { n: 71 }).readableBy(USER), NotPermitted)
+      assert.equal(await Note.countDocuments(), 10)
+    })
+
+    test('the first conditions of a pipeline narrow what is checked', async () => {
+      const permissions = planning('SUPERSET', { n: { $gte: 0 } })
+      const Note = await notes(permissions)
+      const pipeline = [{ $match: { tag: 'low' } }, { $match: { n: { $gt: 1 } } }, { $sort: { n: 1 } }, { $match: { n: 3 } }]
+      assert.deepEqual(numbers(await Note.aggregate(pipeline).readableBy(USER)), [3])
+      assert.deepEqual(permissions.checked, [3])
+    })
+
+    test('a query before the connection waits for it', async () => {
+      const permissions = planning('EXACT', ofBob)
+      const Note = await notes(permissions)
+      const late = mongoose.createConnection()
+      const Late = late.model('Note', Note.schema, Note.collection.name)
+      const found = Late.find().readableBy(USER).exec()
+      const sorted = Late.aggregate([{ $sort: { n: 1 } }])
+        .readableBy(USER)
+        .exec()
+      while (permissions.plans.length < 2) await new Promise(setImmediate)
+      await new Promise(setImmediate)
+      await late.openUri(`${process.env.TEST_MONGODB}/${connection.name}?replicaSet=rs0`)
+      assert.equal((await found).length, 5)
+      assert.equal((await sorted).length, 5)
+      await late.close()
+    })
+
     test('skipped hooks send nothing', async () => {
       const Note = await notes(planning('EXACT', ofBob))
       const skipped = () => Note.find().readableBy(USER).setOptions({ middleware: false })

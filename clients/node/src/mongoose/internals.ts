@@ -9,12 +9,14 @@ export interface MongooseQuery {
   /** The same for mongoose 7. */
   _collection?: { collection?: Collection }
   _conditions: object
+  _mongooseOptions?: Record<string, unknown>
   options: Record<string, unknown>
   getFilter(): object
   getOptions(): Record<string, unknown>
   setOptions(options: object): unknown
   cursor(options?: object): unknown
   clone(): MongooseQuery
+  merge(source: unknown): unknown
   toConstructor?: () => unknown
   skip(count: number): unknown
 }
@@ -29,6 +31,7 @@ export interface MongooseModel {
     readonly Aggregate: { readonly prototype: object }
   }
   find(filter?: object): CandidateQuery
+  translateAliases(filter: object): object
 }
 
 /** What the plugin uses of a query for candidates. */
@@ -54,5 +57,5 @@ export interface ExtendedJson {
 /** A collection, as mongoose wraps that of the driver. */
 export interface Collection {
   readonly name: string
-  readonly conn?: { getClient?: () => { options?: { readPreference?: { mode?: string } } } }
+  readonly conn?: { getClient?: () => { options?: { readPreference?: { mode?: string } } } | undefined }
 }

@@ -41,6 +41,12 @@ interface Restriction {
 /** The most documents that are checked one by one for a query that finds at least what is allowed. */
 const CANDIDATES_MAX = 10_000
 
+/** Options of a query that the query for candidates has, too. */
+const CANDIDATE_OPTIONS = ['sort', 'collation', 'session', 'hint', 'maxTimeMS', 'readPreference']
+
+/** Those with which mongoose changes conditions when it sends them. */
+const OPTIONS_OF_CONDITIONS = ['strictQuery', 'sanitizeFilter']
+
 /** How many of them are checked in one call. */
 const CHECKED_AT_ONCE = 1_000
 
@@ -99,8 +105,10 @@ interface Restricted {
   readonly restriction: Restriction
   /** The model as the application knows it. */
   readonly model: MongooseModel
-  /** What has to be sent with the query. Undefined until the hook of the plugin has asked. */
-  filter?: object | undefined
+  /** What has to be sent with the query, for each plugin of the schema. Empty until their hooks have asked. */
+  readonly filters: Map<Plugin, object>
+  /** Whether they contain the ids of one page. */
+  isPage: boolean
   /** Why it could not be asked. */
   error?: unknown
   wasSent: boolean
@@ -144,6 +152,7 @@ class Plugin {
     const plugin = this
     Object.assign(schema.query, METHODS)
     schema.on('init', ({ base }) => {
+      refuseAsFilter(base.Query.prototype)
       // Aggregations have no helpers of a schema.
       for (const [name, value] of Object.entries(METHODS)) {
         if (!(name in base.Aggregate.prototype))
@@ -181,19 +190,21 @@ class Plugin {
       if (this.#options.strict === true) throw missing(`${query.model.modelName}.${query.op}`)
       return
     }
-    if (!('restriction' in found) || found.filter !== undefined) return
+    if (!('restriction' in found) || found.filters.has(this)) return
     const { op = '' } = query
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
     const options = query.getOptions()
-    if (options['upsert'] === true) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
+    if (options['upsert']) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
+    const isPage = SINGLE.has(op) || Boolean(options['limit']) || Boolean(options['skip'])
+    if (found.isPage) throw new NotPermitted('two plugins of one model cannot restrict a page of what one of them has to check')
     const filter = await this.#filter(found.model, found.restriction, options, WRITES.test(op))
-    const ids = filter.isSuperset
-      ? await this.#checked(found.model, found.restriction, filter.value, query.getFilter(), options, op)
-      : undefined
+    const own = filter.isSuperset ? ownConditions(query, found.model) : undefined
+    const ids = own === undefined ? undefined : await this.#checked(found, filter.value, own.filter, { ...options, ...own.options }, op)
     const restriction = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
     // These are the documents that come after the skipped ones.
     if (ids !== undefined && options['skip'] !== undefined) query.skip(0)
-    found.filter = restriction
+    found.filters.set(this, restriction)
+    found.isPage = ids !== undefined && isPage
   }
 
   async #beforeAggregate(aggregate: MongooseAggregate): Promise<void> {
@@ -204,17 +215,15 @@ class Plugin {
       if (this.#options.strict === true) throw missing(`${model.modelName}.aggregate`)
       return
     }
-    if (!('restriction' in found) || found.filter !== undefined) return
+    if (!('restriction' in found) || found.filters.has(this)) return
     const pipeline = aggregate.pipeline()
     const first = Object.keys(pipeline[0] ?? {})[0] ?? ''
     if (FIRST_STAGES.has(first)) throw new NotPermitted(`a pipeline that begins with ${first} cannot be restricted`)
     const filter = await this.#filter(found.model, found.restriction, aggregate.options, false)
-    const ids = filter.isSuperset
-      ? await this.#checked(found.model, found.restriction, filter.value, {}, aggregate.options, 'aggregate')
-      : undefined
+    const ids = filter.isSuperset ? await this.#checked(found, filter.value, leading(pipeline), aggregate.options, 'aggregate') : undefined
     // mongoose sends no empty pipeline.
     if (pipeline.length === 0) pipeline.push({ $match: {} })
-    found.filter = ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] }
+    found.filters.set(this, ids === undefined ? filter.value : { $and: [filter.value, { _id: { $in: ids } }] })
   }
 
   /** The query that finds what is allowed, or at least that. */
@@ -247,8 +256,7 @@ class Plugin {
 
   /** The ids of the documents that a query finds and a check allows, as many as the query asks for. */
   async #checked(
-    model: MongooseModel,
-    restriction: Restriction,
+    { model, restriction, filters }: Restricted,
     filter: object,
     own: object,
     options: Record<string, unknown>,
@@ -257,16 +265,15 @@ class Plugin {
     const limit = SINGLE.has(op) ? 1 : ['find', 'count', 'countDocuments'].includes(op) ? Number(options['limit'] ?? 0) : 0
     const skip = SINGLE.has(op) || op !== 'distinct' ? Number(options['skip'] ?? 0) : 0
     const wanted = limit === 0 ? Infinity : skip + Math.abs(limit)
-    const kept = ['sort', 'collation', 'session', 'hint', 'maxTimeMS', 'readPreference', 'strictQuery'].filter(
-      (name) => options[name] !== undefined,
-    )
+    const kept = [...CANDIDATE_OPTIONS, ...OPTIONS_OF_CONDITIONS].filter((name) => options[name] !== undefined)
+    const all = [...filters.values(), filter]
     const query = model.find(own)
     query.setOptions(Object.fromEntries(kept.map((name) => [name, options[name]])))
     mark(query, { isOwn: true })
     // It is a cursor, which sends by the model.
     query.model = sendingTo(
       model,
-      restricted(model.collection, () => filter),
+      restricted(model.collection, () => ({ $and: all })),
     )
     const candidates = query.select(this.#options.id === undefined ? { _id: 1 } : {}).lean()
     const allowed: unknown[] = []
@@ -331,7 +338,7 @@ function restrict<Q extends object>(query: Q, restriction: Restriction): Q {
 
 function restrictQuery(query: MongooseQuery, restriction: Restriction): void {
   const { model } = query
-  const found: Restricted = { restriction, model, wasSent: false }
+  const found: Restricted = { restriction, model, filters: new Map(), isPage: false, wasSent: false }
   mark(query, found)
   const collection = restricted(model.collection, () => toSend(found))
   query.mongooseCollection = collection
@@ -363,7 +370,7 @@ function restrictAggregate(aggregate: MongooseAggregate, restriction: Restrictio
   const { _model: model } = aggregate
   if (model?.schema.plugins?.some(({ fn }) => PLUGINS.has(fn)) !== true)
     throw new NotPermitted('the schema of this aggregation has no plugin of permcached')
-  const found: Restricted = { restriction, model, wasSent: false }
+  const found: Restricted = { restriction, model, filters: new Map(), isPage: false, wasSent: false }
   mark(aggregate, found)
   aggregate._model = sendingTo(
     model,
@@ -377,14 +384,16 @@ function restrictAggregate(aggregate: MongooseAggregate, restriction: Restrictio
 
 /** What a query has to be sent with. It is sent once: another run asks again. */
 function toSend(found: Restricted): object {
-  const { error, filter } = found
+  const { error } = found
+  const [filter, ...others] = found.filters.values()
   found.error = undefined
-  found.filter = undefined
+  found.filters.clear()
+  found.isPage = false
   if (error !== undefined) throw error
   if (filter === undefined)
     throw new NotPermitted('the permissions of this query were not asked for: were the hooks of the schema skipped?')
   found.wasSent = true
-  return filter
+  return others.length === 0 ? filter : { $and: [filter, ...others] }
 }
 
 /** Marks a query. A second mark would replace the first one, so it is an error. */
@@ -401,6 +410,42 @@ function unrestricted(op: string | undefined): FilterChanged {
   return new FilterChanged(`the restriction of this ${op ?? 'query'} was not what was sent`)
 }
 
+/** The conditions of a query, and the options with which mongoose will change them when it sends them. */
+function ownConditions(query: MongooseQuery, model: MongooseModel): { filter: object; options: Record<string, unknown> } {
+  // A copy, because casting changes the conditions in place. The query's own clone is restricted.
+  const { clone } = Object.getPrototypeOf(query) as MongooseQuery
+  const filter = clone.call(query).getFilter()
+  const all = { ...query.getOptions(), ...query._mongooseOptions }
+  // Those of a cursor are changed already, and their aliases are not translated.
+  const isCursor = query.model !== model
+  const names = OPTIONS_OF_CONDITIONS.filter((name) => !isCursor || name !== 'sanitizeFilter')
+  return {
+    filter: all['translateAliases'] && !isCursor ? model.translateAliases(filter) : filter,
+    options: Object.fromEntries(names.map((name) => [name, all[name]])),
+  }
+}
+
+/** The conditions with which a pipeline begins. */
+function leading(pipeline: readonly Record<string, unknown>[]): object {
+  const end = pipeline.findIndex((stage) => !('$match' in stage))
+  const conditions = (end < 0 ? pipeline : pipeline.slice(0, end)).map(({ $match }) => $match)
+  return conditions.length === 0 ? {} : { $and: conditions }
+}
+
+const REFUSING = new WeakSet<object>()
+
+/** Makes queries refuse a restricted one as their filter: mongoose would copy its conditions without the restriction. */
+function refuseAsFilter(prototype: MongooseQuery): void {
+  if (REFUSING.has(prototype)) return
+  REFUSING.add(prototype)
+  const { merge } = prototype
+  prototype.merge = function (source: unknown) {
+    const found = typeof source === 'object' && source !== null ? MARKS.get(source) : undefined
+    if (found !== undefined && 'restriction' in found) throw new NotPermitted('a restricted query cannot be the filter of another one')
+    return merge.call(this, source)
+  }
+}
+
 /** Whether a filter compares with a text. */
 function hasText(value: unknown): boolean {
   if (typeof value === 'string') return true
@@ -410,7 +455,7 @@ function hasText(value: unknown): boolean {
 }
 
 function clientPreference({ collection }: MongooseModel): unknown {
-  return collection.conn?.getClient?.().options?.readPreference
+  return collection.conn?.getClient?.()?.options?.readPreference
 }
 
 /** The mode of a read preference, in the forms in which mongoose has it. */
