@@ -105,7 +105,7 @@ fn a_list_has_all_subjects_that_checks_allow_although_the_data_has_cycles() {
 #[test]
 fn a_list_over_mongod_has_all_subjects_that_checks_allow_and_no_others() {
     let ([seen, _], cases) = run(generate::case(), CASES_OF_MONGOD, true);
-    assert!(seen.lists > cases && seen.listed > cases as usize / 2 && seen.everybody > 0, "{seen:?}");
+    assert!(seen.lists > cases && seen.listed > 0, "{seen:?}");
 }
 
 /// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.
