@@ -24,9 +24,9 @@ use std::{
 
 use bson::Document;
 pub(crate) use date::RANGE as DATE_RANGE;
-pub(crate) use keys::{bound_reverse_keys, changed_keys, document_keys, id_texts, id_values, key_values};
+pub(crate) use keys::{bound_reverse_keys, changed_keys, document_keys, id_texts, id_values, key_values, text_value};
 use triomphe::ThinArc;
-pub(crate) use value::{id_to_bson, listed_id};
+pub(crate) use value::{id_of_text, id_to_bson, listed_id};
 
 use crate::{
     moment::Moment,
@@ -98,8 +98,8 @@ impl FactKey {
         })
     }
 
-    /// What an invalidation of a resource outdates: the keys of its facts, and all keys of the reverse lookups that may lead to it, as it is
-    /// not known whom its documents name. A key may occur more than once.
+    /// The keys that an invalidation of a resource outdates: those of its facts, and all keys of the reverse lookups that may lead to it, as
+    /// it is not known whom its documents name. A key may occur more than once.
     pub(crate) fn outdated_with(schema: &Schema, resource: &Resource) -> impl Iterator<Item = Self> {
         let reverse = schema.reverse_lookups_of(resource.kind).map(Self::all_reverse);
         Self::of_resource(schema, resource).chain(reverse)

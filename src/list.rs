@@ -96,3 +96,8 @@ impl Lister {
         subjects::page(self, asked, consistency, page, deadline).await
     }
 }
+
+/// The earlier of two times, of which there may be none.
+fn earliest(one: Option<Millis>, other: Option<Millis>) -> Option<Millis> {
+    [one, other].into_iter().flatten().min()
+}

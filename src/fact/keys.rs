@@ -16,6 +16,11 @@ use crate::{
     schema::{End, Finds, Format, Lookup, Schema, TextKeys},
 };
 
+/// The value that means a text in a field, such as a secret or the `*` for everybody.
+pub(crate) fn text_value(format: Option<&Format>, text: &str) -> Bson {
+    Bson::String(format.map_or_else(|| text.to_owned(), |format| format.text(text)))
+}
+
 /// The values by which a lookup finds a key. The key of structures has none.
 pub(crate) fn key_values(lookup: &Lookup, key: &Id) -> Vec<Bson> {
     let mut values = id_values(lookup.text_keys.as_ref().map(|keys| &keys.format), key);

@@ -24,7 +24,7 @@ pub(super) fn id_from_bson(value: &Bson, form: IdForm, is_secret: bool) -> Optio
 
 /// The id that a text means in place of `{id}` in a format. Its hex digits may be in lower case or in upper case, but not in both: a query for
 /// an id names both spellings, and could not name all others.
-pub(super) fn id_of_text(text: &str, form: IdForm, is_secret: bool) -> Option<Id> {
+pub(crate) fn id_of_text(text: &str, form: IdForm, is_secret: bool) -> Option<Id> {
     let id = Id::parse(text, form, is_secret).ok()?;
     let is_spelled = match id {
         Id::ObjectId(_) | Id::Uuid(_) => {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    Asker, CANDIDATES_MAX, ListError,
+    Asker, CANDIDATES_MAX, ListError, earliest,
     listings::{self, Search},
     ways::{Way, Ways},
 };
@@ -201,7 +201,7 @@ impl Finder<'_, '_> {
                 large.entry((place, otherwise)).or_default().push(fact.id().clone());
             } else {
                 let (ids, begins_at) = ids_in(fact, relation, self.inquiry.now());
-                self.begins_at = [self.begins_at, begins_at].into_iter().flatten().min();
+                self.begins_at = earliest(self.begins_at, begins_at);
                 self.add(place, ids, found)?;
             }
         }
@@ -237,7 +237,7 @@ impl Finder<'_, '_> {
         Err(self.too_many(place, max + 1, max))
     }
 
-    /// What is searched for in place of facts with these ids.
+    /// The searches in place of facts with these ids.
     fn searches(&self, otherwise: Otherwise, ids: &[Id]) -> Result<Vec<Search>, ListError> {
         let schema = self.inquiry.schema();
         Ok(match otherwise {
@@ -247,7 +247,7 @@ impl Finder<'_, '_> {
         })
     }
 
-    /// Searches for what leads to the asking subject, or to everybody, by a relation.
+    /// Searches for the resources that lead to the asking subject, or to everybody, by a relation.
     fn by_asker(&self, relation: RelationId) -> Result<Vec<Search>, ListError> {
         let schema = self.inquiry.schema();
         Ok(Search::by_values(schema, relation, &listings::values_of_asker(schema, relation, self.asker)?))
@@ -324,7 +324,7 @@ fn ids_in(fact: &Fact, relation: RelationId, now: Millis) -> (Vec<Id>, Option<Mi
         }
         match &grant.grantee {
             Grantee::Id(_) if now < window.since => {
-                begins_at = Some(begins_at.map_or(window.since, |before: Millis| before.min(window.since)));
+                begins_at = earliest(begins_at, Some(window.since));
             }
             Grantee::Id(id) => ids.push(id.clone()),
             Grantee::Flag | Grantee::Everyone | Grantee::Unreadable | Grantee::Unknown(_) | Grantee::OverLimit => {}
@@ -360,7 +360,7 @@ fn all_listed(searches: impl IntoIterator<Item = Search>) -> Vec<Ask> {
     searches.into_iter().map(Ask::Listing).collect()
 }
 
-/// Searches for what leads to one of these ids by a relation.
+/// Searches for the resources that lead to one of these ids by a relation.
 fn by_ids(schema: &Schema, relation: RelationId, ids: &[Id]) -> Vec<Search> {
     Search::by_values(schema, relation, &listings::values_by(schema, relation, ids))
 }

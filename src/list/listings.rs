@@ -8,7 +8,7 @@ use futures::future::join_all;
 use super::{Asker, ListError};
 use crate::{
     check::{CheckError, Inquiry},
-    fact::{id_values, key_values},
+    fact::{id_values, key_values, text_value},
     question::{Id, IdForm, RelationId, ResourceTypeId, Subject},
     schema::{Condition, Format, Lookup, Owner, Path, Schema, Target, Test},
     source::{Listed, Listing, Source, SourceError},
@@ -18,7 +18,7 @@ use crate::{
 /// sorts all that they bring.
 pub(super) const VALUES_MAX: usize = 200;
 
-/// What to do if a search lacks the secret that documents contain.
+/// The remedy if a search lacks the secret that documents contain.
 pub(super) const NO_SECRET: &str = "A query needs the secret itself.";
 
 /// What is searched for, without the bounds of one listing.
@@ -50,8 +50,7 @@ impl Search {
         let field = relation.ids.as_ref().map(|ids| relation.path_in_document(&ids.field));
         let named = values.zip(field).map(|(values, field)| Condition::Field(field, Test::In(values)));
         let conditions = named.into_iter().chain(relation.condition_of_document().cloned()).chain(gate);
-        let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
-        Some(Self::new(lookup, conditions.collect(), lookup.by.clone(), (resource.id, format)))
+        Some(Self::of_keys(lookup, conditions.collect(), resource.id))
     }
 
     /// The resources to which a relation of the subject leads.
@@ -74,6 +73,12 @@ impl Search {
         let lookup = schema.lookup(resource.document?);
         let search = Self::new(lookup, conditions, lookup.by.clone(), (resource.id, None));
         Some(Self { listing: Listing { indexed_only: false, ..search.listing } })
+    }
+
+    /// The ids by which a lookup finds documents under some conditions.
+    pub(super) fn of_keys(lookup: &Lookup, conditions: Vec<Condition>, form: IdForm) -> Self {
+        let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
+        Self::new(lookup, conditions, lookup.by.clone(), (form, format))
     }
 
     /// The ids in a field of the documents that a lookup finds under some conditions.
@@ -110,9 +115,8 @@ pub(super) async fn read(
     if epoch != inquiry.epoch() {
         return Err(CheckError::Unavailable(SourceError::BrokenOff).into());
     }
-    let one = |result| match result {
+    let one = |result: Result<Listed, SourceError>| match result {
         Ok(listed) => {
-            let listed: Listed = listed;
             inquiry.add_read_at(listed.stamp);
             Ok(Some(listed))
         }
@@ -142,8 +146,7 @@ pub(super) async fn read_all(
 /// [`ListError::NotNarrowable`] if the subject is named by a secret that the request lacks: no document contains its digest.
 pub(super) fn values_of_asker(schema: &Schema, id: RelationId, asker: &Asker) -> Result<Vec<Bson>, ListError> {
     let Some(ids) = &schema.relation(id).ids else { return Ok(Vec::new()) };
-    let text =
-        |text: &str| Bson::String(ids.format.as_ref().map_or_else(|| text.to_owned(), |format| format.text(text)));
+    let text = |text: &str| text_value(ids.format.as_ref(), text);
     let mut values = match (&asker.secret, &asker.subject) {
         (Some(secret), _) => vec![text(secret.text())],
         (None, Subject::Known { id: Id::Digest(_), .. }) => {

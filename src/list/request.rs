@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::{
     Asker, ListError, ListQuestion, Lister,
     candidates::{Finder, Found},
+    earliest,
     filter::{self, FlagValue, IdSet, Known},
     listings::Search,
     ways::{self, Flags, Ways},
@@ -213,6 +214,6 @@ impl<'a> ListRequest<'a> {
 
     /// Notes that something that was used may change at a time.
     pub(super) fn limit(&mut self, until: Option<Millis>) {
-        self.valid_until = [self.valid_until, until].into_iter().flatten().min();
+        self.valid_until = earliest(self.valid_until, until);
     }
 }

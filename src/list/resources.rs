@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    CANDIDATES_MAX, ListError, ListQuestion, ListedResource, PlanKind, ResourceList, ResourcePage,
+    CANDIDATES_MAX, ListError, ListQuestion, ListedResource, PlanKind, ResourceList, ResourcePage, earliest,
     filter::{self, IdSet},
     listings::{self, Search},
     request::{Branch, ListRequest, Standing},
@@ -225,7 +225,7 @@ impl<'q> Pager<'q> {
 impl Progress {
     fn add(&mut self, id: Id, checked: Checked) {
         self.examined += 1;
-        self.may_change_at = [self.may_change_at, checked.may_change_at].into_iter().flatten().min();
+        self.may_change_at = earliest(self.may_change_at, checked.may_change_at);
         match checked.answer {
             Answer::Allowed { by, valid_until } => {
                 self.resources.push(ListedResource { id: id.clone(), granted_by: by, valid_until });

@@ -15,7 +15,7 @@ use edges::Edge;
 
 use crate::{
     diagnosis::{Diagnosis, Subject},
-    fact::DocumentId,
+    fact::{DocumentId, id_of_text},
     question::{Id, IdForm},
     schema::{
         self, Condition, DateUnit, End, Finds, NUMBER, Path, Relation, Schema, Target, TextKeys, listed, nearest,
@@ -364,11 +364,8 @@ const MIXED: &str = "string in mixed case";
 
 /// Whether a text has the form of an id, with hex digits in both cases.
 fn is_mixed(keys: &TextKeys, text: &str) -> bool {
-    let is_hex = matches!(keys.id, IdForm::ObjectId | IdForm::Uuid);
-    let Some(id) = keys.format.id_in(text).filter(|id| is_hex && Id::parse(id, keys.id, false).is_ok()) else {
-        return false;
-    };
-    id.contains(|letter: char| letter.is_ascii_lowercase()) && id.contains(|letter: char| letter.is_ascii_uppercase())
+    let id = keys.format.id_in(text).filter(|id| Id::parse(id, keys.id, false).is_ok());
+    id.is_some_and(|id| id_of_text(id, keys.id, false).is_none())
 }
 
 /// Marks a type that a condition compares with.

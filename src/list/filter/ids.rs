@@ -13,7 +13,7 @@ use super::{
     types::{any_end, blocked, nested_array, no_array, of_types, other_types, wrong_values},
 };
 use crate::{
-    fact::id_values,
+    fact::{id_values, text_value},
     question::{Id, IdForm},
     schema::{Comparison, Condition, Element, Format, Path, Test, id_types},
 };
@@ -43,7 +43,7 @@ impl Writing<'_> {
 
     /// The value that means this text, which is an id of the form `"string"`.
     pub(super) fn text(&self, text: &str) -> Bson {
-        Bson::String(self.format.map_or_else(|| text.to_owned(), |format| format.text(text)))
+        text_value(self.format, text)
     }
 
     /// The value that means every subject.

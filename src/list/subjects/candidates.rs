@@ -260,7 +260,7 @@ impl Unread {
         matches!((self, other), (Self::Of(one, ..), Self::Of(other, ..)) if one == other)
     }
 
-    /// What is searched for; none if that would bring secrets.
+    /// The search for all of them; none if it would bring secrets.
     fn search(together: &[Self], graph: &Graph<'_>) -> Option<Search> {
         let schema = graph.schema;
         match *together.first()? {

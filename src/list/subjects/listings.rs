@@ -6,7 +6,7 @@
 use bson::Bson;
 
 use crate::{
-    fact::key_values,
+    fact::{key_values, text_value},
     list::listings::{Search, values_of},
     question::{Id, RelationId, Resource},
     schema::{Condition, Ids, Lookup, Owner, Path, Relation, Schema, Target, Test},
@@ -35,11 +35,9 @@ pub(super) fn of_everybody(schema: &Schema, relation: RelationId, resource: &Res
     let declared = schema.relation(relation);
     let lookup = schema.lookup(declared.lookup()?);
     let ids = declared.ids.as_ref().filter(|ids| ids.wildcard)?;
-    let everybody = Bson::String(ids.format.as_ref().map_or_else(|| "*".to_owned(), |format| format.text("*")));
-    let everybody = equals(declared.path_in_document(&ids.field), vec![everybody]);
+    let everybody = equals(declared.path_in_document(&ids.field), vec![text_value(ids.format.as_ref(), "*")]);
     let conditions = of_resource(declared, lookup, resource).into_iter().chain([everybody]).collect();
-    let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
-    Some(Search::new(lookup, conditions, lookup.by.clone(), (schema.resource(resource.kind).id, format)))
+    Some(Search::of_keys(lookup, conditions, schema.resource(resource.kind).id))
 }
 
 /// The subjects whose documents lead to one of these resources by a relation of theirs, or set that flag.
@@ -51,8 +49,7 @@ pub(super) fn of_subjects(schema: &Schema, relation: RelationId, resources: &[Id
         |ids: &Ids| equals(declared.path_in_document(&ids.field), values_of(ids.format.as_ref(), resources));
     let leads_here = declared.ids.as_ref().map(leads_here);
     let conditions = leads_here.into_iter().chain(declared.condition_of_document().cloned()).collect();
-    let format = lookup.text_keys.as_ref().map(|keys| keys.format.clone());
-    Some(Search::new(lookup, conditions, lookup.by.clone(), (schema.subject(kind).id, format)))
+    Some(Search::of_keys(lookup, conditions, schema.subject(kind).id))
 }
 
 /// What the documents of a resource fulfil from which a relation is read.

@@ -5,13 +5,12 @@
 
 use std::{pin::pin, sync::atomic::Ordering};
 
-use bson::{RawDocument, doc};
+use bson::doc;
 use futures::future::{Either, join, select};
 
 use super::{
     FILTERED_KEYS_MAX, MongoDb,
-    decode::Decoded,
-    find::{FIRST_DOCUMENTS, Found, Kept, Load, Snapshot, filter, find_command},
+    find::{FIRST_DOCUMENTS, Found, Load, filter},
     sizes::KnownSizes,
 };
 use crate::{
@@ -68,12 +67,7 @@ impl MongoDb {
     async fn is_large(&self, lookup: &Lookup, keys: &[Id], load: Load<'_>) -> Result<Option<Moment>, SourceError> {
         // An index on the field has what is projected.
         let projection = doc! { "_id": 0, lookup.by.as_str(): 1 };
-        let mut command = find_command(lookup, filter(lookup, keys), projection, 0);
-        command.insert("skip", i64::try_from(DOCUMENTS_MAX).unwrap_or(i64::MAX));
-        let nothing = Lookup::by_id(&lookup.collection, lookup.collection_id);
-        let decode = |document: &RawDocument| Decoded::projected(document, &nothing.projection);
-        let found = self.run_find(lookup, command, Snapshot::After(load.at), Kept::One, load.deadline, decode).await?;
-        Ok((!found.is_complete).then_some(found.stamp))
+        self.has_more_than(DOCUMENTS_MAX, lookup, filter(lookup, keys), projection, load.at, load.deadline).await
     }
 
     /// The filtered facts of a key that are asked for if its whole fact is over its limit, as far as one `find` returns them at little

@@ -287,6 +287,22 @@ impl MongoDb {
         self.run_find(lookup, command, Snapshot::After(at), kept, deadline, decode).await
     }
 
+    /// The moment at which more than so many documents match a filter; none if no more do. Reads one document at most.
+    pub(super) async fn has_more_than(
+        &self,
+        max: usize,
+        lookup: &Lookup,
+        filter: Document,
+        projection: Document,
+        at: Moment,
+        deadline: Deadline,
+    ) -> Result<Option<Moment>, SourceError> {
+        let mut command = find_command(lookup, filter, projection, 0);
+        command.insert("skip", i64::try_from(max).unwrap_or(i64::MAX));
+        let found = self.run_find(lookup, command, Snapshot::After(at), Kept::One, deadline, Decoded::of).await?;
+        Ok((!found.is_complete).then_some(found.stamp))
+    }
+
     /// Sends a `find`, and decodes the documents that it returns.
     pub(super) async fn run_find(
         &self,

@@ -16,8 +16,6 @@ use tokio::time::timeout_at;
 
 use super::{
     DriverError, MongoDb,
-    decode::Decoded,
-    find::{Kept, Snapshot, find_command},
     finding::{Finding, SIMPLE},
     primary,
 };
@@ -29,7 +27,7 @@ use crate::{
 };
 
 /// How many documents a list may look at without an index.
-const UNINDEXED_MAX: u64 = 10_000;
+const UNINDEXED_MAX: usize = 10_000;
 
 /// How many parts of a condition are tried in place of the first one.
 const PARTS_MAX: usize = 4;
@@ -185,30 +183,18 @@ impl MongoDb {
         deadline: Deadline,
     ) -> Result<bool, SourceError> {
         let indexes = self.known_indexes(listing.collection, KNOWN_TIME, deadline).await?;
+        let lookup = Lookup::by_id(self.schema.collection_name(listing.collection), listing.collection);
         let is_served = |part: &&Condition| {
             searched(part, None).is_some_and(|fields| fields.iter().all(|field| indexes.any(field, true, true)))
         };
         for part in parts(&listing.condition).into_iter().filter(is_served).take(PARTS_MAX) {
-            if self.matches_few(listing.collection, part, at, deadline).await? {
+            let of_part = part.to_query();
+            let more = self.has_more_than(UNINDEXED_MAX, &lookup, of_part, doc! { "_id": 1 }, at, deadline).await?;
+            if more.is_none() {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    /// Whether no more documents match a condition than a list may look at without an index.
-    async fn matches_few(
-        &self,
-        collection: CollectionId,
-        condition: &Condition,
-        at: Moment,
-        deadline: Deadline,
-    ) -> Result<bool, SourceError> {
-        let lookup = Lookup::by_id(self.schema.collection_name(collection), collection);
-        let mut command = find_command(&lookup, condition.to_query(), doc! { "_id": 1 }, 0);
-        command.insert("skip", i64::try_from(UNINDEXED_MAX).unwrap_or(i64::MAX));
-        let found = self.run_find(&lookup, command, Snapshot::After(at), Kept::One, deadline, Decoded::of).await?;
-        Ok(found.is_complete)
     }
 
     /// Refuses a reverse lookup that no index serves, unless the collection is small.
@@ -223,7 +209,9 @@ impl MongoDb {
         missing: impl Fn(&Indexes) -> Option<Path>,
         deadline: Deadline,
     ) -> Result<(), SourceError> {
-        let wanted = |indexes: &Indexes| missing(indexes).filter(|_| indexes.documents > UNINDEXED_MAX);
+        let wanted = |indexes: &Indexes| {
+            missing(indexes).filter(|_| usize::try_from(indexes.documents).unwrap_or(usize::MAX) > UNINDEXED_MAX)
+        };
         // An index may have been created since.
         for age_max in [KNOWN_TIME, REFUSED_TIME] {
             let indexes = self.known_indexes(collection, age_max, deadline).await?;

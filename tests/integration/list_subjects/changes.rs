@@ -44,7 +44,7 @@ async fn live(members: i32) -> Live {
     Live::with(SCHEMA, &collections, settings).await
 }
 
-/// Who is on a list is not known when it begins, so any subject that was invalidated may be.
+/// When a list begins, the subjects on it are not known yet: any subject that was invalidated may be one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_reads_facts_again_after_a_subject_was_invalidated() {
     let live = live(3).await;
