@@ -12,7 +12,7 @@ import type { Permissions } from '../permissions.js'
 import type { Question, Subject } from '../question.js'
 import { FilterChanged, NotPermitted } from './errors.js'
 import type { MongooseAggregate, MongooseModel, MongooseQuery } from './internals.js'
-import { restricted, sendingTo } from './sending.js'
+import { refuseUpsert, restricted, sendingTo } from './sending.js'
 
 /** What the plugin knows about a schema. */
 export interface PluginOptions {
@@ -194,7 +194,7 @@ class Plugin {
     const { op = '' } = query
     if (op === 'estimatedDocumentCount') throw new NotPermitted('estimatedDocumentCount cannot be restricted: use countDocuments')
     const options = query.getOptions()
-    if (options['upsert']) throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
+    refuseUpsert(options)
     const isPage = SINGLE.has(op) || Boolean(options['limit']) || Boolean(options['skip'])
     if (found.isPage) throw new NotPermitted('two plugins of one model cannot restrict a page of what one of them has to check')
     const filter = await this.#filter(found.model, found.restriction, options, WRITES.test(op))

@@ -61,8 +61,8 @@ export function restricted(collection: Collection, permission: (method: string) 
   })
 }
 
-/** A hook may have added it. */
-function refuseUpsert(options: unknown): void {
+/** Refuses options with `upsert`. A hook may have added it. */
+export function refuseUpsert(options: unknown): void {
   if (typeof options === 'object' && options !== null && 'upsert' in options && options.upsert) {
     throw new NotPermitted('an upsert cannot be restricted: it would write what the restriction compares')
   }
