@@ -31,7 +31,8 @@ try {
 
 run('publint', '--strict')
 run('attw', '--pack', '.')
-run('typedoc', '--emit', 'none')
+// Without links to the sources, for which the repository would have to be a clone of one that typedoc knows.
+run('typedoc', '--emit', 'none', '--disableSources')
 
 // What would be published: everything that the entries name, and nothing of the repository's own.
 const [{ files }] = JSON.parse(
