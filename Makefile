@@ -76,7 +76,7 @@ fuzz: ## fuzz requests, schemas, documents, Redis, change events and page tokens
 # Use a quiet machine: other load distorts the numbers.
 bench: ## run the benchmarks
 	servers=$$(scripts/fetch-test-servers) && eval "$$servers" && export REDIS_SERVER MONGOD && cargo bench --locked \
-		--bench cold --bench evaluate --bench growth --bench large_relations --bench memory --bench redis --bench revocation --bench served
+		--bench cold --bench evaluate --bench growth --bench large_relations --bench lists --bench memory --bench redis --bench revocation --bench served
 
 # Requires npm. Use a quiet machine. BENCH_SECONDS and BENCH_ROUNDS set how long, and how often.
 bench-node: ## measure checks of the package for Node.js beside Redis and mongoose (clients/node)

@@ -220,15 +220,7 @@ impl Server {
 
     /// The processor time that the process has used.
     pub(crate) fn cpu(&self) -> Cpu {
-        let process = Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
-        let clock = ClockId::pid_cpu_clock_id(process).expect("it runs");
-        let total = Duration::from(clock_gettime(clock).expect("it runs"));
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-        let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
-        // They are the fields 14 and 15; two fields come before the `)`.
-        let mut ticks = fields.split_whitespace().skip(11).map(|ticks| ticks.parse().expect("a number"));
-        let mut next = || ticks.next().expect("enough fields");
-        Cpu { total, user_ticks: next(), system_ticks: next() }
+        Cpu::of(self.process.id())
     }
 
     /// The bytes of memory that the process has.
@@ -245,6 +237,21 @@ pub(crate) struct Cpu {
     pub(crate) total: Duration,
     pub(crate) user_ticks: f64,
     pub(crate) system_ticks: f64,
+}
+
+impl Cpu {
+    /// The processor time of the process with this id.
+    pub(crate) fn of(process: u32) -> Self {
+        let process = Pid::from_raw(i32::try_from(process).expect("a process id"));
+        let clock = ClockId::pid_cpu_clock_id(process).expect("it runs");
+        let total = Duration::from(clock_gettime(clock).expect("it runs"));
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the end of its name");
+        // They are the fields 14 and 15; two fields come before the `)`.
+        let mut ticks = fields.split_whitespace().skip(11).map(|ticks| ticks.parse().expect("a number"));
+        let mut next = || ticks.next().expect("enough fields");
+        Self { total, user_ticks: next(), system_ticks: next() }
+    }
 }
 
 /// Writes a certificate for `localhost`, with its key. Returns the authority that signed it.
