@@ -47,7 +47,7 @@ impl Cold {
                 && started.command_name == "find"
                 && let Ok(concern) = started.command.get_document("readConcern")
                 // Others ask mongod for its time.
-                && concern.get_str("level") == Ok("snapshot")
+                && concern.get_str("level").is_ok_and(|level| level == "snapshot")
             {
                 counter.fetch_add(1, Ordering::Relaxed);
             }

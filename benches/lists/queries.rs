@@ -98,7 +98,8 @@ impl Servers<'_> {
     async fn query(&self, filter: &Document) -> Vec<ObjectId> {
         let query = doc! { "$and": [filter, { "mime": MIME }] };
         let limit = i64::try_from(SHOWN).expect("it is small");
-        let found = self.database.collection::<Document>("files").find(query).sort(sort()).limit(limit);
+        let files = self.database.collection::<Document>("files");
+        let found = files.find(query).sort(sort()).limit(limit);
         let found: Vec<Document> = found.await.expect("mongod answers").try_collect().await.expect("mongod answers");
         found.iter().map(id_of).collect()
     }
