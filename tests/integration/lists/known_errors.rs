@@ -1,15 +1,31 @@
 //! Errors that lists of other authorization services had in public: none of them happens here.
 //!
-//! A client that combines a plan by `$or` is tested with the clients, and cursors that cannot be parsed with `transport`.
+//! A client that combines a plan by `$or` is tested with the clients, page tokens that cannot be parsed and permissions that the schema
+//! does not have with `transport`, and lists of subjects who are excluded from everybody with `list_subjects`.
 
-use mongodb::bson::{Document, doc};
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use mongodb::{
+    Database,
+    bson::{Bson, Document, doc},
+};
 use permcached::{
+    check::{CheckError, Consistency},
+    freshness::Moment,
     list::{Asker, ListError, ListQuestion, PlanKind, PlanOptions, ResourcePage},
     question::{Id, Subject},
+    schema::Path,
+    source::{self, Deadline, Listed, Source, SourceError, documents::Documents, mongodb::MongoDb},
 };
 
-use super::{both, collections};
-use crate::support::both::Collections;
+use super::{Listing, both, collections, list_question, parsed};
+use crate::support::{
+    both::{Collections, TIME_MAX, fill, subject_text},
+    live::Live,
+    servers::mongo,
+    wrapper::{Wrapped, Wrapper},
+};
 
 const SCHEMA: &str = r#"
 default_subject = "user"
@@ -36,6 +52,7 @@ read = "owner"
 view = "viewer & !blocked"
 visit = "guest & !banned"
 open = "!banned"
+either = "owner | guest"
 "#;
 
 fn documents() -> Collections {
@@ -96,6 +113,112 @@ async fn what_excludes_a_subject_excludes_it_from_what_everybody_has() {
         let plan = listing.plan(&visit, options).await.unwrap();
         assert!(matches!(plan.kind, PlanKind::Exact | PlanKind::Superset), "{plan:?} {}", plan.filter);
     }
+}
+
+/// A lister over mongod, with its database.
+async fn stored(documents: &Collections) -> (Listing, Database) {
+    let (schema, database) = (parsed(SCHEMA), mongo().database().await);
+    fill(&database, &schema, documents).await;
+    let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
+    (Listing::new(&schema, Arc::new(source)), database)
+}
+
+#[tokio::test]
+async fn a_plan_excludes_whom_a_check_excludes_or_its_results_must_be_checked() {
+    let (listing, database) = stored(&documents()).await;
+    for (permission, kind) in [("view", PlanKind::Exact), ("visit", PlanKind::Superset)] {
+        for subject in ["user:ann", "user:bob", "user:cat"] {
+            let question = listing.question(subject, permission, "file");
+            let allowed = listing.allowed(&question, numbers(|_| true)).await;
+            let options = PlanOptions { ids_max: 10_000, ..PlanOptions::default() };
+            let plan = listing.plan(&question, options).await.unwrap();
+            assert_eq!(plan.kind, kind, "{subject} {permission}");
+            let found = database.collection::<Document>("files").distinct("_id", plan.filter).await.unwrap();
+            let found: Vec<Id> = found.iter().filter_map(Bson::as_i64).map(Id::Integer).collect();
+            match kind {
+                PlanKind::Exact => assert_eq!(found, allowed, "{subject} {permission}"),
+                _ => assert!(allowed.iter().all(|id| found.contains(id)), "{subject} {permission}"),
+            }
+        }
+    }
+}
+
+/// Documents of which a listing that goes on hangs.
+struct Hanging(Documents);
+
+#[async_trait]
+impl Wrapper for Hanging {
+    fn inner(&self) -> &dyn Source {
+        &self.0
+    }
+
+    async fn list(&self, listing: source::Listing, at: Moment, deadline: Deadline) -> Result<Listed, SourceError> {
+        if listing.after.is_some() {
+            tokio::time::sleep_until(deadline.instant()).await;
+            return Err(SourceError::TimedOut);
+        }
+        self.0.list(listing, at, deadline).await
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_ends_after_3_s_tells_where_it_goes_on_or_is_an_error() {
+    let schema = parsed(SCHEMA);
+    let documents = documents();
+    let hanging = Listing::new(&schema, Arc::new(Wrapped(Hanging(Documents::new(&schema, &documents)))));
+    let question = hanging.question("user:bob", "visit", "file");
+    let deadline = || Deadline::after(Duration::from_secs(3));
+    let page = |after| ResourcePage { size: 1_000, after, within: None };
+    let list = hanging.lister.list_resources(&question, Consistency::FullyConsistent, page(None), deadline());
+    let reference = PlanOptions { ids_max: 10_000, reference: Some(Path::parse("file").unwrap()) };
+    let plan = hanging.lister.plan_filter(&question, Consistency::FullyConsistent, reference, deadline());
+    let (list, plan) = tokio::join!(list, plan);
+    assert!(matches!(&plan, Err(ListError::Check(CheckError::DeadlineExceeded))), "{plan:?}");
+    let list = list.unwrap();
+    let mut listed: Vec<Id> = list.resources.into_iter().map(|resource| resource.id).collect();
+    let expected = numbers(|number| number % 2 == 0 && number % 3 != 0);
+    assert!(!listed.is_empty() && listed.len() < expected.len(), "{listed:?}");
+    assert!(list.next.is_some(), "it says that there are more");
+    let whole = Listing::over_documents(&schema, &documents);
+    let rest = whole.page(&question, page(list.next)).await.unwrap();
+    listed.extend(rest.resources.into_iter().map(|resource| resource.id));
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_skip_and_repeat_nothing_while_resources_come_and_go() {
+    // Every second file is the subject's own, and the others are shared with it.
+    let is_own = |number: i64| number % 20 == 0;
+    let file = |number: i64| doc! { "_id": number, "owner": if is_own(number) { "ann" } else { "bob" } };
+    let share = |number: i64| doc! { "file": number, "user": if is_own(number) { "bob" } else { "ann" } };
+    let throughout: Vec<i64> = (1..=10).map(|number| 10 * number).collect();
+    let [files, shares] = [
+        throughout.iter().map(|number| file(*number)).collect(),
+        throughout.iter().map(|number| share(*number)).collect(),
+    ];
+    let live = Live::new(SCHEMA, &[("files", files), ("shares", shares)]).await;
+    let question = list_question(&live.schema, subject_text("user:ann"), "either", "file");
+    let (mut after, mut listed) = (None, Vec::new());
+    for round in 1..20 {
+        let (page, deadline) = (ResourcePage { size: 2, after: after.take(), within: None }, Deadline::after(TIME_MAX));
+        let list =
+            live.app.lister.list_resources(&question, Consistency::FullyConsistent, page, deadline).await.unwrap();
+        listed.extend(list.resources.iter().map(|resource| resource.id.clone()));
+        after = list.next;
+        if after.is_none() {
+            break;
+        }
+        // Before and after the place that the list has reached.
+        for number in [round - 100, 50 + round] {
+            live.insert("files", vec![doc! { "_id": number, "owner": "ann" }]).await;
+            live.insert("shares", vec![doc! { "file": number, "user": "ann" }]).await;
+        }
+        live.delete("files", doc! { "_id": round - 100 }).await;
+    }
+    assert!(after.is_none(), "the list ends");
+    assert!(listed.is_sorted_by(|one, next| one < next), "nothing is repeated: {listed:?}");
+    let missing: Vec<&i64> = throughout.iter().filter(|number| !listed.contains(&Id::Integer(**number))).collect();
+    assert!(missing.is_empty(), "{missing:?} are skipped: {listed:?}");
 }
 
 #[tokio::test]
