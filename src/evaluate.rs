@@ -278,10 +278,7 @@ impl<'a, F: AvailableFacts, T: Trace> Evaluation<'a, F, T> {
             Some(gate) => self.any_grant(gate, fact, |_, _| Value::FALSE, asked.negated).unnamed(),
             None => Value::FALSE,
         };
-        let value = match value.truth {
-            Truth::False(_) => Value::denied(asked.reason),
-            Truth::True(_) | Truth::Unsure(_) | Truth::Missing => value,
-        };
+        let value = value.because(asked.reason);
         self.trace.leave(value);
         value
     }

@@ -75,10 +75,7 @@ impl<F: AvailableFacts, T: Trace> Evaluation<'_, F, T> {
     fn gate(&mut self, gate: RelationId, id: &Id) -> Value {
         self.trace.enter(|| Step::Gate { relation: gate, id: id.clone() });
         let value = self.read_by_subject(gate, id, |_, _| Value::FALSE, false);
-        let value = match value.truth {
-            Truth::False(_) => Value::denied(Reason::SubjectInactive),
-            Truth::True(_) | Truth::Unsure(_) | Truth::Missing => value.unnamed(),
-        };
+        let value = value.unnamed().because(Reason::SubjectInactive);
         self.trace.leave(value);
         value
     }

@@ -88,6 +88,14 @@ impl Value {
         join(truth, self, other)
     }
 
+    /// The same, denied for this reason if it is denied.
+    pub(super) fn because(self, reason: Reason) -> Self {
+        match self.truth {
+            Truth::False(_) => Self { truth: Truth::False(Some(reason)), ..self },
+            Truth::True(_) | Truth::Unsure(_) | Truth::Missing => self,
+        }
+    }
+
     /// The same, granted by this relation.
     pub(super) fn named(self, by: RelationId) -> Self {
         match self.truth {

@@ -20,7 +20,7 @@ use bson::doc;
 use permcached::{
     app::{Parts, assemble},
     check::Consistency,
-    evaluate::{AvailableFacts, Outcome, Verdict, evaluate, explain},
+    evaluate::{AvailableFacts, Outcome, Verdict, evaluate, evaluate_in_time, explain},
     fact::{Fact, FactKey},
     freshness::Moment,
     question::{Answer, Id, LookupId, Millis, Question, Reason, Subject},
@@ -50,6 +50,7 @@ pub struct Seen {
     given_up: u32,
     allowed: u32,
     allowed_for_a_time: u32,
+    denied_for_a_time: u32,
     denied: BTreeMap<&'static str, u32>,
     undecided: u32,
     decided_by_few: u32,
@@ -86,6 +87,7 @@ fn the_evaluator_agrees_with_a_naive_one() {
             _ => assert!(count * 12 > cases, "{} occurs only {count} times", reason.as_str()),
         }
     }
+    assert!(seen.denied_for_a_time * 20 > cases, "{seen:?}");
     assert!(seen.allowed_for_a_time * 20 > cases && seen.undecided > cases && seen.decided_by_few > cases);
     assert!(seen.allowed_by_filtered * 4 > cases && seen.denied_by_filtered * 4 > cases);
     for presumed in [seen.presumed_rightly, seen.presumed_wrongly, seen.presumed_unfit] {
@@ -219,7 +221,7 @@ impl Bench {
             if alone.iter().any(|alone| plain(*alone) != plain(answer)) {
                 return fail(format!("the answer is {answer:?} in a batch, but {alone:?} alone"));
             }
-            if let Err(what) = self.check_with_fewer_facts(case, schema, &*facts, question, answer) {
+            if let Err(what) = self.check_with_its_facts(case, schema, &*facts, (asked, question), answer) {
                 return fail(what);
             }
             if let Err(what) = check_validity(case, asked, answer) {
@@ -230,19 +232,26 @@ impl Bench {
         Ok(())
     }
 
-    /// Checks that an explanation has the same result, and that an evaluation with only some of the facts has the same
-    /// result or asks for more facts.
-    fn check_with_fewer_facts(
+    /// Checks that an explanation has the same result, that a denial lasts until the time at which it may change, and that an evaluation
+    /// with only some of the facts has the same result or asks for more facts.
+    fn check_with_its_facts(
         &self,
         case: &Case,
         schema: &Schema,
         source: &dyn Source,
-        question: &Question,
+        (asked, question): (&Asked, &Question),
         answer: Answer,
     ) -> Result<(), String> {
         let (facts, explained) = load_all(&self.runtime, schema, source, question, case.now)?;
         if explained != plain(answer) {
             return Err(format!("the answer is {answer:?}, explained as {explained:?}"));
+        }
+        let (_, may_change_at) = evaluate_in_time(schema, question, &facts, case.now, &mut Vec::new());
+        if let Answer::Denied(reason) = answer
+            && (may_change_at.is_some() || matches!(reason, Reason::SubjectInactive | Reason::Expired))
+        {
+            self.seen.borrow_mut().denied_for_a_time += u32::from(may_change_at.is_some());
+            check_denial(case, asked, may_change_at)?;
         }
         if depends_on_filtered(schema, question, &facts, case.now) {
             self.seen.borrow_mut().answer_by_filtered(answer);
@@ -346,6 +355,15 @@ fn check_validity(case: &Case, asked: &Asked, answer: Answer) -> Result<(), Stri
     match valid_until {
         Some(until) if until <= case.now => Err(format!("{answer:?} has already ended at {}", case.now)),
         _ => Ok(()),
+    }
+}
+
+/// Checks that what is denied now is still denied at the last date before the time at which that may change.
+fn check_denial(case: &Case, asked: &Asked, may_change_at: Option<Millis>) -> Result<(), String> {
+    let is_within = |moment: &Millis| *moment > case.now && may_change_at.is_none_or(|until| *moment < until);
+    match dates().filter(is_within).max().filter(|moment| naive(case, asked, *moment) == Some(Ok(()))) {
+        Some(moment) => Err(format!("denied at {} until {may_change_at:?}, but allowed at {moment}", case.now)),
+        None => Ok(()),
     }
 }
 
