@@ -6,6 +6,7 @@ mod brute_force;
 mod changes;
 mod many_sets;
 mod named;
+mod renamed;
 
 use permcached::{
     check::Consistency,

@@ -95,8 +95,10 @@ impl Bounds {
 pub(super) struct AllBounds<'g, 's> {
     graph: &'g Graph<'s>,
     values: Vec<Bounds>,
-    /// How many parts of expressions and how many grants were looked at in the last round.
+    /// How many parts of expressions and how many ends were looked at in the last round.
     work: usize,
+    /// How many grants the evaluator looks at in such a round, each as often as it comes to its relation.
+    grants: usize,
 }
 
 /// Which of the bounds are computed. The others stay the same.
@@ -111,7 +113,7 @@ enum Side {
 impl<'g, 's> AllBounds<'g, 's> {
     /// Computes the bounds of each node.
     pub(super) async fn of(graph: &'g Graph<'s>) -> Self {
-        let mut all = Self { graph, values: vec![Bounds::FAILS; graph.nodes.len()], work: 0 };
+        let mut all = Self { graph, values: vec![Bounds::FAILS; graph.nodes.len()], work: 0, grants: 0 };
         for _ in 0..ROUNDS_MAX {
             let before = all.values.clone();
             all.compute(Side::Upper).await;
@@ -130,7 +132,7 @@ impl<'g, 's> AllBounds<'g, 's> {
 
     /// Whether the evaluator surely comes to a value for the first node without exceeding its limits, whoever the subject is.
     pub(super) fn is_within_limits(&self) -> bool {
-        self.work + self.graph.grants / GRANTS_A_NODE <= NODES_MAX / 4
+        self.work + self.grants / GRANTS_A_NODE <= NODES_MAX / 4
     }
 
     /// Computes one side of all bounds, from none.
@@ -143,7 +145,7 @@ impl<'g, 's> AllBounds<'g, 's> {
         }
         let (mut total, mut slice, mut is_changed) = (0_usize, Slice::begin(), true);
         while is_changed {
-            (is_changed, self.work) = (false, 0);
+            (is_changed, self.work, self.grants) = (false, 0, 0);
             // The farthest come first, because values flow towards the first one.
             for place in (0..self.values.len()).rev() {
                 let new = self.node(place);
@@ -231,6 +233,7 @@ impl<'g, 's> AllBounds<'g, 's> {
             },
             Origin::Documents(_) => {
                 let Some(granted) = graph.granted(resource, id) else { return Bounds::FAILS };
+                self.grants += granted.grants;
                 let own = of_granted(graph.schema, id, granted);
                 granted.ends.iter().fold(own, |any, end| any.or(self.end(*end, None)))
             }
@@ -241,6 +244,7 @@ impl<'g, 's> AllBounds<'g, 's> {
         self.work += 1;
         let graph = self.graph;
         let Some(granted) = graph.granted(resource, edge) else { return Bounds::FAILS };
+        self.grants += granted.grants;
         let must_exist = graph.schema.relation(edge).ids.as_ref().is_some_and(|ids| ids.must_exist);
         let own = of_granted(graph.schema, edge, granted);
         granted.ends.iter().fold(own, |any, end| {

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use super::{
     bounds::AllBounds,
     grants::{EndCertainty, Granted},
-    graph::{Graph, Node},
-    listings::{self, LISTINGS_MAX},
+    graph::{Existence, Graph, Node},
+    listings::{self, LISTINGS_AT_ONCE, LISTINGS_MAX},
 };
 use crate::{
     check::{Inquiry, Slice},
@@ -49,8 +49,9 @@ pub(super) struct Candidates {
 /// Subjects that have to be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Unread {
-    /// Those that a large relation of a resource leads to: the place of the resource, and the relation.
-    Large(usize, RelationId),
+    /// Those that a large relation of a resource leads to by one of its targets: the place of the resource, the relation, and the index
+    /// of the target.
+    Large(usize, RelationId, usize),
     /// Those whose relation leads to a resource by `of`: that relation, the relation of the resource, and the place of the resource.
     Of(RelationId, RelationId, usize),
     /// Those that have a flag.
@@ -79,21 +80,25 @@ impl Candidates {
     ) -> Result<(), ListError> {
         let unread: Vec<Unread> = std::mem::take(&mut self.unread).into_iter().collect();
         let may_join = unread.len() > LISTINGS_MAX;
-        let (mut asked, mut all) = (Vec::new(), Vec::new());
-        for together in unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)) {
-            match Unread::search(together, graph) {
-                Some(search) if all.len() < LISTINGS_MAX => {
-                    asked.push(together);
-                    all.push(search.listing(None, CANDIDATES_MAX));
-                }
-                Some(_) | None => self.take(together, None),
+        let all: Vec<&[Unread]> = unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)).collect();
+        let (read_now, left) = all.split_at_checked(LISTINGS_MAX).unwrap_or((&all, &[]));
+        for some in read_now.chunks(LISTINGS_AT_ONCE) {
+            let searches = some.iter().map(|together| Unread::search(together, graph).filter(|_| !self.is_full()));
+            let searches: Vec<Option<Search>> = searches.collect();
+            let listings = searches.iter().flatten().map(|search| search.listing(None, CANDIDATES_MAX));
+            let mut listed = read(source, inquiry, listings.collect::<Vec<_>>()).await?.into_iter();
+            for (together, search) in some.iter().zip(searches) {
+                let listed = search.and_then(|_| listed.next().flatten());
+                self.take(together, listed.filter(|listed| listed.is_complete));
             }
         }
-        let listed = read(source, inquiry, all).await?;
-        for (together, listed) in asked.into_iter().zip(listed) {
-            self.take(together, listed.filter(|listed| listed.is_complete));
-        }
+        left.iter().for_each(|together| self.take(together, None));
         Ok(())
+    }
+
+    /// Whether there is no place for one more subject.
+    fn is_full(&self) -> bool {
+        self.ids.len() >= CANDIDATES_MAX
     }
 
     /// Takes what was listed together; none if that is too much.
@@ -103,7 +108,7 @@ impl Candidates {
             None => {
                 for unread in together {
                     match *unread {
-                        Unread::Large(resource, relation) | Unread::Of(_, relation, resource) => {
+                        Unread::Large(resource, relation, _) | Unread::Of(_, relation, resource) => {
                             self.add_set((resource, Member::Relation(relation)));
                         }
                         Unread::Flag(_) => self.are_incomplete = true,
@@ -154,6 +159,10 @@ impl Finder<'_, '_, '_> {
     fn node(&mut self, place: usize) {
         let Some(node) = self.graph.nodes.get(place).copied() else { return };
         if !self.seen.insert(place) {
+            return;
+        }
+        // Nobody has a permission on it.
+        if let Some(Existence::Absent | Existence::Indeterminate) = self.graph.existence(node.resource) {
             return;
         }
         match node.member {
@@ -225,8 +234,8 @@ impl Finder<'_, '_, '_> {
         if granted.has_unknown_ends {
             self.found.add_set(set);
         }
-        if granted.is_large && graph.target(id).is_some() {
-            self.found.unread.insert(Unread::Large(node.resource, id));
+        if granted.is_large {
+            self.found.unread.extend(graph.targets(id).map(|target| Unread::Large(node.resource, id, target)));
         }
         self.found.add(set, granted.named.iter());
         self.ends(granted, None, set);
@@ -265,8 +274,8 @@ impl Unread {
         let schema = graph.schema;
         match *together.first()? {
             Self::Large(..) if schema.subject(graph.kind).secret => None,
-            Self::Large(resource, relation) => {
-                listings::of_target(schema, relation, graph.resource(resource)?, graph.target(relation)?)
+            Self::Large(resource, relation, target) => {
+                listings::of_target(schema, relation, graph.resource(resource)?, target)
             }
             Self::Of(of, ..) => {
                 let resource = |unread: &Self| match *unread {
@@ -282,9 +291,9 @@ impl Unread {
 }
 
 impl Graph<'_> {
-    /// The index of the type among the targets of a relation.
-    fn target(&self, relation: RelationId) -> Option<usize> {
-        let targets = self.schema.relation(relation).ids.as_ref().map(|ids| &ids.targets)?;
-        targets.iter().position(|target| *target == Target::Subject(self.kind))
+    /// The indices of the type among the targets of a relation. There is more than one if the documents have several names for it.
+    fn targets(&self, relation: RelationId) -> impl Iterator<Item = usize> {
+        let targets = self.schema.relation(relation).ids.iter().flat_map(|ids| ids.targets.iter().enumerate());
+        targets.filter(|(_, target)| **target == Target::Subject(self.kind)).map(|(index, _)| index)
     }
 }

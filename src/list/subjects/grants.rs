@@ -48,6 +48,8 @@ pub(super) struct Granted {
     pub(super) may_be_for_all: bool,
     /// Whether not all ends of a large relation are known.
     pub(super) has_unknown_ends: bool,
+    /// How many grants of all subjects the evaluator looks at here.
+    pub(super) grants: usize,
 }
 
 /// Reads what a relation grants at a time.
@@ -59,27 +61,25 @@ pub(super) struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    /// Adds what a fact grants by a relation. `place` gives a resource its place in the graph. Returns the number of grants.
+    /// Adds what a fact grants by a relation. `place` gives a resource its place in the graph.
     pub(super) fn read(
         &self,
         fact: &Fact,
         relation: RelationId,
         granted: &mut Granted,
         mut place: impl FnMut(Resource) -> usize,
-    ) -> usize {
+    ) {
         if fact.is_over_limit() {
             (granted.is_large, granted.may_not_fail) = (true, true);
-            return 1;
+            return;
         }
-        let mut count = 0;
         for grant in fact.grants(relation) {
-            count += 1;
+            granted.grants += 1;
             let window = fact.window(grant);
             if window.since <= self.now && self.now < window.until {
                 self.add(grant, granted, &mut place);
             }
         }
-        count
     }
 
     fn add(&self, grant: &Grant, granted: &mut Granted, place: &mut impl FnMut(Resource) -> usize) {

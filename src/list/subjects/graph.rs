@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     grants::{End, EndCertainty, Granted, Reader},
-    listings::{self, LISTINGS_MAX},
+    listings::{self, LISTINGS_AT_ONCE, LISTINGS_MAX},
 };
 use crate::{
     check::{CheckError, Inquiry, Slice},
@@ -66,8 +66,6 @@ pub(super) struct Graph<'s> {
     large: Vec<(usize, RelationId)>,
     /// How many listings were read.
     listings: usize,
-    /// How many grants there are.
-    pub(super) grants: usize,
     parts: HashMap<Member, Parts>,
 }
 
@@ -93,7 +91,6 @@ impl<'s> Graph<'s> {
             is_full: false,
             large: Vec::new(),
             listings: 0,
-            grants: 0,
             parts: HashMap::new(),
         };
         let resource = graph.place(resource.clone());
@@ -204,7 +201,7 @@ impl<'s> Graph<'s> {
             let (mut granted, declared) = (Granted::default(), schema.relation(relation));
             let structures = schema.structures(declared).and_then(|lookup| facts.get(&FactKey::structures(lookup)));
             for fact in declared.lookup().and_then(fact).into_iter().chain(structures) {
-                self.grants += reader.read(fact, relation, &mut granted, |resource| self.place(resource));
+                reader.read(fact, relation, &mut granted, |resource| self.place(resource));
             }
             if granted.is_large && declared.ids.is_some() {
                 self.large.push((resource, relation));
@@ -235,9 +232,16 @@ impl<'s> Graph<'s> {
                 all.push(listing);
             }
         }
-        let listed = read(source, inquiry, all).await?;
-        for ((place, relation, end), listed) in asked.into_iter().zip(listed) {
-            self.take(place, relation, end, listed);
+        for (asked, listings) in asked.chunks(LISTINGS_AT_ONCE).zip(all.chunks(LISTINGS_AT_ONCE)) {
+            // Of more ends than nodes, none would be followed.
+            if self.resources.len() > NODES_MAX {
+                asked.iter().for_each(|(place, relation, end)| self.take(*place, *relation, *end, None));
+                continue;
+            }
+            let listed = read(source, inquiry, listings.to_vec()).await?;
+            for ((place, relation, end), listed) in asked.iter().zip(listed) {
+                self.take(*place, *relation, *end, listed);
+            }
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ use crate::{
 /// How many listings one list reads at most, of either kind: of sets and edges, and of subjects.
 pub(super) const LISTINGS_MAX: usize = 100;
 
+/// How many listings are read at once. What they bring is kept until it is taken.
+pub(super) const LISTINGS_AT_ONCE: usize = 16;
+
 /// The ids of one target that a relation leads to from a resource.
 pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: usize) -> Option<Search> {
     let declared = schema.relation(relation);

@@ -65,7 +65,7 @@ async fn assert_lists(text: &str, documents: Vec<(&str, Vec<Document>)>, expecte
 }
 
 /// The same, by pages of these sizes.
-async fn assert_lists_by(
+pub(super) async fn assert_lists_by(
     text: &str,
     documents: Vec<(&str, Vec<Document>)>,
     expected: &[(&str, &str)],
@@ -324,6 +324,15 @@ both = "team & subject.admin"
 open = "public & subject.admin"
 view = "viewer"
 unless = "viewer & !subject.admin"
+
+[resource.memo]
+id = "integer"
+collection = "memos"
+where = { sent = true }
+[resource.memo.relations]
+owner = { field = "owner" }
+[resource.memo.permissions]
+read = "owner | subject.admin"
 "#;
 
 #[tokio::test]
@@ -397,7 +406,13 @@ async fn more_subjects_than_a_list_may_have_are_a_set_or_some_of_everybody() {
     let user = |number: i64| doc! { "_id": format!("u{number:05}"), "teams": [1_i64], "admin": true };
     let users: Vec<Document> = (0..10_001).map(user).collect();
     let docs = vec![doc! { "_id": 1_i64, "team": 1_i64 }, doc! { "_id": 2_i64, "team": 2_i64 }];
-    let both = Both::new(schema("lists.toml", TEAMS), &collections(vec![("users", users), ("docs", docs)])).await;
+    let memos = vec![
+        doc! { "_id": 1_i64, "sent": true },
+        doc! { "_id": 2_i64, "sent": false },
+        doc! { "_id": 3_i64, "sent": "true" },
+    ];
+    let all = collections(vec![("users", users), ("docs", docs), ("memos", memos)]);
+    let both = Both::new(schema("lists.toml", TEAMS), &all).await;
     let list = async |lister: &Lister, question: &str| {
         let list = Asked::parse(&both.schema, question).pages(lister, 1_000, Consistency::FullyConsistent).await;
         list.map_or_else(|error| error.to_string(), |list| shown(&both.schema, &list))
@@ -408,6 +423,12 @@ async fn more_subjects_than_a_list_may_have_are_a_set_or_some_of_everybody() {
         ("both doc:1 user", "NO team:1#member", "teams"),
         ("both doc:2 user", "NO", "teams"),
         ("open doc:1 user", "NO", ""),
+        ("read memo:1 user", "WITH_EXCLUSIONS", "admin"),
+        // Nobody has a permission on a resource that does not exist, or that has a value of a wrong type.
+        ("read doc:9 user", "NO", ""),
+        ("read memo:2 user", "NO", ""),
+        ("read memo:3 user", "NO", ""),
+        ("read memo:9 user", "NO", ""),
     ] {
         assert_eq!(list(&documents, question).await, expected, "{question}");
         let without_index = list(&mongodb, question).await;
