@@ -8,7 +8,7 @@
 /// Writes a line to standard output, as `println!` does. It neither fails nor panics if the reader has gone, as behind
 /// `| head`.
 macro_rules! print_line {
-    ($($format:tt)*) => { crate::cli::text::print_line(format_args!($($format)*)) };
+    ($($format:tt)*) => {{ crate::cli::text::print_line(format_args!($($format)*)); }};
 }
 
 mod ask;

@@ -98,7 +98,7 @@ impl Ask {
             print_line!("{}\n\n{shown}", self.sentence(answer));
             if let (false, Service::InProcess { source, .. }) = (answer.allowed, &service) {
                 for message in misread(source.as_ref(), &response).await {
-                    print_line!("{} {message}", text::yellow("!"));
+                    print_line!("{} {}", text::yellow("!"), text::visible(&message));
                 }
             }
         }

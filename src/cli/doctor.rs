@@ -82,10 +82,11 @@ fn print(Diagnosis { subject, verdict, message, remedy }: &Diagnosis) {
     };
     // A program that reads the output searches for the word.
     let verdict = if io::stdout().is_terminal() { color(sign) } else { color(&format!("{:7}", verdict.as_str())) };
-    let message = message.replace('\n', "\n    ");
+    let lines = |text: &str| text.split('\n').map(text::visible).collect::<Vec<_>>().join("\n    ");
+    let message = lines(message);
     print_line!("{verdict} {}: {message}", subject.as_str());
     if let Some(remedy) = remedy {
-        print_line!("    remedy: {remedy}");
+        print_line!("    remedy: {}", lines(remedy));
     }
 }
 

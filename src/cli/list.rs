@@ -3,6 +3,8 @@
 //!
 //! The commands find nothing themselves: they show the service's answer.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use tonic::{Response, Status};
 
@@ -38,7 +40,7 @@ pub(super) struct List {
     paging: Paging,
     #[command(flatten)]
     target: Target,
-    /// Print the whole response as JSON, with --all one after the other
+    /// Print each response as JSON, one after the other
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +58,7 @@ pub(super) struct Who {
     paging: Paging,
     #[command(flatten)]
     target: Target,
-    /// Print the whole response as JSON, with --all one after the other
+    /// Print each response as JSON, one after the other
     #[arg(long)]
     json: bool,
 }
@@ -105,12 +107,13 @@ impl Paging {
         self.page_token.clone().unwrap_or_default()
     }
 
-    /// The token of the page to print next, if there is one. Says otherwise how to see more.
-    fn next(&self, current: &str, next: String, json: bool) -> Result<Option<String>, Failure> {
+    /// The token of the page to print next, if there is one. Says otherwise how to see more. `has_printed` is whether something was
+    /// printed: a page may be empty although others follow.
+    fn next(&self, current: &str, next: String, has_printed: bool, json: bool) -> Result<Option<String>, Failure> {
         if next.is_empty() {
             return Ok(None);
         }
-        if !self.all {
+        if !self.all && has_printed {
             if !json {
                 hint(&format!("there is more: --page-token {next}, or --all"));
             }
@@ -140,17 +143,24 @@ impl List {
                 within: self.within.clone().unwrap_or_default(),
             };
             let response = resources(&service, request).await.map_err(|status| service.failure(&status))?;
+            let mut is_read = true;
             if self.json {
-                print_line!("{}", text::json("ListResourcesResponse", &response)?);
+                is_read = text::print_line(format_args!("{}", text::json("ListResourcesResponse", &response)?));
             }
             for listed in &response.resources {
                 let object = format!("{}:{}", self.kind, listed.id);
                 if !self.json {
-                    print_line!("{}", line(&object, &listed.granted_by, listed.valid_until.as_ref()));
+                    is_read &= text::print_line(format_args!(
+                        "{}",
+                        line(&object, &listed.granted_by, listed.valid_until.as_ref())
+                    ));
                 }
                 first.get_or_insert(object);
             }
-            match self.paging.next(&page_token, response.next_page_token, self.json)? {
+            if !is_read {
+                break;
+            }
+            match self.paging.next(&page_token, response.next_page_token, first.is_some(), self.json)? {
                 Some(next) => page_token = next,
                 None => break,
             }
@@ -181,7 +191,7 @@ impl Who {
         let resource = Resource { r#type: kind, id };
         let service = self.target.service().await?;
         let mut page_token = self.paging.token();
-        let (mut first, mut is_first_page, mut is_anybody) = (None, true, false);
+        let (mut first, mut groups) = (None, HashSet::new());
         loop {
             let request = ListSubjectsRequest {
                 permission: self.permission.clone(),
@@ -192,21 +202,32 @@ impl Who {
                 page_token: page_token.clone(),
             };
             let response = subjects(&service, request).await.map_err(|status| service.failure(&status))?;
-            is_anybody |= response.everybody() != Everybody::No || !response.sets.is_empty();
+            let mut is_read = true;
             if self.json {
-                print_line!("{}", text::json("ListSubjectsResponse", &response)?);
-            } else if is_first_page {
-                self.print_groups(&response);
+                is_read = text::print_line(format_args!("{}", text::json("ListSubjectsResponse", &response)?));
             }
-            is_first_page = false;
+            // The groups are those of one page: on a later one a set may have become too large.
+            for group in self.groups(&response) {
+                if !groups.contains(&group) {
+                    is_read &= self.json || text::print_line(format_args!("{group}"));
+                    groups.insert(group);
+                }
+            }
             for listed in &response.subjects {
                 let subject = format!("{}:{}", self.kind, listed.id);
                 if !self.json {
-                    print_line!("{}", line(&subject, &listed.granted_by, listed.valid_until.as_ref()));
+                    is_read &= text::print_line(format_args!(
+                        "{}",
+                        line(&subject, &listed.granted_by, listed.valid_until.as_ref())
+                    ));
                 }
                 first.get_or_insert(subject);
             }
-            match self.paging.next(&page_token, response.next_page_token, self.json)? {
+            if !is_read {
+                break;
+            }
+            let is_anybody = first.is_some() || !groups.is_empty();
+            match self.paging.next(&page_token, response.next_page_token, is_anybody, self.json)? {
                 Some(next) => page_token = next,
                 None => break,
             }
@@ -214,22 +235,20 @@ impl Who {
         if let (false, Some(subject)) = (self.json, &first) {
             hint(&explain(subject, &self.permission, &self.resource, &self.target));
         }
-        Ok(if first.is_some() || is_anybody { Outcome::Yes } else { Outcome::No })
+        Ok(if first.is_some() || !groups.is_empty() { Outcome::Yes } else { Outcome::No })
     }
 
-    /// Those who may, and who are not listed one by one.
-    fn print_groups(&self, response: &ListSubjectsResponse) {
-        let everybody = format!("{}:*", self.kind);
-        match response.everybody() {
-            Everybody::Yes => print_line!("{everybody}{}", text::faint("  everybody")),
-            Everybody::WithExclusions => {
-                print_line!("{everybody}{}", text::faint("  everybody, apart from some who are not listed"));
-            }
-            Everybody::No | Everybody::Unspecified => {}
-        }
-        for set in &response.sets {
-            print_line!("{set}{}", text::faint("  a set that is too large to be listed here"));
-        }
+    /// The lines of those who may, and who are not listed one by one.
+    fn groups(&self, response: &ListSubjectsResponse) -> Vec<String> {
+        let everybody = match response.everybody() {
+            Everybody::Yes => Some("everybody"),
+            Everybody::WithExclusions => Some("others too, maybe not all: ask about each"),
+            Everybody::No | Everybody::Unspecified => None,
+        };
+        let everybody = everybody.map(|who| (format!("{}:*", self.kind), who));
+        let sets = response.sets.iter().map(|set| (text::visible(set), "a set that is too large to be listed here"));
+        let all = everybody.into_iter().chain(sets);
+        all.map(|(group, what)| format!("{group}{}", text::faint(&format!("  {what}")))).collect()
     }
 }
 
@@ -249,7 +268,8 @@ impl Filter {
             print_line!("{}", text::json("PlanFilterResponse", &plan)?);
         } else {
             let query = mongosh::literal(&plan.filter);
-            let query = query.ok_or_else(|| Failure::no_answer("the filter is no Extended JSON"))?;
+            let query =
+                query.ok_or_else(|| Failure::no_answer("the filter cannot be written for mongosh: use --json"))?;
             print_line!("{query}");
             hint(&self.meaning(&plan));
             plan.notes.iter().for_each(|note| hint(&note.message));
@@ -295,12 +315,13 @@ async fn planned(service: &Service, request: PlanFilterRequest) -> Result<PlanFi
     }
 }
 
-/// The line of something that is listed.
+/// The line of something that is listed. What would end the line or change the terminal is shown in another way.
 fn line(object: &str, granted_by: &str, valid_until: Option<&prost_types::Timestamp>) -> String {
     let by = if granted_by.is_empty() { String::new() } else { format!("by {granted_by}") };
     let until = valid_until.map(|until| format!("until {}", text::time(until))).unwrap_or_default();
     let why = [by, until].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-    if why.is_empty() { object.to_owned() } else { format!("{object}{}", text::faint(&format!("  {why}"))) }
+    let object = text::visible(object);
+    if why.is_empty() { object } else { format!("{object}{}", text::faint(&format!("  {why}"))) }
 }
 
 /// The command that explains one answer.
@@ -312,4 +333,24 @@ fn explain(subject: &str, permission: &str, object: &str, target: &Target) -> St
 /// Prints what people may want to know, apart from the answer, to standard error.
 fn hint(message: &str) {
     text::print_error_line(&text::faint(message));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_end_when_something_was_printed_or_nothing_follows() {
+        let next = |all: bool, current: &str, next: &str, has_printed: bool| {
+            let paging = Paging { page_size: None, page_token: None, all };
+            paging.next(current, next.to_owned(), has_printed, true).ok().flatten()
+        };
+        assert_eq!(next(false, "", "b", true), None);
+        assert_eq!(next(true, "", "b", true), Some("b".to_owned()));
+        // A page may be empty although others follow: there may be something yet.
+        assert_eq!(next(false, "", "b", false), Some("b".to_owned()));
+        assert_eq!(next(false, "b", "", false), None);
+        let paging = Paging { page_size: None, page_token: None, all: true };
+        assert!(paging.next("b", "b".to_owned(), false, true).is_err());
+    }
 }

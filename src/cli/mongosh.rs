@@ -4,19 +4,22 @@
 
 use serde_json::{Map, Value};
 
-/// The query in mongosh's syntax. `text` is its canonical Extended JSON. None if it is no JSON.
+/// The latest date of JavaScript, in milliseconds since the Unix epoch. The earliest is as far before it.
+const DATE_MAX: u64 = 8_640_000_000_000_000;
+
+/// The query in mongosh's syntax. `text` is its canonical Extended JSON. None if it is not, or has a date that JavaScript cannot express.
 pub(super) fn literal(text: &str) -> Option<String> {
     let query: Value = serde_json::from_str(text).ok()?;
     let mut literal = String::new();
-    write(&query, &mut literal);
+    write(&query, &mut literal)?;
     Some(literal)
 }
 
-fn write(value: &Value, literal: &mut String) {
+fn write(value: &Value, literal: &mut String) -> Option<()> {
     match value {
-        Value::Object(fields) => match scalar(fields) {
-            Some(scalar) => *literal += &scalar,
-            None => write_fields(fields, literal),
+        Value::Object(fields) => match single(fields) {
+            Some((name, value)) => *literal += &scalar(name, value)?,
+            None => write_fields(fields, literal)?,
         },
         Value::Array(items) => {
             literal.push('[');
@@ -24,19 +27,20 @@ fn write(value: &Value, literal: &mut String) {
                 if place > 0 {
                     *literal += ", ";
                 }
-                write(item, literal);
+                write(item, literal)?;
             }
             literal.push(']');
         }
         // What JSON writes is valid JavaScript.
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => *literal += &value.to_string(),
     }
+    Some(())
 }
 
-fn write_fields(fields: &Map<String, Value>, literal: &mut String) {
+fn write_fields(fields: &Map<String, Value>, literal: &mut String) -> Option<()> {
     if fields.is_empty() {
         *literal += "{}";
-        return;
+        return Some(());
     }
     *literal += "{ ";
     for (place, (name, value)) in fields.iter().enumerate() {
@@ -45,9 +49,10 @@ fn write_fields(fields: &Map<String, Value>, literal: &mut String) {
         }
         *literal += &key(name);
         *literal += ": ";
-        write(value, literal);
+        write(value, literal)?;
     }
     *literal += " }";
+    Some(())
 }
 
 /// A key of an object. `__proto__` would set the object's prototype, even in quotes.
@@ -66,24 +71,44 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The value that an object of canonical Extended JSON stands for; none if it is a document.
-fn scalar(fields: &Map<String, Value>) -> Option<String> {
+/// The type and the value of an object of canonical Extended JSON that stands for one; none if it is a document.
+fn single(fields: &Map<String, Value>) -> Option<(&str, &Value)> {
+    const TYPES: [&str; 12] = [
+        "$oid",
+        "$uuid",
+        "$numberInt",
+        "$numberDouble",
+        "$numberLong",
+        "$numberDecimal",
+        "$date",
+        "$binary",
+        "$timestamp",
+        "$minKey",
+        "$maxKey",
+        "$undefined",
+    ];
     let mut all = fields.iter();
     let (name, value) = all.next()?;
-    if all.next().is_some() {
-        return None;
-    }
+    (all.next().is_none() && TYPES.contains(&name.as_str())).then_some((name, value))
+}
+
+/// A value in mongosh's syntax; none if it is not as canonical Extended JSON writes it. Nothing is passed on that could be code.
+fn scalar(name: &str, value: &Value) -> Option<String> {
     let text = || value.as_str();
-    Some(match name.as_str() {
+    Some(match name {
         "$oid" => format!("ObjectId({})", quoted(text()?)),
         "$uuid" => format!("UUID({})", quoted(text()?)),
         // As numbers, all are equal that have the same value.
-        "$numberInt" | "$numberDouble" => text()?.to_owned(),
+        "$numberInt" => text()?.parse::<i32>().ok()?.to_string(),
+        "$numberDouble" => number(text()?)?,
         "$numberLong" => format!("NumberLong({})", quoted(text()?)),
         "$numberDecimal" => format!("NumberDecimal({})", quoted(text()?)),
         "$date" => date(value)?,
         "$binary" => binary(value)?,
-        "$timestamp" => format!("Timestamp({{ t: {}, i: {} }})", value.get("t")?, value.get("i")?),
+        "$timestamp" => {
+            let part = |name| value.get(name).and_then(Value::as_u64);
+            format!("Timestamp({{ t: {}, i: {} }})", part("t")?, part("i")?)
+        }
         "$minKey" => "MinKey()".to_owned(),
         "$maxKey" => "MaxKey()".to_owned(),
         "$undefined" => "undefined".to_owned(),
@@ -91,9 +116,17 @@ fn scalar(fields: &Map<String, Value>) -> Option<String> {
     })
 }
 
+fn number(text: &str) -> Option<String> {
+    let is_number = text.parse::<f64>().is_ok_and(f64::is_finite) || ["NaN", "Infinity", "-Infinity"].contains(&text);
+    is_number.then(|| text.to_owned())
+}
+
 fn date(value: &Value) -> Option<String> {
-    let millis = value.get("$numberLong")?.as_str()?;
-    let time = millis.parse::<i64>().ok().filter(|millis| (0..253_402_300_800_000).contains(millis)).map(|millis| {
+    let millis: i64 = value.get("$numberLong")?.as_str()?.parse().ok()?;
+    if millis.unsigned_abs() > DATE_MAX {
+        return None;
+    }
+    let time = Some(millis).filter(|millis| (0..253_402_300_800_000).contains(millis)).map(|millis| {
         let nanos = i32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
         prost_types::Timestamp { seconds: millis / 1_000, nanos }
     });
@@ -124,7 +157,7 @@ mod tests {
                 r#"{ $and: [{ until: { $gt: ISODate("2025-11-23T12:13:20.123Z") } }, { x: null, y: true }] }"#,
             ),
             (r#"{"d":{"$date":{"$numberLong":"-1"}}}"#, "{ d: new Date(-1) }"),
-            (r#"{"d":{"$date":{"$numberLong":"9223372036854775807"}}}"#, "{ d: new Date(9223372036854775807) }"),
+            (r#"{"d":{"$date":{"$numberLong":"8640000000000000"}}}"#, "{ d: new Date(8640000000000000) }"),
             (
                 r#"{"n":[{"$numberInt":"-5"},{"$numberLong":"9223372036854775807"},{"$numberDouble":"0.5"},{"$numberDouble":"NaN"},{"$numberDecimal":"1.50"}]}"#,
                 r#"{ n: [-5, NumberLong("9223372036854775807"), 0.5, NaN, NumberDecimal("1.50")] }"#,
@@ -146,5 +179,23 @@ mod tests {
             assert_eq!(literal(json).as_deref(), Some(expected), "{json}");
         }
         assert_eq!(literal("no json"), None);
+    }
+
+    #[test]
+    fn nothing_is_shown_as_code_or_as_another_value() {
+        for value in [
+            r#"{"$numberInt":"1); db.dropDatabase("}"#,
+            r#"{"$numberDouble":"1); db.dropDatabase("}"#,
+            r#"{"$numberDouble":"0x10"}"#,
+            r#"{"$date":{"$numberLong":"0); db.dropDatabase("}}"#,
+            r#"{"$timestamp":{"t":{"x":1},"i":1}}"#,
+            // JavaScript has no such dates.
+            r#"{"$date":{"$numberLong":"8640000000000001"}}"#,
+            r#"{"$date":{"$numberLong":"-9223372036854775808"}}"#,
+        ] {
+            assert_eq!(literal(&format!(r#"{{"x":[{value}]}}"#)), None, "{value}");
+        }
+        let quotes = r#"{"x":{"$numberLong":"1"); db.dropDatabase(""}}"#;
+        assert_eq!(literal(quotes).as_deref(), Some(r#"{ x: NumberLong("1"); db.dropDatabase("") }"#));
     }
 }

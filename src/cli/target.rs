@@ -87,7 +87,7 @@ impl Target {
         requirement.map(|requirement| Consistency { requirement: Some(requirement) })
     }
 
-    /// The options of another command that make it ask the same service.
+    /// The options of another command that make it ask the same service for an answer that is as fresh.
     pub(super) fn as_options(&self) -> String {
         let quoted = |path: &PathBuf| text::shell_quoted(&path.display().to_string());
         let mut options = String::new();
@@ -102,6 +102,12 @@ impl Target {
         }
         if let Some(schema) = &self.schema {
             options += &format!(" --schema {}", quoted(schema));
+        }
+        if self.fully_consistent {
+            options += " --fully-consistent";
+        }
+        if let Some(token) = &self.token {
+            options += &format!(" --token {}", text::shell_quoted(token));
         }
         options
     }

@@ -19,9 +19,10 @@ use prost_types::Timestamp;
 use super::Failure;
 use crate::{diagnosis::Diagnosis, telemetry, transport::proto::DESCRIPTORS};
 
-/// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read.
-pub(super) fn print_line(text: fmt::Arguments<'_>) {
-    let _closed = writeln!(anstream::stdout(), "{text}");
+/// Writes a line to standard output. A closed stream, as behind `| head`, is no error: nobody is left to read. Returns whether
+/// somebody may be.
+pub(super) fn print_line(text: fmt::Arguments<'_>) -> bool {
+    writeln!(anstream::stdout(), "{text}").is_ok()
 }
 
 /// How long a service waits for the reader of its standard output or standard error.
@@ -107,9 +108,28 @@ pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
+    } else if text.chars().any(is_invisible) {
+        let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
+        format!("$'{}'", shown(&escaped, |letter| format!("\\U{:08x}", u32::from(letter))))
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
+}
+
+/// A text of a document, safe to be printed: no part of it ends the line, or tells a terminal what to do.
+pub(super) fn visible(text: &str) -> String {
+    shown(text, |letter| letter.escape_unicode().to_string())
+}
+
+fn shown(text: &str, write: impl Fn(char) -> String) -> String {
+    let one = |letter| if is_invisible(letter) { write(letter) } else { String::from(letter) };
+    text.chars().map(one).collect()
+}
+
+/// Whether a character controls a terminal, ends a line, or changes the direction of the text.
+fn is_invisible(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The text in green.

@@ -1,7 +1,7 @@
 //! Draws an explanation as a tree: what the evaluation looked at, in which documents, and the result of each step. Adds
 //! nothing to the response.
 
-use super::text::{faint, green, red, time, yellow};
+use super::text::{faint, green, red, time, visible, yellow};
 use crate::transport::proto::{
     ExplainResponse, Explanation, Reason,
     explanation::{Fact, Grant, Outcome, Step},
@@ -93,7 +93,7 @@ pub(super) fn headline(step: &Explanation) -> String {
         Step::Unspecified => String::new(),
     };
     let until = step.valid_until.as_ref().map(|until| format!(" until {}", time(until))).unwrap_or_default();
-    format!("{what}{until}")
+    format!("{}{until}", visible(&what))
 }
 
 /// Where a step's fact was read, and the grants of each document. `is_last` is whether there are no steps inside.
@@ -106,7 +106,7 @@ fn details(step: &Explanation, is_last: bool) -> Vec<String> {
     if !fact.condition.is_empty() && step.outcome() != Outcome::Holds {
         let shown: String = fact.condition.chars().take(CONDITION_MAX).collect();
         let more = if shown.len() < fact.condition.len() { "…" } else { "" };
-        lines.push(faint(&format!("where {shown}{more}")));
+        lines.push(faint(&format!("where {}{more}", visible(&shown))));
     }
     if matches!(step.step(), Step::Gate | Step::Document) && step.outcome() == Outcome::Holds {
         return lines;
@@ -126,7 +126,7 @@ fn details(step: &Explanation, is_last: bool) -> Vec<String> {
 
 /// Where a fact was read.
 pub(super) fn place(fact: &Fact) -> String {
-    format!("{} by {} = {}", fact.collection, fact.field, fact.key)
+    visible(&format!("{} by {} = {}", fact.collection, fact.field, fact.key))
 }
 
 /// What was found there.
@@ -184,5 +184,5 @@ pub(super) fn grant_text(fact: &Fact, grant: &Grant) -> String {
         "_id" => format!(", {wrong}"),
         by => format!(", its `{by}` names {} in another way, or {wrong}", fact.key),
     };
-    format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field)
+    visible(&format!("{}/{} {}{leads_to}{since}{until}{doubt}", fact.collection, grant.document, grant.field))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use tonic::Code;
 
-use super::{Ended, Failure, remote::Server};
+use super::{Ended, Failure, remote::Server, text};
 use crate::transport::proto::{
     Change, Freshness, WatchRequest, change::What, freshness, watch_service_client::WatchServiceClient,
 };
@@ -45,10 +45,10 @@ impl Watch {
 
 /// A change as a line: its token, and what changed.
 fn line(Change { what, token }: &Change) -> String {
-    match what {
+    text::visible(&match what {
         Some(What::Document(document)) => format!("{token} document {}:{}", document.collection, document.id),
         Some(What::Key(key)) => format!("{token} key {}.{}:{}", key.collection, key.field, key.id),
         Some(What::Subject(subject)) => format!("{token} subject {}:{}", subject.r#type, subject.id),
         Some(What::Everything(_)) | None => format!("{token} everything"),
-    }
+    })
 }

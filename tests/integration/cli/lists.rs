@@ -1,5 +1,7 @@
 //! `list`, `who` and `filter`: in process and from a server, page by page or as a whole, for people and for programs.
 
+use std::fs;
+
 use serde_json::{Deserializer, Value};
 
 use super::{BOB, CONTRACT, ZOE, in_process};
@@ -160,4 +162,45 @@ fn a_wrong_list_ends_with_2_and_a_remedy() {
     }
     let both = run(&["list", BOB, "read", "file", "--all", "--page-token", "x"]);
     assert_eq!(both.code, 2, "{both:?}");
+}
+
+#[test]
+fn ids_that_control_a_terminal_or_end_a_line_are_shown_in_another_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let ids = ["a\nfile:secret", "b\u{1b}[31mred", "c\u{202e}txt", "d\u{9b}2J", "it's \\ plain"];
+    let file = |id: &&str| format!("{}\n", serde_json::json!({ "_id": id, "owner": "u\n1" }));
+    fs::write(path("files.jsonl"), ids.iter().map(file).collect::<String>()).unwrap();
+    let schema = "default_subject = \"user\"\n[subject.user]\nid = \"string\"\n[resource.file]\nid = \"string\"\n\
+                  collection = \"files\"\nrelations.owner = { field = \"owner\" }\npermissions.read = \"owner\"\n";
+    fs::write(path("schema.toml"), schema).unwrap();
+    let here = [path("schema.toml"), directory.path().to_str().unwrap().to_owned()];
+    let ask = |words: &[&str]| run(&[words, &["--schema", &here[0], "--documents", &here[1]]].concat());
+
+    let user = "user:u\n1";
+    let all = ask(&["list", user, "read", "file"]);
+    let shown = [
+        "file:a\\u{a}file:secret  by file#owner",
+        "file:b\\u{1b}[31mred  by file#owner",
+        "file:c\\u{202e}txt  by file#owner",
+        "file:d\\u{9b}2J  by file#owner",
+        "file:it's \\ plain  by file#owner",
+    ];
+    assert_eq!((all.code, all.stdout.lines().collect::<Vec<_>>()), (0, shown.to_vec()), "{all:?}");
+    assert!(
+        all.stderr.starts_with("permcached explain $'user:u\\U0000000a1' read $'file:a\\U0000000afile:secret'"),
+        "{all:?}"
+    );
+    let who = ask(&["who", "read", "file:a\nfile:secret"]);
+    assert_eq!((who.code, who.stdout.as_str()), (0, "user:u\\u{a}1  by file#owner\n"), "{who:?}");
+    let json = ask(&["list", user, "read", "file", "--json"]);
+    let response: Value = serde_json::from_str(&json.stdout).unwrap();
+    let exact: Vec<&str> =
+        response["resources"].as_array().unwrap().iter().map(|file| file["id"].as_str().unwrap()).collect();
+    assert_eq!(exact, ids);
+    for words in [["explain", user, "read", "file:b\u{1b}[31mred"], ["explain", user, "read", "file:d\u{9b}2J"]] {
+        let explained = ask(&words);
+        let is_shown = explained.stdout.contains("\\u{1b}[31mred") || explained.stdout.contains("\\u{9b}2J");
+        assert!(explained.code == 0 && is_shown, "{explained:?}");
+    }
 }
