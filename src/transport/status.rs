@@ -23,8 +23,8 @@ pub(super) const IDS_MAX: usize = 10_000;
 /// The domain of the reasons in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "permcached";
 
-/// The most characters of a value in `google.rpc.ErrorInfo`. The status has it twice, and is sent as headers.
-const VALUE_CHARS_MAX: usize = 600;
+/// The most bytes that a value takes in a header. The status has it twice: in the message, and in `google.rpc.ErrorInfo`.
+const VALUE_BYTES_MAX: usize = 600;
 
 /// What is wrong with a field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,12 +141,20 @@ pub(super) fn filter_too_large(bytes: usize, bytes_max: usize) -> Status {
 
 /// A status that a retry would not change, with a reason and values for programs.
 fn refusal(code: Code, reason: &str, message: &str, values: &[(&str, String)]) -> Status {
-    let cut = |text: &str| text.chars().take(VALUE_CHARS_MAX).collect::<String>();
     let metadata: HashMap<String, String> =
-        values.iter().map(|(name, value)| ((*name).to_owned(), cut(value))).collect();
+        values.iter().map(|(name, value)| ((*name).to_owned(), cut(value, VALUE_BYTES_MAX))).collect();
     let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-    let message: String = message.chars().take(2 * VALUE_CHARS_MAX).collect();
-    never_retried(Status::with_error_details(code, message, details))
+    never_retried(Status::with_error_details(code, cut(message, 2 * VALUE_BYTES_MAX), details))
+}
+
+/// The beginning of a text that takes at most so many bytes in a header, where bytes that are not ASCII take three.
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
+    let mut bytes = 0;
+    let fits = |letter: &char| {
+        bytes += if letter.is_ascii_graphic() || *letter == ' ' { 1 } else { 3 * letter.len_utf8() };
+        bytes <= bytes_max
+    };
+    text.chars().take_while(fits).collect()
 }
 
 /// The status, with gRPC's sign that a client must not retry the call, whatever its retry policy says about the code.

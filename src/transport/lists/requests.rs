@@ -11,7 +11,7 @@ use crate::{
         convert::{self, subject_text},
         proto::{self, ListResourcesRequest, ListSubjectsRequest, PlanFilterRequest},
         question_fields::ResourceFields,
-        status::{IDS_MAX, Violation},
+        status::{IDS_MAX, Violation, cut},
     },
 };
 
@@ -29,6 +29,9 @@ const FIELD_BYTES_MAX: usize = 256;
 
 /// The most violations of a caller's condition that are reported.
 const WITHIN_ERRORS_MAX: usize = 4;
+
+/// The most bytes that the message of such an error takes in a header, and its remedy: names in it may be long.
+const WITHIN_ERROR_BYTES_MAX: usize = 300;
 
 /// A list of subjects that is asked for.
 pub(super) struct SubjectsQuestion {
@@ -176,8 +179,9 @@ fn condition(text: &str, violations: &mut Vec<Violation>) -> Option<Condition> {
         return None;
     }
     let wrong = |error: SchemaError| {
-        let message = error.help.map_or(error.message.clone(), |help| format!("{}: {help}", error.message));
-        Violation::new("within", message)
+        let (message, help) = (cut(&error.message, WITHIN_ERROR_BYTES_MAX), error.help.unwrap_or_default());
+        let remedy = if help.is_empty() { help } else { format!(": {}", cut(&help, WITHIN_ERROR_BYTES_MAX)) };
+        Violation::new("within", message + &remedy)
     };
     match Condition::from_extended_json(text) {
         Ok(condition) => Some(condition),

@@ -142,6 +142,27 @@ async fn every_field_of_a_request_for_resources_is_validated() {
     }
 }
 
+/// Many clients accept headers of no more than 8 KiB, and a status is sent as headers.
+#[tokio::test]
+async fn what_is_wrong_with_a_long_condition_fits_into_headers() {
+    let service = Service::start().await;
+    let client = service.client();
+    let within = |text: String| ListResourcesRequest { within: text, ..resources(ALICE, "read", "file") };
+    let wrong = |name: &str| format!("{{\"${name}\":1}}");
+    for condition in [
+        wrong(&"x".repeat(15_000)),
+        wrong(&"\u{1f600}".repeat(3_500)),
+        format!("{{\"$and\":[{}]}}", [wrong(&"é".repeat(1_500)).as_str(); 4].join(",")),
+        format!("{{\"a\":{{\"$in\":[{}]}}}}", wrong(&"y".repeat(15_000))),
+    ] {
+        let status = refused_resources(&client, within(condition)).await;
+        assert!(status.message().starts_with("within: "), "{}", status.message());
+        let encoded: usize = status.message().bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
+        let size = encoded + status.details().len() * 4 / 3;
+        assert!(size < 7 * 1_024, "{size} bytes: {}", status.message());
+    }
+}
+
 #[tokio::test]
 async fn every_field_of_a_request_for_subjects_is_validated() {
     let service = Service::start().await;
