@@ -111,7 +111,7 @@ export interface ResourcePage {
 export interface SubjectPage {
   /** The subjects, in the order of their ids. */
   readonly subjects: readonly Listed[]
-  /** Whether every active subject of the type has the permission, too: no, yes, or all but some that are not listed. */
+  /** Whether other subjects of the type have the permission, too: nobody, every active one, or maybe some: ask about each. */
   readonly everybody: 'NO' | 'YES' | 'WITH_EXCLUSIONS'
   /** Sets whose members have the permission, and that are too large to be listed here, as `team:1#member`. */
   readonly sets: readonly string[]
