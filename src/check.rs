@@ -4,6 +4,7 @@
 //! Knows neither gRPC nor a database: questions come in, answers go out, and facts come from [`Facts`].
 
 mod consistency;
+mod dependencies;
 mod explain;
 mod inquiry;
 mod request;
@@ -19,6 +20,7 @@ use std::{
 };
 
 pub use consistency::Consistency;
+pub use dependencies::Dependencies;
 pub use explain::Explained;
 pub use inquiry::Inquiry;
 pub use request_facts::RequestFacts;
@@ -150,9 +152,25 @@ impl Checker {
         deadline: Deadline,
     ) -> Result<Checked, CheckError> {
         let mut results = [None];
-        self.answer(std::slice::from_ref(question), &mut results, (consistency, deadline), wall_clock).await;
+        self.answer(std::slice::from_ref(question), &mut results, None, (consistency, deadline), wall_clock).await;
         let [result] = results;
         result.unwrap_or(Err(CheckError::DeadlineExceeded))
+    }
+
+    /// As [`Checker::check`], with what each answer depends on, in the same order: none for an answer that must not be kept, and none
+    /// where the second list ends.
+    pub async fn check_with_dependencies(
+        &self,
+        questions: &[Question],
+        consistency: Consistency,
+        deadline: Deadline,
+    ) -> (Vec<Result<Checked, CheckError>>, Vec<Option<Dependencies>>) {
+        let mut results: Vec<_> = questions.iter().map(|_| None).collect();
+        let mut dependencies = Vec::new();
+        let limits = (consistency, deadline);
+        self.answer(questions, &mut results, Some(&mut dependencies), limits, wall_clock).await;
+        let results = results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded))).collect();
+        (results, dependencies)
     }
 
     /// As [`Checker::check`], with the dates in documents compared to another clock: for tests of schemas, whose documents
@@ -165,15 +183,16 @@ impl Checker {
         now: impl Fn() -> Millis + Send + Sync,
     ) -> Vec<Result<Checked, CheckError>> {
         let mut results: Vec<_> = questions.iter().map(|_| None).collect();
-        self.answer(questions, &mut results, (consistency, deadline), now).await;
+        self.answer(questions, &mut results, None, (consistency, deadline), now).await;
         results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded))).collect()
     }
 
-    /// Puts the result of each question in its place.
+    /// Puts the result of each question in its place, and what the answers depend on in `dependencies`, if that is given.
     async fn answer(
         &self,
         questions: &[Question],
         results: &mut [CheckResult],
+        dependencies: Option<&mut Vec<Option<Dependencies>>>,
         (consistency, deadline): (Consistency, Deadline),
         now: impl Fn() -> Millis + Send + Sync,
     ) {
@@ -186,6 +205,9 @@ impl Checker {
             Ok(mut request) => {
                 self.answer_all(questions, results, &mut request, &now).await;
                 work = request.work();
+                if let Some(dependencies) = dependencies {
+                    *dependencies = Box::pin(self.find_dependencies(questions, results, &mut request, &now)).await;
+                }
             }
             Err(error) => results.fill_with(|| Some(Err(error.clone()))),
         }

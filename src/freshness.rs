@@ -5,6 +5,7 @@
 //! source, no change stream and no Redis.
 
 mod change_batch;
+mod dependencies;
 mod local_time;
 mod marks;
 mod probes;
@@ -12,6 +13,7 @@ mod progress;
 mod state;
 
 pub use change_batch::{Change, ChangeBatch, Changed};
+pub use dependencies::{DEPENDENCIES_MAX, add_names_of_fact, domain, name_of_change, name_of_subject};
 pub use local_time::LocalTime;
 pub use probes::{Probe, Probes};
 pub use progress::Progress;

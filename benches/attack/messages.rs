@@ -42,13 +42,23 @@ fn roadmap() -> Resource {
 
 /// The question whether an owner may read.
 pub(crate) fn check() -> CheckRequest {
-    CheckRequest { subject: Some(alice()), permission: "read".to_owned(), resource: Some(roadmap()), consistency: None }
+    CheckRequest {
+        subject: Some(alice()),
+        permission: "read".to_owned(),
+        resource: Some(roadmap()),
+        consistency: None,
+        dependencies: false,
+    }
 }
 
 /// The same question, so many times.
 pub(crate) fn batch(questions: usize) -> BatchCheckRequest {
     let CheckRequest { subject, permission, resource, .. } = check();
-    BatchCheckRequest { questions: vec![Question { subject, permission, resource }; questions], consistency: None }
+    BatchCheckRequest {
+        questions: vec![Question { subject, permission, resource }; questions],
+        consistency: None,
+        dependencies: false,
+    }
 }
 
 /// So many questions, with every field of each wrong.
@@ -58,7 +68,7 @@ pub(crate) fn bad_batch(questions: usize) -> BatchCheckRequest {
         permission: "raed".to_owned(),
         resource: Some(Resource { r#type: "flie".to_owned(), id: "roadmap".to_owned() }),
     };
-    BatchCheckRequest { questions: vec![question; questions], consistency: None }
+    BatchCheckRequest { questions: vec![question; questions], consistency: None, dependencies: false }
 }
 
 /// So many empty questions, as many as fit into a message at most.

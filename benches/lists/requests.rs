@@ -103,7 +103,7 @@ pub(crate) fn readers(file: ObjectId, count: u32) -> Calls {
 pub(crate) fn checks(asker: Asker, files: impl Iterator<Item = ObjectId>) -> Calls {
     let question =
         |file| Question { subject: subject(asker.user()), permission: "read".to_owned(), resource: resource(file) };
-    let batch = BatchCheckRequest { questions: files.map(question).collect(), consistency: None };
+    let batch = BatchCheckRequest { questions: files.map(question).collect(), consistency: None, dependencies: false };
     Calls::new(BATCH_CHECK, [grpc(&batch)], |_, _| {})
 }
 

@@ -69,11 +69,11 @@ pub(crate) fn start(world: &World, directory: &Path) -> Service {
         methods: ["permcached.v1.PermissionService/Check", "permcached.v1.PermissionService/BatchCheck"],
         check: Box::new(|asked| {
             let ProtoQuestion { subject, permission, resource } = question(asked);
-            grpc(&CheckRequest { subject, permission, resource, consistency: None })
+            grpc(&CheckRequest { subject, permission, resource, consistency: None, dependencies: false })
         }),
         bulk: Box::new(|asked| {
             let questions = asked.iter().map(question).collect();
-            grpc(&BatchCheckRequest { questions, consistency: None })
+            grpc(&BatchCheckRequest { questions, consistency: None, dependencies: false })
         }),
         read_check: |message| CheckResponse::decode(message).expect("a response").answer.expect("an answer").allowed,
         read_bulk: |message| {

@@ -62,6 +62,7 @@ impl Call {
                         })
                         .collect(),
                     consistency: None,
+                    dependencies: false,
                 };
                 Calls::new(BATCH_CHECK, [grpc(&batch)], move |_, message| {
                     let response = BatchCheckResponse::decode(message).expect("a response");
@@ -89,6 +90,7 @@ fn check(subject: String, file: u32) -> CheckRequest {
         permission: "read".to_owned(),
         resource: Some(Resource { r#type: "file".to_owned(), id: id(3, file) }),
         consistency: None,
+        dependencies: false,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Update {
     pub changes: Vec<Change>,
     /// The moment up to which every change has been sent; none in the update of a hint.
     pub to: Option<Moment>,
+    /// The epoch of these moments.
+    pub epoch: Epoch,
 }
 
 /// The latest changes, and the subscriptions to further ones.
@@ -63,7 +65,7 @@ impl UpdateLog {
         self.early.clear();
         (self.from, self.to, self.epoch) = (moment, moment, Some(epoch));
         let changes = vec![Change { at: moment, what: Changed::Everything }];
-        self.notify(Update { changes, to: Some(moment) });
+        self.notify(Update { changes, to: Some(moment), epoch });
     }
 
     /// Appends a change batch, and sends those of its changes that were not sent early. After a gap, or in a new epoch, the
@@ -78,13 +80,13 @@ impl UpdateLog {
         self.early.retain(|change| change.at > to);
         self.keep(&new);
         self.to = self.to.max(to);
-        self.notify(Update { changes: new, to: Some(self.to) });
+        self.notify(Update { changes: new, to: Some(self.to), epoch });
     }
 
     /// Appends the changes of a hint, and sends them.
     pub(super) fn append_hint(&mut self, changes: Vec<Change>) {
         self.keep(&changes);
-        self.notify(Update { changes, to: None });
+        self.notify(Update { changes, to: None, epoch: self.epoch.unwrap_or_default() });
     }
 
     fn keep(&mut self, changes: &[Change]) {
@@ -113,7 +115,8 @@ impl UpdateLog {
         // A hint's moment may be one that `to` had passed already. Then the second condition replays it.
         let is_after = |(covered, change): &&(Moment, Change)| change.at > after || *covered >= after;
         changes.extend(self.kept.iter().filter(is_after).map(|(_, change)| change.clone()));
-        (Arc::new(Update { changes, to: Some(self.to) }), self.subscribers.subscribe())
+        let update = Update { changes, to: Some(self.to), epoch: self.epoch.unwrap_or_default() };
+        (Arc::new(update), self.subscribers.subscribe())
     }
 }
 
@@ -180,7 +183,11 @@ mod tests {
     }
 
     fn update(changes: Vec<Change>, to: u64) -> Arc<Update> {
-        Arc::new(Update { changes, to: Some(at(to)) })
+        update_in(Epoch::default(), changes, to)
+    }
+
+    fn update_in(epoch: Epoch, changes: Vec<Change>, to: u64) -> Arc<Update> {
+        Arc::new(Update { changes, to: Some(at(to)), epoch })
     }
 
     fn log_from(moment: u64) -> (Arc<Mutex<UpdateLog>>, Epoch) {
@@ -229,7 +236,7 @@ mod tests {
         append(&log, 10, 20, &[], epoch);
         lock(&log).append_hint(vec![change(15)]);
         assert_eq!(live.next().await, update(vec![], 20));
-        assert_eq!(live.next().await, Arc::new(Update { changes: vec![change(15)], to: None }));
+        assert_eq!(live.next().await, Arc::new(Update { changes: vec![change(15)], to: None, epoch }));
         assert_eq!(Subscription::new(&log, Some(at(20))).next().await, update(vec![change(15)], 20));
         append(&log, 20, 21, &[], epoch);
         assert_eq!(
@@ -249,7 +256,7 @@ mod tests {
         assert_eq!(live.next().await, update(vec![change(13)], 13));
         assert_eq!(Subscription::new(&log, Some(at(11))).next().await, update(vec![everything(13)], 13));
         append(&log, 5, 6, &[], Epoch(1));
-        assert_eq!(live.next().await, update(vec![everything(5)], 5));
+        assert_eq!(live.next().await, update_in(Epoch(1), vec![everything(5)], 5));
     }
 
     #[tokio::test]

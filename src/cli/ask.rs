@@ -66,7 +66,7 @@ impl Ask {
     pub(super) async fn check(self) -> Ended {
         let Parts { subject, permission, resource, consistency } = self.parts()?;
         let subject = Some(subject);
-        let request = CheckRequest { subject, permission, resource: Some(resource), consistency };
+        let request = CheckRequest { subject, permission, resource: Some(resource), consistency, dependencies: false };
         let service = self.target.service().await?;
         let response = match &service {
             Service::Server(server) => client(server).check(timed(request)).await.map(Response::into_inner),

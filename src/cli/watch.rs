@@ -44,7 +44,7 @@ impl Watch {
 }
 
 /// A change as a line: its token, and what changed.
-fn line(Change { what, token }: &Change) -> String {
+fn line(Change { what, token, hash: _, moment: _ }: &Change) -> String {
     text::visible(&match what {
         Some(What::Document(document)) => format!("{token} document {}:{}", document.collection, document.id),
         Some(What::Key(key)) => format!("{token} key {}.{}:{}", key.collection, key.field, key.id),

@@ -467,7 +467,7 @@ const INVALID_TOKENS: &[(&str, &str)] = &[
     ("s3cret-0123456789:backend:admin", "has a name of 16 characters or more"),
     ("s3cret-0123456789:notification-service", "has a name of 16 characters or more"),
     ("admin:s3cret-0123456789", "has a scope where its name should be"),
-    ("admin:backend:s3cret-0123456789", "has a scope that is neither"),
+    ("admin:backend:s3cret-0123456789", "has a scope that is none of"),
     // The secret.
     ("backend:s3cret", "has a secret of fewer than 16"),
     ("backend:s3cret-12345678", "has a secret of fewer than 16"),
@@ -481,7 +481,7 @@ const INVALID_TOKENS: &[(&str, &str)] = &[
     ("backend:s3cret=0123456789", "has a secret with other"),
     ("backend:s3cr\u{e9}t-s3cret-0123", "has a secret with other"),
     ("backend:s3cret-0123456789\r\nworker", "has a secret with other"),
-    ("backend:s3cret-0123456789\noperator:s3cret-9876543210", "has a scope that is neither"),
+    ("backend:s3cret-0123456789\noperator:s3cret-9876543210", "has a scope that is none of"),
     // The name.
     ("\"backend:s3cret-0123456789\"", "has a name with other"),
     ("back end:s3cret-0123456789", "has a name with other"),
@@ -489,11 +489,11 @@ const INVALID_TOKENS: &[(&str, &str)] = &[
     ("anonymous:s3cret-0123456789", "has the name anonymous or other"),
     ("other:s3cret-0123456789:admin", "has the name anonymous or other"),
     // The scope.
-    ("backend:s3cret-0123456789:root", "has a scope that is neither"),
-    ("backend:s3cret-0123456789:Admin", "has a scope that is neither"),
-    ("backend:s3cret-0123456789:", "has a scope that is neither"),
+    ("backend:s3cret-0123456789:root", "has a scope that is none of"),
+    ("backend:s3cret-0123456789:Admin", "has a scope that is none of"),
+    ("backend:s3cret-0123456789:", "has a scope that is none of"),
     ("backend:s3cret-0123456789:check:more", "has too many colons"),
-    ("https://u:s3cret-0123456789@host", "has a scope that is neither"),
+    ("https://u:s3cret-0123456789@host", "has a scope that is none of"),
     ("", "is empty"),
 ];
 

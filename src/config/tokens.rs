@@ -74,7 +74,7 @@ fn parse(token: &str, default_scope: Scope) -> Result<(&str, &str, Scope), &'sta
         }
         [name, secret] => (name, secret, default_scope),
         [name, secret, scope] => {
-            let unknown = "has a scope that is neither check nor admin: write name:secret:scope";
+            let unknown = "has a scope that is none of check, watch and admin: write name:secret:scope";
             (name, secret, scope_of(scope).ok_or(unknown)?)
         }
         _ => return Err("has too many colons: write name:secret:scope, with no colon in any of them"),
@@ -113,7 +113,7 @@ fn parse(token: &str, default_scope: Scope) -> Result<(&str, &str, Scope), &'sta
 
 /// The scope of this name.
 fn scope_of(name: &str) -> Option<Scope> {
-    [Scope::Check, Scope::Admin].into_iter().find(|scope| scope.as_str() == name)
+    Scope::ALL.into_iter().find(|scope| scope.as_str() == name)
 }
 
 /// Whether a text is a token as RFC 6750, section 2.1, allows it in a header.

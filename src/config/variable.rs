@@ -85,8 +85,8 @@ variables! {
         STARTUP_GRACE = "20s": "how long the port stays closed at the start while MongoDB cannot be reached, from `0s` to `10m`; then the port opens, and reports not ready. A port in use is tried again for as long; then the start fails";
     }
     "Callers" {
-        AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`. A name has 1 to 15 ASCII letters, digits, `-`, `_` and `.`, and is shown in logs and metrics. A secret has 16 characters or more, of those that a bearer token may have. The scope is `check` (the default) or `admin`";
-        AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which also allows `Explain`, `Invalidate` and `Watch`";
+        AUTH_TOKENS secret: "the callers: `name:secret[:scope],…`. A name has 1 to 15 ASCII letters, digits, `-`, `_` and `.`, and is shown in logs and metrics. A secret has 16 characters or more, of those that a bearer token may have. The scope is `check` (the default), `watch`, which also allows `Watch`, or `admin`";
+        AUTH_ADMIN_TOKENS secret: "the same with the default scope `admin`, which allows every call: also `Explain`, `Invalidate` and `Watch`";
         METRICS_TOKEN secret: "if set, `/metrics` requires `authorization: Bearer` with this secret, on both ports; several secrets are separated by commas";
         ALLOW_ANONYMOUS = "false": "`true` lets in every client that reaches the port, from every address, without a token";
     }

@@ -29,7 +29,7 @@ const MARK_BITS: u32 = 20;
 const SUBJECT_MARK_BITS: u32 = 14;
 
 /// A fact of more documents than this is tested against the mark of its collection, not against the marks of the documents.
-const DOCUMENTS_TESTED_MAX: usize = 64;
+pub(super) const DOCUMENTS_TESTED_MAX: usize = 64;
 
 /// The period of the source's time that a moment belongs to. A new epoch begins when the source's time turns out to have
 /// gone back.

@@ -1,6 +1,6 @@
 //! The fingerprint of a schema, which keeps the facts of different schemas apart.
 //!
-//! Does not identify the whole schema: permissions are not part of it.
+//! That of facts does not identify the whole schema: permissions are not part of it. That of answers does.
 
 use sha2::{Digest, Sha256};
 
@@ -29,6 +29,15 @@ impl Schema {
         } = self;
         let resources: Vec<_> = resources.iter().map(|kind| (&kind.name, kind.id, kind.document, kind.gate)).collect();
         let text = format!("{:?}", (READER_VERSION, subjects, resources, relations, lookups, collections));
+        Sha256::digest(text).into()
+    }
+
+    /// A hash of everything that answers depend on besides documents and the time: the schema, and this release. Whoever keeps
+    /// answers must not use those of one fingerprint for another.
+    #[must_use]
+    pub fn fingerprint_of_answers(&self) -> [u8; 32] {
+        let Self { default_subject, permissions, .. } = self;
+        let text = format!("{:?}", (env!("CARGO_PKG_VERSION"), self.fingerprint(), default_subject, permissions));
         Sha256::digest(text).into()
     }
 }
@@ -62,7 +71,12 @@ hide = "owner & hidden"
     fn the_fingerprint_covers_exactly_what_facts_depend_on() {
         let own = fingerprint(SCHEMA);
         assert_eq!(own, fingerprint(SCHEMA));
-        assert_eq!(own, fingerprint(&SCHEMA.replace("owner & hidden", "hidden & owner")), "a permission");
+        let permission = SCHEMA.replace("owner & hidden", "hidden & owner");
+        assert_eq!(own, fingerprint(&permission), "a permission");
+        let of_answers = |text: &str| Schema::parse("schema.toml", text).unwrap().fingerprint_of_answers();
+        assert_eq!(of_answers(SCHEMA), of_answers(SCHEMA));
+        assert_ne!(of_answers(SCHEMA), of_answers(&permission), "answers depend on permissions");
+        assert_ne!(of_answers(SCHEMA), of_answers(&SCHEMA.replace("owner_id", "creator_id")));
         assert_ne!(own, fingerprint(&SCHEMA.replace("owner_id", "creator_id")), "a field");
         assert_ne!(own, fingerprint(&SCHEMA.replace("hidden = true", "hidden = 1")), "a condition");
         assert_ne!(own, fingerprint(&SCHEMA.replace("\"files\"", "\"documents\"")), "a collection");

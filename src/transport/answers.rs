@@ -12,14 +12,24 @@ use super::{
     convert,
     message::{PREFIX_BYTES, set_prefix},
 };
-use crate::{check::Checked, freshness::Token, question::Answer, schema::Schema};
+use crate::{
+    check::{Checked, Dependencies},
+    freshness::Token,
+    question::Answer,
+    schema::Schema,
+};
 
 /// What an answer takes, if its names are not long.
 const ANSWER_BYTES: usize = 80;
 
+/// A response of at least this many bytes gets no further dependencies: those of 10,000 answers would take more than clients accept.
+const DEPENDENCIES_UNTIL: usize = 1_024 * 1_024;
+
 /// A response that is being written.
 pub(super) struct Answers<'a> {
     schema: &'a Schema,
+    /// What the dependencies belong to.
+    domain: u64,
     bytes: Vec<u8>,
     /// The last token and its text: most answers of a response have the same.
     token: Option<(Token, String)>,
@@ -27,20 +37,26 @@ pub(super) struct Answers<'a> {
 
 impl<'a> Answers<'a> {
     /// A response with so many answers.
-    pub(super) fn new(schema: &'a Schema, count: usize) -> Self {
+    pub(super) fn new(schema: &'a Schema, domain: u64, count: usize) -> Self {
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + count * ANSWER_BYTES);
         bytes.extend([0; PREFIX_BYTES]);
-        Self { schema, bytes, token: None }
+        Self { schema, domain, bytes, token: None }
     }
 
-    /// Adds the answer of a `CheckResponse`.
-    pub(super) fn add(&mut self, checked: &Checked) {
-        self.nested(1, |this| this.write(checked));
+    /// Adds the answer of a `CheckResponse`, and what it depends on if the request asks for that.
+    pub(super) fn add(&mut self, checked: &Checked, dependencies: Option<&Dependencies>) {
+        self.nested(1, |this| {
+            this.write(checked);
+            if let Some(dependencies) = dependencies.filter(|_| this.bytes.len() < DEPENDENCIES_UNTIL) {
+                let message = convert::dependencies(dependencies, this.domain);
+                this.nested(9, |this| message.encode_raw(&mut this.bytes));
+            }
+        });
     }
 
     /// Adds a result of a `BatchCheckResponse`: an answer.
-    pub(super) fn add_result(&mut self, checked: &Checked) {
-        self.nested(1, |this| this.add(checked));
+    pub(super) fn add_result(&mut self, checked: &Checked, dependencies: Option<&Dependencies>) {
+        self.nested(1, |this| this.add(checked, dependencies));
     }
 
     /// Adds a result of a `BatchCheckResponse`: an error.
@@ -147,10 +163,11 @@ mod tests {
         question::{Reason, RelationId, Tier},
         transport::{
             message,
-            proto::{BatchCheckResponse, CheckResponse, batch_check_response},
+            proto::{self, BatchCheckResponse, CheckResponse, batch_check_response},
         },
     };
 
+    const DOMAIN: u64 = 7;
     const SCHEMA: &str = r#"
         default_subject = "user"
         [subject.user]
@@ -183,24 +200,63 @@ mod tests {
         )
     }
 
+    fn depends_on() -> impl Strategy<Value = Option<Dependencies>> {
+        let names = prop::collection::vec(any::<u64>(), 1..65).prop_map(Vec::into_boxed_slice);
+        let valid_for = prop::option::of((0..u64::MAX / 2).prop_map(Duration::from_millis));
+        prop::option::of((names, any::<u64>(), valid_for).prop_map(|(names, oldest, valid_for)| Dependencies {
+            names,
+            oldest: Moment::from_count(oldest),
+            valid_for,
+        }))
+    }
+
+    #[test]
+    fn a_large_response_gets_no_further_dependencies() {
+        let schema = schema();
+        let depends_on = Dependencies { names: (0..64).collect(), oldest: Moment::default(), valid_for: None };
+        let checked = Checked {
+            answer: Answer::Denied(Reason::NoGrant),
+            may_change_at: None,
+            tier: Tier::Memory,
+            as_of: Token { clock: Clock::Cluster, moment: Moment::default() },
+            age: Duration::ZERO,
+            is_stale: false,
+        };
+        let mut answers = Answers::new(&schema, DOMAIN, 10_000);
+        (0..10_000).for_each(|_| answers.add_result(&checked, Some(&depends_on)));
+        let bytes = answers.finish();
+        assert!((DEPENDENCIES_UNTIL..2 * DEPENDENCIES_UNTIL).contains(&bytes.len()), "{}", bytes.len());
+        let response: BatchCheckResponse = message::decode(message::only(&bytes).unwrap()).unwrap();
+        let has_some = |result: &batch_check_response::Result| match &result.outcome {
+            Some(batch_check_response::result::Outcome::Answer(answer)) => answer.depends_on.is_some(),
+            outcome => panic!("{outcome:?}"),
+        };
+        assert!(response.results.iter().is_sorted_by_key(|result| !has_some(result)), "the first ones have theirs");
+        assert!(has_some(&response.results[0]) && !has_some(&response.results[9_999]));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn answers_are_written_as_prost_writes_them(all in prop::collection::vec(checked(), 1..5), error in "\\PC{0,200}") {
+        fn answers_are_written_as_prost_writes_them(all in prop::collection::vec((checked(), depends_on()), 1..5), error in "\\PC{0,200}") {
             use batch_check_response::{Result, result::Outcome};
             let schema = schema();
-            let mut answers = Answers::new(&schema, 1);
-            answers.add(&all[0]);
-            let whole = CheckResponse { answer: Some(convert::answer(&schema, &all[0])) };
+            let mut answers = Answers::new(&schema, DOMAIN, 1);
+            answers.add(&all[0].0, all[0].1.as_ref());
+            let answer = |(checked, depends_on): &(Checked, Option<Dependencies>)| proto::Answer {
+                depends_on: depends_on.as_ref().map(|depends_on| convert::dependencies(depends_on, DOMAIN)),
+                ..convert::answer(&schema, checked)
+            };
+            let whole = CheckResponse { answer: Some(answer(&all[0])) };
             prop_assert_eq!(answers.finish(), message::encode(&whole));
             let error = pb::Status { code: 3, message: error, details: Vec::new() };
-            let mut answers = Answers::new(&schema, all.len());
-            for checked in &all {
-                answers.add_result(checked);
+            let mut answers = Answers::new(&schema, DOMAIN, all.len());
+            for (checked, depends_on) in &all {
+                answers.add_result(checked, depends_on.as_ref());
             }
             answers.add_error(&error);
-            let outcomes = all.iter().map(|checked| Outcome::Answer(convert::answer(&schema, checked)));
+            let outcomes = all.iter().map(|each| Outcome::Answer(answer(each)));
             let results = outcomes.chain([Outcome::Error(error)]).map(|outcome| Result { outcome: Some(outcome) });
             prop_assert_eq!(answers.finish(), message::encode(&BatchCheckResponse { results: results.collect() }));
         }

@@ -87,9 +87,11 @@ impl Callers {
         let name = caller.as_ref().map_or(ANONYMOUS, |caller| &*caller.name);
         if caller.as_ref().is_some_and(|caller| caller.scope < required) {
             if let Some(suppressed) = REFUSALS.admit() {
-                tracing::warn!(caller = name, path, suppressed, "refused: this call requires the scope admin");
+                let scope = required.as_str();
+                tracing::warn!(caller = name, path, suppressed, "refused: this call requires the scope {scope}");
             }
-            return Err(Status::permission_denied("this call requires a token with the scope admin"));
+            let message = format!("this call requires a token with the scope {}", required.as_str());
+            return Err(Status::permission_denied(message));
         }
         if required == Scope::Admin {
             tracing::info!(caller = name, path, "an admin call");
@@ -161,6 +163,7 @@ mod tests {
         let known = [
             Caller::new("backend", "old", Scope::Check),
             Caller::new("backend", "new", Scope::Check),
+            Caller::new("cache", "eyes", Scope::Watch),
             Caller::new("operator", "root", Scope::Admin),
         ];
         Callers::Known(known.into())
@@ -173,20 +176,24 @@ mod tests {
     #[test]
     fn each_method_requires_a_token_with_its_scope_and_an_unknown_method_requires_admin() {
         let check = "/permcached.v1.PermissionService/Check";
-        for token in ["Bearer old", "Bearer new", "bearer new", "Bearer root"] {
+        for token in ["Bearer old", "Bearer new", "bearer new", "Bearer eyes", "Bearer root"] {
             assert_eq!(code(check, Some(token)), None, "{token}");
         }
         for token in [None, Some("new"), Some("Bearer "), Some("Bearer newer"), Some("Basic new"), Some("")] {
             assert_eq!(code(check, token), Some(Code::Unauthenticated), "{token:?}");
         }
+        let watch = "/permcached.v1.WatchService/Watch";
+        assert_eq!(code(watch, Some("Bearer new")), Some(Code::PermissionDenied));
+        assert_eq!([code(watch, Some("Bearer eyes")), code(watch, Some("Bearer root"))], [None, None]);
         for path in [
             "/permcached.v1.PermissionService/Explain",
             "/permcached.v1.InvalidationService/Invalidate",
-            "/permcached.v1.WatchService/Watch",
             "/permcached.v1.PermissionService/Unknown",
             "/permcached.v1.PermissionService/Check/",
         ] {
-            assert_eq!(code(path, Some("Bearer new")), Some(Code::PermissionDenied), "{path}");
+            for token in ["Bearer new", "Bearer eyes"] {
+                assert_eq!(code(path, Some(token)), Some(Code::PermissionDenied), "{path}");
+            }
             assert_eq!(code(path, Some("Bearer root")), None, "{path}");
         }
     }

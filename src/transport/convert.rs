@@ -13,7 +13,7 @@ use super::{
     status::Violation,
 };
 use crate::{
-    check::{Checked, Consistency},
+    check::{Checked, Consistency, Dependencies},
     freshness::{Clock, Moment, Token, TokenError},
     question::{Answer, Millis, Question, Reason, Tier},
     schema::{FieldError, Schema, SubjectText},
@@ -167,6 +167,19 @@ pub(super) fn answer(schema: &Schema, checked: &Checked) -> proto::Answer {
         age: prost_types::Duration::try_from(checked.age).ok(),
         valid_until: valid_until.map(timestamp),
         stale: checked.is_stale,
+        // Only the answers of `Check` and `BatchCheck` have them.
+        depends_on: None,
+    }
+}
+
+/// Converts what an answer depends on to its message.
+pub(super) fn dependencies(dependencies: &Dependencies, domain: u64) -> proto::Dependencies {
+    let Dependencies { names, oldest, valid_for } = dependencies;
+    proto::Dependencies {
+        hashes: names.to_vec(),
+        moment: oldest.as_u64(),
+        domain,
+        valid_for: valid_for.and_then(|time| prost_types::Duration::try_from(time).ok()),
     }
 }
 

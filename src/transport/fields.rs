@@ -204,7 +204,8 @@ mod tests {
             permission: "read".to_owned(),
             resource: Some(Resource { r#type: "file".to_owned(), id: "2".to_owned() }),
         };
-        BatchCheckRequest { questions: vec![question; questions], consistency: None }.encode_to_vec()
+        BatchCheckRequest { questions: vec![question; questions], consistency: None, dependencies: false }
+            .encode_to_vec()
     }
 
     #[test]

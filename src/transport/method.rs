@@ -7,16 +7,22 @@
 pub enum Scope {
     /// `Check`, `BatchCheck`, `ListPermissions`, `PlanFilter`, `ListResources` and `ListSubjects`.
     Check,
-    /// The same, and `Explain`, `Invalidate` and `Watch`.
+    /// The same, and `Watch`.
+    Watch,
+    /// Everything: also `Explain` and `Invalidate`.
     Admin,
 }
 
 impl Scope {
+    /// Every scope, each with the rights of those before it.
+    pub const ALL: [Self; 3] = [Self::Check, Self::Watch, Self::Admin];
+
     /// The name in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Check => "check",
+            Self::Watch => "watch",
             Self::Admin => "admin",
         }
     }
@@ -79,7 +85,8 @@ impl Method {
             | Self::PlanFilter
             | Self::ListResources
             | Self::ListSubjects => Scope::Check,
-            Self::Explain | Self::Invalidate | Self::Watch => Scope::Admin,
+            Self::Watch => Scope::Watch,
+            Self::Explain | Self::Invalidate => Scope::Admin,
         }
     }
 

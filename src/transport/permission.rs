@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     check::{CheckError, Checked, Checker, Slice},
+    freshness::domain,
     list::Lister,
     question::Question,
     schema::Schema,
@@ -43,6 +44,8 @@ const ERROR_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Clone)]
 pub struct PermissionApi {
     schema: Arc<Schema>,
+    /// What the dependencies of answers belong to.
+    domain: u64,
     checker: Checker,
     permits: Arc<Semaphore>,
     record: Record,
@@ -53,7 +56,7 @@ impl PermissionApi {
     #[must_use]
     pub fn new(schema: Arc<Schema>, checker: Checker, metrics: &Arc<Metrics>, permits: Arc<Semaphore>) -> Self {
         let record = Record::new(Arc::clone(&schema), metrics);
-        Self { schema, checker, permits, record }
+        Self { domain: domain(&schema), schema, checker, permits, record }
     }
 
     /// The same service, logging a random share of answers: none at 0, all at 1.
@@ -127,14 +130,35 @@ impl PermissionApi {
     /// # Errors
     /// The status of the call.
     pub(super) async fn check(&self, message: &[u8], context: &CallContext) -> Result<Bytes, Status> {
-        let CheckFields { question, consistency } = CheckFields::read(message)?;
+        let CheckFields { question, consistency, dependencies } = CheckFields::read(message)?;
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let question = valid(convert::question(&self.schema, question), violations)?;
+        if dependencies {
+            // Boxed, as most checks do without and need less memory then.
+            return Box::pin(self.check_with_dependencies(&question, &admitted, context)).await;
+        }
         let checked = self.ask_one(&question, &admitted).await?;
         self.record.of(context).answered(&question, &checked);
-        let mut answers = Answers::new(&self.schema, 1);
-        answers.add(&checked);
+        let mut answers = Answers::new(&self.schema, self.domain, 1);
+        answers.add(&checked, None);
+        Ok(answers.finish())
+    }
+
+    async fn check_with_dependencies(
+        &self,
+        question: &Question,
+        admitted: &Admitted<'_>,
+        context: &CallContext,
+    ) -> Result<Bytes, Status> {
+        let questions = std::slice::from_ref(question);
+        let Admitted { consistency, deadline, .. } = *admitted;
+        let (checked, dependencies) = self.checker.check_with_dependencies(questions, consistency, deadline).await;
+        let checked = checked.into_iter().next().unwrap_or(Err(CheckError::DeadlineExceeded));
+        let checked = checked.map_err(|error| admitted.status(&error))?;
+        self.record.of(context).answered(question, &checked);
+        let mut answers = Answers::new(&self.schema, self.domain, 1);
+        answers.add(&checked, dependencies.first().and_then(Option::as_ref));
         Ok(answers.finish())
     }
 
@@ -143,7 +167,7 @@ impl PermissionApi {
     /// # Errors
     /// The status of the call.
     pub(super) async fn batch_check(&self, message: &[u8], context: &CallContext) -> Result<Bytes, Status> {
-        let BatchFields { questions, consistency } = BatchFields::read(message)?;
+        let BatchFields { questions, consistency, dependencies } = BatchFields::read(message)?;
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         if questions.is_empty() || questions.len() > BATCH_MAX {
@@ -155,22 +179,31 @@ impl PermissionApi {
         }
         let mut errors = ErrorBudget(ERROR_BYTES_MAX);
         let (valid, refused) = self.read(&questions, &mut errors).await;
-        let checked = self.checker.check(&valid, admitted.consistency, admitted.deadline).await;
+        let (checked, dependencies) = if dependencies {
+            let checking = self.checker.check_with_dependencies(&valid, admitted.consistency, admitted.deadline);
+            Box::pin(checking).await
+        } else {
+            (self.checker.check(&valid, admitted.consistency, admitted.deadline).await, Vec::new())
+        };
         if let (Some(Err(error)), true) = (checked.first(), refuses_all(&checked)) {
             return Err(admitted.status(error));
         }
         self.record.of(context).answered_all(&valid, &checked);
         let mut checked = checked.into_iter();
-        let mut answers = Answers::new(&self.schema, refused.len());
+        let mut dependencies = dependencies.into_iter();
+        let mut answers = Answers::new(&self.schema, self.domain, refused.len());
         let mut slice = Slice::begin();
         for refused in refused {
             slice.pause_if_over().await;
             match refused {
                 Some(error) => answers.add_error(&error),
-                None => match checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)) {
-                    Ok(checked) => answers.add_result(&checked),
-                    Err(error) => answers.add_error(&errors.message(&admitted.status(&error))),
-                },
+                None => {
+                    let dependencies = dependencies.next().flatten();
+                    match checked.next().unwrap_or(Err(CheckError::DeadlineExceeded)) {
+                        Ok(checked) => answers.add_result(&checked, dependencies.as_ref()),
+                        Err(error) => answers.add_error(&errors.message(&admitted.status(&error))),
+                    }
+                }
             }
         }
         Ok(answers.finish())

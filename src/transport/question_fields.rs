@@ -42,6 +42,7 @@ pub(super) struct QuestionFields<'a> {
 pub(super) struct CheckFields<'a> {
     pub(super) question: QuestionFields<'a>,
     pub(super) consistency: Option<proto::Consistency>,
+    pub(super) dependencies: bool,
 }
 
 /// A `BatchCheckRequest`.
@@ -49,6 +50,7 @@ pub(super) struct CheckFields<'a> {
 pub(super) struct BatchFields<'a> {
     pub(super) questions: Vec<QuestionFields<'a>>,
     pub(super) consistency: Option<proto::Consistency>,
+    pub(super) dependencies: bool,
 }
 
 impl<'a> CheckFields<'a> {
@@ -61,6 +63,7 @@ impl<'a> CheckFields<'a> {
         for field in Fields(message) {
             match field? {
                 (4, value) => merge_consistency(&mut read.consistency, value)?,
+                (5, value) => read.dependencies = value.flag()?,
                 (number, value) => read.question.merge_field(number, value)?,
             }
         }
@@ -89,6 +92,7 @@ impl<'a> BatchFields<'a> {
                     }
                 }
                 (2, value) => merge_consistency(&mut read.consistency, value)?,
+                (3, value) => read.dependencies = value.flag()?,
                 _ => {}
             }
         }
@@ -180,18 +184,20 @@ mod tests {
         // Groups are refused before: the API has none.
         let whole = CheckRequest::decode(bytes);
         match (CheckFields::read(bytes), &whole) {
-            (Ok(read), Ok(CheckRequest { subject, permission, resource, consistency })) => {
+            (Ok(read), Ok(CheckRequest { subject, permission, resource, consistency, dependencies })) => {
                 let question =
                     Question { subject: subject.clone(), permission: permission.clone(), resource: resource.clone() };
                 assert_eq!((read.question, &read.consistency), ((&question).into(), consistency), "{bytes:?}");
+                assert_eq!(read.dependencies, *dependencies, "{bytes:?}");
             }
             (Err(_), Err(_)) => {}
             (read, whole) => assert!(has_group(bytes), "{bytes:?}: {read:?} {whole:?}"),
         }
         match (BatchFields::read(bytes), BatchCheckRequest::decode(bytes)) {
-            (Ok(read), Ok(BatchCheckRequest { questions, consistency })) => {
+            (Ok(read), Ok(BatchCheckRequest { questions, consistency, dependencies })) => {
                 let questions: Vec<QuestionFields<'_>> = questions.iter().map(Into::into).collect();
                 assert_eq!((read.questions, read.consistency), (questions, consistency), "{bytes:?}");
+                assert_eq!(read.dependencies, dependencies, "{bytes:?}");
             }
             (Err(_), Err(_)) => {}
             (read, whole) => assert!(has_group(bytes), "{bytes:?}: {read:?} {whole:?}"),
@@ -235,15 +241,18 @@ mod tests {
         fn questions_are_read_as_prost_reads_them(
             questions in prop::collection::vec(question(), 0..4),
             consistency in consistency(),
+            dependencies in any::<bool>(),
             // One message after the other is one in which fields are there twice.
             more in prop::collection::vec(question(), 0..2),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         ) {
             let mut single = Vec::new();
             for Question { subject, permission, resource } in questions.iter().chain(&more).cloned() {
-                CheckRequest { subject, permission, resource, consistency: consistency.clone() }.encode(&mut single).unwrap();
+                let consistency = consistency.clone();
+                let check = CheckRequest { subject, permission, resource, consistency, dependencies };
+                check.encode(&mut single).unwrap();
             }
-            let mut batch = BatchCheckRequest { questions, consistency }.encode_to_vec();
+            let mut batch = BatchCheckRequest { questions, consistency, dependencies }.encode_to_vec();
             test_bytes(&single);
             test_bytes(&batch);
             for bytes in [&mut single, &mut batch] {

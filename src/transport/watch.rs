@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bus::{Bus, Subscription, Update},
     check::Checker,
-    freshness::{Change, Changed, Clock, LocalTime, Moment, Token},
+    freshness::{Change, Changed, Clock, Epoch, Freshness, LocalTime, Moment, Token, domain, name_of_change},
     question::Subject,
     schema::{Finds, Schema},
     telemetry::{Metrics, Present},
@@ -32,13 +32,16 @@ const STREAMS_MAX: usize = 1_000;
 /// The most changes in one response.
 const CHANGES_MAX: usize = 1_000;
 
-/// The longest time without a response while updates arrive, even if they have no changes.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// The time without a response after which the next update is reported even if it has no changes. Updates come every 100 ms, and
+/// responses at least every 500 ms.
+const SILENCE_MAX: Duration = Duration::from_millis(350);
 
 /// The service, as the port calls it.
 #[derive(Clone)]
 pub struct WatchApi {
     schema: Arc<Schema>,
+    /// What the moments and the names of the changes belong to.
+    domain: u64,
     clock: Clock,
     metrics: Arc<Metrics>,
     checker: Checker,
@@ -53,7 +56,8 @@ impl WatchApi {
     #[must_use]
     pub fn new(schema: Arc<Schema>, checker: Checker, clock: Clock, metrics: Arc<Metrics>, bus: Arc<Bus>) -> Self {
         let permits = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { schema, clock, metrics, checker, bus, permits, stopped: watch::channel(false).1 }
+        let domain = domain(&schema);
+        Self { schema, domain, clock, metrics, checker, bus, permits, stopped: watch::channel(false).1 }
     }
 
     /// The same service, whose streams end once this is true.
@@ -87,10 +91,15 @@ impl WatchApi {
         };
         let stream = WatchStream {
             schema: Arc::clone(&self.schema),
+            domain: self.domain,
             clock,
+            freshness: Arc::clone(&self.checker.freshness),
+            staleness_max: self.checker.staleness_max,
+            arrived,
             subscription: self.bus.subscribe(since),
             stopped: self.stopped.clone(),
             pending: VecDeque::new(),
+            confirms: None,
             last_sent: None,
             _permit: permit,
             _counted: self.metrics.watch_stream(),
@@ -99,14 +108,28 @@ impl WatchApi {
     }
 }
 
+/// Every change up to this moment of this epoch was reported.
+#[derive(Clone, Copy)]
+struct Confirmed {
+    moment: Moment,
+    epoch: Epoch,
+}
+
 /// An open Watch stream.
 struct WatchStream {
     schema: Arc<Schema>,
+    domain: u64,
     clock: Clock,
+    freshness: Arc<Freshness>,
+    staleness_max: Duration,
+    /// When the call arrived.
+    arrived: LocalTime,
     subscription: Subscription,
     stopped: watch::Receiver<bool>,
     /// The responses to the last update that are not yet sent.
     pending: VecDeque<WatchResponse>,
+    /// What the last of them confirms, if it confirms anything.
+    confirms: Option<Confirmed>,
     /// When the last response was sent.
     last_sent: Option<Instant>,
     _permit: OwnedSemaphorePermit,
@@ -118,7 +141,10 @@ impl WatchStream {
     async fn next(this: Option<Self>) -> Option<(Result<WatchResponse, Status>, Option<Self>)> {
         let mut this = this?;
         loop {
-            if let Some(response) = this.pending.pop_front() {
+            if let Some(mut response) = this.pending.pop_front() {
+                if this.pending.is_empty() {
+                    this.add_age(&mut response);
+                }
                 this.last_sent = Some(Instant::now());
                 return Some((Ok(response), Some(this)));
             }
@@ -132,31 +158,55 @@ impl WatchStream {
             let sent_recently = this.last_sent.is_some_and(|last_sent| last_sent.elapsed() < SILENCE_MAX);
             if !update.changes.is_empty() || !sent_recently {
                 this.pending = this.responses(&update);
+                this.confirms = update.to.map(|moment| Confirmed { moment, epoch: update.epoch });
             }
         }
     }
 
     /// Splits an update into responses: at least one, even if it has no changes.
     fn responses(&self, update: &Update) -> VecDeque<WatchResponse> {
+        let domain = self.domain;
         let pieces = update.changes.chunks(CHANGES_MAX).map(|changes| WatchResponse {
             changes: changes.iter().map(|change| self.change(change)).collect(),
-            token: String::new(),
+            domain,
+            ..WatchResponse::default()
         });
         let mut responses: VecDeque<WatchResponse> = pieces.collect();
         if responses.is_empty() {
-            responses.push_back(WatchResponse::default());
+            responses.push_back(WatchResponse { domain, ..WatchResponse::default() });
         }
         // Only after the last response has the client received every change up to `update.to`.
         if let (Some(last), Some(to)) = (responses.back_mut(), update.to) {
             last.token = self.token(to);
+            last.moment = to.as_u64();
         }
         responses
+    }
+
+    /// Adds how old the state is that the response confirms: as late as possible, as the client may take its time.
+    fn add_age(&self, response: &mut WatchResponse) {
+        let Some(Confirmed { moment, epoch }) = self.confirms else { return };
+        // Without a common time of all instances, no answer can be compared with this stream.
+        if self.clock != Clock::Cluster {
+            return;
+        }
+        let now = LocalTime::now();
+        let fresh_since = self.freshness.fresh_since(moment);
+        // Read after the probes: a new epoch begins before a probe of it is recorded.
+        if self.freshness.epoch() != epoch {
+            return;
+        }
+        let Some(fresh_since) = fresh_since else { return };
+        let message = |time: Duration| prost_types::Duration::try_from(time).ok();
+        response.age = message(now.since(fresh_since));
+        response.elapsed = message(now.since(self.arrived));
+        response.staleness_max = message(self.staleness_max);
     }
 
     fn change(&self, change: &Change) -> proto::Change {
         let schema = &self.schema;
         let what = match &change.what {
-            // A client has no message for one collection, and may not know which of its answers depend on it.
+            // A client has no message for one collection, and may not know which of its answers depend on it. Nor has this a name.
             Changed::Everything | Changed::Collection(_) => What::Everything(true),
             Changed::Document { collection, id } => {
                 let collection = schema.collection_name(*collection).to_owned();
@@ -177,7 +227,8 @@ impl WatchStream {
                 What::Subject(proto::Subject { anonymous: true, ..proto::Subject::default() })
             }
         };
-        proto::Change { what: Some(what), token: self.token(change.at) }
+        let hash = name_of_change(schema, &change.what).unwrap_or(0);
+        proto::Change { what: Some(what), token: self.token(change.at), hash, moment: change.at.as_u64() }
     }
 
     fn token(&self, moment: Moment) -> String {

@@ -58,6 +58,7 @@ fn question(token: Option<&str>) -> Request<CheckRequest> {
         permission: "read".to_owned(),
         resource: Some(Resource { r#type: "file".to_owned(), id: id(2).to_hex() }),
         consistency: None,
+        dependencies: false,
     });
     if let Some(token) = token {
         let token: MetadataValue<Ascii> = format!("Bearer {token}").parse().unwrap();

@@ -34,6 +34,7 @@ mod filters;
 mod fleet;
 mod freshness;
 mod history;
+mod kept_answers;
 mod large_relations;
 mod lifecycle;
 mod list_subjects;

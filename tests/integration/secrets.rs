@@ -93,9 +93,9 @@ async fn ask_all(url: &str, token: &str, link: &str) -> Vec<String> {
         let (who, what) = (Some(subject(kind, link)), Some(file()));
         let question = Question { subject: who.clone(), permission: asked.to_owned(), resource: what.clone() };
         let Question { subject, permission, resource } = question.clone();
-        let check = CheckRequest { subject, permission, resource, consistency: None };
+        let check = CheckRequest { subject, permission, resource, consistency: None, dependencies: false };
         all.push(received(permissions.check(bearing(check, token)).await));
-        let batch = BatchCheckRequest { questions: vec![question.clone()], consistency: None };
+        let batch = BatchCheckRequest { questions: vec![question.clone()], consistency: None, dependencies: false };
         all.push(received(permissions.batch_check(bearing(batch, token)).await));
         let Question { subject, permission, resource } = question;
         let explain = ExplainRequest { subject, permission, resource, consistency: None };

@@ -39,7 +39,7 @@ fn question(who: &str, permission: &str, what: &str) -> Question {
 
 fn check(who: &str, permission: &str, what: &str) -> CheckRequest {
     let Question { subject, permission, resource } = question(who, permission, what);
-    CheckRequest { subject, permission, resource, consistency: None }
+    CheckRequest { subject, permission, resource, consistency: None, dependencies: false }
 }
 
 /// A valid question with this consistency.

@@ -44,7 +44,7 @@ impl Verify {
         let mut wrong = Vec::new();
         for (asked, expected) in asked.chunks(BATCH).zip(expected.chunks(BATCH)) {
             let questions = asked.iter().map(question).collect();
-            let mut request = Request::new(BatchCheckRequest { questions, consistency: None });
+            let mut request = Request::new(BatchCheckRequest { questions, consistency: None, dependencies: false });
             request.set_timeout(TIME_MAX);
             let response = client.batch_check(request).await.map_err(|status| match status.code() {
                 Code::InvalidArgument => Failure::usage(status.message()),

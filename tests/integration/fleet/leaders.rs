@@ -109,6 +109,7 @@ async fn allows(process: &Serving) -> bool {
         permission: "read".to_owned(),
         resource: resource(&format!("file:{}", id(FILE))),
         consistency: None,
+        dependencies: false,
     };
     let response = PermissionServiceClient::new(channel).check(request).await.expect("an answer");
     response.into_inner().answer.expect("an answer").allowed

@@ -99,6 +99,7 @@ async fn cached_facts_answer_within_the_bound_then_nothing_until_the_source_is_b
         permission: "read".to_owned(),
         resource: Some(resource),
         consistency: None,
+        dependencies: false,
     };
     let status = client.check(request).await.expect_err("there is no source");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");

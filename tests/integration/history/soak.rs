@@ -337,7 +337,7 @@ async fn batch(
     counts: &Counts,
 ) -> Vec<Option<Answer>> {
     counts.calls.fetch_add(1, Ordering::Relaxed);
-    let response = api.clone().batch_check(BatchCheckRequest { questions, consistency }).await;
+    let response = api.clone().batch_check(BatchCheckRequest { questions, consistency, dependencies: false }).await;
     let Ok(response) = response else {
         counts.errors.fetch_add(1, Ordering::Relaxed);
         return Vec::new();

@@ -57,6 +57,7 @@ async fn of_a_busy_service() -> BTreeMap<String, Shown> {
             let freshness = Freshness { moment: Some(freshness::Moment::Token(token.to_owned())) };
             Consistency { requirement: Some(Requirement::AtLeastAsFresh(freshness)) }
         }),
+        dependencies: false,
     };
     let mut client = service.client();
     let answer = client.check(check(None)).await.unwrap().into_inner().answer.unwrap();

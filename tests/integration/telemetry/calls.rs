@@ -31,7 +31,7 @@ const ROADMAP: &str = "file:f11e00000000000000000001";
 
 fn check(permission: &str) -> CheckRequest {
     let (subject, resource) = (subject(ALICE), resource(ROADMAP));
-    CheckRequest { subject, permission: permission.to_owned(), resource, consistency: None }
+    CheckRequest { subject, permission: permission.to_owned(), resource, consistency: None, dependencies: false }
 }
 
 /// For each method, how many calls have begun, and how many have ended with each code.
@@ -72,7 +72,10 @@ async fn a_call_counts_with_the_code_that_its_caller_sees() {
     assert_eq!(client.check(check("fly")).await.unwrap_err().code(), Code::InvalidArgument);
     source.set(Fault::LoadFails("users"));
     assert_eq!(client.check(check("read")).await.unwrap_err().code(), Code::Unavailable);
-    client.batch_check(BatchCheckRequest { questions: Vec::new(), consistency: None }).await.unwrap_err();
+    client
+        .batch_check(BatchCheckRequest { questions: Vec::new(), consistency: None, dependencies: false })
+        .await
+        .unwrap_err();
     let metrics = &service.metrics;
     assert_eq!(ended(metrics, "Check"), "InvalidArgument 1, OK 2, Unavailable 1, begun 4");
     assert_eq!(ended(metrics, "BatchCheck"), "InvalidArgument 1, begun 1");

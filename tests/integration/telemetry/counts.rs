@@ -45,14 +45,23 @@ async fn answers_count_for_their_caller() {
     let service = Service::guarded(Callers::Known(known.into())).await;
     let mut client = service.client();
     let Question { subject: who, permission, resource } = question(ALICE);
-    let check = CheckRequest { subject: who.clone(), permission, resource: resource.clone(), consistency: None };
+    let check = CheckRequest {
+        subject: who.clone(),
+        permission,
+        resource: resource.clone(),
+        consistency: None,
+        dependencies: false,
+    };
     client.check(with_token(check.clone(), "w3b")).await.unwrap();
     client.check(with_token(check.clone(), "w3b")).await.unwrap();
     client.check(with_token(check.clone(), "j0bs")).await.unwrap();
     client.check(check).await.unwrap_err();
     // One of these questions is invalid.
     let questions = vec![question(ALICE), question(ZOE), Question::default()];
-    client.batch_check(with_token(BatchCheckRequest { questions, consistency: None }, "j0bs")).await.unwrap();
+    client
+        .batch_check(with_token(BatchCheckRequest { questions, consistency: None, dependencies: false }, "j0bs"))
+        .await
+        .unwrap();
     let read = "resource_type=\"file\",permission=\"read\"";
     let count = |labels: &str| counted(&service.metrics, &format!("permcached_decisions_total{{{read},{labels}}}"));
     assert_eq!(count("decision=\"allowed\",reason=\"\",caller=\"web\""), 2);

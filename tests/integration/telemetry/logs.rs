@@ -116,7 +116,13 @@ async fn the_configured_share_of_decisions_is_logged_without_secrets() {
         let mut client = service.client();
         for _ in 0..100 {
             let (subject, resource) = (subject(&format!("link:{SECRET}")), resource(ROADMAP));
-            let check = CheckRequest { subject, permission: "read".to_owned(), resource, consistency: None };
+            let check = CheckRequest {
+                subject,
+                permission: "read".to_owned(),
+                resource,
+                consistency: None,
+                dependencies: false,
+            };
             client.check(check).await.unwrap();
         }
         let decisions = lines.with_message("decided");

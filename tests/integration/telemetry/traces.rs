@@ -102,6 +102,7 @@ async fn one_trace_spans_a_call_down_to_the_database() {
         permission: "read".to_owned(),
         resource: resource(&format!("file:{}", id(FILE).to_hex())),
         consistency: None,
+        dependencies: false,
     };
     let mut request = Request::new(check);
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-01").parse().unwrap());

@@ -98,13 +98,13 @@ async fn a_batch_gives_the_answers_that_checks_give() {
             questions.push(question(who, "read", &format!("file:f11e0000000000000000{number:04x}")));
         }
     }
-    let request = BatchCheckRequest { questions: questions.clone(), consistency: None };
+    let request = BatchCheckRequest { questions: questions.clone(), consistency: None, dependencies: false };
     let results = client.clone().batch_check(request).await.unwrap().into_inner().results;
     assert_eq!(results.len(), questions.len());
     for (question, result) in questions.into_iter().zip(results) {
         let Some(Outcome::Answer(answer)) = result.outcome else { panic!("{question:?}") };
         let Question { subject, permission, resource } = question.clone();
-        let request = CheckRequest { subject, permission, resource, consistency: None };
+        let request = CheckRequest { subject, permission, resource, consistency: None, dependencies: false };
         let checked = ask(&client, request).await.unwrap();
         let relevant = |answer: &Answer| (answer.allowed, answer.reason, answer.granted_by.clone());
         assert_eq!(relevant(&answer), relevant(&checked), "{question:?}");

@@ -154,6 +154,7 @@ fn several_at_once() -> Vec<Case> {
                 permission: "wirte".to_owned(),
                 resource: Some(Resource { r#type: "file".to_owned(), id: String::new() }),
                 consistency,
+                dependencies: false,
             },
             &[
                 ("subject.id", "`*`"),
@@ -194,7 +195,7 @@ async fn every_violation_is_reported_with_its_field() {
         assert!(status.get_error_details().retry_info().is_none(), "{name}: trying again is no help");
 
         // The calls that share these fields report the same violations with the same messages.
-        let CheckRequest { subject, permission, resource, consistency } = request;
+        let CheckRequest { subject, permission, resource, consistency, .. } = request;
         let explain = ExplainRequest {
             subject: subject.clone(),
             permission,
@@ -249,7 +250,7 @@ async fn a_batch_keeps_its_order_and_names_the_fields_of_each_question() {
         question("user:*", "read", "file:plan"),
         question(BOB, "read", CONTRACT),
     ];
-    let request = BatchCheckRequest { questions, consistency: None };
+    let request = BatchCheckRequest { questions, consistency: None, dependencies: false };
     let results = service.client().batch_check(request).await.unwrap().into_inner().results;
     let outcomes: Vec<Outcome> = results.into_iter().map(|result| result.outcome.unwrap()).collect();
     assert_eq!(outcomes.len(), 6);
@@ -280,7 +281,7 @@ async fn a_batch_has_1_to_10_000_questions() {
         // The cheapest question: even on a slow machine, 10,000 of them fit in the request's 2 s.
         let questions = vec![question(ALICE, "write", ROADMAP); count];
         let mut client = client.clone();
-        async move { client.batch_check(BatchCheckRequest { questions, consistency: None }).await }
+        async move { client.batch_check(BatchCheckRequest { questions, consistency: None, dependencies: false }).await }
     };
     let status = batch(0).await.unwrap_err();
     assert_names(&status, &[("questions", "has 0 questions: a batch has 1 to 10,000")]);
@@ -294,11 +295,15 @@ async fn a_batch_has_1_to_10_000_questions() {
 
     // Violations of the whole batch are reported once, all together.
     let consistency = Some(Consistency { requirement: Some(Requirement::MaxAge(Duration::default())) });
-    let status = client.batch_check(BatchCheckRequest { questions: Vec::new(), consistency }).await.unwrap_err();
+    let status = client
+        .batch_check(BatchCheckRequest { questions: Vec::new(), consistency, dependencies: false })
+        .await
+        .unwrap_err();
     assert_names(&status, &[("consistency.max_age", "zero"), ("questions", "has 0 questions")]);
     let questions = vec![question(BOB, "read", CONTRACT); 3];
     let consistency = token("r0000000000000002").consistency;
-    let status = client.batch_check(BatchCheckRequest { questions, consistency }).await.unwrap_err();
+    let status =
+        client.batch_check(BatchCheckRequest { questions, consistency, dependencies: false }).await.unwrap_err();
     assert_names(&status, &[("consistency.at_least_as_fresh.token", "has not come yet")]);
 }
 
@@ -308,7 +313,7 @@ async fn ten_thousand_wrong_questions_get_ten_thousand_errors() {
     let service = Service::start().await;
     let mut client = service.client();
     let wrong = Question { subject: subject("x:"), ..Question::default() };
-    let request = BatchCheckRequest { questions: vec![wrong; 10_000], consistency: None };
+    let request = BatchCheckRequest { questions: vec![wrong; 10_000], consistency: None, dependencies: false };
     let results = client.batch_check(request).await.unwrap().into_inner().results;
     assert_eq!(results.len(), 10_000);
     for result in results {

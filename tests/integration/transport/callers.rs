@@ -28,6 +28,7 @@ use crate::support::{
 async fn guarded() -> Service {
     let known = [
         Caller::new("backend", "ch3ck-0123456789", Scope::Check),
+        Caller::new("cache", "w4tch-0123456789", Scope::Watch),
         Caller::new("operator", "adm1n-0123456789", Scope::Admin),
     ];
     Service::guarded(Callers::Known(known.into())).await
@@ -57,7 +58,7 @@ async fn codes(service: &Service, token: Option<&str>) -> [Code; 9] {
     let mut watch = WatchServiceClient::new(service.channel());
     let Question { subject, permission, resource } = question(ALICE, "read", ROADMAP);
     let questions = vec![question(ALICE, "read", ROADMAP)];
-    let batch = BatchCheckRequest { questions, consistency: None };
+    let batch = BatchCheckRequest { questions, ..BatchCheckRequest::default() };
     let list = ListPermissionsRequest { subject: subject.clone(), resource: resource.clone(), consistency: None };
     let (kind, read) = ("file".to_owned(), permission.clone());
     let plan = PlanFilterRequest {
@@ -90,12 +91,13 @@ async fn codes(service: &Service, token: Option<&str>) -> [Code; 9] {
 }
 
 #[tokio::test]
-async fn every_method_requires_a_token_and_some_require_the_scope_admin() {
+async fn every_method_requires_a_token_and_some_require_the_scope_watch_or_admin() {
     use Code::{Ok, PermissionDenied as Denied, Unauthenticated as Unknown};
     let service = guarded().await;
     assert_eq!(codes(&service, None).await, [Unknown; 9]);
     assert_eq!(codes(&service, Some("ch3ck-0123456789 ")).await, [Unknown; 9]);
     assert_eq!(codes(&service, Some("ch3ck-0123456789")).await, [Ok, Ok, Ok, Ok, Ok, Ok, Denied, Denied, Denied]);
+    assert_eq!(codes(&service, Some("w4tch-0123456789")).await, [Ok, Ok, Ok, Ok, Ok, Ok, Denied, Denied, Ok]);
     assert_eq!(codes(&service, Some("adm1n-0123456789")).await, [Ok; 9]);
     let open = Service::start().await;
     assert_eq!(codes(&open, None).await, [Ok; 9], "no token is required if anybody may call");

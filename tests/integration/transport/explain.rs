@@ -25,7 +25,7 @@ const FOLDERS: [&str; 4] = [
 const WORK_TOKEN: &str = "a0000000-0000-4000-8000-000000000002";
 
 async fn explain(client: &Client, who: &str, permission: &str, what: &str) -> ExplainResponse {
-    let CheckRequest { subject, permission, resource, consistency } = check(who, permission, what);
+    let CheckRequest { subject, permission, resource, consistency, .. } = check(who, permission, what);
     let request = ExplainRequest { subject, permission, resource, consistency };
     client.clone().explain(request).await.unwrap().into_inner()
 }

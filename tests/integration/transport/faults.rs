@@ -30,7 +30,7 @@ async fn statuses(client: &Client, request: &CheckRequest, timeout: Option<Durat
         request
     }
     let mut client = client.clone();
-    let CheckRequest { subject, permission, resource, consistency } = request.clone();
+    let CheckRequest { subject, permission, resource, consistency, .. } = request.clone();
     let checked = client.check(timed(request.clone(), timeout)).await.map(drop);
     let list = ListPermissionsRequest {
         subject: subject.clone(),
@@ -75,7 +75,7 @@ async fn a_deadline_is_kept_whatever_the_source_does() {
         let mut results = Err(Status::cancelled("never tried"));
         for _ in 0..TRIES {
             let questions = vec![question(ALICE, "read", ROADMAP), question(ALICE, "raed", ROADMAP)];
-            let mut request = Request::new(BatchCheckRequest { questions, consistency: None });
+            let mut request = Request::new(BatchCheckRequest { questions, consistency: None, dependencies: false });
             request.set_timeout(TIMEOUT);
             results = client.clone().batch_check(request).await;
             if results.is_ok() {
@@ -176,7 +176,7 @@ async fn in_a_batch_a_failing_source_affects_only_the_questions_that_depend_on_i
         question(ZOE, "raed", ROADMAP),
         question(ZOE, "write", "file:f11e000000000000000000ff"),
     ];
-    let request = BatchCheckRequest { questions, consistency: None };
+    let request = BatchCheckRequest { questions, consistency: None, dependencies: false };
     let results = service.client().batch_check(request.clone()).await.unwrap().into_inner().results;
     let [unavailable, allowed, wrong, denied] = results.try_into().unwrap();
     assert_has_retry_info(&error_of(unavailable.outcome), Code::Unavailable);
@@ -208,7 +208,8 @@ async fn cancelling_frees_the_permit() -> bool {
     for status in statuses(&client, &check(ALICE, "read", ROADMAP), None).await {
         assert_has_retry_info(&status.expect_err("no permit"), Code::ResourceExhausted);
     }
-    let batch = BatchCheckRequest { questions: vec![question(ALICE, "read", ROADMAP)], consistency: None };
+    let batch =
+        BatchCheckRequest { questions: vec![question(ALICE, "read", ROADMAP)], consistency: None, dependencies: false };
     assert_has_retry_info(&client.clone().batch_check(batch).await.unwrap_err(), Code::ResourceExhausted);
     assert_eq!(source.probes(), 1, "a refused request does not reach the source");
 

@@ -111,7 +111,7 @@ async fn of_two_callers() -> Service {
 }
 
 fn batch(questions: Vec<Question>) -> BatchCheckRequest {
-    BatchCheckRequest { questions, consistency: None }
+    BatchCheckRequest { questions, consistency: None, dependencies: false }
 }
 
 #[tokio::test]
@@ -178,7 +178,13 @@ async fn a_large_batch_has_the_answers_of_single_checks() {
     let mut single = Vec::new();
     for question in &different {
         let Question { subject, permission, resource } = question.clone();
-        let request = permcached::transport::proto::CheckRequest { subject, permission, resource, consistency: None };
+        let request = permcached::transport::proto::CheckRequest {
+            subject,
+            permission,
+            resource,
+            consistency: None,
+            dependencies: false,
+        };
         single.push(ask(&client, request).await.map_err(|status| status.code()));
     }
     // A batch of the first size is answered by the workers, and one of the other size at once. On a slow machine, no more

@@ -125,8 +125,10 @@ fn valid_messages_with_a_few_bytes_changed_get_a_status() {
     let good = check(ALICE, "read", ROADMAP);
     let batch =
         Question { subject: good.subject.clone(), permission: "read".to_owned(), resource: good.resource.clone() };
-    let messages =
-        [good.encode_to_vec(), BatchCheckRequest { questions: vec![batch; 3], consistency: None }.encode_to_vec()];
+    let messages = [
+        good.encode_to_vec(),
+        BatchCheckRequest { questions: vec![batch; 3], consistency: None, dependencies: false }.encode_to_vec(),
+    ];
     let changes = vec((any::<usize>(), any::<u8>()), 1..6);
     try_all((0..2_usize, changes, any::<bool>()), |(which, changes, is_cut)| {
         let mut bytes = messages[which].clone();
@@ -195,7 +197,7 @@ fn questions() -> impl Strategy<Value = Question> {
 fn random_fields_get_a_status() {
     try_all((questions(), consistencies()), |(question, consistency)| {
         let Question { subject, permission, resource } = question;
-        CheckRequest { subject, permission, resource, consistency }.encode_to_vec()
+        CheckRequest { subject, permission, resource, consistency, dependencies: false }.encode_to_vec()
     });
 }
 
@@ -203,7 +205,7 @@ fn random_fields_get_a_status() {
 #[test]
 fn random_batches_get_a_status() {
     try_all((vec(questions(), 0..20), consistencies()), |(questions, consistency)| {
-        BatchCheckRequest { questions, consistency }.encode_to_vec()
+        BatchCheckRequest { questions, consistency, dependencies: false }.encode_to_vec()
     });
 }
 

@@ -2,14 +2,20 @@
 //!
 //! Does not test how the bus keeps its log.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::{
     check::Settings,
+    freshness::{LocalTime, Probe},
     transport::proto::{
-        Change, Freshness, InvalidateRequest, Moment, Subject, WatchRequest, WatchResponse, change::What, freshness,
-        invalidation_service_client::InvalidationServiceClient, watch_service_client::WatchServiceClient,
+        BatchCheckRequest, Change, CheckRequest, Freshness, InvalidateRequest, Moment, Question, Resource, Subject,
+        WatchRequest, WatchResponse, batch_check_response::result::Outcome, change::What, freshness,
+        invalidation_service_client::InvalidationServiceClient, permission_service_client::PermissionServiceClient,
+        watch_service_client::WatchServiceClient,
     },
 };
 use tokio::time::timeout;
@@ -132,6 +138,94 @@ async fn changes_are_reported_with_documents_and_keys_and_missed_ones_to_a_clien
     let operation_time = Moment { seconds: deleted.seconds(), increment: deleted.increment() };
     let mut since_then = watch(&service, Some(freshness::Moment::OperationTime(operation_time))).await.unwrap();
     assert_eq!(since_then.next().await.unwrap().changes, []);
+}
+
+/// A duration of a response, in seconds.
+fn seconds(duration: Option<prost_types::Duration>) -> f64 {
+    let duration = duration.expect("the response has it");
+    Duration::new(u64::try_from(duration.seconds).unwrap(), u32::try_from(duration.nanos).unwrap()).as_secs_f64()
+}
+
+#[tokio::test]
+async fn a_revoked_share_is_reported_with_the_hash_of_something_that_the_answer_depended_on() {
+    let (live, service) = service().await;
+    let mut stream = watch(&service, None).await.unwrap();
+    let mut domain = stream.next().await.unwrap().domain;
+    let check = CheckRequest {
+        subject: Some(Subject { id: id(2).to_hex(), ..Subject::default() }),
+        permission: "read".to_owned(),
+        resource: Some(Resource { r#type: "file".to_owned(), id: id(1).to_hex() }),
+        consistency: None,
+        dependencies: true,
+    };
+    let mut client = PermissionServiceClient::new(service.channel());
+    let answer = client.check(check.clone()).await.unwrap().into_inner().answer.unwrap();
+    let depends_on = answer.depends_on.expect("the answer may be kept");
+    // The subject, the file, the key of its shares, and the share.
+    assert!(answer.allowed && depends_on.hashes.len() == 4 && depends_on.domain == domain, "{depends_on:?}");
+    assert_ne!(domain, 0);
+    let question = Question {
+        subject: check.subject.clone(),
+        permission: check.permission.clone(),
+        resource: check.resource.clone(),
+    };
+    let batch = BatchCheckRequest { questions: vec![question; 2], consistency: None, dependencies: true };
+    for result in client.batch_check(batch).await.unwrap().into_inner().results {
+        let Some(Outcome::Answer(answer)) = result.outcome else { panic!("{result:?}") };
+        assert_eq!(answer.depends_on.unwrap().hashes, depends_on.hashes);
+    }
+    let plain = client.check(CheckRequest { dependencies: false, ..check }).await.unwrap().into_inner().answer.unwrap();
+    assert_eq!(plain.depends_on, None);
+
+    let deleted = live.delete("shares", doc! { "_id": id(50) }).await;
+    let changes = loop {
+        let response = stream.next().await.unwrap();
+        domain = response.domain;
+        if !response.changes.is_empty() {
+            break response.changes;
+        }
+    };
+    assert_eq!(domain, depends_on.domain);
+    assert!(changes.iter().any(|change| depends_on.hashes.contains(&change.hash)), "{changes:?} {depends_on:?}");
+    assert!(changes.iter().all(|change| change.moment == deleted.as_u64() && change.moment > depends_on.moment));
+}
+
+#[tokio::test]
+async fn each_response_has_the_age_of_the_state_that_it_confirms() {
+    let (live, service) = service().await;
+    let began = Instant::now();
+    let mut stream = watch(&service, None).await.unwrap();
+    let mut last = 0.0;
+    let mut slow = 0;
+    for _ in 0..8 {
+        let response = stream.next().await.unwrap();
+        assert!(response.moment > 0 && !response.token.is_empty());
+        assert!((seconds(response.staleness_max) - 2.0).abs() < 1e-9);
+        let [age, elapsed] = [seconds(response.age), seconds(response.elapsed)];
+        assert!(elapsed >= last && elapsed <= began.elapsed().as_secs_f64(), "{elapsed} after {last}");
+        slow += usize::from(elapsed - last > 0.5);
+        // What the probes of this instance prove about the token's moment.
+        let moment = permcached::freshness::Moment::from_count(response.moment);
+        let real = live.app.freshness.age(moment, LocalTime::now()).as_secs_f64();
+        assert!(age <= real && age < 2.0, "{age}, {real}");
+        last = elapsed;
+    }
+    assert!(slow <= 2, "{slow} of 8 responses came after more than 500 ms");
+    // Nothing is confirmed by the moments of another epoch: the source's time has gone back.
+    let freshness = &live.app.freshness;
+    let (sent, moment) = (LocalTime::now(), permcached::freshness::Moment::from_count(1));
+    assert!(freshness.record_probe(Probe { sent, moment }, freshness.watermark(), freshness.epoch(), || {}));
+    // Its tokens go back, too.
+    stream.token.clear();
+    loop {
+        let response = stream.next().await.unwrap();
+        if response.changes.iter().any(|change| change.what == Some(What::Everything(true))) {
+            assert_eq!(response.changes[0].hash, 0);
+            break;
+        }
+        stream.token.clear();
+        assert_eq!((response.age, response.elapsed), (None, None), "{response:?}");
+    }
 }
 
 #[tokio::test]
