@@ -175,6 +175,8 @@ pub struct SubjectList {
     pub as_of: Token,
     /// An upper bound on the age of the oldest fact that the list is based on.
     pub age: Duration,
+    /// How many subjects were checked for it.
+    pub examined: u64,
 }
 
 /// A subject that may access the resource.

@@ -65,9 +65,9 @@ pub(super) async fn page(
     let sets = candidates.sets((0, member)).into_iter();
     let sets = sets.filter_map(|(place, member)| graph.resource(place).map(|of| (of.kind, of.id.clone(), member)));
     let sets = sets.collect();
-    let Progress { subjects, next } = checked(&mut inquiry, question, &candidates.ids, page).await?;
+    let Progress { subjects, next, examined } = checked(&mut inquiry, question, &candidates.ids, page).await?;
     let (as_of, age) = (inquiry.as_of(), inquiry.age());
-    Ok(SubjectList { subjects, everybody, sets, next, as_of, age })
+    Ok(SubjectList { subjects, everybody, sets, next, examined, as_of, age })
 }
 
 /// A page so far.
@@ -76,6 +76,8 @@ struct Progress {
     subjects: Vec<ListedSubject>,
     /// The id up to which all candidates were checked; none if there are no more.
     next: Option<Id>,
+    /// How many subjects were checked.
+    examined: u64,
 }
 
 /// Checks candidates in the order of their ids until the page is full or there are no more. Ends early if the time or the facts
@@ -107,6 +109,7 @@ async fn checked(
             }
             match result {
                 Ok(checked) => {
+                    progress.examined += 1;
                     if let Answer::Allowed { by, valid_until } = checked.answer {
                         progress.subjects.push(ListedSubject { id: id.clone(), granted_by: by, valid_until });
                     }

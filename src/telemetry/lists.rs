@@ -34,6 +34,8 @@ pub struct Lists {
     ids: Histogram,
     examined: Counter,
     listed: Counter,
+    subjects_examined: Counter,
+    subjects_listed: Counter,
     errors: Family<ErrorLabels, Counter>,
 }
 
@@ -47,12 +49,18 @@ impl Lists {
         registry.register("permcached_list_examined", "Resources that were checked for a list", examined.clone());
         let listed = Counter::default();
         registry.register("permcached_list_returned", "Resources that a list returned", listed.clone());
+        let subjects_examined = Counter::default();
+        let (name, help) = ("permcached_subject_list_examined", "Subjects that were checked for a list");
+        registry.register(name, help, subjects_examined.clone());
+        let subjects_listed = Counter::default();
+        let (name, help) = ("permcached_subject_list_returned", "Subjects that a list returned");
+        registry.register(name, help, subjects_listed.clone());
         let errors = Family::<ErrorLabels, Counter>::default();
         for error in ["not_narrowable", "no_index", "too_many_ids", "filter_too_large", "no_collection"] {
             drop(errors.get_or_create(&ErrorLabels { error }));
         }
         registry.register("permcached_list_errors", "Lists that could not be made, by error", errors.clone());
-        Self { plans, ids, examined, listed, errors }
+        Self { plans, ids, examined, listed, subjects_examined, subjects_listed, errors }
     }
 
     /// Counts a filter: the permission that it is for, what it finds, and its ids.
@@ -66,6 +74,12 @@ impl Lists {
     pub fn listed(&self, returned: usize, examined: u64) {
         self.listed.inc_by(u64::try_from(returned).unwrap_or(u64::MAX));
         self.examined.inc_by(examined);
+    }
+
+    /// Counts the subjects of a page, and those that were checked for it.
+    pub fn listed_subjects(&self, returned: usize, examined: u64) {
+        self.subjects_listed.inc_by(u64::try_from(returned).unwrap_or(u64::MAX));
+        self.subjects_examined.inc_by(examined);
     }
 
     /// Counts a list that could not be made because of this error.

@@ -130,7 +130,7 @@ impl ListApi {
         );
         let record = self.record.of(context);
         let list = in_time(&admitted, &record, listed).await?;
-        record.listed_subjects((permission, &resource, subject_type), list.subjects.len());
+        record.listed_subjects((permission, &resource, subject_type), &list);
         Ok(self.subjects_response(&list, &paged))
     }
 
@@ -151,7 +151,7 @@ impl ListApi {
     }
 
     fn subjects_response(&self, list: &SubjectList, paged: &Paged) -> ListSubjectsResponse {
-        let SubjectList { subjects, everybody, sets, next, as_of, age } = list;
+        let SubjectList { subjects, everybody, sets, next, as_of, age, examined: _ } = list;
         let subjects = subjects.iter().map(|listed| proto::ListedSubject {
             id: listed.id.to_string(),
             granted_by: listed.granted_by.map(|relation| self.schema.relation_name(relation)).unwrap_or_default(),

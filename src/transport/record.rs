@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use super::{call_context::CallContext, callers::ANONYMOUS, low_priority::give_way};
 use crate::{
     check::{CheckError, Checked},
-    list::{ListError, ListQuestion, Plan, ResourceList},
+    list::{ListError, ListQuestion, Plan, ResourceList, SubjectList},
     question::{Answer, Id, PermissionId, Question, Resource, Subject, SubjectTypeId},
     schema::Schema,
     telemetry::{Decisions, DecisionsOfCaller, Lists, Metrics},
@@ -122,8 +122,9 @@ impl RecordOfRequest<'_> {
     pub(super) fn listed_subjects(
         &self,
         (permission, resource, subject_type): (PermissionId, &Resource, SubjectTypeId),
-        listed: usize,
+        list: &SubjectList,
     ) {
+        self.record.lists.listed_subjects(list.subjects.len(), list.examined);
         if self.is_logged() {
             let schema = &*self.record.schema;
             tracing::info!(
@@ -132,7 +133,8 @@ impl RecordOfRequest<'_> {
                 subject_type = &*schema.subject(subject_type).name,
                 permission = &*schema.permission(permission).name,
                 resource = %Shown(&schema.resource(resource.kind).name, &resource.id),
-                listed,
+                listed = list.subjects.len(),
+                examined = list.examined,
                 "listed subjects"
             );
         }

@@ -162,7 +162,7 @@ impl Wrapper for Hanging {
 }
 
 #[tokio::test]
-async fn a_list_that_ends_after_3_s_tells_where_it_goes_on_or_is_an_error() {
+async fn a_list_that_ends_after_3_s_has_a_token_for_the_rest_or_is_an_error() {
     let schema = parsed(SCHEMA);
     let documents = documents();
     let hanging = Listing::new(&schema, Arc::new(Wrapped(Hanging(Documents::new(&schema, &documents)))));
