@@ -16,8 +16,8 @@ export type Reason =
   /** The server is newer than this package. */
   | 'UNKNOWN'
 
-/** The slowest tier that served a fact: the server's memory, Redis, or the database. */
-export type Tier = 'MEMORY' | 'REDIS' | 'SOURCE' | 'UNKNOWN'
+/** The slowest tier that served a fact: the server's memory, Redis, or the database. NEAR: the answer was kept in this process. */
+export type Tier = 'NEAR' | 'MEMORY' | 'REDIS' | 'SOURCE' | 'UNKNOWN'
 
 /** The answer to a question. A denial is an answer. */
 export interface Answer {

@@ -1,18 +1,20 @@
 /**
  * The client.
  *
- * Keeps no answers.
+ * Keeps no answers itself: the near cache does, if there is one.
  */
 
 import { status as Code } from '@grpc/grpc-js'
 import { create, type DescMessage, type DescMethodUnary, type MessageShape } from '@bufbuild/protobuf'
 import { answerOf, type Answer } from './answer.js'
-import { Coalescer, type Wait } from './coalesce.js'
+import { Coalescer, type Keeper, type Wait } from './coalesce.js'
+import type { DependsOn } from './codec.js'
 import { CallFailed, Connection, type Limits, type TlsOptions } from './connection.js'
-import { consistencyOf, deadlineMsOf, type CallOptions, type CheckOptions } from './consistency.js'
+import { consistencyOf, deadlineMsOf, type CallOptions, type CheckOptions, type Consistency } from './consistency.js'
 import { InvalidQuestion, NoAnswer, PermcachedError } from './errors.js'
 import { explanationOf, type Explanation } from './explanation.js'
 import { errorOf } from './failure.js'
+import { Following } from './following.js'
 import {
   BatchCheckRequestSchema,
   ExplainRequestSchema,
@@ -36,9 +38,11 @@ import {
   type WhoOptions,
 } from './lists.js'
 import { asks, questionMessage } from './messages.js'
+import { Near } from './near.js'
 import { permissionsPlugin, type PluginOptions } from './mongoose/plugin.js'
 import type { CheckResult, Invalidated, Outdated, Permissions } from './permissions.js'
-import { asked, askedQuestion, askedSubject, flaws, questionText, type Asked, type Question, type Subject } from './question.js'
+import { asked, askedQuestion, askedSubject, flaws, keyOf, questionText, type Asked, type Question, type Subject } from './question.js'
+import { Clock } from './time.js'
 import { watch, type Changes, type WatchOptions } from './watch.js'
 
 /** How to connect, and what to assume. */
@@ -55,8 +59,18 @@ export interface PermcachedOptions {
   coalesce?: boolean | undefined
   /** Whether to use TLS, or its keys. An `https://` target implies true. */
   tls?: boolean | TlsOptions | undefined
+  /**
+   * Keeps answers in this process, within the server's MAX_STALENESS. Requires a token of the scope `watch`. Off if left out.
+   */
+  near?: false | NearOptions | undefined
   /** Permits sending the token in plaintext to a public address. */
   insecure?: boolean | undefined
+}
+
+/** How many answers are kept in this process. */
+export interface NearOptions {
+  /** The most answers. Each takes 1 to 2 KB. */
+  maxEntries: number
 }
 
 /** How often things happened since the client was made. */
@@ -67,6 +81,8 @@ export interface Counts {
   readonly calls: number
   /** How often a call was tried again. */
   readonly retries: number
+  /** Questions that an answer kept in this process has answered. */
+  readonly nearHits: number
 }
 
 const DEADLINE_MS = 250
@@ -74,12 +90,13 @@ const DEADLINE_MS = 250
 /** How long `ready` waits. */
 const READY_MS = 10_000
 
-const OPTIONS = new Set(['target', 'token', 'deadlineMs', 'defaultSubject', 'coalesce', 'tls', 'insecure'])
+const OPTIONS = new Set(['target', 'token', 'deadlineMs', 'defaultSubject', 'coalesce', 'near', 'tls', 'insecure'])
 
 /** A client of permcached. One for a process is enough. */
 export class Permcached implements Permissions {
   readonly #connection: Connection
   readonly #coalescer: Coalescer
+  readonly #near: NearCache | undefined
   readonly #deadlineMs: number
   readonly defaultSubject: string
   #closing: Promise<void> | undefined
@@ -93,13 +110,17 @@ export class Permcached implements Permissions {
     if (typeof defaultSubject !== 'string') throw new TypeError('defaultSubject must be the name of a subject type')
     this.#deadlineMs = deadlineMsOf(deadlineMs)
     this.defaultSubject = defaultSubject
+    const maxEntries = maxEntriesOf(options.near)
     this.#connection = new Connection(options)
-    this.#coalescer = new Coalescer(this.#connection, defaultSubject, coalesce)
+    this.#near = maxEntries === undefined ? undefined : new NearCache(this.#connection, maxEntries)
+    this.#coalescer = new Coalescer(this.#connection, defaultSubject, coalesce, this.#near)
   }
 
   /** How often things happened since the client was made. */
   get counts(): Counts {
-    return { ...this.#coalescer.counts, retries: this.#connection.retries }
+    const { questions, calls } = this.#coalescer.counts
+    const nearHits = this.#near?.hits ?? 0
+    return { questions: questions + nearHits, calls, retries: this.#connection.retries, nearHits }
   }
 
   async can(subject: Subject, permission: string, type: string, id: Id, options?: CheckOptions): Promise<boolean> {
@@ -198,7 +219,8 @@ export class Permcached implements Permissions {
   }
 
   /**
-   * Connects, and makes a first call, which takes longer than later ones. Rejects if the server does not accept the token.
+   * Connects, and makes a first call, which takes longer than later ones. Rejects if the server does not accept the token, or refuses
+   * the changes that the near cache requires.
    * Waits for 10 s unless `deadlineMs` is set.
    */
   async ready(options?: CallOptions): Promise<void> {
@@ -211,11 +233,15 @@ export class Permcached implements Permissions {
       if (!(error instanceof CallFailed)) throw error
       if (error.failure.code !== Code.INVALID_ARGUMENT) throw errorOf(error.failure)
     }
+    await this.#near?.following.ready(limits)
   }
 
   /** Waits until every check has its answer, and ends the connection. Later calls are rejected. */
   close(): Promise<void> {
-    this.#closing ??= this.#coalescer.settled().then(() => this.#connection.close())
+    this.#closing ??= this.#coalescer.settled().then(() => {
+      this.#near?.following.close()
+      this.#connection.close()
+    })
     return this.#closing
   }
 
@@ -228,7 +254,9 @@ export class Permcached implements Permissions {
     const consistency = consistencyOf(options)
     const wait = this.#limits(options)
     const error = this.#invalid(question)
-    return error === undefined ? this.#coalescer.ask(question, consistency, wait) : Promise.reject(error)
+    if (error !== undefined) return Promise.reject(error)
+    const kept = this.#kept(question, consistency, wait)
+    return kept === undefined ? this.#coalescer.ask(question, consistency, wait) : Promise.resolve(kept)
   }
 
   async #askAll(questions: readonly Asked[], options: CheckOptions | undefined): Promise<CheckResult[]> {
@@ -236,11 +264,18 @@ export class Permcached implements Permissions {
     const consistency = consistencyOf(options)
     const wait = this.#limits(options)
     const errors = questions.map((question) => this.#invalid(question))
-    const valid = questions.filter((_, index) => errors[index] === undefined)
-    const answers = await Promise.allSettled(this.#coalescer.askTogether(valid, consistency, wait))
+    const kept = questions.map((question, index) => (errors[index] === undefined ? this.#kept(question, consistency, wait) : undefined))
+    const open = questions.filter((_, index) => errors[index] === undefined && kept[index] === undefined)
+    const answers = await Promise.allSettled(this.#coalescer.askTogether(open, consistency, wait))
     wait.signal?.throwIfAborted()
     let next = 0
-    return errors.map((error) => (error === undefined ? resultOf(answers[next++]) : { error }))
+    return errors.map((error, index) => (error === undefined ? (kept[index] ?? resultOf(answers[next++])) : { error }))
+  }
+
+  /** A kept answer, if the question permits one. */
+  #kept(question: Asked, consistency: Consistency, wait: Wait): Answer | undefined {
+    if (this.#near === undefined || consistency.message !== undefined || wait.signal?.aborted) return undefined
+    return this.#near.get(question)
   }
 
   /** Throws after `close`. */
@@ -274,6 +309,43 @@ export class Permcached implements Permissions {
       throw errorOf(error.failure, question && questionText(question, this.defaultSubject))
     }
   }
+}
+
+/** The near cache with what it requires: a clock, and a stream of changes. */
+class NearCache implements Keeper {
+  readonly #near: Near
+  readonly #clock = new Clock()
+  readonly following: Following
+  hits = 0
+
+  constructor(connection: Connection, maxEntries: number) {
+    this.#near = new Near(maxEntries)
+    this.following = new Following(connection, this.#near, this.#clock)
+  }
+
+  get(question: Asked): Answer | undefined {
+    this.following.start()
+    const answer = this.#near.get(keyOf(question), this.#clock.now())
+    if (answer !== undefined) this.hits += 1
+    return answer
+  }
+
+  now(): number | undefined {
+    const now = this.#clock.now()
+    return this.#near.isConfirmed(now) ? now : undefined
+  }
+
+  put(key: string, answer: Answer, dependsOn: DependsOn | undefined, sentAt: number): void {
+    this.#near.put(key, answer, dependsOn, sentAt)
+  }
+}
+
+/** The most answers that an option lets be kept; undefined for none. Throws a TypeError if it is no such option. */
+function maxEntriesOf(near: unknown): number | undefined {
+  if (near === undefined || near === false) return undefined
+  const { maxEntries, ...others } = typeof near === 'object' && near !== null ? (near as Record<string, unknown>) : {}
+  if (Number.isSafeInteger(maxEntries) && (maxEntries as number) > 0 && Object.keys(others).length === 0) return maxEntries as number
+  throw new TypeError('near must be false or { maxEntries }, an integer above zero')
 }
 
 function resultOf(answer: PromiseSettledResult<Answer> | undefined): CheckResult {

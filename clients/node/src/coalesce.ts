@@ -2,12 +2,12 @@
  * Coalescing: questions asked in one turn of the event loop become one call.
  *
  * Each waiter keeps its own deadline and signal, and an error of one question reaches only those who asked it. Keeps no
- * answers: a question asked in a later turn is asked again.
+ * answers: a question asked in a later turn is asked again. It passes answers on to those who keep them.
  */
 
 import { status as Code } from '@grpc/grpc-js'
 import type { Answer } from './answer.js'
-import type { Outcome } from './codec.js'
+import type { DependsOn, Outcome } from './codec.js'
 import { CallFailed, type Connection } from './connection.js'
 import type { Consistency } from './consistency.js'
 import { errorOf, failureOfStatus, isTooLarge, type Failure } from './failure.js'
@@ -37,6 +37,14 @@ export interface Wait {
 export interface CoalescerCounts {
   questions: number
   calls: number
+}
+
+/** Keeps answers. */
+export interface Keeper {
+  /** The present, if it takes answers now. */
+  now(): number | undefined
+  /** Takes an answer whose request was sent at `sentAt`. */
+  put(key: string, answer: Answer, dependsOn: DependsOn | undefined, sentAt: number): void
 }
 
 /** Someone who waits for an answer. */
@@ -156,7 +164,12 @@ export class Coalescer {
   readonly #open = new Set<Promise<void>>()
   readonly counts: CoalescerCounts = { questions: 0, calls: 0 }
 
-  constructor(connection: Connection, defaultType: string, isJoining: boolean) {
+  constructor(
+    connection: Connection,
+    defaultType: string,
+    isJoining: boolean,
+    readonly keeper?: Keeper,
+  ) {
     this.#connection = connection
     this.#defaultType = defaultType
     this.#isJoining = isJoining
@@ -224,18 +237,28 @@ export class Coalescer {
     const batch = new Batch(items)
     const deadline = latest(items)
     for (const item of items) for (const waiter of item.waiters) waiter.limit(deadline, (late) => this.#late(late))
+    const sentAt = consistency.message === undefined ? this.keeper?.now() : undefined
+    const keeps = sentAt !== undefined
     try {
       this.counts.calls += 1
       const questions = items.map(({ question }) => question)
       const limits = { deadline, signal: batch.signal }
       const outcomes =
         questions.length === 1
-          ? [await ask(this.#connection, questions[0] as Asked, consistency, limits)]
-          : await askAll(this.#connection, questions, consistency, limits)
+          ? [await ask(this.#connection, questions[0] as Asked, consistency, keeps, limits)]
+          : await askAll(this.#connection, questions, consistency, keeps, limits)
+      if (keeps) this.#keep(items, outcomes, sentAt)
       items.forEach((item, index) => this.#settle(item, outcomes[index]))
     } catch (error) {
       this.#failed(items, consistency, error)
     }
+  }
+
+  #keep(items: readonly Item[], outcomes: readonly Outcome[], sentAt: number): void {
+    items.forEach(({ question }, index) => {
+      const outcome = outcomes[index]
+      if (outcome?.answer !== undefined) this.keeper?.put(keyOf(question), outcome.answer, outcome.dependsOn, sentAt)
+    })
   }
 
   #settle(item: Item, outcome: Outcome | undefined): void {

@@ -12,8 +12,20 @@ import { ConsistencySchema } from './gen/permcached/v1/core_pb.js'
 import { StatusSchema, type Status } from './gen/google/rpc/status_pb.js'
 import type { Asked } from './question.js'
 
+/** What an answer depends on, so that it can be kept. */
+export interface DependsOn {
+  /** Names of what the answer depends on: at least one. */
+  readonly hashes: readonly number[]
+  /** The answer shows every change up to this moment. */
+  readonly moment: bigint
+  /** What an answer must have in common with a stream of changes. */
+  readonly domain: bigint
+  /** How long time alone leaves the answer as it is. */
+  readonly validForMs?: number
+}
+
 /** What became of one question. Undefined if the server sent neither. */
-export type Outcome = { answer: Answer; error?: undefined } | { answer?: undefined; error: Status } | undefined
+export type Outcome = { answer: Answer; dependsOn?: DependsOn; error?: undefined } | { answer?: undefined; error: Status } | undefined
 
 /** The kinds of fields: how their length is known. */
 const VARINT = 0
@@ -125,20 +137,29 @@ function writeConsistency(writer: Writer, { message }: Consistency, field: numbe
   writer.bytes(bytes)
 }
 
+function writeFlag(writer: Writer, field: number, value: boolean): void {
+  if (!value) return
+  writer.reserve(2)
+  writer.byte(tag(field, VARINT))
+  writer.byte(1)
+}
+
 /** A CheckRequest. */
-export function encodeCheck(question: Asked, consistency: Consistency): Buffer {
+export function encodeCheck(question: Asked, consistency: Consistency, dependencies = false): Buffer {
   const writer = new Writer()
   writeQuestion(writer, question, undefined)
   writeConsistency(writer, consistency, 4)
+  writeFlag(writer, 5, dependencies)
   return writer.take()
 }
 
 /** A BatchCheckRequest. */
-export function encodeBatch(questions: readonly Asked[], consistency: Consistency): Buffer {
+export function encodeBatch(questions: readonly Asked[], consistency: Consistency, dependencies = false): Buffer {
   const writer = new Writer()
   writer.reserve(questions.length * 96)
   for (const question of questions) writeQuestion(writer, question, 1)
   writeConsistency(writer, consistency, 2)
+  writeFlag(writer, 3, dependencies)
   return writer.take()
 }
 
@@ -180,6 +201,14 @@ class Reader {
     const reader = new Reader(this.buffer, this.position, end)
     this.position = end
     return reader
+  }
+
+  /** Where eight bytes begin. */
+  eight(): number {
+    const place = this.position
+    if (this.end - place < 8) throw new RangeError('a message ends within a number')
+    this.position += 8
+    return place
   }
 
   skip(kind: number): void {
@@ -228,7 +257,50 @@ function readTime(reader: Reader): { seconds: number; nanos: number } {
   return { seconds, nanos }
 }
 
-function readAnswer(reader: Reader, { tokens, grants }: Repeated): Answer {
+/** A name as a number that JavaScript can hold: 53 of its 64 bits. Names that are the same afterwards count as one. */
+export function hashOf(name: bigint): number {
+  return Number(name & 0x1f_ffff_ffff_ffffn)
+}
+
+function readHash({ buffer }: Reader, place: number): number {
+  return (buffer.readUInt32LE(place + 4) & 0x1f_ffff) * 2 ** 32 + buffer.readUInt32LE(place)
+}
+
+function readDependsOn(reader: Reader): DependsOn {
+  const hashes: number[] = []
+  let moment = 0n
+  let domain = 0n
+  let validForMs: number | undefined
+  while (reader.position < reader.end) {
+    const key = reader.varint()
+    switch (key) {
+      case tag(1, BYTES): {
+        const inner = reader.message()
+        while (inner.position < inner.end) hashes.push(readHash(reader, inner.eight()))
+        break
+      }
+      case tag(1, FIXED_64):
+        hashes.push(readHash(reader, reader.eight()))
+        break
+      case tag(2, FIXED_64):
+        moment = reader.buffer.readBigUInt64LE(reader.eight())
+        break
+      case tag(3, FIXED_64):
+        domain = reader.buffer.readBigUInt64LE(reader.eight())
+        break
+      case tag(4, BYTES): {
+        const { seconds, nanos } = readTime(reader.message())
+        validForMs = seconds * 1000 + Math.floor(nanos / 1e6)
+        break
+      }
+      default:
+        reader.skip(key & 7)
+    }
+  }
+  return { hashes, moment, domain, ...(validForMs === undefined ? {} : { validForMs }) }
+}
+
+function readAnswer(reader: Reader, { tokens, grants }: Repeated): { answer: Answer; dependsOn?: DependsOn } {
   let allowed = false
   let reason = 0
   let grantedBy = ''
@@ -237,6 +309,7 @@ function readAnswer(reader: Reader, { tokens, grants }: Repeated): Answer {
   let ageMs = 0
   let validUntil: Date | undefined
   let stale = false
+  let dependsOn: DependsOn | undefined
   while (reader.position < reader.end) {
     const key = reader.varint()
     switch (key) {
@@ -268,6 +341,9 @@ function readAnswer(reader: Reader, { tokens, grants }: Repeated): Answer {
       case tag(8, VARINT):
         stale = reader.varint() !== 0
         break
+      case tag(9, BYTES):
+        dependsOn = readDependsOn(reader.message())
+        break
       default:
         reader.skip(key & 7)
     }
@@ -276,7 +352,7 @@ function readAnswer(reader: Reader, { tokens, grants }: Repeated): Answer {
   if (!allowed) answer.reason = reasonOf(reason) ?? 'UNKNOWN'
   if (grantedBy !== '') answer.grantedBy = grantedBy
   if (validUntil !== undefined) answer.validUntil = validUntil
-  return answer
+  return dependsOn === undefined ? { answer } : { answer, dependsOn }
 }
 
 function readOutcome(reader: Reader, repeated: Repeated): Outcome {
@@ -284,7 +360,7 @@ function readOutcome(reader: Reader, repeated: Repeated): Outcome {
   while (reader.position < reader.end) {
     const key = reader.varint()
     if (key === tag(1, BYTES)) {
-      outcome = { answer: readAnswer(reader.message(), repeated) }
+      outcome = readAnswer(reader.message(), repeated)
     } else if (key === tag(2, BYTES)) {
       const { buffer, position, end } = reader.message()
       outcome = { error: fromBinary(StatusSchema, new Uint8Array(buffer.buffer, buffer.byteOffset + position, end - position)) }

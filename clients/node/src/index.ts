@@ -4,7 +4,7 @@
  * @module permcached
  */
 
-export { Permcached, type Counts, type PermcachedOptions } from './client.js'
+export { Permcached, type Counts, type NearOptions, type PermcachedOptions } from './client.js'
 export type { CheckResult, DocumentId, Invalidated, Outdated, Permissions } from './permissions.js'
 export type { Answer, Reason, Tier } from './answer.js'
 export type { Id } from './id.js'

@@ -27,14 +27,26 @@ export function questionMessage(question: Asked): QuestionFields {
 const CHECK = pathOf(PermissionService.method.check)
 const BATCH_CHECK = pathOf(PermissionService.method.batchCheck)
 
-/** Asks one question. */
-export function ask(connection: Connection, question: Asked, consistency: Consistency, limits: Limits): Promise<Outcome> {
-  return connection.callBytes(CHECK, encodeCheck(question, consistency), decodeCheck, limits)
+/** Asks one question, and for what the answer depends on. */
+export function ask(
+  connection: Connection,
+  question: Asked,
+  consistency: Consistency,
+  dependencies: boolean,
+  limits: Limits,
+): Promise<Outcome> {
+  return connection.callBytes(CHECK, encodeCheck(question, consistency, dependencies), decodeCheck, limits)
 }
 
-/** Asks several questions. */
-export function askAll(connection: Connection, questions: readonly Asked[], consistency: Consistency, limits: Limits): Promise<Outcome[]> {
-  return connection.callBytes(BATCH_CHECK, encodeBatch(questions, consistency), decodeBatch, limits)
+/** Asks several questions, and for what each answer depends on. */
+export function askAll(
+  connection: Connection,
+  questions: readonly Asked[],
+  consistency: Consistency,
+  dependencies: boolean,
+  limits: Limits,
+): Promise<Outcome[]> {
+  return connection.callBytes(BATCH_CHECK, encodeBatch(questions, consistency, dependencies), decodeBatch, limits)
 }
 
 /** The field `consistency` of a request, if it is not the default. */

@@ -73,7 +73,7 @@ export interface Permissions {
   explain(question: Question, options?: CheckOptions): Promise<Explanation>
   /** Makes the server read facts again. Requires a token with the scope admin. */
   invalidate(outdated: Outdated, options?: CallOptions): Promise<Invalidated>
-  /** The changes from a moment on. Continues on another instance when one stops. Requires a token with the scope admin. */
+  /** The changes from a moment on. Continues on another instance when one stops. Requires a token with the scope watch. */
   watch(options?: WatchOptions): AsyncIterableIterator<Changes>
   /**
    * A plugin for schemas of mongoose: `schema.plugin(permissions.mongoose({ type: 'note' }))`. Its queries have `readableBy`,

@@ -1,4 +1,4 @@
-/** Durations and points in time, between protobuf and JavaScript. */
+/** Durations and points in time, between protobuf and JavaScript, and a clock for durations. */
 
 import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt'
 
@@ -16,4 +16,26 @@ export function durationOf(ms: number): { seconds: bigint; nanos: number } {
 /** A point in time, rounded down to the millisecond. */
 export function dateOf(timestamp: Timestamp): Date {
   return new Date(Number(timestamp.seconds) * 1000 + Math.floor(timestamp.nanos / 1e6))
+}
+
+/** How much the two clocks of this machine may differ between two looks at them, in milliseconds, without a reason. */
+const TOLERANCE_MS = 50
+
+/** A clock for durations. It never goes back, and includes the time during which the machine was suspended. */
+export class Clock {
+  #steady = performance.now()
+  #wall = Date.now()
+  #skippedMs = 0
+
+  /** The present, in milliseconds since some time. */
+  now(): number {
+    const steady = performance.now()
+    const wall = Date.now()
+    // The first clock stands still while the machine is suspended. The second one may also have been set.
+    const skippedMs = wall - this.#wall - (steady - this.#steady)
+    if (skippedMs > TOLERANCE_MS) this.#skippedMs += skippedMs
+    this.#steady = steady
+    this.#wall = wall
+    return steady + this.#skippedMs
+  }
 }

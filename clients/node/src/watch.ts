@@ -35,7 +35,7 @@ export interface WatchOptions {
   signal?: AbortSignal | undefined
 }
 
-/** How long a server may be silent. One that receives changes responds every second. */
+/** How long a server may be silent. One that receives changes responds every 500 ms. */
 const SILENCE_MAX_MS = 5_000
 
 /** The pause before the next instance is tried, doubled with each failure. */

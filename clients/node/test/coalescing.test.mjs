@@ -37,7 +37,7 @@ test('1,000 checks in one tick are one call', async () => {
   )
   assert.equal(server.calls.length, 1)
   assert.equal(server.calls[0].request.questions.length, 1_000)
-  assert.deepEqual(permissions.counts, { questions: 1_000, calls: 1, retries: 0 })
+  assert.deepEqual(permissions.counts, { questions: 1_000, calls: 1, retries: 0, nearHits: 0 })
 })
 
 test('more than 1,000 are sent in chunks', async () => {

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 
 const require = createRequire(import.meta.url)
-const { decodeBatch, decodeCheck, encodeBatch, encodeCheck } = require('../dist/codec.js')
+const { decodeBatch, decodeCheck, encodeBatch, encodeCheck, hashOf } = require('../dist/codec.js')
 const { answerOf } = require('../dist/answer.js')
 const { consistencyOf } = require('../dist/consistency.js')
 const { questionMessage } = require('../dist/messages.js')
@@ -54,19 +54,25 @@ test('requests are those of the generated code', () => {
   for (let round = 0; round < 400; round += 1) {
     const consistency = consistencyOf(pick(consistencies))
     const questions = Array.from({ length: pick([1, 2, 3, 40]) }, question)
+    const dependencies = next(2) === 0
     const batch = create(generated.BatchCheckRequestSchema, {
+      dependencies,
       questions: questions.map(questionMessage),
       ...(consistency.message && { consistency: consistency.message }),
     })
     assert.deepEqual(
-      fromBinary(generated.BatchCheckRequestSchema, encodeBatch(questions, consistency)),
+      fromBinary(generated.BatchCheckRequestSchema, encodeBatch(questions, consistency, dependencies)),
       fromBinary(generated.BatchCheckRequestSchema, toBinary(generated.BatchCheckRequestSchema, batch)),
     )
     const check = create(generated.CheckRequestSchema, {
+      dependencies,
       ...questionMessage(questions[0]),
       ...(consistency.message && { consistency: consistency.message }),
     })
-    assert.deepEqual(Buffer.from(encodeCheck(questions[0], consistency)), Buffer.from(toBinary(generated.CheckRequestSchema, check)))
+    assert.deepEqual(
+      Buffer.from(encodeCheck(questions[0], consistency, dependencies)),
+      Buffer.from(toBinary(generated.CheckRequestSchema, check)),
+    )
   }
 })
 
@@ -80,6 +86,26 @@ function answer() {
     ...{ tier: pick([0, 1, 2, 3, 9]), asOf: pick(['', 'token-1', 'token-2', 'y'.repeat(150)]), stale: next(4) === 0 },
     age: pick([undefined, {}, { seconds: 3n, nanos: 1 }, { nanos: 999_999_999 }, { seconds: 86_400n }]),
     validUntil: pick([undefined, {}, { seconds: 4_102_444_800n, nanos: 123_456_789 }]),
+    dependsOn: pick([undefined, undefined, dependsOn()]),
+  }
+}
+
+const word = () => (BigInt(next(2 ** 31)) << 33n) | BigInt(next(2 ** 31))
+function dependsOn() {
+  return {
+    ...{ hashes: Array.from({ length: pick([0, 1, 3, 64]) }, word), moment: word(), domain: word() },
+    validFor: pick([undefined, {}, { seconds: 3n, nanos: 1_000_001 }]),
+  }
+}
+
+/** The outcome for an answer that the generated code has read. */
+function outcomeOf(answer) {
+  if (answer.dependsOn === undefined) return { answer: answerOf(answer) }
+  const { hashes, moment, domain, validFor } = answer.dependsOn
+  const validForMs = validFor && Number(validFor.seconds) * 1_000 + Math.floor(validFor.nanos / 1e6)
+  return {
+    answer: answerOf(answer),
+    dependsOn: { hashes: hashes.map(hashOf), moment, domain, ...(validFor === undefined ? {} : { validForMs }) },
   }
 }
 
@@ -100,12 +126,12 @@ test('responses have the answers and errors of the generated code', () => {
     )
     const bytes = toBinary(generated.BatchCheckResponseSchema, create(generated.BatchCheckResponseSchema, { results }))
     const expected = fromBinary(generated.BatchCheckResponseSchema, bytes).results.map(({ outcome }) => {
-      if (outcome.case === 'answer') return { answer: answerOf(outcome.value) }
+      if (outcome.case === 'answer') return outcomeOf(outcome.value)
       return outcome.case === 'error' ? { error: outcome.value } : undefined
     })
     assert.deepEqual(decodeBatch(Buffer.from(bytes)), expected)
     const one = toBinary(generated.CheckResponseSchema, create(generated.CheckResponseSchema, { answer: answer() }))
-    assert.deepEqual(decodeCheck(Buffer.from(one)), { answer: answerOf(fromBinary(generated.CheckResponseSchema, one).answer) })
+    assert.deepEqual(decodeCheck(Buffer.from(one)), outcomeOf(fromBinary(generated.CheckResponseSchema, one).answer))
   }
   assert.equal(decodeCheck(Buffer.alloc(0)), undefined)
 })

@@ -1,0 +1,131 @@
+// The stream that a near cache follows, against a server under control: how it continues, and when another one takes its place.
+import assert from 'node:assert/strict'
+import { afterEach, test } from 'node:test'
+import grpc from '@grpc/grpc-js'
+import { Permcached } from 'permcached'
+import { until } from './support/databases.mjs'
+import { failure, scripted } from './support/scripted.mjs'
+
+const { status } = grpc
+const DOMAIN = 7n
+const closing = []
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close()
+})
+
+const duration = (ms) => ({ seconds: BigInt(Math.floor(ms / 1_000)), nanos: (ms % 1_000) * 1_000_000 })
+
+/** A Watch stream, as the server sees it. */
+class Stream {
+  #call
+  #arrived = Date.now()
+  isCancelled = false
+
+  constructor({ since }, call) {
+    this.since = since?.moment.value
+    this.#call = call
+    call.on('cancelled', () => (this.isCancelled = true))
+  }
+
+  /** Confirms everything up to a moment, as if the server had known of the call for `elapsedMs`. */
+  confirm(moment, { elapsedMs = Date.now() - this.#arrived, ...fields } = {}) {
+    const times = { age: duration(0), elapsed: duration(elapsedMs), stalenessMax: duration(2_000) }
+    this.#call.write({ token: `of-${moment}`, moment: BigInt(moment), domain: DOMAIN, ...times, ...fields })
+  }
+
+  fail(error) {
+    this.#call.emit('error', error)
+  }
+}
+
+/** A server that allows everything as of moment 10, and a client of it with a near cache. */
+async function start() {
+  const streams = []
+  const dependsOn = { hashes: [1n, 2n], moment: 10n, domain: DOMAIN }
+  const answer = { allowed: true, tier: 1, asOf: 'token', dependsOn }
+  const server = await scripted({
+    check: ({ dependencies }) => ({ answer: dependencies ? answer : { ...answer, dependsOn: undefined } }),
+    watch: (request, call) => void streams.push(new Stream(request, call)),
+  })
+  const permissions = new Permcached({ target: server.target, deadlineMs: 5_000, near: { maxEntries: 10 } })
+  closing.push(server.stop, () => permissions.close())
+  const stream = (index) => until(`stream ${index}`, () => streams[index])
+  const tier = async () => (await permissions.check({ subject: 'a', permission: 'read', resource: { type: 'file', id: 'x' } })).tier
+  const isNear = async () => (await tier()) === 'NEAR'
+  void permissions.can('a', 'read', 'file', 'x')
+  return { permissions, server, streams, stream, tier, isNear }
+}
+
+test('answers are kept from the first confirmation on, and what they depend on is asked for only then', async () => {
+  const { server, stream, tier, isNear } = await start()
+  const first = await stream(0)
+  assert.equal(first.since, undefined)
+  assert.deepEqual([await tier(), await tier()], ['MEMORY', 'MEMORY'])
+  assert.ok(server.calls.every(({ request }) => !request.dependencies))
+  first.confirm(10)
+  await until('a kept answer', isNear)
+  const asked = server.calls.length
+  for (let count = 0; count < 50; count += 1) assert.equal(await tier(), 'NEAR')
+  assert.equal(server.calls.length, asked)
+  first.confirm(11, { changes: [{ what: { case: 'document', value: { collection: 'files', id: 'x' } }, hash: 2n, moment: 11n }] })
+  await until('a dropped answer', async () => !(await isNear()))
+})
+
+test('a stream that ends, or is silent, continues where it was; kept answers wait for that', async () => {
+  const { stream, streams, isNear } = await start()
+  ;(await stream(0)).confirm(10)
+  await until('a kept answer', isNear)
+  streams[0].fail(failure(status.UNAVAILABLE, 'the service stops'))
+  const second = await stream(1)
+  assert.equal(second.since, 'of-10')
+  assert.equal(await isNear(), false)
+  second.confirm(12)
+  await until('a kept answer', isNear)
+  // Now it is silent.
+  const third = await stream(2)
+  assert.equal(third.since, 'of-12')
+  await until('the silent stream to be cancelled', () => second.isCancelled)
+  assert.equal(await isNear(), false)
+  third.confirm(13)
+  await until('a kept answer', isNear)
+})
+
+test('without its moment a stream begins anew, and no kept answer is left', async () => {
+  const { permissions, stream, streams, isNear } = await start()
+  ;(await stream(0)).confirm(10)
+  await until('a kept answer', isNear)
+  streams[0].fail(failure(status.UNAVAILABLE, 'gone'))
+  ;(await stream(1)).fail(failure(status.INVALID_ARGUMENT, 'since: has not come yet'))
+  const third = await stream(2)
+  assert.equal(third.since, undefined)
+  third.confirm(9)
+  const { nearHits } = permissions.counts
+  await until('a kept answer', isNear)
+  assert.equal(permissions.counts.nearHits, nearHits + 1, 'the first of these answers was asked for')
+})
+
+test('a stream whose call may have arrived late is opened again beside it', async () => {
+  const { stream, streams, isNear } = await start()
+  const first = await stream(0)
+  await new Promise((done) => setTimeout(done, 400))
+  // The server has known of the call for no time at all, so the confirmation may be as old as the call.
+  first.confirm(10, { elapsedMs: 0 })
+  const second = await stream(1)
+  assert.equal(second.since, 'of-10')
+  first.confirm(11)
+  await until('a kept answer', isNear)
+  assert.ok(!first.isCancelled, 'the first one counts until the second one confirms something')
+  second.confirm(12)
+  await until('the first one to be cancelled', () => first.isCancelled)
+  second.confirm(13)
+  assert.equal(await isNear(), true)
+  assert.equal(streams.length, 2)
+})
+
+test('of a server that confirms nothing no answer is kept', async () => {
+  const { permissions, server, stream, tier } = await start()
+  ;(await stream(0)).confirm(10, { age: undefined, elapsed: undefined, stalenessMax: undefined, domain: 0n, moment: 0n })
+  await permissions.ready()
+  for (let count = 0; count < 5; count += 1) assert.equal(await tier(), 'MEMORY')
+  assert.ok(server.calls.every(({ request }) => !request.dependencies))
+})
