@@ -143,7 +143,12 @@ export class Following {
   }
 
   #opened(): Stream {
-    if (this.#token === '') this.#near.forget()
+    if (this.#token === '') {
+      // It begins anew, so no other one may confirm what was kept before: what changed in between would be reported by neither.
+      this.#current?.call.cancel()
+      this.#current = undefined
+      this.#near.forget()
+    }
     const request = this.#token === '' ? {} : { since: { moment: { case: 'token' as const, value: this.#token } } }
     const startedAt = this.#clock.now()
     const call = this.#connection.stream(WatchService.method.watch, create(WatchRequestSchema, request))

@@ -122,6 +122,28 @@ test('a stream whose call may have arrived late is opened again beside it', asyn
   assert.equal(streams.length, 2)
 })
 
+test('a stream that begins anew ends the one beside it, as changes between the two are reported by neither', async () => {
+  const { stream, isNear } = await start()
+  const first = await stream(0)
+  await new Promise((done) => setTimeout(done, 400))
+  first.confirm(10, { elapsedMs: 0 })
+  const second = await stream(1)
+  first.confirm(11)
+  await until('a kept answer', isNear)
+  second.fail(failure(status.INVALID_ARGUMENT, 'since: has not come yet'))
+  const third = await stream(2)
+  assert.equal(third.since, undefined)
+  // Whatever the first one still reports confirms nothing.
+  first.confirm(12)
+  for (let count = 0; count < 50; count += 1) {
+    assert.equal(await isNear(), false)
+    await new Promise((done) => setTimeout(done, 2))
+  }
+  assert.ok(first.isCancelled)
+  third.confirm(9)
+  await until('a kept answer', isNear)
+})
+
 test('of a server that confirms nothing no answer is kept', async () => {
   const { permissions, server, stream, tier } = await start()
   ;(await stream(0)).confirm(10, { age: undefined, elapsed: undefined, stalenessMax: undefined, domain: 0n, moment: 0n })
