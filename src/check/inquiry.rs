@@ -27,6 +27,8 @@ const FACTS_AT_ONCE: usize = 64;
 pub struct Inquiry<'c> {
     checker: &'c Checker,
     request: Request,
+    /// The epoch in which it began.
+    epoch: Epoch,
     now: Millis,
     started: Instant,
     /// The newest moment that what was read is true as of.
@@ -68,7 +70,8 @@ impl<'c> Inquiry<'c> {
 
     fn of(checker: &'c Checker, request: Request, started: Instant, now: Option<Millis>) -> Self {
         let now = now.unwrap_or_else(wall_clock);
-        Self { checker, request, now, started, newest: None, age: Duration::ZERO }
+        let epoch = checker.freshness.epoch();
+        Self { checker, request, epoch, now, started, newest: None, age: Duration::ZERO }
     }
 
     /// The schema that answers follow.
@@ -102,10 +105,10 @@ impl<'c> Inquiry<'c> {
         self.checker.freshness.newest_moment().max(requirement.as_of).max(requirement.stamp)
     }
 
-    /// The epoch of the source. What was read in an earlier one does not count.
+    /// Whether the source is still in the epoch in which the request began. What is read in different ones does not fit together.
     #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.checker.freshness.epoch()
+    pub fn is_in_its_epoch(&self) -> bool {
+        self.epoch == self.checker.freshness.epoch()
     }
 
     /// Counts what was read from the source at this moment among what the request is based on.

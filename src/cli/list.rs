@@ -107,13 +107,13 @@ impl Paging {
         self.page_token.clone().unwrap_or_default()
     }
 
-    /// The token of the page to print next, if there is one. Says otherwise how to see more. `has_printed` is whether something was
-    /// printed: a page may be empty although others follow.
+    /// The token of the page to print next, if there is one. Says otherwise how to see more. `has_printed` is whether people have seen
+    /// something: a page may be empty although others follow.
     fn next(&self, current: &str, next: String, has_printed: bool, json: bool) -> Result<Option<String>, Failure> {
         if next.is_empty() {
             return Ok(None);
         }
-        if !self.all && has_printed {
+        if !self.all && (has_printed || json) {
             if !json {
                 hint(&format!("there is more: --page-token {next}, or --all"));
             }
@@ -131,7 +131,7 @@ impl List {
         let asker = subject(&self.subject)?;
         let service = self.target.service().await?;
         let mut page_token = self.paging.token();
-        let mut first = None;
+        let (mut first, mut may_be_more) = (None, false);
         loop {
             let request = ListResourcesRequest {
                 subject: Some(asker.clone()),
@@ -160,6 +160,7 @@ impl List {
             if !is_read {
                 break;
             }
+            may_be_more = !response.next_page_token.is_empty();
             match self.paging.next(&page_token, response.next_page_token, first.is_some(), self.json)? {
                 Some(next) => page_token = next,
                 None => break,
@@ -168,7 +169,7 @@ impl List {
         if !self.json {
             self.show_hint(first.as_deref());
         }
-        Ok(if first.is_some() { Outcome::Yes } else { Outcome::No })
+        Ok(if first.is_some() || may_be_more { Outcome::Yes } else { Outcome::No })
     }
 
     fn show_hint(&self, first: Option<&str>) {
@@ -191,7 +192,7 @@ impl Who {
         let resource = Resource { r#type: kind, id };
         let service = self.target.service().await?;
         let mut page_token = self.paging.token();
-        let (mut first, mut groups) = (None, HashSet::new());
+        let (mut first, mut groups, mut may_be_more) = (None, HashSet::new(), false);
         loop {
             let request = ListSubjectsRequest {
                 permission: self.permission.clone(),
@@ -208,9 +209,8 @@ impl Who {
             }
             // The groups are those of one page: on a later one a set may have become too large.
             for group in self.groups(&response) {
-                if !groups.contains(&group) {
-                    is_read &= self.json || text::print_line(format_args!("{group}"));
-                    groups.insert(group);
+                if groups.insert(group.clone()) && !self.json {
+                    is_read &= group.print();
                 }
             }
             for listed in &response.subjects {
@@ -226,6 +226,7 @@ impl Who {
             if !is_read {
                 break;
             }
+            may_be_more = !response.next_page_token.is_empty();
             let is_anybody = first.is_some() || !groups.is_empty();
             match self.paging.next(&page_token, response.next_page_token, is_anybody, self.json)? {
                 Some(next) => page_token = next,
@@ -235,20 +236,47 @@ impl Who {
         if let (false, Some(subject)) = (self.json, &first) {
             hint(&explain(subject, &self.permission, &self.resource, &self.target));
         }
-        Ok(if first.is_some() || !groups.is_empty() { Outcome::Yes } else { Outcome::No })
+        Ok(if first.is_some() || !groups.is_empty() || may_be_more { Outcome::Yes } else { Outcome::No })
     }
 
-    /// The lines of those who may, and who are not listed one by one.
-    fn groups(&self, response: &ListSubjectsResponse) -> Vec<String> {
+    /// Those who may, and who are not listed one by one.
+    fn groups(&self, response: &ListSubjectsResponse) -> Vec<Group> {
         let everybody = match response.everybody() {
-            Everybody::Yes => Some("everybody"),
-            Everybody::WithExclusions => Some("others too, maybe not all: ask about each"),
+            Everybody::Yes => Some(Group::Everybody(self.kind.clone())),
+            Everybody::WithExclusions => Some(Group::Others(self.kind.clone())),
             Everybody::No | Everybody::Unspecified => None,
         };
-        let everybody = everybody.map(|who| (format!("{}:*", self.kind), who));
-        let sets = response.sets.iter().map(|set| (text::visible(set), "a set that is too large to be listed here"));
-        let all = everybody.into_iter().chain(sets);
-        all.map(|(group, what)| format!("{group}{}", text::faint(&format!("  {what}")))).collect()
+        everybody.into_iter().chain(response.sets.iter().cloned().map(Group::Set)).collect()
+    }
+}
+
+/// Subjects that are not listed one by one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Group {
+    /// All of this type.
+    Everybody(String),
+    /// Maybe others of this type.
+    Others(String),
+    /// Members of a resource.
+    Set(String),
+}
+
+impl Group {
+    /// Prints who they are. Returns whether somebody may read it.
+    fn print(&self) -> bool {
+        let line = |who: &str, what| text::print_line(format_args!("{who}{}", text::faint(what)));
+        match self {
+            Self::Everybody(kind) => line(&format!("{kind}:*"), "  everybody"),
+            Self::Set(set) => {
+                line(&text::visible(set), "  a set that is not listed here: permcached check decides for each member")
+            }
+            Self::Others(kind) => {
+                hint(&format!(
+                    "others of type {kind} may have it, too, maybe not all: permcached check decides for each"
+                ));
+                true
+            }
+        }
     }
 }
 
@@ -341,15 +369,20 @@ mod tests {
 
     #[test]
     fn pages_end_when_something_was_printed_or_nothing_follows() {
-        let next = |all: bool, current: &str, next: &str, has_printed: bool| {
+        let next = |all: bool, next: &str, has_printed: bool, json: bool| {
             let paging = Paging { page_size: None, page_token: None, all };
-            paging.next(current, next.to_owned(), has_printed, true).ok().flatten()
+            paging.next("a", next.to_owned(), has_printed, json).ok().flatten()
         };
-        assert_eq!(next(false, "", "b", true), None);
-        assert_eq!(next(true, "", "b", true), Some("b".to_owned()));
-        // A page may be empty although others follow: there may be something yet.
-        assert_eq!(next(false, "", "b", false), Some("b".to_owned()));
-        assert_eq!(next(false, "b", "", false), None);
+        let more = Some("b".to_owned());
+        for json in [false, true] {
+            assert_eq!(next(false, "b", true, json), None);
+            assert_eq!(next(true, "b", true, json), more);
+            assert_eq!(next(true, "b", false, json), more);
+            assert_eq!(next(false, "", false, json), None);
+        }
+        // A page may be empty although others follow: people go on, and a program reads the token.
+        assert_eq!(next(false, "b", false, false), more);
+        assert_eq!(next(false, "b", false, true), None);
         let paging = Paging { page_size: None, page_token: None, all: true };
         assert!(paging.next("b", "b".to_owned(), false, true).is_err());
     }

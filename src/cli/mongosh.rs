@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value};
 
+use super::text::visible_json;
+
 /// The latest date of JavaScript, in milliseconds since the Unix epoch. The earliest is as far before it.
 const DATE_MAX: u64 = 8_640_000_000_000_000;
 
@@ -12,7 +14,7 @@ pub(super) fn literal(text: &str) -> Option<String> {
     let query: Value = serde_json::from_str(text).ok()?;
     let mut literal = String::new();
     write(&query, &mut literal)?;
-    Some(literal)
+    Some(visible_json(&literal))
 }
 
 fn write(value: &Value, literal: &mut String) -> Option<()> {
@@ -117,8 +119,12 @@ fn scalar(name: &str, value: &Value) -> Option<String> {
 }
 
 fn number(text: &str) -> Option<String> {
-    let is_number = text.parse::<f64>().is_ok_and(f64::is_finite) || ["NaN", "Infinity", "-Infinity"].contains(&text);
-    is_number.then(|| text.to_owned())
+    let number: f64 = text.parse().ok()?;
+    Some(match number {
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
+        _ => format!("{number:?}"),
+    })
 }
 
 fn date(value: &Value) -> Option<String> {
@@ -195,7 +201,10 @@ mod tests {
         ] {
             assert_eq!(literal(&format!(r#"{{"x":[{value}]}}"#)), None, "{value}");
         }
-        let quotes = r#"{"x":{"$numberLong":"1"); db.dropDatabase(""}}"#;
-        assert_eq!(literal(quotes).as_deref(), Some(r#"{ x: NumberLong("1"); db.dropDatabase("") }"#));
+        let quotes = r#"{"x":{"$numberLong":"1\"); db.dropDatabase(\""},"y":{"$numberDouble":"010"}}"#;
+        let shown = r#"{ x: NumberLong("1\"); db.dropDatabase(\""), y: 10.0 }"#;
+        assert_eq!(literal(quotes).as_deref(), Some(shown));
+        let invisible = "{\"a\u{9b}\":\"\u{202e}\u{e0041}\"}";
+        assert_eq!(literal(invisible).as_deref(), Some(r#"{ "a\u009b": "\u202e\udb40\udc41" }"#));
     }
 }

@@ -103,14 +103,14 @@ pub(super) fn note(Diagnosis { message, remedy, .. }: &Diagnosis) {
     }
 }
 
-/// A text as one word of a shell's command line.
+/// A text as one word of a shell's command line. A shell that does not know `$'…'`, as dash, takes it for another word, and runs none of it.
 pub(super) fn shell_quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
     } else if text.chars().any(is_invisible) {
-        let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
-        format!("$'{}'", shown(&escaped, |letter| format!("\\U{:08x}", u32::from(letter))))
+        let octal = |letter: char| letter.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+        format!("$'{}'", written(text, |letter| is_invisible(letter) || "'\\".contains(letter), octal))
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
@@ -118,18 +118,34 @@ pub(super) fn shell_quoted(text: &str) -> String {
 
 /// A text of a document, safe to be printed: no part of it ends the line, or tells a terminal what to do.
 pub(super) fn visible(text: &str) -> String {
-    shown(text, |letter| letter.escape_unicode().to_string())
+    written(text, is_invisible, |letter| letter.escape_unicode().to_string())
 }
 
-fn shown(text: &str, write: impl Fn(char) -> String) -> String {
-    let one = |letter| if is_invisible(letter) { write(letter) } else { String::from(letter) };
-    text.chars().map(one).collect()
+/// JSON or JavaScript that is safe to be printed, with the same meaning. Its own line ends stay.
+pub(super) fn visible_json(json: &str) -> String {
+    let utf16 =
+        |letter: char| letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+    written(json, |letter| !letter.is_ascii_whitespace() && is_invisible(letter), utf16)
 }
 
-/// Whether a character controls a terminal, ends a line, or changes the direction of the text.
+/// The text, with some of its characters written in another way.
+fn written(text: &str, is_special: impl Fn(char) -> bool, write: impl Fn(char) -> String) -> String {
+    text.chars().map(|letter| if is_special(letter) { write(letter) } else { String::from(letter) }).collect()
+}
+
+/// Whether a character controls a terminal, ends a line, changes the direction of the text, or cannot be seen.
 fn is_invisible(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            letter,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// The text in green.
@@ -167,7 +183,8 @@ pub(super) fn json(name: &str, message: &impl Message) -> Result<String, Failure
     let mut serializer = serde_json::Serializer::pretty(&mut text);
     let options = SerializeOptions::new().skip_default_fields(false);
     message.serialize_with_options(&mut serializer, &options).map_err(Failure::no_answer_because)?;
-    String::from_utf8(text).map_err(Failure::no_answer_because)
+    let text = String::from_utf8(text).map_err(Failure::no_answer_because)?;
+    Ok(visible_json(&text))
 }
 
 /// A time in RFC 3339, such as `2026-01-31T12:00:00Z`.

@@ -110,9 +110,9 @@ pub(super) async fn read(
     inquiry: &mut Inquiry<'_>,
     listings: impl IntoIterator<Item = Listing>,
 ) -> Result<Vec<Option<Listed>>, ListError> {
-    let (moment, deadline, epoch) = (inquiry.moment(), inquiry.deadline(), inquiry.epoch());
+    let (moment, deadline) = (inquiry.moment(), inquiry.deadline());
     let results = join_all(listings.into_iter().map(|listing| source.list(listing, moment, deadline))).await;
-    if epoch != inquiry.epoch() {
+    if !inquiry.is_in_its_epoch() {
         return Err(CheckError::Unavailable(SourceError::BrokenOff).into());
     }
     let one = |result: Result<Listed, SourceError>| match result {

@@ -26,6 +26,9 @@ const DOMAIN: &str = "permcached";
 /// The most bytes that a value takes in a header. The status has it twice: in the message, and in `google.rpc.ErrorInfo`.
 const VALUE_BYTES_MAX: usize = 600;
 
+/// The most bytes that the messages of all violations of one status take in its header `grpc-message`. Its details have them again.
+const MESSAGES_BYTES_MAX: usize = 2_800;
+
 /// What is wrong with a field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
@@ -49,6 +52,10 @@ impl Violation {
 /// sent as headers, of which many clients accept no more than 8 KiB.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
     let named = violations.get(..VIOLATIONS_MAX).unwrap_or(violations);
+    let is_long = named.iter().map(|violation| header_bytes(&violation.message)).sum::<usize>() > MESSAGES_BYTES_MAX;
+    let bytes_max = if is_long { MESSAGES_BYTES_MAX / named.len().max(1) } else { usize::MAX };
+    let shortened = |violation: &Violation| Violation::new(&*violation.field, cut(&violation.message, bytes_max));
+    let named: Vec<Violation> = named.iter().map(shortened).collect();
     let mut all: Vec<String> =
         named.iter().map(|violation| format!("{}: {}", violation.field, violation.message)).collect();
     if violations.len() > named.len() {
@@ -147,14 +154,20 @@ fn refusal(code: Code, reason: &str, message: &str, values: &[(&str, String)]) -
     never_retried(Status::with_error_details(code, cut(message, 2 * VALUE_BYTES_MAX), details))
 }
 
-/// The beginning of a text that takes at most so many bytes in a header, where bytes that are not ASCII take three.
+/// The beginning of a text that takes at most so many bytes in the header `grpc-message`.
 pub(super) fn cut(text: &str, bytes_max: usize) -> String {
     let mut bytes = 0;
     let fits = |letter: &char| {
-        bytes += if letter.is_ascii_graphic() || *letter == ' ' { 1 } else { 3 * letter.len_utf8() };
+        bytes += header_bytes(letter.encode_utf8(&mut [0; 4]));
         bytes <= bytes_max
     };
     text.chars().take_while(fits).collect()
+}
+
+/// How many bytes a text takes in the header `grpc-message`: what tonic encodes there takes three.
+fn header_bytes(text: &str) -> usize {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#%<>`?{}".contains(&byte);
+    text.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()
 }
 
 /// The status, with gRPC's sign that a client must not retry the call, whatever its retry policy says about the code.

@@ -248,7 +248,7 @@ impl Bench {
         }
         let (_, may_change_at) = evaluate_in_time(schema, question, &facts, case.now, &mut Vec::new());
         if let Answer::Denied(reason) = answer
-            && (may_change_at.is_some() || matches!(reason, Reason::SubjectInactive | Reason::Expired))
+            && (may_change_at.is_some() || !matches!(reason, Reason::NoGrant | Reason::NotFound))
         {
             self.seen.borrow_mut().denied_for_a_time += u32::from(may_change_at.is_some());
             check_denial(case, asked, may_change_at)?;

@@ -111,9 +111,9 @@ export interface ResourcePage {
 export interface SubjectPage {
   /** The subjects, in the order of their ids. */
   readonly subjects: readonly Listed[]
-  /** Whether other subjects of the type have the permission, too: nobody, every active one, or maybe some: ask about each. */
+  /** Whether others have the permission who are in no set: no, every active subject of the type, or maybe some. Check each. */
   readonly everybody: 'NO' | 'YES' | 'WITH_EXCLUSIONS'
-  /** Sets whose members have the permission, and that are too large to be listed here, as `team:1#member`. */
+  /** Sets with too many members to be listed here, as `team:1#member`. Some members may not have the permission: check each. */
   readonly sets: readonly string[]
   readonly nextPageToken?: string
   readonly asOf: string

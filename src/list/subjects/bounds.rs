@@ -16,7 +16,7 @@ use crate::{
     schema::{Expression, Member, Origin, Schema},
 };
 
-/// How many parts of expressions and grants one computation looks at.
+/// How many parts of expressions and ends one computation looks at.
 const WORK_MAX: usize = 5_000_000;
 
 /// How many times both sides are computed at most, each from what the other side has become.

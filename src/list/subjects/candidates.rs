@@ -49,9 +49,8 @@ pub(super) struct Candidates {
 /// Subjects that have to be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Unread {
-    /// Those that a large relation of a resource leads to by one of its targets: the place of the resource, the relation, and the index
-    /// of the target.
-    Large(usize, RelationId, usize),
+    /// Those that a large relation of a resource leads to: the place of the resource, and the relation.
+    Large(usize, RelationId),
     /// Those whose relation leads to a resource by `of`: that relation, the relation of the resource, and the place of the resource.
     Of(RelationId, RelationId, usize),
     /// Those that have a flag.
@@ -80,19 +79,21 @@ impl Candidates {
     ) -> Result<(), ListError> {
         let unread: Vec<Unread> = std::mem::take(&mut self.unread).into_iter().collect();
         let may_join = unread.len() > LISTINGS_MAX;
-        let all: Vec<&[Unread]> = unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)).collect();
-        let (read_now, left) = all.split_at_checked(LISTINGS_MAX).unwrap_or((&all, &[]));
-        for some in read_now.chunks(LISTINGS_AT_ONCE) {
-            let searches = some.iter().map(|together| Unread::search(together, graph).filter(|_| !self.is_full()));
-            let searches: Vec<Option<Search>> = searches.collect();
-            let listings = searches.iter().flatten().map(|search| search.listing(None, CANDIDATES_MAX));
-            let mut listed = read(source, inquiry, listings.collect::<Vec<_>>()).await?.into_iter();
-            for (together, search) in some.iter().zip(searches) {
-                let listed = search.and_then(|_| listed.next().flatten());
-                self.take(together, listed.filter(|listed| listed.is_complete));
+        let mut searches = Vec::new();
+        for together in unread.chunk_by(|one, next| may_join && one.is_of_same_documents(*next)) {
+            match Unread::search(together, graph) {
+                Some(search) if searches.len() < LISTINGS_MAX => searches.push((together, search)),
+                Some(_) | None => self.take(together, None),
             }
         }
-        left.iter().for_each(|together| self.take(together, None));
+        for some in searches.chunks(LISTINGS_AT_ONCE) {
+            let listings = some.iter().map(|(_, search)| search.listing(None, CANDIDATES_MAX));
+            let listings: Vec<_> = listings.filter(|_| !self.is_full()).collect();
+            let mut listed = read(source, inquiry, listings).await?.into_iter();
+            for (together, _) in some {
+                self.take(together, listed.next().flatten().filter(|listed| listed.is_complete));
+            }
+        }
         Ok(())
     }
 
@@ -108,7 +109,7 @@ impl Candidates {
             None => {
                 for unread in together {
                     match *unread {
-                        Unread::Large(resource, relation, _) | Unread::Of(_, relation, resource) => {
+                        Unread::Large(resource, relation) | Unread::Of(_, relation, resource) => {
                             self.add_set((resource, Member::Relation(relation)));
                         }
                         Unread::Flag(_) => self.are_incomplete = true,
@@ -234,8 +235,8 @@ impl Finder<'_, '_, '_> {
         if granted.has_unknown_ends {
             self.found.add_set(set);
         }
-        if granted.is_large {
-            self.found.unread.extend(graph.targets(id).map(|target| Unread::Large(node.resource, id, target)));
+        if granted.is_large && graph.leads_to_subjects(id) {
+            self.found.unread.insert(Unread::Large(node.resource, id));
         }
         self.found.add(set, granted.named.iter());
         self.ends(granted, None, set);
@@ -274,8 +275,8 @@ impl Unread {
         let schema = graph.schema;
         match *together.first()? {
             Self::Large(..) if schema.subject(graph.kind).secret => None,
-            Self::Large(resource, relation, target) => {
-                listings::of_target(schema, relation, graph.resource(resource)?, target)
+            Self::Large(resource, relation) => {
+                listings::of_target(schema, relation, graph.resource(resource)?, Target::Subject(graph.kind))
             }
             Self::Of(of, ..) => {
                 let resource = |unread: &Self| match *unread {
@@ -291,9 +292,9 @@ impl Unread {
 }
 
 impl Graph<'_> {
-    /// The indices of the type among the targets of a relation. There is more than one if the documents have several names for it.
-    fn targets(&self, relation: RelationId) -> impl Iterator<Item = usize> {
-        let targets = self.schema.relation(relation).ids.iter().flat_map(|ids| ids.targets.iter().enumerate());
-        targets.filter(|(_, target)| **target == Target::Subject(self.kind)).map(|(index, _)| index)
+    /// Whether a relation leads to subjects of the type.
+    fn leads_to_subjects(&self, relation: RelationId) -> bool {
+        let ids = self.schema.relation(relation).ids.as_ref();
+        ids.is_some_and(|ids| ids.targets.contains(&Target::Subject(self.kind)))
     }
 }

@@ -390,13 +390,19 @@ impl Parts {
     }
 }
 
-/// The targets of a relation that are sets or resources: the index, the type, and the member that a set names.
-fn ends(schema: &Schema, relation: RelationId) -> Vec<(usize, ResourceTypeId, Option<Member>)> {
-    let targets = schema.relation(relation).ids.iter().flat_map(|ids| &ids.targets).enumerate();
-    let ends = targets.filter_map(|(target, leads_to)| match *leads_to {
-        Target::Set(kind, member) => Some((target, kind, Some(member))),
-        Target::Resource(kind) => Some((target, kind, None)),
-        Target::Subject(_) => None,
-    });
-    ends.collect()
+/// The targets of a relation that are sets or resources, each once: with its type, and the member that a set names.
+fn ends(schema: &Schema, relation: RelationId) -> Vec<(Target, ResourceTypeId, Option<Member>)> {
+    let targets = schema.relation(relation).ids.iter().flat_map(|ids| ids.targets.iter().copied());
+    let mut ends = Vec::new();
+    for target in targets {
+        let end = match target {
+            Target::Set(kind, member) => (target, kind, Some(member)),
+            Target::Resource(kind) => (target, kind, None),
+            Target::Subject(_) => continue,
+        };
+        if !ends.contains(&end) {
+            ends.push(end);
+        }
+    }
+    ends
 }

@@ -18,17 +18,22 @@ pub(super) const LISTINGS_MAX: usize = 100;
 /// How many listings are read at once. What they bring is kept until it is taken.
 pub(super) const LISTINGS_AT_ONCE: usize = 16;
 
-/// The ids of one target that a relation leads to from a resource.
-pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: usize) -> Option<Search> {
+/// The ids of one target that a relation leads to from a resource. Documents may have several names for it.
+pub(super) fn of_target(schema: &Schema, relation: RelationId, resource: &Resource, target: Target) -> Option<Search> {
     let declared = schema.relation(relation);
     let (ids, lookup) = (declared.ids.as_ref()?, schema.lookup(declared.lookup()?));
-    let (form, name) = match *ids.targets.get(target)? {
+    let (form, name) = match target {
         Target::Subject(kind) => (schema.subject(kind).id, &schema.subject(kind).name),
         Target::Set(kind, _) | Target::Resource(kind) => (schema.resource(kind).id, &schema.resource(kind).name),
     };
-    let name = ids.type_values.as_ref().map_or(Some(name), |values| values.get(target))?;
-    let of_type =
-        ids.subject_type.as_ref().map(|path| equals(declared.path_in_document(path), vec![Bson::from(&**name)]));
+    let is_it = |place: &usize| ids.targets.get(*place) == Some(&target);
+    let names: Vec<Bson> = match &ids.type_values {
+        Some(values) => {
+            values.iter().enumerate().filter(|(place, _)| is_it(place)).map(|(_, name)| Bson::from(&**name)).collect()
+        }
+        None => vec![Bson::from(&**name)],
+    };
+    let of_type = ids.subject_type.as_ref().map(|path| equals(declared.path_in_document(path), names));
     let conditions = of_resource(declared, lookup, resource).into_iter().chain(of_type).collect();
     Some(Search::new(lookup, conditions, declared.path_in_document(&ids.field), (form, ids.format.clone())))
 }

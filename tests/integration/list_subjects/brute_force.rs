@@ -36,7 +36,7 @@ const CASES: u32 = 500;
 /// The number of random graphs with cycles.
 const CYCLE_CASES: u32 = 256;
 /// The number of random schemas whose documents are written to mongod.
-const CASES_OF_MONGOD: u32 = 12;
+const CASES_OF_MONGOD: u32 = 40;
 /// The number of subjects of each type that are checked. No document names the last one.
 const SUBJECTS: usize = 4;
 

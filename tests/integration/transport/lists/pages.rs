@@ -124,14 +124,14 @@ async fn pages_of_subjects_list_whom_checks_allow_once_and_in_order() {
         }
     }
     assert!(total > 10, "{total}");
-    // Each list was made three times. Page by page, a subject who may not is checked again only if it comes after the page's last one.
+    // Each list was made three times. Some whom a document names may not.
     let text = service.metrics.render();
     let count = |name: &str| -> usize {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("permcached_subject_list_{name}_total ")));
         line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
     };
     assert_eq!(count("returned"), 3 * total);
-    assert!(count("examined") >= 3 * total, "{text}");
+    assert!(count("examined") > 3 * total, "{text}");
 }
 
 #[tokio::test]
