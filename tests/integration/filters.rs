@@ -7,10 +7,12 @@
 
 mod cases;
 mod conditions;
+mod fields;
 mod finds;
 mod fylora;
 mod hostile;
 mod seen;
+mod single;
 mod world;
 
 use std::{

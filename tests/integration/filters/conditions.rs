@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 
 use bson::{Bson, Document};
 use permcached::{
-    evaluate::{AvailableFacts, Verdict, evaluate},
-    fact::{Fact, FactKey},
-    freshness::Moment,
-    list::{Asker, ListError, ListQuestion, PlanKind, filter},
-    question::{Answer, Id, LookupId, Question, Resource, ResourceTypeId, Subject},
-    schema::{Condition, Member, Schema},
+    list::PlanKind,
+    question::Subject,
+    schema::{Condition, Schema},
 };
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngSeed, TestRunner},
 };
 
-use super::finds::{Found, compare_with_mongod};
+use super::{
+    finds::{Found, compare_with_mongod},
+    single::{self, Compared},
+};
 use crate::{conditions::generate, support::servers};
 
 /// Each round has its own documents and conditions, and tests every condition on every document.
@@ -46,15 +46,6 @@ struct Counts {
     /// What supersets find, and what of it is allowed.
     found: usize,
     allowed: usize,
-}
-
-/// The fact of one document.
-struct Single(Fact);
-
-impl AvailableFacts for Single {
-    fn get(&self, lookup: LookupId, id: &Id, subject: Option<&Subject>) -> Option<&Fact> {
-        self.0.is_of(lookup, id, subject).then_some(&self.0)
-    }
 }
 
 #[tokio::test]
@@ -139,60 +130,20 @@ fn compare(
     documents: &[Document],
     counts: &mut Counts,
 ) -> Option<Found> {
-    let (kind, resource) = schema.resources().find(|(_, resource)| *resource.name == *kind).expect("a type");
-    let Some(Member::Permission(permission_id)) = resource.members.get(permission) else { panic!("no {permission}") };
-    let lookup = resource.document.expect("a collection");
-    let question = ListQuestion { asker: Asker::new(Subject::Anonymous), permission: *permission_id, kind };
-    let filter = match filter::compile(schema, &question, &filter::Known::default(), 0) {
-        Ok(filter) => filter,
-        Err(ListError::NotNarrowable { .. }) => {
-            counts.not_narrowable += 1;
-            return None;
-        }
-        Err(error) => panic!("{error}"),
+    let asked = single::question(schema, Subject::Anonymous, kind, permission);
+    let Some(Compared { kind, found, denied }) = single::compare(schema, &asked, 0, documents) else {
+        counts.not_narrowable += 1;
+        return None;
     };
-    let query = filter.condition.to_query();
-    let mut ids = Vec::new();
-    let mut allowed = 0;
-    for (place, document) in documents.iter().enumerate() {
-        let is_found = filter.condition.matches(document);
-        let is_allowed = allows(schema, lookup, kind, &question, document);
-        let is_wrong = if filter.kind == PlanKind::Superset { is_allowed && !is_found } else { is_allowed != is_found };
-        assert!(
-            !is_wrong,
-            "{permission} of {document}: found: {is_found}, allowed: {is_allowed}, {query}, {:?}",
-            filter.kind
-        );
-        ids.extend(is_found.then_some(place));
-        allowed += usize::from(is_allowed);
-    }
-    match filter.kind {
+    match kind {
         PlanKind::None => counts.none += 1,
         PlanKind::Exact | PlanKind::All => counts.exact += 1,
         PlanKind::Superset => {
             counts.superset += 1;
-            counts.found += ids.len();
-            counts.allowed += allowed;
+            counts.found += found.ids.len();
+            counts.allowed += found.ids.len() - denied.len();
         }
     }
-    counts.some += usize::from((1..documents.len()).contains(&ids.len()));
-    Some(Found { condition: filter.condition, ids: ids.into_iter().collect(), of: permission.to_owned() })
-}
-
-fn allows(
-    schema: &Schema,
-    lookup: LookupId,
-    kind: ResourceTypeId,
-    question: &ListQuestion,
-    document: &Document,
-) -> bool {
-    let id = Id::Integer(document.get_i64("_id").expect("an id"));
-    let fact = Fact::read(schema, FactKey::whole(lookup, id.clone()), Moment::from_count(1), &[document]);
-    let resource = Resource { kind, id };
-    let question = Question { subject: Subject::Anonymous, permission: question.permission, resource };
-    let mut missing = Vec::new();
-    match evaluate(schema, &question, &Single(fact), 0, &mut missing) {
-        Verdict::Decided(answer) => matches!(answer, Answer::Allowed { .. }),
-        Verdict::Missing => panic!("{missing:?} is missing"),
-    }
+    counts.some += usize::from((1..documents.len()).contains(&found.ids.len()));
+    Some(found)
 }

@@ -13,6 +13,7 @@ use permcached::schema::Condition;
 const FINDS_MAX: usize = 8;
 
 /// A filter, and the places of the documents that it finds in process.
+#[derive(Clone)]
 pub struct Found {
     pub condition: Condition,
     pub ids: BTreeSet<usize>,
