@@ -24,18 +24,18 @@ pub(crate) const PAGE: u32 = 100;
 /// How many pages of one subject are asked for.
 const PAGES: usize = 10;
 
-fn subject(user: ObjectId) -> Option<Subject> {
-    Some(Subject { id: user.to_hex(), ..Subject::default() })
+fn subject(user: ObjectId) -> Subject {
+    Subject { id: user.to_hex(), ..Subject::default() }
 }
 
-fn resource(file: ObjectId) -> Option<Resource> {
-    Some(Resource { r#type: "file".to_owned(), id: file.to_hex() })
+fn resource(file: ObjectId) -> Resource {
+    Resource { r#type: "file".to_owned(), id: file.to_hex() }
 }
 
 /// The query for the files that the subject may read.
 pub(crate) fn plan(asker: Asker) -> Calls {
     let request = PlanFilterRequest {
-        subject: subject(asker.user()),
+        subject: Some(subject(asker.user())),
         permission: "read".to_owned(),
         resource_type: "file".to_owned(),
         max_ids: 10_000,
@@ -54,7 +54,7 @@ pub(crate) fn filter(message: &[u8]) -> String {
 
 fn page(asker: Asker, page_token: String) -> Calls {
     let request = ListResourcesRequest {
-        subject: subject(asker.user()),
+        subject: Some(subject(asker.user())),
         permission: "read".to_owned(),
         resource_type: "file".to_owned(),
         page_size: PAGE,
@@ -87,7 +87,7 @@ pub(crate) async fn pages(connections: &Connections, asker: Asker) -> Calls {
 pub(crate) fn readers(file: ObjectId, count: u32) -> Calls {
     let request = ListSubjectsRequest {
         permission: "read".to_owned(),
-        resource: resource(file),
+        resource: Some(resource(file)),
         page_size: 1_000,
         ..ListSubjectsRequest::default()
     };
@@ -101,8 +101,11 @@ pub(crate) fn readers(file: ObjectId, count: u32) -> Calls {
 
 /// A check of each of these files.
 pub(crate) fn checks(asker: Asker, files: impl Iterator<Item = ObjectId>) -> Calls {
-    let question =
-        |file| Question { subject: subject(asker.user()), permission: "read".to_owned(), resource: resource(file) };
+    let question = |file| Question {
+        subject: Some(subject(asker.user())),
+        permission: "read".to_owned(),
+        resource: Some(resource(file)),
+    };
     let batch = BatchCheckRequest { questions: files.map(question).collect(), consistency: None, dependencies: false };
     Calls::new(BATCH_CHECK, [grpc(&batch)], |_, _| {})
 }

@@ -75,6 +75,15 @@ pub(crate) enum Asker {
 }
 
 impl Asker {
+    /// How many folders are above each other below what is shared with the subject.
+    pub(crate) fn depth(self) -> u32 {
+        match self {
+            Self::Depth(depth) => depth,
+            Self::Folders(ids) => depth_of_tree(ids),
+            Self::Files(_) | Self::Owner => 0,
+        }
+    }
+
     pub(crate) fn user(self) -> ObjectId {
         user(match self {
             Self::Files(ids) => 100 + ids.ilog10(),
@@ -144,15 +153,6 @@ impl World {
 
     pub(crate) fn files(&self) -> u32 {
         self.files
-    }
-
-    /// How many folders are above each other below what is shared with a subject.
-    pub(crate) fn depth(&self, asker: Asker) -> u32 {
-        match asker {
-            Asker::Depth(depth) => depth,
-            Asker::Folders(ids) => depth_of_tree(ids),
-            Asker::Files(_) | Asker::Owner => 0,
-        }
     }
 
     /// A file with so many shares.

@@ -109,7 +109,8 @@ pub(super) fn shell_quoted(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
     } else if text.chars().any(is_invisible) {
-        let octal = |letter: char| letter.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+        let octal =
+            |letter: char| letter.to_string().bytes().fold(String::new(), |all, byte| format!("{all}\\{byte:03o}"));
         format!("$'{}'", written(text, |letter| is_invisible(letter) || "'\\".contains(letter), octal))
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
@@ -123,8 +124,9 @@ pub(super) fn visible(text: &str) -> String {
 
 /// JSON or JavaScript that is safe to be printed, with the same meaning. Its own line ends stay.
 pub(super) fn visible_json(json: &str) -> String {
-    let utf16 =
-        |letter: char| letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+    let utf16 = |letter: char| {
+        letter.encode_utf16(&mut [0; 2]).iter().fold(String::new(), |all, unit| format!("{all}\\u{unit:04x}"))
+    };
     written(json, |letter| !letter.is_ascii_whitespace() && is_invisible(letter), utf16)
 }
 

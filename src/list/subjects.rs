@@ -67,7 +67,7 @@ pub(super) async fn page(
     let sets = sets.collect();
     let Progress { subjects, next, examined } = checked(&mut inquiry, question, &candidates.ids, page).await?;
     let (as_of, age) = (inquiry.as_of(), inquiry.age());
-    Ok(SubjectList { subjects, everybody, sets, next, examined, as_of, age })
+    Ok(SubjectList { subjects, everybody, sets, next, as_of, age, examined })
 }
 
 /// A page so far.

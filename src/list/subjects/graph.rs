@@ -235,7 +235,9 @@ impl<'s> Graph<'s> {
         for (asked, listings) in asked.chunks(LISTINGS_AT_ONCE).zip(all.chunks(LISTINGS_AT_ONCE)) {
             // Of more ends than nodes, none would be followed.
             if self.resources.len() > NODES_MAX {
-                asked.iter().for_each(|(place, relation, end)| self.take(*place, *relation, *end, None));
+                for (place, relation, end) in asked {
+                    self.take(*place, *relation, *end, None);
+                }
                 continue;
             }
             let listed = read(source, inquiry, listings.to_vec()).await?;
