@@ -189,7 +189,7 @@ fn relations_with_ids() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn ids_of_every_form_are_told_from_other_values_at_every_place() {
+async fn ids_of_every_form_are_not_taken_for_other_values_at_any_place() {
     for form in [IdForm::ObjectId, IdForm::String, IdForm::Integer, IdForm::Uuid] {
         let subjects = ["user", "bot"].map(|name| format!("[subject.{name}]\nid = {:?}\n", form_name(form))).concat();
         let (schema, names) = schema(&subjects, &relations_with_ids());
