@@ -18,6 +18,7 @@ use std::{
 use async_trait::async_trait;
 pub use listing::{Listed, Listing};
 pub use prober::{PROBE_INTERVAL, Prober};
+use sha2::{Digest, Sha256};
 
 use crate::{
     diagnosis::Diagnosis,
@@ -150,6 +151,15 @@ pub struct Identity {
     pub collections: Vec<(String, Option<[u8; 16]>)>,
 }
 
+impl Identity {
+    /// A hash of it.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let Self { set, database, collections } = self;
+        Sha256::digest(format!("{:?}", (set, database, collections))).into()
+    }
+}
+
 /// Why facts could not be read. That a document does not exist is not an error but a fact.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
@@ -249,5 +259,28 @@ impl Deadline {
     #[must_use]
     pub fn instant(self) -> tokio::time::Instant {
         self.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_the_same_names_differ_by_the_uuids_of_their_collections() {
+        let source = |set: &str, database: &str, uuid| {
+            let collections = vec![("files".to_owned(), uuid)];
+            Identity { set: Some(set.to_owned()), database: database.to_owned(), collections }.fingerprint()
+        };
+        let own = source("rs0", "app", Some([1; 16]));
+        assert_eq!(own, source("rs0", "app", Some([1; 16])));
+        for other in [
+            source("rs1", "app", Some([1; 16])),
+            source("rs0", "other", Some([1; 16])),
+            source("rs0", "app", Some([2; 16])),
+            source("rs0", "app", None),
+        ] {
+            assert_ne!(own, other);
+        }
     }
 }

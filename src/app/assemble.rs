@@ -13,7 +13,7 @@ use crate::{
     check::{Checker, Settings},
     facts::{ANSWER_TIME, Facts, Memory, RedisWriter, SharedFacts},
     feed::{Feed, Lease},
-    freshness::{ChangeBatch, Clock, Freshness, Moment},
+    freshness::{ChangeBatch, Clock, Freshness, Moment, domain},
     invalidate::Invalidator,
     link::{FORMAT, Link, Namespace, Secrets, Server},
     list::Lister,
@@ -34,6 +34,8 @@ pub struct Parts {
     pub source: Arc<dyn Source>,
     /// How the instance learns of changes in the source.
     pub changes: ChangesFrom,
+    /// A hash of what distinguishes the source from others. If that is not known, callers keep no answers.
+    pub identity: Option<[u8; 32]>,
     /// What is wrong with the source; none while nothing is.
     pub trouble: watch::Receiver<Option<String>>,
     /// What the instance shares with others; none if it is alone.
@@ -118,6 +120,7 @@ impl Parts {
             schema,
             source,
             changes: ChangesFrom::Nothing,
+            identity: None,
             trouble: watch::channel(None).1,
             sharing: None,
             settings: Settings::default(),
@@ -264,14 +267,17 @@ fn apis(parts: &Parts, lister: &Lister, invalidator: Invalidator, bus: &Arc<Bus>
     let Parts { schema, metrics, .. } = parts;
     let Lister { checker, .. } = lister;
     let permits = Arc::new(Semaphore::new(parts.requests_max));
+    let domain = parts.identity.map_or(0, |source| domain(schema, source));
     let schema = || Arc::clone(schema);
     let permissions = PermissionApi::new(schema(), checker.clone(), metrics, Arc::clone(&permits))
-        .logging_decisions(parts.logged_decisions);
+        .logging_decisions(parts.logged_decisions)
+        .in_domain(domain);
     Apis {
         lists: permissions.lists(lister.clone()),
         permissions,
         invalidation: InvalidationApi::new(schema(), invalidator, permits),
-        watch: WatchApi::new(schema(), checker.clone(), checker.clock, Arc::clone(metrics), Arc::clone(bus)),
+        watch: WatchApi::new(schema(), checker.clone(), checker.clock, Arc::clone(metrics), Arc::clone(bus))
+            .in_domain(domain),
     }
 }
 

@@ -64,7 +64,25 @@ pub async fn open(
                     None
                 }
             };
-            Ok(Parts { sharing, settings, ..Parts::over_mongodb(schema, mongodb) })
+            let identity = identity(&mongodb).await;
+            Ok(Parts { sharing, settings, identity, ..Parts::over_mongodb(schema, mongodb) })
+        }
+    }
+}
+
+/// A hash of what distinguishes the database from others. None, with a warning, if it does not tell.
+async fn identity(mongodb: &MongoDb) -> Option<[u8; 32]> {
+    match mongodb.identity().await {
+        // Only a collection tells it from one of the same name in another replica set of the same name. Without any, this process
+        // differs from all others.
+        Ok(identity) if identity.collections.iter().all(|(_, uuid)| uuid.is_none()) => {
+            Some(std::array::from_fn(|_| fastrand::u8(..)))
+        }
+        Ok(identity) => Some(identity.fingerprint()),
+        Err(error) => {
+            let remedy = "grant the `read` role on the database, and restart";
+            tracing::warn!(%error, remedy, "the collections cannot be listed, so no caller can keep answers");
+            None
         }
     }
 }

@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     check::{CheckError, Checked, Checker, Slice},
-    freshness::domain,
     list::Lister,
     question::Question,
     schema::Schema,
@@ -44,7 +43,7 @@ const ERROR_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Clone)]
 pub struct PermissionApi {
     schema: Arc<Schema>,
-    /// What the dependencies of answers belong to.
+    /// What the dependencies of answers belong to. If it is 0, no answer may be kept.
     domain: u64,
     checker: Checker,
     permits: Arc<Semaphore>,
@@ -52,11 +51,17 @@ pub struct PermissionApi {
 }
 
 impl PermissionApi {
-    /// A service that takes one of `permits` for each request, and refuses a request if none is free.
+    /// A service that takes one of `permits` for each request, and refuses a request if none is free. Its answers have no dependencies.
     #[must_use]
     pub fn new(schema: Arc<Schema>, checker: Checker, metrics: &Arc<Metrics>, permits: Arc<Semaphore>) -> Self {
         let record = Record::new(Arc::clone(&schema), metrics);
-        Self { domain: domain(&schema), schema, checker, permits, record }
+        Self { domain: 0, schema, checker, permits, record }
+    }
+
+    /// The same service, whose answers have dependencies of this domain; none if it is 0.
+    #[must_use]
+    pub fn in_domain(self, domain: u64) -> Self {
+        Self { domain, ..self }
     }
 
     /// The same service, logging a random share of answers: none at 0, all at 1.
@@ -134,7 +139,7 @@ impl PermissionApi {
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let question = valid(convert::question(&self.schema, question), violations)?;
-        if dependencies {
+        if dependencies && self.domain != 0 {
             // Boxed, as most checks do without and need less memory then.
             return Box::pin(self.check_with_dependencies(&question, &admitted, context)).await;
         }
@@ -179,7 +184,7 @@ impl PermissionApi {
         }
         let mut errors = ErrorBudget(ERROR_BYTES_MAX);
         let (valid, refused) = self.read(&questions, &mut errors).await;
-        let (checked, dependencies) = if dependencies {
+        let (checked, dependencies) = if dependencies && self.domain != 0 {
             let checking = self.checker.check_with_dependencies(&valid, admitted.consistency, admitted.deadline);
             Box::pin(checking).await
         } else {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bus::{Bus, Subscription, Update},
     check::Checker,
-    freshness::{Change, Changed, Clock, Epoch, Freshness, LocalTime, Moment, Token, domain, name_of_change},
+    freshness::{Change, Changed, Clock, Epoch, Freshness, LocalTime, Moment, Token, name_of_change},
     question::Subject,
     schema::{Finds, Schema},
     telemetry::{Metrics, Present},
@@ -40,7 +40,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(350);
 #[derive(Clone)]
 pub struct WatchApi {
     schema: Arc<Schema>,
-    /// What the moments and the names of the changes belong to.
+    /// What the moments and the names of the changes belong to. If it is 0, no answer can be compared with them.
     domain: u64,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -56,8 +56,13 @@ impl WatchApi {
     #[must_use]
     pub fn new(schema: Arc<Schema>, checker: Checker, clock: Clock, metrics: Arc<Metrics>, bus: Arc<Bus>) -> Self {
         let permits = Arc::new(Semaphore::new(STREAMS_MAX));
-        let domain = domain(&schema);
-        Self { schema, domain, clock, metrics, checker, bus, permits, stopped: watch::channel(false).1 }
+        Self { schema, domain: 0, clock, metrics, checker, bus, permits, stopped: watch::channel(false).1 }
+    }
+
+    /// The same service, in this domain.
+    #[must_use]
+    pub fn in_domain(self, domain: u64) -> Self {
+        Self { domain, ..self }
     }
 
     /// The same service, whose streams end once this is true.
@@ -186,8 +191,8 @@ impl WatchStream {
     /// Adds how old the state is that the response confirms: as late as possible, as the client may take its time.
     fn add_age(&self, response: &mut WatchResponse) {
         let Some(Confirmed { moment, epoch }) = self.confirms else { return };
-        // Without a common time of all instances, no answer can be compared with this stream.
-        if self.clock != Clock::Cluster {
+        // Without a common time of all instances, or if it is not known whose time that is, no answer can be compared with this stream.
+        if self.clock != Clock::Cluster || self.domain == 0 {
             return;
         }
         let now = LocalTime::now();

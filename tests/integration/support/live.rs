@@ -89,7 +89,8 @@ impl Live {
     }
 
     async fn over_source(schema: Arc<Schema>, database: Database, source: MongoDb, settings: Settings) -> Self {
-        let app = assemble(Parts { settings, ..Parts::over_mongodb(Arc::clone(&schema), source) });
+        let identity = source.identity().await.ok().map(|identity| identity.fingerprint());
+        let app = assemble(Parts { settings, identity, ..Parts::over_mongodb(Arc::clone(&schema), source) });
         Self::start(schema, database, app).await
     }
 

@@ -9,11 +9,13 @@ use std::{
 
 use bson::{Document, doc, oid::ObjectId};
 use permcached::{
+    app::{Parts, assemble},
     check::Settings,
     freshness::{LocalTime, Probe},
+    source::mongodb::MongoDb,
     transport::proto::{
-        BatchCheckRequest, Change, CheckRequest, Freshness, InvalidateRequest, Moment, Question, Resource, Subject,
-        WatchRequest, WatchResponse, batch_check_response::result::Outcome, change::What, freshness,
+        BatchCheckRequest, Change, CheckRequest, Dependencies, Freshness, InvalidateRequest, Moment, Question,
+        Resource, Subject, WatchRequest, WatchResponse, batch_check_response::result::Outcome, change::What, freshness,
         invalidation_service_client::InvalidationServiceClient, permission_service_client::PermissionServiceClient,
         watch_service_client::WatchServiceClient,
     },
@@ -188,6 +190,44 @@ async fn a_revoked_share_is_reported_with_the_hash_of_something_that_the_answer_
     assert_eq!(domain, depends_on.domain);
     assert!(changes.iter().any(|change| depends_on.hashes.contains(&change.hash)), "{changes:?} {depends_on:?}");
     assert!(changes.iter().all(|change| change.moment == deleted.as_u64() && change.moment > depends_on.moment));
+}
+
+/// What an answer of the service depends on.
+async fn dependencies(service: &Service) -> Option<Dependencies> {
+    let check = CheckRequest {
+        subject: Some(Subject { id: id(2).to_hex(), ..Subject::default() }),
+        permission: "read".to_owned(),
+        resource: Some(Resource { r#type: "file".to_owned(), id: id(1).to_hex() }),
+        consistency: None,
+        dependencies: true,
+    };
+    let mut client = PermissionServiceClient::new(service.channel());
+    client.check(check).await.unwrap().into_inner().answer.unwrap().depends_on
+}
+
+#[tokio::test]
+async fn answers_of_one_source_are_of_no_use_with_the_changes_of_another() {
+    let ((live, own), (_other_live, other)) = (service().await, service().await);
+    let domain_of_stream = async |service: &Service| watch(service, None).await.unwrap().next().await.unwrap().domain;
+    let domains = [domain_of_stream(&own).await, domain_of_stream(&other).await];
+    assert_eq!([dependencies(&own).await.unwrap().domain, dependencies(&other).await.unwrap().domain], domains);
+    assert_ne!(domains[0], domains[1], "two databases, one schema");
+    // Another instance over the same database.
+    let (schema, database) = (std::sync::Arc::clone(&live.schema), live.database.clone());
+    let second = Live::over(schema, database, Settings::default()).await;
+    assert_eq!(domain_of_stream(&Service::of(&second.app).await).await, domains[0]);
+}
+
+#[tokio::test]
+async fn nothing_can_be_kept_if_it_is_not_known_which_source_answers() {
+    let live = Live::new(SCHEMA, &[("files", vec![doc! { "_id": id(1) }]), ("shares", vec![share(50)])]).await;
+    let source = MongoDb::open(std::sync::Arc::clone(&live.schema), live.database.clone()).await.unwrap();
+    let app = assemble(Parts::over_mongodb(std::sync::Arc::clone(&live.schema), source));
+    let live = Live::start(std::sync::Arc::clone(&live.schema), live.database.clone(), app).await;
+    let service = Service::of(&live.app).await;
+    assert_eq!(dependencies(&service).await, None);
+    let response = watch(&service, None).await.unwrap().next().await.unwrap();
+    assert_eq!((response.domain, response.age), (0, None));
 }
 
 #[tokio::test]
