@@ -41,6 +41,8 @@ pub(super) struct UpdateLog {
     early: HashSet<Change>,
     /// The epoch of all this; none before the first.
     epoch: Option<Epoch>,
+    /// The latest moment of the earlier epochs, which may be later than `to`; none in the first.
+    undone: Option<Moment>,
     subscribers: broadcast::Sender<Arc<Update>>,
 }
 
@@ -52,6 +54,7 @@ impl Default for UpdateLog {
             to: Moment::default(),
             early: HashSet::new(),
             epoch: None,
+            undone: None,
             subscribers: broadcast::Sender::new(BEHIND_MAX),
         }
     }
@@ -61,6 +64,10 @@ impl UpdateLog {
     /// Begins again at a moment before which nothing is known. Existing subscriptions may have missed changes, so they are
     /// sent a change of everything.
     pub(super) fn begin_at(&mut self, moment: Moment, epoch: Epoch) {
+        if self.epoch.is_some_and(|earlier| earlier != epoch) {
+            let early = self.early.iter().map(|change| change.at).max();
+            self.undone = self.undone.max(Some(self.to)).max(early);
+        }
         self.kept.clear();
         self.early.clear();
         (self.from, self.to, self.epoch) = (moment, moment, Some(epoch));
@@ -102,12 +109,21 @@ impl UpdateLog {
         let _no_subscribers = self.subscribers.send(Arc::new(update));
     }
 
-    /// The changes after `since`, or after `to`, and a receiver of the updates that follow.
-    fn subscribe(&self, since: Option<Moment>) -> (Arc<Update>, broadcast::Receiver<Arc<Update>>) {
+    /// The changes after `since`, or after `to`, and a receiver of the updates that follow. If it is not known that `since` is a moment of
+    /// this epoch, it may be of one that was undone: then a change of everything.
+    fn subscribe(
+        &self,
+        since: Option<Moment>,
+        epoch: Option<Epoch>,
+    ) -> (Arc<Update>, broadcast::Receiver<Arc<Update>>) {
+        let may_be_undone = match epoch {
+            Some(epoch) => self.epoch.is_some_and(|current| current != epoch),
+            None => since.is_some_and(|since| self.undone.is_some_and(|undone| since <= undone)),
+        };
         let since = since.unwrap_or(self.to);
         // `from` exceeds `to` once changes that were sent early have been dropped.
         let covered = self.to.max(self.from);
-        let (mut changes, after) = if since < self.from {
+        let (mut changes, after) = if since < self.from || may_be_undone {
             (vec![Change { at: covered, what: Changed::Everything }], covered)
         } else {
             (Vec::new(), since)
@@ -129,14 +145,16 @@ pub struct Subscription {
     live: broadcast::Receiver<Arc<Update>>,
     /// The moment up to which every change was received.
     to: Moment,
+    /// The epoch of that moment.
+    epoch: Epoch,
 }
 
 impl Subscription {
     /// A subscription to the changes after `since`, or to those from now on.
     pub(super) fn new(log: &Arc<Mutex<UpdateLog>>, since: Option<Moment>) -> Self {
-        let (first, live) = lock(log).subscribe(since);
-        let to = since.or(first.to).unwrap_or_default();
-        Self { log: Arc::clone(log), first: Some(first), live, to }
+        let (first, live) = lock(log).subscribe(since, None);
+        let (to, epoch) = (since.or(first.to).unwrap_or_default(), first.epoch);
+        Self { log: Arc::clone(log), first: Some(first), live, to, epoch }
     }
 
     /// The next update; the first one comes at once. Dropping the future loses nothing.
@@ -147,7 +165,7 @@ impl Subscription {
                 Ok(update) => update,
                 // It lagged: subscribe again from its last position. `Closed` does not occur, as the log is alive.
                 Err(broadcast::error::RecvError::Lagged(_) | broadcast::error::RecvError::Closed) => {
-                    let (update, live) = lock(&self.log).subscribe(Some(self.to));
+                    let (update, live) = lock(&self.log).subscribe(Some(self.to), Some(self.epoch));
                     self.live = live;
                     update
                 }
@@ -155,6 +173,7 @@ impl Subscription {
         };
         // In a new epoch this may move back.
         self.to = update.to.unwrap_or(self.to);
+        self.epoch = update.epoch;
         update
     }
 }
@@ -271,6 +290,40 @@ mod tests {
         assert_eq!(slow.next().await, update((1..=last).map(change).collect(), last));
         append(&log, last, last + 1, &[last + 1], epoch);
         assert_eq!(slow.next().await, update(vec![change(last + 1)], last + 1));
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_lags_across_epochs_receives_a_change_of_everything() {
+        let (log, epoch) = log_from(100);
+        let mut slow = Subscription::new(&log, None);
+        assert_eq!(slow.next().await, update(vec![], 100));
+        append(&log, 100, 110, &[], epoch);
+        // The source's time goes back, and passes the last position of the subscription.
+        let last = 50 + 2 * u64::try_from(BEHIND_MAX).unwrap_or(u64::MAX);
+        for moment in 51..=last {
+            append(&log, moment - 1, moment, &[moment], Epoch(1));
+        }
+        assert_eq!(slow.next().await, update_in(Epoch(1), vec![everything(last)], last));
+        append(&log, last, last + 1, &[last + 1], Epoch(1));
+        assert_eq!(slow.next().await, update_in(Epoch(1), vec![change(last + 1)], last + 1), "and then it goes on");
+    }
+
+    #[tokio::test]
+    async fn a_moment_that_may_be_of_an_earlier_epoch_is_none_to_continue_from() {
+        let (log, epoch) = log_from(100);
+        append(&log, 100, 110, &[115], epoch);
+        append(&log, 50, 60, &[55], Epoch(1));
+        let sent_early = Subscription::new(&log, Some(at(112))).next().await;
+        assert_eq!(sent_early, update_in(Epoch(1), vec![everything(60)], 60));
+        // The time of the new epoch passes that of the old one.
+        append(&log, 60, 120, &[105, 118], Epoch(1));
+        for undone in [50, 105, 110, 115] {
+            let first = Subscription::new(&log, Some(at(undone))).next().await;
+            assert_eq!(first, update_in(Epoch(1), vec![everything(120)], 120), "since {undone}");
+        }
+        let later = Subscription::new(&log, Some(at(116))).next().await;
+        assert_eq!(later, update_in(Epoch(1), vec![change(118)], 120), "never a moment of the old epoch");
+        assert_eq!(Subscription::new(&log, None).next().await, update_in(Epoch(1), vec![], 120));
     }
 
     #[tokio::test]
