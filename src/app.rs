@@ -203,6 +203,16 @@ impl App {
         Ok(tasks)
     }
 
+    /// The observer, which compares this many cached facts each second with the source, and never ends.
+    pub fn observe(&self, per_second: u32) -> impl Future<Output = ()> + Send + use<> {
+        let invalidator = self.invalidator.clone();
+        let mark = move |key, at, epoch| {
+            let invalidator = invalidator.clone();
+            async move { invalidator.correct(key, at, epoch).await }
+        };
+        self.facts.clone().observe_all(Arc::clone(&self.schema), per_second, mark)
+    }
+
     /// Whether this instance is the leader.
     #[must_use]
     pub fn is_leader(&self) -> bool {

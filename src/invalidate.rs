@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use crate::{
     bus::{Bus, Hint},
     fact::{DocumentId, FactKey, bound_reverse_keys},
-    freshness::{Change, Changed, Freshness, LocalTime, Moment, Token},
+    freshness::{Change, Changed, Epoch, Freshness, LocalTime, Moment, Token},
     question::{CollectionId, Id, IdForm, Resource, Subject},
     schema::Schema,
     source::{Deadline, Prober, Source, SourceError},
@@ -113,6 +113,17 @@ impl Invalidator {
         let is_published = published.unwrap_or(false);
         self.change_metrics.took(Via::Call, began.elapsed());
         Ok(Invalidated { token: Token { clock: self.source.clock(), moment: at }, is_published })
+    }
+
+    /// Marks the key of a fact that differs from the source, though no change says so, as of a moment of this epoch. Watch clients and the
+    /// other instances learn of it as of an invalidation.
+    pub async fn correct(&self, key: FactKey, at: Moment, epoch: Epoch) {
+        let mut hint = Hint::empty(at);
+        hint.add_documents(&self.schema, self.schema.lookup(key.lookup).collection_id, &[], std::slice::from_ref(&key));
+        self.bus.apply_hint(vec![Change { at, what: Changed::Key(key) }], epoch);
+        if epoch == self.freshness.epoch() {
+            self.bus.publish_hint(&hint).await;
+        }
     }
 
     /// Every key by which the resources' relations are looked up, and what stands for those by which lists find the resources.

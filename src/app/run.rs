@@ -124,8 +124,7 @@ pub async fn run(
         ready(address);
         tasks.spawn(health_monitor.follow(health_sender.clone()));
         if config.observed_facts > 0 && app.follows_changes {
-            let facts = app.facts.clone();
-            tasks.spawn(facts.observe_all(Arc::clone(&app.schema), config.observed_facts));
+            tasks.spawn(app.observe(config.observed_facts));
         }
         // Background tasks never end by themselves. One that has ended has panicked, and changes may now go unnoticed.
         let _ended = tasks.join_next().await;

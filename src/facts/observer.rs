@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::{Facts, SharedFacts};
 use crate::{
     fact::{Fact, FactKey},
-    freshness::{Change, Changed, Epoch, Moment},
+    freshness::{Epoch, Moment},
     question::{LookupId, Tier},
     schema::Schema,
     source::Deadline,
@@ -34,17 +34,29 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 impl Facts {
     /// Compares this many facts each second with the source, and never ends. A fact that differs delays the next ones, as
     /// the observer waits for the watermark.
-    pub async fn observe_all(self, schema: Arc<Schema>, per_second: u32) {
+    ///
+    /// `mark` is called with the key of a wrong fact, the moment before which its facts are outdated, and the epoch of that moment. It
+    /// must have set the mark once it is done.
+    pub async fn observe_all<F: Future<Output = ()> + Send>(
+        self,
+        schema: Arc<Schema>,
+        per_second: u32,
+        mark: impl Fn(FactKey, Moment, Epoch) -> F + Send + Sync,
+    ) {
         let mut ticks = interval(Duration::from_secs(1) / per_second.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.observe(&schema).await;
+            self.observe(&schema, &mark).await;
         }
     }
 
     /// Compares one fact, as it is in memory and in Redis, with the source.
-    async fn observe(&self, schema: &Schema) {
+    async fn observe<F: Future<Output = ()> + Send>(
+        &self,
+        schema: &Schema,
+        mark: &(impl Fn(FactKey, Moment, Epoch) -> F + Send + Sync),
+    ) {
         // Taken before the facts are looked up: if a new epoch begins in between, the facts are rejected.
         let epoch = self.freshness.epoch();
         let Some(cached) = self.memory.random() else { return };
@@ -72,7 +84,7 @@ impl Facts {
         }
         if is_wrong {
             // The mark makes every earlier fact of this key outdated. The fact from the source replaces the wrong ones.
-            self.freshness.mark(&[Change { at: truth.stamp(), what: Changed::Key(key) }], epoch);
+            mark(key, truth.stamp(), epoch).await;
             self.memory.insert(&truth, || epoch == self.freshness.epoch());
             if let Some(shared) = self.shared.as_ref().filter(|_| epoch == self.freshness.epoch()) {
                 shared.put(&truth);

@@ -3,17 +3,27 @@
 //!
 //! How the alert on such a fact is worded is not tested here.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bson::doc;
-use permcached::{check::Consistency, link::CODE_BYTES};
+use permcached::{
+    check::Consistency,
+    fact::{Fact, FactKey},
+    freshness::Changed,
+    link::CODE_BYTES,
+    question::Id,
+};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
 use super::{FILE, GUEST, Instance, NO_GRANT, SHARE, World, id, raw};
-use crate::support::{live::until, redis::Redis};
+use crate::support::{
+    fleet::Fleet,
+    live::until,
+    redis::{Redis, redis},
+};
 
 /// How long the observer may take to compare each of a few facts.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -24,8 +34,7 @@ fn stale(instance: &Instance, tier: &str) -> u64 {
 
 /// Starts the observer of an instance, at its highest rate.
 fn start_observer(instance: &Instance) -> JoinHandle<()> {
-    let app = &instance.live.app;
-    tokio::spawn(app.facts.clone().observe_all(Arc::clone(&app.schema), 100))
+    tokio::spawn(instance.live.app.observe(100))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +70,28 @@ async fn the_observer_finds_a_fact_that_was_corrupted_in_redis() {
     timeout(PATIENCE, right).await.expect("it is read again");
     let (answer, _) = second.answer_anew(&world.reads(2), Consistency::MinimizeLatency).await;
     assert_eq!(answer, NO_GRANT, "the fact in Redis is right too");
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_of_every_instance_learn_of_a_fact_that_the_observer_found_wrong() {
+    let files = vec![doc! { "_id": id(FILE), "owner_id": id(super::OWNER) }];
+    let share = doc! { "_id": id(SHARE), "file_id": id(FILE), "user_id": id(super::USER) };
+    let fleet = Fleet::new(2, &redis().url(), super::SCHEMA, &[("files", files), ("shares", vec![share])]).await;
+    fleet.until_bus_covers_all().await;
+    let mut streams: Vec<_> = fleet.each().map(|live| live.app.bus.subscribe(None)).collect();
+    // A fact without the share, as if no change had told of it.
+    let app = &fleet.instances[0].live.app;
+    let (lookup, _) = app.schema.lookups().find(|(_, lookup)| &*lookup.collection == "shares").unwrap();
+    let key = FactKey::whole(lookup, Id::ObjectId([FILE; 12]));
+    app.memory.insert(&Fact::absent(key.clone(), app.freshness.watermark()), || true);
+    let task = tokio::spawn(app.observe(100));
+    for stream in &mut streams {
+        let is_named = async {
+            while !stream.next().await.changes.iter().any(|change| change.what == Changed::Key(key.clone())) {}
+        };
+        timeout(PATIENCE, is_named).await.expect("the key is named");
+    }
     task.abort();
 }
 
