@@ -33,7 +33,7 @@ const STREAMS_MAX: usize = 1_000;
 const CHANGES_MAX: usize = 1_000;
 
 /// The time without a response after which the next update is reported even if it has no changes. Updates come every 100 ms, and
-/// responses at least every 500 ms.
+/// responses about every 500 ms.
 const SILENCE_MAX: Duration = Duration::from_millis(350);
 
 /// The service, as the port calls it.
