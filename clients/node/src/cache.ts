@@ -23,7 +23,7 @@ export interface PermissionCache {
   checkPermission(userId: Subject, resourceId: Id, resourceType: string, action?: string): Promise<boolean>
   /** The same objects, in order, with `allowed`. */
   checkBatchPermissions<T extends CacheQuestion>(userId: Subject, resources: readonly T[]): Promise<(T & { allowed: boolean })[]>
-  /** Makes the server read the resource again. permcached follows changes by itself, so this is rarely of use. */
+  /** Makes the server read the resource again, and drops all kept answers. permcached follows changes by itself, so this is rarely of use. */
   invalidatePermission(resourceId: Id, resourceType: string): Promise<void>
 }
 

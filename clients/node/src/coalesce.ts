@@ -41,10 +41,12 @@ export interface CoalescerCounts {
 
 /** Keeps answers. */
 export interface Keeper {
-  /** The present, if it takes answers now. */
+  /** The present, if it takes answers to what is sent now. */
   now(): number | undefined
   /** Takes an answer whose request was sent at `sentAt`. */
   put(key: string, answer: Answer, dependsOn: DependsOn | undefined, sentAt: number): void
+  /** Drops the answer to a question. */
+  drop(key: string): void
 }
 
 /** Someone who waits for an answer. */
@@ -248,6 +250,7 @@ export class Coalescer {
           ? [await ask(this.#connection, questions[0] as Asked, consistency, keeps, limits)]
           : await askAll(this.#connection, questions, consistency, keeps, limits)
       if (keeps) this.#keep(items, outcomes, sentAt)
+      else if (consistency.message !== undefined) this.#drop(items, outcomes)
       items.forEach((item, index) => this.#settle(item, outcomes[index]))
     } catch (error) {
       this.#failed(items, consistency, error)
@@ -258,6 +261,13 @@ export class Coalescer {
     items.forEach(({ question }, index) => {
       const outcome = outcomes[index]
       if (outcome?.answer !== undefined) this.keeper?.put(keyOf(question), outcome.answer, outcome.dependsOn, sentAt)
+    })
+  }
+
+  /** An answer that was asked for with a consistency of its own may be fresher than a kept one, which no later question is to see. */
+  #drop(items: readonly Item[], outcomes: readonly Outcome[]): void {
+    items.forEach(({ question }, index) => {
+      if (outcomes[index]?.answer !== undefined) this.keeper?.drop(keyOf(question))
     })
   }
 

@@ -28,6 +28,9 @@ const PAUSE_MAX_MS = 2_000
 /** The pause before a stream is opened again that was opened while the instance could not be reached. */
 const RENEW_MS = 1_000
 
+/** What the precision of two clocks may add to the difference of their times. */
+const PRECISION_MS = 5
+
 /** How long the connection may take before it is looked at again. */
 const CONNECT_MS = 10_000
 
@@ -55,6 +58,15 @@ function reportOf({ changes, moment, domain, age, elapsed, stalenessMax }: Watch
     domain,
     ...(confirms === undefined || moment === 0n ? {} : { confirms }),
   }
+}
+
+/** Sets when another stream is to take the place of this one, after a response of it. */
+function renew(stream: Stream, { elapsedMs, boundMs }: NonNullable<Report['confirms']>, now: number): void {
+  // How much later than it was sent the call may have arrived.
+  const uncertainMs = now - stream.startedAt - elapsedMs
+  if (stream.renewAt === Infinity) stream.renewAt = uncertainMs > boundMs / 8 ? now + RENEW_MS : stream.startedAt + boundMs / 20 / DRIFT
+  // This process's clock lacks some of the time, and would hide as much of a later response's delay.
+  if (-uncertainMs > DRIFT * elapsedMs + PRECISION_MS) stream.renewAt = Math.min(stream.renewAt, now + RENEW_MS)
 }
 
 /** A duration in milliseconds, with its fraction. */
@@ -176,12 +188,7 @@ export class Following {
       this.#next = undefined
       before?.call.cancel()
     }
-    if (report.confirms !== undefined && stream.renewAt === Infinity) {
-      const { elapsedMs, boundMs } = report.confirms
-      // How much later than it was sent the call may have arrived.
-      const uncertainMs = now - stream.startedAt - elapsedMs
-      stream.renewAt = uncertainMs > boundMs / 8 ? now + RENEW_MS : stream.startedAt + boundMs / 20 / DRIFT
-    }
+    if (report.confirms !== undefined) renew(stream, report.confirms, now)
   }
 
   #closed(stream: Stream, error: unknown): void {

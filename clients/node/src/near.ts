@@ -39,6 +39,8 @@ interface Entry {
   readonly hashes: readonly number[]
   /** When time alone may change the answer. */
   readonly end: number
+  /** The `validUntil` of the answer, by the clock that tells the date. */
+  readonly endDate: number
 }
 
 /** A change of something. */
@@ -57,7 +59,10 @@ interface Floor {
 /** For how long the last response of the stream lets kept answers be used. */
 const SILENCE_MAX_MS = 1_500
 
-/** How far two clocks may differ: a thousandth of the time. Systems correct their clocks by half of that at most. */
+/**
+ * How far two clocks may differ: a thousandth of the time. ntpd and systemd-timesyncd correct a clock by half of that at most. chrony may
+ * correct it by 8 % (`maxslewrate`), and a virtual machine may be paused: a state therefore counts as no fresher than its response's arrival.
+ */
 export const DRIFT = 1 / 1_000
 
 /** How many changes are noted. */
@@ -81,6 +86,8 @@ export class Near {
   readonly #changes = new Map<number, Noted>()
   /** Where the stream began; undefined before. */
   #floor: Floor | undefined
+  /** The latest time that `#boundFrom` has returned. A stream that begins anew does not reset it. */
+  #latestUntil = -Infinity
   /** The changes that were too many to be noted. */
   #forgotten = NOTHING
   #domain = 0n
@@ -112,18 +119,25 @@ export class Near {
     return this.#isOpen && now - this.#confirmedAt <= SILENCE_MAX_MS && now - this.#freshAt <= this.#boundMs
   }
 
-  /** A kept answer that still holds. Each caller gets an object of its own. */
-  get(key: string, now: number): Answer | undefined {
+  /** Whether the answer to a request that is sent now can be kept. */
+  isKeeping(now: number): boolean {
+    return this.isConfirmed(now) && this.#floor !== undefined && now > this.#floor.time
+  }
+
+  /** A kept answer that still holds at the time `now`, on the date `date`. Each caller gets an object of its own. */
+  get(key: string, now: number, date: number): Answer | undefined {
     if (!this.isConfirmed(now)) return undefined
     const entry = this.#entries.get(key)
     if (entry === undefined) return undefined
-    if (now >= entry.end) {
+    // The first one ends in time although clocks are set. The second one also if the server's clock told another date when it answered.
+    if (now >= entry.end || date >= entry.endDate) {
       this.#remove(key, entry)
       return undefined
     }
     this.#entries.delete(key)
     this.#entries.set(key, entry)
-    return { ...entry.answer, tier: 'NEAR', ageMs: Math.max(0, Math.ceil(now - this.#freshAt)) }
+    const hit = { ...entry.answer, tier: 'NEAR' as const, ageMs: Math.max(0, Math.ceil(now - this.#freshAt)) }
+    return hit.validUntil === undefined ? hit : { ...hit, validUntil: new Date(entry.endDate) }
   }
 
   /** Keeps an answer whose request was sent at `sentAt`, if that is safe. Returns whether it was kept. */
@@ -131,19 +145,31 @@ export class Near {
     if (dependsOn === undefined || !this.#mayKeep(dependsOn, sentAt)) return false
     const { hashes, validForMs } = dependsOn
     const end = validForMs === undefined ? Infinity : sentAt + validForMs * (1 - DRIFT)
-    const before = this.#entries.get(key)
-    if (before !== undefined) this.#remove(key, before)
+    this.drop(key)
     for (const [oldest, entry] of this.#entries) {
       if (this.#entries.size < this.maxEntries) break
       this.#remove(oldest, entry)
     }
-    this.#entries.set(key, { answer: { ...answer }, hashes, end })
+    this.#entries.set(key, { answer: { ...answer }, hashes, end, endDate: answer.validUntil?.getTime() ?? Infinity })
     for (const hash of hashes) {
       const keys = this.#dependents.get(hash)
       if (keys === undefined) this.#dependents.set(hash, new Set([key]))
       else keys.add(key)
     }
     return true
+  }
+
+  /** Drops the answer to a question: something fresher is known of it. */
+  drop(key: string): void {
+    const entry = this.#entries.get(key)
+    if (entry !== undefined) this.#remove(key, entry)
+  }
+
+  /** Drops every answer: this process makes the server read facts again. The instance of the stream may learn of it late or never. */
+  invalidated(now: number): void {
+    this.#dropAll()
+    // Without a floor, nothing is kept until a stream begins, and for as long as the bound from then on.
+    if (this.#floor !== undefined) this.#floor = { moment: this.#floor.moment, time: this.#boundFrom(now) }
   }
 
   #mayKeep({ hashes, moment, domain }: DependsOn, sentAt: number): boolean {
@@ -170,33 +196,36 @@ export class Near {
     stream.hasReported = true
     for (const change of changes) {
       if (change.hash === undefined) this.#everything(max(change.moment, moment), now)
-      else this.#changed(change.hash, { moment: change.moment, until: isLate ? now + this.#boundMs : now })
+      else this.#changed(change.hash, { moment: change.moment, until: isLate ? this.#boundFrom(now) : now })
     }
     if (confirms !== undefined && domain !== 0n) this.#confirm(stream, confirms, moment, now)
   }
 
   #confirm(stream: Followed, { ageMs, elapsedMs }: NonNullable<Report['confirms']>, moment: bigint, now: number): void {
-    this.#floor ??= { moment, time: now }
+    // It may begin anew because the source's time has gone back.
+    this.#floor ??= { moment, time: this.#boundFrom(now) }
     this.#isOpen = true
     this.#confirmedAt = now
-    // The server knew of the call no earlier than it was sent.
-    const freshAt = stream.startedAt + elapsedMs - ageMs - DRIFT * Math.max(elapsedMs, ageMs)
-    this.#freshAt = Math.max(this.#freshAt, freshAt)
+    // The server knew of the call no earlier than it was sent, and made the response no later than it arrived.
+    const madeAt = Math.min(stream.startedAt + elapsedMs, now)
+    this.#freshAt = Math.max(this.#freshAt, madeAt - ageMs - DRIFT * Math.max(elapsedMs, ageMs))
   }
 
   /** Anything may have changed, and the source's time may have gone back. */
   #everything(moment: bigint, now: number): void {
     this.#clear()
-    // Instances that have not noticed yet do not answer from what they read before for longer than the bound.
-    this.#floor = { moment, time: now + this.#boundMs }
+    this.#floor = { moment, time: this.#boundFrom(now) }
     this.#freshAt = -Infinity
   }
 
+  /** Until when instances that have not noticed something yet may answer from what they read before. It never goes back. */
+  #boundFrom(now: number): number {
+    this.#latestUntil = Math.max(this.#latestUntil, now + this.#boundMs)
+    return this.#latestUntil
+  }
+
   #changed(hash: number, change: Noted): void {
-    for (const key of this.#dependents.get(hash) ?? []) {
-      const entry = this.#entries.get(key)
-      if (entry !== undefined) this.#remove(key, entry)
-    }
+    for (const key of this.#dependents.get(hash) ?? []) this.drop(key)
     const before = this.#changes.get(hash)
     this.#changes.delete(hash)
     this.#changes.set(
@@ -224,9 +253,13 @@ export class Near {
     this.#isOpen = false
   }
 
-  #clear(): void {
+  #dropAll(): void {
     this.#entries.clear()
     this.#dependents.clear()
+  }
+
+  #clear(): void {
+    this.#dropAll()
     this.#changes.clear()
     this.#forgotten = NOTHING
   }

@@ -71,7 +71,7 @@ export interface Permissions {
   permissionsOf(subject: Subject, type: string, id: Id, options?: CheckOptions): Promise<Record<string, Answer>>
   /** The answer to one question, and each step of its evaluation. Requires a token with the scope admin. */
   explain(question: Question, options?: CheckOptions): Promise<Explanation>
-  /** Makes the server read facts again. Requires a token with the scope admin. */
+  /** Makes the server read facts again, and drops the answers of the near cache, if there is one. Requires a token with the scope admin. */
   invalidate(outdated: Outdated, options?: CallOptions): Promise<Invalidated>
   /** The changes from a moment on. Continues on another instance when one stops. Requires a token with the scope watch. */
   watch(options?: WatchOptions): AsyncIterableIterator<Changes>

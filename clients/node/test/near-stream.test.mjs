@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import grpc from '@grpc/grpc-js'
-import { Permcached } from 'permcached'
+import { createPermissionCache, Permcached } from 'permcached'
 import { until } from './support/databases.mjs'
 import { failure, scripted } from './support/scripted.mjs'
 
@@ -52,18 +52,30 @@ async function start() {
   const stream = (index) => until(`stream ${index}`, () => streams[index])
   const tier = async () => (await permissions.check({ subject: 'a', permission: 'read', resource: { type: 'file', id: 'x' } })).tier
   const isNear = async () => (await tier()) === 'NEAR'
+  // From when a stream begins anew, no answer is kept for as long as the bound.
+  const keeps = async (stream, moment) => {
+    const confirmed = () => {
+      stream.confirm(moment)
+      return isNear()
+    }
+    await until('a kept answer', confirmed)
+    // The last confirmation has arrived when a later call is answered.
+    await permissions.can('a', 'read', 'file', 'other', { fullyConsistent: true })
+  }
   void permissions.can('a', 'read', 'file', 'x')
-  return { permissions, server, streams, stream, tier, isNear }
+  return { permissions, server, streams, stream, tier, isNear, keeps }
 }
 
-test('answers are kept from the first confirmation on, and what they depend on is asked for only then', async () => {
-  const { server, stream, tier, isNear } = await start()
+test('answers are kept from as long as the bound after the first confirmation on, and what they depend on is asked for only then', async () => {
+  const { permissions, server, stream, tier, isNear, keeps } = await start()
   const first = await stream(0)
   assert.equal(first.since, undefined)
   assert.deepEqual([await tier(), await tier()], ['MEMORY', 'MEMORY'])
-  assert.ok(server.calls.every(({ request }) => !request.dependencies))
   first.confirm(10)
-  await until('a kept answer', isNear)
+  await permissions.ready()
+  assert.deepEqual([await tier(), await tier()], ['MEMORY', 'MEMORY'])
+  assert.ok(server.calls.every(({ request }) => !request.dependencies))
+  await keeps(first, 10)
   const asked = server.calls.length
   for (let count = 0; count < 50; count += 1) assert.equal(await tier(), 'NEAR')
   assert.equal(server.calls.length, asked)
@@ -72,9 +84,8 @@ test('answers are kept from the first confirmation on, and what they depend on i
 })
 
 test('a stream that ends, or is silent, continues where it was; kept answers wait for that', async () => {
-  const { stream, streams, isNear } = await start()
-  ;(await stream(0)).confirm(10)
-  await until('a kept answer', isNear)
+  const { stream, streams, isNear, keeps } = await start()
+  await keeps(await stream(0), 10)
   streams[0].fail(failure(status.UNAVAILABLE, 'the service stops'))
   const second = await stream(1)
   assert.equal(second.since, 'of-10')
@@ -91,29 +102,28 @@ test('a stream that ends, or is silent, continues where it was; kept answers wai
 })
 
 test('without its moment a stream begins anew, and no kept answer is left', async () => {
-  const { permissions, stream, streams, isNear } = await start()
-  ;(await stream(0)).confirm(10)
-  await until('a kept answer', isNear)
+  const { permissions, stream, streams, keeps } = await start()
+  await keeps(await stream(0), 10)
   streams[0].fail(failure(status.UNAVAILABLE, 'gone'))
   ;(await stream(1)).fail(failure(status.INVALID_ARGUMENT, 'since: has not come yet'))
   const third = await stream(2)
   assert.equal(third.since, undefined)
-  third.confirm(9)
   const { nearHits } = permissions.counts
-  await until('a kept answer', isNear)
+  const began = performance.now()
+  await keeps(third, 9)
+  assert.ok(performance.now() - began >= 2_000, 'nothing is kept for as long as the bound')
   assert.equal(permissions.counts.nearHits, nearHits + 1, 'the first of these answers was asked for')
 })
 
 test('a stream whose call may have arrived late is opened again beside it', async () => {
-  const { stream, streams, isNear } = await start()
+  const { stream, streams, isNear, keeps } = await start()
   const first = await stream(0)
   await new Promise((done) => setTimeout(done, 400))
   // The server has known of the call for no time at all, so the confirmation may be as old as the call.
   first.confirm(10, { elapsedMs: 0 })
   const second = await stream(1)
   assert.equal(second.since, 'of-10')
-  first.confirm(11)
-  await until('a kept answer', isNear)
+  await keeps(first, 11)
   assert.ok(!first.isCancelled, 'the first one counts until the second one confirms something')
   second.confirm(12)
   await until('the first one to be cancelled', () => first.isCancelled)
@@ -123,13 +133,12 @@ test('a stream whose call may have arrived late is opened again beside it', asyn
 })
 
 test('a stream that begins anew ends the one beside it, as changes between the two are reported by neither', async () => {
-  const { stream, isNear } = await start()
+  const { stream, isNear, keeps } = await start()
   const first = await stream(0)
   await new Promise((done) => setTimeout(done, 400))
   first.confirm(10, { elapsedMs: 0 })
   const second = await stream(1)
-  first.confirm(11)
-  await until('a kept answer', isNear)
+  await keeps(first, 11)
   second.fail(failure(status.INVALID_ARGUMENT, 'since: has not come yet'))
   const third = await stream(2)
   assert.equal(third.since, undefined)
@@ -140,8 +149,69 @@ test('a stream that begins anew ends the one beside it, as changes between the t
     await new Promise((done) => setTimeout(done, 2))
   }
   assert.ok(first.isCancelled)
-  third.confirm(9)
+  await keeps(third, 9)
+})
+
+test('a stream is opened again beside one whose time goes faster than that of the client', async () => {
+  const { stream, streams } = await start()
+  const first = await stream(0)
+  first.confirm(10)
+  first.confirm(11, { elapsedMs: 5_000 })
+  const second = await until('a second stream', () => {
+    first.confirm(11)
+    return streams[1]
+  })
+  assert.equal(second.since, 'of-11')
+  assert.ok(!first.isCancelled)
+})
+
+test('an invalidation of this process drops what is kept at once, and again once it has been answered', async () => {
+  const { permissions, server, stream, tier, isNear, keeps } = await start()
+  const first = await stream(0)
+  const { invalidatePermission } = createPermissionCache(permissions, { onError: () => undefined })
+  for (const [what, invalidate, answers] of [
+    ['answered', () => permissions.invalidate({ subjects: ['a'] }), () => ({ token: 'c12', published: false })],
+    ['the drop-in', () => invalidatePermission('x', 'file'), () => ({ token: 'c12', published: true })],
+    ['refused', () => invalidatePermission('x', 'file'), () => Promise.reject(failure(status.DEADLINE_EXCEEDED, 'too late'))],
+  ]) {
+    await keeps(first, 10)
+    let answer
+    server.handlers.invalidate = () => new Promise((done) => (answer = () => done(answers())))
+    const invalidated = invalidate()
+    assert.equal(await isNear(), false, `${what}: at once`)
+    await until('the invalidation to arrive', () => answer)
+    await new Promise((done) => setTimeout(done, 300))
+    answer()
+    await invalidated
+    const answered = performance.now()
+    for (let count = 0; count < 5; count += 1) assert.equal(await tier(), 'MEMORY', what)
+    await keeps(first, 10)
+    assert.ok(performance.now() - answered >= 1_999, `${what}: nothing is kept for as long as the bound`)
+  }
+  // One that cannot be sent drops nothing.
+  await assert.rejects(permissions.invalidate({ resources: [{ type: 'file', id: {} }] }))
+  assert.equal(await isNear(), true)
+})
+
+test('an answer that was asked for with a consistency drops the kept one', async () => {
+  const { permissions, server, stream, isNear, keeps } = await start()
+  await keeps(await stream(0), 10)
+  for (const ask of [
+    (options) => permissions.can('a', 'read', 'file', 'x', options),
+    (options) => permissions.filterAllowed('a', 'read', 'file', ['x', 'y'], (id) => id, options),
+  ]) {
+    for (const options of [{ atLeastAsFresh: 'of-10' }, { fullyConsistent: true }, { maxAgeMs: 500 }]) {
+      await until('a kept answer', isNear)
+      assert.equal(await permissions.can('a', 'read', 'file', 'z', options), true)
+      assert.equal(await isNear(), true, 'an answer to another question')
+      await ask(options)
+      assert.equal(await isNear(), false, JSON.stringify(options))
+    }
+  }
   await until('a kept answer', isNear)
+  server.handlers.check = () => Promise.reject(failure(status.UNAVAILABLE, 'down'))
+  await assert.rejects(permissions.can('a', 'read', 'file', 'x', { fullyConsistent: true, deadlineMs: 50 }))
+  assert.equal(await isNear(), true, 'an error says nothing of the answer')
 })
 
 test('of a server that confirms nothing no answer is kept', async () => {

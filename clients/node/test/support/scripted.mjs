@@ -6,6 +6,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 const require = createRequire(import.meta.url)
 const gen = (name) => require(`../../dist/gen/${name}_pb.js`)
 export const { PermissionService } = gen('permcached/v1/permission_service')
+export const { InvalidationService } = gen('permcached/v1/invalidation_service')
 export const { WatchService } = gen('permcached/v1/watch_service')
 export const { StatusSchema } = gen('google/rpc/status')
 export const { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } = gen('google/rpc/error_details')
@@ -76,6 +77,7 @@ export async function scripted(handlers = {}, { port = 0, host = '127.0.0.1' } =
   }
   implement(PermissionService)
   implement(WatchService)
+  implement(InvalidationService)
   const bound = await new Promise((resolve, reject) =>
     server.bindAsync(`${host}:${port}`, grpc.ServerCredentials.createInsecure(), (error, number) =>
       error ? reject(error) : resolve(number),
