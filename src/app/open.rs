@@ -65,7 +65,7 @@ pub async fn open(
                 }
             };
             let identity = identity(&mongodb).await;
-            Ok(Parts { sharing, settings, identity, ..Parts::over_mongodb(schema, mongodb) })
+            Ok(Parts { identity, sharing, settings, ..Parts::over_mongodb(schema, mongodb) })
         }
     }
 }
