@@ -39,7 +39,7 @@ interface Entry {
   readonly hashes: readonly number[]
   /** When time alone may change the answer. */
   readonly end: number
-  /** The `validUntil` of the answer, by the clock that tells the date. */
+  /** The `validUntil` of the answer, by the clock of dates. */
   readonly endDate: number
 }
 
@@ -129,7 +129,7 @@ export class Near {
     if (!this.isConfirmed(now)) return undefined
     const entry = this.#entries.get(key)
     if (entry === undefined) return undefined
-    // The first one ends in time although clocks are set. The second one also if the server's clock told another date when it answered.
+    // The first one holds although clocks are set. The second one holds although the date of the server was wrong when it answered.
     if (now >= entry.end || date >= entry.endDate) {
       this.#remove(key, entry)
       return undefined
