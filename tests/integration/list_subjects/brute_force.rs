@@ -36,7 +36,7 @@ const CASES: u32 = 500;
 /// The number of random graphs with cycles.
 const CYCLE_CASES: u32 = 256;
 /// The number of random schemas whose documents are written to mongod.
-const CASES_OF_MONGOD: u32 = 40;
+const CASES_OF_MONGOD: u32 = 24;
 /// The number of subjects of each type that are checked. No document names the last one.
 const SUBJECTS: usize = 4;
 
@@ -105,7 +105,7 @@ fn a_list_has_all_subjects_that_checks_allow_although_the_data_has_cycles() {
 #[test]
 fn a_list_over_mongod_has_all_subjects_that_checks_allow_and_no_others() {
     let ([seen, _], cases) = run(generate::case(), CASES_OF_MONGOD, true);
-    assert!(seen.lists > cases && seen.listed > 0, "{seen:?}");
+    assert!(seen.lists > cases && seen.listed * 4 > cases as usize, "{seen:?}");
 }
 
 /// Runs this many cases, or more if the environment sets a higher number. Returns what occurred, and the number of cases.
