@@ -165,7 +165,7 @@ async fn instance(uri: &str, redis: &str, schema: &Arc<Schema>) -> Live {
     let source = MongoDb::open(Arc::clone(schema), database.clone()).await.expect("mongod answers");
     let server = Server::parse(redis).expect("the URL is our own");
     let secrets = Secrets::parse(&"0123456789abcdef".repeat(2)).expect("it is long enough");
-    let sharing = Sharing::over(server, &secrets, schema, &source).await.expect("mongod answers");
+    let sharing = Sharing::over(server, &secrets, schema, &source.identity().await.expect("mongod answers"));
     let app = assemble(Parts { sharing: Some(sharing), ..Parts::over_mongodb(Arc::clone(schema), source) });
     Live::start(Arc::clone(schema), database, app).await
 }

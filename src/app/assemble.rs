@@ -1,7 +1,6 @@
 //! Assembly: the one function that constructs every part of an instance and connects them.
 //!
 //! [`assemble`] does no I/O and starts no task: `open` has opened what the parts are made of, and `App::start` runs them.
-//! [`Sharing::over`] asks MongoDB for its identity.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +18,8 @@ use crate::{
     list::Lister,
     schema::Schema,
     source::{
-        ChangeSource, Prober, Source,
-        mongodb::{ConnectError, Mode, MongoDb},
+        ChangeSource, Identity, Prober, Source,
+        mongodb::{Mode, MongoDb},
     },
     telemetry::{ChangeMetrics, Commands, Metrics},
     transport::{Apis, InvalidationApi, Limits, PermissionApi, WatchApi},
@@ -98,17 +97,9 @@ impl Sharing {
 
     /// As [`Sharing::new`], in the namespace of a MongoDB database and a schema, with the instances that have one of these
     /// secrets.
-    ///
-    /// # Errors
-    /// [`ConnectError::Unreachable`].
-    pub async fn over(
-        server: Server,
-        secrets: &Secrets,
-        schema: &Schema,
-        mongodb: &MongoDb,
-    ) -> Result<Self, ConnectError> {
-        let identity = mongodb.identity().await.map_err(ConnectError::Unreachable)?;
-        Ok(Self::new(server, Namespace::new(&identity, schema.fingerprint(), FORMAT, secrets)))
+    #[must_use]
+    pub fn over(server: Server, secrets: &Secrets, schema: &Schema, source: &Identity) -> Self {
+        Self::new(server, Namespace::new(source, schema.fingerprint(), FORMAT, secrets))
     }
 }
 

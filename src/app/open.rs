@@ -12,7 +12,11 @@ use crate::{
     check::Settings,
     config::{RedisConfig, SourceConfig},
     schema::Schema,
-    source::{documents::Documents, mongodb::MongoDb},
+    source::{
+        Identity,
+        documents::Documents,
+        mongodb::{ConnectError, DriverError, MongoDb},
+    },
 };
 
 /// Reads and compiles a schema file.
@@ -51,9 +55,11 @@ pub async fn open(
         SourceConfig::MongoDb { uri, database } => {
             let mongodb = MongoDb::connect(Arc::clone(&schema), uri.reveal(), database.as_deref()).await?;
             report_database(&mongodb, settings).await?;
+            let identity = mongodb.identity().await;
             let sharing = match redis {
                 Some(RedisConfig { server, secrets: Some(secrets) }) => {
-                    Some(Sharing::over(server.clone(), secrets, &schema, &mongodb).await?)
+                    let identity = identity.clone().map_err(ConnectError::Unreachable)?;
+                    Some(Sharing::over(server.clone(), secrets, &schema, &identity))
                 }
                 Some(RedisConfig { server: _, secrets: None }) => {
                     report_no_secret();
@@ -64,15 +70,15 @@ pub async fn open(
                     None
                 }
             };
-            let identity = identity(&mongodb).await;
+            let identity = hash_of(identity);
             Ok(Parts { identity, sharing, settings, ..Parts::over_mongodb(schema, mongodb) })
         }
     }
 }
 
 /// A hash of what distinguishes the database from others. None, with a warning, if it does not tell.
-async fn identity(mongodb: &MongoDb) -> Option<[u8; 32]> {
-    match mongodb.identity().await {
+fn hash_of(identity: Result<Identity, DriverError>) -> Option<[u8; 32]> {
+    match identity {
         // Only a collection tells it from one of the same name in another replica set of the same name. Without any, this process
         // differs from all others.
         Ok(identity) if identity.collections.iter().all(|(_, uuid)| uuid.is_none()) => {

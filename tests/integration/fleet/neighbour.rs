@@ -307,7 +307,7 @@ async fn a_secret_is_replaced_without_a_gap() {
             let server = Server::parse(&redis.url()).expect("a URL of the test's own");
             let secrets = Secrets::parse(step).expect("they are long enough");
             let start = fleet.start_sharing(fleet.schema.clone(), async |schema, mongodb| {
-                Sharing::over(server, &secrets, schema, mongodb).await.expect("mongod answers")
+                Sharing::over(server, &secrets, schema, &mongodb.identity().await.expect("mongod answers"))
             });
             let instance = start.await;
             fleet.instances.push(instance);

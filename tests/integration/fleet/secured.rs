@@ -83,7 +83,7 @@ async fn a_server_with_its_own_certificate_authority_is_trusted_only_with_that_a
     let server = Server::parse(&url).and_then(|server| server.with_authority(pem)).expect("it is the server's");
     for _ in 0..2 {
         let instance = fleet.start_sharing(fleet.schema.clone(), async |schema, mongodb| {
-            Sharing::over(server.clone(), &secrets(), schema, mongodb).await.expect("mongod answers")
+            Sharing::over(server.clone(), &secrets(), schema, &mongodb.identity().await.expect("mongod answers"))
         });
         let instance = instance.await;
         fleet.instances.push(instance);

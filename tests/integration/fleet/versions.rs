@@ -141,7 +141,7 @@ async fn without_change_streams_an_invalidation_reaches_every_instance() {
     for _ in 0..2 {
         let source = MongoDb::open(Arc::clone(&schema), database.clone()).await.expect("mongod answers");
         let server = Server::parse(&redis().url()).expect("a URL of the test's own");
-        let sharing = Sharing::over(server, &secrets(), &schema, &source).await.expect("mongod answers");
+        let sharing = Sharing::over(server, &secrets(), &schema, &source.identity().await.expect("mongod answers"));
         // Long enough that no fact expires during the test.
         let settings = Settings { staleness_max: std::time::Duration::from_mins(1), ..Settings::default() };
         let parts = Parts::over_mongodb(Arc::clone(&schema), source);

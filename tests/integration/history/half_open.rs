@@ -129,7 +129,7 @@ async fn drill(options: &str, drills: &[(Link, Duration)], recovery_max: Duratio
         MongoDb::connect(Arc::clone(&schema), &links.uri_with(options), Some("history")).await.expect("links are well");
     let server = Server::parse(&links.redis_url().expect("there is one")).expect("a URL of the test's own");
     let secrets = crate::support::redis::secrets();
-    let sharing = Some(Sharing::over(server, &secrets, &schema, &source).await.expect("links are well"));
+    let sharing = Some(Sharing::over(server, &secrets, &schema, &source.identity().await.expect("links are well")));
     let mut app = assemble(Parts { sharing, ..Parts::over_mongodb(Arc::clone(&schema), source) });
     let _tasks = app.start().await.expect("links are well");
     let [subject, resource] = Kind::Folder.question(0, 0);

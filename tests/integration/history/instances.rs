@@ -83,7 +83,7 @@ impl Instance {
         let sharing = match links.redis_url() {
             Some(url) => {
                 let secrets = crate::support::redis::secrets();
-                Some(Sharing::over(Server::parse(&url)?, &secrets, &setup.schema, &source).await?)
+                Some(Sharing::over(Server::parse(&url)?, &secrets, &setup.schema, &source.identity().await?))
             }
             None => None,
         };

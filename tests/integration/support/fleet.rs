@@ -81,7 +81,7 @@ impl Fleet {
     pub async fn start(&self, schema: Arc<Schema>, urls: &str) -> Instance {
         let server = Server::parse(urls).expect("a URL of the test's own");
         self.start_sharing(schema, async |schema, mongodb| {
-            Sharing::over(server, &secrets(), schema, mongodb).await.expect("mongod answers")
+            Sharing::over(server, &secrets(), schema, &mongodb.identity().await.expect("mongod answers"))
         })
         .await
     }
