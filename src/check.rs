@@ -165,11 +165,8 @@ impl Checker {
         consistency: Consistency,
         deadline: Deadline,
     ) -> (Vec<Result<Checked, CheckError>>, Vec<Option<Dependencies>>) {
-        let mut results: Vec<_> = questions.iter().map(|_| None).collect();
         let mut dependencies = Vec::new();
-        let limits = (consistency, deadline);
-        self.answer(questions, &mut results, Some(&mut dependencies), limits, wall_clock).await;
-        let results = results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded))).collect();
+        let results = self.answer_each(questions, Some(&mut dependencies), (consistency, deadline), wall_clock).await;
         (results, dependencies)
     }
 
@@ -182,8 +179,19 @@ impl Checker {
         deadline: Deadline,
         now: impl Fn() -> Millis + Send + Sync,
     ) -> Vec<Result<Checked, CheckError>> {
+        self.answer_each(questions, None, (consistency, deadline), now).await
+    }
+
+    /// The result of each question, in their order. See [`Checker::answer`].
+    async fn answer_each(
+        &self,
+        questions: &[Question],
+        dependencies: Option<&mut Vec<Option<Dependencies>>>,
+        limits: (Consistency, Deadline),
+        now: impl Fn() -> Millis + Send + Sync,
+    ) -> Vec<Result<Checked, CheckError>> {
         let mut results: Vec<_> = questions.iter().map(|_| None).collect();
-        self.answer(questions, &mut results, None, (consistency, deadline), now).await;
+        self.answer(questions, &mut results, dependencies, limits, now).await;
         results.into_iter().map(|result| result.unwrap_or(Err(CheckError::DeadlineExceeded))).collect()
     }
 

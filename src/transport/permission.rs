@@ -26,7 +26,7 @@ use super::{
     status::{self, Violation},
 };
 use crate::{
-    check::{CheckError, Checked, Checker, Slice},
+    check::{CheckError, Checked, Checker, Dependencies, Slice},
     list::Lister,
     question::Question,
     schema::Schema,
@@ -43,7 +43,7 @@ const ERROR_BYTES_MAX: usize = 256 * 1_024;
 #[derive(Clone)]
 pub struct PermissionApi {
     schema: Arc<Schema>,
-    /// What the dependencies of answers belong to. If it is 0, no answer may be kept.
+    /// The domain of the dependencies of answers. If it is 0, no answer may be kept.
     domain: u64,
     checker: Checker,
     permits: Arc<Semaphore>,
@@ -115,6 +115,18 @@ impl PermissionApi {
         let checked = self.checker.check_one(question, admitted.consistency, admitted.deadline).await;
         checked.map_err(|error| admitted.status(&error))
     }
+
+    async fn ask_one_with_dependencies(
+        &self,
+        question: &Question,
+        admitted: &Admitted<'_>,
+    ) -> Result<(Checked, Option<Dependencies>), Status> {
+        let questions = std::slice::from_ref(question);
+        let checking = self.checker.check_with_dependencies(questions, admitted.consistency, admitted.deadline);
+        let (mut checked, mut dependencies) = checking.await;
+        let checked = checked.pop().unwrap_or(Err(CheckError::DeadlineExceeded));
+        Ok((checked.map_err(|error| admitted.status(&error))?, dependencies.pop().flatten()))
+    }
 }
 
 /// The methods.
@@ -139,31 +151,15 @@ impl PermissionApi {
         let mut violations = Vec::new();
         let admitted = self.admit(context, consistency.as_ref(), &mut violations)?;
         let question = valid(convert::question(&self.schema, question), violations)?;
-        if dependencies && self.domain != 0 {
+        let (checked, dependencies) = if dependencies && self.domain != 0 {
             // Boxed, as most checks do without and need less memory then.
-            return Box::pin(self.check_with_dependencies(&question, &admitted, context)).await;
-        }
-        let checked = self.ask_one(&question, &admitted).await?;
+            Box::pin(self.ask_one_with_dependencies(&question, &admitted)).await?
+        } else {
+            (self.ask_one(&question, &admitted).await?, None)
+        };
         self.record.of(context).answered(&question, &checked);
         let mut answers = Answers::new(&self.schema, self.domain, 1);
-        answers.add(&checked, None);
-        Ok(answers.finish())
-    }
-
-    async fn check_with_dependencies(
-        &self,
-        question: &Question,
-        admitted: &Admitted<'_>,
-        context: &CallContext,
-    ) -> Result<Bytes, Status> {
-        let questions = std::slice::from_ref(question);
-        let Admitted { consistency, deadline, .. } = *admitted;
-        let (checked, dependencies) = self.checker.check_with_dependencies(questions, consistency, deadline).await;
-        let checked = checked.into_iter().next().unwrap_or(Err(CheckError::DeadlineExceeded));
-        let checked = checked.map_err(|error| admitted.status(&error))?;
-        self.record.of(context).answered(question, &checked);
-        let mut answers = Answers::new(&self.schema, self.domain, 1);
-        answers.add(&checked, dependencies.first().and_then(Option::as_ref));
+        answers.add(&checked, dependencies.as_ref());
         Ok(answers.finish())
     }
 
