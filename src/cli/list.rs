@@ -150,10 +150,7 @@ impl List {
             for listed in &response.resources {
                 let object = format!("{}:{}", self.kind, listed.id);
                 if !self.json {
-                    is_read &= text::print_line(format_args!(
-                        "{}",
-                        line(&object, &listed.granted_by, listed.valid_until.as_ref())
-                    ));
+                    is_read &= print_listed(&object, &listed.granted_by, listed.valid_until.as_ref());
                 }
                 first.get_or_insert(object);
             }
@@ -216,10 +213,7 @@ impl Who {
             for listed in &response.subjects {
                 let subject = format!("{}:{}", self.kind, listed.id);
                 if !self.json {
-                    is_read &= text::print_line(format_args!(
-                        "{}",
-                        line(&subject, &listed.granted_by, listed.valid_until.as_ref())
-                    ));
+                    is_read &= print_listed(&subject, &listed.granted_by, listed.valid_until.as_ref());
                 }
                 first.get_or_insert(subject);
             }
@@ -343,13 +337,14 @@ async fn planned(service: &Service, request: PlanFilterRequest) -> Result<PlanFi
     }
 }
 
-/// The line of something that is listed. What would end the line or change the terminal is shown in another way.
-fn line(object: &str, granted_by: &str, valid_until: Option<&prost_types::Timestamp>) -> String {
+/// Prints the line of something that is listed, without anything that ends the line or controls the terminal. Returns whether somebody may
+/// read it.
+fn print_listed(object: &str, granted_by: &str, valid_until: Option<&prost_types::Timestamp>) -> bool {
     let by = if granted_by.is_empty() { String::new() } else { format!("by {granted_by}") };
     let until = valid_until.map(|until| format!("until {}", text::time(until))).unwrap_or_default();
     let why = [by, until].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-    let object = text::visible(object);
-    if why.is_empty() { object } else { format!("{object}{}", text::faint(&format!("  {why}"))) }
+    let why = if why.is_empty() { why } else { text::faint(&format!("  {why}")) };
+    text::print_line(format_args!("{}{why}", text::visible(object)))
 }
 
 /// The command that explains one answer.

@@ -60,6 +60,21 @@ const SHARE = { file_id: id(SHARED), shared_with_user_id: id(ZOE), share_type: '
 const grant = () => shares().insertOne({ ...SHARE })
 const revoke = () => shares().deleteMany({ file_id: id(SHARED), shared_with_user_id: id(ZOE) })
 
+/** Asks for a second, and fails if an answer allows. */
+async function allowsNothing(permissions) {
+  const end = performance.now() + 1_000
+  while (performance.now() < end) {
+    assert.notEqual((await asks(permissions, { deadlineMs: 500 }).catch(() => undefined))?.allowed, true)
+    await pause(1)
+  }
+}
+
+/** Lets Zoé read the file again, and waits until an answer allows it. */
+async function untilGranted(permissions) {
+  await grant()
+  await until('an allow', async () => permissions.can(ZOE, 'read', 'file', SHARED))
+}
+
 test('a kept answer is one of this process, and a revocation ends it within the bound', async () => {
   await grant()
   const permissions = await near()
@@ -98,14 +113,9 @@ test('no kept answer is used while the server stands still, and later ones are r
   await assert.rejects(asks(permissions, { deadlineMs: 50 }))
   process.kill(server.pid, 'SIGCONT')
   // Whatever was under way meanwhile, nothing from before the revocation is used.
-  const end = performance.now() + 1_000
-  while (performance.now() < end) {
-    assert.notEqual((await asks(permissions, { deadlineMs: 500 }).catch(() => undefined))?.allowed, true)
-    await pause(1)
-  }
+  await allowsNothing(permissions)
   await untilNear(permissions, false)
-  await grant()
-  await until('an allow', async () => permissions.can(ZOE, 'read', 'file', SHARED))
+  await untilGranted(permissions)
 })
 
 test('no kept answer is used while nothing passes, nor what was held back afterwards', async () => {
@@ -116,14 +126,9 @@ test('no kept answer is used while nothing passes, nor what was held back afterw
   await pause(BOUND_MS)
   await assert.rejects(asks(permissions, { deadlineMs: 50 }))
   proxy.resume()
-  const end = performance.now() + 1_000
-  while (performance.now() < end) {
-    assert.notEqual((await asks(permissions, { deadlineMs: 500 }).catch(() => undefined))?.allowed, true)
-    await pause(1)
-  }
+  await allowsNothing(permissions)
   await untilNear(permissions, false)
-  await grant()
-  await until('an allow', async () => permissions.can(ZOE, 'read', 'file', SHARED))
+  await untilGranted(permissions)
 })
 
 test('a stream that is cut continues, and reports what was missed first', async () => {
@@ -146,8 +151,7 @@ test('a stream that is cut continues, and reports what was missed first', async 
     await pause(2)
   }
   await untilNear(permissions, false)
-  await grant()
-  await until('an allow', async () => permissions.can(ZOE, 'read', 'file', SHARED))
+  await untilGranted(permissions)
 })
 
 test('an invalidation of everything empties the cache', async () => {
