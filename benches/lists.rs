@@ -70,7 +70,7 @@ struct Bench {
     database: Database,
     uri: String,
     server: Server,
-    /// What was measured beyond its target.
+    /// The rows that missed their targets.
     missed: Vec<String>,
     /// The plots, if the world is of full size.
     has_plots: bool,

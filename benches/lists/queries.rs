@@ -39,7 +39,7 @@ pub(crate) struct Taken {
     pub(crate) mongod_cpu: f64,
 }
 
-/// What was measured for one subject.
+/// The measurements of one subject.
 pub(crate) struct Measured {
     /// The query alone, whose filter is already there.
     pub(crate) query: Taken,

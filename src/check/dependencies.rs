@@ -1,4 +1,4 @@
-//! What an answer depends on, for callers that keep it until one of these changes (docs/freshness.md, "Kept answers").
+//! The dependencies of an answer, for callers that keep it until one of these changes (docs/freshness.md, "Kept answers").
 //!
 //! Keeps no answers. A check whose caller does not ask for this does no work for it.
 
@@ -13,7 +13,7 @@ use crate::{
     schema::Schema,
 };
 
-/// What an answer depends on. It stays right until a change has one of the names, or its time is over.
+/// The dependencies of an answer. It stays right until a change has one of the names, or its time is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependencies {
     /// The names of everything whose change may change the answer, sorted: 1 to 64 of them.
@@ -24,8 +24,8 @@ pub struct Dependencies {
     pub valid_for: Option<Duration>,
 }
 
-/// Whether an answer may be kept at all. A stale one is older than the bound. What is indeterminate is to be corrected, and is read again
-/// so that the correction shows.
+/// Whether an answer may be kept at all. A stale one is older than the bound. The data behind an indeterminate one is
+/// to be corrected, and is read again so that the correction shows.
 fn may_be_kept(checked: &Checked) -> bool {
     let is_decided = match checked.answer {
         Answer::Allowed { .. } => true,
@@ -69,7 +69,7 @@ impl Checker {
         found
     }
 
-    /// What one answer depends on, and how many facts were looked at to find that out.
+    /// The dependencies of one answer, and how many facts were looked at to find that out.
     fn dependencies(
         &self,
         question: &Question,

@@ -105,7 +105,7 @@ impl<'c> Inquiry<'c> {
         self.checker.freshness.newest_moment().max(requirement.as_of).max(requirement.stamp)
     }
 
-    /// Whether the source is still in the epoch in which the request began. What is read in different ones does not fit together.
+    /// Whether the source is still in the epoch in which the request began. Facts and listings of different epochs do not fit together.
     #[must_use]
     pub fn is_in_its_epoch(&self) -> bool {
         self.epoch == self.checker.freshness.epoch()

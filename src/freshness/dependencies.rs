@@ -15,7 +15,7 @@ use crate::{
 /// The most dependencies of an answer that may be kept.
 pub const DEPENDENCIES_MAX: usize = 64;
 
-/// What answers, names and moments belong to: an answer of one domain is no answer in another, as schemas and releases may answer
+/// The domain of answers, names and moments: an answer of one domain is no answer in another, as schemas and releases may answer
 /// differently, and as the moments of two sources cannot be compared. `source` is the hash of the source's identity. Never 0.
 #[must_use]
 pub fn domain(schema: &Schema, source: [u8; 32]) -> u64 {

@@ -28,7 +28,7 @@ const DEPENDENCIES_UNTIL: usize = 1_024 * 1_024;
 /// A response that is being written.
 pub(super) struct Answers<'a> {
     schema: &'a Schema,
-    /// What the dependencies belong to.
+    /// The domain of the dependencies.
     domain: u64,
     bytes: Vec<u8>,
     /// The last token and its text: most answers of a response have the same.

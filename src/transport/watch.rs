@@ -40,7 +40,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(350);
 #[derive(Clone)]
 pub struct WatchApi {
     schema: Arc<Schema>,
-    /// What the moments and the names of the changes belong to. If it is 0, no answer can be compared with them.
+    /// The domain of the moments and of the names of changes. If it is 0, no answer can be compared with them.
     domain: u64,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -133,7 +133,7 @@ struct WatchStream {
     stopped: watch::Receiver<bool>,
     /// The responses to the last update that are not yet sent.
     pending: VecDeque<WatchResponse>,
-    /// What the last of them confirms, if it confirms anything.
+    /// The moment that the last of them confirms, if it confirms one.
     confirms: Option<Confirmed>,
     /// When the last response was sent.
     last_sent: Option<Instant>,
